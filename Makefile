@@ -1,0 +1,61 @@
+# Sagabox. `make help` lists what there is. Needs Python 3.11 or newer; uses uv where it is on PATH.
+
+VENV ?= .venv
+MINUTES ?= 10
+ARGS ?=
+BIN := $(VENV)/bin
+LOCKED := requirements/install requirements/build.txt pyproject.toml
+
+export VENV
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo dev test check bench soak lock clean
+
+help: ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+setup: $(VENV)/.test ## install everything into .venv (the other targets do it by themselves)
+
+demo: $(VENV)/.runtime ## start both services, kill one in the middle, and show that nothing is lost
+	$(BIN)/sagabox demo $(ARGS)
+
+dev: $(VENV)/.runtime ## run all services on SQLite, with reload, until Ctrl-C
+	$(BIN)/sagabox dev --reload $(ARGS)
+
+test: $(VENV)/.test ## run all tests; ARGS="-k relay" chooses some
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.test ## formatting, lint, types, and the rules of imports and public names
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_import_rules.py tests/unit/test_public_names.py \
+		tests/unit/test_house_rules.py
+
+bench: $(VENV)/.test ## measure, each figure next to its yardstick in the same run
+	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(VENV)/.test ## the long tests; MINUTES=60 sets for how long
+	SAGABOX_SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -m soak $(ARGS)
+
+# The locks hold versions and hashes for Linux and macOS and all supported Pythons, and no address.
+# ARGS=--upgrade moves to the newest versions; without it only what pyproject.toml demands changes.
+COMPILE = $$uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-annotate --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
+lock: ## write requirements/*.txt anew from pyproject.toml (needs uv; ARGS=--upgrade)
+	@uv=$$(command -v uv || command -v $(BIN)/uv) || { \
+		echo "error: make lock needs uv, which is not on PATH" >&2; exit 1; }; set -ex; \
+	$(COMPILE) $(ARGS) pyproject.toml --all-extras --group test -o requirements/test.txt; \
+	$(COMPILE) pyproject.toml -c requirements/test.txt -o requirements/runtime.txt; \
+	$(COMPILE) --group build -c requirements/test.txt -o requirements/build.txt
+
+clean: ## remove caches and build products (not .venv)
+	rm -rf build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+$(VENV)/.test: requirements/test.txt requirements/runtime.txt $(LOCKED)
+	@requirements/install test
+
+$(VENV)/.runtime: requirements/runtime.txt $(LOCKED)
+	@requirements/install runtime

@@ -1,0 +1,3 @@
+"""Runs, watches and repairs sagas across services that answer commands with replies."""
+
+__all__: list[str] = []

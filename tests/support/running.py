@@ -1,0 +1,126 @@
+"""The blog as real processes, for tests that kill them."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from orchestrator.cli.blog import Blog
+from orchestrator.cli.processes import Child
+from outbox.clock import SystemClock
+from outbox.crashpoints import ENVIRONMENT_VARIABLE
+from outbox.signing import Keyring
+from outbox.transports.http import HttpTransport
+from tests.support.blog import articles_schema, comments_schema
+from tests.support.databases import Database
+from tests.support.fixtures import DatabaseFactory
+from tests.support.waiting import free_port, until
+
+SECRET = "test:" + base64.b64encode(b"the secret of the real processes").decode()
+
+
+class RunningBlog:
+    """Both services, each a process of its own, and a client for their public addresses."""
+
+    def __init__(
+        self, databases: Mapping[str, Database], folder: Path, client: httpx.AsyncClient
+    ) -> None:
+        self.databases = databases
+        self._client = client
+        self._blog = Blog(
+            databases={name: database.url for name, database in databases.items()},
+            ports={name: free_port() for name in ("orchestrator", *databases)},
+            secret=SECRET,
+            logs=folder,
+        )
+        self.children: dict[str, Child] = {}
+
+    async def start(self, name: str, crash: str | None = None) -> Child:
+        """Start a service, or start it again. `crash` is "NAME:HIT" of a crash point."""
+        extra = {"SAGABOX_POLL_INTERVAL": "0.2", "SAGABOX_DELIVERY_TIMEOUT": "2"}
+        if crash is not None:
+            extra[ENVIRONMENT_VARIABLE] = crash
+        child = await Child.start(self._blog.spec(name, extra=extra))
+        self.children[name] = child
+        await child.ready()
+        return child
+
+    async def stop(self) -> None:
+        """Stop what runs."""
+        for child in self.children.values():
+            await child.stop()
+
+    def log(self, name: str) -> str:
+        """What the service has printed."""
+        return (self._blog.logs / f"{name}.log").read_text("utf-8")
+
+    def transport_to(self, name: str) -> HttpTransport:
+        """Speaks to a service's receiver as another service would."""
+        return HttpTransport(
+            self._blog.url(name),
+            source="test",
+            keys=Keyring.from_text(SECRET),
+            clock=SystemClock(),
+        )
+
+    async def ask(self, name: str, method: str, path: str, **options: Any) -> httpx.Response:
+        """One request to a service's public address."""
+        return await self._client.request(method, self._blog.url(name) + path, **options)
+
+    async def publish(self, title: str = "Tides") -> str:
+        """A new article; its id."""
+        article = {"title": title, "body": "Once upon a time", "author": "ada"}
+        answer = await self.ask("articles", "POST", "/articles", json=article)
+        assert answer.status_code == 201, answer.text
+        id_: str = answer.json()["id"]
+        return id_
+
+    async def edit(self, article: str) -> None:
+        """Edit the present version of an article. Raises httpx.TransportError if nobody answers."""
+        now = await self.ask("articles", "GET", f"/articles/{article}")
+        answer = await self.ask(
+            "articles",
+            "PUT",
+            f"/articles/{article}",
+            json={"title": f"after {now.headers['etag']}", "body": "Later"},
+            headers={"if-match": now.headers["etag"]},
+        )
+        assert answer.status_code == 200, answer.text
+
+    async def version(self, article: str) -> int:
+        """The version that articles has of an article."""
+        version: int = (await self.ask("articles", "GET", f"/articles/{article}")).json()["version"]
+        return version
+
+    async def thread(self, article: str) -> dict[str, Any]:
+        """What comments knows of an article."""
+        answer = await self.ask("comments", "GET", f"/threads/{article}")
+        if answer.status_code == 404:
+            return {"version": 0, "events": 0, "out_of_order": 0, "comments": 0}
+        thread: dict[str, Any] = answer.json()
+        return thread
+
+    async def until_known(self, article: str, version: int = 1) -> None:
+        """Wait until comments knows that version of the article."""
+
+        async def known() -> bool:
+            return bool((await self.thread(article))["version"] >= version)
+
+        await until(known, deadline=40, what=f"comments knows version {version}")
+
+
+@asynccontextmanager
+async def running_blog(make: DatabaseFactory, folder: Path) -> AsyncIterator[RunningBlog]:
+    """The services' databases are there; the test starts the services."""
+    databases = {"articles": make(articles_schema), "comments": make(comments_schema)}
+    async with httpx.AsyncClient(timeout=20, trust_env=False) as client:
+        blog = RunningBlog(databases, folder, client)
+        try:
+            yield blog
+        finally:
+            await blog.stop()

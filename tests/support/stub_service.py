@@ -1,0 +1,40 @@
+"""A service for tests of what starts services: as small as a process that answers can be.
+
+Run as a script: the port, then how it behaves: `ready`, `unready` (answers 503), `stubborn` (ready,
+and deaf to SIGTERM), `broken` (says why on stderr, and ends with code 3). It says "started" first.
+"""
+
+from __future__ import annotations
+
+import http.server
+import signal
+import sys
+
+
+class _Answers(http.server.BaseHTTPRequestHandler):
+    status = 200
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+def main(port: int, behaviour: str) -> None:
+    """Serve until a signal."""
+    sys.stdout.write("started\n")
+    sys.stdout.flush()
+    if behaviour == "broken":
+        sys.stderr.write("there is no database\n")
+        raise SystemExit(3)
+    if behaviour == "unready":
+        _Answers.status = 503
+    if behaviour == "stubborn":
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    http.server.HTTPServer(("127.0.0.1", port), _Answers).serve_forever()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])
