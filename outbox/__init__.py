@@ -1,0 +1,116 @@
+"""Reliable messaging for one service, in its own database.
+
+    outbox.install(sessions, source="articles", routes={ArticlePublished: ["comments"]})
+
+    async with sessions.begin() as session:
+        session.add(article)
+        outbox.add(session, article.publish())
+
+A message leaves if and only if the transaction that added it commits (`add`, `Relay`), and takes
+effect once, however often it is delivered (`Handlers`, `Inbox`, `receiver`).
+"""
+
+from outbox import sqlite
+from outbox.bell import Bell
+from outbox.clock import Clock, SystemClock
+from outbox.crashpoints import Crash, crashpoint
+from outbox.envelope import Envelope
+from outbox.errors import (
+    AutocommitRefused,
+    BelongsToSaga,
+    InvalidHandlers,
+    InvalidKeyring,
+    InvalidMessage,
+    InvalidSelection,
+    IsolationRefused,
+    MalformedEnvelope,
+    MessagesLeftBehind,
+    MessageTooLarge,
+    NoSuchMessage,
+    NotInTransaction,
+    OutboxError,
+    OutboxNotInstalled,
+    SchemaError,
+    SchemaMissing,
+    SchemaNewer,
+    SchemaOlder,
+    TransactionLost,
+    UnconfiguredSQLite,
+    Unrouted,
+    UntrustedRequest,
+)
+from outbox.handlers import Context, Handlers
+from outbox.ids import Ids
+from outbox.inbox import Inbox
+from outbox.inbox_limits import InboxLimits, Pace
+from outbox.installation import Installation, Routes, install
+from outbox.messages import Command, Event, Message, MessageType
+from outbox.outbox import Lane, add
+from outbox.receiver import receiver
+from outbox.relay import Relay
+from outbox.relay_settings import RelaySettings
+from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
+from outbox.retention import Settled
+from outbox.retry import RetryPolicy
+from outbox.settler import ReplySink
+from outbox.signing import Keyring
+
+__all__ = [
+    "add",
+    "AutocommitRefused",
+    "Bell",
+    "BelongsToSaga",
+    "Clock",
+    "Command",
+    "Context",
+    "Crash",
+    "crashpoint",
+    "Done",
+    "Envelope",
+    "Event",
+    "Handlers",
+    "Ids",
+    "Inbox",
+    "InboxLimits",
+    "install",
+    "Installation",
+    "InvalidHandlers",
+    "InvalidKeyring",
+    "InvalidMessage",
+    "InvalidSelection",
+    "IsolationRefused",
+    "Keyring",
+    "Lane",
+    "Locked",
+    "MalformedEnvelope",
+    "Message",
+    "MessagesLeftBehind",
+    "MessageTooLarge",
+    "MessageType",
+    "NoSuchMessage",
+    "NotInTransaction",
+    "Ongoing",
+    "OutboxError",
+    "OutboxNotInstalled",
+    "Outcome",
+    "Pace",
+    "receiver",
+    "Refused",
+    "Relay",
+    "RelaySettings",
+    "Reply",
+    "ReplySink",
+    "RetryPolicy",
+    "Routes",
+    "SchemaError",
+    "SchemaMissing",
+    "SchemaNewer",
+    "SchemaOlder",
+    "Settled",
+    "sqlite",
+    "SystemClock",
+    "TransactionLost",
+    "UnconfiguredSQLite",
+    "Unrouted",
+    "UntrustedRequest",
+]

@@ -1,0 +1,31 @@
+"""The messages between a service and the orchestrator of sagas. This package only carries them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from outbox.messages import Command, Event
+
+
+@dataclass(frozen=True)
+class StartSaga(Command[None], type="orchestrator.start-saga.v1", key="instance_id"):
+    """Begin the saga `name` with this input, under this id (a UUIDv7 that the sender made).
+
+    A start is known by its instance: sent twice, it begins one saga.
+    """
+
+    name: str
+    input: dict[str, Any]
+    instance_id: str
+
+
+@dataclass(frozen=True)
+class SagaEnded(Event, type="orchestrator.saga-ended.v1", key="instance_id"):
+    """The saga of that id has come to its end, for the service that asked for it.
+
+    `status` is the final one: COMPLETED, COMPENSATED, RESOLVED or TERMINATED.
+    """
+
+    instance_id: str
+    status: str

@@ -1,0 +1,276 @@
+"""Messages that were given up, and keys that rest: look at them, send again, delete, wake.
+
+Every function is a step in the caller's transaction. Messages keep their ids, so a receiver that
+had taken one after all recognises it.
+
+    async with engine.begin() as connection:
+        await dead_letters.redrive(connection, [letter.id])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import orjson
+from sqlalchemy import ColumnElement, and_, delete, insert, not_, select, tuple_, update
+from sqlalchemy.engine import RowMapping
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from outbox.errors import BelongsToSaga, InvalidSelection, NoSuchMessage
+from outbox.ids import is_id
+from outbox.listing import DEFAULT_LIMIT, Page, after, page
+from outbox.tables import outbox, outbox_dead, outbox_held
+
+Database: TypeAlias = AsyncConnection | AsyncSession
+
+MAX_AT_ONCE = 1000
+"""The most messages that one call moves or deletes."""
+
+_MOVED = tuple(column.name for column in outbox_dead.c if column.name in outbox.c)
+# The keys of JSON as the library writes it; within a text the quotes would be escaped.
+_OF_SAGA = and_(
+    outbox_dead.c.headers.contains('"replyto":'),
+    outbox_dead.c.headers.contains('"correlationid":'),
+)
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message that was given up for one destination, and why. `payload` is its JSON."""
+
+    id: str
+    destination: str
+    type: str
+    key: str
+    payload: str
+    saga: str | None
+    """The saga whose command it is; such a one cannot be redriven here."""
+    reason: str
+    attempts: int
+    occurred_at: datetime
+    died_at: datetime
+
+
+@dataclass(frozen=True)
+class RestingKey:
+    """A key that waits for another try at its first message."""
+
+    destination: str
+    bucket: int
+    key: str
+    message_id: str
+    attempts: int
+    next_at: datetime
+    last_error: str
+
+
+async def list_dead(
+    database: Database,
+    *,
+    destination: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+    cursor: str | None = None,
+) -> Page[DeadLetter]:
+    """Dead letters, the last buried first. Raises InvalidSelection for a bad limit or cursor."""
+    order = (outbox_dead.c.died_at, outbox_dead.c.id, outbox_dead.c.destination)
+    query = select(outbox_dead).order_by(*(column.desc() for column in order))
+    if destination is not None:
+        query = query.where(outbox_dead.c.destination == destination)
+    if cursor is not None:
+        query = query.where(after(cursor, order, descending=True))
+    return await page(database, query, order, limit, _letter)
+
+
+async def redrive(
+    database: Database, ids: Collection[str], *, destination: str | None = None
+) -> int:
+    """Put these dead letters back into the outbox, each to the end of its queue with all attempts
+    before it; how many. An id that died for several destinations goes to each of them, or only to
+    `destination`. The relay finds them when it next looks.
+
+    All or none: raises InvalidSelection, NoSuchMessage or BelongsToSaga, naming the first id that
+    is wrong, before anything changes.
+    """
+    wanted = _checked(ids)
+    chosen: ColumnElement[bool] = outbox_dead.c.id.in_(wanted)
+    if destination is not None:
+        chosen &= outbox_dead.c.destination == destination
+    rows = await _locked(database, chosen, None)
+    if missing := sorted(set(wanted) - {row["id"] for row in rows}):
+        where = "" if destination is None else f" for {destination}"
+        raise NoSuchMessage(
+            f"{len(missing)} of the {len(wanted)} messages are no dead letters{where}, the first "
+            f"of them {missing[0]}",
+            next_step="list the dead letters; it may have been sent again or deleted already",
+        )
+    for row in rows:
+        if (saga := _saga_of(row["headers"])) is not None:
+            raise BelongsToSaga(
+                f"the message {row['id']} is a command of the saga {saga}, which may have given it "
+                "up or undone it since",
+                next_step=f"retry the step of the saga {saga} instead",
+            )
+    return await _move_back(database, rows)
+
+
+async def redrive_all(database: Database, destination: str, *, limit: int = MAX_AT_ONCE) -> int:
+    """As `redrive` for everything that died for `destination`, commands of sagas excepted, the
+    first buried first; how many. It moves at most `limit`: call it until it returns 0."""
+    _check_limit(limit)
+    chosen = and_(outbox_dead.c.destination == destination, not_(_OF_SAGA))
+    return await _move_back(database, await _locked(database, chosen, limit))
+
+
+async def purge_dead(
+    database: Database,
+    *,
+    before: datetime,
+    destination: str | None = None,
+    limit: int = MAX_AT_ONCE,
+) -> int:
+    """Delete for good what was buried before that moment (aware); how many. It deletes at most
+    `limit`, the first buried first: call it until it returns 0."""
+    _check_limit(limit)
+    if before.tzinfo is None:
+        raise InvalidSelection(
+            f"{before.isoformat()} has no time zone, so it is no moment",
+            next_step="give the time with its zone, such as 2030-01-31T12:00:00Z",
+        )
+    chosen: ColumnElement[bool] = outbox_dead.c.died_at < before
+    if destination is not None:
+        chosen &= outbox_dead.c.destination == destination
+    rows = await _locked(database, chosen, limit)
+    await _delete(database, rows)
+    return len(rows)
+
+
+async def list_held(
+    database: Database,
+    *,
+    destination: str | None = None,
+    limit: int = DEFAULT_LIMIT,
+    cursor: str | None = None,
+) -> Page[RestingKey]:
+    """Keys that rest, by destination, bucket and key. Raises InvalidSelection as `list_dead`."""
+    order = (outbox_held.c.destination, outbox_held.c.bucket, outbox_held.c.aggregateid)
+    query = select(outbox_held).order_by(*order)
+    if destination is not None:
+        query = query.where(outbox_held.c.destination == destination)
+    if cursor is not None:
+        query = query.where(after(cursor, order, descending=False))
+    return await page(database, query, order, limit, _resting)
+
+
+async def release(database: Database, destination: str, key: str, *, now: datetime) -> int:
+    """Let a key that rests be tried at once, in each lane where it does; how many lanes.
+
+    The attempts so far still count. Raises NoSuchMessage where the key does not rest.
+    """
+    # Earlier only: a rest that is over already has its place in the queue of those.
+    resting = and_(outbox_held.c.destination == destination, outbox_held.c.aggregateid == key)
+    found = (await database.execute(select(outbox_held.c.bucket).where(resting))).all()
+    if not found:
+        raise NoSuchMessage(
+            f"the key {key!r} does not rest for {destination}",
+            next_step="list the held keys; its message may have left or died in the meantime",
+        )
+    await database.execute(
+        update(outbox_held).where(resting, outbox_held.c.next_at > now).values(next_at=now)
+    )
+    return len(found)
+
+
+async def _locked(
+    database: Database, chosen: ColumnElement[bool], limit: int | None
+) -> Sequence[RowMapping]:
+    """The rows, oldest first, kept from everybody else until the transaction ends."""
+    query = (
+        select(outbox_dead)
+        .where(chosen)
+        .order_by(outbox_dead.c.died_at, outbox_dead.c.id, outbox_dead.c.destination)
+        .limit(limit)
+        .with_for_update()
+    )
+    return (await database.execute(query)).mappings().all()
+
+
+async def _move_back(database: Database, rows: Sequence[RowMapping]) -> int:
+    if rows:
+        # In the order in which they came into being, which their sequence numbers no longer tell.
+        ordered = sorted(rows, key=lambda row: (row["occurred_at"], row["id"], row["destination"]))
+        await database.execute(
+            insert(outbox), [{name: row[name] for name in _MOVED} for row in ordered]
+        )
+        await _delete(database, rows)
+    return len(rows)
+
+
+async def _delete(database: Database, rows: Sequence[RowMapping]) -> None:
+    if rows:
+        gone = [(row["id"], row["destination"]) for row in rows]
+        await database.execute(
+            delete(outbox_dead).where(tuple_(outbox_dead.c.id, outbox_dead.c.destination).in_(gone))
+        )
+
+
+def _letter(row: RowMapping) -> DeadLetter:
+    return DeadLetter(
+        id=row["id"],
+        destination=row["destination"],
+        type=row["type"],
+        key=row["aggregateid"],
+        payload=row["payload"],
+        saga=_saga_of(row["headers"]),
+        reason=row["reason"],
+        attempts=row["attempts"],
+        occurred_at=row["occurred_at"],
+        died_at=row["died_at"],
+    )
+
+
+def _resting(row: RowMapping) -> RestingKey:
+    return RestingKey(
+        destination=row["destination"],
+        bucket=row["bucket"],
+        key=row["aggregateid"],
+        message_id=row["head_id"],
+        attempts=row["attempts"],
+        next_at=row["next_at"],
+        last_error=row["last_error"],
+    )
+
+
+def _saga_of(headers: str) -> str | None:
+    try:
+        known: Any = orjson.loads(headers)
+    except orjson.JSONDecodeError:
+        # Perhaps just why it died; it must be seen all the same.
+        return None
+    if not isinstance(known, dict) or "replyto" not in known:
+        return None
+    return known.get("correlationid")
+
+
+def _checked(ids: Collection[str]) -> list[str]:
+    wanted = sorted(set(ids))
+    if not 0 < len(wanted) <= MAX_AT_ONCE:
+        raise InvalidSelection(
+            f"{len(wanted)} ids were given", next_step=f"give between 1 and {MAX_AT_ONCE}"
+        )
+    for each in wanted:
+        if not is_id(each):
+            raise InvalidSelection(
+                f"{each[:50]!r} is not the id of a message",
+                next_step="give ids as the list of dead letters shows them",
+            )
+    return wanted
+
+
+def _check_limit(limit: int) -> None:
+    if not 0 < limit <= MAX_AT_ONCE:
+        raise InvalidSelection(
+            f"the limit is {limit}", next_step=f"choose one between 1 and {MAX_AT_ONCE}"
+        )

@@ -1,0 +1,178 @@
+"""Every error of this package. Each says what happened, why, and the next step.
+
+OutboxError
+├── NotInTransaction          outbox.add() outside a transaction
+├── OutboxNotInstalled        outbox.add() on a session nobody installed the outbox on
+├── AutocommitRefused         outbox.add() on an AUTOCOMMIT connection
+├── Unrouted                  a message that has no destination
+├── MessagesLeftBehind        a commit that would have dropped staged messages
+├── InvalidMessage            a message or declaration that cannot be put on the wire
+│   └── MessageTooLarge       a message above the size limit
+├── MalformedEnvelope         bytes that are no CloudEvents envelope of ours
+├── UntrustedRequest          a request whose signature is absent, wrong, stale or unknown
+├── InvalidKeyring            secrets that cannot sign, or are too short to
+├── InvalidHandlers           a wrong registration of a handler
+├── UnconfiguredSQLite        a SQLite engine without the settings that keep the promises
+├── IsolationRefused          an inbox on sessions that do not see what others committed
+├── TransactionLost           the database silently ended the transaction
+├── InvalidSelection          an id, cursor or limit that selects nothing
+├── NoSuchMessage             a dead letter or held key that is not there
+├── BelongsToSaga             a saga's command, which only its saga may send again
+└── SchemaError               a database that this code must not run on
+    ├── SchemaMissing
+    ├── SchemaOlder
+    └── SchemaNewer
+"""
+
+from __future__ import annotations
+
+
+class OutboxError(Exception):
+    """Base of all errors of this package.
+
+    `problem` says what happened and why; `next_step` what to do about it. `str()` gives both.
+    """
+
+    def __init__(self, problem: str, *, next_step: str) -> None:
+        super().__init__(problem, next_step)
+        self.problem = problem
+        self.next_step = next_step
+
+    def __str__(self) -> str:
+        return f"{self.problem}; {self.next_step}"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The constructors take other arguments than Exception's own pickling hands them, and an
+        # error that cannot be pickled breaks the process pool in which it was raised.
+        return _restored, (type(self), self.problem, self.next_step), self.__dict__
+
+
+def _restored(cls: type[OutboxError], problem: str, next_step: str) -> OutboxError:
+    error = cls.__new__(cls)
+    OutboxError.__init__(error, problem, next_step=next_step)
+    return error
+
+
+class NotInTransaction(OutboxError):
+    """`outbox.add()` needs an open transaction, since the message commits together with it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "outbox.add() needs an open transaction, and this session has none",
+            next_step='wrap the work in "async with sessions.begin() as session:"',
+        )
+
+
+class OutboxNotInstalled(OutboxError):
+    """The session or connection does not come from a sessionmaker or engine given to install()."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"outbox.add() does not know where this {what}'s messages go",
+            next_step="call outbox.install(sessions, source=..., routes=...) once at start, "
+            "and make the session from that sessionmaker",
+        )
+
+
+class AutocommitRefused(OutboxError):
+    """On an AUTOCOMMIT connection a message would leave although the work failed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "outbox.add() was called on an AUTOCOMMIT connection, where a message cannot commit "
+            "together with the work",
+            next_step="use a transactional isolation level, such as READ COMMITTED",
+        )
+
+
+class Unrouted(OutboxError):
+    """The message has no destination; adding it would lose it silently."""
+
+
+class MessagesLeftBehind(OutboxError):
+    """A commit was stopped because messages staged in its transaction had not been written."""
+
+
+class InvalidMessage(OutboxError):
+    """The message, or its declaration, cannot be put on the wire or read from it."""
+
+
+class MessageTooLarge(InvalidMessage):
+    """The encoded message is above the limit."""
+
+    def __init__(self, message_type: str, size: int, limit: int) -> None:
+        super().__init__(
+            f"{message_type} is {size} bytes when encoded, and the limit is {limit}",
+            next_step="send a reference to the data instead of the data itself",
+        )
+
+
+class MalformedEnvelope(OutboxError):
+    """The bytes are not a CloudEvents 1.0 envelope as this package writes them."""
+
+
+class UntrustedRequest(OutboxError):
+    """The request's signature is absent, wrong, stale, or made with an unknown key."""
+
+
+class InvalidKeyring(OutboxError):
+    """The secrets for signing are malformed, too short, or lack the one that signs."""
+
+
+class InvalidHandlers(OutboxError):
+    """A handler was registered twice, for no message type, or with a wrong signature."""
+
+
+class UnconfiguredSQLite(OutboxError):
+    """SQLite's defaults lose writes; the engine must be configured first."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(
+            f"the SQLite engine for {url} runs with SQLite's defaults, under which concurrent "
+            "writes are lost",
+            next_step="call outbox.sqlite.configure(engine) right after create_engine",
+        )
+
+
+class IsolationRefused(OutboxError):
+    """Above READ COMMITTED a transaction looks at the past, where the inbox must see what others
+    have just committed."""
+
+    def __init__(self, level: str) -> None:
+        super().__init__(
+            f"the inbox's sessions are {level.upper()}, under which a copy of a message that was "
+            "just purged would run again",
+            next_step="give the inbox a sessionmaker of its own at READ COMMITTED",
+        )
+
+
+class TransactionLost(OutboxError):
+    """The database ended the transaction by itself; nothing of it was kept."""
+
+
+class InvalidSelection(OutboxError):
+    """An id, a cursor or a limit that cannot select anything; nothing was changed."""
+
+
+class NoSuchMessage(OutboxError):
+    """There is no such dead letter, or the key is not held; nothing was changed."""
+
+
+class BelongsToSaga(OutboxError):
+    """A command of a saga is sent again by its saga alone, which may have given it up since."""
+
+
+class SchemaError(OutboxError):
+    """The database's schema is not one that this code may run on."""
+
+
+class SchemaMissing(SchemaError):
+    """The database has no schema yet."""
+
+
+class SchemaOlder(SchemaError):
+    """The database stands on a revision before the one that this code needs."""
+
+
+class SchemaNewer(SchemaError):
+    """The database stands on a later revision, with a change that this code cannot bear."""

@@ -1,0 +1,89 @@
+"""Identifiers: UUIDv7 strings (RFC 9562), which sort by the millisecond they were made in.
+
+An id is always the canonical lower-case string of 36 characters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import threading
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+from outbox.clock import Clock
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_COUNTER_LIMIT = 1 << 42
+# Ten times as fast as uuid.UUID, and asked several times for each message that arrives.
+_CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+
+
+def compose(milliseconds: int, tail: int) -> str:
+    """The UUIDv7 with this Unix time in milliseconds and these 74 free bits."""
+    high, low = (tail >> 62) & 0xFFF, tail & ((1 << 62) - 1)
+    value = (milliseconds & ((1 << 48) - 1)) << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low
+    return str(uuid.UUID(int=value))
+
+
+def time_of(identifier: str) -> datetime:
+    """When the id was made, to the millisecond. Raises ValueError where it is no UUIDv7."""
+    parsed = uuid.UUID(identifier)
+    if parsed.version != 7:
+        raise ValueError(f"{identifier} is not a UUIDv7")
+    return _EPOCH + timedelta(milliseconds=parsed.int >> 80)
+
+
+def first_at(moment: datetime) -> str:
+    """The smallest id of that millisecond: what was made in an earlier one sorts before it.
+
+    For a moment before 1970, which no id can be made in, the smallest id of all.
+    """
+    milliseconds = (moment - _EPOCH) // timedelta(milliseconds=1)
+    return compose(max(0, milliseconds), 0)
+
+
+def derive(parent: str, *parts: str) -> str:
+    """An id that follows from `parent` and `parts` alone, and carries the time of `parent`.
+
+    The same arguments give the same id on every machine, so a command that is sent again after a
+    crash is recognised as the same command.
+    """
+    # Each part with its length, so that ("a", "b") and ("ab",) are told apart whatever they hold.
+    framed = "".join(f"{len(part)}:{part}" for part in (parent, *parts))
+    digest = hashlib.sha256(framed.encode()).digest()
+    return compose(uuid.UUID(parent).int >> 80, int.from_bytes(digest[:10], "big"))
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` is a UUIDv7 in its canonical form."""
+    return _CANONICAL.fullmatch(text) is not None
+
+
+class Ids:
+    """Makes ids that grow strictly within one process, even when the clock stands or goes back.
+
+    Calling the instance gives the next id. `entropy(n)` returns n random bytes. Thread-safe.
+    """
+
+    def __init__(self, clock: Clock, entropy: Callable[[int], bytes]) -> None:
+        self._clock = clock
+        self._entropy = entropy
+        self._lock = threading.Lock()
+        self._milliseconds = 0
+        self._counter = 0
+
+    def __call__(self) -> str:
+        random = int.from_bytes(self._entropy(9), "big")
+        now = (self._clock.now() - _EPOCH) // timedelta(milliseconds=1)
+        with self._lock:
+            if now > self._milliseconds:
+                self._milliseconds = now
+                # The top bit stays free, so that a burst within the millisecond cannot overflow.
+                self._counter = random >> 32 & (_COUNTER_LIMIT // 2 - 1)
+            else:
+                self._counter += 1
+                if self._counter >= _COUNTER_LIMIT:
+                    self._milliseconds, self._counter = self._milliseconds + 1, 0
+            return compose(self._milliseconds, self._counter << 32 | random & 0xFFFFFFFF)

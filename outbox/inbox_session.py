@@ -1,0 +1,92 @@
+"""What the inbox does to a session that it shares with handlers: theirs to write with, and the
+inbox's to commit."""
+
+from __future__ import annotations
+
+from weakref import WeakSet
+
+from sqlalchemy import Engine, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from outbox.errors import IsolationRefused
+
+_FAILED_STATEMENT = "sagabox_failed_statement"
+
+_watched: WeakSet[Engine] = WeakSet()
+
+
+class HandlerMeddled(RuntimeError):
+    """A handler ended a transaction that is not its own, or left one of its own open."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the handler committed, rolled back or closed the transaction that it was given, or "
+            "left a savepoint of its own open; the inbox commits, and a handler that wants nothing "
+            "kept raises or returns Refused"
+        )
+
+
+class CommitLock:
+    """Keeps a session from being committed by anybody, until `lift`. Savepoints are free."""
+
+    def __init__(self, session: Session) -> None:
+        self._is_on = True
+        event.listen(session, "before_commit", self._refuse)
+
+    def lift(self) -> None:
+        """From now on a commit goes through."""
+        self._is_on = False
+
+    def _refuse(self, session: Session) -> None:
+        if self._is_on and not session.in_nested_transaction():
+            raise HandlerMeddled
+
+
+async def leave_as_new(session: AsyncSession) -> None:
+    """Write what is pending, and let go of all objects: the next handler finds the session as it
+    would find a new one, had those before it committed.
+
+    A flush for all handlers at once would be three times as fast for those that only add objects.
+    But a handler must see what those before it did, also where it asks by plain SQL; an error must
+    come up with whoever caused it; and an object that a later statement changed must not be found
+    as it was. Who needs the speed registers a handler for lists.
+    """
+    inner = session.sync_session
+    if inner.new or inner.dirty or inner.deleted:
+        await session.flush()
+    inner.expunge_all()
+
+
+def watch(engine: Engine) -> None:
+    """Let this engine's connections remember that a statement of theirs has failed.
+
+    PostgreSQL answers the COMMIT of a doomed transaction by rolling it back, and no driver calls
+    that an error: a handler that hid the failure would be believed.
+    """
+    if engine.dialect.name == "postgresql" and engine not in _watched:
+        event.listen(engine, "handle_error", _remember)
+        _watched.add(engine)
+
+
+def forget_failures(session: Session) -> None:
+    """Start to watch anew."""
+    session.connection().info.pop(_FAILED_STATEMENT, None)
+
+
+def has_failed(session: Session) -> bool:
+    """Whether a statement failed since then, also one whose savepoint was rolled back."""
+    return bool(session.connection().info.get(_FAILED_STATEMENT))
+
+
+def require_read_committed(level: str) -> None:
+    """Raises IsolationRefused for any other isolation level."""
+    if level != "read committed":
+        raise IsolationRefused(level)
+
+
+def _remember(context: ExceptionContext) -> None:
+    connection = context.connection
+    if connection is not None and not connection.closed and not connection.invalidated:
+        connection.info[_FAILED_STATEMENT] = True

@@ -1,0 +1,57 @@
+"""Names of relays that tell, on the same machine, whether the process behind one is still alive.
+
+After a crash a lease must run out before others may send: nobody can know whether its holder is
+dead or only slow. On the holder's own machine one can know, so there nobody has to wait.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+_PROC = Path("/proc")
+_NAME = re.compile(r".+@(?P<machine>[0-9a-f]{16}):(?P<pid>[0-9]+):(?P<started>[0-9]+):[0-9a-f]{8}")
+
+
+def name_of_this_process(
+    service: str, entropy: Callable[[int], bytes] = os.urandom, *, proc: Path = _PROC
+) -> str:
+    """A name for a relay of this process, different at each call."""
+    pid = os.getpid()
+    machine = _machine(proc) or entropy(8).hex()
+    return f"{service[:40]}@{machine}:{pid}:{_started(pid, proc) or 0}:{entropy(4).hex()}"
+
+
+def is_surely_dead(name: str, *, proc: Path = _PROC) -> bool:
+    """Whether the process that made this name has ended. False where that cannot be told: on
+    another machine, in another container, or on a system without /proc."""
+    match = _NAME.fullmatch(name)
+    if match is None or match["machine"] != _machine(proc):
+        return False
+    # The number may have gone to another process; then the time of its start tells.
+    return _started(int(match["pid"]), proc) != int(match["started"])
+
+
+def _machine(proc: Path) -> str | None:
+    """This boot of this machine, and the space of process numbers that we see of it."""
+    try:
+        boot = (proc / "sys/kernel/random/boot_id").read_text()
+        numbers = (proc / "self/ns/pid").readlink()
+    except OSError:
+        return None
+    return hashlib.sha256(f"{boot}{numbers}".encode()).hexdigest()[:16]
+
+
+def _started(pid: int, proc: Path) -> int | None:
+    """When that process was started, in clock ticks since the boot; None where there is none."""
+    try:
+        status = (proc / str(pid) / "stat").read_text()
+    except OSError:
+        return None
+    # The program's name stands in parentheses and may hold spaces; what follows does not.
+    fields = status.rpartition(")")[2].split()
+    # A zombie has ended: only its parent has not asked how.
+    return None if fields[0] == "Z" else int(fields[19])

@@ -1,0 +1,49 @@
+"""How a relay paces itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from outbox.retry import RetryPolicy
+
+
+@dataclass(frozen=True)
+class RelaySettings:
+    """Times are in seconds. Raises ValueError where they contradict each other.
+
+    A bucket whose relay died is taken over after `lease` and up to a third of it. Deliveries stop
+    `margin` before a lease ends, and a delivery takes at most `delivery_timeout`, which is shorter:
+    so none is still under way when the lease can be somebody else's.
+    """
+
+    lease: float = 12.0
+    margin: float = 5.0
+    delivery_timeout: float = 4.5
+    poll: float = 1.0
+    """How long an idle relay waits for the bell before it looks by itself."""
+    batch: int = 100
+    """Messages in a request, at most."""
+    batch_bytes: int = 900 * 1024
+    """Bytes in a request, about; a receiver takes 1 MiB."""
+    fetch: int = 1000
+    """Messages in memory for one destination, at most."""
+    fetch_bytes: int = 8 * 1024 * 1024
+    """Bytes in memory for one destination, aimed at."""
+    width: int = 2
+    """Requests under way to one destination, for different keys."""
+    park_after: float = 60.0
+    """Keys that rest longer than this leave the hot table."""
+    sweep: float = 30.0
+    """How often the low-watermark hint is put aside and everything is looked at."""
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.delivery_timeout < self.margin < self.lease * 2 / 3:
+            raise ValueError(
+                f"delivery_timeout ({self.delivery_timeout}) must be shorter than margin "
+                f"({self.margin}), and margin shorter than two thirds of lease ({self.lease}), "
+                "since a lease is renewed after a third of it; raise lease, or lower the others"
+            )
+        for name in ("poll", "batch", "batch_bytes", "fetch", "fetch_bytes", "width", "sweep"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, and is {getattr(self, name)}")

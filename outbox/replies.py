@@ -1,0 +1,109 @@
+"""What a participant answers to a command.
+
+A handler returns the command's own value, or one of `Done`, `Refused`, `Locked`, `Ongoing`. On
+the wire and in the inbox every answer, also those that the library itself gives, is a `Reply`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Done(Generic[R]):
+    """It happened. `value` is what the command promises to answer."""
+
+    value: R
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A business "no": nothing changed, and asking again will not help by itself.
+
+    `code` is a short stable word for programs, `reason` a sentence for people.
+    """
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Locked:
+    """Another operation holds the entity. `by` names it. Nothing changed; ask again later."""
+
+    by: str
+
+
+@dataclass(frozen=True)
+class Ongoing:
+    """The work goes on elsewhere. Nothing is decided; ask again in `retry_after` seconds."""
+
+    retry_after: float = 1.0
+
+
+class Outcome(StrEnum):
+    """How a delivery ended. Each is definite, or says who should try again."""
+
+    DONE = "done"
+    """It took effect, now or in an earlier delivery."""
+    REFUSED = "refused"
+    """A business "no"; nothing changed in any attempt."""
+    ALREADY_UNDONE = "already-undone"
+    """An action whose undo came first, or which was undone; it has no effect."""
+    NOTHING_TO_UNDO = "nothing-to-undo"
+    """An undo whose action has no effect: it never ran, was refused, or was undone before."""
+    EXPIRED = "expired"
+    """It came after its expiry, had not run, and now never will."""
+    TOO_OLD = "too-old"
+    """Older than what the inbox remembers: whether it ran cannot be told, so it does not run."""
+    UNKNOWN = "unknown"
+    """An undo of an action older than what the inbox remembers: a person must look."""
+    LOCKED = "locked"
+    """Another operation holds the entity; nothing changed; ask again."""
+    ONGOING = "ongoing"
+    """Not decided yet; ask again."""
+    TOO_BUSY = "too-busy"
+    """The receiver had no room or no time; nothing changed; ask again."""
+    NOT_ATTEMPTED = "not-attempted"
+    """An earlier message of the same key failed in this batch; send it again after that one."""
+    FAILED = "failed"
+    """The handler raised; nothing changed; try again with backoff."""
+    REJECTED = "rejected"
+    """The receiver cannot read it: unknown type, wrong data, or an id used for another payload."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether it is the last word: asking again under the same id cannot change it."""
+        return self in _FINAL
+
+
+_FINAL = frozenset(
+    {
+        Outcome.DONE,
+        Outcome.REFUSED,
+        Outcome.ALREADY_UNDONE,
+        Outcome.NOTHING_TO_UNDO,
+        Outcome.EXPIRED,
+        Outcome.TOO_OLD,
+        Outcome.UNKNOWN,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer, as it is stored and sent.
+
+    `value` is JSON-ready (only with DONE); `code` and `reason` explain every other outcome;
+    `retry_after` is in seconds.
+    """
+
+    outcome: Outcome
+    value: Any = None
+    code: str | None = None
+    reason: str | None = None
+    retry_after: float | None = None

@@ -1,0 +1,144 @@
+"""The library's tables in a service's database: made and changed by the service's own migrations.
+
+    from alembic import op
+    from outbox import schema
+
+    def upgrade():
+        schema.upgrade(op, to=1)
+
+The service records its own revisions beside them, each with a kind: after an `expand` revision the
+code of the revision before still runs, after a `contract` revision it does not. So code that finds
+a database newer than itself can tell whether it may run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from sqlalchemy import Connection, delete, insert, inspect, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from outbox.errors import SchemaMissing, SchemaNewer, SchemaOlder
+from outbox.schema_versions import VERSIONS
+from outbox.sqlite import READ_ONLY
+from outbox.tables import metadata, schema_revision
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
+
+LATEST = len(VERSIONS)
+"""The version of the tables that this release needs."""
+
+_DATABASE_UNKNOWN = "3D000"  # an SQLSTATE of PostgreSQL
+
+
+def upgrade(op: Operations | Any, *, to: int = LATEST, start: int = 0) -> None:
+    """Take the tables from version `start` to version `to`, within a migration; `op` is Alembic's.
+
+    Name `to`, so that the migration does the same for ever. Raises ValueError for an unknown
+    version.
+    """
+    _check(start, to)
+    for version in VERSIONS[start:to]:
+        version.upgrade(op)
+
+
+def downgrade(op: Operations | Any, *, to: int, start: int) -> None:
+    """Take the tables back from version `start` to version `to`; 0 drops them."""
+    _check(to, start)
+    for version in reversed(VERSIONS[to:start]):
+        version.downgrade(op)
+
+
+def differences(connection: Connection) -> list[str]:
+    """In what the library's tables differ from what this release needs: one sentence each."""
+    # Alembic is for migrations; a service that only asks where its database stands starts without.
+    from outbox.schema_drift import drift
+
+    found = list(drift(connection, metadata))
+    if connection.dialect.name == "postgresql" and inspect(connection).has_table("outbox"):
+        names = [column["name"] for column in inspect(connection).get_columns("outbox")]
+        if {"xid", "seq"} <= set(names) and names.index("xid") > names.index("seq"):
+            found.append(
+                "the column outbox.xid stands after outbox.seq, so that a transaction draws its "
+                "numbers before it has an id, and the relay would pass over messages"
+            )
+    return found
+
+
+def record_revision(connection: Connection, revision: str, kind: str, now: datetime) -> None:
+    """Note within a migration that `revision` was applied; `kind` is `expand` or `contract`."""
+    forget_revision(connection, revision)
+    latest = _recorded(connection)[-1:]
+    # Revisions that are applied in one go would otherwise have no order among them.
+    applied_at = max([now, *(each.applied_at + timedelta(microseconds=1) for each in latest)])
+    connection.execute(
+        insert(schema_revision).values(revision=revision, kind=str(kind), applied_at=applied_at)
+    )
+
+
+def forget_revision(connection: Connection, revision: str) -> None:
+    """Note within a migration that `revision` was taken back."""
+    connection.execute(delete(schema_revision).where(schema_revision.c.revision == revision))
+
+
+async def require_revision(engine: AsyncEngine, *, service: str, expected: str) -> None:
+    """Return if the code that needs the revision `expected` may run on this database.
+
+    That is so if the revision was applied, and after it none of kind `contract`. Raises
+    SchemaMissing, SchemaOlder, SchemaNewer.
+    """
+    try:
+        async with engine.connect() as connection:
+            await connection.execution_options(**READ_ONLY)
+            recorded = await connection.run_sync(_recorded_if_any)
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) == _DATABASE_UNKNOWN:
+            _refuse_missing(service, "does not exist", "create it, then run")
+        raise
+    if recorded is None:
+        _refuse_missing(service, "has no tables yet", "run")
+    if not recorded:
+        _refuse_missing(service, "has tables, but no migration has made them", "empty it, then run")
+    revisions = [each.revision for each in recorded]
+    if expected not in revisions:
+        raise SchemaOlder(
+            f"the database of {service} stands at {revisions[-1]}, and this code needs {expected}",
+            next_step=f"run: sagabox migrate upgrade {service}",
+        )
+    later = recorded[revisions.index(expected) + 1 :]
+    contracts = [each.revision for each in later if each.kind != "expand"]
+    if contracts:
+        raise SchemaNewer(
+            f"the database of {service} has the revision {contracts[0]}, which takes away what "
+            f"this code (made for {expected}) needs",
+            next_step=f"start the code that came with that revision, whose `sagabox migrate "
+            f"upgrade {service}` applied it",
+        )
+
+
+def _refuse_missing(service: str, problem: str, step: str) -> NoReturn:
+    raise SchemaMissing(
+        f"the database of {service} {problem}",
+        next_step=f"{step}: sagabox migrate upgrade {service}",
+    )
+
+
+def _recorded_if_any(connection: Connection) -> Sequence[Any] | None:
+    return _recorded(connection) if inspect(connection).has_table("schema_revision") else None
+
+
+def _recorded(connection: Connection) -> Sequence[Any]:
+    statement = select(schema_revision).order_by(schema_revision.c.applied_at)
+    return connection.execute(statement).all()
+
+
+def _check(lower: int, higher: int) -> None:
+    if not 0 <= lower <= higher <= LATEST:
+        raise ValueError(
+            f"there is no way from version {lower} to version {higher} of the library's tables; "
+            f"this release knows 0 to {LATEST}"
+        )

@@ -1,0 +1,181 @@
+"""The library's tables, version by version, as they were when each version was released.
+
+Nothing here follows `tables`: a database that was made years ago is brought up by the same steps
+that it would have got then. A released version is never edited; a change is a version of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+if TYPE_CHECKING:
+    from alembic.operations import Operations
+
+
+@dataclass(frozen=True)
+class Version:
+    """The step from the version before, and back."""
+
+    upgrade: Callable[[Operations], None]
+    downgrade: Callable[[Operations], None]
+
+
+class _Xid8(sa.types.UserDefinedType[int]):
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "XID8"
+
+
+def _create_1(op: Operations) -> None:
+    on_postgresql = op.get_context().dialect.name == "postgresql"
+    time = sa.DateTime(timezone=True)
+    identifier = sa.Uuid(as_uuid=False)
+
+    def message_columns() -> list[sa.Column[Any]]:
+        return [
+            sa.Column("id", identifier, nullable=False),
+            sa.Column("destination", sa.String(100), nullable=False),
+            sa.Column("bucket", sa.SmallInteger(), nullable=False),
+            sa.Column("aggregatetype", sa.String(100), nullable=False),
+            sa.Column("aggregateid", sa.String(200), nullable=False),
+            sa.Column("type", sa.String(200), nullable=False),
+            sa.Column("payload", sa.Text(), nullable=False),
+            sa.Column("headers", sa.Text(), nullable=False),
+            sa.Column("occurred_at", time, nullable=False),
+        ]
+
+    op.create_table(
+        "outbox",
+        # First of all columns: PostgreSQL fills them in their order, so that a transaction has its
+        # id before it draws `seq`.
+        sa.Column(
+            "xid",
+            _Xid8() if on_postgresql else sa.BigInteger(),
+            nullable=False,
+            server_default=sa.text("pg_current_xact_id()" if on_postgresql else "0"),
+        ),
+        sa.Column(
+            "seq",
+            sa.BigInteger() if on_postgresql else sa.Integer(),
+            sa.Identity(),
+            nullable=False,
+            autoincrement=True,
+        ),
+        *message_columns(),
+        sa.PrimaryKeyConstraint("seq"),
+        sqlite_autoincrement=True,
+        # Rows live for moments: vacuum by their number, not by a share of a table that is empty
+        # one moment and full the next.
+        postgresql_with={
+            "autovacuum_vacuum_scale_factor": 0,
+            "autovacuum_vacuum_threshold": 1000,
+            "autovacuum_vacuum_cost_delay": 0,
+        },
+    )
+    op.create_index("outbox_queue", "outbox", ["destination", "bucket", "seq"])
+    op.create_table(
+        "outbox_lease",
+        sa.Column("destination", sa.String(100), nullable=False),
+        sa.Column("bucket", sa.SmallInteger(), nullable=False),
+        sa.Column("owner", sa.String(100), nullable=True),
+        sa.Column("epoch", sa.BigInteger(), nullable=False),
+        sa.Column("expires_at", time, nullable=False),
+        sa.PrimaryKeyConstraint("destination", "bucket"),
+        sa.UniqueConstraint("destination", "bucket", "epoch", name="outbox_lease_fence"),
+        postgresql_with={"fillfactor": 50},
+    )
+    op.create_table(
+        "outbox_relay",
+        sa.Column("owner", sa.String(100), nullable=False),
+        sa.Column("destination", sa.String(100), nullable=False),
+        sa.Column("expires_at", time, nullable=False),
+        sa.PrimaryKeyConstraint("owner", "destination"),
+    )
+    op.create_table(
+        "outbox_held",
+        sa.Column("destination", sa.String(100), nullable=False),
+        sa.Column("bucket", sa.SmallInteger(), nullable=False),
+        sa.Column("aggregateid", sa.String(200), nullable=False),
+        sa.Column("head_id", identifier, nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("next_at", time, nullable=False),
+        sa.Column("last_error", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("destination", "bucket", "aggregateid"),
+    )
+    op.create_table(
+        "outbox_parked",
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        *message_columns(),
+        sa.PrimaryKeyConstraint("destination", "bucket", "seq"),
+    )
+    op.create_table(
+        "outbox_scheduled",
+        *message_columns(),
+        sa.Column("due_at", time, nullable=False),
+        sa.PrimaryKeyConstraint("id", "destination"),
+    )
+    op.create_index("outbox_scheduled_due", "outbox_scheduled", ["due_at"])
+    op.create_table(
+        "outbox_dead",
+        *message_columns(),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("died_at", time, nullable=False),
+        sa.PrimaryKeyConstraint("id", "destination"),
+    )
+    op.create_index("outbox_dead_died_at", "outbox_dead", ["died_at"])
+    op.create_table(
+        "inbox",
+        sa.Column("consumer", sa.String(100), nullable=False),
+        sa.Column("id", identifier, nullable=False),
+        sa.Column("state", sa.String(10), nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary(32), nullable=True),
+        sa.Column("reply", sa.Text(), nullable=True),
+        sa.Column("barred_by", identifier, nullable=True),
+        sa.Column("source", sa.String(100), nullable=False),
+        sa.Column("saga", identifier, nullable=True),
+        sa.Column("received_at", time, nullable=False),
+        sa.PrimaryKeyConstraint("consumer", "id"),
+    )
+    op.create_index("inbox_received_at", "inbox", ["received_at"])
+    op.create_table(
+        "inbox_watermark",
+        sa.Column("consumer", sa.String(100), nullable=False),
+        sa.Column("source", sa.String(100), nullable=False),
+        sa.Column("scope", sa.String(10), nullable=False),
+        sa.Column("below", identifier, nullable=False),
+        sa.Column("except_ids", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("consumer", "source", "scope"),
+    )
+    op.create_table(
+        "schema_revision",
+        sa.Column("revision", sa.String(64), nullable=False),
+        sa.Column("kind", sa.String(10), nullable=False),
+        sa.Column("applied_at", time, nullable=False),
+        sa.PrimaryKeyConstraint("revision"),
+    )
+
+
+def _drop_1(op: Operations) -> None:
+    for table in (
+        "schema_revision",
+        "inbox_watermark",
+        "inbox",
+        "outbox_dead",
+        "outbox_scheduled",
+        "outbox_parked",
+        "outbox_held",
+        "outbox_relay",
+        "outbox_lease",
+        "outbox",
+    ):
+        op.drop_table(table)
+
+
+VERSIONS: tuple[Version, ...] = (Version(_create_1, _drop_1),)
+"""The first is version 1."""

@@ -1,0 +1,60 @@
+"""The port through which the relay sends: one method, and promises about it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from outbox.envelope import Envelope
+from outbox.replies import Reply
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The destination answered: one reply for each envelope, in the order they were given."""
+
+    replies: Sequence[Reply]
+
+
+@dataclass(frozen=True)
+class Unreachable:
+    """No answer, or one that says nothing about the messages (a refused connection, a timeout, a
+    5xx, a 401): the destination's trouble, not theirs.
+
+    `sent` tells whether the messages may have been taken: false where nothing left, and where the
+    destination said that it used nothing of the request. `retry_after` (seconds) is the
+    destination's wish, if it gave one.
+    """
+
+    reason: str
+    sent: bool
+    retry_after: float | None = None
+
+
+@dataclass(frozen=True)
+class Unacceptable:
+    """The destination refused the request as a whole (a 400, 413 or 422), so at least one of the
+    messages cannot be delivered as it is. Nothing took effect."""
+
+    reason: str
+
+
+Delivery = Answered | Unreachable | Unacceptable
+
+
+class Transport(Protocol):
+    """Carries envelopes to one destination.
+
+    - `deliver` never raises for what the network or the other side does: that is its answer.
+    - It returns within its timeout, which is shorter than the relay's lease margin.
+    - It keeps the order of what it is given. It may deliver something twice, and says so by
+      `Unreachable(sent=True)` when it does not know.
+    - It is used by one task at a time for one key; different keys may come concurrently.
+    """
+
+    async def deliver(self, envelopes: Sequence[Envelope]) -> Delivery:
+        """Deliver the batch, and wait for the answer."""
+
+    async def aclose(self) -> None:
+        """Release connections. Calling it twice is fine."""

@@ -1,0 +1,83 @@
+"""Turns: who may write next, first come, first served, among threads and event loops alike.
+
+SQLite lets those that find its write lock taken sleep and try again, so that under load the
+unlucky ones starve until their time is up. A queue in front of it serves everybody in order.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+from weakref import WeakValueDictionary
+
+Ticket = Future[None]
+
+
+class Turns:
+    """The queue of the writers of one thing, within this process.
+
+    A holder is any object, and holds at most one turn. Thread-safe. No call blocks, so that
+    `pass_on` may also be called by the garbage collector, in the midst of another call.
+    """
+
+    def __init__(self) -> None:
+        self._holder: object | None = None
+        self._waiting: deque[tuple[object, Ticket]] = deque()
+        self._ended: deque[object] = deque()
+        self._advancing = threading.Lock()
+
+    def ask(self, holder: object) -> Ticket:
+        """Queue up. The ticket is done as soon as the turn is `holder`'s, maybe at once; whoever
+        stops waiting for it calls `withdraw`."""
+        ticket: Ticket = Future()
+        self._waiting.append((holder, ticket))
+        self._settle()
+        return ticket
+
+    def withdraw(self, holder: object, ticket: Ticket) -> None:
+        """Stop waiting. If the turn has come in the meantime, it passes on."""
+        if not ticket.cancel():
+            self.pass_on(holder)
+
+    def pass_on(self, holder: object) -> None:
+        """End the turn of `holder`; without effect where it has none."""
+        self._ended.append(holder)
+        self._settle()
+
+    def _settle(self) -> None:
+        # Whoever gets the lock does everybody's work. One that fails to get it may leave: the other
+        # one looks again after it has given the lock back.
+        while self._is_due() and self._advancing.acquire(blocking=False):
+            try:
+                self._advance()
+            finally:
+                self._advancing.release()
+
+    def _is_due(self) -> bool:
+        return bool(self._ended) or (self._holder is None and bool(self._waiting))
+
+    def _advance(self) -> None:
+        while self._ended:
+            if self._ended.popleft() is self._holder:
+                self._holder = None
+        while self._holder is None and self._waiting:
+            holder, ticket = self._waiting.popleft()
+            if ticket.set_running_or_notify_cancel():
+                self._holder = holder
+                ticket.set_result(None)
+
+
+class TurnsByName:
+    """One `Turns` for each name, as long as somebody uses it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
+
+    def __getitem__(self, name: str) -> Turns:
+        with self._lock:
+            turns = self._turns.get(name)
+            if turns is None:
+                turns = self._turns[name] = Turns()
+            return turns

@@ -1,0 +1,322 @@
+"""What a service is made of, and how it starts and stops.
+
+A service hands in what is its own (handlers, routes, its public addresses); everything that all
+services share is put around that here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from fastapi import APIRouter, FastAPI
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from outbox.clock import Clock, SystemClock
+from outbox.envelope import Envelope
+from outbox.errors import InvalidKeyring, OutboxError
+from outbox.handlers import Handlers
+from outbox.ids import Ids
+from outbox.inbox import Inbox
+from outbox.inbox_limits import InboxLimits, Pace
+from outbox.installation import Routes, install
+from outbox.owners import name_of_this_process
+from outbox.receiver import receiver
+from outbox.relay import Relay
+from outbox.relay_settings import RelaySettings
+from outbox.replies import Reply
+from outbox.retention import Settled
+from outbox.schema import require_revision
+from outbox.signing import Keyring
+from outbox.transports.base import Transport
+from outbox.transports.http import HttpTransport
+from outbox.web import docs, health, openapi, problems
+from outbox.web.backlog import Backlog, standing
+from outbox.web.database import Database, open_database
+from outbox.web.database_errors import diagnose
+from outbox.web.limits import BodyLimit, Boundary, SecurityHeaders
+from outbox.web.metrics import Metrics
+from outbox.web.settings import InvalidSettings, ServiceSettings
+
+log = logging.getLogger(__name__)
+
+
+class CannotStart(OutboxError):
+    """The service found at its start that it could not work."""
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What a service's own addresses are built with."""
+
+    database: Database
+    clock: Clock
+    new_id: Callable[[], str]
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """One kind of service.
+
+    `revision` is the database revision that its code needs. `peers` are the services that it sends
+    to, with their addresses. `api` makes its public addresses.
+    """
+
+    name: str
+    title: str
+    description: str
+    revision: str
+    handlers: Callable[[Clock], Handlers]
+    routes: Routes
+    peers: Mapping[str, str]
+    api: Callable[[Kit], APIRouter]
+
+
+def build(
+    blueprint: Blueprint,
+    settings: ServiceSettings,
+    *,
+    database_url: str,
+    clock: Clock | None = None,
+    transports: Mapping[str, Transport] | None = None,
+) -> FastAPI:
+    """The application, ready for an ASGI server; nothing is connected before it starts.
+
+    `transports` replaces those that send to the peers over HTTP. Raises InvalidSettings.
+    """
+    service = Service(blueprint, settings, database_url, clock or SystemClock(), transports)
+    app = FastAPI(
+        title=blueprint.title,
+        description=blueprint.description,
+        lifespan=service.lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    for router in service.routers():
+        app.include_router(router)
+    problems.install(app)
+    openapi.install(app)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit)
+    app.add_middleware(Boundary)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(service.metrics.http)
+    return app
+
+
+class Service:
+    """One service in one process: its database, inbox and relay."""
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        settings: ServiceSettings,
+        database_url: str,
+        clock: Clock,
+        transports: Mapping[str, Transport] | None,
+    ) -> None:
+        self._blueprint = blueprint
+        self._settings = settings
+        self._clock = clock
+        self._keys = _keyring(settings)
+        self._ids = Ids(clock, os.urandom)
+        self.metrics = Metrics(clock)
+        self.database = open_database(
+            database_url,
+            name=f"sagabox-{blueprint.name}",
+            pool_size=settings.pool_size,
+            pool_overflow=settings.pool_overflow,
+        )
+        installation = install(
+            self.database.sessions,
+            source=blueprint.name,
+            routes=blueprint.routes,
+            clock=clock,
+            ids=self._ids,
+        )
+        self.inbox: Inbox = _MeteredInbox(
+            blueprint.handlers(clock),
+            self.database.sessions,
+            clock=clock,
+            limits=_inbox_limits(settings.delivery_timeout),
+            metrics=self.metrics,
+        )
+        if transports is None:
+            transports = {name: self._over_http(url) for name, url in blueprint.peers.items()}
+        self.relay = Relay(
+            self.database.engine,
+            {name: self.metrics.transport(name, it) for name, it in transports.items()},
+            owner=name_of_this_process(blueprint.name),
+            clock=clock,
+            settings=_relay_settings(settings),
+            bell=installation.bell,
+        )
+        self._relaying: asyncio.Task[None] | None = None
+
+    def routers(self) -> Sequence[APIRouter]:
+        """All addresses, the service's own first."""
+        kit = Kit(self.database, self._clock, self._ids)
+        checks = {"database": self._check_database, "relay": self._check_relay}
+        return (
+            self._blueprint.api(kit),
+            receiver(
+                self.inbox,
+                keys=self._keys,
+                clock=self._clock,
+                concurrency=self._settings.receive_concurrency,
+                ids=self._ids,
+            ),
+            health.router(checks),
+            self.metrics.router(self._standing, relay_runs=self._relay_runs),
+            docs.router(self._blueprint.title),
+        )
+
+    @asynccontextmanager
+    async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        """Refuses to start on a wrong database; else relays and purges until the server stops, and
+        then gives the work in hand `drain_seconds`."""
+        stop = asyncio.Event()
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            await self._check_start()
+            self._relaying = asyncio.create_task(self.relay.run(stop))
+            tasks = [self._relaying, asyncio.create_task(self._keep_purging(stop))]
+            yield
+        finally:
+            stop.set()
+            await self._drain(tasks)
+            await self.database.engine.dispose()
+
+    async def _check_start(self) -> None:
+        try:
+            await self._check_database()
+        except OutboxError:
+            raise
+        except Exception as error:
+            trouble = diagnose(error)
+            if trouble is None:
+                raise
+            raise CannotStart(
+                f"the database of {self._blueprint.name} does not answer ({error})",
+                next_step="start the database, or correct its address in "
+                f"SAGABOX_DATABASE_URL_{self._blueprint.name.upper()}",
+            ) from error
+
+    async def _drain(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=self._settings.drain_seconds)
+        for task in late:
+            log.warning("work in hand took too long and was ended; its messages are sent again")
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep_purging(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self._settings.purge_interval)
+                return
+            try:
+                await self.inbox.purge()
+            except Exception as error:
+                log.warning("the inbox was not purged, trying again later: %s", error)
+
+    async def _check_database(self) -> None:
+        """The database answers, and its schema is one that this code may run on."""
+        await require_revision(
+            self.database.engine,
+            service=self._blueprint.name,
+            expected=self._blueprint.revision,
+        )
+
+    async def _check_relay(self) -> None:
+        if not self._relay_runs():
+            raise health.NotWell(
+                "the relay does not run, so that messages stay where they are",
+                next_step="restart the service; its log says why the relay ended",
+            )
+
+    def _relay_runs(self) -> bool:
+        return self._relaying is not None and not self._relaying.done()
+
+    async def _standing(self) -> Sequence[Backlog]:
+        async with self.database.reading.connect() as connection:
+            return await standing(connection, self._blueprint.peers)
+
+    def _over_http(self, url: str) -> Transport:
+        return HttpTransport(
+            url,
+            source=self._blueprint.name,
+            keys=self._keys,
+            clock=self._clock,
+            timeout=self._settings.delivery_timeout,
+        )
+
+
+class _MeteredInbox(Inbox):
+    """An inbox that reports its answers."""
+
+    def __init__(
+        self,
+        handlers: Handlers,
+        sessions: async_sessionmaker[AsyncSession],
+        *,
+        clock: Clock,
+        limits: InboxLimits,
+        metrics: Metrics,
+    ) -> None:
+        super().__init__(handlers, sessions, clock=clock, limits=limits)
+        self._metrics = metrics
+
+    async def receive(
+        self, envelopes: Sequence[Envelope], settled: Settled | None = None
+    ) -> list[Reply]:
+        replies = await super().receive(envelopes, settled)
+        self._metrics.received(replies)
+        return replies
+
+
+def _keyring(settings: ServiceSettings) -> Keyring:
+    parts = settings.secrets.split(",")
+    if settings.signing_key is not None:
+        # The first key is the one that signs.
+        parts.sort(key=lambda part: part.strip().partition(":")[0] != settings.signing_key)
+    try:
+        keys = Keyring.from_text(",".join(parts), settings.signature_window)
+    except InvalidKeyring as error:
+        problem = f"SAGABOX_SECRETS: {error.problem}"
+        raise InvalidSettings(problem, next_step=error.next_step) from None
+    if settings.signing_key not in (None, keys.signing):
+        raise InvalidSettings(
+            f"SAGABOX_SIGNING_KEY is {settings.signing_key!r}, and SAGABOX_SECRETS has no such key",
+            next_step="name one of the keys, or leave it out: then the first one signs",
+        )
+    return keys
+
+
+def _relay_settings(settings: ServiceSettings) -> RelaySettings:
+    # A lease must outlast the slowest delivery, with room for the renewal.
+    margin = settings.delivery_timeout + 0.5
+    return RelaySettings(
+        poll=settings.poll_interval,
+        batch=settings.relay_batch,
+        delivery_timeout=settings.delivery_timeout,
+        margin=margin,
+        lease=max(12.0, margin * 2.4),
+    )
+
+
+def _inbox_limits(patience: float) -> InboxLimits:
+    """Limits that let the inbox answer before a sender with that patience (seconds) gives up."""
+    return InboxLimits(
+        together=Pace(lock=patience / 15, statement=patience / 5, total=patience / 3),
+        alone=Pace(lock=patience / 5, statement=patience / 3, total=patience / 2),
+        answer_within=patience * 0.9,
+    )

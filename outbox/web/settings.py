@@ -1,0 +1,193 @@
+"""What a service is told from outside: environment variables, each with its meaning.
+
+A service's own settings extend `ServiceSettings`. `documented()` lists a model's variables, for
+`--help` and for the documentation, so that neither can drift from what is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, AnyHttpUrl, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from outbox.errors import OutboxError
+
+PREFIX = "SAGABOX_"
+
+_DRIVERS = {
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+    "postgresql+psycopg": "postgresql+psycopg",
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+}
+
+
+class InvalidSettings(OutboxError):
+    """The environment lacks a setting, or has one that cannot be."""
+
+
+def database_url(text: str) -> str:
+    """The URL with an asynchronous driver: `postgresql://` becomes asyncpg, `sqlite:///` aiosqlite.
+
+    Raises ValueError for other databases. The password is kept; do not log the result.
+    """
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise ValueError("it is not a database URL") from None
+    driver = _DRIVERS.get(url.drivername)
+    if driver is None:
+        raise ValueError(
+            f"{url.drivername}:// is not supported; write postgresql://user@host/name or "
+            "sqlite:////folder/file.sqlite"
+        )
+    url = url.set(drivername=driver)
+    if driver == "sqlite+aiosqlite" and url.database in (None, "", ":memory:"):
+        raise ValueError("SQLite needs a file, such as sqlite:////folder/file.sqlite")
+    return _for_asyncpg(url).render_as_string(hide_password=False)
+
+
+def _for_asyncpg(url: URL) -> URL:
+    """asyncpg calls libpq's `sslmode` just `ssl`."""
+    mode = url.query.get("sslmode")
+    if url.drivername != "postgresql+asyncpg" or mode is None:
+        return url
+    return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+
+
+def _http_url(text: str) -> str:
+    TypeAdapter(AnyHttpUrl).validate_python(text)
+    return text.rstrip("/")
+
+
+DatabaseUrl = Annotated[str, AfterValidator(database_url)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+"""An http or https address, kept without a slash at its end."""
+
+
+class ServiceSettings(BaseSettings):
+    """What every service is told. A service adds `database_url` and the addresses of its peers."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    secrets: str = Field(
+        repr=False,
+        description="The secrets that the services share to sign their messages, as "
+        "id:base64 with commas between them, 32 bytes or more each. During a rotation there "
+        "are two",
+    )
+    signing_key: str | None = Field(
+        default=None,
+        description="The id of the secret that this service signs with. Unless set, the first",
+    )
+    signature_window: float = Field(
+        default=300.0,
+        gt=0,
+        description="How many seconds a signature's time may be away from this machine's clock",
+    )
+    pool_size: int = Field(
+        default=10, ge=1, le=200, description="Database connections that are kept open"
+    )
+    pool_overflow: int = Field(
+        default=10, ge=0, le=200, description="Database connections opened on top when it is busy"
+    )
+    poll_interval: float = Field(
+        default=1.0,
+        gt=0,
+        description="After how many seconds the relay looks for messages that it was not told of",
+    )
+    relay_batch: int = Field(
+        default=100, ge=1, le=1000, description="Messages that the relay sends in one request"
+    )
+    delivery_timeout: float = Field(
+        default=4.5,
+        ge=0.5,
+        description="Seconds that a destination has to answer one request; give every service the "
+        "same",
+    )
+    receive_concurrency: int = Field(
+        default=8, ge=1, le=200, description="Batches of messages that are worked on at once"
+    )
+    purge_interval: float = Field(
+        default=60.0,
+        gt=0,
+        description="Seconds between two removals of inbox rows that nobody can ask for any more",
+    )
+    drain_seconds: float = Field(
+        default=8.0,
+        gt=0,
+        le=10,
+        description="Seconds that a service which is told to stop gives the work in hand",
+    )
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def load(model: type[S]) -> S:
+    """Read the environment. Raises InvalidSettings, which names each variable that is wrong."""
+    try:
+        return model()
+    except ValidationError as error:
+        wrong = [
+            f"{_variable_at(model, found['loc'])}: {_in_words(found)}" for found in error.errors()
+        ]
+        raise InvalidSettings(
+            "the environment lacks what this service needs (" + "; ".join(wrong) + ")",
+            next_step="set what is named; `sagabox serve SERVICE --help` says what each one means",
+        ) from None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One environment variable. `default` is its text, None where it must be set."""
+
+    variable: str
+    meaning: str
+    default: str | None
+
+
+def documented(model: type[ServiceSettings]) -> list[Setting]:
+    """Every variable that the model reads, in the order of its fields."""
+    return [
+        Setting(
+            variable=_variable(name, field),
+            meaning=field.description or "",
+            default=None if field.is_required() else _text(field.default),
+        )
+        for name, field in model.model_fields.items()
+    ]
+
+
+def _variable(name: str, field: FieldInfo) -> str:
+    if isinstance(field.validation_alias, str):
+        return field.validation_alias
+    return f"{PREFIX}{name}".upper()
+
+
+def _variable_at(model: type[ServiceSettings], location: tuple[int | str, ...]) -> str:
+    place = str(location[0]) if location else ""
+    field = model.model_fields.get(place)
+    return place if field is None else _variable(place, field)
+
+
+def _in_words(found: Any) -> str:
+    return "it is not set" if found["type"] == "missing" else str(found["msg"])
+
+
+def _text(default: object) -> str:
+    return "" if default is None else str(default)

@@ -1,0 +1,33 @@
+"""What services take from clients as text and as an id."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Annotated
+
+from pydantic import AfterValidator, WithJsonSchema
+
+NO_NUL = r"^[^\x00]*$"
+"""The pattern of a text that every database can store: PostgreSQL knows no NUL in one."""
+
+
+def canonical_id(text: str) -> str:
+    """A UUID in its one canonical form. Raises ValueError where it is none."""
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise ValueError("it is not an id; ids are UUIDs, in the form that was given out") from None
+
+
+def id_in_path(text: str) -> str | None:
+    """The id in an address, or None where nothing can have it."""
+    try:
+        return canonical_id(text)
+    except ValueError:
+        return None
+
+
+AnyId = Annotated[
+    str, AfterValidator(canonical_id), WithJsonSchema({"type": "string", "format": "uuid"})
+]
+"""An id in a body or a query: any UUID, made canonical; everything else is a 422."""

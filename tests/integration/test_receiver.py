@@ -1,0 +1,446 @@
+"""`POST /messages`: who is let in, what bad input gets, and what a database in trouble means."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from outbox.envelope import (
+    BATCH,
+    STRUCTURED,
+    Envelope,
+    from_batch,
+    replies_from_batch,
+    to_batch,
+    to_binary,
+    to_structured,
+)
+from outbox.errors import UnconfiguredSQLite
+from outbox.receiver import receiver
+from outbox.replies import Outcome, Reply
+from outbox.retention import SETTLED_HEADER, Settled
+from outbox.signing import Keyring, sign
+from outbox.web import problems
+from tests.support.databases import Schema
+from tests.support.inboxes import Bench, Book, Names, Noted, envelope, ledger_schema
+from tests.support.waiting import free_port, until
+
+KEYS = Keyring({"now": os.urandom(32)}, "now")
+DONE = Reply(Outcome.DONE)
+
+
+@pytest.fixture
+def database_schema() -> Schema:
+    return ledger_schema
+
+
+@pytest.fixture
+def bench(engine: AsyncEngine) -> Bench:
+    return Bench(engine)
+
+
+@pytest.fixture
+def names() -> Names:
+    return Names()
+
+
+class Client:
+    """Signs as another service does, and lets a test do it wrongly."""
+
+    def __init__(self, bench: Bench, **options: Any) -> None:
+        self.app = FastAPI()
+        self.app.include_router(receiver(bench.inbox, keys=KEYS, clock=bench.clock, **options))
+        problems.install(self.app)
+        transport = httpx.ASGITransport(self.app)
+        self.http = httpx.AsyncClient(transport=transport, base_url="http://bank")
+        self._clock = bench.clock
+
+    async def post(
+        self,
+        body: bytes,
+        content_type: str | None = BATCH,
+        *,
+        target: str = "/messages",
+        headers: Mapping[str, str] | None = None,
+        keys: Keyring = KEYS,
+        **tampered: Any,
+    ) -> httpx.Response:
+        """POST the body, signed; `tampered` replaces parts of the request after that."""
+        all_headers = dict(headers or {})
+        if content_type is not None:
+            all_headers["content-type"] = content_type
+        signature = sign(
+            keys,
+            method="POST",
+            target=target,
+            headers=all_headers,
+            body=body,
+            now=self._clock.now(),
+        )
+        request = {
+            "url": target,
+            "content": body,
+            "headers": {**all_headers, **signature, **tampered.pop("later", {})},
+            **tampered,
+        }
+        return await self.http.post(**request)
+
+    async def send(self, *envelopes: Envelope, **rest: Any) -> Sequence[Reply]:
+        """The replies to a batch."""
+        answer = await self.post(to_batch(envelopes), **rest)
+        assert answer.status_code == 200, answer.text
+        return replies_from_batch(answer.content, [each.id for each in envelopes])
+
+
+@pytest.fixture
+def client(bench: Bench) -> Client:
+    return Client(bench)
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
+    """The problem's fields; every one of them is there, and says something."""
+    assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = answer.json()
+    assert set(problem) == {"type", "title", "status", "detail", "next_step", "code"}
+    assert all(problem.values())
+    return problem
+
+
+# --- What is let in ----------------------------------------------------------------------------
+
+
+async def test_a_batch_is_answered_with_a_batch_of_replies(
+    client: Client, bench: Bench, names: Names
+) -> None:
+    batch = [envelope(names(), Noted("a", "1")), envelope(names(), Book("b", "2"))]
+    answer = await client.post(to_batch(batch))
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == BATCH
+    replies = from_batch(answer.content)
+    assert [(each.causation, each.source) for each in replies] == [
+        (each.id, "bank") for each in batch
+    ]
+    assert replies_from_batch(answer.content, [each.id for each in batch]) == [
+        DONE,
+        Reply(Outcome.DONE, value={"balance": 1}),
+    ]
+    assert await bench.entries() == ["1", "2"]
+
+
+async def test_a_batch_that_is_sent_again_gets_the_same_answer_and_changes_nothing(
+    client: Client, bench: Bench, names: Names
+) -> None:
+    batch = [envelope(names(), Book("b", "2"))]
+    assert await client.send(*batch) == await client.send(*batch)
+    assert await bench.entries() == ["2"]
+
+
+async def test_single_events_are_taken_in_structured_and_in_binary_mode(
+    client: Client, bench: Bench, names: Names
+) -> None:
+    structured, binary = envelope(names(), Noted("a", "1")), envelope(names(), Noted("ä b", "2"))
+    answer = await client.post(to_structured(structured), f"{STRUCTURED}; charset=utf-8")
+    assert replies_from_batch(answer.content, [structured.id]) == [DONE]
+    headers, body = to_binary(binary)
+    answer = await client.post(body, headers.pop("content-type"), headers=headers)
+    assert replies_from_batch(answer.content, [binary.id]) == [DONE]
+    assert await bench.entries() == ["1", "2"]
+
+
+async def test_an_empty_batch_is_answered_with_an_empty_one(client: Client) -> None:
+    assert await client.send() == []
+
+
+async def test_what_the_orchestrator_says_of_its_sagas_reaches_the_inbox(
+    client: Client, bench: Bench, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[Settled | None] = []
+    receive = bench.inbox.receive
+
+    async def listen(envelopes: Sequence[Envelope], settled: Settled | None = None) -> Any:
+        heard.append(settled)
+        return await receive(envelopes, settled)
+
+    monkeypatch.setattr(bench.inbox, "receive", listen)
+    live, before = names(), names()
+    settled = Settled(before, frozenset({live}))
+    note = envelope(names(), Noted("a"))
+    await client.send(note, headers={SETTLED_HEADER: settled.to_header()})
+    await client.send(note)
+    assert heard == [settled, None]
+
+
+# --- Who is not --------------------------------------------------------------------------------
+
+
+async def test_a_request_without_a_signature_is_not_let_in(
+    client: Client, bench: Bench, names: Names
+) -> None:
+    body = to_batch([envelope(names(), Noted("a"))])
+    answer = await client.http.post("/messages", content=body, headers={"content-type": BATCH})
+    assert "Sagabox-Signature" in assert_problem(answer, 401, "untrusted-request")["next_step"]
+    assert await bench.states() == {}
+
+
+async def test_a_request_that_was_altered_is_not_let_in(
+    client: Client, bench: Bench, names: Names
+) -> None:
+    body = to_batch([envelope(names(), Noted("a", "1"))])
+    headers = {SETTLED_HEADER: names()}
+    other = Settled(names()).to_header()
+    for answer in [
+        await client.post(body, content=body.replace(b'"1"', b'"2"')),
+        await client.post(body, url="/messages?and=more"),
+        await client.post(body, headers=headers, later={SETTLED_HEADER: other}),
+        await client.post(body, later={"content-type": STRUCTURED}),
+        await client.post(body, keys=Keyring({"now": os.urandom(32)}, "now")),
+        await client.post(body, keys=Keyring({"old": os.urandom(32)}, "old")),
+    ]:
+        assert_problem(answer, 401, "untrusted-request")
+    assert await bench.states() == {}
+
+
+async def test_an_old_request_is_not_let_in(client: Client, bench: Bench, names: Names) -> None:
+    body = to_batch([envelope(names(), Noted("a"))])
+    signed = sign(
+        KEYS,
+        method="POST",
+        target="/messages",
+        headers={"content-type": BATCH},
+        body=body,
+        now=bench.clock.now(),
+    )
+    bench.clock.advance(301)
+    headers = {"content-type": BATCH, **signed}
+    answer = await client.http.post("/messages", content=body, headers=headers)
+    assert_problem(answer, 401, "untrusted-request")
+
+
+async def test_the_query_string_is_signed_as_it_is_sent(client: Client, names: Names) -> None:
+    assert await client.send(envelope(names(), Noted("a")), target="/messages?a=%20b&c") == [DONE]
+
+
+async def test_nothing_of_a_request_is_believed_before_its_signature(client: Client) -> None:
+    assert_problem(
+        await client.post(b"no json", later={"sagabox-signature": "0" * 64}),
+        401,
+        "untrusted-request",
+    )
+
+
+# --- Bad input ---------------------------------------------------------------------------------
+
+
+async def test_a_malformed_event_is_named_with_its_position_and_nothing_is_used(
+    client: Client, bench: Bench, names: Names
+) -> None:
+    events = json.loads(to_batch([envelope(names(), Noted("a")) for _ in range(3)]))
+    del events[1]["partitionkey"]
+    answer = await client.post(json.dumps(events).encode())
+    problem = assert_problem(answer, 400, "malformed-envelope")
+    assert "'partitionkey' of event 1 of the batch" in problem["detail"]
+    assert await bench.states() == {}
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"{}", b"7", b"\xff", b'[{"data":1e999}]'])
+async def test_a_body_that_is_no_batch_is_refused(client: Client, body: bytes) -> None:
+    assert_problem(await client.post(body), 400, "malformed-envelope")
+
+
+async def test_a_statement_about_sagas_that_makes_no_sense_is_no_messages_fault(
+    client: Client, bench: Bench, names: Names, caplog: pytest.LogCaptureFixture
+) -> None:
+    note = envelope(names(), Noted("a"))
+    assert await client.send(note, headers={SETTLED_HEADER: "yesterday"}) == [DONE]
+    assert f"the header {SETTLED_HEADER} is not understood" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("content_type", "headers"),
+    [
+        (None, {}),
+        ("text/plain", {}),
+        ("application/json", {}),
+        (BATCH, {"content-encoding": "gzip"}),
+    ],
+)
+async def test_a_content_type_that_is_not_understood_is_refused(
+    client: Client, content_type: str | None, headers: dict[str, str]
+) -> None:
+    answer = await client.post(b"[]", content_type, headers=headers)
+    problem = assert_problem(answer, 415, "unsupported-content")
+    assert STRUCTURED in problem["next_step"]
+
+
+async def test_a_body_that_announces_too_much_is_not_read(bench: Bench) -> None:
+    read = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal read
+        for _ in range(1000):
+            read += 1
+            yield b"x" * 100
+
+    client = Client(bench, max_body=1000)
+    answer = await client.post(b"", content=endless(), later={"content-length": "100000"})
+    assert_problem(answer, 413, "body-too-large")
+    assert answer.headers["connection"] == "close"
+    assert read == 0
+    answer = await client.post(b"", content=endless())
+    assert_problem(answer, 413, "body-too-large")
+    assert read <= 12, "reading stops at the limit"
+
+
+async def test_a_batch_of_too_many_messages_is_refused(bench: Bench, names: Names) -> None:
+    client = Client(bench, max_messages=3)
+    batch = [envelope(names(), Noted("a")) for _ in range(4)]
+    problem = assert_problem(await client.post(to_batch(batch)), 413, "too-many-messages")
+    assert "4 messages, and 3 are allowed" in problem["detail"]
+    assert await client.send(*batch[:3]) == [DONE] * 3
+    assert len(await bench.states()) == 3
+
+
+async def test_a_body_that_does_not_come_is_given_up(
+    bench: Bench,
+) -> None:
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b"["
+        await asyncio.Event().wait()
+
+    answer = await Client(bench, read_within=0.05).post(b"", content=_Streamed(stalled()))
+    assert_problem(answer, 408, "body-too-slow")
+
+
+class _Streamed(httpx.AsyncByteStream):
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._chunks = chunks
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._chunks:
+            yield chunk
+
+
+# --- Bounds and troubles -----------------------------------------------------------------------
+
+
+class Stalling:
+    """Holds up an inbox until `go`."""
+
+    def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.go = asyncio.Event()
+        self.inside = 0
+        self._receive = bench.inbox.receive
+        monkeypatch.setattr(bench.inbox, "receive", self.receive)
+
+    async def receive(self, *arguments: Any) -> Any:
+        self.inside += 1
+        await self.go.wait()
+        return await self._receive(*arguments)
+
+
+async def test_beyond_its_bound_the_receiver_says_when_to_come_back(
+    bench: Bench, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, stalling = Client(bench, concurrency=2), Stalling(bench, monkeypatch)
+    inside = [
+        asyncio.create_task(client.send(envelope(names(), Noted("a", "in")))) for _ in range(2)
+    ]
+    await until(lambda: stalling.inside == 2, what="both are at work")
+    late = envelope(names(), Noted("a", "late"))
+    answer = await client.post(to_batch([late]))
+    assert_problem(answer, 503, "too-busy")
+    assert answer.headers["retry-after"] == "1"
+    stalling.go.set()
+    await asyncio.gather(*inside)
+    assert await client.send(late) == [DONE], "there is room again"
+    assert await bench.entries() == ["in", "in", "late"]
+
+
+async def test_those_who_send_slowly_do_not_keep_the_others_out(bench: Bench, names: Names) -> None:
+    client = Client(bench, concurrency=1)
+
+    async def stalled() -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+    slow = [asyncio.create_task(client.post(b"", content=_Streamed(stalled()))) for _ in range(3)]
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert await client.send(envelope(names(), Noted("a"))) == [DONE]
+    slow.append(asyncio.create_task(client.post(b"", content=_Streamed(stalled()))))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert_problem(await client.post(b"[]"), 503, "too-busy")
+    for task in slow:
+        task.cancel()
+    await asyncio.gather(*slow, return_exceptions=True)
+    assert await client.send(envelope(names(), Noted("a"))) == [DONE]
+
+
+async def test_a_database_that_is_away_is_a_503_that_says_to_send_again(names: Names) -> None:
+    engine = create_async_engine(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/none")
+    answer = await Client(Bench(engine)).post(to_batch([envelope(names(), Noted("a"))]))
+    problem = assert_problem(answer, 503, "database-unavailable")
+    assert "under the same ids" in problem["next_step"]
+    assert answer.headers["retry-after"] == "1"
+    await engine.dispose()
+
+
+async def test_a_database_without_its_tables_is_a_503(
+    engine: AsyncEngine, client: Client, names: Names
+) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("DROP TABLE inbox"))
+    answer = await client.post(to_batch([envelope(names(), Noted("a"))]))
+    assert_problem(answer, 503, "database-unavailable")
+
+
+@pytest.mark.databases("sqlite")
+async def test_a_full_database_is_a_503_and_never_half_an_answer(
+    engine: AsyncEngine, bench: Bench, client: Client, names: Names
+) -> None:
+    async with engine.connect() as connection:
+        pages = await connection.scalar(text("PRAGMA page_count"))
+        await connection.execute(text(f"PRAGMA max_page_count = {pages}"))
+    batch = [envelope(names(), Book("a", "x" * 100)) for _ in range(200)]
+    assert_problem(await client.post(to_batch(batch)), 503, "database-unavailable")
+    assert await bench.states() == {}
+
+
+async def test_an_error_that_nobody_foresaw_shows_nothing_of_the_inside(
+    client: Client, bench: Bench, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any) -> Any:
+        raise KeyError("a secret")
+
+    monkeypatch.setattr(bench.inbox, "receive", fail)
+    answer = await client.post(to_batch([envelope(names(), Noted("a"))]))
+    assert_problem(answer, 500, "unexpected-error")
+    assert "a secret" not in answer.text
+
+
+async def test_only_post_is_known_here(client: Client) -> None:
+    assert_problem(await client.http.get("/messages"), 405, "method-not-allowed")
+
+
+def test_an_unconfigured_sqlite_engine_is_refused_before_a_receiver_exists(tmp_path: Any) -> None:
+    with pytest.raises(UnconfiguredSQLite, match=r"sqlite\.configure"):
+        Bench(create_async_engine(f"sqlite+aiosqlite:///{tmp_path}/plain.db"))
+
+
+async def test_the_openapi_document_describes_the_receiver(client: Client) -> None:
+    document = (await client.http.get("/openapi.json")).json()
+    operation = document["paths"]["/messages"]["post"]
+    assert BATCH in operation["requestBody"]["content"]
+    assert {"200", "400", "401", "413", "415", "503"} <= set(operation["responses"])

@@ -1,0 +1,489 @@
+from __future__ import annotations
+
+import json
+from dataclasses import InitVar, dataclass, field
+from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
+from enum import Enum, StrEnum
+from threading import Lock
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from outbox import strictjson
+from outbox.codec import MAX_MESSAGE_BYTES, decode, decode_value, encode, encode_value
+from outbox.contract import StartSaga
+from outbox.errors import InvalidMessage, MessageTooLarge
+from outbox.messages import Command, Event
+from outbox.shapes import shape_of
+from tests.support.envelopes import A_TIME, json_values, times
+
+_ZERO = UUID(int=0)
+NOON = datetime(2030, 1, 31, 12, tzinfo=UTC)
+NAIVE = datetime(2030, 1, 31, 12)  # noqa: DTZ001 - what must be refused
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = 7
+
+
+class Mood(StrEnum):
+    CALM = "calm"
+
+
+@dataclass(frozen=True)
+class Point:
+    x: int
+    y: float = 0.0
+    seen: datetime | None = None
+    raw: bytes = b""
+
+
+@dataclass(frozen=True)
+class Node:
+    name: str
+    children: tuple[Node, ...] = ()
+
+
+@dataclass(frozen=True)
+class Happened(Event, type="tests.happened.v1", key="id"):
+    id: str
+    points: list[Point] = field(default_factory=list)
+    tree: Node | None = None
+    by_name: dict[str, Point] = field(default_factory=dict)
+    by_day: dict[date, int] = field(default_factory=dict)
+    by_time: dict[datetime, int] = field(default_factory=dict)
+    colour: Colour = Colour.RED
+    mood: Mood = Mood.CALM
+    price: Decimal = Decimal("1.10")
+    took: timedelta = timedelta(0)
+    uuid: UUID = _ZERO
+    either: int | str = 0
+    kind: Literal["a", "b"] = "a"
+    tags: frozenset[str] = frozenset()
+    pair: tuple[int, str] = (0, "")
+    sure: bool = True
+    anything: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Do(Command[Point], type="tests.do.v1", key="id"):
+    id: str
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Small(Event, type="tests.small.v1", key="id"):
+    id: str
+    number: int = 0
+    real: float = 0.0
+    anything: Any = None
+
+
+@dataclass(frozen=True)
+class Tagged(Event, type="tests.tagged.v1", key="id"):
+    id: str
+    numbers: frozenset[int]
+    raw: set[bytes] = field(default_factory=set)
+    times: frozenset[datetime] = frozenset()
+
+
+@dataclass(frozen=True)
+class Bounded(Event, type="tests.bounded.v1", key="id"):
+    id: str
+    percent: Annotated[int, Field(ge=0, le=100)] = 0
+    later: Annotated[datetime, Field(ge=datetime(2030, 1, 1, tzinfo=UTC))] = datetime(
+        2030, 1, 1, tzinfo=UTC
+    )
+
+
+_TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
+_INTEGERS = st.integers(-(2**63), 2**64 - 1)
+_REALS = st.floats(allow_nan=False, allow_infinity=False)
+_POINTS = st.builds(
+    Point, x=_INTEGERS, y=_REALS, seen=st.none() | times(), raw=st.binary(max_size=9)
+)
+_NODES = st.recursive(
+    st.builds(Node, name=_TEXTS),
+    lambda inner: st.builds(Node, name=_TEXTS, children=st.lists(inner, max_size=2).map(tuple)),
+    max_leaves=4,
+)
+_MESSAGES = st.builds(
+    Happened,
+    id=_TEXTS,
+    points=st.lists(_POINTS, max_size=2),
+    tree=st.none() | _NODES,
+    by_name=st.dictionaries(_TEXTS, _POINTS, max_size=2),
+    by_day=st.dictionaries(st.dates(), _INTEGERS, max_size=2),
+    by_time=st.dictionaries(times(), _INTEGERS, max_size=2),
+    colour=st.sampled_from(Colour),
+    price=st.decimals(allow_nan=False, allow_infinity=False),
+    took=st.timedeltas(min_value=timedelta(0), max_value=timedelta(days=9999)),
+    uuid=st.uuids(),
+    either=_INTEGERS | _TEXTS,
+    kind=st.sampled_from(["a", "b"]),
+    tags=st.frozensets(_TEXTS, max_size=2),
+    pair=st.tuples(_INTEGERS, _TEXTS),
+    sure=st.booleans(),
+    anything=json_values(),
+)
+
+
+# --- There and back --------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(_MESSAGES)
+def test_a_message_comes_back_as_it_was(message: Happened) -> None:
+    data = encode(message)
+    assert decode(Happened, data) == message
+    assert encode(decode(Happened, data)) == data
+
+
+@settings(deadline=None)
+@given(_TEXTS, times())
+def test_a_slotted_message_comes_back_as_it_was(id: str, at: datetime) -> None:
+    assert decode(Do, encode(Do(id=id, at=at))) == Do(id=id, at=at)
+
+
+@settings(deadline=None)
+@given(_MESSAGES)
+def test_what_is_encoded_is_strict_json(message: Happened) -> None:
+    strictjson.check(encode(message))
+
+
+def test_the_json_holds_the_fields_and_nothing_else() -> None:
+    seen = datetime(2030, 1, 31, 14, 0, 0, 1, timezone(timedelta(hours=2)))
+    data = encode(Happened("7", points=[Point(1, 2.0, seen, b"\xff\xfe")]))
+    assert set(json.loads(data)) == set(Happened.__dataclass_fields__)
+    assert json.loads(data)["points"] == [
+        {"x": 1, "y": 2.0, "seen": "2030-01-31T12:00:00.000001Z", "raw": "__4="}
+    ]
+
+
+def test_base64_is_read_in_both_alphabets() -> None:
+    for text in ("__4=", "//4="):
+        assert decode_value(Point, {"x": 1, "raw": text}).raw == b"\xff\xfe"
+
+
+def test_times_are_read_as_utc_whatever_their_zone() -> None:
+    read = decode(Do, b'{"id":"7","at":"2030-01-31T14:00:00+02:00"}')
+    assert read.at == datetime(2030, 1, 31, 12, tzinfo=UTC)
+    assert read.at.tzinfo is UTC
+
+
+def test_a_set_is_written_in_one_order_whatever_its_history() -> None:
+    # 0 and 8 share a slot in a small set, so that the first one to come is the first one out.
+    one, other = frozenset([0, 8]), frozenset([8, 0])
+    assert list(one) != list(other)
+    assert encode(Tagged("7", one)) == encode(Tagged("7", other))
+    data = encode(Tagged("7", frozenset(), {b"\xff", b"\xfe"}, frozenset([A_TIME, NOON])))
+    assert data == (
+        b'{"id":"7","numbers":[],"raw":["_g==","_w=="],'
+        b'"times":["2030-01-31T12:00:00.123456Z","2030-01-31T12:00:00Z"]}'
+    )
+    assert decode(Tagged, data).times == {A_TIME, NOON}
+
+
+def test_unknown_fields_are_ignored_at_every_level() -> None:
+    data = b'{"id":"7","new":{"a":[1]},"points":[{"x":1,"z":2}]}'
+    assert decode(Happened, data) == Happened("7", points=[Point(1)])
+
+
+def test_of_two_members_with_one_name_the_last_counts_as_in_a_fingerprint() -> None:
+    assert decode(Small, b'{"id":"7","number":1,"number":2}').number == 2
+
+
+def test_a_contract_of_this_package_can_be_sent() -> None:
+    start = StartSaga("delete-article", {"article_id": "7", "nested": [{"a": None}]}, "8")
+    assert decode(StartSaga, encode(start)) == start
+
+
+# --- What is refused when reading ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"{}", "field 'id': Field required"),
+        (b"[]", "object"),
+        (b"null", "object"),
+        (b"", "not valid JSON"),
+        (b"{", "not valid JSON"),
+        (b"\xff", "not valid JSON"),
+        (b'{"id":7}', "field 'id'"),
+        (b'{"id":null}', "field 'id'"),
+        (b'{"id":"\\u0000"}', "NUL"),
+        (b'{"id":"\\ud800"}', "surrogate"),
+        (b'{"id":"7","unknown":"\\u0000"}', "NUL"),
+        (b'{"id":"7","unknown":18446744073709551616}', "64 bits"),
+        (b'{"id":"7","unknown":NaN}', "not valid JSON"),
+        (b'{"id":"7","points":{}}', "field 'points'"),
+        (b'{"id":"7","points":[{"x":1},{}]}', "field 'points.1.x'"),
+        (b'{"id":"7","points":[{"x":"1"}]}', "field 'points.0.x'"),
+        (b'{"id":"7","points":[{"x":1.0}]}', "field 'points.0.x'"),
+        (b'{"id":"7","points":[{"x":true}]}', "field 'points.0.x'"),
+        (b'{"id":"7","points":[{"x":1,"y":"2"}]}', "field 'points.0.y'"),
+        (b'{"id":"7","points":[{"x":1,"seen":5}]}', "field 'points.0.seen'.*RFC 3339"),
+        (b'{"id":"7","points":[{"x":1,"seen":"5"}]}', "field 'points.0.seen'.*RFC 3339"),
+        (b'{"id":"7","points":[{"x":1,"seen":"2030-01-31"}]}', "RFC 3339"),
+        (b'{"id":"7","points":[{"x":1,"seen":"2030-01-31T12:00:00"}]}', "RFC 3339"),
+        (b'{"id":"7","points":[{"x":1,"raw":"***"}]}', "field 'points.0.raw'.*base64"),
+        (b'{"id":"7","tree":{"name":"a","children":[{}]}}', "field 'tree.children.0.name'"),
+        (b'{"id":"7","colour":"green"}', "field 'colour'"),
+        (b'{"id":"7","kind":"c"}', "field 'kind'"),
+        (b'{"id":"7","sure":1}', "field 'sure'"),
+        (b'{"id":"7","pair":[1]}', "field 'pair.1'"),
+    ],
+)
+def test_wrong_data_is_refused_naming_the_field(data: bytes, why: str) -> None:
+    with pytest.raises(InvalidMessage, match=why) as raised:
+        decode(Happened, data)
+    assert str(raised.value).startswith("tests.happened.v1 does not fit its declaration: ")
+    assert raised.value.next_step
+
+
+def test_an_error_shows_three_problems_and_counts_the_others() -> None:
+    with pytest.raises(InvalidMessage) as raised:
+        decode(Happened, b'{"points":[{},{},{},{}]}')
+    assert raised.value.problem.count("Field required") == 3
+    assert "and 2 more" in raised.value.problem
+
+
+def test_an_error_never_quotes_the_message_at_length() -> None:
+    data = json.dumps({"id": "7", "points": ["secret " * 1000]}).encode()
+    with pytest.raises(InvalidMessage) as raised:
+        decode(Happened, data)
+    assert "secret" not in str(raised.value)
+
+
+# --- What is refused when writing ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        (Small(7), "'id'"),  # type: ignore[arg-type]  # the mistake under test
+        (Small(None), "field 'id'"),  # type: ignore[arg-type]  # the mistake under test
+        (Small("\0"), "NUL"),
+        (Small("\ud800"), "surrogates"),
+        (Small("7", number=2**64), "64 bits"),
+        (Small("7", number=-(2**63) - 1), "64 bits"),
+        (Small("7", number="1"), "'number'"),  # type: ignore[arg-type]  # the mistake under test
+        (Small("7", real=float("nan")), "not valid JSON"),
+        (Small("7", real=float("-inf")), "not valid JSON"),
+        (Small("7", anything=float("nan")), "not valid JSON"),
+        (Small("7", anything=[2**64]), "64 bits"),
+        (Small("7", anything={"a": "\0"}), "NUL"),
+        (Small("7", anything=object()), "object"),
+        (Happened("7", points=[Point(1, seen=NAIVE)]), "no time zone"),
+        (Happened("7", by_time={NAIVE: 1}), "no time zone"),
+        (Happened("7", by_name={"a": Point("b")}), "'x'"),  # type: ignore[arg-type]  # the mistake under test
+        (Happened("7", tree=Point(1)), "'Point' object has no attribute 'name'"),  # type: ignore[arg-type]  # the mistake under test
+        (Happened("7", price=Decimal("NaN")), "field 'price'"),
+        (Happened("7", price=Decimal("-Infinity")), "field 'price'"),
+        (Bounded("7", percent=101), "field 'percent'"),
+        (Bounded("7", later=datetime(2029, 1, 1, tzinfo=UTC)), "field 'later'"),
+    ],
+)
+def test_a_message_that_no_receiver_would_take_is_never_encoded(message: Event, why: str) -> None:
+    with pytest.raises(InvalidMessage, match=why) as raised:
+        encode(message)
+    assert str(raised.value).startswith("tests.")
+
+
+def test_a_message_nested_too_deep_is_never_encoded() -> None:
+    deep: list[Any] = []
+    for _ in range(260):
+        deep = [deep]
+    with pytest.raises(InvalidMessage):
+        encode(Small("7", anything=deep))
+
+
+def test_a_message_at_the_limit_passes_and_one_byte_more_does_not() -> None:
+    frame = len(encode(Small("")))
+    largest = Small("x" * (MAX_MESSAGE_BYTES - frame))
+    assert len(encode(largest)) == MAX_MESSAGE_BYTES == 256 * 1024
+    with pytest.raises(MessageTooLarge, match=r"tests\.small\.v1 is 262145 bytes"):
+        encode(Small(largest.id + "x"))
+    with pytest.raises(MessageTooLarge, match="the limit is 10"):
+        encode(Small("7"), limit=10)
+
+
+def test_the_limit_counts_bytes_and_not_characters() -> None:
+    with pytest.raises(MessageTooLarge):
+        encode(Small("ü" * (MAX_MESSAGE_BYTES // 2)))
+
+
+# --- Declarations ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Undeclared(Event):
+    id: str
+
+
+class Undecorated(Event, type="tests.undecorated.v1", key="id"):
+    id: str
+
+
+class Widened(Small, type="tests.widened.v1", key="id"):
+    extra: str
+
+
+@dataclass(frozen=True)
+class Unsendable(Event, type="tests.unsendable.v1", key="id"):
+    id: str
+    what: Lock
+
+
+@dataclass(frozen=True)
+class Unresolved(Event, type="tests.unresolved.v1", key="id"):
+    id: str
+    what: Nowhere  # type: ignore[name-defined]  # noqa: F821 - the mistake under test
+
+
+@dataclass(frozen=True)
+class Computed(Event, type="tests.computed.v1", key="id"):
+    id: str
+    shout: str = field(init=False)
+    times: InitVar[int] = 1
+
+    def __post_init__(self, times: int) -> None:
+        object.__setattr__(self, "shout", self.id.upper() * times)
+
+
+def test_a_class_without_a_type_is_refused() -> None:
+    with pytest.raises(InvalidMessage, match="Undeclared declares no message type"):
+        encode(Undeclared("7"))
+    with pytest.raises(InvalidMessage, match="Undeclared declares no message type"):
+        decode(Undeclared, b'{"id":"7"}')
+
+
+@pytest.mark.parametrize("cls", [Undecorated, Widened])
+def test_a_class_without_its_own_decorator_is_refused(cls: type[Event]) -> None:
+    with pytest.raises(InvalidMessage, match=r"not a dataclass; put @dataclass\(frozen=True\)"):
+        decode(cls, b'{"id":"7"}')
+
+
+@pytest.mark.parametrize("cls", [Unsendable, Unresolved])
+def test_a_field_that_json_cannot_carry_is_refused(cls: type[Event]) -> None:
+    with pytest.raises(InvalidMessage, match=f"{cls.__name__} cannot be sent") as raised:
+        decode(cls, b'{"id":"7"}')
+    assert "top level of a module" in raised.value.next_step
+
+
+def test_a_field_that_the_class_computes_is_computed_again() -> None:
+    assert decode(Computed, b'{"id":"a","shout":"wrong"}') == Computed("a")
+
+
+@dataclass(frozen=True)
+class Defaulted:
+    odd: dict[str, str] = Field(default={"type": "datetime"})  # noqa: RUF009 - it is data here
+
+
+class Keys(TypedDict):
+    type: str
+    default: datetime
+    raw: bytes
+
+
+def test_a_default_that_looks_like_a_schema_is_left_alone() -> None:
+    assert decode_value(Defaulted, {}).odd == {"type": "datetime"}
+
+
+def test_a_field_may_have_the_name_of_a_part_of_a_schema() -> None:
+    value = {"type": "dataclass", "default": "2030-01-31T12:00:00Z", "raw": "__4="}
+    read = decode_value(Keys, value)
+    assert read == {"type": "dataclass", "default": NOON, "raw": b"\xff\xfe"}
+    with pytest.raises(InvalidMessage, match=r"field 'default'.*RFC 3339"):
+        decode_value(Keys, value | {"default": "5"})
+
+
+# --- Values of replies -----------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(json_values())
+def test_a_plain_value_of_a_reply_comes_back(value: Any) -> None:
+    assert json.dumps(encode_value(value)) == json.dumps(value)
+    assert json.dumps(decode_value(Any, encode_value(value))) == json.dumps(value)
+
+
+@settings(deadline=None)
+@given(_POINTS)
+def test_a_dataclass_in_a_reply_comes_back(point: Point) -> None:
+    assert decode_value(Point, encode_value(point)) == point
+    assert decode_value(list[Point], encode_value([point, point])) == [point, point]
+
+
+def test_nothing_comes_back_as_nothing() -> None:
+    assert encode_value(None) is None
+    decode_value(type(None), None)
+    with pytest.raises(InvalidMessage):
+        decode_value(type(None), 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [
+        (datetime(2030, 1, 31, tzinfo=UTC), "2030-01-31T00:00:00Z"),
+        ([{"a": datetime(2030, 1, 31, tzinfo=UTC)}], [{"a": "2030-01-31T00:00:00Z"}]),
+        (UUID(int=0), "00000000-0000-0000-0000-000000000000"),
+        (Decimal("1.10"), "1.10"),
+        (Colour.BLUE, 7),
+        (Mood.CALM, "calm"),
+        (b"\xff\xfe", "__4="),
+        ((1, Point(2)), [1, {"x": 2, "y": 0.0, "seen": None, "raw": ""}]),
+        (Small("7"), {"id": "7", "number": 0, "real": 0.0, "anything": None}),
+    ],
+)
+def test_what_has_a_form_of_its_own_keeps_it_at_every_level(value: object, plain: object) -> None:
+    assert encode_value(value) == plain
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        [float("inf")],
+        {"a": Point(1, y=float("nan"))},
+        "\0",
+        "\ud800",
+        {"\0": 1},
+        2**64,
+        NAIVE,
+        [NAIVE],
+        Point(1, seen=NAIVE),
+        Point("1"),  # type: ignore[arg-type]  # the mistake under test
+        object(),
+        test_nothing_comes_back_as_nothing,
+    ],
+)
+def test_a_value_that_no_reader_would_take_is_refused(value: object) -> None:
+    with pytest.raises(InvalidMessage):
+        encode_value(value)
+
+
+def test_a_value_above_the_limit_is_refused() -> None:
+    with pytest.raises(MessageTooLarge, match="the value str"):
+        encode_value("x" * MAX_MESSAGE_BYTES)
+
+
+def test_a_wrong_value_is_refused_naming_the_field() -> None:
+    with pytest.raises(InvalidMessage, match=r"the value Point .* field 'x'"):
+        decode_value(Point, {"x": "1"})
+    with pytest.raises(InvalidMessage, match="the value Point"):
+        decode_value(Point, None)
+    with pytest.raises(InvalidMessage, match="NUL"):
+        decode_value(str, "\0")
+
+
+def test_a_shape_is_made_once_for_each_class() -> None:
+    assert shape_of(Point) is shape_of(Point)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+
+from outbox import strictjson
+from tests.support.envelopes import json_values
+
+_OBJECT_DEPTH = b'{"a":' * 254 + b"1" + b"}" * 254
+
+
+@settings(deadline=None)
+@given(json_values())
+def test_strict_json_is_read_as_it_was_written(value: Any) -> None:
+    for text in (json.dumps(value).encode(), json.dumps(value, ensure_ascii=False).encode()):
+        read = strictjson.check(text)
+        assert json.dumps(read) == json.dumps(value)
+        assert json.dumps(strictjson.loads(strictjson.dumps(read))) == json.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'"\\u0000"',
+        b'{"\\u0000":1}',
+        b'[[{"a":["b\\u0000"]}]]',
+        b'"\\\\u0000 \\u0000"',
+        b'"\\\\\\u0000"',
+    ],
+)
+def test_nul_is_refused_wherever_it_stands(text: bytes) -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        strictjson.loads(text)
+
+
+def test_a_nul_deeper_than_the_stack_of_python_is_found() -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        strictjson.loads(b"[" * 1000 + b'"\\u0000"' + b"]" * 1000)
+
+
+def test_text_that_only_looks_like_an_escaped_nul_is_taken() -> None:
+    assert strictjson.loads(b'"\\\\u0000"') == "\\u0000"
+
+
+@pytest.mark.parametrize(
+    "text", [b'"\\ud800"', b'"\\udfff"', b'"\\ud800\\ud800"', b'"\xed\xa0\x80"']
+)
+def test_half_a_surrogate_pair_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError, match="not valid JSON"):
+        strictjson.loads(text)
+
+
+@pytest.mark.parametrize("text", [b"NaN", b"Infinity", b"-Infinity", b"1e400", b"9" * 400])
+def test_what_is_no_number_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError, match="not valid JSON"):
+        strictjson.loads(text)
+
+
+@pytest.mark.parametrize("number", [2**64 - 1, 2**63, 0, -(2**63)])
+def test_integers_of_64_bits_are_exact(number: int) -> None:
+    assert strictjson.loads(b'{"a":[%d]}' % number) == {"a": [number]}
+
+
+@pytest.mark.parametrize(
+    "digits",
+    ["18446744073709551616", "-9223372036854775809", "20000000000000000000", "9" * 300],
+    ids=["2^64", "-2^63-1", "2e19", "300 digits"],
+)
+def test_integers_beyond_64_bits_are_refused(digits: str) -> None:
+    with pytest.raises(ValueError, match="beyond 64 bits") as raised:
+        strictjson.loads(b'{"a":[' + digits.encode() + b"]}")
+    assert len(str(raised.value)) < 100
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b'"18446744073709551616"', b"18446744073709551616.0", b"1e19", b'{"18446744073709551616":1}'],
+)
+def test_long_runs_of_digits_that_are_no_integers_are_taken(text: bytes) -> None:
+    strictjson.loads(text)
+
+
+@pytest.mark.parametrize("text", [b"[" * 254 + b"]" * 254, _OBJECT_DEPTH])
+def test_the_deepest_value_can_be_written_again(text: bytes) -> None:
+    assert strictjson.dumps(strictjson.check(text)) == text
+
+
+@pytest.mark.parametrize("text", [b"[" * 255 + b"]" * 255, b"[" + _OBJECT_DEPTH + b"]"])
+def test_a_deeper_one_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError, match="cannot be written"):
+        strictjson.check(text)
+
+
+def test_a_large_integer_below_the_stack_of_python_is_refused_all_the_same() -> None:
+    with pytest.raises(ValueError, match=r"too deep|64 bits"):
+        strictjson.loads(b"[" * 1023 + b"9" * 30 + b"]" * 1023)
+
+
+def test_many_shallow_values_are_not_deep() -> None:
+    assert len(strictjson.check(b"[" + b",".join([b"[]"] * 1000) + b"]")) == 1000
+
+
+def test_keys_are_sorted_at_every_level_where_asked() -> None:
+    value = {"b": [{"d": 1, "c": 2}], "a": 3}
+    assert strictjson.dumps(value, sort_keys=True) == b'{"a":3,"b":[{"c":2,"d":1}]}'
+    assert strictjson.dumps(value) == b'{"b":[{"d":1,"c":2}],"a":3}'
+
+
+def test_of_two_members_with_one_name_the_last_counts() -> None:
+    assert strictjson.loads(b'{"a":1,"a":2}') == {"a": 2}

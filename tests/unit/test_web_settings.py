@@ -1,0 +1,104 @@
+from __future__ import annotations
+
+import base64
+
+import pytest
+from pydantic import Field
+
+from articles.settings import ArticlesSettings
+from comments.settings import CommentsSettings
+from outbox.web.settings import (
+    DatabaseUrl,
+    InvalidSettings,
+    ServiceSettings,
+    database_url,
+    documented,
+    load,
+)
+
+SECRET = "k1:" + base64.b64encode(b"s" * 32).decode()
+
+
+class _Settings(ServiceSettings):
+    database_url: DatabaseUrl = Field(
+        validation_alias="SAGABOX_DATABASE_URL_TEST", repr=False, description="Its database"
+    )
+
+
+@pytest.fixture(autouse=True)
+def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for model in (ArticlesSettings, CommentsSettings, _Settings):
+        for setting in documented(model):
+            monkeypatch.delenv(setting.variable, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "used"),
+    [
+        ("postgresql://ann@db/blog", "postgresql+asyncpg://ann@db/blog"),
+        ("postgres://ann@db/blog", "postgresql+asyncpg://ann@db/blog"),
+        ("postgresql+psycopg://ann@db/blog", "postgresql+psycopg://ann@db/blog"),
+        ("postgresql://ann:p%40ss@db:5/b", "postgresql+asyncpg://ann:p%40ss@db:5/b"),
+        ("postgresql://db/b?sslmode=require", "postgresql+asyncpg://db/b?ssl=require"),
+        ("sqlite:///blog.sqlite", "sqlite+aiosqlite:///blog.sqlite"),
+        ("sqlite:////var/blog.sqlite", "sqlite+aiosqlite:////var/blog.sqlite"),
+    ],
+)
+def test_a_database_url_gets_the_driver_that_it_lacks(given: str, used: str) -> None:
+    assert database_url(given) == used
+
+
+@pytest.mark.parametrize(
+    "given", ["mysql://db/blog", "blog", "", "sqlite://", "sqlite:///:memory:"]
+)
+def test_a_database_that_cannot_be_used_is_refused(given: str) -> None:
+    with pytest.raises(ValueError, match="not a database URL|not supported|needs a file"):
+        database_url(given)
+
+
+def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAGABOX_SECRETS", SECRET)
+    monkeypatch.setenv("SAGABOX_DATABASE_URL_ARTICLES", "postgresql://db/articles")
+    monkeypatch.setenv("SAGABOX_URL_COMMENTS", "http://127.0.0.1:9002/")
+    monkeypatch.setenv("SAGABOX_POLL_INTERVAL", "0.25")
+    monkeypatch.setenv("SAGABOX_RELAY_BATCH", "")
+    settings = load(ArticlesSettings)
+    assert settings.database_url == "postgresql+asyncpg://db/articles"
+    assert settings.url_comments == "http://127.0.0.1:9002"
+    assert (settings.poll_interval, settings.relay_batch) == (0.25, 100)
+
+
+def test_what_is_missing_or_wrong_is_named_by_its_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SAGABOX_DATABASE_URL_TEST", "mysql://secret@db/x")
+    monkeypatch.setenv("SAGABOX_POOL_SIZE", "0")
+    with pytest.raises(InvalidSettings) as caught:
+        load(_Settings)
+    told = str(caught.value)
+    assert "SAGABOX_SECRETS: it is not set" in told
+    assert "SAGABOX_DATABASE_URL_TEST" in told
+    assert "SAGABOX_POOL_SIZE" in told
+    assert "secret@" not in told
+
+
+def test_no_secret_stands_in_the_text_of_the_settings() -> None:
+    settings = _Settings(database_url="postgresql://ann:hunter2@db/x", secrets=SECRET)
+    assert "hunter2" not in repr(settings)
+    assert SECRET not in repr(settings)
+    assert SECRET not in str(settings)
+
+
+@pytest.mark.parametrize("model", [ArticlesSettings, CommentsSettings])
+def test_every_setting_is_described_and_named_with_the_prefix(
+    model: type[ServiceSettings],
+) -> None:
+    described = documented(model)
+    assert len(described) == len(model.model_fields)
+    for setting in described:
+        assert setting.variable.startswith("SAGABOX_")
+        assert setting.variable == setting.variable.upper()
+        assert len(setting.meaning) > 20, setting
+    required = {setting.variable for setting in described if setting.default is None}
+    service = model.__name__.removesuffix("Settings").upper()
+    assert required == {"SAGABOX_SECRETS", f"SAGABOX_DATABASE_URL_{service}"}
