@@ -1,0 +1,59 @@
+"""The articles service, put together: `uvicorn --factory articles.app:create_app`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi import FastAPI
+
+from articles.api import router
+from articles.contract import ArticleDeleted, ArticleEdited, ArticlePublished
+from articles.handlers import make_handlers
+from articles.model import SCHEMA_REVISION
+from articles.settings import ArticlesSettings
+from outbox.clock import Clock
+from outbox.transports.base import Transport
+from outbox.web.service import Blueprint, build
+from outbox.web.settings import load
+
+ROUTES = {
+    ArticlePublished: ["comments"],
+    ArticleEdited: ["comments"],
+    ArticleDeleted: ["comments"],
+}
+"""Who hears of what."""
+
+
+def create_app(
+    settings: ArticlesSettings | None = None,
+    *,
+    clock: Clock | None = None,
+    transports: Mapping[str, Transport] | None = None,
+) -> FastAPI:
+    """The application; `settings` come from the environment unless given.
+
+    `transports` replaces those that send to the other services over HTTP. Raises InvalidSettings.
+    """
+    settings = settings or load(ArticlesSettings)
+    blueprint = Blueprint(
+        name="articles",
+        title="Articles",
+        description="The articles of the blog.",
+        revision=SCHEMA_REVISION,
+        handlers=make_handlers,
+        routes=ROUTES,
+        peers={"comments": settings.url_comments, "orchestrator": settings.url_orchestrator},
+        api=lambda kit: router(
+            kit.database,
+            clock=kit.clock,
+            new_id=kit.new_id,
+            orchestrator=settings.url_orchestrator,
+        ),
+    )
+    return build(
+        blueprint,
+        settings,
+        database_url=settings.database_url,
+        clock=clock,
+        transports=transports,
+    )

@@ -1,0 +1,90 @@
+"""What others may know of articles: the events it tells, the commands it carries out.
+
+The commands belong to a saga, whose id is their correlation; it owns the lock that hiding takes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from outbox.messages import Command, Event
+
+
+@dataclass(frozen=True)
+class ArticlePublished(Event, type="articles.article-published.v1", key="article_id"):
+    """There is a new article. Its first `version` is 1."""
+
+    article_id: str
+    title: str
+    author: str
+    version: int
+
+
+@dataclass(frozen=True)
+class ArticleEdited(Event, type="articles.article-edited.v1", key="article_id"):
+    """The article has a new text. `version` is one more than before."""
+
+    article_id: str
+    title: str
+    version: int
+
+
+@dataclass(frozen=True)
+class ArticleDeleted(Event, type="articles.article-deleted.v1", key="article_id"):
+    """The article is gone for good."""
+
+    article_id: str
+
+
+@dataclass(frozen=True)
+class ArticleHidden:
+    """The article is closed to changes; this is what it was at that moment."""
+
+    title: str
+    version: int
+
+
+@dataclass(frozen=True)
+class ArticleUnhidden:
+    """`was_hidden` tells whether the saga still held the article."""
+
+    was_hidden: bool
+
+
+@dataclass(frozen=True)
+class ArticleRemoved:
+    """The article became a tombstone at that time."""
+
+    deleted_at: datetime
+
+
+@dataclass(frozen=True)
+class HideArticle(Command[ArticleHidden], type="articles.hide-article.v1", key="article_id"):
+    """Close the article to changes, for this saga alone.
+
+    Locked while another saga holds it. Refused: unknown-article, already-deleted, no-saga.
+    """
+
+    article_id: str
+
+
+@dataclass(frozen=True)
+class UnhideArticle(Command[ArticleUnhidden], type="articles.unhide-article.v1", key="article_id"):
+    """Give back what HideArticle took; another saga's hold stays.
+
+    Refused: unknown-article, already-deleted, no-saga.
+    """
+
+    article_id: str
+
+
+@dataclass(frozen=True)
+class DeleteArticle(Command[ArticleRemoved], type="articles.delete-article.v1", key="article_id"):
+    """Delete the article for good. The saga must have hidden it.
+
+    Locked while another saga holds it. Refused: legal-hold, not-hidden, unknown-article,
+    already-deleted, no-saga.
+    """
+
+    article_id: str

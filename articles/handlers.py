@@ -1,0 +1,110 @@
+"""What articles does with messages: the commands of sagas, and the end of the sagas it asked for.
+
+Each handler takes a list, reads all its articles in one statement, and lets each decide.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from sqlalchemy import ColumnElement, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from articles.contract import (
+    ArticleDeleted,
+    ArticleHidden,
+    ArticleRemoved,
+    ArticleUnhidden,
+    DeleteArticle,
+    HideArticle,
+    UnhideArticle,
+)
+from articles.model import Article
+from outbox import outbox
+from outbox.clock import Clock
+from outbox.contract import SagaEnded
+from outbox.handlers import Context, Handlers
+from outbox.ids import is_id
+from outbox.replies import Locked, Refused
+
+A = TypeVar("A")
+No = Locked | Refused
+
+
+def make_handlers(clock: Clock) -> Handlers:
+    """The handlers of this service."""
+    handlers = Handlers("articles")
+
+    @handlers.on_list(HideArticle)
+    async def hide(
+        session: AsyncSession, commands: Sequence[HideArticle], contexts: Sequence[Context]
+    ) -> list[ArticleHidden | No]:
+        return await _each(session, commands, contexts, lambda it, context, saga: it.hide(saga))
+
+    @handlers.on_list(UnhideArticle)
+    async def unhide(
+        session: AsyncSession, commands: Sequence[UnhideArticle], contexts: Sequence[Context]
+    ) -> list[ArticleUnhidden | No]:
+        return await _each(session, commands, contexts, lambda it, context, saga: it.unhide(saga))
+
+    @handlers.on_list(DeleteArticle)
+    async def delete(
+        session: AsyncSession, commands: Sequence[DeleteArticle], contexts: Sequence[Context]
+    ) -> list[ArticleRemoved | No]:
+        now = clock.now()
+
+        def act(article: Article, context: Context, saga: str) -> ArticleRemoved | No:
+            match article.delete(saga, now):
+                case ArticleDeleted() as event:
+                    outbox.add(session, event, causation=context.id, correlation=saga)
+                    return ArticleRemoved(now)
+                case no:
+                    return no
+
+        return await _each(session, commands, contexts, act)
+
+    @handlers.on_list(SagaEnded)
+    async def ended(
+        session: AsyncSession, events: Sequence[SagaEnded], _: Sequence[Context]
+    ) -> list[None]:
+        sagas = [event.instance_id for event in events if is_id(event.instance_id)]
+        found = await _lock(session, Article.deletion_saga.in_(sagas))
+        waiting = {article.deletion_saga: article for article in found}
+        for event in events:
+            if event.instance_id in waiting:
+                waiting[event.instance_id].deletion_ended(event.instance_id, event.status)
+        return [None] * len(events)
+
+    return handlers
+
+
+async def _each(
+    session: AsyncSession,
+    commands: Sequence[HideArticle | UnhideArticle | DeleteArticle],
+    contexts: Sequence[Context],
+    act: Callable[[Article, Context, str], A | No],
+) -> list[A | No]:
+    """What each article answers, or why it is not asked."""
+    wanted = filter(is_id, {command.article_id for command in commands})
+    found = {it.id: it for it in await _lock(session, Article.id.in_(sorted(wanted)))}
+    answers: list[A | No] = []
+    for command, context in zip(commands, contexts, strict=True):
+        article, saga = found.get(command.article_id), context.correlation or ""
+        if not is_id(saga):
+            no = Refused("no-saga", "the command belongs to no saga that could hold an article")
+            answers.append(no)
+        elif article is None:
+            answers.append(
+                Refused("unknown-article", f"there is no article {command.article_id!r}")
+            )
+        else:
+            answers.append(act(article, context, saga))
+    return answers
+
+
+async def _lock(session: AsyncSession, wanted: ColumnElement[bool]) -> Iterable[Article]:
+    """Those of the articles that there are, locked in one order for everybody."""
+    return await session.scalars(
+        select(Article).where(wanted).order_by(Article.id).with_for_update()
+    )

@@ -1,0 +1,25 @@
+"""What the articles service is told from outside."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from outbox.web.settings import DatabaseUrl, HttpUrl, ServiceSettings
+
+
+class ArticlesSettings(ServiceSettings):
+    """Read from the environment by `outbox.web.settings.load`."""
+
+    database_url: DatabaseUrl = Field(
+        validation_alias="SAGABOX_DATABASE_URL_ARTICLES",
+        repr=False,
+        description="The database of articles: postgresql://user@host/name, or "
+        "sqlite:////folder/file.sqlite",
+    )
+    url_comments: HttpUrl = Field(
+        default="http://127.0.0.1:8002", description="Where the comments service listens"
+    )
+    url_orchestrator: HttpUrl = Field(
+        default="http://127.0.0.1:8000",
+        description="Where the orchestrator listens: for starts of sagas, and for people",
+    )

@@ -1,0 +1,1 @@
+"""The comments of the blog: one service, with a database of its own."""

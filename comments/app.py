@@ -1,0 +1,46 @@
+"""The comments service, put together: `uvicorn --factory comments.app:create_app`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi import FastAPI
+
+from comments.api import router
+from comments.handlers import make_handlers
+from comments.model import SCHEMA_REVISION
+from comments.settings import CommentsSettings
+from outbox.clock import Clock
+from outbox.transports.base import Transport
+from outbox.web.service import Blueprint, build
+from outbox.web.settings import load
+
+
+def create_app(
+    settings: CommentsSettings | None = None,
+    *,
+    clock: Clock | None = None,
+    transports: Mapping[str, Transport] | None = None,
+) -> FastAPI:
+    """The application; `settings` come from the environment unless given.
+
+    `transports` replaces those that send to other services over HTTP. Raises InvalidSettings.
+    """
+    settings = settings or load(CommentsSettings)
+    blueprint = Blueprint(
+        name="comments",
+        title="Comments",
+        description="The comments of the blog.",
+        revision=SCHEMA_REVISION,
+        handlers=make_handlers,
+        routes={},
+        peers={},
+        api=lambda kit: router(kit.database, clock=kit.clock, new_id=kit.new_id),
+    )
+    return build(
+        blueprint,
+        settings,
+        database_url=settings.database_url,
+        clock=clock,
+        transports=transports,
+    )

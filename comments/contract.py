@@ -1,0 +1,63 @@
+"""What others may know of comments: the commands it carries out on the threads of articles.
+
+The commands belong to a saga, whose id is their correlation; it owns the lock that closing takes,
+and its id tags the comments that were archived for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from outbox.messages import Command
+
+
+@dataclass(frozen=True)
+class ThreadClosed:
+    """How many comments are archived under the saga's tag."""
+
+    comments: int
+
+
+@dataclass(frozen=True)
+class ThreadReopened:
+    """How many comments came back."""
+
+    comments: int
+
+
+@dataclass(frozen=True)
+class ThreadPurged:
+    """How many comments were deleted for good."""
+
+    comments: int
+
+
+@dataclass(frozen=True)
+class CloseThread(Command[ThreadClosed], type="comments.close-thread.v1", key="article_id"):
+    """Take no more comments for the article, and archive those that are there.
+
+    It closes also a thread that nobody has heard of yet. Locked while another saga holds it.
+    Refused: already-deleted, invalid-article-id, no-saga.
+    """
+
+    article_id: str
+
+
+@dataclass(frozen=True)
+class ReopenThread(Command[ThreadReopened], type="comments.reopen-thread.v1", key="article_id"):
+    """Give back exactly what CloseThread took for this saga; what another saga holds stays.
+
+    Refused: already-deleted, invalid-article-id, no-saga.
+    """
+
+    article_id: str
+
+
+@dataclass(frozen=True)
+class PurgeThread(Command[ThreadPurged], type="comments.purge-thread.v1", key="article_id"):
+    """Delete the comments of the article for good. The thread stays as a tombstone.
+
+    Locked while another saga holds it. Refused: invalid-article-id, no-saga.
+    """
+
+    article_id: str

@@ -1,0 +1,140 @@
+"""What comments does with messages: events tell it of articles, commands of sagas hold threads.
+
+Each handler takes a list, and does for the whole list at once what SQL can do for many rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from comments import threads
+from comments.article_events import ArticleDeleted, ArticleEdited, ArticlePublished
+from comments.contract import (
+    CloseThread,
+    PurgeThread,
+    ReopenThread,
+    ThreadClosed,
+    ThreadPurged,
+    ThreadReopened,
+)
+from outbox.clock import Clock
+from outbox.errors import InvalidMessage
+from outbox.handlers import Context, Handlers
+from outbox.ids import is_id
+from outbox.replies import Locked, Refused
+
+
+def make_handlers(clock: Clock) -> Handlers:
+    """The handlers of this service."""
+    handlers = Handlers("comments")
+
+    @handlers.on_list(ArticlePublished)
+    async def published(
+        session: AsyncSession, events: Sequence[ArticlePublished], _: Sequence[Context]
+    ) -> list[None]:
+        return await _heard(session, events)
+
+    @handlers.on_list(ArticleEdited)
+    async def edited(
+        session: AsyncSession, events: Sequence[ArticleEdited], _: Sequence[Context]
+    ) -> list[None]:
+        return await _heard(session, events)
+
+    @handlers.on_list(ArticleDeleted)
+    async def deleted(
+        session: AsyncSession, events: Sequence[ArticleDeleted], _: Sequence[Context]
+    ) -> list[None]:
+        found = await threads.load(session, _articles_of(events))
+        for event in events:
+            found[event.article_id].heard_of_deletion()
+        return [None] * len(events)
+
+    @handlers.on_list(CloseThread)
+    async def close(
+        session: AsyncSession, commands: Sequence[CloseThread], contexts: Sequence[Context]
+    ) -> list[ThreadClosed | Locked | Refused]:
+        asked = _read(commands, contexts)
+        found = await threads.hold(session, _places(asked))
+        for each in _open(asked):
+            each.no = found[each.article_id].close(each.saga)
+        archived = await threads.archive(session, _places(asked))
+        return [it.no or ThreadClosed(archived.get(it.article_id, 0)) for it in asked]
+
+    @handlers.on_list(ReopenThread)
+    async def reopen(
+        session: AsyncSession, commands: Sequence[ReopenThread], contexts: Sequence[Context]
+    ) -> list[ThreadReopened | Locked | Refused]:
+        asked = _read(commands, contexts)
+        found = await threads.hold(session, _places(asked))
+        for each in _open(asked):
+            each.no = found[each.article_id].reopen(each.saga)
+        restored = await threads.restore(session, [(it.article_id, it.saga) for it in _open(asked)])
+        return [it.no or ThreadReopened(restored.pop((it.article_id, it.saga), 0)) for it in asked]
+
+    @handlers.on_list(PurgeThread)
+    async def purge(
+        session: AsyncSession, commands: Sequence[PurgeThread], contexts: Sequence[Context]
+    ) -> list[ThreadPurged | Locked | Refused]:
+        asked = _read(commands, contexts)
+        found = await threads.hold(session, _places(asked))
+        for each in _open(asked):
+            each.no = found[each.article_id].purge(each.saga, clock.now())
+        removed = await threads.remove(session, _places(asked))
+        return [it.no or ThreadPurged(removed.pop(it.article_id, 0)) for it in asked]
+
+    return handlers
+
+
+@dataclass
+class _Asked:
+    """One command: what `saga` wants of the thread, and why it cannot have it, if it cannot."""
+
+    article_id: str
+    saga: str
+    no: Locked | Refused | None = None
+
+
+def _read(
+    commands: Iterable[CloseThread | ReopenThread | PurgeThread], contexts: Iterable[Context]
+) -> list[_Asked]:
+    asked = []
+    for command, context in zip(commands, contexts, strict=True):
+        each = _Asked(command.article_id, context.correlation or "")
+        if not is_id(each.saga):
+            each.no = Refused("no-saga", "the command belongs to no saga that could hold a thread")
+        elif not is_id(each.article_id):
+            each.no = Refused("invalid-article-id", f"{each.article_id!r} is not an article's id")
+        asked.append(each)
+    return asked
+
+
+def _open(asked: Iterable[_Asked]) -> list[_Asked]:
+    return [each for each in asked if each.no is None]
+
+
+def _places(asked: Iterable[_Asked]) -> list[str]:
+    return [each.article_id for each in _open(asked)]
+
+
+async def _heard(
+    session: AsyncSession, events: Sequence[ArticlePublished | ArticleEdited]
+) -> list[None]:
+    found = await threads.load(session, _articles_of(events))
+    for event in events:
+        found[event.article_id].heard(title=event.title, version=event.version)
+    return [None] * len(events)
+
+
+def _articles_of(
+    events: Iterable[ArticlePublished | ArticleEdited | ArticleDeleted],
+) -> list[str]:
+    for event in events:
+        if not is_id(event.article_id):
+            raise InvalidMessage(
+                f"{event.article_id!r} in {event.message_type} is not an article's id",
+                next_step="send the id that articles gave to the article",
+            )
+    return [event.article_id for event in events]

@@ -1,0 +1,18 @@
+"""What the comments service is told from outside."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from outbox.web.settings import DatabaseUrl, ServiceSettings
+
+
+class CommentsSettings(ServiceSettings):
+    """Read from the environment by `outbox.web.settings.load`."""
+
+    database_url: DatabaseUrl = Field(
+        validation_alias="SAGABOX_DATABASE_URL_COMMENTS",
+        repr=False,
+        description="The database of comments: postgresql://user@host/name, or "
+        "sqlite:////folder/file.sqlite",
+    )

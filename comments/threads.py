@@ -1,0 +1,198 @@
+"""The lock of a thread, and the statements that need it.
+
+Who writes comments holds the lock shared; who closes, reopens or purges the thread holds it alone.
+The status is read only after that, in a statement of its own: on PostgreSQL a statement sees what
+was committed before it began, and so, if it waited for the lock, not what it waited for. SQLite has
+one writer at a time, which is lock enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Row,
+    Text,
+    bindparam,
+    cast,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    tuple_,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from comments.model import Comment, Status, Thread, status_of
+
+SHOWN = (
+    Comment.id,
+    Comment.article_id,
+    Comment.author,
+    Comment.content,
+    Comment.created_at,
+    Comment.updated_at,
+)
+"""What of a comment is shown."""
+
+_open_thread = (
+    select(Thread.article_id)
+    .where(Thread.article_id == Comment.article_id, Thread.is_open())
+    .exists()
+)
+_one_comment = (
+    Comment.id == bindparam("comment_id"),
+    Comment.archived_by.is_(None),
+    _open_thread,
+)
+
+_PLAIN = {"synchronize_session": False}  # no session holds comments as objects
+
+
+def _lock_number(article_id: ColumnElement[Any]) -> ColumnElement[int]:
+    return func.hashtextextended(literal("comments.thread ", Text).concat(article_id), 0)
+
+
+_SHARE_BY_ARTICLE = select(
+    func.pg_advisory_xact_lock_shared(_lock_number(bindparam("article_id", type_=Text)))
+)
+_SHARE_BY_COMMENT = select(
+    func.pg_advisory_xact_lock_shared(_lock_number(cast(Comment.article_id, Text)))
+).where(Comment.id == bindparam("comment_id"))
+_HOLD = select(
+    func.pg_advisory_xact_lock(
+        _lock_number(
+            func.unnest(bindparam("article_ids", type_=postgresql.ARRAY(Text))).column_valued()
+        )
+    )
+)
+_ADD = insert(Comment).from_select(
+    [column.key for column in SHOWN],
+    select(*(bindparam(f"new_{column.key}", type_=column.type) for column in SHOWN)).where(
+        Thread.article_id == bindparam("new_article_id"), Thread.is_open()
+    ),
+)
+_EDIT = (
+    update(Comment)
+    .where(*_one_comment)
+    .values(content=bindparam("new_content"), updated_at=bindparam("now"))
+    .returning(*SHOWN)
+)
+_DELETE = delete(Comment).where(*_one_comment)
+_STATUS = select(Thread.known, Thread.closed_by, Thread.purged_at).where(
+    Thread.article_id == bindparam("article_id")
+)
+
+
+async def add_comment(connection: AsyncConnection, comment: Mapping[str, Any]) -> bool:
+    """Insert the comment (a value for each of SHOWN) if its thread takes comments."""
+    await _share(connection, _SHARE_BY_ARTICLE, article_id=comment["article_id"])
+    result = await connection.execute(_ADD, {f"new_{key}": it for key, it in comment.items()})
+    return result.rowcount == 1
+
+
+async def edit_comment(
+    connection: AsyncConnection, comment_id: str, content: str, now: datetime
+) -> Row[*tuple[Any, ...]] | None:
+    """Replace the content if the thread takes comments. The comment as it is then, or None."""
+    await _share(connection, _SHARE_BY_COMMENT, comment_id=comment_id)
+    parameters = {"comment_id": comment_id, "new_content": content, "now": now}
+    return (await connection.execute(_EDIT, parameters)).first()
+
+
+async def delete_comment(connection: AsyncConnection, comment_id: str) -> bool:
+    """Delete the comment if the thread takes comments."""
+    await _share(connection, _SHARE_BY_COMMENT, comment_id=comment_id)
+    return (await connection.execute(_DELETE, {"comment_id": comment_id})).rowcount == 1
+
+
+async def find_status(connection: AsyncConnection, article_id: str) -> Status:
+    """What the thread of the article is now."""
+    row = (await connection.execute(_STATUS, {"article_id": article_id})).first()
+    return Status.UNKNOWN if row is None else status_of(*row)
+
+
+async def hold(session: AsyncSession, article_ids: Iterable[str]) -> dict[str, Thread]:
+    """The threads, made where there were none, for this transaction alone: until it has ended,
+    nobody writes a comment there."""
+    wanted = sorted(set(article_ids))
+    if wanted and session.get_bind().dialect.name == "postgresql":
+        # Sorted, so that two transactions never wait for one another.
+        await session.execute(_HOLD, {"article_ids": wanted})
+    return await load(session, wanted)
+
+
+async def load(session: AsyncSession, article_ids: Iterable[str]) -> dict[str, Thread]:
+    """The threads, made where there were none, locked against other events and commands."""
+    wanted = sorted(set(article_ids))
+    if not wanted:
+        return {}
+    on_postgresql = session.get_bind().dialect.name == "postgresql"
+    make = postgresql.insert(Thread) if on_postgresql else sqlite.insert(Thread)
+    await session.execute(make.on_conflict_do_nothing(), [Thread.blank(each) for each in wanted])
+    found = await session.scalars(
+        select(Thread)
+        .where(Thread.article_id.in_(wanted))
+        .order_by(Thread.article_id)
+        .with_for_update(key_share=True)
+    )
+    return {thread.article_id: thread for thread in found}
+
+
+async def archive(session: AsyncSession, article_ids: Iterable[str]) -> dict[str, int]:
+    """Tag the comments of these threads with the sagas that hold them; how many have that tag."""
+    of_threads = Comment.article_id.in_(sorted(set(article_ids)))
+    holder = (
+        select(Thread.closed_by).where(Thread.article_id == Comment.article_id).scalar_subquery()
+    )
+    await session.flush()
+    await session.execute(
+        update(Comment).where(of_threads, Comment.archived_by.is_(None)).values(archived_by=holder),
+        execution_options=_PLAIN,
+    )
+    return await _count(session, of_threads & (Comment.archived_by == holder))
+
+
+async def restore(
+    session: AsyncSession, tags: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], int]:
+    """Show the comments again that have one of these (article, saga) tags; how many had each."""
+    tagged = tuple_(Comment.article_id, Comment.archived_by).in_(sorted(set(tags)))
+    rows = await session.execute(
+        select(Comment.article_id, Comment.archived_by, func.count())
+        .where(tagged)
+        .group_by(Comment.article_id, Comment.archived_by)
+    )
+    count = {(article, saga or ""): number for article, saga, number in rows}
+    await session.execute(
+        update(Comment).where(tagged).values(archived_by=None), execution_options=_PLAIN
+    )
+    return count
+
+
+async def remove(session: AsyncSession, article_ids: Iterable[str]) -> dict[str, int]:
+    """Delete all comments of these threads for good; how many they were."""
+    of_threads = Comment.article_id.in_(sorted(set(article_ids)))
+    count = await _count(session, of_threads)
+    await session.execute(delete(Comment).where(of_threads), execution_options=_PLAIN)
+    return count
+
+
+async def _share(connection: AsyncConnection, lock: Executable, **parameters: str) -> None:
+    if connection.dialect.name == "postgresql":
+        await connection.execute(lock, parameters)
+
+
+async def _count(session: AsyncSession, wanted: ColumnElement[bool]) -> dict[str, int]:
+    """How many comments there are, by article; an article without any is left out."""
+    rows = await session.execute(
+        select(Comment.article_id, func.count()).where(wanted).group_by(Comment.article_id)
+    )
+    return dict(rows.all())
