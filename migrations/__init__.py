@@ -1,0 +1,10 @@
+"""The databases of the services: one history of revisions for each, and the commands on them.
+
+`python -m migrations` and `sagabox migrate` are the same program.
+
+A new revision is a file in `<service>/versions/`: the next number, the previous revision's id, and
+`kind`: "expand" where the code of the revision before can go on running on the new schema (an added
+table, an added column that may be empty), "contract" where it cannot. The service's
+`SCHEMA_REVISION` becomes the new id, and `check` finds whatever the file and the models do not
+agree on. A new service is a new folder, and one entry in `services.py`.
+"""

@@ -1,0 +1,160 @@
+"""A database's address, and a connection to it on which errors are explained."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import URL, event, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+
+import outbox.sqlite
+from migrations import failures
+from migrations.environment import Dialect
+from migrations.errors import MigrationError
+from migrations.services import Service
+from outbox.web.settings import database_url
+
+_FORMS = "postgresql://user:password@host:5432/name or sqlite:///path/to/file.db"
+_PATIENCE = 10  # seconds for an answer to a connect
+
+
+@dataclass(frozen=True)
+class Database:
+    """Where a service's database is. `url` names the asynchronous driver."""
+
+    url: URL
+
+    @property
+    def dialect(self) -> Dialect:
+        """Which SQL it speaks."""
+        return "sqlite" if self.path is not None else "postgresql"
+
+    @property
+    def path(self) -> Path | None:
+        """The file of a SQLite database."""
+        if self.url.get_backend_name() != "sqlite":
+            return None
+        return Path(self.url.database or "")
+
+    @property
+    def is_missing_file(self) -> bool:
+        """Whether it is a SQLite database that nobody has made yet."""
+        return self.path is not None and not self.path.exists()
+
+    def __str__(self) -> str:
+        """The address as a person writes it, without the password."""
+        plain = self.url.set(drivername=self.dialect)
+        return plain.render_as_string(hide_password=True)
+
+
+def database_at(text: str) -> Database:
+    """Read an address. Raises MigrationError where it is none that the services can use."""
+    try:
+        url = make_url(database_url(text))
+    except ValueError as error:
+        # The text itself is not shown: it may hold a password.
+        raise MigrationError(
+            "the database's address cannot be used", str(error), f"write it as {_FORMS}"
+        ) from None
+    if not url.database:
+        raise MigrationError(
+            f"the address {url.render_as_string(hide_password=True)} names no database",
+            "the name after the last slash is missing",
+            f"write it as {_FORMS}",
+        )
+    return Database(url)
+
+
+def database_of(service: Service, given: str | None = None) -> Database:
+    """The service's database: the given address, or that of the environment.
+
+    Raises MigrationError where there is neither.
+    """
+    text = given or os.environ.get(service.variable)
+    if not text:
+        raise MigrationError(
+            f"it is not known where the database of {service.name} is",
+            f"neither --database was given nor {service.variable} set",
+            f"export {service.variable}=sqlite:///{service.name}.db",
+        )
+    return database_at(text)
+
+
+@asynccontextmanager
+async def connected(database: Database, *, writes: bool) -> AsyncIterator[AsyncConnection]:
+    """A connection in a transaction, which commits at the end unless something was raised.
+
+    Where it `writes`, SQLite's one write lock is held from the beginning. Otherwise it waits for no
+    writer, and takes back at its end whatever was written. What the database raises, also to the
+    body, comes out as a MigrationError.
+    """
+    if database.path is not None:
+        _open_once(database, database.path)
+    engine = _engine(database)
+    try:
+        connection = engine.connect()
+        try:
+            await connection.start()
+        except Exception as error:
+            explained = failures.of_connect(error, database.url)
+            if explained is None:
+                raise
+            raise explained from error
+        try:
+            if not writes and database.dialect == "sqlite":
+                await connection.execution_options(**outbox.sqlite.READ_ONLY)
+            async with connection.begin() as transaction:
+                yield connection
+                if not writes:
+                    await transaction.rollback()
+        except MigrationError:
+            raise
+        except Exception as error:
+            explained = failures.of_statement(error, database.url)
+            if explained is None:
+                raise
+            raise explained from error
+        finally:
+            await connection.close()
+    finally:
+        await engine.dispose()
+
+
+def _open_once(database: Database, path: Path) -> None:
+    """Raises MigrationError where SQLite cannot open the file.
+
+    The asynchronous driver would do so too, but its thread then speaks once more to an event loop
+    that may be closed.
+    """
+    if not path.parent.is_dir():
+        raise failures.missing_folder(path)
+    try:
+        sqlite3.connect(path).close()
+    except sqlite3.Error as error:
+        raise failures.of_sqlite(error, path) from error
+
+
+def _engine(database: Database) -> AsyncEngine:
+    if database.dialect == "postgresql":
+        asyncpg = database.url.get_driver_name() == "asyncpg"
+        patience = {"timeout" if asyncpg else "connect_timeout": _PATIENCE}
+        return create_async_engine(database.url, poolclass=NullPool, connect_args=patience)
+    engine = create_async_engine(database.url, poolclass=NullPool)
+    outbox.sqlite.configure(engine)
+    event.listen(engine.sync_engine, "connect", _without_cascades)
+    return engine
+
+
+def _without_cascades(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    # A table is changed on SQLite by dropping and rebuilding it. With foreign keys on, the drop
+    # deletes what refers to its rows; and within a transaction they cannot be switched off.
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys=OFF")
+    cursor.close()

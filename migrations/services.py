@@ -1,0 +1,59 @@
+"""The services that have a database, and where each one's history and models are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from sqlalchemy import MetaData
+
+from migrations.errors import MigrationError
+
+_HERE = Path(__file__).resolve().parent
+
+
+@dataclass(frozen=True)
+class Service:
+    """A service with a history of its own in `folder`.
+
+    `models` names the module with the service's declarative `Base`; it is imported only where the
+    models are compared with a database.
+    """
+
+    name: str
+    models: str
+    folder: Path
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that holds the address of the service's database."""
+        return f"SAGABOX_DATABASE_URL_{self.name.upper()}"
+
+    def metadata(self) -> MetaData:
+        """The tables as the service's code declares them."""
+        found = import_module(self.models).Base.metadata
+        assert isinstance(found, MetaData), f"{self.models}.Base.metadata is {found!r}"
+        return found
+
+
+SERVICES: Mapping[str, Service] = {
+    it.name: it
+    for it in (
+        Service("articles", models="articles.model", folder=_HERE / "articles"),
+        Service("comments", models="comments.model", folder=_HERE / "comments"),
+    )
+}
+
+
+def service_named(name: str) -> Service:
+    """The service of that name. Raises MigrationError where there is none."""
+    service = SERVICES.get(name)
+    if service is None:
+        raise MigrationError(
+            f"there is no service {name!r}",
+            f"the services with a database are {', '.join(SERVICES)}",
+            "name one of them, or all",
+        )
+    return service

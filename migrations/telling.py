@@ -1,0 +1,52 @@
+"""What the commands found and did, as sentences for the terminal."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+from migrations.commands import Findings, Moved, Standing
+from migrations.errors import MigrationError
+from migrations.history import BASE
+from migrations.services import Service
+
+
+def report(error: MigrationError) -> None:
+    """Tell the error on stderr: what happened, why, and what to do next."""
+    typer.echo(f"error: {error.happened}\n  why:  {error.why}\n  next: {error.next_step}", err=True)
+
+
+def tell_moved(service: Service, moved: Moved) -> None:
+    """Tell each step, what it deleted, and where the database stands now."""
+    for step in moved.steps:
+        typer.echo(f"{service.name}: {'applied' if step.upward else 'took back'} {step.revision}")
+    for loss in moved.deleted:
+        typer.echo(f"{service.name}: deleted {loss}")
+    already = "" if moved.steps else "already "
+    typer.echo(f"{service.name}: {already}at {moved.now_at or BASE}")
+
+
+def in_words(standing: Standing) -> str:
+    """The revision, and how it relates to the newest that this code knows."""
+    place = standing.current or BASE
+    if standing.newer:
+        return f"{place} (newer than this code, which knows {standing.head})"
+    if standing.behind:
+        return f"{place} ({standing.behind} behind {standing.head})"
+    return f"{place} (head)"
+
+
+def tell_findings(service: Service, findings: Findings) -> None:
+    """Tell each difference and what to do about it, or that there is none."""
+    if not findings.differences:
+        typer.echo(f"{service.name}: the database is as the code expects")
+        return
+    for sentence in findings.differences:
+        typer.echo(f"{service.name}: {sentence}")
+    typer.echo(f"{service.name}: next: {findings.next_step}")
+
+
+def print_json(value: object) -> None:
+    """Print the value for programs."""
+    typer.echo(json.dumps(value, indent=2))

@@ -1,0 +1,40 @@
+"""The command `sagabox`.
+
+A new command is a module of its own here, and one line below. What only one command needs, that
+command's module imports when it runs: the others then start without it.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import version as version_of
+
+import typer
+
+from orchestrator.cli.demo import demo
+from orchestrator.cli.dev import dev
+from orchestrator.cli.errors import Commands
+from orchestrator.cli.migrate import migrate
+from orchestrator.cli.serve import app as serve
+
+main = typer.Typer(
+    cls=Commands,
+    name="sagabox",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Messages that cannot be lost, and sagas that end.",
+)
+
+main.add_typer(serve, name="serve")
+main.command()(dev)
+main.command()(demo)
+main.command(
+    add_help_option=False,
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)(migrate)
+
+
+@main.command()
+def version() -> None:
+    """Print the version of sagabox."""
+    typer.echo(version_of("sagabox"))

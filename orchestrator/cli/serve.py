@@ -1,0 +1,102 @@
+"""`sagabox serve SERVICE`: one service in this process, until it is told to stop."""
+
+from __future__ import annotations
+
+import signal
+import textwrap
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from orchestrator.cli import lifeline
+from orchestrator.cli.binding import require_free, require_loopback
+from orchestrator.cli.log_format import LogFormat
+from orchestrator.cli.services import FIRST_PORT, SERVICES, Service
+
+_REQUESTS_END_WITHIN = 2
+"""Seconds for the requests under way at the end; the service's own drain comes after them."""
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Run one service until Ctrl-C. `sagabox serve SERVICE --help` lists its settings.",
+)
+_Host = Annotated[str, typer.Option(help="Where to listen; only this machine may reach it.")]
+_AccessLog = Annotated[bool, typer.Option("--access-log", help="Log each request.")]
+_LogFormat = Annotated[LogFormat, typer.Option(help="How a line of the log looks.")]
+_IN, _WIDTH = " " * 6, 80
+
+
+class _WithSettings(TyperCommand):
+    """Adds the service's settings to its help; they are looked up only then."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        super().format_help(ctx, formatter)
+        _print_settings(SERVICES[str(self.name)])
+
+
+def _print_settings(service: Service) -> None:
+    from outbox.web.settings import documented
+
+    typer.echo(" Settings, from the environment:\n")
+    for setting in documented(service.settings_model()):
+        default = "must be set" if setting.default is None else f"default: {setting.default}"
+        typer.echo(f"  {setting.variable}  ({default.removesuffix(': ')})")
+        typer.echo(
+            textwrap.fill(setting.meaning, _WIDTH, initial_indent=_IN, subsequent_indent=_IN)
+        )
+
+
+def _register(service: Service) -> None:
+    def serve(
+        host: _Host = "127.0.0.1",
+        port: Annotated[int, typer.Option(min=1, max=65535)] = FIRST_PORT + service.offset,
+        access_log: _AccessLog = False,
+        log_format: _LogFormat = LogFormat.TEXT,
+    ) -> None:
+        run(service, host, port, access_log=access_log, log_format=log_format)
+
+    app.command(
+        service.name, cls=_WithSettings, help=f"Run the {service.name} service until Ctrl-C."
+    )(serve)
+
+
+def run(service: Service, host: str, port: int, *, access_log: bool, log_format: LogFormat) -> None:
+    """Serve until SIGTERM or SIGINT. Raises CommandError or OutboxError where it cannot start."""
+    lifeline.tie_to_parent()
+    require_loopback(host)
+    require_free(host, port, f"sagabox serve {service.name} --port N")
+
+    import uvicorn
+
+    from orchestrator.cli.log_format import configure_logging
+    from orchestrator.cli.starting import Starting
+
+    configure_logging(log_format)
+    starting = Starting(service.create_app())
+    config = uvicorn.Config(
+        starting,
+        host=host,
+        port=port,
+        loop="uvloop",
+        lifespan="on",
+        log_config=None,
+        access_log=access_log,
+        timeout_graceful_shutdown=_REQUESTS_END_WITHIN,
+    )
+    server = uvicorn.Server(config)
+    # When it has ended, uvicorn sends itself the signal that it was ended with once more. Whoever
+    # asked for the end got it: that is no failure.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    try:
+        server.run()
+    except SystemExit as end:
+        # How the server ends where it could not start; it has logged why.
+        raise starting.failure or typer.Exit(2) from end
+    if starting.failure is not None:
+        raise starting.failure
+
+
+for _service in SERVICES.values():
+    _register(_service)

@@ -1,0 +1,539 @@
+"""A configured SQLite engine keeps its word: nothing is lost, nobody starves, nothing slips out."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sqlite3
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import (
+    DBAPIError,
+    IntegrityError,
+    OperationalError,
+    PendingRollbackError,
+    ResourceClosedError,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+from outbox import sqlite
+from outbox.errors import OutboxError, TransactionLost, UnconfiguredSQLite
+from outbox.sqlite import READ_ONLY
+from tests.support.databases import Database, Schema
+from tests.support.fixtures import MakeEngine, MakeSyncEngine
+from tests.support.producers import Thing, business, things
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.databases("sqlite")
+
+
+@pytest.fixture
+def database_schema() -> Schema:
+    return business
+
+
+@pytest.fixture
+def engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
+    return make_sync_engine(database)
+
+
+@pytest.fixture
+def async_engine(make_engine: MakeEngine, database: Database) -> AsyncEngine:
+    return make_engine(database, pool_size=40)
+
+
+def insert(connection: Connection, name: str, text_: str = "") -> None:
+    connection.execute(Thing.__table__.insert(), {"name": name, "text": text_})  # type: ignore[attr-defined]  # a Table
+
+
+def names(engine: Engine) -> list[str]:
+    with Session(engine, execution_options=READ_ONLY) as session:
+        return things(session)
+
+
+@pytest.fixture
+def other_process(database: Database) -> Iterator[sqlite3.Connection]:
+    """A connection that takes no part in this process' turns."""
+    with closing(sqlite3.connect(database.path, isolation_level=None, timeout=0)) as connection:
+        yield connection
+
+
+# --- Settings ----------------------------------------------------------------------------------
+
+SETTINGS = {
+    "journal_mode": "wal",
+    "synchronous": 2,
+    "busy_timeout": 1500,
+    "foreign_keys": 1,
+    "query_only": 0,
+}
+
+
+def settings(connection: Connection) -> dict[str, Any]:
+    return {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in SETTINGS}
+
+
+async def test_the_settings_hold_on_every_connection(database: Database) -> None:
+    engine = create_engine(database.sync_url)
+    sqlite.configure(engine, busy_timeout=1.5)
+    sqlite.configure(engine)
+    with engine.connect() as one, engine.connect().execution_options(**READ_ONLY) as other:
+        assert settings(one) == SETTINGS
+        assert settings(other) == SETTINGS | {"query_only": 1}
+    engine.dispose()
+    asynchronous = create_async_engine(database.url)
+    sqlite.configure(asynchronous, busy_timeout=1.5)
+    async with asynchronous.connect() as connection:
+        assert await connection.run_sync(settings) == SETTINGS
+    await asynchronous.dispose()
+
+
+def test_an_engine_is_configured_or_not(database: Database) -> None:
+    engine = create_engine(database.sync_url)
+    assert not sqlite.is_configured(engine)
+    with pytest.raises(UnconfiguredSQLite, match=r"call outbox\.sqlite\.configure\(engine\)"):
+        sqlite.require(engine)
+    sqlite.configure(engine)
+    for each in (engine, engine.execution_options(anything=1)):
+        assert sqlite.is_configured(each)
+        sqlite.require(each)
+
+
+def test_other_databases_need_no_configuration() -> None:
+    engine = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    sqlite.configure(engine)
+    sqlite.require(engine)
+    assert not sqlite.is_configured(engine)
+
+
+def test_an_engine_that_cannot_be_made_safe_is_refused(database: Database) -> None:
+    for url in ("sqlite://", "sqlite:///:memory:"):
+        with pytest.raises(OutboxError, match=r"is in memory.*use a file"):
+            sqlite.configure(create_engine(url))
+    derived = create_engine(database.sync_url).execution_options(anything=1)
+    with pytest.raises(OutboxError, match="configure the original engine"):
+        sqlite.configure(derived)
+    careless = create_engine(database.sync_url, skip_autocommit_rollback=True)
+    with pytest.raises(OutboxError, match="nothing would ever be rolled back"):
+        sqlite.configure(careless)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"creator": lambda: sqlite3.connect("")}, "makes connections in a way of its own"),
+        ({"connect_args": {"factory": sqlite3.Connection}}, "a connection factory of its own"),
+    ],
+)
+def test_an_engine_that_connects_in_its_own_way_is_refused(
+    database: Database, options: dict[str, Any], words: str
+) -> None:
+    engine = create_engine(database.sync_url, **options)
+    sqlite.configure(engine)
+    with pytest.raises(OutboxError, match=words):
+        engine.connect()
+    engine.dispose()
+
+
+def test_a_shared_memory_database_is_refused_when_it_is_opened() -> None:
+    url = "sqlite:///file:shared?mode=memory&cache=shared&uri=true"
+    engine = create_engine(url, poolclass=NullPool)
+    sqlite.configure(engine)
+    with pytest.raises(OutboxError, match="is in memory"):
+        engine.connect()
+
+
+def test_a_connection_from_before_the_configuration_is_refused(database: Database) -> None:
+    engine = create_engine(database.sync_url)
+    engine.connect().close()
+    sqlite.configure(engine)
+    with engine.connect() as connection, pytest.raises(UnconfiguredSQLite):
+        connection.begin()
+    engine.dispose()
+
+
+def test_a_new_database_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    """Turning the log on needs the database for oneself, and SQLite gives up at once where two
+    connections are in each other's way."""
+    for number in range(5):
+        start = threading.Barrier(6)
+        failures: list[Exception] = []
+
+        def open_it(url: str, start: threading.Barrier, failures: list[Exception]) -> None:
+            engine = create_engine(url)
+            sqlite.configure(engine)
+            start.wait(10)
+            try:
+                with engine.begin() as connection:
+                    connection.exec_driver_sql("CREATE TABLE IF NOT EXISTS t (x)")
+            except Exception as error:
+                failures.append(error)
+            engine.dispose()
+
+        arguments = (f"sqlite:///{tmp_path}/{number}.db", start, failures)
+        threads = [threading.Thread(target=open_it, args=arguments) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert failures == []
+
+
+# --- Writers and readers -----------------------------------------------------------------------
+
+
+async def test_concurrent_read_modify_writes_lose_nothing(async_engine: AsyncEngine) -> None:
+    async with async_engine.begin() as connection:
+        await connection.run_sync(insert, "counter", "0")
+
+    async def increment() -> None:
+        async with async_engine.begin() as connection:
+            value = await connection.scalar(text("SELECT text FROM thing"))
+            await connection.execute(text("UPDATE thing SET text = :it"), {"it": int(value) + 1})
+
+    await asyncio.gather(*(increment() for _ in range(50)))
+    async with async_engine.connect() as connection:
+        assert await connection.scalar(text("SELECT text FROM thing")) == "50"
+
+
+async def test_no_writer_starves(async_engine: AsyncEngine) -> None:
+    """SQLite alone let one of 32 wait for three seconds while others wrote 200 times."""
+    written: Counter[int] = Counter({writer: 0 for writer in range(32)})
+    spreads: list[int] = []
+    all_connected = asyncio.Barrier(len(written))
+
+    async def write(writer: int) -> None:
+        async with async_engine.connect():
+            await all_connected.wait()
+        for number in range(10):
+            async with async_engine.begin() as connection:
+                await connection.run_sync(insert, f"{writer} {number}")
+            written[writer] += 1
+            spreads.append(max(written.values()) - min(written.values()))
+
+    await asyncio.gather(*(write(writer) for writer in written))
+    assert max(spreads) <= 4
+
+
+def test_a_reader_does_not_wait_for_a_writer(engine: Engine) -> None:
+    with engine.begin() as writer:
+        insert(writer, "a")
+        assert names(engine) == []
+    assert names(engine) == ["a"]
+
+
+def test_a_writer_does_not_wait_for_a_reader_who_keeps_what_it_saw(engine: Engine) -> None:
+    with Session(engine, execution_options=READ_ONLY) as reader:
+        assert things(reader) == []
+        with engine.begin() as writer:
+            insert(writer, "a")
+        assert things(reader) == []
+    assert names(engine) == ["a"]
+
+
+def test_a_reader_cannot_write(make_sync_engine: MakeSyncEngine, database: Database) -> None:
+    engine = make_sync_engine(database, pool_size=1, max_overflow=0)
+    with engine.connect().execution_options(**READ_ONLY) as reader:
+        with pytest.raises(OperationalError, match="readonly"):
+            insert(reader, "a")
+        reader.rollback()
+    with engine.begin() as writer:  # on the same connection
+        insert(writer, "b")
+    assert names(engine) == ["b"]
+
+
+def test_writers_of_threads_and_of_event_loops_share_one_queue(
+    engine: Engine, async_engine: AsyncEngine
+) -> None:
+    order: list[str] = []
+    held, may_end = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with engine.begin() as connection:
+            held.set()
+            may_end.wait(10)
+            insert(connection, "thread")
+            order.append("thread")
+
+    async def follow() -> None:
+        thread = threading.Thread(target=hold)
+        thread.start()
+        await asyncio.to_thread(held.wait, 10)
+
+        async def write() -> None:
+            async with async_engine.begin() as connection:
+                await connection.run_sync(insert, "loop")
+                order.append("loop")
+
+        task = asyncio.create_task(write())
+        await asyncio.sleep(0)
+        assert order == []
+        may_end.set()
+        await task
+        await asyncio.to_thread(thread.join, 10)
+        await async_engine.dispose()
+
+    asyncio.run(follow())
+    assert order == ["thread", "loop"]
+
+
+# --- Turns that must not get lost --------------------------------------------------------------
+
+
+@pytest.fixture
+def impatient(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
+    """An engine whose writers give up soon."""
+    engine = create_engine(database.sync_url)
+    sqlite.configure(engine, busy_timeout=0.05)
+    return engine
+
+
+def test_a_writer_that_waits_too_long_is_told_why(impatient: Engine) -> None:
+    with impatient.begin() as first:
+        insert(first, "a")
+        with impatient.connect() as second:
+            with pytest.raises(OperationalError, match=r"took more than 0\.05 s") as raised:
+                second.begin()
+            assert isinstance(raised.value.orig, sqlite3.OperationalError)
+            assert raised.value.orig.sqlite_errorcode == sqlite3.SQLITE_BUSY
+    with impatient.begin() as third:
+        insert(third, "b")
+    assert names(impatient) == ["a", "b"]
+    impatient.dispose()
+
+
+def test_a_writer_waits_for_other_processes_too(
+    impatient: Engine, other_process: sqlite3.Connection
+) -> None:
+    other_process.execute("BEGIN IMMEDIATE")
+    for _ in range(2):
+        with pytest.raises(OperationalError, match="database is locked"), impatient.begin():
+            pass
+    other_process.execute("ROLLBACK")
+    with impatient.begin() as connection:
+        insert(connection, "a")
+    assert names(impatient) == ["a"]
+    impatient.dispose()
+
+
+def test_nothing_runs_in_autocommit_after_a_begin_that_failed(
+    impatient: Engine, other_process: sqlite3.Connection
+) -> None:
+    other_process.execute("BEGIN IMMEDIATE")
+    with impatient.connect() as connection:
+        with pytest.raises(OperationalError, match="database is locked"):
+            insert(connection, "a")
+        other_process.execute("ROLLBACK")
+        with pytest.raises(ResourceClosedError):
+            insert(connection, "b")
+    assert names(impatient) == []
+    impatient.dispose()
+
+
+async def test_a_cancelled_writer_leaves_the_queue(
+    async_engine: AsyncEngine, engine: Engine
+) -> None:
+    async def write(name: str) -> None:
+        async with async_engine.begin() as connection:
+            await connection.run_sync(insert, name)
+
+    async with async_engine.begin() as first:
+        waiting = [asyncio.create_task(write(name)) for name in "abc"]
+        await until(lambda: async_engine.sync_engine.pool.checkedout() == 4)  # type: ignore[attr-defined]  # of a QueuePool
+        await asyncio.sleep(0)
+        waiting[0].cancel()
+        waiting[1].cancel()
+        await first.run_sync(insert, "first")
+    await asyncio.wait_for(waiting[2], 10)
+    await asyncio.gather(*waiting, return_exceptions=True)
+    assert names(engine) == ["c", "first"]
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_writer_that_is_cancelled_at_any_moment_does_not_keep_its_turn(
+    async_engine: AsyncEngine, engine: Engine, turns: int
+) -> None:
+    async def write(name: str) -> None:
+        async with async_engine.begin() as connection:
+            await connection.run_sync(insert, name)
+
+    await write("before")
+    task = asyncio.create_task(write("cancelled"))
+    for _ in range(turns):
+        await asyncio.sleep(0.0005)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.wait_for(write("after"), 10)
+    assert {"after", "before"} <= set(names(engine))
+
+
+async def test_a_connection_that_is_dropped_does_not_keep_its_turn(
+    database: Database, engine: Engine
+) -> None:
+    def drop_one() -> None:
+        careless = create_engine(database.sync_url)
+        sqlite.configure(careless)
+        connection = careless.connect()
+        insert(connection, "dropped")
+        raw = connection.connection.dbapi_connection
+        assert raw is not None
+        connection.detach()
+        del raw
+
+    drop_one()
+    gc.collect()
+    with engine.begin() as connection:
+        insert(connection, "next")
+    assert names(engine) == ["next"]
+
+
+def test_a_connection_that_is_closed_or_invalidated_does_not_keep_its_turn(engine: Engine) -> None:
+    closed = engine.connect()
+    insert(closed, "closed")
+    closed.close()
+    with engine.connect() as invalidated:
+        insert(invalidated, "invalidated")
+        invalidated.invalidate()
+        with engine.begin() as connection:
+            insert(connection, "next")
+        invalidated.rollback()
+    assert names(engine) == ["next"]
+
+
+# --- Transactions that SQLite ends by itself ---------------------------------------------------
+
+
+def fill(connection: Connection) -> None:
+    """Run the database out of room, in the midst of the transaction."""
+    pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
+    connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 5}")
+    connection.exec_driver_sql("PRAGMA cache_size = 5")
+    for number in range(1000):
+        insert(connection, f"big {number}", "x" * 4000)
+
+
+def interrupt(connection: Connection) -> None:
+    """Interrupt a writing statement, as another thread may."""
+    raw: Any = connection.connection.dbapi_connection
+    raw.set_progress_handler(lambda: 1, 1)
+    connection.exec_driver_sql("UPDATE thing SET text = text || 'x'")
+
+
+def conflict(connection: Connection) -> None:
+    """Ask for a rollback by a clause of SQLite's own."""
+    connection.exec_driver_sql("INSERT OR ROLLBACK INTO thing VALUES ('a', '')")
+
+
+@pytest.mark.parametrize("end", [fill, interrupt, conflict])
+def test_nothing_goes_on_after_sqlite_ended_the_transaction(engine: Engine, end: Any) -> None:
+    with engine.connect() as connection:
+        with pytest.raises(DBAPIError) as raised, connection.begin():
+            insert(connection, "a")
+            end(connection)
+        assert raised.value.connection_invalidated
+        assert not isinstance(raised.value, IntegrityError) or end is conflict
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        insert(connection, "a")
+        with pytest.raises(DBAPIError):
+            end(connection)
+        with pytest.raises(PendingRollbackError):
+            insert(connection, "b")
+        with pytest.raises(PendingRollbackError):
+            transaction.commit()
+        transaction.rollback()
+    assert names(engine) == []
+    with engine.begin() as connection:
+        insert(connection, "c")
+    assert names(engine) == ["c"]
+
+
+@pytest.mark.parametrize("end", [fill, interrupt, conflict])
+def test_a_savepoint_does_not_hide_that_the_whole_transaction_has_gone(
+    engine: Engine, end: Any
+) -> None:
+    with Session(engine) as session:
+        session.begin()
+        session.add(Thing(name="a"))
+        session.flush()
+        with pytest.raises(DBAPIError), session.begin_nested():
+            end(session.connection())
+        session.add(Thing(name="b"))
+        with pytest.raises(PendingRollbackError):
+            session.commit()
+        session.rollback()
+        session.add(Thing(name="c"))
+        session.commit()
+    assert names(engine) == ["c"]
+
+
+async def test_the_same_holds_for_an_async_engine(
+    async_engine: AsyncEngine, engine: Engine
+) -> None:
+    async def attempt(connection: AsyncConnection) -> None:
+        await connection.run_sync(insert, "a")
+        await connection.run_sync(fill)
+
+    async with async_engine.connect() as connection:
+        with pytest.raises(OperationalError, match="disk is full") as raised:
+            await attempt(connection)
+        assert raised.value.connection_invalidated
+        with pytest.raises(PendingRollbackError):
+            await connection.run_sync(insert, "b")
+        with pytest.raises(PendingRollbackError):
+            await connection.commit()
+        await connection.rollback()
+        await connection.run_sync(insert, "c")
+        await connection.commit()
+    assert names(engine) == ["c"]
+
+
+@pytest.mark.parametrize("statement", ["COMMIT", "ROLLBACK"])
+def test_a_transaction_that_ended_unnoticed_is_noticed_before_the_commit(
+    engine: Engine, statement: str
+) -> None:
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        connection.exec_driver_sql(statement)
+        with pytest.raises(TransactionLost, match="run the whole transaction again"):
+            transaction.commit()
+        transaction.rollback()
+        with connection.begin():
+            insert(connection, "next")
+    assert names(engine) == ["next"]
+
+
+def test_an_error_that_leaves_the_transaction_alone_changes_nothing(engine: Engine) -> None:
+    with engine.begin() as connection:
+        insert(connection, "a")
+        with pytest.raises(IntegrityError) as raised:
+            insert(connection, "a")
+        assert not raised.value.connection_invalidated
+        insert(connection, "b")
+    assert names(engine) == ["a", "b"]
+
+
+def test_autocommit_is_there_for_those_who_ask(
+    make_sync_engine: MakeSyncEngine, database: Database
+) -> None:
+    engine = make_sync_engine(database, pool_size=1, max_overflow=0)
+    with engine.connect().execution_options(**READ_ONLY) as connection:
+        connection.exec_driver_sql("SELECT 1")
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("VACUUM")
+        insert(connection, "at once")
+        connection.rollback()
+    with engine.connect() as connection:  # the same one, and transactional again
+        insert(connection, "dropped")
+        connection.rollback()
+        assert connection.connection.driver_connection.isolation_level is None  # type: ignore[union-attr]  # is connected
+    assert names(engine) == ["at once"]
