@@ -1,0 +1,1 @@
+"""Benchmarks: ratios that were measured in one run, on real databases."""

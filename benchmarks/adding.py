@@ -1,0 +1,89 @@
+"""What `outbox.add` costs, next to the same transaction with a hand-written insert."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import Column, Integer, MetaData, String, Table, insert
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
+
+import outbox
+from benchmarks.measuring import Figure, rates
+from outbox import sqlite, tables
+from outbox.ids import Ids
+
+_metadata = MetaData()
+_work = Table(
+    "work",
+    _metadata,
+    Column("id", Integer, primary_key=True),
+    Column("text", String(300), nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class _Noted(outbox.Event, type="bench.noted.v1", key="key"):
+    key: str
+    text: str
+
+
+async def measure(url: str, transactions: int, rounds: int) -> list[Figure]:
+    """Transactions a second that write one row and send one message, in three ways."""
+    engine = create_async_engine(url)
+    sqlite.configure(engine)
+    async with engine.begin() as connection:
+        for metadata in (_metadata, tables.metadata):
+            await connection.run_sync(metadata.drop_all)
+            await connection.run_sync(metadata.create_all)
+    plain = async_sessionmaker(engine)
+    ordered, unordered = async_sessionmaker(engine), async_sessionmaker(engine)
+    routes = {_Noted: ["comments"]}
+    outbox.install(ordered, source="bench", routes=routes)
+    outbox.install(unordered, source="bench", routes=routes, ordered=False)
+    ids = Ids(outbox.SystemClock(), os.urandom)
+    text = "x" * 280
+
+    async def by_hand(session: AsyncSession) -> None:
+        await session.execute(
+            insert(tables.outbox).values(
+                id=ids(),
+                destination="comments",
+                bucket=16,
+                aggregatetype="bench",
+                aggregateid="key",
+                type="bench.noted.v1",
+                payload='{"key":"key","text":"' + text + '"}',
+                headers='{"source":"bench"}',
+                occurred_at=datetime.now(UTC),
+            )
+        )
+
+    async def add(session: AsyncSession) -> None:
+        outbox.add(session, _Noted("key", text))
+
+    def repeated(
+        sessions: async_sessionmaker[AsyncSession], send: Callable[[AsyncSession], Awaitable[None]]
+    ) -> Callable[[], Awaitable[int]]:
+        async def run() -> int:
+            for _ in range(transactions):
+                async with sessions.begin() as session:
+                    await session.execute(insert(_work).values(text=text))
+                    await send(session)
+            return transactions
+
+        return run
+
+    figures = await rates(
+        {
+            "transaction with a hand-written insert": repeated(plain, by_hand),
+            "the same with outbox.add, ordered=False": repeated(unordered, add),
+            "the same with outbox.add": repeated(ordered, add),
+        },
+        rounds,
+        "transactions/s",
+    )
+    await engine.dispose()
+    return figures
