@@ -107,7 +107,12 @@ def router(
         response.headers["location"] = f"/articles/{article.id}"
         return _shown(article, response)
 
-    @routes.get("/articles", summary="List articles, newest first")
+    @routes.get(
+        "/articles",
+        summary="List articles, newest first",
+        description="Without their bodies. One that is being deleted is listed with that status; "
+        "one that has been deleted is not listed.",
+    )
     async def list_articles(
         wanted: pages.WantedPage,
         author: Annotated[

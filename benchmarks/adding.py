@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
@@ -43,7 +42,8 @@ async def measure(url: str, transactions: int, rounds: int) -> list[Figure]:
     routes = {_Noted: ["comments"]}
     outbox.install(ordered, source="bench", routes=routes)
     outbox.install(unordered, source="bench", routes=routes, ordered=False)
-    ids = Ids(outbox.SystemClock(), os.urandom)
+    clock = outbox.SystemClock()
+    ids = Ids(clock, os.urandom)
     text = "x" * 280
 
     async def by_hand(session: AsyncSession) -> None:
@@ -57,7 +57,7 @@ async def measure(url: str, transactions: int, rounds: int) -> list[Figure]:
                 type="bench.noted.v1",
                 payload='{"key":"key","text":"' + text + '"}',
                 headers='{"source":"bench"}',
-                occurred_at=datetime.now(UTC),
+                occurred_at=clock.now(),
             )
         )
 

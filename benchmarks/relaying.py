@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import aiosqlite
@@ -94,7 +93,7 @@ def _rows(messages: int, clock: SystemClock) -> list[dict[str, Any]]:
             "type": "articles.noted.v1",
             "payload": _PAYLOAD,
             "headers": '{"source":"articles"}',
-            "occurred_at": datetime.now(UTC),
+            "occurred_at": clock.now(),
         }
         for number in range(messages)
     ]

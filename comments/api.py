@@ -104,7 +104,12 @@ def router(database: Database, *, clock: Clock, new_id: Callable[[], str]) -> AP
         response.headers["location"] = f"/comments/{comment['id']}"
         return CommentOut(**comment)
 
-    @routes.get("/comments", summary="List comments, newest first")
+    @routes.get(
+        "/comments",
+        summary="List comments, newest first",
+        description="Comments of an article that is being deleted are not listed; they come back "
+        "if the article stays.",
+    )
     async def list_comments(
         wanted: pages.WantedPage,
         article_id: Annotated[AnyId | None, Query(description="Only those of this article")] = None,

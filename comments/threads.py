@@ -73,11 +73,15 @@ _HOLD = select(
         )
     )
 )
-_ADD = insert(Comment).from_select(
-    [column.key for column in SHOWN],
-    select(*(bindparam(f"new_{column.key}", type_=column.type) for column in SHOWN)).where(
-        Thread.article_id == bindparam("new_article_id"), Thread.is_open()
-    ),
+_ADD = (
+    insert(Comment)
+    .from_select(
+        [column.key for column in SHOWN],
+        select(*(bindparam(f"new_{column.key}", type_=column.type) for column in SHOWN)).where(
+            Thread.article_id == bindparam("new_article_id"), Thread.is_open()
+        ),
+    )
+    .returning(Comment.id)
 )
 _EDIT = (
     update(Comment)
@@ -95,7 +99,8 @@ async def add_comment(connection: AsyncConnection, comment: Mapping[str, Any]) -
     """Insert the comment (a value for each of SHOWN) if its thread takes comments."""
     await _share(connection, _SHARE_BY_ARTICLE, article_id=comment["article_id"])
     result = await connection.execute(_ADD, {f"new_{key}": it for key, it in comment.items()})
-    return result.rowcount == 1
+    # Not every driver counts the rows of an INSERT.
+    return result.first() is not None
 
 
 async def edit_comment(

@@ -216,9 +216,6 @@ def purge(
     old = and_(inbox.c.consumer == consumer, inbox.c.received_at < cutoff, inbox.c.id < before)
     known = watermarks(session, consumer)
     doomed = _some(session, and_(old, inbox.c.saga.is_(None)), limit)
-    if doomed:
-        mark = Settled(max(before, known.age or before))
-        _set_watermark(session, consumer, "", AGE, mark)
     for source in sorted({*settled, *known.sagas}):
         mark = _joined(settled.get(source), known.sagas.get(source), before)
         ended = and_(inbox.c.saga < mark.before, inbox.c.saga.not_in(mark.live))
@@ -227,6 +224,8 @@ def purge(
             _set_watermark(session, consumer, source, SAGA, mark)
             doomed += found
     if doomed:
+        # Covers the commands of sagas too, for an undo that forgot to name the saga.
+        _set_watermark(session, consumer, "", AGE, Settled(max(before, known.age or before)))
         forget(session, consumer, doomed)
     return len(doomed)
 

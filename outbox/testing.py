@@ -16,6 +16,8 @@ from outbox import codec, hooks
 from outbox.crashpoints import Crash, arm, countdown
 from outbox.messages import Message
 
+__all__ = ["crash_at", "crash_points", "FakeClock", "sent"]
+
 
 class FakeClock:
     """A Clock that stands still until it is told to go on."""

@@ -23,7 +23,7 @@ from outbox.retention import SETTLED_HEADER, Settled
 from outbox.signing import Keyring, sign
 from outbox.transports.address import Address
 from outbox.transports.base import Answered, Delivery, Unacceptable, Unreachable
-from outbox.transports.http11 import DEFAULT_MAX_ANSWER, Answer, Http11, NoAnswer
+from outbox.transports.posting import DEFAULT_MAX_ANSWER, Answer, NoAnswer, Poster
 
 MAX_RETRY_AFTER = 300.0
 """Seconds; a destination that wishes to be left alone for longer is asked again all the same."""
@@ -60,7 +60,7 @@ class HttpTransport:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         parsed = Address.parse(address)
-        self._http = Http11(parsed, max_answer=max_answer, tls=tls)
+        self._http = Poster(f"{parsed}/messages", max_answer=max_answer, tls=tls)
         self._target = f"{parsed.path}/messages"
         self._keys = keys
         self._clock = clock
@@ -68,6 +68,8 @@ class HttpTransport:
         self._timeout = timeout
         self._headers = {
             "accept": BATCH,
+            # What is signed and counted is what goes over the wire.
+            "accept-encoding": "identity",
             "content-type": BATCH,
             "user-agent": f"sagabox ({attributes.quoted(source)})",
         }
@@ -85,7 +87,7 @@ class HttpTransport:
         headers |= sign(
             self._keys, method="POST", target=self._target, headers=headers, body=body, now=now
         )
-        match await self._http.post(self._target, headers, body, self._timeout):
+        match await self._http.post(headers, body, self._timeout):
             case NoAnswer(reason, sent):
                 return Unreachable(reason[:MAX_REASON_LENGTH], sent=sent)
             case Answer() as answer:

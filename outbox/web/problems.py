@@ -20,9 +20,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from outbox.errors import (
+    BelongsToSaga,
     InvalidMessage,
+    InvalidSelection,
     MalformedEnvelope,
     MessageTooLarge,
+    NoSuchMessage,
     OutboxError,
     SchemaError,
     TransactionLost,
@@ -110,6 +113,12 @@ def from_outbox_error(error: OutboxError) -> HttpProblem:
             status, code = 413, "message-too-large"
         case InvalidMessage():
             status, code = 422, "invalid-message"
+        case InvalidSelection():
+            status, code = 422, "invalid-selection"
+        case NoSuchMessage():
+            status, code = 404, "no-such-message"
+        case BelongsToSaga():
+            status, code = 409, "belongs-to-saga"
         case SchemaError():
             status, code = 503, "schema-not-right"
         case TransactionLost():

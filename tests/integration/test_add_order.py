@@ -17,6 +17,7 @@ from outbox import tables
 from outbox.installation import install
 from outbox.outbox import Lane, add
 from outbox.testing import FakeClock
+from outbox.writing import ORDER_LOCKS
 from tests.support.databases import Database, Schema
 from tests.support.fixtures import MakeEngine
 from tests.support.producers import ROUTES, Noted, Thing, business, texts_async
@@ -153,12 +154,20 @@ async def test_a_transaction_with_very_many_keys_does_not_fill_the_servers_table
     engine: AsyncEngine,
 ) -> None:
     sessions = installed(engine)
-    async with sessions.begin() as session:
-        for number in range(20_000):
+    held: list[int] = []
+
+    def count_locks(session: Session) -> None:
+        statement = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'"
+        held.append(session.connection().scalar(text(statement)) or 0)
+
+    async with sessions() as session:
+        event.listen(session.sync_session, "before_commit", count_locks)
+        await session.begin()
+        for number in range(6000):
             add(session, Noted(f"key {number}"))
-    async with engine.connect() as connection:
-        count = await connection.scalar(text("SELECT count(*) FROM outbox"))
-    assert count == 20_000
+        await session.commit()
+    assert 0 < held[0] <= ORDER_LOCKS
+    assert len(await texts_async(engine)) == 6000
 
 
 async def test_p6_writers_that_share_a_row_keep_the_order_of_their_commits_without_the_lock(

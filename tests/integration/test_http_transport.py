@@ -22,7 +22,7 @@ from outbox.replies import Outcome, Reply
 from outbox.retention import Settled
 from outbox.signing import Keyring, verify
 from outbox.testing import FakeClock
-from outbox.transports import HttpTransport, Unacceptable, Unreachable, http, http11
+from outbox.transports import HttpTransport, Unacceptable, Unreachable, http, posting
 from tests.support.envelopes import AN_ID, ANOTHER_ID, an_envelope
 from tests.support.http_ends import DONE, KEYS, ONE, answering, connected, delivery_to, do_all, to
 from tests.support.servers import scripted, serving
@@ -160,7 +160,7 @@ async def test_a_receiver_without_room_says_that_it_used_nothing() -> None:
 async def test_the_wish_to_be_asked_later_is_understood_and_bounded(
     header: str, seconds: float | None
 ) -> None:
-    answer = http11.Answer(503, {"retry-after": header}, b"")
+    answer = posting.Answer(503, {"retry-after": header}, b"")
     delivery = http.read_answer(answer, [AN_ID], datetime(2030, 1, 1, tzinfo=UTC))
     assert isinstance(delivery, Unreachable)
     assert delivery.retry_after == seconds

@@ -197,6 +197,18 @@ async def test_commands_of_a_settled_saga_are_purged_in_every_state(
     assert await bench.entries() == ["an entry", "a note"]
 
 
+async def test_an_undo_that_forgot_its_saga_does_not_take_a_purged_action_for_one_that_never_ran(
+    bench: Bench, names: Names
+) -> None:
+    action = command(names, names())
+    await bench.receive(action)
+    pass_time(bench, LATER)
+    await say(bench, names, Settled(names()))
+    assert await bench.inbox.purge() == 1
+    undo = envelope(names(bench.clock.now()), Unbook("a"), undoes=(action.id,))
+    assert (await bench.receive_one(undo)).outcome is Outcome.UNKNOWN
+
+
 async def test_a_settled_saga_is_kept_through_the_time_of_redelivery(
     bench: Bench, names: Names
 ) -> None:
@@ -222,20 +234,26 @@ async def test_live_sagas_among_settled_ones_are_kept(bench: Bench, names: Names
     assert (await bench.receive_one(fresh)).outcome is Outcome.DONE, "a live saga may go on"
 
 
-async def test_a_delayed_old_statement_resurrects_nothing(bench: Bench, names: Names) -> None:
-    first, second, after = names(), names(), names()
-    commands = [command(names, first), command(names, second)]
-    await bench.receive(*commands)
+@pytest.mark.parametrize("late", ["same", "older"])
+async def test_a_delayed_old_statement_resurrects_nothing(
+    engine: AsyncEngine, names: Names, late: str
+) -> None:
+    bench = Bench(engine)
+    zeroth, first, second, after = names(), names(), names(), names()
+    purged = [command(names, first), command(names, second)]
+    await bench.receive(*purged)
     pass_time(bench, LATER)
     await say(bench, names, Settled(after))
     assert await bench.inbox.purge() == 2
-    for restarted in (bench, Bench(bench.engine, clock=bench.clock)):
-        await say(restarted, names, Settled(after, frozenset({first, second})))
-        await say(restarted, names, Settled(first))
-        pass_time(bench, LATER)
-        await restarted.inbox.purge()
-        for each in commands:
-            assert (await restarted.receive_one(each)).outcome is Outcome.TOO_OLD
+    restarted = Bench(engine, clock=bench.clock)
+    id = names(bench.clock.now())
+    await restarted.receive(envelope(id, Book("a"), source="orchestrator", correlation=zeroth))
+    pass_time(bench, LATER)
+    old = {"same": Settled(after, frozenset({first, second})), "older": Settled(first)}
+    await say(restarted, names, old[late])
+    assert await restarted.inbox.purge() > 0, "the late statement had something to purge"
+    for each in purged:
+        assert (await restarted.receive_one(each)).outcome is Outcome.TOO_OLD
 
 
 async def test_an_exception_ends_with_its_saga(bench: Bench, names: Names) -> None:
@@ -284,7 +302,8 @@ async def test_a_statement_about_the_future_is_believed_up_to_the_horizon_only(
     assert await bench.inbox.purge() == 1
     pass_time(bench, 10 * DAY)
     saga = names(bench.clock.now() - 2 * DAY)
-    late = envelope(names(bench.clock.now() - 2 * DAY), Book("a"), correlation=saga)
+    id = names(bench.clock.now() - 2 * DAY)
+    late = envelope(id, Book("a"), source="orchestrator", correlation=saga)
     assert (await bench.receive_one(late)).outcome is Outcome.DONE
 
 

@@ -102,6 +102,19 @@ async def test_a_handler_that_hides_the_loss_of_its_connection_is_not_believed(
 
 
 @pytest.mark.databases("sqlite")
+async def test_a_writer_that_holds_the_database_for_long_is_no_messages_trouble(
+    engine: AsyncEngine, names: Names
+) -> None:
+    impatient = InboxLimits(together=Pace(1, 1, 0.05), alone=Pace(1, 1, 0.05), answer_within=0.2)
+    bench = Bench(engine, limits=impatient)
+    note = envelope(names(), Noted("a"))
+    async with engine.begin():
+        with pytest.raises(TimeoutError):
+            await bench.receive(note)
+    assert await Bench(engine).receive(note) == [DONE]
+
+
+@pytest.mark.databases("sqlite")
 async def test_a_full_disk_rolls_everything_back_and_freeing_it_mends_it(
     engine: AsyncEngine, names: Names
 ) -> None:

@@ -103,6 +103,11 @@ async def test_a_restart_is_the_same_service_in_another_process(start: Start) ->
     assert second.spec.log.read_text() == "started\nstarted\n"
 
 
+async def test_ctrl_c_in_the_terminal_reaches_the_parent_alone(start: Start) -> None:
+    child = await start()
+    assert os.getpgid(child.pid) == os.getsid(child.pid) == child.pid
+
+
 async def test_a_program_that_is_not_there_is_told(tmp_path: Path) -> None:
     spec = Spec("stub", ("no-such-program",), {}, "http://127.0.0.1:1", tmp_path / "log")
     with pytest.raises(CommandError, match=r"stub cannot be started: .*no-such-program"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -12,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import create_engine, insert, text
 
 from articles.contract import ArticlePublished
+from comments.contract import CloseThread, ReopenThread
 from outbox import schema, tables
 from outbox.envelope import BATCH, Envelope, to_batch
 from outbox.errors import SchemaMissing, SchemaNewer, SchemaOlder
@@ -158,6 +160,9 @@ async def test_a_lock_that_somebody_keeps_is_a_503_and_changes_nothing(
                 other.exec_driver_sql("BEGIN IMMEDIATE")
             else:
                 other.execute(text("SELECT * FROM articles FOR UPDATE"))
+            async with asyncio.timeout(2):  # readers wait for no writer
+                read = await articles.http.get(made.headers["location"])
+            assert read.json() == made.json()
             answer = await articles.http.put(
                 made.headers["location"], json=TIDES, headers={"if-match": "*"}
             )
@@ -247,6 +252,34 @@ async def test_events_flow_from_articles_to_comments_while_both_run(
             assert 'destination="comments",outcome="done"} 2.0' in sent
 
 
+@pytest.mark.databases("postgresql")
+async def test_the_services_work_with_psycopg_too(database_factory: DatabaseFactory) -> None:
+    def with_psycopg(database: Database) -> Database:
+        return replace(database, url=database.sync_url)
+
+    articles_at = with_psycopg(database_factory(articles_schema))
+    comments_at = with_psycopg(database_factory(comments_schema))
+    async with (
+        running(articles_app(articles_at)) as articles,
+        running(comments_app(comments_at)) as comments,
+        _started(articles),
+        _started(comments),
+    ):
+        made = await articles.http.post("/articles", json=TIDES)
+        article, saga = made.json()["id"], new_id()
+        (event,) = await articles.outbox(ArticlePublished)
+        await comments.tell(event)
+        new = {"article_id": article, "author": "Bob", "content": "Well said."}
+        assert (await comments.http.post("/comments", json=new)).status_code == 201
+        closed = await comments.tell(CloseThread(article), saga=saga)
+        assert closed.value == {"comments": 1}
+        assert (await comments.http.post("/comments", json=new)).status_code == 409
+        assert (await comments.tell(ReopenThread(article), saga=saga)).value == {"comments": 1}
+        await articles.http.delete(made.headers["location"])
+        assert (await articles.http.get("/readyz")).status_code == 200
+        assert "sagabox_database_up 1.0" in (await articles.http.get("/metrics")).text
+
+
 class _Stuck:
     """A destination that takes a message and never answers."""
 
@@ -269,10 +302,12 @@ async def test_a_service_that_is_told_to_stop_does_not_wait_for_ever(
     stuck = _Stuck()
     database = database_factory(articles_schema)
     async with running(articles_app(database, {"comments": stuck}, drain_seconds=0.2)) as articles:
-        async with asyncio.timeout(20):
-            async with _started(articles):
-                await articles.http.post("/articles", json=TIDES)
-                await stuck.asked.wait()
+        async with AsyncExitStack() as until_stopped:
+            await until_stopped.enter_async_context(_started(articles))
+            await articles.http.post("/articles", json=TIDES)
+            await stuck.asked.wait()
+            async with asyncio.timeout(3):
+                await until_stopped.aclose()
         assert len(await articles.outbox(ArticlePublished)) == 1
 
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -216,13 +216,15 @@ def test_each_trouble_of_a_database_is_recognised(
 
 
 def test_a_trouble_is_found_behind_the_error_that_it_led_to() -> None:
-    try:
-        try:
-            raise _wrapped(_sqlite_error(sqlite3.SQLITE_FULL))
-        except DBAPIError as error:
-            raise TransactionLost("gone", next_step="again") from error
-    except TransactionLost as lost:
-        assert diagnose(lost) is Trouble.FULL
+    lost = TransactionLost("gone", next_step="again")
+    lost.__cause__ = _wrapped(_sqlite_error(sqlite3.SQLITE_FULL))
+    assert diagnose(lost) is Trouble.FULL
+
+
+def test_causes_that_go_in_a_circle_come_to_an_end() -> None:
+    first, second = ValueError(), ValueError()
+    first.__cause__, second.__cause__ = second, first
+    assert diagnose(first) is None
 
 
 async def test_a_database_that_is_away_is_a_503_that_says_when_to_come_back() -> None:
@@ -301,8 +303,8 @@ async def test_a_body_that_does_not_come_is_a_408() -> None:
 
 
 @pytest.fixture
-def document() -> Iterator[dict[str, Any]]:
-    yield _app().openapi()
+def document() -> dict[str, Any]:
+    return _app().openapi()
 
 
 def test_the_document_describes_errors_as_problems(document: dict[str, Any]) -> None:
