@@ -2,6 +2,7 @@
 
 VENV ?= .venv
 MINUTES ?= 10
+PROCESSES ?= 2
 ARGS ?=
 BIN := $(VENV)/bin
 LOCKED := requirements/install requirements/build.txt pyproject.toml
@@ -22,8 +23,8 @@ demo: $(VENV)/.runtime ## start both services, kill one in the middle, and show 
 dev: $(VENV)/.runtime ## run all services on SQLite, with reload, until Ctrl-C
 	$(BIN)/sagabox dev --reload $(ARGS)
 
-test: $(VENV)/.test ## run all tests; ARGS="-k relay" chooses some
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.test ## run all tests, in PROCESSES=2; ARGS="-k relay" chooses some
+	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(ARGS)
 
 check: $(VENV)/.test ## formatting, lint, types, and the rules of imports and public names
 	$(BIN)/ruff format --check .

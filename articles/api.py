@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from sqlalchemy import bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+import outbox
 from articles.model import (
     MAX_AUTHOR,
     MAX_BODY,
@@ -20,7 +21,6 @@ from articles.model import (
     Status,
     status_of,
 )
-from outbox import outbox
 from outbox.clock import Clock
 from outbox.web import pages
 from outbox.web.database import Database

@@ -11,6 +11,7 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+import outbox
 from articles.contract import (
     ArticleDeleted,
     ArticleHidden,
@@ -21,7 +22,6 @@ from articles.contract import (
     UnhideArticle,
 )
 from articles.model import Article
-from outbox import outbox
 from outbox.clock import Clock
 from outbox.contract import SagaEnded
 from outbox.handlers import Context, Handlers

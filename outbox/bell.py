@@ -46,7 +46,9 @@ class Bell:
                 return True
             self._waiting.add(future)
         try:
-            await asyncio.wait_for(future, timeout)
+            # Not wait_for(): in Python 3.11 that forgets a cancellation which comes with the ring.
+            async with asyncio.timeout(timeout):
+                await future
         except TimeoutError:
             return False
         finally:

@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 MAX_REASON_LENGTH = 500
 MAX_UNDOES = 500
 _MAX_REMEMBERED = 10_000
+_MAX_SOURCES = 100
 _TRIES = 3
 
 
@@ -142,7 +143,7 @@ class Inbox:
             return
         (source,) = sources
         self._settled[source] = settled.join(self._settled.pop(source, None))
-        if len(self._settled) > 100:
+        if len(self._settled) > _MAX_SOURCES:
             self._settled.popitem(last=False)
 
     def _read(self, envelope: Envelope) -> Arrival | Reply:

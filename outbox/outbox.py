@@ -22,7 +22,7 @@ from outbox.installation import Installation, destination, installation_of, ring
 from outbox.messages import Message, type_of
 from outbox.staging import Row, Staged
 from outbox.tables import BUCKETS_PER_LANE
-from outbox.writing import refuse_autocommit, write
+from outbox.writing import write
 
 AnySession = Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]
 
@@ -124,7 +124,6 @@ def _keep(target: Session | Connection, staged: Staged, installation: Installati
         case Session():
             hooks.stage(target, staged, ordered=installation.ordered, bell=installation.bell)
         case Connection():
-            refuse_autocommit(target)
             write(target, [staged], ordered=installation.ordered)
             ring_after(target, installation.bell)
 

@@ -34,7 +34,7 @@ from sqlalchemy.util import await_
 
 from outbox.errors import OutboxError, TransactionLost, UnconfiguredSQLite
 from outbox.guard import Guard, GuardedConnection
-from outbox.turns import Turns, TurnsByName
+from outbox.turns import Ticket, Turns, TurnsByName
 
 READ_ONLY: Mapping[str, Any] = MappingProxyType(
     {"sagabox_readonly": True, "postgresql_readonly": True}
@@ -124,9 +124,6 @@ class _Settings:
                 "makes connections in a way of its own (creator=)",
                 "let create_engine() connect by the URL",
             )
-        # The driver must begin no transaction by itself: it would begin a deferred one, and only
-        # at the first write, after the reads that the write depends on.
-        connection.isolation_level = None
         cursor = connection.cursor()
         try:
             cursor.execute("PRAGMA database_list")
@@ -135,32 +132,13 @@ class _Settings:
                 raise _in_memory(self._url)
             guard.turns = _turns[os.path.realpath(path)]
             cursor.execute(f"PRAGMA busy_timeout = {round(self._busy_timeout * 1000)}")
-            self._keep_log(cursor)
+            _keep_log(self._url, cursor)
             cursor.execute("PRAGMA synchronous = FULL")
             # Only macOS knows the difference between a flush and one that reaches the disk.
             cursor.execute("PRAGMA fullfsync = ON")
             cursor.execute("PRAGMA foreign_keys = ON")
         finally:
             cursor.close()
-
-    def _keep_log(self, cursor: Any) -> None:
-        mode = ""
-        # Two processes that open a new database at once are in each other's way: both hold the lock
-        # that the other needs, so SQLite fails at once instead of waiting.
-        for attempt in range(1, _WAL_ATTEMPTS + 1):
-            try:
-                cursor.execute("PRAGMA journal_mode = WAL")
-                mode = cursor.fetchone()[0]
-                break
-            except sqlite3.OperationalError:
-                if attempt == _WAL_ATTEMPTS:
-                    raise
-        if mode != "wal":
-            raise _unfit_url(
-                self._url,
-                f"cannot keep a write-ahead log (its journal mode stays {mode!r})",
-                "put it on a local, writable disk",
-            )
 
     def _begin(self, connection: Connection) -> None:
         guard: Guard | None = connection.info.get(_GUARD)
@@ -173,7 +151,8 @@ class _Settings:
             return
         driver: Any = connection.connection.dbapi_connection
         if driver.isolation_level is not None:
-            # SQLAlchemy sets the driver's own default again after an AUTOCOMMIT transaction.
+            # By itself the driver would begin a deferred transaction, and only at the first write,
+            # after the reads that the write depends on.
             driver.isolation_level = None
         try:
             if options.get("sagabox_readonly"):
@@ -192,23 +171,18 @@ class _Settings:
         ticket = turns.ask(guard)
         try:
             if connection.dialect.is_async and not ticket.done():
-                await_(asyncio.wait_for(asyncio.wrap_future(ticket), self._busy_timeout))
+                await_(_wait_for_turn(ticket, self._busy_timeout))
             else:
                 ticket.result(self._busy_timeout)
-        except TimeoutError as error:
-            turns.withdraw(guard, ticket)
-            raise self._locked() from error
-        except BaseException:
-            turns.withdraw(guard, ticket)
-            raise
-        try:
             _set_query_only(connection, guard, False)
             connection.exec_driver_sql("BEGIN IMMEDIATE")
-        except BaseException:
+        except BaseException as error:
             # An invalidated connection may still get the lock, in the driver's thread: only its end
             # ends the turn.
             if not connection.invalidated:
-                guard.ended()
+                turns.withdraw(guard, ticket)
+            if isinstance(error, TimeoutError):
+                raise self._locked() from error
             raise
 
     def _locked(self) -> OperationalError:
@@ -220,6 +194,32 @@ class _Settings:
         error.sqlite_errorcode = sqlite3.SQLITE_BUSY
         error.sqlite_errorname = "SQLITE_BUSY"
         return OperationalError("BEGIN IMMEDIATE", None, error)
+
+
+async def _wait_for_turn(ticket: Ticket, timeout: float) -> None:
+    # Not wait_for(): in Python 3.11 that forgets a cancellation which comes together with the turn.
+    async with asyncio.timeout(timeout):
+        await asyncio.wrap_future(ticket)
+
+
+def _keep_log(url: str, cursor: Any) -> None:
+    mode = ""
+    # Two processes that open a new database at once are in each other's way: both hold the lock
+    # that the other needs, so SQLite fails at once instead of waiting.
+    for attempt in range(1, _WAL_ATTEMPTS + 1):
+        try:
+            cursor.execute("PRAGMA journal_mode = WAL")
+            mode = cursor.fetchone()[0]
+            break
+        except sqlite3.OperationalError:
+            if attempt == _WAL_ATTEMPTS:
+                raise
+    if mode != "wal":
+        raise _unfit_url(
+            url,
+            f"cannot keep a write-ahead log (its journal mode stays {mode!r})",
+            "put it on a local, writable disk",
+        )
 
 
 def _set_query_only(connection: Connection, guard: Guard, wanted: bool) -> None:

@@ -85,10 +85,10 @@ def run(service: Service, host: str, port: int, *, access_log: bool, log_format:
         timeout_graceful_shutdown=_REQUESTS_END_WITHIN,
     )
     server = uvicorn.Server(config)
-    # When it has ended, uvicorn sends itself the signal that it was ended with once more. Whoever
-    # asked for the end got it: that is no failure.
+    # Before uvicorn listens to signals itself, they end it just the same. And when it has ended, it
+    # sends itself the signal once more: whoever asked for the end got it, so that is no failure.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, server.handle_exit)
     try:
         server.run()
     except SystemExit as end:

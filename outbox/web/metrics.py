@@ -13,12 +13,17 @@ from collections.abc import Awaitable, Callable, Sequence
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outbox.clock import Clock
 from outbox.envelope import Envelope
+from outbox.handlers import Handlers
+from outbox.inbox import Inbox
+from outbox.inbox_limits import InboxLimits
 from outbox.replies import Reply
+from outbox.retention import Settled
 from outbox.transports.base import Answered, Delivery, Transport, Unacceptable, Unreachable
 from outbox.web.backlog import Backlog
 
@@ -206,3 +211,27 @@ class _MeteredTransport:
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+class MeteredInbox(Inbox):
+    """An inbox that reports its answers."""
+
+    def __init__(
+        self,
+        handlers: Handlers,
+        sessions: async_sessionmaker[AsyncSession],
+        *,
+        clock: Clock,
+        limits: InboxLimits,
+        metrics: Metrics,
+    ) -> None:
+        super().__init__(handlers, sessions, clock=clock, limits=limits)
+        self._metrics = metrics
+
+    async def receive(
+        self, envelopes: Sequence[Envelope], settled: Settled | None = None
+    ) -> list[Reply]:
+        """As `Inbox.receive`."""
+        replies = await super().receive(envelopes, settled)
+        self._metrics.received(replies)
+        return replies

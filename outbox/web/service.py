@@ -15,24 +15,17 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from fastapi import APIRouter, FastAPI
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from outbox.clock import Clock, SystemClock
-from outbox.envelope import Envelope
-from outbox.errors import InvalidKeyring, OutboxError
+from outbox.errors import OutboxError
 from outbox.handlers import Handlers
 from outbox.ids import Ids
 from outbox.inbox import Inbox
-from outbox.inbox_limits import InboxLimits, Pace
 from outbox.installation import Routes, install
 from outbox.owners import name_of_this_process
 from outbox.receiver import receiver
 from outbox.relay import Relay
-from outbox.relay_settings import RelaySettings
-from outbox.replies import Reply
-from outbox.retention import Settled
 from outbox.schema import require_revision
-from outbox.signing import Keyring
 from outbox.transports.base import Transport
 from outbox.transports.http import HttpTransport
 from outbox.web import docs, health, openapi, problems
@@ -40,8 +33,8 @@ from outbox.web.backlog import Backlog, standing
 from outbox.web.database import Database, open_database
 from outbox.web.database_errors import diagnose
 from outbox.web.limits import BodyLimit, Boundary, SecurityHeaders
-from outbox.web.metrics import Metrics
-from outbox.web.settings import InvalidSettings, ServiceSettings
+from outbox.web.metrics import MeteredInbox, Metrics
+from outbox.web.settings import ServiceSettings
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +118,7 @@ class Service:
         self._blueprint = blueprint
         self._settings = settings
         self._clock = clock
-        self._keys = _keyring(settings)
+        self._keys = settings.keyring()
         self._ids = Ids(clock, os.urandom)
         self.metrics = Metrics(clock)
         self.database = open_database(
@@ -141,11 +134,11 @@ class Service:
             clock=clock,
             ids=self._ids,
         )
-        self.inbox: Inbox = _MeteredInbox(
+        self.inbox: Inbox = MeteredInbox(
             blueprint.handlers(clock),
             self.database.sessions,
             clock=clock,
-            limits=_inbox_limits(settings.delivery_timeout),
+            limits=settings.inbox_limits(),
             metrics=self.metrics,
         )
         if transports is None:
@@ -155,7 +148,7 @@ class Service:
             {name: self.metrics.transport(name, it) for name, it in transports.items()},
             owner=name_of_this_process(blueprint.name),
             clock=clock,
-            settings=_relay_settings(settings),
+            settings=settings.relay_settings(),
             bell=installation.bell,
         )
         self._relaying: asyncio.Task[None] | None = None
@@ -186,7 +179,7 @@ class Service:
         tasks: list[asyncio.Task[None]] = []
         try:
             await self._check_start()
-            self._relaying = asyncio.create_task(self.relay.run(stop))
+            self._relaying = asyncio.create_task(self._keep_relaying(stop))
             tasks = [self._relaying, asyncio.create_task(self._keep_purging(stop))]
             yield
         finally:
@@ -203,8 +196,9 @@ class Service:
             trouble = diagnose(error)
             if trouble is None:
                 raise
+            cause = getattr(error, "orig", None) or error
             raise CannotStart(
-                f"the database of {self._blueprint.name} does not answer ({error})",
+                f"the database of {self._blueprint.name} does not answer ({cause})",
                 next_step="start the database, or correct its address in "
                 f"SAGABOX_DATABASE_URL_{self._blueprint.name.upper()}",
             ) from error
@@ -218,6 +212,13 @@ class Service:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _keep_relaying(self, stop: asyncio.Event) -> None:
+        try:
+            await self.relay.run(stop)
+        except Exception as error:
+            # From here on the service says that it is not ready; messages stay where they are.
+            log.critical("the relay ended by an error", exc_info=error)
+
     async def _keep_purging(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             with contextlib.suppress(TimeoutError):
@@ -226,7 +227,7 @@ class Service:
             try:
                 await self.inbox.purge()
             except Exception as error:
-                log.warning("the inbox was not purged, trying again later: %s", error)
+                log.warning("the inbox was not purged, trying again later", exc_info=error)
 
     async def _check_database(self) -> None:
         """The database answers, and its schema is one that this code may run on."""
@@ -258,65 +259,3 @@ class Service:
             clock=self._clock,
             timeout=self._settings.delivery_timeout,
         )
-
-
-class _MeteredInbox(Inbox):
-    """An inbox that reports its answers."""
-
-    def __init__(
-        self,
-        handlers: Handlers,
-        sessions: async_sessionmaker[AsyncSession],
-        *,
-        clock: Clock,
-        limits: InboxLimits,
-        metrics: Metrics,
-    ) -> None:
-        super().__init__(handlers, sessions, clock=clock, limits=limits)
-        self._metrics = metrics
-
-    async def receive(
-        self, envelopes: Sequence[Envelope], settled: Settled | None = None
-    ) -> list[Reply]:
-        replies = await super().receive(envelopes, settled)
-        self._metrics.received(replies)
-        return replies
-
-
-def _keyring(settings: ServiceSettings) -> Keyring:
-    parts = settings.secrets.split(",")
-    if settings.signing_key is not None:
-        # The first key is the one that signs.
-        parts.sort(key=lambda part: part.strip().partition(":")[0] != settings.signing_key)
-    try:
-        keys = Keyring.from_text(",".join(parts), settings.signature_window)
-    except InvalidKeyring as error:
-        problem = f"SAGABOX_SECRETS: {error.problem}"
-        raise InvalidSettings(problem, next_step=error.next_step) from None
-    if settings.signing_key not in (None, keys.signing):
-        raise InvalidSettings(
-            f"SAGABOX_SIGNING_KEY is {settings.signing_key!r}, and SAGABOX_SECRETS has no such key",
-            next_step="name one of the keys, or leave it out: then the first one signs",
-        )
-    return keys
-
-
-def _relay_settings(settings: ServiceSettings) -> RelaySettings:
-    # A lease must outlast the slowest delivery, with room for the renewal.
-    margin = settings.delivery_timeout + 0.5
-    return RelaySettings(
-        poll=settings.poll_interval,
-        batch=settings.relay_batch,
-        delivery_timeout=settings.delivery_timeout,
-        margin=margin,
-        lease=max(12.0, margin * 2.4),
-    )
-
-
-def _inbox_limits(patience: float) -> InboxLimits:
-    """Limits that let the inbox answer before a sender with that patience (seconds) gives up."""
-    return InboxLimits(
-        together=Pace(lock=patience / 15, statement=patience / 5, total=patience / 3),
-        alone=Pace(lock=patience / 5, statement=patience / 3, total=patience / 2),
-        answer_within=patience * 0.9,
-    )

@@ -15,7 +15,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from outbox.errors import OutboxError
+from outbox.errors import InvalidKeyring, OutboxError
+from outbox.inbox_limits import InboxLimits, Pace
+from outbox.relay_settings import RelaySettings
+from outbox.signing import Keyring
 
 PREFIX = "SAGABOX_"
 
@@ -133,6 +136,45 @@ class ServiceSettings(BaseSettings):
         le=10,
         description="Seconds that a service which is told to stop gives the work in hand",
     )
+
+    def keyring(self) -> Keyring:
+        """The secrets, ready to sign and verify. Raises InvalidSettings that names the variable."""
+        parts = self.secrets.split(",")
+        if self.signing_key is not None:
+            # The first key is the one that signs.
+            parts.sort(key=lambda part: part.strip().partition(":")[0] != self.signing_key)
+        try:
+            keys = Keyring.from_text(",".join(parts), self.signature_window)
+        except InvalidKeyring as error:
+            problem = f"SAGABOX_SECRETS: {error.problem}"
+            raise InvalidSettings(problem, next_step=error.next_step) from None
+        if self.signing_key not in (None, keys.signing):
+            raise InvalidSettings(
+                f"SAGABOX_SIGNING_KEY is {self.signing_key!r}, and SAGABOX_SECRETS has no such key",
+                next_step="name one of the keys, or leave it out: then the first one signs",
+            )
+        return keys
+
+    def relay_settings(self) -> RelaySettings:
+        """How the relay paces itself."""
+        # A lease must outlast the slowest delivery, with room for the renewal.
+        margin = self.delivery_timeout + 0.5
+        return RelaySettings(
+            poll=self.poll_interval,
+            batch=self.relay_batch,
+            delivery_timeout=self.delivery_timeout,
+            margin=margin,
+            lease=max(12.0, margin * 2.4),
+        )
+
+    def inbox_limits(self) -> InboxLimits:
+        """Limits that let the inbox answer before its senders give up."""
+        patience = self.delivery_timeout
+        return InboxLimits(
+            together=Pace(lock=patience / 15, statement=patience / 5, total=patience / 3),
+            alone=Pace(lock=patience / 5, statement=patience / 3, total=patience / 2),
+            answer_within=patience * 0.9,
+        )
 
 
 S = TypeVar("S", bound=ServiceSettings)

@@ -62,7 +62,9 @@ class Dev:
             f"run {number} of {name}",
         )
         assert self.process.poll() is None, self.output
-        return self.pids(name)[number - 1]
+        pid = self.pids(name)[number - 1]
+        guardian().entrust_process(pid)
+        return pid
 
     def press_ctrl_c(self) -> int:
         """What a terminal does at Ctrl-C. Returns the exit code."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import sqlite3
 import threading
 from collections import Counter
@@ -27,7 +28,9 @@ from sqlalchemy.pool import NullPool
 
 from outbox import sqlite
 from outbox.errors import OutboxError, TransactionLost, UnconfiguredSQLite
+from outbox.guard import Guard, GuardedConnection
 from outbox.sqlite import READ_ONLY
+from outbox.turns import Turns
 from tests.support.databases import Database, Schema
 from tests.support.fixtures import MakeEngine, MakeSyncEngine
 from tests.support.producers import Thing, business, things
@@ -188,6 +191,33 @@ def test_a_new_database_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
         assert failures == []
 
 
+class Cursor:
+    """Answers to `PRAGMA journal_mode = WAL`: errors, or the mode that it is."""
+
+    def __init__(self, *answers: str | Exception) -> None:
+        self.answers = iter(answers)
+
+    def execute(self, _: str) -> None:
+        self.answer = next(self.answers)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+
+    def fetchone(self) -> tuple[object]:
+        return (self.answer,)
+
+
+def test_turning_the_log_on_is_tried_again_but_not_for_ever() -> None:
+    busy = sqlite3.OperationalError("database is locked")
+    sqlite._keep_log("url", Cursor(busy, busy, "wal"))
+    with pytest.raises(sqlite3.OperationalError):
+        sqlite._keep_log("url", Cursor(*[busy] * 1000))
+
+
+def test_a_database_that_cannot_keep_a_log_is_refused() -> None:
+    with pytest.raises(OutboxError, match=r"its journal mode stays 'delete'.*local, writable disk"):
+        sqlite._keep_log("url", Cursor("delete"))
+
+
 # --- Writers and readers -----------------------------------------------------------------------
 
 
@@ -289,14 +319,16 @@ def test_writers_of_threads_and_of_event_loops_share_one_queue(
 # --- Turns that must not get lost --------------------------------------------------------------
 
 
-@pytest.fixture
-def impatient(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
-    """An engine whose writers give up soon."""
-    engine = create_engine(database.sync_url)
+@pytest.fixture(params=["rollback", None])
+def impatient(database: Database, request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """An engine whose writers give up soon, and whose pool rolls back what it gets, or does not."""
+    engine = create_engine(database.sync_url, pool_reset_on_return=request.param)
     sqlite.configure(engine, busy_timeout=0.05)
-    return engine
+    yield engine
+    engine.dispose()
 
 
+@pytest.mark.timeout(20)
 def test_a_writer_that_waits_too_long_is_told_why(impatient: Engine) -> None:
     with impatient.begin() as first:
         insert(first, "a")
@@ -308,7 +340,6 @@ def test_a_writer_that_waits_too_long_is_told_why(impatient: Engine) -> None:
     with impatient.begin() as third:
         insert(third, "b")
     assert names(impatient) == ["a", "b"]
-    impatient.dispose()
 
 
 def test_a_writer_waits_for_other_processes_too(
@@ -322,7 +353,6 @@ def test_a_writer_waits_for_other_processes_too(
     with impatient.begin() as connection:
         insert(connection, "a")
     assert names(impatient) == ["a"]
-    impatient.dispose()
 
 
 def test_nothing_runs_in_autocommit_after_a_begin_that_failed(
@@ -336,7 +366,6 @@ def test_nothing_runs_in_autocommit_after_a_begin_that_failed(
         with pytest.raises(ResourceClosedError):
             insert(connection, "b")
     assert names(impatient) == []
-    impatient.dispose()
 
 
 async def test_a_cancelled_writer_leaves_the_queue(
@@ -376,24 +405,45 @@ async def test_a_writer_that_is_cancelled_at_any_moment_does_not_keep_its_turn(
     assert {"after", "before"} <= set(names(engine))
 
 
-async def test_a_connection_that_is_dropped_does_not_keep_its_turn(
-    database: Database, engine: Engine
+@pytest.mark.parametrize("reset", ["rollback", None])
+async def test_a_writer_that_is_cancelled_just_when_its_turn_comes_passes_it_on(
+    make_engine: MakeEngine, engine: Engine, database: Database, reset: str | None
 ) -> None:
-    def drop_one() -> None:
-        careless = create_engine(database.sync_url)
-        sqlite.configure(careless)
-        connection = careless.connect()
-        insert(connection, "dropped")
-        raw = connection.connection.dbapi_connection
-        assert raw is not None
-        connection.detach()
-        del raw
+    async_engine = make_engine(database, pool_reset_on_return=reset)
 
-    drop_one()
-    gc.collect()
-    with engine.begin() as connection:
-        insert(connection, "next")
+    async def write(name: str) -> None:
+        async with async_engine.begin() as connection:
+            await connection.run_sync(insert, name)
+
+    async with async_engine.connect() as connection:  # so that connecting needs no turn below
+        await connection.run_sync(insert, "dropped")
+        await connection.rollback()
+    turns = sqlite._turns[os.path.realpath(database.path)]
+    turns.ask("the test")
+    task = asyncio.create_task(write("cancelled"))
+    await until(lambda: turns._waiting, what="the writer's place in the queue")
+    turns.pass_on("the test")
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await write("next")
     assert names(engine) == ["next"]
+
+
+@pytest.mark.filterwarnings("ignore:unclosed database")
+def test_a_connection_that_is_dropped_without_being_closed_does_not_keep_its_turn(
+    database: Database,
+) -> None:
+    guard, turns = Guard(), Turns()
+    guard.turns = turns
+    connection = GuardedConnection(str(database.path))
+    connection.guard = guard
+    guard.watch(connection)
+    turns.ask(guard)
+    following = turns.ask("next")
+    assert not following.done()
+    del connection
+    gc.collect()
+    assert following.done()
 
 
 def test_a_connection_that_is_closed_or_invalidated_does_not_keep_its_turn(engine: Engine) -> None:

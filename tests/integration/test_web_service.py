@@ -311,6 +311,26 @@ async def test_a_service_that_is_told_to_stop_does_not_wait_for_ever(
         assert len(await articles.outbox(ArticlePublished)) == 1
 
 
+@pytest.mark.databases("sqlite")
+async def test_a_service_whose_relay_ended_says_so(
+    database_factory: DatabaseFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def broken(_: asyncio.Event) -> None:
+        raise RuntimeError("out of order")
+
+    async with running(articles_app(database_factory(articles_schema))) as articles:
+        monkeypatch.setattr(articles.service.relay, "run", broken)
+        async with _started(articles):
+            answer = await articles.http.get("/readyz")
+            assert (answer.status_code, answer.json()["code"]) == (503, "not-ready")
+            assert "relay" in answer.json()["detail"]
+            assert "sagabox_relay_running 0.0" in (await articles.http.get("/metrics")).text
+            assert (await articles.http.post("/articles", json=TIDES)).status_code == 201
+    assert "out of order" in caplog.text
+
+
 class _Away:
     """A destination that is down."""
 

@@ -60,6 +60,7 @@ async def test_who_gave_up_or_whose_loop_has_ended_stops_nobody() -> None:
 
     def leave_a_waiter_behind() -> None:
         loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda *_: None)  # which would tell of the task left behind
         left.append(loop.create_task(bell.wait(10)))
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
@@ -69,3 +70,14 @@ async def test_who_gave_up_or_whose_loop_has_ended_stops_nobody() -> None:
     await asyncio.gather(gone, return_exceptions=True)
     bell.ring()
     assert await waiting
+
+
+async def test_a_cancellation_that_comes_with_a_ring_is_not_forgotten() -> None:
+    bell = Bell()
+    waiting = asyncio.create_task(bell.wait(10))
+    await asyncio.sleep(0)
+    bell.ring()
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()

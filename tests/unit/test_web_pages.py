@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import pytest
 from hypothesis import given
@@ -12,20 +13,24 @@ from outbox.web.pages import cursor_after, read_cursor
 from outbox.web.problems import HttpProblem
 from outbox.web.texts import canonical_id, id_in_path
 
+_CURSOR = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]")
+
 
 def test_a_cursor_leads_back_to_its_id() -> None:
     identifier = Ids(FakeClock(), os.urandom)()
     assert read_cursor(cursor_after(identifier)) == identifier
 
 
-@given(st.text(max_size=40))
+@given(st.text(max_size=40).filter(lambda text: not _CURSOR.fullmatch(text)))
 def test_a_text_that_is_no_cursor_is_a_422(text: str) -> None:
-    try:
-        identifier = read_cursor(text)
-    except HttpProblem as problem:
-        assert (problem.status, problem.code) == (422, "invalid-cursor")
-    else:
-        assert cursor_after(identifier) == text
+    with pytest.raises(HttpProblem) as caught:
+        read_cursor(text)
+    assert (caught.value.status, caught.value.code) == (422, "invalid-cursor")
+
+
+@given(st.from_regex(_CURSOR, fullmatch=True))
+def test_every_id_has_one_cursor(cursor: str) -> None:
+    assert cursor_after(read_cursor(cursor)) == cursor
 
 
 @pytest.mark.parametrize("text", ["", "A" * 21, "A" * 23, "Ä" * 22, "+" * 22, "A" * 21 + "B"])

@@ -52,7 +52,7 @@ def test_a_database_url_gets_the_driver_that_it_lacks(given: str, used: str) -> 
     "given", ["mysql://db/blog", "blog", "", "sqlite://", "sqlite:///:memory:"]
 )
 def test_a_database_that_cannot_be_used_is_refused(given: str) -> None:
-    with pytest.raises(ValueError, match="not a database URL|not supported|needs a file"):
+    with pytest.raises(ValueError, match=r"not a database URL|not supported|needs a file"):
         database_url(given)
 
 
@@ -102,3 +102,27 @@ def test_every_setting_is_described_and_named_with_the_prefix(
     required = {setting.variable for setting in described if setting.default is None}
     service = model.__name__.removesuffix("Settings").upper()
     assert required == {"SAGABOX_SECRETS", f"SAGABOX_DATABASE_URL_{service}"}
+
+
+def test_during_a_rotation_the_key_that_signs_is_chosen_and_both_are_valid() -> None:
+    second = "k2:" + base64.b64encode(b"t" * 32).decode()
+    settings = _Settings(
+        database_url="sqlite:///x.sqlite", secrets=f"{SECRET}, {second}", signing_key="k2"
+    )
+    keys = settings.keyring()
+    assert (keys.signing, keys.signing_secret) == ("k2", b"t" * 32)
+    assert keys.secret_of("k1") == b"s" * 32
+    first = _Settings(database_url="sqlite:///x.sqlite", secrets=f"{SECRET},{second}")
+    assert first.keyring().signing == "k1"
+
+
+@pytest.mark.parametrize("timeout", [0.5, 4.5, 60.0])
+def test_an_inbox_answers_before_its_senders_give_up_and_a_lease_outlasts_a_delivery(
+    timeout: float,
+) -> None:
+    settings = _Settings(
+        database_url="sqlite:///x.sqlite", secrets=SECRET, delivery_timeout=timeout
+    )
+    limits, relay = settings.inbox_limits(), settings.relay_settings()
+    assert limits.alone.total < limits.answer_within < relay.delivery_timeout
+    assert relay.delivery_timeout < relay.margin < relay.lease * 2 / 3
