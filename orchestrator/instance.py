@@ -1,0 +1,192 @@
+"""One run of a saga, as values: where each step stands and which answer it awaits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from outbox.replies import Reply
+
+S = TypeVar("S")
+
+
+class Status(StrEnum):
+    """How a run stands."""
+
+    RUNNING = "RUNNING"
+    """Going forward."""
+    COMPENSATING = "COMPENSATING"
+    """Being undone; it never goes forward again."""
+    STUCK = "STUCK"
+    """A person is needed. Never the end, always visible."""
+    COMPLETED = "COMPLETED"
+    """Ended: every effect is there."""
+    COMPENSATED = "COMPENSATED"
+    """Ended: no effect is left."""
+    RESOLVED = "RESOLVED"
+    """Ended by a person, who took care of the steps that are listed as not undone."""
+    TERMINATED = "TERMINATED"
+    """Ended by a person without undoing anything; the steps in effect are listed."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing happens any more."""
+        return self in _FINAL
+
+
+_FINAL = frozenset({Status.COMPLETED, Status.COMPENSATED, Status.RESOLVED, Status.TERMINATED})
+
+
+class Direction(StrEnum):
+    """Which way a run goes. It turns at most once."""
+
+    FORWARD = "forward"
+    BACKWARD = "backward"
+
+
+class StepStatus(StrEnum):
+    """How a step stands."""
+
+    PENDING = "PENDING"
+    """Nothing was sent."""
+    SENT = "SENT"
+    """Its command was sent; the answer is awaited."""
+    IN_DOUBT = "IN_DOUBT"
+    """Its command was sent, and whether it ran is unknown."""
+    DONE = "DONE"
+    """It is in effect."""
+    REFUSED = "REFUSED"
+    """The participant said no; it has no effect."""
+    UNDOING = "UNDOING"
+    """Its compensation was sent; the answer is awaited."""
+    UNDONE = "UNDONE"
+    """Its effect is gone, or never was."""
+    SKIPPED = "SKIPPED"
+    """A person answered in the participant's place."""
+    STUCK = "STUCK"
+    """It cannot go on without a person; the reason says why."""
+
+
+class Wait(StrEnum):
+    """What an awaited command waits for."""
+
+    SENDING = "sending"
+    """It is to be sent as soon as the run may send anything."""
+    ANSWER = "answer"
+    """It was sent; its answer is due."""
+    REPEAT = "repeat"
+    """Locked or ongoing: the same command goes out again at its time. A definite answer to a copy
+    of it still counts."""
+    ANEW = "anew"
+    """It was answered for good without ending the step, so a new command goes out at its time. No
+    other answer to this one counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """A command whose answer is awaited, kept byte for byte: repeated, it is the same message.
+
+    `deadline` is when a definite answer is overdue; None until it is sent, or sent again after
+    its deadline. `sendings` counts how often it was sent. `undoes` is empty for an action.
+    """
+
+    id: str
+    type: str
+    key: str
+    data: bytes
+    undoes: tuple[str, ...] = ()
+    wait: Wait = Wait.SENDING
+    deadline: datetime | None = None
+    sendings: int = 0
+
+    @property
+    def is_undo(self) -> bool:
+        """Whether it is a compensation."""
+        return bool(self.undoes)
+
+
+@dataclass(frozen=True, slots=True)
+class StepRun:
+    """What one run knows of one step.
+
+    `action_ids` and `undo_ids` are the ids of all its commands, oldest first. `tries` counts the
+    repetitions that the saga itself asked for since it was last told to go on. `kept` is an answer
+    that the saga's own code could not take in. `notes` counts what the history was told about its
+    latest command, also what was left out of it.
+    """
+
+    status: StepStatus = StepStatus.PENDING
+    action_ids: tuple[str, ...] = ()
+    undo_ids: tuple[str, ...] = ()
+    awaited: Awaited | None = None
+    tries: int = 0
+    kept: Reply | None = None
+    reason: str | None = None
+    notes: int = 0
+
+    @property
+    def attempts(self) -> int:
+        """How many different commands there were for it, both ways."""
+        return len(self.action_ids) + len(self.undo_ids)
+
+    @property
+    def answer_counts(self) -> bool:
+        """Whether an answer to the awaited command still decides anything."""
+        return self.awaited is not None and self.awaited.wait is not Wait.ANEW and self.kept is None
+
+
+@dataclass(frozen=True, slots=True)
+class Instance(Generic[S]):
+    """One run. `ended` is its final status, once it has one; `not_undone` lists the steps whose
+    effect a person left in place or took care of by hand; `strays` counts answers to commands
+    that it never sent."""
+
+    id: str
+    saga: str
+    version: int
+    key: str
+    state: S
+    steps: Mapping[str, StepRun]
+    created_at: datetime
+    direction: Direction = Direction.FORWARD
+    ended: Status | None = None
+    paused: bool = False
+    not_undone: tuple[str, ...] = ()
+    strays: int = 0
+
+    @property
+    def status(self) -> Status:
+        """The one word for how it stands."""
+        if self.ended is not None:
+            return self.ended
+        if any(run.status is StepStatus.STUCK for run in self.steps.values()):
+            return Status.STUCK
+        if self.direction is Direction.FORWARD:
+            return Status.RUNNING
+        return Status.COMPENSATING
+
+    @property
+    def awaited_ids(self) -> frozenset[str]:
+        """The ids of the commands whose answers advance this run."""
+        return frozenset(
+            run.awaited.id
+            for run in self.steps.values()
+            if run.awaited is not None and run.answer_counts
+        )
+
+    def step_awaiting(self, command_id: str) -> str | None:
+        """The step whose awaited command has that id."""
+        for name, run in self.steps.items():
+            if run.awaited is not None and run.awaited.id == command_id:
+                return name
+        return None
+
+    def step_of(self, command_id: str) -> str | None:
+        """The step that ever had a command with that id."""
+        for name, run in self.steps.items():
+            if command_id in run.action_ids or command_id in run.undo_ids:
+                return name
+        return None

@@ -1,0 +1,104 @@
+"""Finds which command a step's function makes, without running it on real state.
+
+A function with a return annotation says it. A lambda is called once with a stand-in that answers
+every attribute, item and call with itself; the class of the command that comes out is the answer.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from outbox.errors import InvalidMessage
+from outbox.messages import Command, type_of
+
+
+class _Anything:
+    """Stands for a value of any type while a lambda is looked at."""
+
+    def __getattr__(self, _name: str) -> _Anything:
+        return self
+
+    def __getitem__(self, _key: object) -> _Anything:
+        return self
+
+    def __call__(self, *_: object, **__: object) -> _Anything:
+        return self
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+    def __str__(self) -> str:
+        return "?"
+
+    def _same(self, *_: object) -> _Anything:
+        return self
+
+    __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _same
+    __truediv__ = __floordiv__ = __mod__ = __neg__ = _same
+
+
+def command_class(make: Callable[[Any], Command[Any]]) -> type[Command[Any]]:
+    """The class of the command that `make` returns. Raises InvalidMessage."""
+    found = _annotated(make) or _called(make)
+    type_of(found)
+    return found
+
+
+def reply_type(command: type[Command[Any]]) -> Any:
+    """The `R` of a class that is declared as `Command[R]`, also by way of other generic classes;
+    Any where it leaves it open."""
+    found = _reply_of(command)
+    return Any if isinstance(found, typing.TypeVar) else found
+
+
+def _reply_of(declared: Any) -> Any:
+    origin, given = typing.get_origin(declared) or declared, typing.get_args(declared)
+    if origin is Command:
+        return given[0] if given else Any
+    for base in vars(origin).get("__orig_bases__", origin.__bases__):
+        base_class = typing.get_origin(base) or base
+        if not (isinstance(base_class, type) and issubclass(base_class, Command)):
+            continue
+        reply = _reply_of(base)
+        known = dict(zip(getattr(origin, "__parameters__", ()), given, strict=False))
+        if isinstance(reply, typing.TypeVar):
+            return known.get(reply, reply)
+        if left_open := getattr(reply, "__parameters__", ()):
+            return reply[tuple(known.get(each, Any) for each in left_open)]
+        return reply
+    return Any
+
+
+def returned_class(function: Callable[..., Any]) -> type[Any] | None:
+    """The class that the function says it returns; None where it says nothing, or no class."""
+    try:
+        returned = typing.get_type_hints(function).get("return")
+    except Exception:  # annotations may name anything, also what is imported for types only
+        return None
+    return returned if isinstance(returned, type) else None
+
+
+def _annotated(make: Callable[[Any], Command[Any]]) -> type[Command[Any]] | None:
+    returned = returned_class(make)
+    return returned if returned is not None and issubclass(returned, Command) else None
+
+
+def _called(make: Callable[[Any], Command[Any]]) -> type[Command[Any]]:
+    try:
+        made = make(_Anything())
+    except Exception as error:
+        raise InvalidMessage(
+            f"it cannot be seen which command it makes ({type(error).__name__}: {error})",
+            next_step="write it as a function whose return annotation is the command's class",
+        ) from error
+    if not isinstance(made, Command):
+        raise InvalidMessage(
+            f"it makes {type(made).__name__}, which is no Command",
+            next_step="return an instance of a Command subclass",
+        )
+    return type(made)

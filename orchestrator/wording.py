@@ -1,0 +1,35 @@
+"""Texts that come from elsewhere, made fit to be stored and shown: an exception's, a
+participant's, an operator's."""
+
+from __future__ import annotations
+
+import re
+
+from outbox.replies import Reply
+
+MAX_REASON_LENGTH = 500
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def is_storable(text: str) -> bool:
+    """Whether every database takes it: no NUL, no lone surrogates."""
+    return _UNSTORABLE.search(text) is None
+
+
+def fit(text: str) -> str:
+    """The text, cut to MAX_REASON_LENGTH; what a database would refuse is shown as a mark."""
+    return _UNSTORABLE.sub("\ufffd", text[:MAX_REASON_LENGTH])
+
+
+def told(reply: Reply) -> str:
+    """A reply in one line."""
+    words = (reply.outcome.value, reply.code, reply.reason)
+    return fit(": ".join(word for word in words if word))
+
+
+def described(error: Exception) -> str:
+    """An exception in one line. It may come from anybody's code, so even its text may fail."""
+    try:
+        return fit(f"{type(error).__name__}: {error}")
+    except Exception:
+        return fit(type(error).__name__)
