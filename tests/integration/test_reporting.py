@@ -36,7 +36,9 @@ pytest.skip("no broker here", allow_module_level=True)
 """
 
 
-def _run(folder: Path, tests: str, *, required: bool) -> subprocess.CompletedProcess[str]:
+def _run(
+    folder: Path, tests: str, *, required: bool, options: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
     (folder / "pytest.ini").write_text("[pytest]\naddopts = -p tests.support.reporting\n")
     (folder / "unit").mkdir()
     (folder / "unit" / "test_some.py").write_text(tests)
@@ -44,7 +46,7 @@ def _run(folder: Path, tests: str, *, required: bool) -> subprocess.CompletedPro
     environment |= {"PYTHONPATH": str(_CHECKOUT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     environment |= {REQUIRE_SERVERS: "1"} if required else {}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "unit"],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, "unit"],
         capture_output=True,
         text=True,
         check=False,
@@ -93,3 +95,13 @@ def test_a_test_belongs_to_the_tier_of_its_folder(tier: str) -> None:
 
 def test_a_test_outside_of_the_tiers_is_not_lost() -> None:
     assert tier_of("benchmarks/test_it.py::test_this") == "other"
+
+
+def test_the_same_is_printed_where_several_processes_share_the_tests(tmp_path: Path) -> None:
+    options = ("-p", "xdist", "-n", "2")
+    run = _run(tmp_path, _TESTS, required=False, options=options)
+    assert run.returncode == 0, run.stdout
+    assert "no server here" in run.stdout
+    assert re.search(r"^unit +\d+ tests", run.stdout, re.MULTILINE)
+    (tmp_path / "again").mkdir()
+    assert _run(tmp_path / "again", _TESTS, required=True, options=options).returncode == 1

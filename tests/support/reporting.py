@@ -15,10 +15,6 @@ import pytest
 REQUIRE_SERVERS = "SAGABOX_REQUIRE_SERVERS"
 TIERS = ("unit", "integration", "contracts", "acceptance", "consistency")
 
-_skips: pytest.StashKey[Counter[str]] = pytest.StashKey()
-_seconds: pytest.StashKey[defaultdict[str, float]] = pytest.StashKey()
-_counts: pytest.StashKey[Counter[str]] = pytest.StashKey()
-
 
 def tier_of(node_id: str) -> str:
     """Which tier a test belongs to: the folder below `tests`."""
@@ -31,10 +27,35 @@ def servers_are_required() -> bool:
     return os.environ.get(REQUIRE_SERVERS, "") not in ("", "0")
 
 
+class _Tally:
+    """Counts the reports of this process, or of all its workers."""
+
+    def __init__(self) -> None:
+        self.skips: Counter[str] = Counter()
+        self.tests: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        tier = tier_of(report.nodeid)
+        self.seconds[tier] += report.duration
+        if report.when == "call":
+            self.tests[tier] += 1
+        self._note_skip(report)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        self._note_skip(report)
+
+    def _note_skip(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self.skips[_reason(report)] += 1
+
+
+_tally: pytest.StashKey[_Tally] = pytest.StashKey()
+
+
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_skips] = Counter()
-    config.stash[_seconds] = defaultdict(float)
-    config.stash[_counts] = Counter()
+    config.stash[_tally] = _Tally()
+    config.pluginmanager.register(config.stash[_tally])
 
 
 @pytest.hookimpl(wrapper=True)
@@ -42,12 +63,8 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    tier = tier_of(item.nodeid)
-    item.config.stash[_seconds][tier] += call.duration
-    if call.when == "call":
-        item.config.stash[_counts][tier] += 1
-    if report.skipped and not hasattr(report, "wasxfail"):
-        _judge(item.config, report)
+    if not hasattr(report, "wasxfail"):
+        _judge(report)
     return report
 
 
@@ -56,33 +73,35 @@ def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
-    if report.skipped:
-        _judge(collector.config, report)
+    _judge(report)
     return report
 
 
-def _judge(config: pytest.Config, report: pytest.TestReport | pytest.CollectReport) -> None:
-    told = report.longrepr
-    reason = told[2] if isinstance(told, tuple) else str(told)
-    reason = reason.removeprefix("Skipped: ")
-    config.stash[_skips][reason] += 1
-    if servers_are_required():
+def _judge(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.skipped and servers_are_required():
+        reason = _reason(report)
         report.outcome = "failed"
         report.longrepr = f"skipped although {REQUIRE_SERVERS} is set: {reason}"
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    told = report.longrepr
+    reason = told[2] if isinstance(told, tuple) else str(told)
+    return reason.removeprefix("Skipped: ")
 
 
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    skips = config.stash[_skips]
-    if skips:
+    tally = config.stash[_tally]
+    if tally.skips:
         terminalreporter.section("skipped, and why")
-        for reason, count in skips.most_common():
+        for reason, count in tally.skips.most_common():
             terminalreporter.write_line(f"{count:5d} x {reason}")
-    counts = config.stash[_counts]
-    if counts:
+    if tally.tests:
         terminalreporter.section("time per tier")
         for tier in (*TIERS, "other"):
-            if counts[tier]:
-                seconds = config.stash[_seconds][tier]
-                terminalreporter.write_line(f"{tier:12} {counts[tier]:5d} tests {seconds:8.1f} s")
+            if tally.tests[tier]:
+                seconds = tally.seconds[tier]
+                count = tally.tests[tier]
+                terminalreporter.write_line(f"{tier:12} {count:5d} tests {seconds:8.1f} s")
