@@ -1,8 +1,8 @@
-"""What ties staged messages to a transaction: listeners on sessions and on their engines.
+"""What ties staged messages to a session's transaction: listeners on sessions.
 
 Messages wait in a `Staging` until the commit, so that the insert comes last, after the rows that
-it is about were locked. On the way there they follow every savepoint: those of the session, and
-those of its plain connection, which the session does not hear of.
+it is about were locked. On the way there they follow every savepoint of the session; `watches` has
+those of its plain connection.
 
 The order of events in a commit: `before_commit` (also at the release of a savepoint), flushes,
 the engine's `commit`, COMMIT itself, `after_commit`.
@@ -10,15 +10,14 @@ the engine's `commit`, COMMIT itself, `after_commit`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-from weakref import WeakKeyDictionary
+from collections.abc import Callable
 
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util.concurrency import in_greenlet
 
+from outbox import watches
 from outbox.bell import Bell
 from outbox.crashpoints import crashpoint
 from outbox.errors import MessagesLeftBehind, OutboxError
@@ -28,18 +27,6 @@ from outbox.writing import INSERT, refuse_autocommit, write
 _STAGING = "sagabox_staging"
 _MAX_ROUNDS = 100
 """As often as SQLAlchemy itself flushes within a commit before it gives up."""
-
-
-class _Watch:
-    """The stagings whose messages a connection's transaction will commit, and the savepoints of
-    that connection, oldest first, each with the marks that it left in them."""
-
-    def __init__(self) -> None:
-        self.stagings: list[Staging] = []
-        self.savepoints: list[tuple[str, dict[Staging, Mark]]] = []
-
-
-_watches: WeakKeyDictionary[Connection, _Watch] = WeakKeyDictionary()
 
 
 def listen(sessions: type[Session]) -> None:
@@ -91,9 +78,9 @@ def _open(session: Session, staging: Staging) -> Engine:
     for connection in [] if root is None else root.connections:
         if connection.engine is bind.engine:
             refuse_autocommit(connection)
-            _watch(connection, staging)
+            watches.watch(connection, staging)
     if isinstance(bind, Connection):
-        _watch(bind, staging)
+        watches.watch(bind, staging)
     # Savepoints that began before the first message: a rollback to one leaves nothing.
     savepoint = session.get_nested_transaction()
     while savepoint is not None:
@@ -156,7 +143,7 @@ def _after_commit(session: Session) -> None:
         staging.release_savepoint(savepoint)
         return
     if staging.has_pending:
-        raise _left_behind([staging])
+        raise watches.left_behind([staging])
     if staging.messages and staging.bell is not None:
         crashpoint("outbox: after commit, before bell")
         staging.bell.ring()
@@ -182,13 +169,13 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
     elif transaction.parent is None:
         staging = session.info.pop(_STAGING, None)
         if staging is not None:
-            _forget(staging)
+            watches.forget(staging)
 
 
 def _after_begin(session: Session, _: SessionTransaction, connection: Connection) -> None:
     staging = staging_of(session)
     if staging is not None and connection.engine is staging.engine:
-        _watch(connection, staging)
+        watches.watch(connection, staging)
 
 
 _SESSION_EVENTS: dict[str, Callable[..., None]] = {
@@ -199,127 +186,3 @@ _SESSION_EVENTS: dict[str, Callable[..., None]] = {
     "after_transaction_end": _after_transaction_end,
     "after_begin": _after_begin,
 }
-
-
-# --- Connections -----------------------------------------------------------------------------
-
-
-def _watch(connection: Connection, staging: Staging) -> None:
-    watch = _watches.get(connection)
-    if watch is None:
-        watch = _watches[connection] = _Watch()
-        _listen_to(connection.engine)
-    if staging not in watch.stagings:
-        watch.stagings.append(staging)
-        staging.connections.append(connection)
-
-
-def _forget(staging: Staging) -> None:
-    """The session's transaction is over.
-
-    Where it was neither committed nor rolled back (a session that was closed, on a connection of
-    somebody else's), its messages stay, and stop that connection's commit.
-    """
-    staging.is_over = True
-    for connection in staging.connections:
-        if not (staging.has_pending and connection.in_transaction()):
-            watch = _watches[connection]
-            watch.stagings.remove(staging)
-            if not watch.stagings:
-                del _watches[connection]
-    staging.connections.clear()
-
-
-def _listen_to(engine: Engine) -> None:
-    if not event.contains(engine, "commit", _at_commit):
-        for name, listener in _ENGINE_EVENTS.items():
-            event.listen(engine, name, listener)
-
-
-def _behind(connection: Connection) -> Sequence[Staging]:
-    watch = _watches.get(connection)
-    return [] if watch is None else [each for each in watch.stagings if each.has_pending]
-
-
-def _at_commit(connection: Connection) -> None:
-    if behind := _behind(connection):
-        error = _left_behind(behind)
-        # SQLAlchemy takes a transaction whose commit failed for one that the database has ended,
-        # and sends no ROLLBACK: the next transaction would commit what this one wrote.
-        connection.dialect.do_rollback(connection.connection)
-        _at_rollback(connection)
-        raise error
-
-
-def _at_prepare(connection: Connection, _: Any) -> None:
-    if behind := _behind(connection):
-        raise _left_behind(behind)
-
-
-def _at_rollback(connection: Connection, *_: Any) -> None:
-    watch = _watches.get(connection)
-    if watch is not None:
-        for staging in watch.stagings:
-            staging.cut(Mark())
-        watch.savepoints.clear()
-        watch.stagings = [staging for staging in watch.stagings if not staging.is_over]
-        if not watch.stagings:
-            del _watches[connection]
-
-
-def _at_savepoint(connection: Connection, name: str | None) -> None:
-    watch = _watches.get(connection)
-    if watch is not None:
-        marks = {staging: staging.mark() for staging in watch.stagings}
-        watch.savepoints.append((name or _next_savepoint(connection), marks))
-
-
-def _next_savepoint(connection: Connection) -> str:
-    # The event comes before the savepoint gets its name, and nothing public tells it later.
-    number: int = connection._Connection__savepoint_seq  # type: ignore[attr-defined]  # is private
-    return f"sa_savepoint_{number + 1}"
-
-
-def _at_rollback_to_savepoint(connection: Connection, name: str, _: Any) -> None:
-    watch = _watches.get(connection)
-    if watch is not None:
-        marks = _pop_savepoint(watch, name)
-        for staging in watch.stagings:
-            # One that left no mark came later, so all of it is within the savepoint.
-            staging.cut(marks.get(staging, Mark()))
-
-
-def _at_release_of_savepoint(connection: Connection, name: str, _: Any) -> None:
-    watch = _watches.get(connection)
-    if watch is not None:
-        _pop_savepoint(watch, name)
-
-
-def _pop_savepoint(watch: _Watch, name: str) -> dict[Staging, Mark]:
-    """Remove the savepoint, and those within it. One that is unknown is older than the watch."""
-    while watch.savepoints:
-        popped, marks = watch.savepoints.pop()
-        if popped == name:
-            return marks
-    return {}
-
-
-_ENGINE_EVENTS: dict[str, Callable[..., None]] = {
-    "commit": _at_commit,
-    "prepare_twophase": _at_prepare,
-    "rollback": _at_rollback,
-    "rollback_twophase": _at_rollback,
-    "savepoint": _at_savepoint,
-    "rollback_savepoint": _at_rollback_to_savepoint,
-    "release_savepoint": _at_release_of_savepoint,
-}
-
-
-def _left_behind(stagings: Sequence[Staging]) -> MessagesLeftBehind:
-    pending = [message for staging in stagings for message in staging.pending]
-    names = sorted({message.message_class.__name__ for message in pending})
-    return MessagesLeftBehind(
-        f"the transaction would commit without {len(pending)} of the messages that were added in "
-        f"it ({', '.join(names)})",
-        next_step="commit by the session that they were added to, not by its connection",
-    )

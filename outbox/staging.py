@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from outbox.messages import Message
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Engine
 
     from outbox.bell import Bell
 
@@ -46,8 +46,6 @@ class Staging:
     bell: Bell | None = None
     engine: Engine | None = None
     """Where the messages go; None before the first of them."""
-    connections: list[Connection] = field(default_factory=list)
-    """Whose transactions are watched for its sake."""
     is_over: bool = False
     """The session's transaction has ended."""
     messages: list[Staged] = field(default_factory=list)

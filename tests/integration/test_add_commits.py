@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -242,6 +243,25 @@ def test_a_rollback_by_the_plain_connection_drops_the_messages(
         session.connection().rollback()
         assert sent(session) == []
         session.close()
+    assert texts(engine) == []
+
+
+def test_a_session_that_nobody_closed_gives_its_connection_back(
+    make_sync_engine: MakeSyncEngine, database: Database
+) -> None:
+    engine = make_sync_engine(database, pool_size=1, max_overflow=0, pool_timeout=1)
+    sessions = sessionmaker(engine)
+    install(sessions, source="things", routes=ROUTES)
+
+    def forget_one() -> None:
+        session = sessions()
+        session.begin()
+        session.add(Thing(name="a"))
+        session.flush()
+        note(session, "dropped")
+
+    forget_one()
+    gc.collect()
     assert texts(engine) == []
 
 

@@ -77,6 +77,7 @@ BAD: list[tuple[Message, dict[str, Any], type[Exception], str]] = [
 ]
 
 
+@pytest.mark.databases("sqlite")  # it fails before a database has a say
 @pytest.mark.parametrize(("message", "options", "error", "words"), BAD)
 def test_a_message_that_cannot_be_sent_is_refused_at_the_call(
     engine: Engine,

@@ -315,7 +315,7 @@ async def test_a_saga_of_another_holder_is_told_who_holds_the_article(articles: 
     assert (await articles.http.get(f"/articles/{identifier}")).json()["status"] == "deleting"
 
 
-@pytest.mark.parametrize("article_id", [new_id(), "nonsense"])
+@pytest.mark.parametrize("article_id", [new_id(), "nonsense"], ids=["unknown", "nonsense"])
 async def test_a_command_for_no_article_is_refused(articles: Running, article_id: str) -> None:
     for command in (HideArticle(article_id), UnhideArticle(article_id), DeleteArticle(article_id)):
         answer = await articles.tell(command, saga=new_id())

@@ -146,7 +146,9 @@ async def test_an_article_id_in_another_form_is_the_same_article(comments: Runni
     assert await _listed(comments, article.replace("-", "")) == [identifier]
 
 
-@pytest.mark.parametrize("identifier", ["nonsense", "0", "%00", new_id()])
+@pytest.mark.parametrize(
+    "identifier", ["nonsense", "0", "%00", new_id()], ids=["a word", "a digit", "NUL", "unknown"]
+)
 async def test_an_address_that_no_comment_has_is_a_404(comments: Running, identifier: str) -> None:
     path = f"/comments/{identifier}"
     _problem(await comments.http.get(path), 404, "unknown-comment")

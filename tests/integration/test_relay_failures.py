@@ -128,11 +128,12 @@ async def test_an_outage_uses_up_no_attempt_of_any_message(engine: AsyncEngine) 
     destination = Destination(
         refuse=lambda _: Unreachable("connection refused", sent=True) if down else None
     )
-    ids = await commit(engine, *(message(f"k{n}") for n in range(30)))
+    ids = await commit(engine, *(message(f"k{n}") for n in range(3)))
     relay = make_relay(engine, destination, clock=clock)
-    for _ in range(50):
+    for _ in range(20):
         assert await relay.run_once() == 0
-        clock.advance(2.0)
+        clock.advance(16.0)
+    assert len(destination.requests) == 20
     assert await _held(engine) == {}
     assert (await counts(engine))["outbox_dead"] == 0
     down = False
@@ -188,8 +189,10 @@ async def test_a_message_that_kills_its_receiver_is_found_and_the_others_arrive(
         await relay.run_once()
         clock.advance(20.0)
     assert sorted(destination.ids) == sorted(ids[1:])
-    assert (await counts(engine))["outbox"] + (await counts(engine))["outbox_dead"] == 1
-    assert (await _held(engine)).keys() | {"k0"} == {"k0"}
+    assert (await _held(engine)).keys() == {"k0"}
+    # Once it silenced a destination that was answering others. Since then it is alone, and nobody
+    # can say whether the destination is down.
+    assert (await _held(engine))["k0"] == 1
 
 
 async def test_a_destination_that_is_slow_does_not_slow_the_others(engine: AsyncEngine) -> None:
@@ -217,7 +220,8 @@ async def test_a_transport_that_takes_too_long_counts_as_no_answer(engine: Async
     await commit(engine, message("a"))
     destination = Destination(gate=asyncio.Event())
     relay = make_relay(engine, destination, delivery_timeout=0.05)
-    assert await relay.run_once() == 0
+    async with asyncio.timeout(3):
+        assert await relay.run_once() == 0
     assert relay.blocked == {"comments"}
     assert (await counts(engine))["outbox"] == 1
 
