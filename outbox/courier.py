@@ -14,12 +14,11 @@ from outbox.deliveries import Pending
 from outbox.floors import Floors
 from outbox.hold_store import HoldStore
 from outbox.lease_store import LeaseStore
-from outbox.leases import Leases
+from outbox.leases import BUCKETS_PER_LANE, Leases
 from outbox.relay_settings import RelaySettings
 from outbox.sender import Round, Sender
 from outbox.settler import ReplySink, Settler
 from outbox.store import Fetched, Store
-from outbox.tables import BUCKETS_PER_LANE
 from outbox.transports.base import Transport
 
 _TRIALS = 50

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from outbox.tables import BUCKETS_PER_LANE
-
 LANES = 2
+BUCKETS_PER_LANE = 16
 BUCKETS = tuple(range(LANES * BUCKETS_PER_LANE))
 """The buckets of every destination: those of the urgent lane first."""
 

@@ -19,9 +19,9 @@ from outbox.envelope import Envelope, headers_json
 from outbox.errors import InvalidMessage, NotInTransaction, OutboxError
 from outbox.ids import is_id
 from outbox.installation import Installation, destination, installation_of, ring_after
+from outbox.leases import BUCKETS_PER_LANE
 from outbox.messages import Message, type_of
 from outbox.staging import Row, Staged
-from outbox.tables import BUCKETS_PER_LANE
 from outbox.writing import write
 
 AnySession = Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]

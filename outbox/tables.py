@@ -36,8 +36,6 @@ from sqlalchemy.types import TypeDecorator, UserDefinedType
 
 metadata = MetaData()
 
-BUCKETS_PER_LANE = 16
-
 
 class UtcDateTime(TypeDecorator[datetime]):
     """An aware UTC datetime, also on SQLite, which forgets the zone. Naive values are refused."""

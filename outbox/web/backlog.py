@@ -9,10 +9,10 @@ from datetime import datetime
 from sqlalchemy import String, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.tables import BUCKETS_PER_LANE, UtcDateTime
+from outbox.leases import BUCKETS
+from outbox.tables import UtcDateTime
 
 COUNTED_UP_TO = 100_000
-_LANES = 2
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ SELECT {_count("outbox")} AS unsent, {_count("outbox_parked")} AS parked,
 ).bindparams(
     bindparam("destination", type_=String),
     most=COUNTED_UP_TO,
-    last=_LANES * BUCKETS_PER_LANE - 1,
+    last=BUCKETS[-1],
 )
 
 

@@ -117,7 +117,7 @@ def _end(pid: int, ending: int, beginning: str) -> None:
             os.kill(pid, number)
         until = time.monotonic() + patience
         while started(pid) == beginning and time.monotonic() < until:
-            time.sleep(0.02)
+            time.sleep(0.02)  # it is nobody's child here, so that it cannot be waited for
 
 
 if __name__ == "__main__":

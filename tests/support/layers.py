@@ -34,6 +34,7 @@ PURE = (
     "outbox.errors",
     "outbox.floors",
     "outbox.inbox_limits",
+    "outbox.leases",
     "outbox.messages",
     "outbox.relay_settings",
     "outbox.replies",
