@@ -24,7 +24,8 @@ class StartSaga(Command[None], type="orchestrator.start-saga.v1", key="instance_
 class SagaEnded(Event, type="orchestrator.saga-ended.v1", key="instance_id"):
     """The saga of that id has come to its end, for the service that asked for it.
 
-    `status` is the final one: COMPLETED, COMPENSATED, RESOLVED or TERMINATED.
+    `status` is the final one: COMPLETED, COMPENSATED, RESOLVED or TERMINATED. It is REFUSED where
+    the start could not be made, so that nothing was ever done.
     """
 
     instance_id: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -11,13 +11,14 @@ from outbox import sqlite
 from outbox.clock import Clock
 from outbox.crashpoints import crashpoint
 from outbox.deliveries import Pending
+from outbox.feed import Feed
 from outbox.floors import Floors
 from outbox.hold_store import HoldStore
 from outbox.lease_store import LeaseStore
 from outbox.leases import BUCKETS_PER_LANE, Leases
 from outbox.relay_settings import RelaySettings
 from outbox.sender import Round, Sender
-from outbox.settler import ReplySink, Settler
+from outbox.settler import ReplySink, Settlement, Settler
 from outbox.store import Fetched, Store
 from outbox.transports.base import Transport
 
@@ -51,7 +52,10 @@ class Courier:
         owner: str,
         clock: Clock,
         settings: RelaySettings,
-        sink: ReplySink | None,
+        sink: ReplySink | None = None,
+        settlement: Settlement | None = None,
+        feed: Feed | None = None,
+        leased_as: str | None = None,
         chance: Callable[[], float],
     ) -> None:
         self._postgres = engine.dialect.name == "postgresql"
@@ -61,7 +65,7 @@ class Courier:
         self._reading = engine.execution_options(
             **({"isolation_level": "AUTOCOMMIT"} if self._postgres else sqlite.READ_ONLY)
         )
-        self._store = Store(postgres=self._postgres, now=clock.now)
+        self._store = Store(postgres=self._postgres, now=clock.now, leased_as=leased_as)
         self._holds = HoldStore(postgres=self._postgres, now=clock.now)
         self._lease_store = LeaseStore(postgres=self._postgres, now=clock.now)
         self._destination = destination
@@ -78,12 +82,20 @@ class Courier:
             chance=chance,
         )
         self._settler = Settler(
-            engine, self._store, self._holds, destination, settings=settings, sink=sink
+            engine,
+            self._store,
+            self._holds,
+            destination,
+            settings=settings,
+            sink=sink,
+            settlement=settlement,
         )
+        self._feed = feed
         self._stats = CourierStats()
         self._leases = Leases()
         self._surplus: frozenset[int] = frozenset()
         self._floors = Floors()
+        self._doubted: set[int] = set()
         self._mark: tuple[int, int] | None = None
         self._marked_at = self._swept_at = clock.monotonic()
         self._may_hold = True
@@ -101,9 +113,18 @@ class Courier:
         """From now on these are its buckets."""
         gained = [b for b, epoch in leases.epochs.items() if self._leases.epochs.get(b) != epoch]
         if gained:
-            self._floors.reset(gained)
             self._may_hold = True
+        lost = [b for b in self._leases.epochs if b not in leases.epochs]
+        self.distrust([*gained, *lost])
         self._leases = leases
+
+    def distrust(self, buckets: Iterable[int]) -> None:
+        """Read these buckets from the table again, from its beginning."""
+        buckets = list(buckets)
+        # Not at once: the round under way may still raise the floors by what it believes settled.
+        self._doubted.update(buckets)
+        if self._feed is not None:
+            self._feed.distrust(buckets)
 
     def give_up(self, buckets: Sequence[int]) -> None:
         """Give these leases back before the next round, when nothing of them is under way."""
@@ -143,17 +164,23 @@ class Courier:
         trials = await self._begin_trials(epochs) if self._may_hold else _NOTHING
         proven = self._floors.proven
         fetched = await self._fetch(epochs)
-        if not (fetched.messages or fetched.unreadable or trials.messages or trials.unreadable):
+        offered = self._take_offered(epochs, room=self._fetch_most - len(fetched.messages))
+        messages = [*trials.messages, *fetched.messages, *offered]
+        if not (messages or fetched.unreadable or trials.unreadable):
             self._floors.raise_to(proven, dict.fromkeys(fetched.exhausted), {})
             return 0
         crashpoint("relay: after fetch, before deliver")
-        result = await self._sender.send(trials.messages, fetched.messages)
+        result = await self._sender.send(trials.messages, [*fetched.messages, *offered])
         crashpoint("relay: after deliver, before settle")
         broken = (*trials.unreadable, *fetched.unreadable)
         written = await self._settler.write(epochs, result, broken)
         crashpoint("relay: after settle")
         self._raise_floors(proven, fetched, result)
         self._floors.reset(written.freed)
+        if self._feed is not None:
+            # What stays is found in the table; nothing of its bucket may overtake it meanwhile.
+            gone = result.gone
+            self._feed.distrust({m.bucket for m in messages if m.seq not in gone})
         self._may_hold = self._may_hold or written.held > 0
         self._stats.settled += written.settled
         self._stats.held += written.held
@@ -211,19 +238,43 @@ class Courier:
             self._swept_at = now
             self._floors.sweep()
             self._may_hold = True
+            if self._feed is not None:
+                self._feed.distrust_all()
+        wanted = self._in_turn(epochs)
+        resting: frozenset[int] = frozenset()
+        if self._feed is not None:
+            wanted = [bucket for bucket in wanted if not self._feed.has(bucket)]
+            if not wanted:
+                return _NOTHING
+            # What was handed to the settlement must not be found again.
+            await self._settler.settled()
+            self._feed.begin(wanted)
+        self._floors.reset(self._doubted)
+        self._doubted.clear()
         async with self._reading.connect() as connection:
+            if self._feed is not None and self._may_hold:
+                resting = await self._holds.buckets(connection, self._destination)
             if self._postgres and now - self._marked_at >= _MARK_EVERY:
                 self._marked_at = now
                 await self._move_mark(connection)
             fetched = await self._store.fetch(
                 connection,
                 self._destination,
-                self._floors.of(self._in_turn(epochs)),
+                self._floors.of(wanted),
                 per_bucket=max(1, self._fetch_most // 2),
                 most=self._fetch_most,
             )
         self._pace_fetches(fetched.messages)
+        if self._feed is not None:
+            self._feed.read(fetched.exhausted - resting, {m.seq for m in fetched.messages})
         return fetched
+
+    def _take_offered(self, epochs: Mapping[int, int], room: int) -> list[Pending]:
+        if self._feed is None or not self._feed:
+            return []
+        offered = self._feed.take(self._in_turn(epochs), room)
+        self._pace_fetches(offered)
+        return offered
 
     def _in_turn(self, buckets: Mapping[int, int]) -> list[int]:
         """The urgent lane first; within a lane each bucket comes first in its turn, so that none is

@@ -97,6 +97,13 @@ class HoldStore(DatabaseClock):
         due, now = (await connection.execute(statement)).one()
         return None if due is None else max(0.0, (due - now).total_seconds())
 
+    async def buckets(self, connection: AsyncConnection, destination: str) -> frozenset[int]:
+        """The buckets of which any key rests."""
+        statement = (
+            select(outbox_held.c.bucket).where(outbox_held.c.destination == destination).distinct()
+        )
+        return frozenset((await connection.scalars(statement)).all())
+
     async def free(
         self, connection: AsyncConnection, destination: str, keys: Sequence[tuple[int, str]]
     ) -> None:

@@ -30,14 +30,14 @@ class Leases:
         return self.epochs if now < self.until else {}
 
 
-def fair_share(relays: int) -> int:
-    """How many buckets of a destination each of so many relays should hold, at least 1."""
-    return max(1, -(-len(BUCKETS) // max(1, relays)))
+def fair_share(relays: int, buckets: int = len(BUCKETS)) -> int:
+    """How many of so many buckets each of so many relays should hold, at least 1."""
+    return max(1, -(-buckets // max(1, relays)))
 
 
-def in_excess(held: Mapping[int, int], relays: int) -> tuple[int, ...]:
+def in_excess(held: Mapping[int, int], relays: int, buckets: int = len(BUCKETS)) -> tuple[int, ...]:
     """The buckets to give back, so that others get their share: some of every lane."""
-    surplus = len(held) - fair_share(relays)
+    surplus = len(held) - fair_share(relays, buckets)
     return tuple(sorted(held, key=_mirrored)[:surplus]) if surplus > 0 else ()
 
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox import sqlite
 from outbox.bell import Bell
 from outbox.clock import Clock
 from outbox.courier import Courier, CourierStats
-from outbox.errors import OutboxError
 from outbox.lease_store import LeaseStore
 from outbox.leases import BUCKETS, Leases, fair_share, in_excess
+from outbox.loops import DATABASE_TROUBLE, Step, repeat
 from outbox.owners import is_surely_dead
 from outbox.relay_settings import RelaySettings
 from outbox.settler import ReplySink
@@ -28,13 +26,6 @@ from outbox.transports.base import Transport
 log = logging.getLogger("outbox.relay")
 
 _MOVED_AT_ONCE = 500
-_LONGEST_BACKOFF = 5.0
-
-_DATABASE_TROUBLE = (SQLAlchemyError, OutboxError, OSError, TimeoutError)
-
-_Step = Callable[[], Awaitable[float]]
-"""Does something, and returns how many seconds to wait before doing it again."""
-_Wait = Callable[[asyncio.Event, float, int], Awaitable[None]]
 
 
 class Relay:
@@ -119,18 +110,16 @@ class Relay:
         Trouble with the database is logged and waited out.
         """
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._repeat(stop, self._tend_once, "tend the leases", self._rest))
-            tasks.create_task(
-                self._repeat(stop, self._schedule_once, "move what is due", self._rest)
-            )
+            tasks.create_task(repeat(stop, self._tend_once, "tend the leases"))
+            tasks.create_task(repeat(stop, self._schedule_once, "move what is due"))
             for name, courier in self._couriers.items():
                 carry = self._carry(courier)
-                tasks.create_task(self._repeat(stop, carry, f"send to {name}", self._listen))
+                tasks.create_task(repeat(stop, carry, f"send to {name}", self._bell))
             await stop.wait()
             self._bell.ring()
         try:
             await self.aclose()
-        except _DATABASE_TROUBLE as error:
+        except DATABASE_TROUBLE as error:
             log.warning("the leases were not given back, and expire by themselves: %s", error)
 
     async def aclose(self) -> None:
@@ -147,39 +136,7 @@ class Relay:
 
     # The loops of run()
 
-    async def _repeat(self, stop: asyncio.Event, step: _Step, purpose: str, wait: _Wait) -> None:
-        failures = 0
-        while not stop.is_set():
-            rings = self._bell.rings
-            try:
-                pause = await step()
-                failures = 0
-            except Exception as error:
-                failures += 1
-                pause = min(_LONGEST_BACKOFF, 0.1 * 2.0 ** min(failures, 8))
-                expected = isinstance(error, _DATABASE_TROUBLE)
-                log.warning(
-                    "could not %s, trying again in %.1f s: %s",
-                    purpose,
-                    pause,
-                    error,
-                    exc_info=None if expected else error,
-                )
-                await self._rest(stop, pause, rings)
-                continue
-            if pause > 0:
-                await wait(stop, pause, rings)
-
-    async def _listen(self, stop: asyncio.Event, seconds: float, rings: int) -> None:
-        """Wait for the bell, which also rings when `stop` is set."""
-        if not stop.is_set():
-            await self._bell.wait(seconds, since=rings)
-
-    async def _rest(self, stop: asyncio.Event, seconds: float, _rings: int) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), seconds)
-
-    def _carry(self, courier: Courier) -> _Step:
+    def _carry(self, courier: Courier) -> Step:
         async def step() -> float:
             return 0.0 if await courier.run_once() else await courier.pause()
 

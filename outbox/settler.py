@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +34,20 @@ class ReplySink(Protocol):
         """This one became a dead letter."""
 
 
+class Settlement(Protocol):
+    """Settles answered messages in the courier's place: it deletes their rows in one transaction
+    with what it makes of the answers."""
+
+    def take(
+        self, destination: str, answers: Sequence[tuple[Pending, Reply]]
+    ) -> asyncio.Future[None]:
+        """These were answered for good. What it returns is done when their rows are gone, or are
+        known to stay: those are sent again."""
+
+    async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:
+        """This one becomes a dead letter, in this transaction."""
+
+
 @dataclass(frozen=True)
 class Written:
     """How much was written, and `freed`: the buckets of keys that rest no longer."""
@@ -54,6 +69,7 @@ class Settler:
         destination: str,
         settings: RelaySettings,
         sink: ReplySink | None,
+        settlement: Settlement | None = None,
     ) -> None:
         self._engine = engine
         # A lone DELETE needs no BEGIN and COMMIT around it where each is a round trip.
@@ -67,6 +83,14 @@ class Settler:
         self._destination = destination
         self._settings = settings
         self._sink = sink
+        self._settlement = settlement
+        self._settling: list[asyncio.Future[None]] = []
+
+    async def settled(self) -> None:
+        """Return when nothing that was handed to the settlement is undecided."""
+        settling, self._settling = self._settling, []
+        for each in settling:
+            await each
 
     async def write(
         self, epochs: Mapping[int, int], result: Round, broken: Sequence[Unreadable]
@@ -79,6 +103,8 @@ class Settler:
             for m, verdict in result.verdicts
             if m.held or isinstance(verdict, Hold | Bury)
         ]
+        if self._settlement is not None:
+            return await self._write_with(self._settlement, epochs, result, settled, fenced, broken)
         seqs = [message.seq for message in settled]
         if not fenced and not broken and not self._owes_answers(settled):
             if settled:
@@ -92,6 +118,25 @@ class Settler:
             if settled:
                 await self._store.settle(connection, seqs)
                 await self._hand_over(connection, result, settled)
+        return replace(written, settled=len(settled))
+
+    async def _write_with(
+        self,
+        settlement: Settlement,
+        epochs: Mapping[int, int],
+        result: Round,
+        settled: Sequence[Pending],
+        fenced: Sequence[tuple[Pending, Verdict]],
+        broken: Sequence[Unreadable],
+    ) -> Written:
+        written = Written()
+        if settled:
+            answers = [(message, result.answers[message.seq]) for message in settled]
+            self._settling = [each for each in self._settling if not each.done()]
+            self._settling.append(settlement.take(self._destination, answers))
+        if fenced or broken:
+            async with self._engine.begin() as connection:
+                written = await self._write_fenced(connection, epochs, fenced, broken)
         return replace(written, settled=len(settled))
 
     def _owes_answers(self, settled: Sequence[Pending]) -> bool:
@@ -173,8 +218,9 @@ class Settler:
 
     async def _bury(self, connection: AsyncConnection, message: Pending, verdict: Bury) -> None:
         await self._bury_row(connection, message.seq, verdict.attempts, verdict.reason)
-        if message.envelope.reply_to is not None and self._sink is not None:
-            await self._sink.buried(connection, message.envelope, verdict.reason)
+        told = self._settlement or self._sink
+        if message.envelope.reply_to is not None and told is not None:
+            await told.buried(connection, message.envelope, verdict.reason)
 
     async def _bury_row(
         self, connection: AsyncConnection, seq: int, attempts: int, reason: str

@@ -3,8 +3,9 @@ the only SQL of the relay."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -26,6 +27,7 @@ from outbox.database_clock import DatabaseClock
 from outbox.deliveries import Pending
 from outbox.envelope import from_row
 from outbox.errors import MalformedEnvelope
+from outbox.leases import BUCKETS_PER_LANE
 from outbox.tables import (
     outbox,
     outbox_dead,
@@ -68,7 +70,17 @@ class Fetched:
 
 class Store(DatabaseClock):
     """The messages' way through one database. Each method is one step of the caller's
-    transaction."""
+    transaction.
+
+    `leased_as` is for couriers whose destinations share their leases, one for each bucket of a
+    lane: it is the name under which these leases stand.
+    """
+
+    def __init__(
+        self, *, postgres: bool, now: Callable[[], datetime], leased_as: str | None = None
+    ) -> None:
+        super().__init__(postgres=postgres, now=now)
+        self._leased_as = leased_as
 
     # Fences
 
@@ -77,6 +89,15 @@ class Store(DatabaseClock):
     ) -> frozenset[int]:
         """Which of these buckets (with their epochs) are still held, kept so until the transaction
         ends: a takeover waits for it, a renewal does not."""
+        if self._leased_as is not None:
+            shards = {bucket % BUCKETS_PER_LANE: epoch for bucket, epoch in epochs.items()}
+            held = await self._fence(connection, self._leased_as, shards)
+            return frozenset(bucket for bucket in epochs if bucket % BUCKETS_PER_LANE in held)
+        return await self._fence(connection, destination, epochs)
+
+    async def _fence(
+        self, connection: AsyncConnection, destination: str, epochs: Mapping[int, int]
+    ) -> frozenset[int]:
         statement = (
             select(outbox_lease.c.bucket)
             .where(outbox_lease.c.destination == destination)

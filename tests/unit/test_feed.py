@@ -1,0 +1,93 @@
+"""What a courier may take from memory, and when it goes back to the table."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from outbox.deliveries import Pending
+from outbox.envelope import Envelope
+from outbox.feed import Feed
+from outbox.ids import compose
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def message(seq: int, bucket: int = 1) -> Pending:
+    return Pending(seq, bucket, Envelope(compose(1, seq), "me", "a.b.v1", "k", NOW, b"{}"))
+
+
+def caught_up(*buckets: int, most: int = 100) -> Feed:
+    feed = Feed(most)
+    feed.begin(buckets)
+    feed.read(buckets, ())
+    return feed
+
+
+def test_a_bucket_that_was_never_read_is_not_taken_from_memory() -> None:
+    feed = Feed(100)
+    feed.offer([message(1)])
+    assert not feed.has(1)
+    assert feed.take([1], 10) == []
+
+
+def test_a_bucket_that_was_read_to_its_end_is_taken_from_memory_in_order() -> None:
+    feed = caught_up(1)
+    feed.offer([message(1), message(2)])
+    assert [it.seq for it in feed.take([1], 10)] == [1, 2]
+    assert len(feed) == 0
+
+
+def test_a_bucket_of_which_more_is_left_stays_with_the_table() -> None:
+    feed = Feed(100)
+    feed.begin([1])
+    feed.read((), ())
+    feed.offer([message(1)])
+    assert not feed.has(1)
+    assert len(feed) == 0
+
+
+def test_what_is_offered_while_the_bucket_is_read_is_kept_unless_it_was_found() -> None:
+    feed = Feed(100)
+    feed.begin([1])
+    feed.offer([message(1), message(2)])
+    feed.read([1], {1})
+    assert [it.seq for it in feed.take([1], 10)] == [2]
+
+
+def test_doubt_while_the_bucket_is_read_leads_back_to_the_table() -> None:
+    feed = Feed(100)
+    feed.begin([1])
+    feed.distrust([1])
+    feed.read([1], ())
+    assert not feed.has(1)
+
+
+def test_a_doubted_bucket_forgets_what_was_offered() -> None:
+    feed = caught_up(1, 2)
+    feed.offer([message(1, 1), message(2, 2)])
+    feed.distrust([1])
+    assert [it.seq for it in feed.take([1, 2], 10)] == [2]
+    feed.distrust_all()
+    assert not feed.has(2)
+
+
+def test_memory_is_bounded_and_what_is_too_much_is_left_to_the_table() -> None:
+    feed = caught_up(1, 2, most=2)
+    feed.offer([message(1, 1), message(2, 1), message(3, 1), message(4, 2)])
+    assert not feed.has(1)
+    assert [it.seq for it in feed.take([1, 2], 10)] == [4]
+
+
+def test_a_withdrawn_message_does_not_leave() -> None:
+    feed = caught_up(1)
+    feed.offer([message(1), message(2)])
+    feed.withdraw({compose(1, 1)})
+    assert [it.seq for it in feed.take([1], 10)] == [2]
+    assert len(feed) == 0
+
+
+def test_no_more_is_taken_than_there_is_room_for() -> None:
+    feed = caught_up(1)
+    feed.offer([message(1), message(2), message(3)])
+    assert [it.seq for it in feed.take([1], 2)] == [1, 2]
+    assert [it.seq for it in feed.take([1], 2)] == [3]
