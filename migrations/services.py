@@ -18,8 +18,8 @@ _HERE = Path(__file__).resolve().parent
 class Service:
     """A service with a history of its own in `folder`.
 
-    `models` names the module with the service's declarative `Base`; it is imported only where the
-    models are compared with a database.
+    `models` names the module with the service's `metadata`; it is imported only where the models
+    are compared with a database.
     """
 
     name: str
@@ -33,8 +33,8 @@ class Service:
 
     def metadata(self) -> MetaData:
         """The tables as the service's code declares them."""
-        found = import_module(self.models).Base.metadata
-        assert isinstance(found, MetaData), f"{self.models}.Base.metadata is {found!r}"
+        found = import_module(self.models).metadata
+        assert isinstance(found, MetaData), f"{self.models}.metadata is {found!r}"
         return found
 
 
@@ -43,6 +43,7 @@ SERVICES: Mapping[str, Service] = {
     for it in (
         Service("articles", models="articles.model", folder=_HERE / "articles"),
         Service("comments", models="comments.model", folder=_HERE / "comments"),
+        Service("orchestrator", models="orchestrator.tables", folder=_HERE / "orchestrator"),
     )
 }
 

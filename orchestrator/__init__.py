@@ -1,3 +1,59 @@
-"""Runs, watches and repairs sagas across services that answer commands with replies."""
+"""Runs, watches and repairs sagas across services that answer commands with replies.
 
-__all__: list[str] = []
+    checkout = Saga(
+        name="checkout", version=1, state=Order, key=lambda it: it.order_id,
+        steps=[
+            compensatable("reserve", lambda it: Reserve(it.order_id),
+                          compensation=lambda it: Release(it.order_id)),
+            pivot("charge", lambda it: Charge(it.order_id)),
+            retriable("ship", lambda it: Ship(it.order_id)),
+        ],
+    )
+    app = create_app(sagas=[checkout], participants={"shop": "http://127.0.0.1:8003"})
+
+The application takes starts over HTTP and from services' outboxes, and shows every run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.definition import Saga
+from orchestrator.errors import InvalidSaga, OrchestratorError
+from orchestrator.steps import WhenLocked, compensatable, pivot, retriable
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from orchestrator.settings import OrchestratorSettings
+    from outbox.clock import Clock
+    from outbox.transports.base import Transport
+
+__all__ = [
+    "compensatable",
+    "create_app",
+    "InvalidSaga",
+    "OrchestratorError",
+    "pivot",
+    "retriable",
+    "Saga",
+    "WhenLocked",
+]
+
+
+def create_app(
+    settings: OrchestratorSettings | None = None,
+    *,
+    sagas: Iterable[Saga[Any]] | None = None,
+    participants: Mapping[str, str] | None = None,
+    clock: Clock | None = None,
+    transports: Mapping[str, Transport] | None = None,
+) -> FastAPI:
+    """The orchestrator as an application for an ASGI server: see `orchestrator.app.create_app`."""
+    # Who only declares sagas needs none of the service.
+    from orchestrator import app
+
+    return app.create_app(
+        settings, sagas=sagas, participants=participants, clock=clock, transports=transports
+    )

@@ -3,7 +3,14 @@
 OrchestratorError
 ├── InvalidSaga          a definition that cannot keep what it promises
 ├── InvalidInput         a saga's input, or a result supplied by a person, that does not fit
-└── IllegalSignal        an operator asked for what is not possible now
+├── IllegalSignal        an operator asked for what is not possible now
+├── UnknownDefinition    no such saga is registered
+├── UnknownRun           there is no run of that id
+├── ActiveAlready        another run is active for the same key
+├── KeyReused            an idempotency key came with another input
+├── Unavailable          the orchestrator cannot tell or do it now; asking again is safe
+├── DefinitionChanged    a definition has another shape than its version had before
+└── SecondNode           a second orchestrator on a SQLite database
 """
 
 from __future__ import annotations
@@ -43,3 +50,56 @@ class IllegalSignal(OrchestratorError):
         super().__init__(problem, next_step=f"what is possible now: {possible}")
         self.status = status
         self.allowed = allowed
+
+
+class UnknownDefinition(OrchestratorError):
+    """No saga of that name and version is registered here."""
+
+
+class UnknownRun(OrchestratorError):
+    """There is no run of that id."""
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__(
+            f"there is no saga {instance_id!r:.100}",
+            next_step="take the id from the answer to its start, or from the list of sagas",
+        )
+
+
+class ActiveAlready(OrchestratorError):
+    """Another run is active for the same key; nothing was started. `instance_id` is that run."""
+
+    def __init__(self, saga: str, key: str, instance_id: str) -> None:
+        super().__init__(
+            f"{saga} is active for {key!r} already: {instance_id}",
+            next_step="wait for the end of that one, or cancel it",
+        )
+        self.instance_id = instance_id
+
+
+class KeyReused(OrchestratorError):
+    """The idempotency key was used for another input; nothing was started."""
+
+    def __init__(self, saga: str, instance_id: str) -> None:
+        super().__init__(
+            f"this idempotency key began {saga} {instance_id} with another input",
+            next_step="use a new key for another input, or send the first input again",
+        )
+        self.instance_id = instance_id
+
+
+class Unavailable(OrchestratorError):
+    """It cannot be done now, or whether it was done cannot be told now; asking again in
+    `retry_after` seconds is safe."""
+
+    def __init__(self, problem: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(problem, next_step="ask again, with the same idempotency key if any")
+        self.retry_after = retry_after
+
+
+class DefinitionChanged(OrchestratorError):
+    """A definition has another shape than the same version had when it was first run."""
+
+
+class SecondNode(OrchestratorError):
+    """SQLite takes one orchestrator; several share a PostgreSQL."""

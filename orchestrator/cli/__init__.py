@@ -10,11 +10,15 @@ from importlib.metadata import version as version_of
 
 import typer
 
+from orchestrator.cli import operators, sagas
+from orchestrator.cli.audit import audit
+from orchestrator.cli.dead_letters import app as dead_letters
 from orchestrator.cli.demo import demo
 from orchestrator.cli.dev import dev
-from orchestrator.cli.errors import Commands
+from orchestrator.cli.errors import EXIT_CODES, Commands
 from orchestrator.cli.migrate import migrate
 from orchestrator.cli.serve import app as serve
+from orchestrator.cli.watch import watch
 
 main = typer.Typer(
     cls=Commands,
@@ -23,6 +27,7 @@ main = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Messages that cannot be lost, and sagas that end.",
+    epilog=EXIT_CODES,
 )
 
 main.add_typer(serve, name="serve")
@@ -32,6 +37,22 @@ main.command(
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(migrate)
+main.command(epilog=EXIT_CODES)(sagas.start)
+main.command("list", epilog=EXIT_CODES)(sagas.list_)
+main.command(epilog=EXIT_CODES)(sagas.show)
+main.command(epilog=EXIT_CODES)(watch)
+for _operator in (
+    operators.cancel,
+    operators.terminate,
+    operators.resolve,
+    operators.pause,
+    operators.resume,
+    operators.retry,
+    operators.skip,
+):
+    main.command(epilog=EXIT_CODES)(_operator)
+main.add_typer(dead_letters, name="dead-letters")
+main.command(epilog=EXIT_CODES)(audit)
 
 
 @main.command()

@@ -58,11 +58,19 @@ class Blog:
         return {
             **bundled.child_environment(self.base),
             **{f"SAGABOX_URL_{it.upper()}": self.url(it) for it in self.ports},
+            "SAGABOX_PARTICIPANTS": self._participants(),
             "SAGABOX_SECRETS": self.secret,
             service.database_variable: self.databases[service.name],
             # What a service prints is to be read at once.
             "PYTHONUNBUFFERED": "1",
         }
+
+    def _participants(self) -> str:
+        """The services of this set at their ports, beside others that somebody named."""
+        given = self.base.get("SAGABOX_PARTICIPANTS", "").split(",")
+        others = [it for it in given if it and it.partition("=")[0].strip() not in self.ports]
+        own = [f"{it}={self.url(it)}" for it in self.ports if it != _ORCHESTRATOR]
+        return ",".join([*others, *own])
 
 
 # -P: a user's own folder `orchestrator` in the working directory must not come first.

@@ -116,7 +116,7 @@ class _Story:
 
     async def tell(self) -> None:
         """Let it happen."""
-        self._say("starting articles and comments, each with a SQLite database of its own")
+        self._say(f"starting {', '.join(SERVICES)}, each with a SQLite database of its own")
         await asyncio.gather(*(self._start(name) for name in SERVICES))
         self._say(f"publishing {ARTICLES} articles; comments hears of them by their events alone")
         for number in range(ARTICLES):

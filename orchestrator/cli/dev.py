@@ -31,7 +31,10 @@ def dev(
     port_base: Annotated[
         int,
         typer.Option(
-            min=1, max=65000, metavar="N", help="articles listens at N+1, comments at N+2."
+            min=1,
+            max=65000,
+            metavar="N",
+            help="orchestrator listens at N, articles at N+1, comments at N+2.",
         ),
     ] = FIRST_PORT,
     folder: Annotated[
@@ -114,5 +117,5 @@ def _alone_in(folder: Path) -> Iterator[None]:
 def _sources() -> Sequence[Path]:
     """The folders of the code that the services run."""
     folder = bundled.directory()
-    library = Path(bundled.__file__).parents[1] / "outbox"
-    return [library, *(folder / it for it in SERVICES)]
+    installed = Path(bundled.__file__).parents[1]
+    return [installed / "outbox", installed / "orchestrator", *(folder / it for it in SERVICES)]

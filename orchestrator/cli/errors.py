@@ -2,43 +2,108 @@
 
 from __future__ import annotations
 
+import json
+from enum import IntEnum
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from orchestrator.errors import OrchestratorError
 from outbox.errors import OutboxError
 
 
-class CommandError(Exception):
-    """A command could not do its work. `next_step` is one line, a command where one mends it."""
+class ExitCode(IntEnum):
+    """What a command's exit code says."""
 
-    def __init__(self, happened: str, why: str, next_step: str) -> None:
+    OK = 0
+    """It is as it should be."""
+    OTHERWISE = 1
+    """The saga did not end COMPLETED, or the audit found a divergence."""
+    REFUSED = 2
+    """The command line is wrong, or the request was refused; nothing was changed."""
+    UNREACHABLE = 3
+    """The orchestrator, or a database, cannot be reached or does not answer."""
+    INCONCLUSIVE = 4
+    """The audit cannot tell, because messages rest."""
+
+
+EXIT_CODES = (
+    "Exit codes: 0 as it should be; 1 the saga that was waited for or watched did not end "
+    "COMPLETED, or the audit found a divergence; 2 wrong usage, or the request was refused; "
+    "3 the orchestrator (for the audit: a database) cannot be reached; 4 the audit cannot tell."
+)
+"""The same for the help of the commands."""
+
+
+class CommandError(Exception):
+    """A command could not do its work. `next_step` is one line, a command where one mends it.
+
+    `code` is the orchestrator's own word for the problem, where it refused.
+    """
+
+    def __init__(
+        self,
+        happened: str,
+        why: str,
+        next_step: str,
+        *,
+        exit_code: ExitCode = ExitCode.REFUSED,
+        code: str | None = None,
+    ) -> None:
         super().__init__(happened, why, next_step)
         self.happened = happened
         self.why = why
         self.next_step = next_step
+        self.exit_code = exit_code
+        self.code = code
 
     def __str__(self) -> str:
         return f"{self.happened}: {self.why}; {self.next_step}"
 
 
+# `typer` itself names only this kind of a wrong command line; its base is every kind.
+_UsageError: type[Any] = typer.BadParameter.__mro__[1]
+
+
 class Commands(TyperGroup):
-    """A group of commands whose expected errors end in three lines on stderr and exit code 2.
+    """A group of commands whose expected errors end in three lines on stderr, or with --json in one
+    JSON document there, and in the error's exit code.
 
     Anything else is a defect of this program and shows its traceback.
     """
 
     def invoke(self, ctx: Any) -> Any:
+        words = [*ctx._protected_args, *ctx.args]
+        as_json = "--json" in words[: words.index("--")] if "--" in words else "--json" in words
         try:
             return super().invoke(ctx)
         except CommandError as error:
-            _report(f"{error.happened}\n  why:  {error.why}\n  next: {error.next_step}")
-            raise typer.Exit(2) from error
-        except OutboxError as error:
-            _report(f"{error.problem}\n  next: {error.next_step}")
-            raise typer.Exit(2) from error
+            _report(error, as_json)
+            raise typer.Exit(error.exit_code) from error
+        except (OutboxError, OrchestratorError) as error:
+            _report(CommandError(error.problem, "", error.next_step), as_json)
+            raise typer.Exit(ExitCode.REFUSED) from error
+        except _UsageError as error:
+            if not as_json:
+                raise
+            command = getattr(error.ctx, "command_path", "sagabox")
+            _report(
+                CommandError("wrong usage", error.format_message(), f"{command} --help"), as_json
+            )
+            raise typer.Exit(ExitCode.REFUSED) from error
 
 
-def _report(text: str) -> None:
-    typer.echo(f"error: {text}", err=True)
+def _report(error: CommandError, as_json: bool) -> None:
+    if as_json:
+        told = {
+            "happened": error.happened,
+            "why": error.why or None,
+            "next_step": error.next_step,
+            "code": error.code,
+            "exit_code": int(error.exit_code),
+        }
+        typer.echo(json.dumps({"error": told}, indent=2), err=True)
+        return
+    why = f"\n  why:  {error.why}" if error.why else ""
+    typer.echo(f"error: {error.happened}{why}\n  next: {error.next_step}", err=True)

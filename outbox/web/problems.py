@@ -50,7 +50,10 @@ class Problem(BaseModel):
 
 
 class HttpProblem(Exception):
-    """An answer that is a problem. `retry_after` is in seconds and becomes `Retry-After`."""
+    """An answer that is a problem. `retry_after` is in seconds and becomes `Retry-After`.
+
+    `members` stand in the answer beside those that every problem has.
+    """
 
     def __init__(
         self,
@@ -61,18 +64,21 @@ class HttpProblem(Exception):
         next_step: str,
         retry_after: float | None = None,
         headers: Mapping[str, str] | None = None,
+        members: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.code = code
         self.detail = detail
         self.next_step = next_step
+        self.members = dict(members or {})
         self.headers = {name.lower(): value for name, value in (headers or {}).items()}
         if retry_after is not None:
             self.headers["retry-after"] = str(max(1, math.ceil(retry_after)))
 
     def to_response(self) -> Response:
         body = {
+            **self.members,
             "type": TYPE_PREFIX + self.code,
             "title": self.code.replace("-", " ").capitalize(),
             "status": self.status,

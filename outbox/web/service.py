@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from fastapi import APIRouter, FastAPI
 
+from outbox.bell import Bell
 from outbox.clock import Clock, SystemClock
 from outbox.errors import OutboxError
 from outbox.handlers import Handlers
@@ -25,6 +27,7 @@ from outbox.installation import Routes, install
 from outbox.owners import name_of_this_process
 from outbox.receiver import receiver
 from outbox.relay import Relay
+from outbox.retention import Settled
 from outbox.schema import require_revision
 from outbox.transports.base import Transport
 from outbox.transports.http import HttpTransport
@@ -35,6 +38,7 @@ from outbox.web.database_errors import diagnose
 from outbox.web.limits import BodyLimit, Boundary, SecurityHeaders
 from outbox.web.metrics import MeteredInbox, Metrics
 from outbox.web.settings import ServiceSettings
+from outbox.web.stopping import told_of_signals
 
 log = logging.getLogger(__name__)
 
@@ -43,13 +47,27 @@ class CannotStart(OutboxError):
     """The service found at its start that it could not work."""
 
 
+class Carrier(Protocol):
+    """What carries the service's messages to its peers."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; then end what is in hand, and return."""
+
+
 @dataclass(frozen=True)
 class Kit:
-    """What a service's own addresses are built with."""
+    """What a service's own parts are built with.
+
+    `bell` rings when there may be something to carry. `stopping` is set as soon as the service is
+    told to stop: an answer that goes on for long has to end then.
+    """
 
     database: Database
     clock: Clock
     new_id: Callable[[], str]
+    bell: Bell
+    metrics: Metrics
+    stopping: asyncio.Event
 
 
 @dataclass(frozen=True)
@@ -58,6 +76,11 @@ class Blueprint:
 
     `revision` is the database revision that its code needs. `peers` are the services that it sends
     to, with their addresses. `api` makes its public addresses.
+
+    `carrier` makes what sends its messages by the given transports, where that is not the relay
+    alone; it is called before `api`. `settled` gives what deliveries say of ended sagas.
+    `before_start` is awaited once the database is known to be right, and raises OutboxError where
+    the service must not run. `before_scrape` is awaited before /metrics shows its figures.
     """
 
     name: str
@@ -68,6 +91,10 @@ class Blueprint:
     routes: Routes
     peers: Mapping[str, str]
     api: Callable[[Kit], APIRouter]
+    carrier: Callable[[Kit, Mapping[str, Transport]], Carrier] | None = None
+    settled: Callable[[], Settled | None] | None = None
+    before_start: Callable[[], Awaitable[None]] | None = None
+    before_scrape: Callable[[], Awaitable[None]] | None = None
 
 
 def build(
@@ -105,7 +132,7 @@ def build(
 
 
 class Service:
-    """One service in one process: its database, inbox and relay."""
+    """One service in one process: its database, its inbox, and what carries its messages."""
 
     def __init__(
         self,
@@ -143,22 +170,21 @@ class Service:
         )
         if transports is None:
             transports = {name: self._over_http(url) for name, url in blueprint.peers.items()}
-        self.relay = Relay(
-            self.database.engine,
-            {name: self.metrics.transport(name, it) for name, it in transports.items()},
-            owner=name_of_this_process(blueprint.name),
-            clock=clock,
-            settings=settings.relay_settings(),
-            bell=installation.bell,
+        self._stopping = asyncio.Event()
+        self._kit = Kit(
+            self.database, clock, self._ids, installation.bell, self.metrics, self._stopping
         )
-        self._relaying: asyncio.Task[None] | None = None
+        make_carrier = blueprint.carrier or self._relay
+        self.carrier: Carrier = make_carrier(
+            self._kit, {name: self.metrics.transport(name, it) for name, it in transports.items()}
+        )
+        self._carrying: asyncio.Task[None] | None = None
 
     def routers(self) -> Sequence[APIRouter]:
         """All addresses, the service's own first."""
-        kit = Kit(self.database, self._clock, self._ids)
         checks = {"database": self._check_database, "relay": self._check_relay}
         return (
-            self._blueprint.api(kit),
+            self._blueprint.api(self._kit),
             receiver(
                 self.inbox,
                 keys=self._keys,
@@ -176,13 +202,16 @@ class Service:
         """Refuses to start on a wrong database; else relays and purges until the server stops, and
         then gives the work in hand `drain_seconds`."""
         stop = asyncio.Event()
+        self._stopping.clear()
         tasks: list[asyncio.Task[None]] = []
         try:
             await self._check_start()
-            self._relaying = asyncio.create_task(self._keep_relaying(stop))
-            tasks = [self._relaying, asyncio.create_task(self._keep_purging(stop))]
-            yield
+            self._carrying = asyncio.create_task(self._keep_carrying(stop))
+            tasks = [self._carrying, asyncio.create_task(self._keep_purging(stop))]
+            with told_of_signals(self._stopping):
+                yield
         finally:
+            self._stopping.set()
             stop.set()
             await self._drain(tasks)
             await self.database.engine.dispose()
@@ -190,6 +219,8 @@ class Service:
     async def _check_start(self) -> None:
         try:
             await self._check_database()
+            if self._blueprint.before_start is not None:
+                await self._blueprint.before_start()
         except OutboxError:
             raise
         except Exception as error:
@@ -212,9 +243,19 @@ class Service:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _keep_relaying(self, stop: asyncio.Event) -> None:
+    def _relay(self, kit: Kit, transports: Mapping[str, Transport]) -> Carrier:
+        return Relay(
+            kit.database.engine,
+            transports,
+            owner=name_of_this_process(self._blueprint.name),
+            clock=kit.clock,
+            settings=self._settings.relay_settings(),
+            bell=kit.bell,
+        )
+
+    async def _keep_carrying(self, stop: asyncio.Event) -> None:
         try:
-            await self.relay.run(stop)
+            await self.carrier.run(stop)
         except Exception as error:
             # From here on the service says that it is not ready; messages stay where they are.
             log.critical("the relay ended by an error", exc_info=error)
@@ -245,9 +286,11 @@ class Service:
             )
 
     def _relay_runs(self) -> bool:
-        return self._relaying is not None and not self._relaying.done()
+        return self._carrying is not None and not self._carrying.done()
 
     async def _standing(self) -> Sequence[Backlog]:
+        if self._blueprint.before_scrape is not None:
+            await self._blueprint.before_scrape()
         async with self.database.reading.connect() as connection:
             return await standing(connection, self._blueprint.peers)
 
@@ -257,5 +300,6 @@ class Service:
             source=self._blueprint.name,
             keys=self._keys,
             clock=self._clock,
+            settled=self._blueprint.settled,
             timeout=self._settings.delivery_timeout,
         )

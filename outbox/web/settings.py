@@ -65,13 +65,14 @@ def _for_asyncpg(url: URL) -> URL:
     return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
 
 
-def _http_url(text: str) -> str:
+def http_url(text: str) -> str:
+    """The address without a slash at its end. Raises ValidationError where it is none."""
     TypeAdapter(AnyHttpUrl).validate_python(text)
     return text.rstrip("/")
 
 
 DatabaseUrl = Annotated[str, AfterValidator(database_url)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
+HttpUrl = Annotated[str, AfterValidator(http_url)]
 """An http or https address, kept without a slash at its end."""
 
 
@@ -122,6 +123,13 @@ class ServiceSettings(BaseSettings):
         description="Seconds that a destination has to answer one request; give every service the "
         "same",
     )
+    lease: float = Field(
+        default=12.0,
+        gt=0,
+        description="Seconds after which others take over what a process that fell silent was "
+        "sending or running. Where it is less than 2.4 times SAGABOX_DELIVERY_TIMEOUT plus 1.2, "
+        "that counts instead. Give every process of a service the same",
+    )
     receive_concurrency: int = Field(
         default=8, ge=1, le=200, description="Batches of messages that are worked on at once"
     )
@@ -164,7 +172,7 @@ class ServiceSettings(BaseSettings):
             batch=self.relay_batch,
             delivery_timeout=self.delivery_timeout,
             margin=margin,
-            lease=max(12.0, margin * 2.4),
+            lease=max(self.lease, margin * 2.4),
         )
 
     def inbox_limits(self) -> InboxLimits:

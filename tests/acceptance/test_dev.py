@@ -113,7 +113,7 @@ def test_dev_runs_the_services_restarts_a_killed_one_and_leaves_nothing_after_ct
     wait_until(lambda: _accepted(dev, comment), _DEADLINE, "comments knows the article")
 
     assert dev.press_ctrl_c() == 0, dev.output
-    assert "dev      | stopped" in dev.output
+    assert re.search(r"^dev +\| stopped$", dev.output, re.MULTILINE)
     assert [it for it in dev.children() if started(it)] == []
     assert dev.output.count(" ended (") == 1, "Ctrl-C is for dev alone, which asks the services"
     # They were asked to end, and did so by themselves.

@@ -1,4 +1,4 @@
-"""Both services do what their OpenAPI documents say, whatever is sent to them."""
+"""All services do what their OpenAPI documents say, whatever is sent to them."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from schemathesis.generation import GenerationMode
 from schemathesis.specs.openapi import checks
 
 from comments.article_events import ArticlePublished
+from orchestrator import create_app
+from orchestrator.sagas.delete_article import delete_article
 from outbox.messages import Message
 from outbox.signing import Keyring
 from outbox.testing import FakeClock
@@ -41,13 +43,21 @@ from tests.support.blog import (
 )
 from tests.support.databases import Database, Schema
 from tests.support.fixtures import DatabaseFactory
+from tests.support.orchestrating import PARTICIPANTS, orchestrator_schema, orchestrator_settings
 from tests.support.waiting import wait_until
 
 EXAMPLES = 10
+ONLY_AFTER_TROUBLE = {
+    "POST /dead-letters/redrive",
+    *(f"POST /sagas/{{saga}}/{verb}" for verb in ("resolve", "resume", "retry", "skip")),
+    # Asked for after the saga was cancelled and terminated.
+    "POST /sagas/{saga}/pause",
+}
+"""What nothing is there for in a service that has met no trouble."""
 Operation: TypeAlias = "schemathesis.APIOperation[Any, Any, Any, Any]"
 Case: TypeAlias = "schemathesis.Case[Any]"
 # 413: what is much too long is refused before its shape is looked at.
-REFUSALS = [400, 401, 404, 412, 413, 415, 422, 428]
+REFUSALS = [400, 401, 404, 409, 412, 413, 415, 422, 428]
 CONFIG = schemathesis.Config.from_dict(
     {"checks": {"negative_data_rejection": {"expected-statuses": REFUSALS}}}
 )
@@ -111,6 +121,27 @@ def _comments(database: Database) -> Iterator[_Served]:
         yield _Served(app, address, {"id": comment, "article_id": article})
 
 
+@contextlib.contextmanager
+def _orchestrator(database: Database) -> Iterator[_Served]:
+    app = create_app(
+        orchestrator_settings(database),
+        sagas=[delete_article],
+        participants=PARTICIPANTS,
+        transports={},
+    )
+    with _serving(app) as address:
+        answers: list[httpx.Response] = []
+
+        def started() -> bool:
+            body = {"article_id": f"article {len(answers)}"}
+            answers.append(httpx.post(f"{address}/sagas/delete-article", json=body))
+            return answers[-1].status_code == httpx.codes.ACCEPTED
+
+        wait_until(started, what="the engine has its shards")
+        known = {"saga": answers[-1].json()["id"], "name": "delete-article", "version": "1"}
+        yield _Served(app, address, known)
+
+
 async def _deliver(address: str, message: Message) -> None:
     keys = Keyring.from_text(SECRETS)
     transport = HttpTransport(address, source="articles", keys=keys, clock=FakeClock(START))
@@ -121,8 +152,12 @@ async def _deliver(address: str, message: Message) -> None:
 
 @pytest.mark.parametrize(
     ("serve", "schema"),
-    [(_articles, articles_schema), (_comments, comments_schema)],
-    ids=["articles", "comments"],
+    [
+        (_articles, articles_schema),
+        (_comments, comments_schema),
+        (_orchestrator, orchestrator_schema),
+    ],
+    ids=["articles", "comments", "orchestrator"],
 )
 def test_every_answer_is_one_that_the_document_describes(
     database_factory: DatabaseFactory,
@@ -188,6 +223,12 @@ def _aim(case: Case, known: dict[str, str]) -> bool:
             aimed = True
     if case.operation.label == "PUT /articles/{id}":
         case.headers["if-match"] = "*"
+    if case.operation.label == "POST /sagas/{saga}":
+        case.path_parameters["saga"] = "delete-article"
+        case.body = {"article_id": new_id()}
+    elif case.operation.label == "POST /dead-letters/redrive":
+        case.body = {"ids": [new_id()]}
+        aimed = True
     return aimed
 
 
@@ -196,5 +237,7 @@ def _reaches_what_it_is_for(statuses: dict[str, set[int]]) -> None:
     for label, seen in statuses.items():
         if label == "POST /messages":
             assert seen <= {400, 401, 413, 415}, seen
+        elif label in ONLY_AFTER_TROUBLE:
+            assert seen & {404, 409}, (label, seen)
         else:
             assert min(seen) < 300, (label, seen)

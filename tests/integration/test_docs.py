@@ -9,8 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from orchestrator import create_app
+from orchestrator.cli import main
 from orchestrator.cli.services import SERVICES
+from orchestrator.instance import Status, StepStatus
+from orchestrator.settings import OrchestratorSettings
 from outbox.replies import Outcome
 from outbox.web.settings import documented
 
@@ -39,6 +44,60 @@ def test_every_setting_is_in_the_documentation_with_its_meaning() -> None:
 def test_every_outcome_is_in_the_documentation() -> None:
     text = (ROOT / "docs" / "messages.md").read_text()
     assert [it for it in Outcome if f"`{it}`" not in text] == []
+
+
+def _blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks in that language; "" is for those that name none."""
+    text = (ROOT / "docs" / page).read_text()
+    return [
+        it[2]
+        for it in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
+        if it[1] == language
+    ]
+
+
+def test_the_snippets_of_the_page_on_sagas_are_those_of_the_example() -> None:
+    files = [*(ROOT / "examples" / "shop").glob("*.py"), ROOT / "tests/unit/test_example_shop.py"]
+    sources = [path.read_text() for path in files]
+    blocks = _blocks("sagas.md", "python")
+    assert len(blocks) == 8
+    assert [it for it in blocks if not any(f"\n{it}" in source for source in sources)] == []
+
+
+def test_the_page_on_sagas_tells_every_status() -> None:
+    text = (ROOT / "docs" / "sagas.md").read_text()
+    runs, steps = text.split("| a step is |")
+    assert [it for it in Status if f"\n| `{it}` |" not in runs] == []
+    assert [it for it in StepStatus if f"\n| `{it}` |" not in steps] == []
+
+
+def test_the_commands_of_the_page_on_sagas_are_ones_that_the_terminal_takes() -> None:
+    lines = "".join(_blocks("sagas.md", "")).splitlines()
+    commands = [shlex.split(it)[1:] for it in lines if it.startswith("sagabox ")]
+    assert len(commands) == 13
+    group = typer.main.get_command(main)
+    for words in commands:
+        # Reads options and arguments as a call does, and raises where they do not fit.
+        with group.make_context("sagabox", list(words)) as context:
+            assert isinstance(group, typer.core.TyperGroup)
+            _, command, rest = group.resolve_command(context, words)
+            assert command is not None
+            command.make_context(words[0], rest, parent=context).close()
+
+
+def test_the_addresses_of_the_page_on_sagas_are_those_of_the_orchestrator() -> None:
+    settings = OrchestratorSettings(
+        secrets="one:" + "c2VjcmV0" * 8, database_url="sqlite:////nowhere/at-all.sqlite"
+    )
+    paths = create_app(settings, sagas=[], participants={}).openapi()["paths"]
+    text = (ROOT / "docs" / "sagas.md").read_text()
+    text = re.sub(r"/sagas/(place-order|\{id\})", "/sagas/{saga}", text)
+    verbs = re.findall(r"^sagabox (\w+) ID .*--reason", text, re.M)
+    found = {(verb, path) for verb, path in re.findall(r"`(GET|POST) (/sagas[^` ]*)`", text)}
+    assert ("POST", "/sagas/{saga}/VERB") in found
+    found |= {("POST", f"/sagas/{{saga}}/{verb}") for verb in verbs}
+    wrong = [it for it in sorted(found) if it[0].lower() not in paths.get(it[1], {})]
+    assert (len(found), wrong) == (13, [("POST", "/sagas/{saga}/VERB")])
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)

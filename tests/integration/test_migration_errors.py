@@ -50,7 +50,7 @@ def _upgrade(url: str) -> tuple[str, str, str]:
 def test_an_unknown_service_is_told_with_those_that_there_are(command: str) -> None:
     happened, why, _ = explained(migrate(command, "authors", "--database", "sqlite:///a.db"))
     assert happened == "there is no service 'authors'"
-    assert "articles, comments" in why
+    assert "articles, comments, orchestrator" in why
 
 
 @pytest.mark.parametrize("revision", ["articles_9999", "+5", "-5", "nonsense"])
@@ -265,7 +265,10 @@ def test_one_service_that_fails_does_not_keep_the_others_from_it(
 def test_all_leaves_out_the_service_that_has_no_address_and_says_so(database: Database) -> None:
     told = migrate("upgrade", SAGABOX_DATABASE_URL_COMMENTS=address(database))
     assert told.code == 0
-    assert told.err == "articles: left out, SAGABOX_DATABASE_URL_ARTICLES is not set\n"
+    assert told.err == (
+        "articles: left out, SAGABOX_DATABASE_URL_ARTICLES is not set\n"
+        "orchestrator: left out, SAGABOX_DATABASE_URL_ORCHESTRATOR is not set\n"
+    )
 
 
 def test_current_tells_where_a_database_stands_without_its_password(

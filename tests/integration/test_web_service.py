@@ -321,7 +321,7 @@ async def test_a_service_whose_relay_ended_says_so(
         raise RuntimeError("out of order")
 
     async with running(articles_app(database_factory(articles_schema))) as articles:
-        monkeypatch.setattr(articles.service.relay, "run", broken)
+        monkeypatch.setattr(articles.service.carrier, "run", broken)
         async with _started(articles):
             answer = await articles.http.get("/readyz")
             assert (answer.status_code, answer.json()["code"]) == (503, "not-ready")

@@ -11,6 +11,8 @@ from tests.support.imports import Import, Sources, within
 PACKAGES = ("outbox", "orchestrator", "articles", "comments", "migrations")
 
 PURE = (
+    "orchestrator.cli.divergences",
+    "orchestrator.cli.sse",
     "orchestrator.commands",
     "orchestrator.definition",
     "orchestrator.draft",
@@ -19,6 +21,8 @@ PURE = (
     "orchestrator.machine",
     "orchestrator.permits",
     "orchestrator.probe",
+    "orchestrator.records",
+    "orchestrator.registry",
     "orchestrator.signals",
     "orchestrator.soundness",
     "orchestrator.steps",

@@ -20,22 +20,24 @@ from outbox.transports.http import HttpTransport
 from tests.support.blog import articles_schema, comments_schema
 from tests.support.databases import Database
 from tests.support.fixtures import DatabaseFactory
+from tests.support.orchestrating import orchestrator_schema
 from tests.support.waiting import free_port, until
 
 SECRET = "test:" + base64.b64encode(b"the secret of the real processes").decode()
 
 
 class RunningBlog:
-    """Both services, each a process of its own, and a client for their public addresses."""
+    """The services, each a process of its own, and a client for their public addresses."""
 
     def __init__(
         self, databases: Mapping[str, Database], folder: Path, client: httpx.AsyncClient
     ) -> None:
         self.databases = databases
+        self.settings = {"SAGABOX_DELIVERY_TIMEOUT": "2"}
         self._client = client
         self._blog = Blog(
             databases={name: database.url for name, database in databases.items()},
-            ports={name: free_port() for name in ("orchestrator", *databases)},
+            ports={name: free_port() for name in databases},
             secret=SECRET,
             logs=folder,
         )
@@ -47,7 +49,7 @@ class RunningBlog:
         `crash` is "NAME:HIT" of a crash point. What an earlier run left in the outbox can bring
         the service there before anybody has seen it ready.
         """
-        extra = {"SAGABOX_POLL_INTERVAL": "0.2", "SAGABOX_DELIVERY_TIMEOUT": "2"}
+        extra = {"SAGABOX_POLL_INTERVAL": "0.2", **self.settings}
         if crash is not None:
             extra[ENVIRONMENT_VARIABLE] = crash
         child = await Child.start(self._blog.spec(name, extra=extra))
@@ -114,6 +116,64 @@ class RunningBlog:
         thread: dict[str, Any] = answer.json()
         return thread
 
+    async def comment(self, article: str, content: str) -> str:
+        """A new comment; its id."""
+        comment = {"article_id": article, "author": "bob", "content": content}
+        answer = await self.ask("comments", "POST", "/comments", json=comment)
+        assert answer.status_code == 201, answer.text
+        id_: str = answer.json()["id"]
+        return id_
+
+    async def comments_of(self, article: str) -> list[dict[str, Any]]:
+        """The comments that everybody sees, up to 200."""
+        wanted = {"article_id": article, "limit": 200}
+        answer = await self.ask("comments", "GET", "/comments", params=wanted)
+        assert answer.status_code == 200, answer.text
+        items: list[dict[str, Any]] = answer.json()["items"]
+        return items
+
+    async def hold(self, article: str) -> None:
+        """Forbid its deletion."""
+        answer = await self.ask(
+            "articles", "PUT", f"/articles/{article}/legal-hold", json={"reason": "a lawsuit"}
+        )
+        assert answer.status_code == 200, answer.text
+
+    async def delete(self, article: str) -> str:
+        """Ask for its deletion; the id of the saga. Raises httpx.TransportError if nobody
+        answers."""
+        answer = await self.ask("articles", "DELETE", f"/articles/{article}")
+        assert answer.status_code == 202, answer.text
+        saga: str = answer.json()["saga_id"]
+        return saga
+
+    async def saga(self, saga: str) -> dict[str, Any] | None:
+        """How the saga stands; None where the orchestrator has not heard of it, or is away."""
+        try:
+            answer = await self.ask("orchestrator", "GET", f"/sagas/{saga}")
+        except httpx.TransportError:
+            return None
+        if answer.status_code != 200:
+            return None
+        shown: dict[str, Any] = answer.json()
+        return shown
+
+    async def until_ended(self, saga: str, deadline: float = 40) -> str:
+        """Wait for the end of the saga; its status."""
+        status = ""
+
+        async def ended() -> bool:
+            nonlocal status
+            shown = await self.saga(saga)
+            status = "" if shown is None else shown["status"]
+            return shown is not None and shown["ended_at"] is not None
+
+        try:
+            await until(ended, deadline=deadline, what=f"saga {saga} ends")
+        except AssertionError as error:
+            raise AssertionError(f"{error}; it is {status}: {await self.saga(saga)}") from None
+        return status
+
     async def until_known(self, article: str, version: int = 1) -> None:
         """Wait until comments knows that version of the article."""
 
@@ -126,7 +186,11 @@ class RunningBlog:
 @asynccontextmanager
 async def running_blog(make: DatabaseFactory, folder: Path) -> AsyncIterator[RunningBlog]:
     """The services' databases are there; the test starts the services."""
-    databases = {"articles": make(articles_schema), "comments": make(comments_schema)}
+    databases = {
+        "articles": make(articles_schema),
+        "comments": make(comments_schema),
+        "orchestrator": make(orchestrator_schema),
+    }
     async with httpx.AsyncClient(timeout=20, trust_env=False) as client:
         blog = RunningBlog(databases, folder, client)
         try:

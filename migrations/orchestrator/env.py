@@ -1,0 +1,5 @@
+"""Alembic's entry to the history of the orchestrator."""
+
+from migrations import environment
+
+environment.run()

@@ -1,0 +1,20 @@
+"""The orchestrator over HTTP: sagas, what a person may do to them, and what they are made of.
+
+Every path is answered from the database, so each node shows the same; what changes a run goes
+through the engine.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from orchestrator.api import dead_letters, definitions, events, operator, sagas
+from orchestrator.api.desk import Desk
+
+
+def router(desk: Desk) -> APIRouter:
+    """All addresses."""
+    routes = APIRouter()
+    for part in (sagas, operator, events, definitions, dead_letters):
+        routes.include_router(part.router(desk))
+    return routes

@@ -1,0 +1,66 @@
+"""Messages of the orchestrator that were given up."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from orchestrator.api.desk import Desk
+from orchestrator.api.shapes import DeadLetterOut, Redriven, Redriving
+from outbox import dead_letters
+from outbox.errors import BelongsToSaga
+from outbox.web import pages
+from outbox.web.problems import HttpProblem, documented
+from outbox.web.texts import NO_NUL
+
+
+def router(desk: Desk) -> APIRouter:
+    """The addresses."""
+    routes = APIRouter(prefix="/dead-letters", tags=["dead letters"])
+
+    @routes.get("", summary="List the messages that were given up, the last one first")
+    async def list_dead(
+        destination: Annotated[
+            str | None,
+            Query(max_length=100, pattern=NO_NUL, description="Only those for this service"),
+        ] = None,
+        limit: Annotated[
+            int, Query(ge=1, le=pages.MAX_LIMIT, description="How many items at most")
+        ] = pages.DEFAULT_LIMIT,
+        cursor: Annotated[
+            str | None, Query(description="next_cursor of the page before; leave it out to start")
+        ] = None,
+    ) -> pages.Page[DeadLetterOut]:
+        async with desk.database.reading.connect() as connection:
+            found = await dead_letters.list_dead(
+                connection, destination=destination, limit=limit, cursor=cursor
+            )
+        items = [DeadLetterOut(**asdict(letter)) for letter in found.items]
+        return pages.Page(items=items, next_cursor=found.next_cursor)
+
+    @routes.post(
+        "/redrive",
+        summary="Send dead letters again, all of them or none",
+        responses=documented(
+            {404: "One of them is no dead letter", 409: "One of them is a saga's command"}
+        ),
+    )
+    async def redrive(asked: Redriving) -> Redriven:
+        try:
+            async with desk.database.engine.begin() as connection:
+                count = await dead_letters.redrive(
+                    connection, asked.ids, destination=asked.destination
+                )
+        except BelongsToSaga as error:
+            raise HttpProblem(
+                409,
+                "belongs-to-saga",
+                error.problem,
+                next_step=f"{error.next_step}: sagabox retry SAGA --step STEP --reason REASON",
+            ) from error
+        desk.bell.ring()
+        return Redriven(redriven=count)
+
+    return routes

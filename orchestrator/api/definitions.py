@@ -1,0 +1,36 @@
+"""What the orchestrator can run."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Path
+
+from orchestrator.api import views
+from orchestrator.api.desk import Desk
+from orchestrator.api.shapes import DefinitionList, DefinitionOut
+from outbox.web.problems import documented
+
+_UNKNOWN = documented({404: "There is no such definition"})
+
+
+def router(desk: Desk) -> APIRouter:
+    """The addresses."""
+    routes = APIRouter(tags=["definitions"])
+
+    @routes.get("/definitions", summary="List the definitions, by name and version")
+    async def list_definitions() -> DefinitionList:
+        registry = desk.registry
+        return DefinitionList(items=[views.definition_in_list(it, registry) for it in registry])
+
+    @routes.get(
+        "/definitions/{name}", summary="The latest version of a definition", responses=_UNKNOWN
+    )
+    async def latest(name: str) -> DefinitionOut:
+        return views.definition(desk.registry.get(name))
+
+    @routes.get(
+        "/definitions/{name}/{version}", summary="One version of a definition", responses=_UNKNOWN
+    )
+    async def one(name: str, version: int = Path(ge=1, le=2**31 - 1)) -> DefinitionOut:
+        return views.definition(desk.registry.get(name, version))
+
+    return routes

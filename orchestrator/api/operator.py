@@ -1,0 +1,89 @@
+"""What a person may do to a saga. Each is one line of its history, with who and why."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Response
+
+from orchestrator.api import views
+from orchestrator.api.desk import Desk
+from orchestrator.api.sagas import GONE, SagaId
+from orchestrator.api.shapes import Intervention, SagaOut, SkipIntervention, StepIntervention
+from orchestrator.errors import InvalidInput
+from orchestrator.signals import (
+    Cancel,
+    OperatorSignal,
+    Pause,
+    Resolve,
+    Resume,
+    Retry,
+    Skip,
+    Terminate,
+)
+from outbox import strictjson
+from outbox.web.problems import documented
+
+_ANSWERS = documented(GONE | {409: "It is not possible now; `allowed` lists what is"})
+
+
+def router(desk: Desk) -> APIRouter:
+    """The addresses."""
+    routes = APIRouter(prefix="/sagas/{saga}", tags=["interventions"], responses=_ANSWERS)
+
+    async def signal(saga: str, signal: OperatorSignal, response: Response) -> SagaOut:
+        row = await desk.find(saga, response)
+        await desk.engine.signal(row.id, signal)
+        return views.saga(await desk.find(row.id), desk.registry)
+
+    @routes.post("/cancel", status_code=202, summary="Turn back, and undo what was done")
+    async def cancel(saga: SagaId, asked: Intervention, response: Response) -> SagaOut:
+        return await signal(saga, Cancel(asked.actor, asked.reason), response)
+
+    @routes.post(
+        "/terminate",
+        status_code=202,
+        summary="End at once, WITHOUT undoing anything",
+        description="What is in effect stays in effect, and is listed in `not_undone`.",
+    )
+    async def terminate(saga: SagaId, asked: Intervention, response: Response) -> SagaOut:
+        return await signal(saga, Terminate(asked.actor, asked.reason), response)
+
+    @routes.post(
+        "/resolve", status_code=202, summary="End a stuck saga that was taken care of by hand"
+    )
+    async def resolve(saga: SagaId, asked: Intervention, response: Response) -> SagaOut:
+        return await signal(saga, Resolve(asked.actor, asked.reason), response)
+
+    @routes.post("/pause", status_code=202, summary="Send nothing until it is resumed")
+    async def pause(saga: SagaId, asked: Intervention, response: Response) -> SagaOut:
+        return await signal(saga, Pause(asked.actor, asked.reason), response)
+
+    @routes.post("/resume", status_code=202, summary="Go on after a pause")
+    async def resume(saga: SagaId, asked: Intervention, response: Response) -> SagaOut:
+        return await signal(saga, Resume(asked.actor, asked.reason), response)
+
+    @routes.post("/retry", status_code=202, summary="Try a stuck step again")
+    async def retry(saga: SagaId, asked: StepIntervention, response: Response) -> SagaOut:
+        return await signal(saga, Retry(asked.step, asked.actor, asked.reason), response)
+
+    @routes.post(
+        "/skip",
+        status_code=202,
+        summary="Take a stuck step for done, or leave it as it is",
+        description="Forward, the step counts as done, with `result` as its answer; backward, it "
+        "is listed in `not_undone`.",
+    )
+    async def skip(saga: SagaId, asked: SkipIntervention, response: Response) -> SagaOut:
+        result = _storable(asked.result)
+        return await signal(saga, Skip(asked.step, asked.actor, asked.reason, result), response)
+
+    return routes
+
+
+def _storable(result: object) -> object:
+    """The result, which the framework has read less strictly than databases want it."""
+    try:
+        return strictjson.check(strictjson.dumps(result))
+    except ValueError as error:
+        raise InvalidInput(
+            f"the result cannot be kept: {error}", next_step="send another result"
+        ) from None

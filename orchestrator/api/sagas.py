@@ -1,0 +1,178 @@
+"""Start a saga; look at one, at its history, or at many."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from datetime import timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+
+from orchestrator import queries
+from orchestrator.api import views
+from orchestrator.api.bodies import IN_OPENAPI, json_object, read_input
+from orchestrator.api.desk import Desk
+from orchestrator.api.shapes import MAX_NAME, HistoryPage, SagaOut, Summary
+from orchestrator.engine import IdempotencyKey
+from orchestrator.instance import Status
+from orchestrator.queries import Filter
+from outbox import strictjson
+from outbox.messages import MAX_KEY_LENGTH
+from outbox.web import pages
+from outbox.web.problems import documented
+from outbox.web.texts import NO_NUL
+
+MAX_WAIT = 30
+"""Seconds that a start waits for the end, at most."""
+_LONGEST_AGE = 10 * 365 * 24 * 3600
+_WAIT = re.compile(r"\s*wait\s*=\s*(\d{1,9})\s*", re.IGNORECASE)
+
+SagaId = Annotated[str, Path(description="The id of a saga, or of a start that was joined to it")]
+GONE = {404: "There is no such saga", 410: "It is the id of a start that was refused"}
+
+
+def router(desk: Desk) -> APIRouter:
+    """The addresses."""
+    routes = APIRouter(tags=["sagas"])
+
+    # One name for what stands in the path, though it is a definition here and an id elsewhere: two
+    # templates of one form would be one path in the document.
+    @routes.post(
+        "/sagas/{saga}",
+        status_code=202,
+        summary="Start a saga",
+        description="The same `Idempotency-Key` with the same input gives the same saga. With "
+        "`Prefer: wait=10` the answer comes when the saga has ended, or after that many seconds.",
+        response_description="It was started, and goes on",
+        responses=documented(
+            {
+                404: "There is no such definition",
+                409: "Another one is active for the same key; it is the Location",
+                415: "The body is not application/json",
+                422: "The input does not fit, or the idempotency key came with another input",
+            }
+        )
+        | {200: {"model": SagaOut, "description": "It was started, and has ended"}},
+        openapi_extra=IN_OPENAPI,
+    )
+    async def start(
+        saga: Annotated[str, Path(description="The name of a definition")],
+        request: Request,
+        response: Response,
+        idempotency_key: Annotated[
+            str | None,
+            Header(
+                min_length=1,
+                max_length=200,
+                pattern=r"^[!-~]([ -~]*[!-~])?$",
+                description="Makes it safe to ask again: one key begins one saga of a definition",
+            ),
+        ] = None,
+        prefer: Annotated[
+            str | None, Header(description="wait=N: wait N seconds for the end, at most 30")
+        ] = None,
+    ) -> SagaOut:
+        definition = desk.registry.get(saga)
+        body = await json_object(request)
+        state = read_input(definition, body)
+        started = await desk.engine.start(
+            definition, state, key=_key(idempotency_key, definition.name, body)
+        )
+        wait = _wait(prefer)
+        row = await desk.until_ended(started.instance_id, wait)
+        response.headers["location"] = f"/sagas/{row.id}"
+        if wait:
+            response.headers["preference-applied"] = f"wait={wait}"
+            if row.ended_at is not None:
+                response.status_code = 200
+        return views.saga(row, desk.registry)
+
+    @routes.get("/sagas", summary="List sagas, newest first")
+    async def list_sagas(
+        wanted: pages.WantedPage,
+        status: Annotated[
+            list[Status], Query(description="Only those with one of these", max_length=20)
+        ] = [],  # noqa: B006 - the framework copies it
+        name: Annotated[
+            str | None,
+            Query(max_length=MAX_NAME, pattern=NO_NUL, description="Only those of this definition"),
+        ] = None,
+        key: Annotated[
+            str | None,
+            Query(
+                max_length=MAX_KEY_LENGTH,
+                pattern=NO_NUL,
+                description="Only those about this entity",
+            ),
+        ] = None,
+        older_than: Annotated[
+            float | None,
+            Query(
+                ge=0,
+                le=_LONGEST_AGE,
+                allow_inf_nan=False,
+                description="Only those that began so many seconds ago, or earlier",
+            ),
+        ] = None,
+    ) -> pages.Page[Summary]:
+        before = None
+        if older_than is not None:
+            before = desk.clock.now() - timedelta(seconds=older_than)
+        rows, cursor = await queries.page(
+            desk.database, wanted, Filter(status, name, key, made_before=before)
+        )
+        items = [views.summary(row, desk.registry) for row in rows]
+        return pages.Page(items=items, next_cursor=cursor)
+
+    @routes.get(
+        "/sagas/{saga}",
+        summary="Look at a saga",
+        description="The id of a start that was joined to an active saga shows that one, whose "
+        "address is the Content-Location then.",
+        responses=documented(GONE),
+    )
+    async def read(saga: SagaId, response: Response) -> SagaOut:
+        return views.saga(await desk.find(saga, response), desk.registry)
+
+    @routes.get(
+        "/sagas/{saga}/history",
+        summary="What happened to a saga, oldest first",
+        responses=documented(GONE),
+    )
+    async def history(
+        saga: SagaId,
+        response: Response,
+        after: Annotated[
+            int, Query(ge=0, le=2**31 - 1, description="Only lines behind this number")
+        ] = 0,
+        limit: Annotated[
+            int, Query(ge=1, le=pages.MAX_LIMIT, description="How many items at most")
+        ] = pages.DEFAULT_LIMIT,
+    ) -> HistoryPage:
+        row = await desk.find(saga, response)
+        rows, following = await queries.history(desk.database, row.id, after=after, limit=limit)
+        return HistoryPage(
+            items=[views.entry(each) for each in rows],
+            next_cursor=None if following is None else str(following),
+        )
+
+    return routes
+
+
+def _key(text: str | None, saga: str, body: dict[str, object]) -> IdempotencyKey | None:
+    if text is None:
+        return None
+    # What was sent, and not what was read from it: a later version of the state's class may read
+    # the same input otherwise, and it is the same request all the same.
+    asked = saga.encode() + b"\0" + strictjson.dumps(body, sort_keys=True)
+    return IdempotencyKey(text, hashlib.sha256(asked).digest())
+
+
+def _wait(prefer: str | None) -> int:
+    """The seconds that the client would wait; 0 where it does not say so (RFC 7240)."""
+    for preference in (prefer or "").split(","):
+        found = _WAIT.fullmatch(preference.partition(";")[0])
+        if found is not None:
+            return min(int(found[1]), MAX_WAIT)
+    return 0

@@ -1,0 +1,176 @@
+"""From rows to what is shown of them. A run whose code is missing is shown as far as it can be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter
+from pydantic.errors import PydanticInvalidForJsonSchema
+from sqlalchemy import Row
+
+from orchestrator.api.shapes import (
+    AwaitedOut,
+    DefinitionInList,
+    DefinitionOut,
+    EntryOut,
+    SagaOut,
+    StepDefinition,
+    StepOut,
+    Summary,
+)
+from orchestrator.definition import Saga
+from orchestrator.instance import StepRun
+from orchestrator.permits import allowed_signals
+from orchestrator.records import record_of, steps_of
+from orchestrator.registry import Registry
+from orchestrator.wording import described
+from outbox import strictjson
+
+
+def summary(row: Row[Any], registry: Registry) -> Summary:
+    """A run in a list."""
+    return Summary(**_common(row), parked=_parked(row, registry.find(row.name, row.version)))
+
+
+def saga(row: Row[Any], registry: Registry) -> SagaOut:
+    """A run with all that is known of it."""
+    definition = registry.find(row.name, row.version)
+    parked = _parked(row, definition)
+    steps: Mapping[str, StepRun] = {}
+    not_undone: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
+    try:
+        steps, not_undone = steps_of(row.document)
+        if definition is not None:
+            allowed = allowed_signals(definition, record_of(row, definition).instance)
+    except ValueError as error:
+        parked = parked or f"what is stored does not fit {definition or row.name}: " + described(
+            error
+        )
+    return SagaOut(
+        **_common(row),
+        parked=parked,
+        originator=row.originator,
+        state=_state(row.state),
+        not_undone=list(not_undone),
+        allowed=list(allowed),
+        steps=[_step(name, run, definition) for name, run in _in_order(steps, definition)],
+    )
+
+
+def entry(row: Row[Any]) -> EntryOut:
+    """A line of the history."""
+    return EntryOut(
+        number=row.number,
+        at=row.at,
+        happening=row.happening,
+        detail=row.detail,
+        step=row.step,
+        command_id=row.command_id,
+        actor=row.actor,
+    )
+
+
+def definition_in_list(definition: Saga[Any], registry: Registry) -> DefinitionInList:
+    """A definition in a list."""
+    return DefinitionInList(
+        name=definition.name,
+        version=definition.version,
+        fingerprint=definition.fingerprint,
+        latest=registry.get(definition.name) is definition,
+    )
+
+
+def definition(shown: Saga[Any]) -> DefinitionOut:
+    """A definition with its steps."""
+    return DefinitionOut(
+        name=shown.name,
+        version=shown.version,
+        fingerprint=shown.fingerprint,
+        one_active=shown.one_active,
+        participants=sorted(shown.participants),
+        input=_schema_of(shown.state),
+        steps=[
+            StepDefinition(
+                name=step.name,
+                kind=step.kind,
+                after=_after(step.name, shown),
+                participant=shown.action_type(step.name).owner,
+                action=str(shown.action_type(step.name)),
+                compensation=_compensation(step.name, shown),
+                deadline=step.deadline.total_seconds(),
+            )
+            for step in shown.steps
+        ],
+    )
+
+
+def _common(row: Row[Any]) -> dict[str, Any]:
+    names = Summary.model_fields.keys() - {"parked"}
+    return {name: row._mapping[name] for name in names}
+
+
+def _parked(row: Row[Any], definition: Saga[Any] | None) -> str | None:
+    reason: str | None = row.parked
+    if reason is None and definition is None and row.ended_at is None:
+        return f"its definition {row.name} v{row.version} is not registered here"
+    return reason
+
+
+def _in_order(
+    steps: Mapping[str, StepRun], definition: Saga[Any] | None
+) -> list[tuple[str, StepRun]]:
+    if definition is None:
+        return list(steps.items())
+    return [(step.name, steps[step.name]) for step in definition.steps if step.name in steps]
+
+
+def _step(name: str, run: StepRun, definition: Saga[Any] | None) -> StepOut:
+    awaited = run.awaited
+    return StepOut(
+        name=name,
+        kind=None if definition is None else definition.step(name).kind,
+        status=run.status,
+        attempts=run.attempts,
+        reason=run.reason,
+        participant=None if definition is None else definition.action_type(name).owner,
+        after=[] if definition is None else _after(name, definition),
+        action=None if definition is None else str(definition.action_type(name)),
+        compensation=None if definition is None else _compensation(name, definition),
+        awaited=None
+        if awaited is None
+        else AwaitedOut(
+            id=awaited.id,
+            type=awaited.type,
+            wait=awaited.wait,
+            sendings=awaited.sendings,
+            deadline=awaited.deadline,
+        ),
+    )
+
+
+def _after(name: str, definition: Saga[Any]) -> list[str]:
+    needed = definition.dependencies[name]
+    return [step.name for step in definition.steps if step.name in needed]
+
+
+def _compensation(name: str, definition: Saga[Any]) -> str | None:
+    command = definition.compensations.get(name)
+    return None if command is None else str(command.message_type)
+
+
+def _state(text: str) -> dict[str, Any]:
+    try:
+        state = strictjson.loads(text.encode())
+    except ValueError:
+        return {}
+    return state if isinstance(state, dict) else {}
+
+
+def _schema_of(state: type[Any]) -> dict[str, Any]:
+    try:
+        return TypeAdapter(state).json_schema()
+    except PydanticInvalidForJsonSchema:
+        # Not everything that has a form in JSON can be described: it is an object, all the same.
+        return {"type": "object", "title": state.__name__}

@@ -1,0 +1,153 @@
+"""The orchestrator, put together: `uvicorn --factory orchestrator.app:create_app`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
+
+from fastapi import APIRouter, FastAPI
+
+from orchestrator import api
+from orchestrator.api import problems
+from orchestrator.api.desk import Desk, Runs
+from orchestrator.committer import CommitterStats
+from orchestrator.definition import Saga
+from orchestrator.discovery import discover
+from orchestrator.engine import Engine
+from orchestrator.engine_settings import EngineSettings
+from orchestrator.errors import OrchestratorError
+from orchestrator.figures import Figures
+from orchestrator.handlers import make_handlers
+from orchestrator.registry import Registry
+from orchestrator.settings import OrchestratorSettings
+from orchestrator.tables import SCHEMA_REVISION
+from outbox.clock import Clock
+from outbox.owners import name_of_this_process
+from outbox.retention import Settled
+from outbox.transports.base import Transport
+from outbox.web.service import Blueprint, CannotStart, Carrier, Kit, build
+from outbox.web.settings import load
+
+NAME = "orchestrator"
+
+
+def create_app(
+    settings: OrchestratorSettings | None = None,
+    *,
+    sagas: Iterable[Saga[Any]] | None = None,
+    participants: Mapping[str, str] | None = None,
+    clock: Clock | None = None,
+    transports: Mapping[str, Transport] | None = None,
+) -> FastAPI:
+    """The application; `settings` come from the environment unless given.
+
+    `sagas` and `participants` (name -> address) replace those that the settings name, and `sagas`
+    those of installed packages too. `transports` replaces those that send to the participants over
+    HTTP. Raises InvalidSettings, and InvalidSaga where the sagas do not fit together or the
+    participants.
+    """
+    settings = settings or load(OrchestratorSettings)
+    if participants is None:
+        participants = settings.participant_addresses()
+    registry = Registry(discover(settings.sagas) if sagas is None else sagas, participants)
+    return assemble(settings, registry, make_engine=Engine, clock=clock, transports=transports)
+
+
+class Runner(Runs, Carrier, Protocol):
+    """All that the service wants of `orchestrator.engine.Engine`."""
+
+    @property
+    def stats(self) -> CommitterStats:
+        """What it has done since its start."""
+
+    async def check_start(self) -> None:
+        """Raises OrchestratorError where this node must not run."""
+
+    def settled(self) -> Settled | None:
+        """What participants may forget."""
+
+
+def assemble(
+    settings: OrchestratorSettings,
+    registry: Registry,
+    *,
+    make_engine: Callable[..., Runner],
+    clock: Clock | None = None,
+    transports: Mapping[str, Transport] | None = None,
+) -> FastAPI:
+    """The application around the engine that `make_engine` makes, which takes what
+    `orchestrator.engine.Engine` takes."""
+    parts = _Parts(settings, registry, make_engine)
+    app = build(
+        Blueprint(
+            name=NAME,
+            title="Orchestrator",
+            description="Runs sagas across services, watches them, and lets people repair them.",
+            revision=SCHEMA_REVISION,
+            handlers=make_handlers,
+            routes={},
+            peers=registry.participants,
+            api=parts.api,
+            carrier=parts.carrier,
+            settled=parts.settled,
+            before_start=parts.check_start,
+            before_scrape=parts.refresh_figures,
+        ),
+        settings,
+        database_url=settings.database_url,
+        clock=clock,
+        transports=transports,
+    )
+    problems.install(app)
+    return app
+
+
+class _Parts:
+    """What belongs to this service alone. The service makes them one by one, the engine first."""
+
+    engine: Runner
+    figures: Figures
+
+    def __init__(
+        self,
+        settings: OrchestratorSettings,
+        registry: Registry,
+        make_engine: Callable[..., Runner],
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._make_engine = make_engine
+
+    def carrier(self, kit: Kit, transports: Mapping[str, Transport]) -> Carrier:
+        self.engine = self._make_engine(
+            kit.database,
+            self._registry,
+            transports,
+            clock=kit.clock,
+            ids=kit.new_id,
+            bell=kit.bell,
+            settings=EngineSettings(relay=self._settings.relay_settings()),
+            owner=name_of_this_process(NAME),
+        )
+        return self.engine
+
+    def api(self, kit: Kit) -> APIRouter:
+        self.figures = Figures(
+            kit.metrics.registry,
+            kit.database,
+            transitions=lambda: self.engine.stats.transitions,
+            monotonic=kit.clock.monotonic,
+        )
+        return api.router(Desk(self.engine, kit.database, kit.clock, kit.bell, kit.stopping))
+
+    def settled(self) -> Settled | None:
+        return self.engine.settled()
+
+    async def refresh_figures(self) -> None:
+        await self.figures.refresh()
+
+    async def check_start(self) -> None:
+        try:
+            await self.engine.check_start()
+        except OrchestratorError as error:
+            raise CannotStart(error.problem, next_step=error.next_step) from error

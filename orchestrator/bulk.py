@@ -1,0 +1,84 @@
+"""Many rows in one statement: as one JSON text, which both databases take apart themselves.
+
+A driver that binds each value of each row costs more than everything else that the engine does for
+a step. Pure: texts of SQL, and values made ready for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import Column, Table
+from sqlalchemy.dialects import postgresql
+
+_POSTGRES = postgresql.dialect()  # type: ignore[no-untyped-call]  # its constructor has no types
+
+
+def document(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as one JSON text. Times and ids are such that both databases keep them as the
+    tables declare: see `Values`."""
+    return orjson.dumps(rows).decode()
+
+
+class Values:
+    """Writes ids and times as a database keeps them."""
+
+    def __init__(self, *, postgres: bool) -> None:
+        self._postgres = postgres
+
+    def id(self, text: str | None) -> str | None:
+        """An id; SQLite has it without dashes."""
+        return text if self._postgres or text is None else text.replace("-", "")
+
+    def ids(self, texts: Iterable[str]) -> list[str | None]:
+        """Many of them."""
+        return [self.id(text) for text in texts]
+
+    def time(self, moment: datetime | None) -> str | None:
+        """A time in UTC; SQLite has it with a blank and without a zone."""
+        if moment is None:
+            return None
+        if self._postgres:
+            return moment.isoformat()
+        return moment.replace(tzinfo=None).isoformat(" ", timespec="microseconds")
+
+
+def source(table: Table, names: Sequence[str], parameter: str, *, postgres: bool) -> str:
+    """What stands after FROM: the rows of the JSON text in `:parameter`, as `r`, with these columns
+    of the table and a last one `n`, their place."""
+    columns = [table.c[name] for name in names]
+    if postgres:
+        declared = ", ".join(f"{it.name} {_type(it)}" for it in columns)
+        return (
+            f"ROWS FROM (json_to_recordset(CAST(:{parameter} AS json)) AS ({declared})) "
+            f"WITH ORDINALITY AS r({', '.join([*names, 'n'])})"
+        )
+    read = ", ".join(f"json_extract(value, '$.{name}') AS {name}" for name in names)
+    return f"(SELECT {read}, key AS n FROM json_each(:{parameter})) AS r"
+
+
+def insert(table: Table, names: Sequence[str], parameter: str, *, postgres: bool) -> str:
+    """INSERT the rows in that JSON text, in their order. What follows may be an ON CONFLICT or a
+    RETURNING."""
+    listed = ", ".join(names)
+    read = ", ".join(f"r.{name}" for name in names)
+    rows = source(table, names, parameter, postgres=postgres)
+    # Without WHERE, SQLite would take an ON CONFLICT for part of a join.
+    return f"INSERT INTO {table.name} ({listed}) SELECT {read} FROM {rows} WHERE true ORDER BY r.n"
+
+
+def update(
+    table: Table, names: Sequence[str], by: Sequence[str], parameter: str, *, postgres: bool
+) -> str:
+    """UPDATE the rows that agree with the JSON text in the columns `by`: set the others."""
+    assigned = ", ".join(f"{name} = r.{name}" for name in names)
+    matched = " AND ".join(f"{table.name}.{name} = r.{name}" for name in by)
+    rows = source(table, [*by, *names], parameter, postgres=postgres)
+    return f"UPDATE {table.name} SET {assigned} FROM {rows} WHERE {matched}"
+
+
+def _type(column: Column[Any]) -> str:
+    return column.type.compile(_POSTGRES)

@@ -1,0 +1,87 @@
+"""What the commands print: one JSON document for programs, tables for people.
+
+Texts that come from elsewhere are shown with their control characters spelled out: a saga's reason
+must not be able to write into somebody's terminal.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
+"""The option that every command has."""
+
+_WIDE = 200  # columns where nobody looks at a terminal, so that nothing is broken into two lines
+_STYLES = {
+    "COMPLETED": "green",
+    "COMPENSATED": "yellow",
+    "STUCK": "bold red",
+    "TERMINATED": "red",
+    "RESOLVED": "magenta",
+}
+# Cc: control; Cf: format, among them those that turn the direction of writing around; Zl, Zp: line
+# ends; Cs: what no terminal can print.
+_SPELLED_OUT = {"Cc", "Cf", "Zl", "Zp", "Cs"}
+
+
+def safe(value: object) -> str:
+    """The text of it, with nothing in it that a terminal would obey; empty for None."""
+    text = "" if value is None else str(value)
+    if text.isprintable():
+        return text
+    return "".join(_spelled(it) if unicodedata.category(it) in _SPELLED_OUT else it for it in text)
+
+
+def _spelled(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def print_json(value: object) -> None:
+    """Print the value for programs. Plain ASCII, so no terminal is written to either."""
+    typer.echo(json.dumps(value, indent=2))
+
+
+def print_line(text: str, style: str = "") -> None:
+    """Print one line, made safe."""
+    _console().print(Text(safe(text), style=style), soft_wrap=True)
+
+
+def print_fields(fields: Iterable[tuple[str, object]]) -> None:
+    """Print names and values below each other; what has no value is left out."""
+    shown = [(name, safe(value)) for name, value in fields if value not in (None, "", [])]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        line = Text.assemble((f"{name:{width}}  ", "dim"), (value, _STYLES.get(value, "")))
+        _console().print(line, soft_wrap=True)
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print the rows; cells that name a status have its colour."""
+    table = Table(*headers, header_style="bold", pad_edge=False, box=None)
+    for column in table.columns:
+        column.overflow = "fold"
+    table.columns[0].no_wrap = True
+    for row in rows:
+        cells = [safe(cell) for cell in row]
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in cells))
+    _console().print(table)
+
+
+def status_text(saga: dict[str, Any]) -> str:
+    """How the saga stands, in one word, or two while it is paused."""
+    return f"{saga['status']} (paused)" if saga.get("paused") else str(saga["status"])
+
+
+def _console() -> Console:
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        console.width = _WIDE
+    return console

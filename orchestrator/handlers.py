@@ -1,0 +1,61 @@
+"""What the orchestrator does with messages: starts that services ask for.
+
+A start is only written down here, with the message's own inbox row; the node that owns the run's
+shard begins the run, or refuses it, in its next group commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from sqlalchemy import event, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from orchestrator.records import shard_of
+from orchestrator.stored_signals import StoredStart, dump_start
+from orchestrator.tables import saga_signal
+from outbox.clock import Clock
+from outbox.contract import StartSaga
+from outbox.errors import InvalidMessage
+from outbox.handlers import Context, Handlers
+from outbox.ids import is_id
+from outbox.installation import installation_of
+
+
+def make_handlers(clock: Clock) -> Handlers:
+    """The handlers of this service."""
+    handlers = Handlers("orchestrator")
+
+    @handlers.on_list(StartSaga)
+    async def start(
+        session: AsyncSession, starts: Sequence[StartSaga], contexts: Sequence[Context]
+    ) -> list[None]:
+        now = clock.now()
+        rows = []
+        for start, context in zip(starts, contexts, strict=True):
+            if not is_id(start.instance_id):
+                raise InvalidMessage(
+                    f"{start.instance_id[:100]!r} in {start.message_type} is not the id of a run",
+                    next_step="send a UUIDv7 in its canonical form",
+                )
+            kind, payload = dump_start(StoredStart(start.name, start.input, context.source))
+            rows.append(
+                {
+                    "shard": shard_of(start.instance_id),
+                    "saga_id": start.instance_id,
+                    "kind": kind,
+                    "payload": payload,
+                    "made_at": now,
+                }
+            )
+        await session.execute(insert(saga_signal), rows)
+        if not event.contains(session.sync_session, "after_commit", _ring):
+            event.listen(session.sync_session, "after_commit", _ring)
+        return [None] * len(starts)
+
+    return handlers
+
+
+def _ring(session: Session) -> None:
+    installation_of(session).bell.ring()

@@ -1,0 +1,103 @@
+"""What a run sends, as rows of the outbox and as messages for a courier.
+
+Pure. Everything that a run sends goes into the buckets of its own shard, so that the node which
+owns the shard is the only one that adds to them and sends from them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from orchestrator.transition import Dispatch
+from outbox.codec import encode
+from outbox.contract import SagaEnded
+from outbox.deliveries import Pending
+from outbox.envelope import Envelope, headers_json
+from outbox.ids import derive
+from outbox.leases import BUCKETS_PER_LANE
+from outbox.outbox import Lane
+
+SOURCE = "orchestrator"
+"""The name by which participants know who sends, and where answers go."""
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A message to be sent. `repeats` tells that it was sent before."""
+
+    destination: str
+    bucket: int
+    envelope: Envelope
+    repeats: bool = False
+
+    def pending(self, seq: int) -> Pending:
+        """The same once its row has that number."""
+        return Pending(seq, self.bucket, self.envelope)
+
+    def row(self) -> dict[str, Any]:
+        """Its row, but for times and ids, which the store writes in its database's way."""
+        envelope = self.envelope
+        return {
+            "id": envelope.id,
+            "destination": self.destination,
+            "bucket": self.bucket,
+            "aggregatetype": envelope.type.partition(".")[0],
+            "aggregateid": envelope.key,
+            "type": envelope.type,
+            "payload": envelope.data.decode(),
+            "headers": headers_json(envelope),
+            "occurred_at": envelope.time,
+        }
+
+
+def bucket(lane: Lane, shard: int) -> int:
+    """The bucket of a shard in that lane."""
+    return lane * BUCKETS_PER_LANE + shard
+
+
+def buckets(shard: int) -> tuple[int, ...]:
+    """All buckets of a shard."""
+    return tuple(bucket(lane, shard) for lane in Lane)
+
+
+def command(
+    dispatch: Dispatch, saga_id: str, shard: int, now: datetime, *, repeats: bool
+) -> Letter:
+    """A command of the run."""
+    return Letter(
+        destination=dispatch.participant,
+        bucket=bucket(Lane.URGENT if dispatch.urgent else Lane.NORMAL, shard),
+        envelope=Envelope(
+            id=dispatch.id,
+            source=SOURCE,
+            type=dispatch.type,
+            key=dispatch.key,
+            time=now,
+            data=dispatch.data,
+            correlation=saga_id,
+            reply_to=SOURCE,
+            undoes=dispatch.undoes,
+            expires=dispatch.expires,
+        ),
+        repeats=repeats,
+    )
+
+
+def ended(saga_id: str, status: str, originator: str, shard: int, now: datetime) -> Letter:
+    """The news of the end of a run, or of a start that came to nothing, for whoever asked."""
+    event = SagaEnded(saga_id, status)
+    return Letter(
+        destination=originator,
+        bucket=bucket(Lane.NORMAL, shard),
+        envelope=Envelope(
+            id=derive(saga_id, "ended"),
+            source=SOURCE,
+            type=str(event.message_type),
+            key=saga_id,
+            time=now,
+            data=encode(event),
+            correlation=saga_id,
+        ),
+    )

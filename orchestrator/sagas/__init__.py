@@ -1,0 +1,1 @@
+"""The sagas that come along: one file for each business process."""

@@ -1,0 +1,160 @@
+"""The tables of the orchestrator, beside those of the library that every service has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    Uuid,
+)
+
+from outbox.tables import UtcDateTime
+
+SCHEMA_REVISION = "orchestrator_0001"
+"""The revision of the database that this code needs."""
+
+metadata = MetaData()
+
+
+def _id(name: str, *, nullable: bool = False) -> Column[Any]:
+    return Column(name, Uuid(as_uuid=False), nullable=nullable)
+
+
+_SEQUENCE = BigInteger().with_variant(Integer(), "sqlite")
+
+saga = Table(
+    "saga",
+    metadata,
+    _id("id"),
+    Column("shard", SmallInteger, nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("key", String(200), nullable=False),
+    Column("status", String(12), nullable=False),
+    Column("paused", Boolean, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("document", Text, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("entries", Integer, nullable=False),
+    Column("originator", String(100), nullable=True),
+    Column("active_key", String(200), nullable=True),
+    Column("due_at", UtcDateTime, nullable=True),
+    Column("parked", Text, nullable=True),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("updated_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime, nullable=True),
+    PrimaryKeyConstraint("id"),
+    # Room for new versions of a row beside the old ones: most updates then touch no index.
+    postgresql_with={"fillfactor": 60},
+)
+"""The runs. `state` and `document` are JSON, see `records`; `revision` grows with every write and
+guards it; `entries` counts the history. `active_key` is the key where the definition wants one
+active run for it. `due_at` is no later than the earliest timer. `parked` says why a run cannot be
+worked on by this code."""
+
+_is_active = saga.c.active_key.is_not(None)
+Index(
+    "saga_active",
+    saga.c.name,
+    saga.c.active_key,
+    unique=True,
+    postgresql_where=_is_active,
+    sqlite_where=_is_active,
+)
+_is_due = saga.c.due_at.is_not(None)
+Index("saga_due", saga.c.shard, saga.c.due_at, postgresql_where=_is_due, sqlite_where=_is_due)
+_is_live = saga.c.ended_at.is_(None)
+Index("saga_live", saga.c.id, postgresql_where=_is_live, sqlite_where=_is_live)
+Index("saga_by_status", saga.c.status, saga.c.id)
+Index("saga_by_name", saga.c.name, saga.c.id)
+Index("saga_by_key", saga.c.key, saga.c.id)
+
+saga_history = Table(
+    "saga_history",
+    metadata,
+    _id("saga_id"),
+    Column("number", Integer, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("happening", String(20), nullable=False),
+    Column("detail", Text, nullable=False),
+    Column("step", String(100), nullable=True),
+    _id("command_id", nullable=True),
+    Column("actor", Text, nullable=True),
+    PrimaryKeyConstraint("saga_id", "number"),
+)
+"""What happened to each run, numbered from 1."""
+
+saga_alias = Table(
+    "saga_alias",
+    metadata,
+    _id("id"),
+    _id("saga_id", nullable=True),
+    Column("originator", String(100), nullable=True),
+    Column("reason", Text, nullable=True),
+    Column("made_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("id"),
+    Index("saga_alias_saga_id", "saga_id"),
+)
+"""Starts that began no run of their own: another run was active for their key (`saga_id`), or they
+were refused (`reason`)."""
+
+saga_start_key = Table(
+    "saga_start_key",
+    metadata,
+    Column("name", String(100), nullable=False),
+    Column("key", String(200), nullable=False),
+    Column("fingerprint", LargeBinary(32), nullable=False),
+    _id("saga_id"),
+    PrimaryKeyConstraint("name", "key"),
+)
+"""Idempotency keys of starts, each with what was asked for and the run that it began."""
+
+saga_signal = Table(
+    "saga_signal",
+    metadata,
+    Column("seq", _SEQUENCE, Identity(), nullable=False, autoincrement=True),
+    Column("shard", SmallInteger, nullable=False),
+    _id("saga_id"),
+    Column("kind", String(20), nullable=False),
+    Column("payload", Text, nullable=False),
+    Column("made_at", UtcDateTime, nullable=False),
+    Column("answer", Text, nullable=True),
+    PrimaryKeyConstraint("seq"),
+    Index("saga_signal_queue", "shard", "seq"),
+    sqlite_autoincrement=True,
+)
+"""What was told to a run and is not yet applied. Any node adds rows; the one that owns the shard
+applies and removes them, or puts an `answer` there where somebody waits for one."""
+
+saga_batch = Table(
+    "saga_batch",
+    metadata,
+    _id("id"),
+    Column("made_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("id"),
+)
+"""One row for each group commit, by which its outcome can be found out."""
+
+saga_definition = Table(
+    "saga_definition",
+    metadata,
+    Column("name", String(100), nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("fingerprint", String(64), nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("name", "version"),
+)
+"""The shape that each version of a definition had when it was first run here."""

@@ -1,0 +1,59 @@
+"""Tells those who wait for a run that something about it was committed, within this process.
+
+A node hears only of its own commits, so whoever waits also looks by itself from time to time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+
+class Watch:
+    """One who waits for the changes of one run."""
+
+    def __init__(self) -> None:
+        self._changed = asyncio.Event()
+
+    async def changed(self, timeout: float) -> bool:
+        """Whether something was committed since the last call, or is within `timeout` seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        self._changed.clear()
+        return True
+
+    def tell(self) -> None:
+        """There is something new."""
+        self._changed.set()
+
+
+class Watchers:
+    """All who wait, by run. For one event loop."""
+
+    def __init__(self) -> None:
+        self._watches: dict[str, set[Watch]] = {}
+
+    @contextmanager
+    def watching(self, instance_id: str) -> Iterator[Watch]:
+        """Begin to watch before looking: then nothing falls between."""
+        watch = Watch()
+        self._watches.setdefault(instance_id, set()).add(watch)
+        try:
+            yield watch
+        finally:
+            watches = self._watches[instance_id]
+            watches.discard(watch)
+            if not watches:
+                del self._watches[instance_id]
+
+    def tell(self, instance_ids: Iterable[str]) -> None:
+        """These runs have changed."""
+        if not self._watches:
+            return
+        for instance_id in instance_ids:
+            for watch in self._watches.get(instance_id, ()):
+                watch.tell()

@@ -1,0 +1,97 @@
+"""What waits to be done in a group commit, one class for each kind."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.definition import Saga
+from orchestrator.signals import Buried, OperatorSignal, Replied
+from orchestrator.store import StartKey
+from outbox.deliveries import Pending
+from outbox.replies import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The run that a start led to. `is_new` is false where it was there already: the start was
+    repeated."""
+
+    instance_id: str
+    is_new: bool
+
+
+class Handed:
+    """Answers that were handed over together; `all_decided` is done when none is undecided."""
+
+    def __init__(self, count: int) -> None:
+        self._left = count
+        self.all_decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def decided(self) -> None:
+        """One more of them is."""
+        self._left -= 1
+        if self._left == 0 and not self.all_decided.done():
+            self.all_decided.set_result(None)
+
+
+@dataclass(eq=False, slots=True)
+class Begin:
+    """A run is to begin. It came by a message where it has a `seq`, and from a caller where it has
+    a `done`."""
+
+    instance_id: str
+    definition: Saga[Any]
+    state: Any
+    originator: str | None = None
+    key: StartKey | None = None
+    done: asyncio.Future[Started] | None = None
+    seq: int | None = None
+    tries: int = 0
+
+
+@dataclass(eq=False, slots=True)
+class Decline:
+    """A start that came by a message cannot be made; who asked is told that it ended."""
+
+    instance_id: str
+    originator: str
+    reason: str
+    seq: int
+
+
+@dataclass(eq=False, slots=True)
+class Tell:
+    """A run is told something by a person or by the relay: by a stored signal where it has a
+    `seq`, by a caller where it has a `done`."""
+
+    instance_id: str
+    signal: OperatorSignal | Replied | Buried
+    done: asyncio.Future[None] | None = None
+    seq: int | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Answer:
+    """A message to `destination` was answered; its row is to go."""
+
+    destination: str
+    message: Pending
+    reply: Reply
+    handed: Handed
+
+    @property
+    def instance_id(self) -> str:
+        """The run that sent it."""
+        return self.message.envelope.correlation or ""
+
+
+@dataclass(eq=False, slots=True)
+class Look:
+    """A timer of the run may be due."""
+
+    instance_id: str
+
+
+Work = Begin | Decline | Tell | Answer | Look

@@ -1,0 +1,47 @@
+"""An orchestrator that is told nothing runs the saga of the blog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli import services
+from orchestrator.cli.blog import Blog
+from orchestrator.cli.services import BLOG_SAGAS, blog_defaults
+from orchestrator.settings import participants_in
+
+_USUAL = {"articles": "http://127.0.0.1:8001", "comments": "http://127.0.0.1:8002"}
+
+
+def test_the_blog_is_what_runs_unless_somebody_says_otherwise() -> None:
+    added = blog_defaults({})
+    assert added["SAGABOX_SAGAS"] == BLOG_SAGAS
+    assert participants_in(added["SAGABOX_PARTICIPANTS"]) == _USUAL
+    assert blog_defaults({"SAGABOX_SAGAS": "a:b", "SAGABOX_PARTICIPANTS": "a=http://a"}) == {}
+    assert list(blog_defaults({"SAGABOX_SAGAS": "a:b"})) == ["SAGABOX_PARTICIPANTS"]
+
+
+def test_who_has_installed_sagas_does_not_get_that_of_the_blog(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(services, "entry_points", lambda group: ["one"])
+    assert "SAGABOX_SAGAS" not in blog_defaults({})
+
+
+def _participants(base: dict[str, str]) -> dict[str, str]:
+    ports = {"orchestrator": 7000, "articles": 7001, "comments": 7002}
+    databases = dict.fromkeys(ports, "sqlite:////x")
+    blog = Blog(databases=databases, ports=ports, secret="s", logs=Path("logs"), base=base)
+    text = blog.spec("orchestrator").environment["SAGABOX_PARTICIPANTS"]
+    return dict(participants_in(text))
+
+
+def test_a_set_of_services_names_its_own_ports() -> None:
+    own = {"articles": "http://127.0.0.1:7001", "comments": "http://127.0.0.1:7002"}
+    assert _participants({}) == own
+    given = "shop=http://127.0.0.1:9000, articles=http://127.0.0.1:9001"
+    assert _participants({"SAGABOX_PARTICIPANTS": given}) == {
+        "shop": "http://127.0.0.1:9000",
+        **own,
+    }
