@@ -56,6 +56,12 @@ def _blocks(page: str, language: str) -> list[str]:
     ]
 
 
+def test_the_saga_in_the_readme_is_that_of_the_blog() -> None:
+    source = (ROOT / "orchestrator" / "sagas" / "delete_article.py").read_text()
+    snippet = "delete_article = Saga(" + source.partition("delete_article = Saga(")[2]
+    assert snippet in (ROOT / "README.md").read_text()
+
+
 def test_the_snippets_of_the_page_on_sagas_are_those_of_the_example() -> None:
     files = [*(ROOT / "examples" / "shop").glob("*.py"), ROOT / "tests/unit/test_example_shop.py"]
     sources = [path.read_text() for path in files]
