@@ -30,7 +30,7 @@ from orchestrator.store import SagaStore
 from orchestrator.stored_signals import StoredStart
 from orchestrator.watchers import Watchers
 from orchestrator.wording import described
-from orchestrator.work import Answer, Begin, Decline, Look, Tell, Work
+from orchestrator.work import Answer, Begin, Decline, Look, Tell, Work, shard_for
 from orchestrator.writing import StaleRuns, Writing
 from outbox import sqlite
 from outbox.clock import Clock
@@ -320,7 +320,7 @@ class Committer:
     ) -> tuple[GroupCommit, list[Work], list[Work]]:
         """Everything before the commit; which items are in it, and which are another node's."""
         epochs = self._shards.leases.epochs
-        touched = {shard_of(item.instance_id) for item in items}
+        touched = {shard_for(item) for item in items}
         wanted = {shard: epochs[shard] for shard in sorted(touched) if shard in epochs}
         now, ours = await self._writing.open(
             connection, batch, wanted, idle=self._settings.relay.lease / 4
@@ -329,8 +329,8 @@ class Committer:
             self._shards.forget(lost)
         assert now is not None, "a new id was there already"
         self._time.told(now)
-        mine = [item for item in items if shard_of(item.instance_id) in ours]
-        others = [item for item in items if shard_of(item.instance_id) not in ours]
+        mine = [item for item in items if shard_for(item) in ours]
+        others = [item for item in items if shard_for(item) not in ours]
         group = GroupCommit(
             connection, self._store, self._writing, self._registry, self._cached, now
         )
@@ -341,8 +341,11 @@ class Committer:
         """Find out, by writing the same id: that waits for a transaction which is still at it."""
         for attempt in range(_TRIES * 4):
             try:
-                async with self._engine.begin() as connection:
-                    return await self._writing.write_batch(connection, batch) is None
+                async with self._engine.connect() as connection:
+                    is_there = await self._writing.write_batch(connection, batch) is None
+                    # Were it committed and the answer lost, the next look would find this row.
+                    await connection.rollback()
+                    return is_there
             except Exception as error:
                 log.warning("the outcome of a commit is still unknown: %s", described(error))
                 await asyncio.sleep(min(2.0, 0.1 * 2**attempt))
@@ -410,4 +413,4 @@ class Committer:
         """What memory has of these runs may be wrong."""
         for item in items:
             self._cached.pop(item.instance_id, None)
-        self._outgoing.distrust({shard_of(item.instance_id) for item in items})
+        self._outgoing.distrust({shard_for(item) for item in items})

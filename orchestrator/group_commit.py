@@ -84,7 +84,7 @@ class GroupCommit:
         """Do all of it, up to the commit. Raises StaleRuns, and what the database raises."""
         self._begins = [it for it in items if isinstance(it, Begin)]
         beginning = {it.instance_id for it in self._begins}
-        await self._read({it.instance_id for it in items if isinstance(it, Tell | Answer | Look)})
+        await self._read({it.instance_id for it in items if _changes_a_run(it)})
         for item in items:
             match item:
                 case Begin():
@@ -409,6 +409,18 @@ class GroupCommit:
         if repeated:
             present = await self._store.present(self._connection, repeated, self._writes.answered)
             self._writes.letters = [it for it in self.letters if it.envelope.id not in present]
+
+
+def _changes_a_run(item: Work) -> bool:
+    match item:
+        case Tell() | Look():
+            return True
+        case Answer():
+            return item.message.envelope.reply_to is not None
+        case Begin() | Decline():
+            return False
+        case _:
+            assert_never(item)
 
 
 def by_run(items: Iterable[Work]) -> dict[str, list[Work]]:

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.definition import Saga
+from orchestrator.records import shard_of
 from orchestrator.signals import Buried, OperatorSignal, Replied
 from orchestrator.store import StartKey
 from outbox.deliveries import Pending
+from outbox.leases import BUCKETS_PER_LANE
 from outbox.replies import Reply
 
 
@@ -83,7 +85,7 @@ class Answer:
 
     @property
     def instance_id(self) -> str:
-        """The run that sent it."""
+        """The run that it is about; of the news of an end, the id by which that was asked for."""
         return self.message.envelope.correlation or ""
 
 
@@ -95,3 +97,11 @@ class Look:
 
 
 Work = Begin | Decline | Tell | Answer | Look
+
+
+def shard_for(item: Work) -> int:
+    """The shard under whose lease it is done. That of an answer is that of its row: the news of an
+    end may be about another name of the run, which has another shard."""
+    if isinstance(item, Answer):
+        return item.message.bucket % BUCKETS_PER_LANE
+    return shard_of(item.instance_id)

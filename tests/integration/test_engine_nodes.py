@@ -11,7 +11,11 @@ from orchestrator import tables
 from orchestrator.errors import IllegalSignal, Unavailable, UnknownRun
 from orchestrator.instance import Status
 from orchestrator.records import SHARDS, shard_of
+from orchestrator.sagas.delete_article import Deletion, delete_article
 from orchestrator.signals import Cancel
+from orchestrator.stored_signals import StoredStart, dump_start
+from outbox import tables as library
+from outbox.clock import SystemClock
 from outbox.ids import compose
 from tests.support.databases import Database, Schema
 from tests.support.engines import Node, Scripted, orchestrator_tables, running
@@ -89,6 +93,67 @@ async def test_a_person_may_ask_any_node(
         with pytest.raises(UnknownRun):
             await node.engine.signal(nobody, Cancel("ada", "nobody"))
     assert await first.rows(tables.saga_signal) == []
+
+
+async def test_the_news_for_an_alias_of_another_nodes_shard_is_settled(
+    database: Database, make_engine: MakeEngine
+) -> None:
+    """Its row belongs to the shard of the run that has ended, not to that of the alias."""
+    articles, comments = Scripted(), Scripted()
+    articles.values["articles.hide-article.v1"] = {"title": "Tides", "version": 1}
+    comments.values["comments.close-thread.v1"] = {"comments": 3}
+    both = {"articles": articles, "comments": comments}
+    article = compose(1_700_000_000_000, 1)
+    async with AsyncExitStack() as stack:
+        first, second = [
+            await stack.enter_async_context(
+                running(make_engine(database), [delete_article], both, owner=f"node-{number}")
+            )
+            for number in range(2)
+        ]
+        await until(
+            lambda: all(len(it.engine.shards) == 8 for it in (first, second)),
+            deadline=20,
+            what="the shards are shared out evenly",
+        )
+        comments.is_away = True
+        active = await first.engine.start(delete_article, Deletion(article))
+        alias = next(
+            it
+            for it in (compose(_now(), number) for number in range(100))
+            if shard_of(it) in second.engine.shards
+        )
+        kind, payload = dump_start(
+            StoredStart("delete-article", {"article_id": article}, "articles")
+        )
+        async with first.database.engine.begin() as connection:
+            await connection.execute(
+                tables.saga_signal.insert().values(
+                    shard=shard_of(alias),
+                    saga_id=alias,
+                    kind=kind,
+                    payload=payload,
+                    made_at=SystemClock().now(),
+                )
+            )
+
+        async def has_alias() -> bool:
+            return bool(await first.rows(tables.saga_alias))
+
+        await until(has_alias, what="the alias")
+        comments.is_away = False
+        await first.until_status(active.instance_id, Status.COMPLETED)
+
+        async def is_settled() -> bool:
+            return not await first.rows(library.outbox)
+
+        await until(is_settled, what="nothing is left to be sent")
+    told = [it for it in articles.seen if it.type == "orchestrator.saga-ended.v1"]
+    assert [it.correlation for it in told] == [alias]
+
+
+def _now() -> int:
+    return int(SystemClock().now().timestamp() * 1000)
 
 
 async def test_a_node_that_dies_is_replaced_when_its_lease_has_run_out(

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from orchestrator import tables
 from orchestrator.instance import Status
 from orchestrator.steps import Step, compensatable, pivot
+from outbox import tables as library
 from outbox.replies import Outcome, Reply
 from outbox.retry import RetryPolicy
 from tests.support.databases import Schema
@@ -80,10 +81,10 @@ async def test_timers_outlive_the_node_that_set_them(
         await node.until_status(started.instance_id, Status.COMPENSATED)
 
 
-async def test_a_pivot_without_an_answer_is_asked_again_for_ever(
+async def test_p5_a_pivot_without_an_answer_is_asked_again_for_ever(
     engine: AsyncEngine, participants: dict[str, Scripted]
 ) -> None:
-    """P5: once it may have happened, the run only goes forward."""
+    """Once it may have happened, the run only goes forward."""
     hasty = trip(ROOM, replace(CHARGE, deadline=timedelta(seconds=0.2)))
     participants["payments"].is_away = True
     async with running(engine, [hasty], participants) as node:
@@ -95,6 +96,8 @@ async def test_a_pivot_without_an_answer_is_asked_again_for_ever(
 
         await until(is_overdue, what="its deadline passes")
         assert await node.status(started.instance_id) == Status.RUNNING
+        # Its row is still there, so that no second one was added.
+        assert len(await node.rows(library.outbox)) == 1
         participants["payments"].is_away = False
         await node.until_status(started.instance_id, Status.COMPLETED)
     assert len({it.id for it in participants["payments"].seen}) == 1
