@@ -7,12 +7,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator import tables
 from orchestrator.engine import IdempotencyKey
+from orchestrator.engine_settings import EngineSettings
 from orchestrator.errors import ActiveAlready, IllegalSignal, InvalidInput, KeyReused, UnknownRun
 from orchestrator.instance import Status
 from orchestrator.sagas.delete_article import Deletion, delete_article
 from orchestrator.signals import Cancel
 from outbox import tables as library
+from outbox.clock import SystemClock
 from outbox.ids import compose
+from outbox.relay_settings import RelaySettings
 from outbox.replies import Outcome, Reply
 from tests.support.databases import Schema
 from tests.support.engines import Scripted, orchestrator_tables, running
@@ -149,3 +152,20 @@ async def test_bad_input_begins_nothing(
         with pytest.raises(InvalidInput):
             await node.engine.start(delete_article, Deletion(""))
         assert await node.rows(tables.saga) == []
+
+
+async def test_a_node_works_on_when_its_first_lease_would_have_run_out(
+    engine: AsyncEngine, articles: Scripted, comments: Scripted
+) -> None:
+    relay = RelaySettings(lease=1.2, margin=0.5, delivery_timeout=0.4, poll=0.1)
+    clock = SystemClock()
+    async with running(
+        engine,
+        [delete_article],
+        {"articles": articles, "comments": comments},
+        settings=EngineSettings(relay=relay),
+    ) as node:
+        began = clock.monotonic()
+        while clock.monotonic() < began + 1.5:
+            started = await node.engine.start(delete_article, Deletion(ARTICLE))
+            await node.until_status(started.instance_id, Status.COMPLETED, deadline=5)
