@@ -1,0 +1,130 @@
+"""Two ways to delete an article with its comments: as a saga, and as people write it without.
+
+Both run the same commands in the same service processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+
+import orjson
+
+from articles.contract import DeleteArticle, HideArticle
+from benchmarks.http_client import Connection
+from comments.contract import CloseThread, PurgeThread
+from outbox.clock import SystemClock
+from outbox.codec import encode
+from outbox.envelope import BATCH, Envelope, to_batch
+from outbox.ids import Ids
+from outbox.messages import Message
+from outbox.replies import Outcome, Reply
+from outbox.signing import Keyring, sign
+from outbox.transports.base import Answered, Unacceptable, Unreachable
+from outbox.transports.http import read_answer
+
+STEPS = 4
+_TRIES = 100
+_PAUSE = 0.02
+
+_CLOCK = SystemClock()
+_IDS = Ids(_CLOCK, os.urandom)
+
+
+class BySaga:
+    """One client of the orchestrator: one request, which is answered when the saga has ended."""
+
+    def __init__(self, orchestrator: Connection) -> None:
+        self._orchestrator = orchestrator
+
+    async def __call__(self, article: str) -> None:
+        """Delete it. Raises RuntimeError where the saga did not end COMPLETED."""
+        answer = await self._orchestrator.request(
+            "POST",
+            "/sagas/delete-article",
+            {"content-type": "application/json", "prefer": "wait=30"},
+            orjson.dumps({"article_id": article}),
+        )
+        status = orjson.loads(answer.body).get("status")
+        if answer.status != 200 or status != "COMPLETED":
+            raise RuntimeError(f"the saga of {article} did not complete: {answer.body!r}")
+
+
+class ByCalls:
+    """One client without sagas: four calls, one after the other. Nothing is undone, nothing is
+    remembered; a call that the service had no room for is made again.
+
+    `calls` has the seconds of each call, `repeats` how many were made again.
+    """
+
+    def __init__(
+        self, articles: Connection, comments: Connection, keys: Keyring, calls: list[float]
+    ) -> None:
+        self._articles = articles
+        self._comments = comments
+        self._keys = keys
+        self.calls = calls
+        self.repeats = 0
+
+    async def __call__(self, article: str) -> None:
+        """Delete it. Raises RuntimeError where a step was not done."""
+        saga = _IDS()
+        for connection, command in (
+            (self._articles, HideArticle(article)),
+            (self._comments, CloseThread(article)),
+            (self._articles, DeleteArticle(article)),
+            (self._comments, PurgeThread(article)),
+        ):
+            envelope = _envelope(command, saga)
+            for _ in range(_TRIES):
+                began = time.perf_counter()
+                reply = await self._call(connection, envelope)
+                self.calls.append(time.perf_counter() - began)
+                if reply is not None and reply.outcome.is_final:
+                    break
+                self.repeats += 1
+                await asyncio.sleep(_PAUSE)
+            if reply is None or reply.outcome is not Outcome.DONE:
+                raise RuntimeError(f"{envelope.type} of {article} was not done: {reply}")
+
+    async def _call(self, connection: Connection, envelope: Envelope) -> Reply | None:
+        """The reply; None where the service had no room for the request."""
+        body, now = to_batch([envelope]), _CLOCK.now()
+        headers = {"content-type": BATCH, "accept": BATCH}
+        headers |= sign(
+            self._keys, method="POST", target="/messages", headers=headers, body=body, now=now
+        )
+        answer = await connection.request("POST", "/messages", headers, body)
+        match read_answer(answer, [envelope.id], now):
+            case Answered(replies):
+                reply: Reply = replies[0]
+                return reply
+            case Unreachable():
+                return None
+            case Unacceptable(reason):
+                raise RuntimeError(f"{envelope.type} was not accepted: {reason}")
+
+
+def _envelope(command: Message, saga: str) -> Envelope:
+    return Envelope(
+        id=_IDS(),
+        source="bench",
+        type=str(command.message_type),
+        key=command.message_key,
+        time=_CLOCK.now(),
+        data=encode(command),
+        correlation=saga,
+    )
+
+
+def new_id() -> str:
+    """A new id."""
+    return _IDS()
+
+
+async def close_all(connections: Sequence[Connection]) -> None:
+    """Close them."""
+    for connection in connections:
+        await connection.close()
