@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from fastapi import APIRouter, FastAPI
@@ -23,6 +24,7 @@ from orchestrator.settings import OrchestratorSettings
 from orchestrator.tables import SCHEMA_REVISION
 from outbox.clock import Clock
 from outbox.owners import name_of_this_process
+from outbox.relay_settings import RelaySettings
 from outbox.retention import Settled
 from outbox.transports.base import Transport
 from outbox.web.service import Blueprint, CannotStart, Carrier, Kit, build
@@ -126,7 +128,7 @@ class _Parts:
             clock=kit.clock,
             ids=kit.new_id,
             bell=kit.bell,
-            settings=EngineSettings(relay=self._settings.relay_settings()),
+            settings=EngineSettings(relay=_together(self._settings.relay_settings())),
             owner=name_of_this_process(NAME),
         )
         return self.engine
@@ -151,3 +153,8 @@ class _Parts:
             await self.engine.check_start()
         except OrchestratorError as error:
             raise CannotStart(error.problem, next_step=error.next_step) from error
+
+
+def _together(settings: RelaySettings) -> RelaySettings:
+    """One request to a participant at a time: what gathers meanwhile goes into the next one."""
+    return replace(settings, width=1)

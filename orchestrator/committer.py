@@ -248,18 +248,24 @@ class Committer:
                 self._give_up(items, error)
                 return
             except StaleRuns:
-                for item in items:
-                    self._cached.pop(item.instance_id, None)
+                self._read_again(items)
             except Exception as error:
                 trouble = trouble_of(error)
-                if trouble is Trouble.OWN:
+                if trouble is Trouble.OWN and attempt == 0:
+                    # A stale run's next line of history may be taken already.
+                    self._read_again(items)
+                elif trouble is Trouble.OWN:
                     await self._divide(items, error)
                     return
-                if trouble is not Trouble.CROSSED:
+                elif trouble is not Trouble.CROSSED:
                     self._give_up(items, error)
                     return
             await asyncio.sleep(_SHORTLY * attempt)
         self._give_up(items, Unavailable("other nodes were in the way"))
+
+    def _read_again(self, items: Iterable[Work]) -> None:
+        for item in items:
+            self._cached.pop(item.instance_id, None)
 
     async def _divide(self, items: Sequence[Work], error: Exception) -> None:
         """Something in it cannot be written, or is a mistake of ours: find the run."""
@@ -308,7 +314,7 @@ class Committer:
                 self._again(group.again)
                 group.resolve()
                 self._settle([item for item in mine if item not in group.again])
-                self._watchers.tell(group.records)
+                self._watchers.tell(group.records, ended=group.ended)
                 self._give_up(others, Unavailable("another node owns this run by now"))
                 return
         crashpoint("engine: after commit, before hand-over")
@@ -374,7 +380,7 @@ class Committer:
         self._again(group.again)
         group.resolve()
         self._settle([item for item in items if item not in group.again])
-        self._watchers.tell(group.records)
+        self._watchers.tell(group.records, ended=group.ended)
 
     def _again(self, items: Iterable[Work]) -> None:
         for item in items:

@@ -69,6 +69,8 @@ class GroupCommit:
         """Messages that were taken out of the outbox."""
         self.again: list[Work] = []
         """What is to be done in a later commit."""
+        self.ended: list[str] = []
+        """The runs that came to their end."""
         self.transitions = 0
         self._found: dict[str, Record] = {}
         self._outcomes: list[tuple[asyncio.Future[Any], Any]] = []
@@ -77,7 +79,7 @@ class GroupCommit:
         self._applied: list[int] = []
         self._answers: dict[int, str] = {}
         self._to_store: list[tuple[str, int, str, str]] = []
-        self._ended: list[str] = []
+        self.ended: list[str] = []
         self._begins: list[Begin] = []
 
     async def work(self, items: Sequence[Work]) -> None:
@@ -204,7 +206,7 @@ class GroupCommit:
         definition = self._registry.get(instance.saga, instance.version)
         transition = advance(definition, instance, signal, self._now)
         if instance.ended is None and transition.instance.ended is not None:
-            self._ended.append(instance.id)
+            self.ended.append(instance.id)
         after = record.after(transition, self._now)
         self._collect(record, after, transition)
         self._keep(after)
@@ -241,7 +243,7 @@ class GroupCommit:
             saga_id: replace(record, revision=record.revision + 1)
             for saga_id, record in self.records.items()
         }
-        if self._begins or any(self._may_have_aliases(it) for it in self._ended):
+        if self._begins or any(self._may_have_aliases(it) for it in self.ended):
             await self._writing.write(
                 self._connection, Writes(records=self._writes.records), self._now
             )
@@ -253,9 +255,9 @@ class GroupCommit:
         return self._registry.get(instance.saga, instance.version).one_active
 
     async def _tell_originators(self) -> None:
-        for saga_id in self._ended:
+        for saga_id in self.ended:
             self._tell_of_end(saga_id, saga_id, self.records[saga_id].originator)
-        named = [saga_id for saga_id in self._ended if self._may_have_aliases(saga_id)]
+        named = [saga_id for saga_id in self.ended if self._may_have_aliases(saga_id)]
         if not named:
             return
         for saga_id, alias, originator in await self._store.aliases(self._connection, named):

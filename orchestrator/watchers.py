@@ -6,7 +6,7 @@ A node hears only of its own commits, so whoever waits also looks by itself from
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 
@@ -15,20 +15,24 @@ class Watch:
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
+        self._ended = asyncio.Event()
 
     async def changed(self, timeout: float) -> bool:
         """Whether something was committed since the last call, or is within `timeout` seconds."""
-        try:
-            async with asyncio.timeout(timeout):
-                await self._changed.wait()
-        except TimeoutError:
+        if not await _within(timeout, self._changed):
             return False
         self._changed.clear()
         return True
 
-    def tell(self) -> None:
+    async def ended(self, timeout: float) -> bool:
+        """Whether the end of the run was committed, or is within `timeout` seconds."""
+        return await _within(timeout, self._ended)
+
+    def tell(self, *, ended: bool) -> None:
         """There is something new."""
         self._changed.set()
+        if ended:
+            self._ended.set()
 
 
 class Watchers:
@@ -50,10 +54,19 @@ class Watchers:
             if not watches:
                 del self._watches[instance_id]
 
-    def tell(self, instance_ids: Iterable[str]) -> None:
-        """These runs have changed."""
+    def tell(self, instance_ids: Iterable[str], *, ended: Collection[str] = ()) -> None:
+        """These runs have changed, and some of them have ended."""
         if not self._watches:
             return
         for instance_id in instance_ids:
             for watch in self._watches.get(instance_id, ()):
-                watch.tell()
+                watch.tell(ended=instance_id in ended)
+
+
+async def _within(timeout: float, event: asyncio.Event) -> bool:
+    try:
+        async with asyncio.timeout(timeout):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -97,5 +97,7 @@ class Desk:
                 now = await queries.standing(self.database, id)
                 if now is None or now.has_ended:
                     break
-                await watch.changed(min(left, LOOK_AGAIN))
+                # Not at each of its steps: at many runs at once that would be most of the work.
+                if await watch.ended(min(left, LOOK_AGAIN)):
+                    break
         return await self.find(id)

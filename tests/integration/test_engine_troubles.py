@@ -88,15 +88,29 @@ async def until_sent(node: Node, saga_id: str, step: str) -> None:
 async def test_a_run_that_another_node_wrote_is_read_again(
     node: Node, participants: dict[str, Scripted], engine: AsyncEngine
 ) -> None:
-    """The second line behind the fence: the revision."""
+    """The second line behind the fence: the revision, and the numbers of the history."""
     participants["hotels"].is_away = True
     started = await node.engine.start(BOOKING, Trip("one"))
     await until_sent(node, started.instance_id, "reserve room")
+    (row,) = await node.rows(tables.saga)
     async with engine.begin() as connection:
         await connection.execute(
             update(tables.saga).values(
                 revision=tables.saga.c.revision + 5, entries=tables.saga.c.entries + 100
             )
+        )
+        await connection.execute(
+            insert(tables.saga_history),
+            [
+                {
+                    "saga_id": row.id,
+                    "number": row.entries + place,
+                    "at": row.created_at,
+                    "happening": "sent",
+                    "detail": "by another node",
+                }
+                for place in range(1, 101)
+            ],
         )
     participants["hotels"].is_away = False
     await node.until_status(started.instance_id, Status.COMPLETED)

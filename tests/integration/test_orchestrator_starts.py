@@ -207,7 +207,7 @@ async def test_who_waits_hears_of_the_end_as_soon_as_it_is_committed(
     (id,) = engine.watchers._watches
     began = asyncio.get_running_loop().time()
     await _end(orchestrator, id)
-    engine.watchers.tell([id])
+    engine.watchers.tell([id], ended=[id])
     answer = await asked
     assert asyncio.get_running_loop().time() - began < 10
     assert answer.status_code == 200

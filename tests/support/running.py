@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import httpx
 
 from orchestrator.cli.blog import Blog
 from orchestrator.cli.errors import CommandError
-from orchestrator.cli.processes import Child
+from orchestrator.cli.processes import Child, Spec
 from outbox.clock import SystemClock
 from outbox.crashpoints import ENVIRONMENT_VARIABLE
 from outbox.signing import Keyring
@@ -20,6 +21,7 @@ from outbox.transports.http import HttpTransport
 from tests.support.blog import articles_schema, comments_schema
 from tests.support.databases import Database
 from tests.support.fixtures import DatabaseFactory
+from tests.support.guardian import guardian
 from tests.support.orchestrating import orchestrator_schema
 from tests.support.waiting import free_port, until
 
@@ -49,10 +51,8 @@ class RunningBlog:
         `crash` is "NAME:HIT" of a crash point. What an earlier run left in the outbox can bring
         the service there before anybody has seen it ready.
         """
-        extra = {"SAGABOX_POLL_INTERVAL": "0.2", **self.settings}
-        if crash is not None:
-            extra[ENVIRONMENT_VARIABLE] = crash
-        child = await Child.start(self._blog.spec(name, extra=extra))
+        extra = {} if crash is None else {ENVIRONMENT_VARIABLE: crash}
+        child = await Child.start(self._spec(name, extra))
         self.children[name] = child
         try:
             await child.ready()
@@ -61,10 +61,38 @@ class RunningBlog:
                 raise
         return child
 
+    async def begin_second(self, database_url: str) -> Child:
+        """Start another orchestrator, on this address of the same database, and do not wait until
+        it is ready. Nobody sends it anything; its log is that of `orchestrator-2`."""
+        spec, port = self._spec("orchestrator", {}), free_port()
+        spec = replace(
+            spec,
+            name="orchestrator-2",
+            command=(*spec.command, "--port", str(port)),
+            environment={
+                **spec.environment,
+                "SAGABOX_DATABASE_URL_ORCHESTRATOR": database_url,
+            },
+            url=f"http://127.0.0.1:{port}",
+            log=spec.log.with_name("orchestrator-2.log"),
+        )
+        child = self.children[spec.name] = await Child.start(spec)
+        guardian().entrust_process(child.pid)  # it may be stopped when this run is killed
+        return child
+
     async def stop(self) -> None:
         """Stop what runs."""
         for child in self.children.values():
             await child.stop()
+
+    def _spec(self, name: str, extra: Mapping[str, str]) -> Spec:
+        """How to start a service, with `extra` in its environment."""
+        extra = {"SAGABOX_POLL_INTERVAL": "0.2", **self.settings, **extra}
+        return self._blog.spec(name, extra=extra)
+
+    def url(self, name: str) -> str:
+        """Where the service listens."""
+        return self._blog.url(name)
 
     def log(self, name: str) -> str:
         """What the service has printed."""

@@ -126,3 +126,13 @@ def test_an_inbox_answers_before_its_senders_give_up_and_a_lease_outlasts_a_deli
     limits, relay = settings.inbox_limits(), settings.relay_settings()
     assert limits.alone.total < limits.answer_within < relay.delivery_timeout
     assert relay.delivery_timeout < relay.margin < relay.lease * 2 / 3
+
+
+@pytest.mark.parametrize(("wanted", "lease"), [(3.0, 3.0), (1.0, 2.4)])
+def test_a_lease_is_as_long_as_wished_and_long_enough_for_a_delivery(
+    wanted: float, lease: float
+) -> None:
+    settings = _Settings(
+        database_url="sqlite:///x.sqlite", secrets=SECRET, delivery_timeout=0.5, lease=wanted
+    )
+    assert settings.relay_settings().lease == pytest.approx(lease)

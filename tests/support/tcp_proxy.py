@@ -1,0 +1,177 @@
+"""A proxy between a client and PostgreSQL that makes a COMMIT go wrong where it is told to.
+
+It reads what the client sends as far as it must: which statement a message runs, and where a
+transaction is committed. What the server sends passes unread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from sqlalchemy.engine import make_url
+
+_SSL_REQUEST = 80877103
+_LATER = 0.5
+_CHUNK = 65536
+
+
+class Loss(Enum):
+    """What becomes of a COMMIT, and of the connection that it came on."""
+
+    ANSWER = auto()
+    """The server commits; the client is cut off before it hears of that."""
+    COMMIT = auto()
+    """Both sides are cut off before the server sees it."""
+    DELAYED = auto()
+    """The client is cut off at once; the server sees it half a second later, and commits then."""
+
+
+@dataclass
+class CommitProxy:
+    """Listens at `port`. `armed` has what is to happen to the next COMMITs of transactions that ran
+    a statement which holds the text `marker`, one entry each; `lost` has what has happened."""
+
+    host: str
+    server_port: int
+    marker: str
+    port: int = 0
+    armed: list[Loss] = field(default_factory=list)
+    lost: list[Loss] = field(default_factory=list)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    def in_front_of(self, url: str) -> str:
+        """The same database by way of this proxy."""
+        through = make_url(url).set(host="127.0.0.1", port=self.port)
+        return through.render_as_string(hide_password=False)
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, from its beginning to its end."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            await _Connection(self, reader, writer).run()
+        except asyncio.CancelledError:
+            pass  # by `stop`, and nobody waits for it
+        finally:
+            self._tasks.discard(task)
+
+    async def stop(self) -> None:
+        """Cut all connections."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Connection:
+    """One client, and the connection to the server that is its own."""
+
+    def __init__(
+        self, proxy: CommitProxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._proxy = proxy
+        self._reader = reader
+        self._writer = writer
+        self._statements: dict[bytes, bool] = {}
+        self._is_marked = False
+
+    async def run(self) -> None:
+        proxy = self._proxy
+        server_reader, server = await asyncio.open_connection(proxy.host, proxy.server_port)
+        back = asyncio.create_task(_pump(server_reader, self._writer))
+        try:
+            await self._forward(server_reader, server, back)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client has left
+        finally:
+            back.cancel()
+            await asyncio.gather(back, return_exceptions=True)
+            self._writer.transport.abort()
+            server.close()
+
+    async def _forward(
+        self,
+        server_reader: asyncio.StreamReader,
+        server: asyncio.StreamWriter,
+        back: asyncio.Task[None],
+    ) -> None:
+        await self._greet(server)
+        while True:
+            head = await self._reader.readexactly(5)
+            body = await self._reader.readexactly(struct.unpack("!I", head[1:])[0] - 4)
+            if not self._is_to_be_lost(head[:1], body):
+                server.write(head + body)
+                await server.drain()
+                continue
+            loss = self._proxy.armed.pop(0)
+            back.cancel()
+            await asyncio.gather(back, return_exceptions=True)
+            if loss is Loss.DELAYED:
+                self._writer.transport.abort()
+                self._proxy.lost.append(loss)
+                await asyncio.sleep(_LATER)
+            if loss is not Loss.COMMIT:
+                server.write(head + body)
+                await server.drain()
+                assert await server_reader.read(1) == b"C", "the server did not commit"
+            if loss is not Loss.DELAYED:
+                self._proxy.lost.append(loss)
+            return
+
+    async def _greet(self, server: asyncio.StreamWriter) -> None:
+        """The messages at the beginning have no type."""
+        while True:
+            size = await self._reader.readexactly(4)
+            body = await self._reader.readexactly(struct.unpack("!I", size)[0] - 4)
+            server.write(size + body)
+            await server.drain()
+            if struct.unpack("!I", body[:4])[0] != _SSL_REQUEST:
+                return
+
+    def _is_to_be_lost(self, kind: bytes, body: bytes) -> bool:
+        match kind:
+            case b"P":  # Parse: the name of a statement, and its text
+                name, text, _ = body.split(b"\0", 2)
+                self._statements[name] = self._is_marking(text)
+            case b"B":  # Bind: the name of a portal, and that of the statement to run
+                _, name, _ = body.split(b"\0", 2)
+                self._is_marked = self._is_marked or self._statements.get(name, False)
+            case b"Q" if body.upper().startswith(b"COMMIT"):
+                is_marked, self._is_marked = self._is_marked, False
+                return is_marked and bool(self._proxy.armed)
+            case b"Q" if body.upper().startswith((b"BEGIN", b"ROLLBACK")):
+                self._is_marked = False
+        return False
+
+    def _is_marking(self, text: bytes) -> bool:
+        return self._proxy.marker.encode() in text
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(_CHUNK):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@asynccontextmanager
+async def commit_proxy(url: str, marker: str) -> AsyncIterator[CommitProxy]:
+    """A proxy in front of the server of this database URL, on loopback."""
+    behind = make_url(url)
+    proxy = CommitProxy(behind.host or "127.0.0.1", behind.port or 5432, marker)
+    listening = await asyncio.start_server(proxy.handle, "127.0.0.1", 0)
+    proxy.port = listening.sockets[0].getsockname()[1]
+    try:
+        yield proxy
+    finally:
+        listening.close()
+        await proxy.stop()
+        await listening.wait_closed()
