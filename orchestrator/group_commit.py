@@ -79,7 +79,6 @@ class GroupCommit:
         self._applied: list[int] = []
         self._answers: dict[int, str] = {}
         self._to_store: list[tuple[str, int, str, str]] = []
-        self.ended: list[str] = []
         self._begins: list[Begin] = []
 
     async def work(self, items: Sequence[Work]) -> None:
