@@ -2,4 +2,9 @@
 
 from __future__ import annotations
 
+from tests.support.scratch import use_memory
+
 pytest_plugins = ["tests.support.fixtures", "tests.support.reporting"]
+
+# Before anything asks for a temporary folder, and before further processes are started.
+use_memory()

@@ -267,7 +267,7 @@ async def test_the_settings_reach_the_engine(database: Database) -> None:
 
     settings = orchestrator_settings(database, poll_interval=0.25)
     app = assemble(settings, Registry([], {}), make_engine=_Given, transports={})
-    assert given["settings"].relay == settings.relay_settings()
+    assert given["settings"].relay == replace(settings.relay_settings(), width=1)
     assert given["owner"].startswith("orchestrator")
     assert given["bell"] is app.state.service._kit.bell
     assert SECRETS not in repr(settings)
