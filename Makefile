@@ -17,10 +17,10 @@ help: ## list these targets
 
 setup: $(VENV)/.test ## install everything into .venv (the other targets do it by themselves)
 
-demo: $(VENV)/.runtime ## start both services, kill one in the middle, and show that nothing is lost
+demo: $(VENV)/.runtime ## delete articles while services are killed, check what is left, leave nothing
 	$(BIN)/sagabox demo $(ARGS)
 
-dev: $(VENV)/.runtime ## run all services on SQLite, with reload, until Ctrl-C
+dev: $(VENV)/.runtime ## run all services, with reload and the console, until Ctrl-C
 	$(BIN)/sagabox dev --reload $(ARGS)
 
 test: $(VENV)/.test ## run all tests, in PROCESSES=2; ARGS="-k relay" chooses some

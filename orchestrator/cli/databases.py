@@ -24,8 +24,9 @@ async def bring_up_to_date(
 
     for name, address in databases.items():
         try:
-            moved = await upgrade(service_named(name), database_at(address), clock=SystemClock())
+            database = database_at(address)
+            moved = await upgrade(service_named(name), database, clock=SystemClock())
         except MigrationError as error:
-            raise CommandError(error.happened, error.why, error.next_step) from error
+            raise CommandError(f"{name}: {error.happened}", error.why, error.next_step) from error
         already = "" if moved.steps else "already "
-        tell(f"the database of {name} is {already}at {moved.now_at}")
+        tell(f"the database of {name} is {already}at {moved.now_at}: {database}")

@@ -1,29 +1,29 @@
-"""`sagabox dev`: all services on SQLite in one folder, restarted when they end."""
+"""`sagabox dev`: all services, on SQLite in one folder, restarted when they end."""
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import os
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.text import Text
 
 from orchestrator import bundled
 from orchestrator.cli.binding import require_free
 from orchestrator.cli.blog import Blog, ports_from
 from orchestrator.cli.databases import bring_up_to_date
 from orchestrator.cli.errors import CommandError
+from orchestrator.cli.printer import Printer
 from orchestrator.cli.secrets import shared_secret
 from orchestrator.cli.services import FIRST_PORT, SERVICES
 from orchestrator.cli.supervisor import Supervisor
 
-_COLORS = ("cyan", "magenta", "green", "yellow")
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -44,41 +44,58 @@ def dev(
         bool, typer.Option("--reload", help="Restart the services when their code changes.")
     ] = False,
 ) -> None:
-    """Run all services on SQLite, each in a process of its own, until Ctrl-C.
+    """Run all services, each in a process of its own, until Ctrl-C.
 
-    Makes the folder and the databases where they are missing, and brings the databases up to date.
-    A service that ends is started again.
+    Makes the folder, with a SQLite database for each service for which SAGABOX_DATABASE_URL_SERVICE
+    names no other, and brings the databases up to date. A service that ends is started again.
     """
-    tell = _Printer([*SERVICES, "dev"])
+    tell = Printer([*SERVICES, "dev"], Console(highlight=False, soft_wrap=True))
     ports = ports_from(port_base)
     with _alone_in(folder):
         for name in SERVICES:
             require_free("127.0.0.1", ports[name], "sagabox dev --port-base N")
         blog = Blog(
-            databases={it: f"sqlite:///{folder.resolve() / it}.sqlite" for it in SERVICES},
+            databases=_databases(folder.resolve(), os.environ),
             ports=ports,
             secret=shared_secret(folder / "secret"),
             logs=folder / "logs",
         )
         asyncio.run(bring_up_to_date(blog.databases, lambda line: tell("dev", line)))
         specs = [blog.spec(it, options=["--access-log"]) for it in SERVICES]
-        asyncio.run(_supervise(Supervisor(specs, tell, _sources() if reload else ()), tell))
+
+        def greet() -> None:
+            for line in _greeting(blog):
+                tell("dev", line)
+
+        supervisor = Supervisor(specs, tell, _sources() if reload else (), when_up=greet)
+        asyncio.run(_supervise(supervisor, tell))
 
 
-class _Printer:
-    """Prints lines with who said them in front, each service in its colour."""
-
-    def __init__(self, speakers: Sequence[str]) -> None:
-        self._console = Console(highlight=False, soft_wrap=True)
-        self._width = max(map(len, speakers))
-        self._colors = dict(zip(speakers, _COLORS, strict=False))
-
-    def __call__(self, speaker: str, line: str) -> None:
-        text = Text(f"{speaker:{self._width}} | ", style=self._colors.get(speaker, ""))
-        self._console.print(text.append(Text.from_ansi(line)))
+def _databases(folder: Path, environment: Mapping[str, str]) -> Mapping[str, str]:
+    """The address of each service's database: that of the environment, or a file in the folder."""
+    return {
+        name: environment.get(it.database_variable) or f"sqlite:///{folder / name}.sqlite"
+        for name, it in SERVICES.items()
+    }
 
 
-async def _supervise(supervisor: Supervisor, tell: _Printer) -> None:
+def _greeting(blog: Blog) -> Iterable[str]:
+    """What somebody needs who has just started all this: where everything is, and what to try."""
+    articles, orchestrator = blog.url("articles"), blog.url("orchestrator")
+    yield "everything runs; Ctrl-C stops it"
+    for name in blog.ports:
+        yield f"  {name:12}  {blog.url(name)}  (what it can do: {blog.url(name)}/docs)"
+    yield f"  the console   {orchestrator}/console"
+    yield "to try, in another terminal, with the id from the first answer:"
+    yield (
+        f"  curl -X POST {articles}/articles -H 'content-type: application/json'"
+        """ -d '{"title": "Tides", "body": "Twice a day.", "author": "ada"}'"""
+    )
+    yield f"  curl -X DELETE {articles}/articles/ID"
+    yield f"  sagabox list --url {orchestrator}"
+
+
+async def _supervise(supervisor: Supervisor, tell: Printer) -> None:
     def stop() -> None:
         tell("dev", "stopping; Ctrl-C again kills")
         supervisor.stop()

@@ -125,6 +125,14 @@ class Child:
         """The same without waiting for the end."""
         self._send(signal.SIGKILL)
 
+    def freeze(self) -> None:
+        """Let it stand still (SIGSTOP) until `thaw`. A frozen child can be killed, not stopped."""
+        self._send(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._send(signal.SIGCONT)
+
     async def wait(self) -> int:
         """Return its exit code when it has ended."""
         return await self._process.wait()

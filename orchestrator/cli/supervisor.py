@@ -31,13 +31,22 @@ def delay_before_restart(ends_in_a_row: int) -> float:
 class Supervisor:
     """Runs the services of `specs` until it is told to stop.
 
-    `sources` are folders of Python files: a change in one restarts all services.
+    `sources` are folders of Python files: a change in one restarts all services. `when_up` is
+    called once, when each service has been ready.
     """
 
-    def __init__(self, specs: Sequence[Spec], tell: Tell, sources: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        specs: Sequence[Spec],
+        tell: Tell,
+        sources: Sequence[Path] = (),
+        when_up: Callable[[], None] = lambda: None,
+    ) -> None:
         self._specs = specs
         self._tell = tell
         self._sources = sources
+        self._when_up = when_up
+        self._not_up_yet = {it.name for it in specs}
         self._stop = asyncio.Event()
         self._reload = {it.name: asyncio.Event() for it in specs}
         self._children: dict[str, Child] = {}
@@ -68,17 +77,21 @@ class Supervisor:
         ends = 0
         loop = asyncio.get_running_loop()
         while not self._stop.is_set():
+            # It starts with the code as it is now.
+            self._reload[spec.name].clear()
             child = self._children[spec.name] = await Child.start(spec)
             began = loop.time()
             if await self._runs_until_it_ends(child):
                 return
             if self._reload[spec.name].is_set():
-                self._reload[spec.name].clear()
+                ends = 0
                 continue
             ends = 1 if loop.time() - began > _SETTLED else ends + 1
             delay = delay_before_restart(ends)
             self._tell("dev", f"{spec.name} ended ({child.ending}); restarting it in {delay:g} s")
-            await self._pause(delay)
+            await _first_of(self._stop.wait(), self._reload[spec.name].wait(), timeout=delay)
+            if self._reload[spec.name].is_set():  # it may well be mended
+                ends = 0
 
     async def _runs_until_it_ends(self, child: Child) -> bool:
         """Wait for the end of the child, by itself or by us; whether it is the end for good."""
@@ -100,6 +113,12 @@ class Supervisor:
                 self._tell("dev", f"{error.happened}: {error.why}")
         else:
             self._tell("dev", f"{child.spec.name} serves at {child.spec.url} (pid {child.pid})")
+            self._note_up(child.spec.name)
+
+    def _note_up(self, name: str) -> None:
+        if self._not_up_yet == {name}:
+            self._when_up()
+        self._not_up_yet.discard(name)
 
     async def _pause(self, seconds: float) -> None:
         await _first_of(self._stop.wait(), timeout=seconds)

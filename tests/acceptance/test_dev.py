@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from orchestrator.cli.services import SERVICES
+from tests.support.fixtures import DatabaseFactory
 from tests.support.guardian import guardian, started
 from tests.support.waiting import free_port, wait_until
 
@@ -25,7 +29,9 @@ pytestmark = pytest.mark.timeout(300)  # for one that has much else to do
 class Dev:
     """A running `sagabox dev`, and what it has printed."""
 
-    def __init__(self, folder: Path, first_port: int) -> None:
+    def __init__(
+        self, folder: Path, first_port: int, environment: Mapping[str, str] | None = None
+    ) -> None:
         self.folder = folder
         self.first_port = first_port
         self._output = folder / "output"
@@ -34,6 +40,7 @@ class Dev:
             self.process = subprocess.Popen(
                 [command, "dev", "--port-base", str(first_port)],
                 cwd=folder,
+                env={**os.environ, **(environment or {})},
                 stdout=output,
                 stderr=output,
                 # A terminal of its own, so to say: Ctrl-C reaches it, and not pytest.
@@ -76,16 +83,12 @@ class Dev:
         return [it for name in SERVICES for it in self.pids(name)]
 
 
-def _start(folder: Path) -> Dev:
-    folder.mkdir()
-    # Three ports in a row; what is free now may be taken in a moment, so look at the end as well.
-    return Dev(folder, free_port())
-
-
-@pytest.fixture
-def dev(tmp_path: Path) -> Iterator[Dev]:
+@contextmanager
+def _running(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Dev]:
     for attempt in range(5):
-        running = _start(tmp_path / str(attempt))
+        (folder / str(attempt)).mkdir()
+        # Three ports in a row; one may be taken, so look at the end as well.
+        running = Dev(folder / str(attempt), free_port(), environment)
         wait_until(running.has_ports_or_ended, _DEADLINE, "dev has chosen its ports")
         if "another program listens there" not in running.output:
             break
@@ -95,10 +98,17 @@ def dev(tmp_path: Path) -> Iterator[Dev]:
     sys.stdout.write(running.output)  # pytest shows it where the test has failed
 
 
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[Dev]:
+    with _running(tmp_path) as running:
+        yield running
+
+
 def test_dev_runs_the_services_restarts_a_killed_one_and_leaves_nothing_after_ctrl_c(
     dev: Dev,
 ) -> None:
     first = {name: dev.wait_for_run(name, 1) for name in SERVICES}
+    _do_as_it_says(dev)
     article = {"title": "a title", "body": "a text", "author": "me"}
     response = httpx.post(_at(dev, "articles") + "/articles", json=article, timeout=10)
     assert response.status_code == httpx.codes.CREATED, response.text
@@ -119,6 +129,74 @@ def test_dev_runs_the_services_restarts_a_killed_one_and_leaves_nothing_after_ct
     # They were asked to end, and did so by themselves.
     assert dev.output.count("Application shutdown complete") == len(SERVICES)
     assert (dev.folder / ".sagabox" / "secret").stat().st_mode & 0o777 == 0o600
+    assert dev.output.count("everything runs") == 1, "once, also where services come again"
+
+
+def _do_as_it_says(dev: Dev) -> None:
+    """Look at the addresses that it prints, and try the three commands."""
+    wait_until(lambda: "sagabox list --url" in dev.output, _DEADLINE, "dev says what to try")
+    told = re.findall(r"^dev +\|   (.*)$", dev.output, re.MULTILINE)
+    addresses = {words[0]: words[1] for words in map(str.split, told) if words[0] in SERVICES}
+    assert addresses == {name: _at(dev, name) for name in SERVICES}
+    assert addresses["orchestrator"] == f"http://127.0.0.1:{dev.first_port}"
+    assert f"the console   {addresses['orchestrator']}/console" in told
+    assert httpx.get(f"{addresses['orchestrator']}/console").status_code == httpx.codes.OK
+
+    write, delete, look = (shlex.split(it) for it in told if it.startswith(("curl", "sagabox")))
+    article = _curl(write)
+    saga = _curl([it.replace("ID", article["id"]) for it in delete])["saga_id"]
+    wait_until(lambda: saga in _sagabox(look), _DEADLINE, "the list has the saga")
+
+
+def _curl(words: Sequence[str]) -> Any:
+    """What curl does: not everybody has it."""
+    options = iter(words[1:])
+    method, url, headers, content = "GET", "", {}, None
+    for word in options:
+        match word:
+            case "-X":
+                method = next(options)
+            case "-H":
+                name, _, value = next(options).partition(": ")
+                headers[name] = value
+            case "-d":
+                content = next(options)
+            case _:
+                url = word
+    answer = httpx.request(method, url, headers=headers, content=content, timeout=10)
+    assert answer.is_success, answer.text
+    return answer.json()
+
+
+def _sagabox(words: Sequence[str]) -> str:
+    command = [sys.executable, "-P", "-m", "orchestrator.cli", *words[1:]]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.databases("postgresql")
+def test_dev_takes_the_databases_that_the_settings_name(
+    tmp_path: Path, database_factory: DatabaseFactory
+) -> None:
+    databases = {name: database_factory("empty") for name in SERVICES}
+    settings = {SERVICES[name].database_variable: it.url for name, it in databases.items()}
+    with _running(tmp_path, settings) as dev:
+        for name in SERVICES:
+            dev.wait_for_run(name, 1)
+            assert re.search(rf"the database of {name} is at \S+: postgresql://", dev.output)
+        article = {"title": "a title", "body": "a text", "author": "me"}
+        response = httpx.post(_at(dev, "articles") + "/articles", json=article, timeout=10)
+        assert response.status_code == httpx.codes.CREATED, response.text
+        assert dev.press_ctrl_c() == 0, dev.output
+        assert list((dev.folder / ".sagabox").glob("*.sqlite")) == []
+
+
+def test_dev_says_what_is_wrong_with_a_database_and_starts_nothing(tmp_path: Path) -> None:
+    with _running(tmp_path, {"SAGABOX_DATABASE_URL_COMMENTS": "mysql://me:secret@host/x"}) as dev:
+        assert dev.process.wait(_DEADLINE) == 2
+        assert "error: comments: the database's address cannot be used" in dev.output
+        assert "mysql:// is not supported" in dev.output
+        assert "secret" not in dev.output
+        assert dev.children() == []
 
 
 def test_a_dev_that_is_killed_leaves_nothing_either(dev: Dev) -> None:

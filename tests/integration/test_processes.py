@@ -84,6 +84,24 @@ async def test_stop_kills_what_does_not_listen(start: Start) -> None:
     assert await child.stop(timeout=0.1) == -signal.SIGKILL
 
 
+async def test_a_frozen_one_does_not_answer_until_it_is_thawed(start: Start) -> None:
+    child = await start()
+    await child.ready()
+    child.freeze()
+    with pytest.raises(CommandError, match="did not answer"):
+        await child.ready(timeout=0.3)
+    assert child.running
+    child.thaw()
+    await child.ready()
+
+
+async def test_a_frozen_one_can_be_killed(start: Start) -> None:
+    child = await start()
+    await child.ready()
+    child.freeze()
+    assert await child.kill() == -signal.SIGKILL
+
+
 async def test_ending_it_twice_is_fine(start: Start) -> None:
     child = await start()
     assert await child.kill() == -signal.SIGKILL

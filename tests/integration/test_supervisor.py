@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from orchestrator.cli import supervisor as supervisor_module
 from orchestrator.cli.processes import STOP_TIMEOUT
 from orchestrator.cli.supervisor import LONGEST_DELAY, Supervisor, delay_before_restart
 from tests.integration.test_processes import stub
@@ -42,10 +44,13 @@ class _Said:
 
 @asynccontextmanager
 async def _supervised(
-    folder: Path, behaviour: str = "ready", sources: Sequence[Path] = ()
+    folder: Path,
+    behaviour: str = "ready",
+    sources: Sequence[Path] = (),
+    when_up: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[tuple[Supervisor, _Said]]:
     said = _Said()
-    supervisor = Supervisor([stub(folder, behaviour)], said, sources)
+    supervisor = Supervisor([stub(folder, behaviour)], said, sources, when_up)
     running = asyncio.create_task(supervisor.run())
     try:
         yield supervisor, said
@@ -92,6 +97,40 @@ async def test_a_changed_source_restarts_the_services_without_delay(tmp_path: Pa
         await said.wait_for("dev: module.py has changed; restarting the services")
         assert await said.pid(times=2) != first
         assert not any("ended" in it for it in said.lines)
+
+
+async def test_a_change_ends_the_delay_and_the_next_one_is_the_first_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "FIRST_DELAY", 5.0)
+    source = tmp_path / "code" / "module.py"
+    source.parent.mkdir()
+    source.write_text("wrong = 1\n")
+    async with _supervised(tmp_path, "broken", sources=[source.parent]) as (_, said):
+        await said.wait_for("restarting it in 5 s")
+        source.write_text("wrong = 2\n")
+        os.utime(source, ns=(1, 1))
+        async with asyncio.timeout(4):
+            await said.wait_for("stub: started", times=2)
+        await said.wait_for("restarting it in 5 s", times=2)
+
+
+async def test_it_tells_once_when_all_are_up(tmp_path: Path) -> None:
+    ups: list[int] = []
+    specs = [stub(tmp_path / "one"), stub(tmp_path / "two")]
+    specs = [replace(it, name=name) for it, name in zip(specs, ("one", "two"), strict=True)]
+    said = _Said()
+    supervisor = Supervisor(specs, said, when_up=lambda: ups.append(len(said.lines)))
+    running = asyncio.create_task(supervisor.run())
+    line = await said.wait_for("dev: one serves at")
+    await said.wait_for("dev: two serves at")
+    os.kill(int(line.rpartition("(pid ")[2].rstrip(")")), signal.SIGKILL)
+    await said.wait_for("dev: one serves at", times=2)
+    supervisor.stop()
+    await running
+    (lines,) = ups
+    serving = [it for it in said.lines[:lines] if " serves at " in it]
+    assert len(serving) == 2
 
 
 async def test_when_it_has_stopped_nothing_runs(tmp_path: Path) -> None:
