@@ -23,6 +23,7 @@ from articles.model import (
 )
 from outbox.clock import Clock
 from outbox.web import pages
+from outbox.web.access import Access, Table
 from outbox.web.database import Database
 from outbox.web.problems import HttpProblem, documented
 from outbox.web.texts import NO_NUL, id_in_path
@@ -31,6 +32,18 @@ Title = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TITLE, pat
 Body = Annotated[str, StringConstraints(max_length=MAX_BODY, pattern=NO_NUL)]
 Author = Annotated[str, StringConstraints(min_length=1, max_length=MAX_AUTHOR, pattern=NO_NUL)]
 Reason = Annotated[str, StringConstraints(min_length=1, max_length=MAX_REASON, pattern=NO_NUL)]
+
+
+ACCESS: Table = {
+    ("POST", "/articles"): Access.PUBLIC,
+    ("GET", "/articles"): Access.PUBLIC,
+    ("GET", "/articles/{id}"): Access.PUBLIC,
+    ("PUT", "/articles/{id}"): Access.PUBLIC,
+    ("DELETE", "/articles/{id}"): Access.PUBLIC,
+    ("PUT", "/articles/{id}/legal-hold"): Access.PUBLIC,
+    ("DELETE", "/articles/{id}/legal-hold"): Access.PUBLIC,
+}
+"""What each route asks of its callers."""
 
 
 class NewArticle(BaseModel):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from fastapi import FastAPI
 
-from articles.api import router
+from articles.api import ACCESS, router
 from articles.contract import ArticleDeleted, ArticleEdited, ArticlePublished
 from articles.handlers import make_handlers
 from articles.model import SCHEMA_REVISION
@@ -14,7 +14,7 @@ from articles.settings import ArticlesSettings
 from outbox.clock import Clock
 from outbox.transports.base import Transport
 from outbox.web.service import Blueprint, build
-from outbox.web.settings import load
+from outbox.web.settings import KEY_ADVICE, load
 
 ROUTES = {
     ArticlePublished: ["comments"],
@@ -49,6 +49,10 @@ def create_app(
             new_id=kit.new_id,
             orchestrator=settings.url_orchestrator,
         ),
+        access=ACCESS,
+        keys=lambda _: settings.keys(),
+        at_home=settings.at_home(),
+        key_advice=KEY_ADVICE,
     )
     return build(
         blueprint,

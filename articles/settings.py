@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from outbox.web.settings import DatabaseUrl, HttpUrl, ServiceSettings
+from outbox.web.settings import DatabaseUrl, HttpUrl, PublicSettings
 
 
-class ArticlesSettings(ServiceSettings):
+class ArticlesSettings(PublicSettings):
     """Read from the environment by `outbox.web.settings.load`."""
 
     database_url: DatabaseUrl = Field(

@@ -15,6 +15,7 @@ from comments import threads
 from comments.model import MAX_AUTHOR, MAX_CONTENT, Comment, Status, Thread, status_of
 from outbox.clock import Clock
 from outbox.web import pages
+from outbox.web.access import Access, Table
 from outbox.web.database import Database
 from outbox.web.problems import HttpProblem, documented
 from outbox.web.texts import NO_NUL, AnyId, id_in_path
@@ -24,6 +25,17 @@ RETRY_AFTER = 1.0
 
 Author = Annotated[str, StringConstraints(min_length=1, max_length=MAX_AUTHOR, pattern=NO_NUL)]
 Content = Annotated[str, StringConstraints(min_length=1, max_length=MAX_CONTENT, pattern=NO_NUL)]
+
+
+ACCESS: Table = {
+    ("POST", "/comments"): Access.PUBLIC,
+    ("GET", "/comments"): Access.PUBLIC,
+    ("GET", "/comments/{id}"): Access.PUBLIC,
+    ("PUT", "/comments/{id}"): Access.PUBLIC,
+    ("DELETE", "/comments/{id}"): Access.PUBLIC,
+    ("GET", "/threads/{article_id}"): Access.PUBLIC,
+}
+"""What each route asks of its callers."""
 
 
 class NewComment(BaseModel):

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 
 from fastapi import FastAPI
 
-from comments.api import router
+from comments.api import ACCESS, router
 from comments.handlers import make_handlers
 from comments.model import SCHEMA_REVISION
 from comments.settings import CommentsSettings
 from outbox.clock import Clock
 from outbox.transports.base import Transport
 from outbox.web.service import Blueprint, build
-from outbox.web.settings import load
+from outbox.web.settings import KEY_ADVICE, load
 
 
 def create_app(
@@ -36,6 +36,10 @@ def create_app(
         routes={},
         peers={},
         api=lambda kit: router(kit.database, clock=kit.clock, new_id=kit.new_id),
+        access=ACCESS,
+        keys=lambda _: settings.keys(),
+        at_home=settings.at_home(),
+        key_advice=KEY_ADVICE,
     )
     return build(
         blueprint,

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
 from fastapi import APIRouter, FastAPI
 
-from orchestrator import api
-from orchestrator.api import problems
+from orchestrator import api, console
+from orchestrator.api import problems, session
+from orchestrator.api.access import ACCESS
 from orchestrator.api.desk import Desk, Runs
 from orchestrator.committer import CommitterStats
 from orchestrator.definition import Saga
@@ -19,6 +21,7 @@ from orchestrator.engine_settings import EngineSettings
 from orchestrator.errors import OrchestratorError
 from orchestrator.figures import Figures
 from orchestrator.handlers import make_handlers
+from orchestrator.keys import TokenKeys
 from orchestrator.registry import Registry
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tables import SCHEMA_REVISION
@@ -94,6 +97,9 @@ def assemble(
             settled=parts.settled,
             before_start=parts.check_start,
             before_scrape=parts.refresh_figures,
+            access=ACCESS,
+            keys=parts.make_keys,
+            key_advice="On its machine: sagabox token create NAME --role viewer|operator|admin",
         ),
         settings,
         database_url=settings.database_url,
@@ -109,6 +115,7 @@ class _Parts:
 
     engine: Runner
     figures: Figures
+    keys: TokenKeys
 
     def __init__(
         self,
@@ -140,7 +147,14 @@ class _Parts:
             transitions=lambda: self.engine.stats.transitions,
             monotonic=kit.clock.monotonic,
         )
-        return api.router(Desk(self.engine, kit.database, kit.clock, kit.bell, kit.stopping))
+        routes = api.router(Desk(self.engine, kit.database, kit.clock, kit.bell, kit.stopping))
+        routes.include_router(session.router(self.keys, kit.failures, kit.clock))
+        routes.include_router(console.router())
+        return routes
+
+    def make_keys(self, kit: Kit) -> TokenKeys:
+        self.keys = TokenKeys(kit.database, kit.clock, os.urandom)
+        return self.keys
 
     def settled(self) -> Settled | None:
         return self.engine.settled()

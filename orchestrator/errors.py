@@ -9,6 +9,7 @@ OrchestratorError
 ├── ActiveAlready        another run is active for the same key
 ├── KeyReused            an idempotency key came with another input
 ├── Unavailable          the orchestrator cannot tell or do it now; asking again is safe
+├── InvalidToken         a token that cannot be made or revoked as it was asked
 ├── DefinitionChanged    a definition has another shape than its version had before
 └── SecondNode           a second orchestrator on a SQLite database
 """
@@ -95,6 +96,10 @@ class Unavailable(OrchestratorError):
     def __init__(self, problem: str, *, retry_after: float = 1.0) -> None:
         super().__init__(problem, next_step="ask again, with the same idempotency key if any")
         self.retry_after = retry_after
+
+
+class InvalidToken(OrchestratorError):
+    """A token cannot be made or revoked as it was asked; nothing was changed."""
 
 
 class DefinitionChanged(OrchestratorError):

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from outbox.tables import UtcDateTime
 
-SCHEMA_REVISION = "orchestrator_0001"
+SCHEMA_REVISION = "orchestrator_0002"
 """The revision of the database that this code needs."""
 
 metadata = MetaData()
@@ -158,3 +158,30 @@ saga_definition = Table(
     PrimaryKeyConstraint("name", "version"),
 )
 """The shape that each version of a definition had when it was first run here."""
+
+saga_token = Table(
+    "saga_token",
+    metadata,
+    Column("name", String(100), nullable=False),
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("role", String(12), nullable=False),
+    Column("made_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=True),
+    Column("revoked_at", UtcDateTime, nullable=True),
+    PrimaryKeyConstraint("name"),
+    Index("saga_token_digest", "digest", unique=True),
+)
+"""The tokens of people and programs: the SHA-256 of each, never the token itself. A name stays
+taken, so that it always means the same one."""
+
+saga_session = Table(
+    "saga_session",
+    metadata,
+    Column("digest", LargeBinary(32), nullable=False),
+    Column("token", String(100), nullable=False),
+    Column("made_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("digest"),
+)
+"""The console's sessions: the SHA-256 of each cookie, and the name of the token that it was traded
+for. One that has ended has no row."""

@@ -18,6 +18,7 @@ from orchestrator.cli.dev import dev
 from orchestrator.cli.errors import EXIT_CODES, Commands
 from orchestrator.cli.migrate import migrate
 from orchestrator.cli.serve import app as serve
+from orchestrator.cli.tokens import app as tokens
 from orchestrator.cli.watch import watch
 
 main = typer.Typer(
@@ -52,6 +53,7 @@ for _operator in (
 ):
     main.command(epilog=EXIT_CODES)(_operator)
 main.add_typer(dead_letters, name="dead-letters")
+main.add_typer(tokens, name="token")
 main.command(epilog=EXIT_CODES)(audit)
 
 

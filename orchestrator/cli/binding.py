@@ -1,32 +1,39 @@
-"""Where a service may listen: at addresses that only this machine reaches."""
+"""Where a service may listen: without credentials, at addresses that only this machine reaches."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
 import socket
+from collections.abc import Callable
 
 from orchestrator.cli.errors import CommandError
 
+_WITHOUT = "leave --host out"
 
-def require_loopback(host: str) -> None:
-    """Raises CommandError where others than this machine could reach the service.
 
-    The services do not ask anybody who they are, so nobody else may come that far.
-    """
+def require_loopback(host: str, *, next_step: str = _WITHOUT) -> None:
+    """Raises CommandError, which advises `next_step`, where others than this machine could reach
+    the service: nobody of them could show a credential."""
     if host == "localhost":
         return
     try:
         if ipaddress.ip_address(host).is_loopback:
             return
-        why = "the services know no credentials, and others could reach that address"
+        why = "others could reach that address, and there is no credential that they could show"
     except ValueError:
         why = "it is a name, and only localhost surely means this machine"
-    raise CommandError(
-        f"{host} is refused as the address to listen at",
-        why,
-        "leave --host out, and put a proxy that knows who may come in front of 127.0.0.1",
-    )
+    raise CommandError(f"{host} is refused as the address to listen at", why, next_step)
+
+
+def require_safe(host: str, *, has_credentials: Callable[[], bool], to_get_one: str) -> None:
+    """Raises CommandError where others than this machine could reach the service, and it has no
+    credentials by which it knows who may; `to_get_one` is the command that makes one."""
+    try:
+        require_loopback(host, next_step=f"{to_get_one}; or leave --host out")
+    except CommandError:
+        if not host or not has_credentials():
+            raise
 
 
 def require_free(host: str, port: int, option: str) -> None:
@@ -44,11 +51,3 @@ def require_free(host: str, port: int, option: str) -> None:
                 "another program listens there" if taken else str(error),
                 f"stop it, or choose another port: {option}",
             ) from error
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 at which nobody listens at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

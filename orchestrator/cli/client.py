@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 VARIABLE = "SAGABOX_URL_ORCHESTRATOR"
+TOKEN_VARIABLE = "SAGABOX_TOKEN"
+"""The token that every request shows, where it is set."""
 
 Url = Annotated[
     str | None,
@@ -145,8 +147,21 @@ def connect(url: str | None) -> Iterator[Api]:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise _no_address(address)
     # The environment's proxies are for the world outside.
-    with httpx.Client(base_url=address, trust_env=False) as client:
+    with httpx.Client(base_url=address, headers=_credentials(), trust_env=False) as client:
         yield Api(address, client)
+
+
+def _credentials() -> dict[str, str]:
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
+    if not token:
+        return {}
+    if not (token.isascii() and token.isprintable()):
+        raise CommandError(
+            f"what {TOKEN_VARIABLE} holds is no token",
+            "a token is made of letters, digits, dashes and underscores",
+            f"export {TOKEN_VARIABLE}=TOKEN, as sagabox token create printed it",
+        )
+    return {"authorization": f"Bearer {token}"}
 
 
 def _no_address(address: str) -> CommandError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import textwrap
 from typing import Annotated, Any
@@ -10,10 +11,12 @@ import typer
 from typer.core import TyperCommand
 
 from orchestrator.cli import lifeline
-from orchestrator.cli.binding import require_free, require_loopback
+from orchestrator.cli.binding import require_free, require_safe
 from orchestrator.cli.log_format import LogFormat
 from orchestrator.cli.services import FIRST_PORT, SERVICES, Service
 
+_TOKENS = ("SAGABOX_BLOG_TOKEN", "SAGABOX_METRICS_TOKEN")
+"""What guards a service that has no table of tokens."""
 _REQUESTS_END_WITHIN = 2
 """Seconds for the requests under way at the end; the service's own drain comes after them."""
 
@@ -21,7 +24,9 @@ app = typer.Typer(
     no_args_is_help=True,
     help="Run one service until Ctrl-C. `sagabox serve SERVICE --help` lists its settings.",
 )
-_Host = Annotated[str, typer.Option(help="Where to listen; only this machine may reach it.")]
+_Host = Annotated[
+    str, typer.Option(help="Where to listen. Beyond this machine only with credentials.")
+]
 _AccessLog = Annotated[bool, typer.Option("--access-log", help="Log each request.")]
 _LogFormat = Annotated[LogFormat, typer.Option(help="How a line of the log looks.")]
 _IN, _WIDTH = " " * 6, 80
@@ -64,7 +69,7 @@ def _register(service: Service) -> None:
 def run(service: Service, host: str, port: int, *, access_log: bool, log_format: LogFormat) -> None:
     """Serve until SIGTERM or SIGINT. Raises CommandError or OutboxError where it cannot start."""
     lifeline.tie_to_parent()
-    require_loopback(host)
+    _require_safe(service, host)
     require_free(host, port, f"sagabox serve {service.name} --port N")
 
     import uvicorn
@@ -96,6 +101,24 @@ def run(service: Service, host: str, port: int, *, access_log: bool, log_format:
         raise starting.failure or typer.Exit(2) from end
     if starting.failure is not None:
         raise starting.failure
+
+
+def _require_safe(service: Service, host: str) -> None:
+    from orchestrator.cli.tokens import any_token_works
+
+    if service.name == "orchestrator":
+        require_safe(
+            host,
+            has_credentials=any_token_works,
+            to_get_one="sagabox token create NAME --role operator",
+        )
+    else:
+        require_safe(
+            host,
+            has_credentials=lambda: any(map(os.environ.get, _TOKENS)),
+            to_get_one=f"export {_TOKENS[0]}=$(python -c 'import secrets; "
+            "print(secrets.token_urlsafe(32))')",
+        )
 
 
 for _service in SERVICES.values():

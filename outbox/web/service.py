@@ -12,10 +12,11 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp
 
 from outbox.bell import Bell
 from outbox.clock import Clock, SystemClock
@@ -32,9 +33,14 @@ from outbox.schema import require_revision
 from outbox.transports.base import Transport
 from outbox.transports.http import HttpTransport
 from outbox.web import docs, health, openapi, problems
+from outbox.web.access import EVERYTHING, Opens, RouteAccess, Table
 from outbox.web.backlog import Backlog, standing
 from outbox.web.database import Database, open_database
 from outbox.web.database_errors import diagnose
+from outbox.web.decisions import House
+from outbox.web.doors import Doors
+from outbox.web.failures import Failures
+from outbox.web.keys import Keys, SettledKeys
 from outbox.web.limits import BodyLimit, Boundary, SecurityHeaders
 from outbox.web.metrics import MeteredInbox, Metrics
 from outbox.web.settings import ServiceSettings
@@ -59,7 +65,8 @@ class Kit:
     """What a service's own parts are built with.
 
     `bell` rings when there may be something to carry. `stopping` is set as soon as the service is
-    told to stop: an answer that goes on for long has to end then.
+    told to stop: an answer that goes on for long has to end then. `failures` are those of callers
+    with wrong keys.
     """
 
     database: Database
@@ -68,6 +75,7 @@ class Kit:
     bell: Bell
     metrics: Metrics
     stopping: asyncio.Event
+    failures: Failures
 
 
 @dataclass(frozen=True)
@@ -75,12 +83,16 @@ class Blueprint:
     """One kind of service.
 
     `revision` is the database revision that its code needs. `peers` are the services that it sends
-    to, with their addresses. `api` makes its public addresses.
+    to, with their addresses. `api` makes its public addresses, and `access` says what each of them
+    asks for; one that is left out is for administrators alone.
 
     `carrier` makes what sends its messages by the given transports, where that is not the relay
     alone; it is called before `api`. `settled` gives what deliveries say of ended sagas.
     `before_start` is awaited once the database is known to be right, and raises OutboxError where
     the service must not run. `before_scrape` is awaited before /metrics shows its figures.
+
+    `keys` makes what knows the keys of callers; without it there are none. `at_home` is what
+    callers on the same machine may do without one. `key_advice` says where a key comes from.
     """
 
     name: str
@@ -95,6 +107,10 @@ class Blueprint:
     settled: Callable[[], Settled | None] | None = None
     before_start: Callable[[], Awaitable[None]] | None = None
     before_scrape: Callable[[], Awaitable[None]] | None = None
+    access: Table = field(default_factory=dict)
+    keys: Callable[[Kit], Keys] | None = None
+    at_home: Opens = EVERYTHING
+    key_advice: str = "The one who runs the service has keys"
 
 
 def build(
@@ -125,6 +141,7 @@ def build(
     openapi.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit)
+    app.add_middleware(service.doors)
     app.add_middleware(Boundary)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(service.metrics.http)
@@ -172,13 +189,33 @@ class Service:
             transports = {name: self._over_http(url) for name, url in blueprint.peers.items()}
         self._stopping = asyncio.Event()
         self._kit = Kit(
-            self.database, clock, self._ids, installation.bell, self.metrics, self._stopping
+            self.database,
+            clock,
+            self._ids,
+            installation.bell,
+            self.metrics,
+            self._stopping,
+            Failures(clock.monotonic),
         )
         make_carrier = blueprint.carrier or self._relay
         self.carrier: Carrier = make_carrier(
             self._kit, {name: self.metrics.transport(name, it) for name, it in transports.items()}
         )
+        self._callers: Keys = (
+            SettledKeys({}) if blueprint.keys is None else blueprint.keys(self._kit)
+        )
         self._carrying: asyncio.Task[None] | None = None
+
+    def doors(self, app: ASGIApp) -> ASGIApp:
+        """`app`, closed to everybody who may not come in."""
+        return Doors(
+            app,
+            routes=RouteAccess(self._blueprint.access),
+            house=House(self._settings.host_names(), self._blueprint.at_home),
+            keys=self._callers,
+            failures=self._kit.failures,
+            key_advice=self._blueprint.key_advice,
+        )
 
     def routers(self) -> Sequence[APIRouter]:
         """All addresses, the service's own first."""

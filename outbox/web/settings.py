@@ -19,6 +19,9 @@ from outbox.errors import InvalidKeyring, OutboxError
 from outbox.inbox_limits import InboxLimits, Pace
 from outbox.relay_settings import RelaySettings
 from outbox.signing import Keyring
+from outbox.web.access import EVERYTHING, Access, Opens, Role
+from outbox.web.keys import SettledKeys
+from outbox.web.visits import host_name
 
 PREFIX = "SAGABOX_"
 
@@ -63,6 +66,25 @@ def _for_asyncpg(url: URL) -> URL:
     if url.drivername != "postgresql+asyncpg" or mode is None:
         return url
     return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+
+
+def host_names(text: str) -> frozenset[str]:
+    """The names in "one.example,two.example:8000" as they are compared: lower-case, without ports.
+
+    Raises ValueError that names the part which is none.
+    """
+    found = set()
+    for part in filter(None, map(str.strip, text.split(","))):
+        name = host_name(part)
+        if name is None:
+            raise ValueError(f"{part!r} is no host name")
+        found.add(name)
+    return frozenset(found)
+
+
+def _host_names_checked(text: str) -> str:
+    host_names(text)
+    return text
 
 
 def http_url(text: str) -> str:
@@ -145,6 +167,17 @@ class ServiceSettings(BaseSettings):
         description="Seconds that a service which is told to stop gives the work in hand",
     )
 
+    allowed_hosts: Annotated[str, AfterValidator(_host_names_checked)] = Field(
+        default="",
+        description="The names by which the service may be called from elsewhere, with commas "
+        "between them. A request with another Host is refused, loopback and the address of the "
+        "connection excepted",
+    )
+
+    def host_names(self) -> frozenset[str]:
+        """The names in `allowed_hosts`."""
+        return host_names(self.allowed_hosts)
+
     def keyring(self) -> Keyring:
         """The secrets, ready to sign and verify. Raises InvalidSettings that names the variable."""
         parts = self.secrets.split(",")
@@ -183,6 +216,47 @@ class ServiceSettings(BaseSettings):
             alone=Pace(lock=patience / 5, statement=patience / 3, total=patience / 2),
             answer_within=patience * 0.9,
         )
+
+
+_TOKEN = r"^[!-~]+$"  # what a header can carry
+
+KEY_ADVICE = "The one who runs the service sets SAGABOX_BLOG_TOKEN and SAGABOX_METRICS_TOKEN"
+"""Where a key for a service with `PublicSettings` comes from."""
+
+
+class PublicSettings(ServiceSettings):
+    """What a service is told beside that whose routes are the public's, and which has no table of
+    tokens."""
+
+    blog_token: str | None = Field(
+        default=None,
+        repr=False,
+        pattern=_TOKEN,
+        description="Where it is set, the public routes want it as Authorization: Bearer TOKEN, on "
+        "this machine too. Unless set, only this machine may use them",
+    )
+    metrics_token: str | None = Field(
+        default=None,
+        repr=False,
+        pattern=_TOKEN,
+        description="Opens /metrics and /docs to those who send it as Authorization: Bearer TOKEN. "
+        "Unless set, only this machine sees them",
+    )
+
+    def keys(self) -> SettledKeys:
+        """What the two tokens open."""
+        keys: dict[str, Opens] = {}
+        for token, opens in (
+            (self.blog_token, frozenset({Access.PUBLIC})),
+            (self.metrics_token, Role.VIEWER.opens),
+        ):
+            if token is not None:
+                keys[token] = keys.get(token, frozenset()) | opens
+        return SettledKeys(keys)
+
+    def at_home(self) -> Opens:
+        """What this machine may do without a token."""
+        return EVERYTHING if self.blog_token is None else EVERYTHING - {Access.PUBLIC}
 
 
 S = TypeVar("S", bound=ServiceSettings)

@@ -93,4 +93,5 @@ def test_the_history_needs_no_database_and_lists_kind_and_summary() -> None:
         ("articles", "articles_0001", "expand"),
         ("comments", "comments_0001", "expand"),
         ("orchestrator", "orchestrator_0001", "expand"),
+        ("orchestrator", "orchestrator_0002", "expand"),
     ]

@@ -11,6 +11,9 @@ from pathlib import Path
 from sqlalchemy import Connection, inspect, text
 from typer.testing import CliRunner
 
+import articles.model
+import comments.model
+import orchestrator.tables
 from migrations import environment
 from migrations.cli import main
 from migrations.databases import Database as Address
@@ -28,11 +31,16 @@ def migrated(name: str) -> Schema:
 
 def _migrated(name: str) -> Callable[[Connection], None]:
     def schema(connection: Connection) -> None:
-        environment.upgrade(SERVICES[name], connection, f"{name}_0001", START)
+        environment.upgrade(SERVICES[name], connection, _NEWEST[name], START)
 
     return schema
 
 
+_NEWEST = {
+    "articles": articles.model.SCHEMA_REVISION,
+    "comments": comments.model.SCHEMA_REVISION,
+    "orchestrator": orchestrator.tables.SCHEMA_REVISION,
+}
 _MIGRATED = {name: _migrated(name) for name in SERVICES}
 
 

@@ -1,0 +1,98 @@
+"""The console's session: a token is traded for a cookie that scripts cannot read."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field, StringConstraints
+
+from orchestrator.keys import TokenKeys
+from outbox.clock import Clock
+from outbox.web.access import Role
+from outbox.web.doors import expired_cookie, require_patience, session_cookie, visit_in
+from outbox.web.failures import Failures
+from outbox.web.problems import HttpProblem, documented
+from outbox.web.texts import NO_NUL
+from outbox.web.visits import Credential, Shown
+
+
+class NewSession(BaseModel):
+    """What a session is begun with."""
+
+    token: Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=NO_NUL)] = Field(
+        repr=False
+    )
+
+
+class SessionOut(BaseModel):
+    """A session; its secret is in the cookie alone."""
+
+    token: str = Field(description="The name of the token")
+    role: Role
+    ends_at: datetime
+
+
+def router(keys: TokenKeys, failures: Failures, clock: Clock) -> APIRouter:
+    """The addresses."""
+    routes = APIRouter(prefix="/session", tags=["session"])
+
+    @routes.post(
+        "",
+        status_code=201,
+        summary="Trade a token for a cookie",
+        description="For browsers: the cookie is HttpOnly and SameSite=Strict, and counts for "
+        "requests of this service's own pages alone. It ends after 12 hours, or with the token.",
+        responses=documented(
+            {
+                401: "The token opens nothing",
+                403: "Another site asked",
+                429: "Too many wrong ones came from that address",
+            }
+        ),
+    )
+    async def begin(new: NewSession, request: Request, response: Response) -> SessionOut:
+        visit = visit_in(request.scope)
+        shown = Credential(Shown.BEARER, new.token.strip())
+        if not keys.was_right(shown):
+            require_patience(failures, visit.peer)
+        token = await keys.token(shown)
+        if token is None:
+            failures.note(visit.peer)
+            raise HttpProblem(
+                401,
+                "credentials-wrong",
+                "That token opens nothing: it is wrong, has expired or was revoked.",
+                next_step="On the machine of the service: sagabox token create NAME --role ROLE",
+                headers={"www-authenticate": 'Bearer realm="sagabox", error="invalid_token"'},
+            )
+        if visit.credential.shown is Shown.COOKIE:
+            await keys.end_session(visit.credential.secret)
+        secret, ends = await keys.begin_session(token)
+        seconds = max(0, int((ends - clock.now()).total_seconds()))
+        response.set_cookie(
+            session_cookie(request.scope),
+            secret,
+            max_age=seconds,
+            path="/",
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
+        return SessionOut(token=token.name, role=token.role, ends_at=ends)
+
+    @routes.delete(
+        "",
+        status_code=204,
+        summary="End the session of the cookie",
+        responses=documented({403: "Another site asked"}),
+    )
+    async def end(request: Request) -> Response:
+        credential = visit_in(request.scope).credential
+        if credential.shown is Shown.COOKIE:
+            await keys.end_session(credential.secret)
+        cookie = expired_cookie(session_cookie(request.scope))
+        return Response(status_code=204, headers={"set-cookie": cookie})
+
+    return routes

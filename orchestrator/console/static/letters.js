@@ -1,0 +1,95 @@
+// Messages that were given up, and sending them again.
+import { get, post } from "./api.js";
+import { component, html } from "./component.js";
+import { announce, Empty, Trouble, When } from "./pieces.js";
+import { every } from "./polling.js";
+import { to } from "./routes.js";
+import { batch, signal } from "./vendor.js";
+
+const EACH = 5_000;
+const LIMIT = 50;
+
+export const LettersPage = component((_, cleanup) => {
+  const letters = signal(null);
+  const trouble = signal(null);
+  const refused = signal(null);
+  const busy = signal("");
+  const cursors = signal([]);
+  const following = signal(null);
+
+  async function load() {
+    const cursor = cursors.value.at(-1);
+    try {
+      const page = await get(["dead-letters"], { limit: LIMIT, cursor });
+      if (cursor !== cursors.value.at(-1)) return;
+      batch(() => {
+        letters.value = page.items;
+        following.value = page.next_cursor;
+        trouble.value = null;
+      });
+    } catch (error) {
+      trouble.value = error;
+    }
+  }
+  const polling = every(EACH, load);
+  cleanup(polling.stop);
+
+  async function redrive({ id, destination }) {
+    busy.value = `${id} ${destination}`;
+    refused.value = null;
+    try {
+      await post(["dead-letters", "redrive"], { ids: [id], destination });
+      announce("The message is on its way again");
+    } catch (error) {
+      refused.value = error;
+    } finally {
+      busy.value = "";
+      polling.now();
+    }
+  }
+
+  function turn(next) {
+    cursors.value = next;
+    polling.now();
+  }
+
+  return () => html`
+    <section aria-labelledby="letters-title">
+      <div class="page-head"><h1 id="letters-title">Dead letters</h1>
+        <span class="quiet">the last one first</span></div>
+      <${Trouble} problem=${trouble.value} />
+      <${Trouble} problem=${refused.value} />
+      ${letters.value === null && html`<${Empty}>Looking…<//>`}
+      ${letters.value?.length === 0 && html`<${Empty}>No message was given up. That is how it
+        should be.<//>`}
+      ${letters.value?.length > 0 && html`
+        <table class="letters cards">
+          <thead><tr><th>Message</th><th>Why it was given up</th><th>Died</th><th></th></tr></thead>
+          <tbody>${letters.value.map((it) => row(it, busy.value, redrive))}</tbody>
+        </table>`}
+      <nav class="pager" aria-label="Pages">
+        <button class="button" disabled=${cursors.value.length === 0}
+          onClick=${() => turn(cursors.value.slice(0, -1))}>Newer</button>
+        <span class="quiet">Page ${cursors.value.length + 1}</span>
+        <button class="button" disabled=${following.value === null}
+          onClick=${() => turn([...cursors.value, following.value])}>Older</button>
+      </nav>
+    </section>`;
+});
+
+function row(letter, busy, redrive) {
+  const name = `${letter.id} ${letter.destination}`;
+  return html`
+    <tr key=${name} data-letter=${letter.id}>
+      <td class="main"><span class="mono">${letter.type}</span>
+        <div class="quiet">to ${letter.destination}, about <span class="mono">${letter.key}</span></div>
+        <details><summary>payload</summary><pre tabindex="0">${letter.payload}</pre></details></td>
+      <td class="detail">${letter.reason}
+        <div class="quiet">after ${letter.attempts} attempts</div></td>
+      <td class="number"><${When} at=${letter.died_at} /></td>
+      <td>${letter.saga
+        ? html`<a href=${to(["sagas", letter.saga])}>retry the saga's step</a>`
+        : html`<button class="button" disabled=${busy === name}
+            onClick=${() => redrive(letter)}>Redrive</button>`}</td>
+    </tr>`;
+}

@@ -1,0 +1,162 @@
+// One run: how it stands, its graph, its history, and what a person may do to it; live.
+import { Actions } from "./actions.js";
+import { get } from "./api.js";
+import { component, html } from "./component.js";
+import { Graph } from "./graph.js";
+import { History } from "./history.js";
+import { announce, Badge, Empty, Sign, Trouble, When } from "./pieces.js";
+import { coalesced, every } from "./polling.js";
+import { to } from "./routes.js";
+import { follow } from "./stream.js";
+import { batch, signal } from "./vendor.js";
+import { RUN, span, STEP, wordFor } from "./words.js";
+
+const LINK = {
+  connecting: { word: "connecting…", tone: "idle" },
+  live: { word: "live", tone: "good" },
+  waiting: { word: "connecting again…", tone: "back" },
+  over: { word: "ended", tone: "idle" },
+};
+const EACH = 2_000;
+
+export const SagaPage = component(({ id }, cleanup) => {
+  const saga = signal(null);
+  const trouble = signal(null);
+  const entries = signal([]);
+  const link = signal("connecting");
+  const selected = signal(null);
+  let stop = () => {};
+  let left = false;
+
+  const look = coalesced(async () => {
+    try {
+      const now = await get(["sagas", id]);
+      if (saga.value && saga.value.status !== now.status) {
+        announce(`${now.name} is ${wordFor(RUN, now.status).word.toLowerCase()} now`);
+      }
+      batch(() => {
+        saga.value = now;
+        trouble.value = null;
+      });
+    } catch (error) {
+      trouble.value = error;
+    }
+  });
+
+  // A service hands out the id of a saga before the orchestrator has heard of it.
+  const finding = every(EACH, async () => {
+    await look();
+    if (saga.value === null && trouble.value?.status !== 410) return;
+    finding.stop();
+    if (saga.value !== null && !left) begin();
+  });
+  cleanup(finding.stop);
+
+  function begin() {
+    stop = follow(id, {
+      told(fresh) {
+        entries.value = [...entries.value, ...fresh];
+        look();
+      },
+      standing: (word) => (link.value = word),
+      async isOver() {
+        await look();
+        return trouble.value === null && saga.value.ended_at !== null;
+      },
+    });
+  }
+
+  cleanup(() => {
+    left = true;
+    stop();
+  });
+
+  return () => {
+    const run = saga.value;
+    const back = html`<a class="back-link" href=${to(["sagas"])}>← All sagas</a>`;
+    if (run === null) {
+      return html`<section>${back}<${Trouble} problem=${trouble.value} />
+        ${trouble.value === null && html`<${Empty}>Looking…<//>`}
+        ${trouble.value?.status === 404 && html`<${Empty}>It was perhaps asked for a moment ago: this
+          page looks again every 2 s.<//>`}</section>`;
+    }
+    const turnedBack = entries.value.some((entry) => entry.happening === "turned-back");
+    const shown = run.steps.find((it) => it.name === selected.value) ?? present(run.steps);
+    return html`
+      <section aria-labelledby="saga-title" data-link=${link.value}>
+        ${back}
+        <div class="page-head">
+          <h1 id="saga-title">${run.name} <span class="quiet">v${run.version}</span></h1>
+          <${Badge} status=${run.status} paused=${run.paused} />
+          <span class="link tone-${LINK[link.value].tone}">${LINK[link.value].word}</span>
+        </div>
+        <${Trouble} problem=${trouble.value} />
+        <${Warnings} run=${run} />
+        <${Facts} run=${run} />
+        <${Actions} run=${run} done=${look} />
+        <h2>Steps</h2>
+        <${Graph} steps=${run.steps} turnedBack=${turnedBack} selected=${shown?.name}
+          select=${(name) => (selected.value = name)} />
+        ${shown && html`<${StepFacts} step=${shown} />`}
+        <h2>History</h2>
+        <${History} entries=${entries.value} />
+        <details class="state"><summary>What it knows</summary>
+          <pre tabindex="0">${JSON.stringify(run.state, null, 2)}</pre></details>
+      </section>`;
+  };
+});
+
+/** The step that most deserves a look: what is stuck, then what is under way, then what said no. */
+function present(steps) {
+  for (const statuses of [["STUCK"], ["IN_DOUBT", "SENT", "UNDOING"], ["REFUSED"]]) {
+    const found = steps.find((it) => statuses.includes(it.status));
+    if (found) return found;
+  }
+  return steps.at(-1);
+}
+
+function Warnings({ run }) {
+  return html`
+    ${run.parked && html`<div class="note tone-alarm"><${Sign} name="alarm" />
+      <p><strong>Parked.</strong> Nothing is sent for it: ${run.parked}</p></div>`}
+    ${run.not_undone.length > 0 && html`<div class="note tone-back"><${Sign} name="alarm" />
+      <p><strong>Not undone:</strong> ${run.not_undone.join(", ")}.
+        What these steps did may still be in effect.</p></div>`}`;
+}
+
+function Facts({ run }) {
+  const facts = [
+    ["Key", html`<span class="mono">${run.key}</span>`],
+    ["Id", html`<span class="mono">${run.id}</span>`],
+    ["Asked for by", run.originator ?? "the API"],
+    ["Began", html`<${When} at=${run.created_at} />`],
+    ["Last change", html`<${When} at=${run.updated_at} />`],
+    ["Ended", run.ended_at
+      ? html`<${When} at=${run.ended_at} /> <span class="quiet">after ${span(run.created_at, run.ended_at)}</span>`
+      : "not yet"],
+  ];
+  return html`<dl class="facts">${facts.map(([name, value]) => html`
+    <div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;
+}
+
+function StepFacts({ step }) {
+  const { word, tone, sign } = wordFor(STEP, step.status);
+  const { awaited } = step;
+  return html`
+    <div class="step-facts">
+      <h3>${step.name}
+        <span class="badge tone-${tone}"><${Sign} name=${sign} />${word}</span></h3>
+      <dl>
+        <div><dt>Participant</dt><dd>${step.participant ?? "unknown here"}</dd></div>
+        <div><dt>Action</dt><dd class="mono">${step.action ?? "unknown here"}</dd></div>
+        <div><dt>Compensation</dt><dd class="mono">${step.compensation ?? "none"}</dd></div>
+        <div><dt>Waits for</dt><dd>${step.after.join(", ") || "no other step"}</dd></div>
+        <div><dt>Commands so far</dt><dd>${step.attempts}</dd></div>
+        <div><dt>Awaited answer</dt><dd>${awaited
+          ? html`<span class="mono">${awaited.type}</span>
+            ${awaited.deadline && html` <span class="quiet">due <${When} at=${awaited.deadline} /></span>`}`
+          : "none"}</dd></div>
+      </dl>
+      ${step.reason && html`<p class="reason">${step.reason}</p>`}
+    </div>`;
+}

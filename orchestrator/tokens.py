@@ -1,0 +1,189 @@
+"""Tokens: what people and programs show to the orchestrator, and the console's sessions.
+
+What is stored is the SHA-256 of each: 32 random bytes cannot be guessed, and whoever reads the
+database cannot use what stands there.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.errors import InvalidToken
+from orchestrator.tables import saga_session, saga_token
+from outbox.web.access import Role
+
+PREFIX = "sgb_"
+"""What every token begins with, so that people and scanners recognise one that was left lying."""
+SESSION_LASTS = timedelta(hours=12)
+"""The longest life of a session; that of its token may end earlier."""
+
+_SIZE = 32
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
+_LIST = "sagabox token list"
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token, without its secret."""
+
+    name: str
+    role: Role
+    made_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+
+    def works(self, now: datetime) -> bool:
+        """Whether it opens anything at that time."""
+        return self.revoked_at is None and (self.expires_at is None or now < self.expires_at)
+
+
+@dataclass(frozen=True)
+class Found:
+    """A token, and until when what was shown for it works; None for as long as the token."""
+
+    token: Token
+    until: datetime | None
+
+    def works(self, now: datetime) -> bool:
+        """Whether it opens anything at that time."""
+        return self.token.works(now) and (self.until is None or now < self.until)
+
+
+def digest(secret: str) -> bytes:
+    """What is stored of a secret."""
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()
+
+
+async def create(
+    connection: AsyncConnection,
+    name: str,
+    role: Role,
+    *,
+    now: datetime,
+    expires_at: datetime | None,
+    entropy: Callable[[int], bytes],
+) -> str:
+    """Make a token, and return its secret, which is kept nowhere.
+
+    Raises InvalidToken where the name cannot be, or is or was that of another token.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidToken(
+            f"{name[:120]!r} cannot be the name of a token",
+            next_step="use up to 100 letters, digits and . _ @ -, such as: ann, or prometheus",
+        )
+    secret = PREFIX + _text(entropy(_SIZE))
+    values = {
+        "name": name,
+        "digest": digest(secret),
+        "role": role.value,
+        "made_at": now,
+        "expires_at": expires_at,
+    }
+    try:
+        await connection.execute(insert(saga_token).values(values))
+    except IntegrityError:
+        raise InvalidToken(
+            f"there is a token {name} already, or there was one",
+            next_step=f"choose another name; {_LIST} shows those that are taken",
+        ) from None
+    return secret
+
+
+async def revoke(connection: AsyncConnection, name: str, *, now: datetime) -> None:
+    """End a token and its sessions; one that has ended stays so. Raises InvalidToken where there
+    is none of that name."""
+    named = saga_token.c.name == name
+    if await connection.scalar(select(saga_token.c.name).where(named)) is None:
+        raise InvalidToken(f"there is no token {name[:120]!r}", next_step=_LIST)
+    still = and_(named, saga_token.c.revoked_at.is_(None))
+    await connection.execute(update(saga_token).where(still).values(revoked_at=now))
+    await connection.execute(delete(saga_session).where(saga_session.c.token == name))
+
+
+async def every(connection: AsyncConnection) -> Sequence[Token]:
+    """All tokens that were ever made, by name."""
+    rows = await connection.execute(select(saga_token).order_by(saga_token.c.name))
+    return [_token(row) for row in rows.mappings()]
+
+
+async def any_works(connection: AsyncConnection, now: datetime) -> bool:
+    """Whether there is a token that opens anything."""
+    count = select(func.count()).select_from(saga_token).where(_works(now))
+    return bool(await connection.scalar(count))
+
+
+async def find(connection: AsyncConnection, shown: bytes) -> Found | None:
+    """The token with that digest, whether it works or not."""
+    query = select(saga_token).where(saga_token.c.digest == shown)
+    row = (await connection.execute(query)).mappings().first()
+    if row is None or not hmac.compare_digest(row["digest"], shown):
+        return None
+    return Found(_token(row), until=None)
+
+
+async def find_session(connection: AsyncConnection, shown: bytes) -> Found | None:
+    """The session with that digest, and the token that it was traded for."""
+    query = (
+        select(
+            saga_token, saga_session.c.digest.label("shown"), saga_session.c.expires_at.label("end")
+        )
+        .join(saga_session, saga_session.c.token == saga_token.c.name)
+        .where(saga_session.c.digest == shown)
+    )
+    row = (await connection.execute(query)).mappings().first()
+    if row is None or not hmac.compare_digest(row["shown"], shown):
+        return None
+    return Found(_token(row), row["end"])
+
+
+async def begin_session(
+    connection: AsyncConnection, token: Token, *, now: datetime, entropy: Callable[[int], bytes]
+) -> tuple[str, datetime]:
+    """A new session for that token: its secret, and when it ends. Sessions that are over go."""
+    ends = now + SESSION_LASTS
+    if token.expires_at is not None:
+        ends = min(ends, token.expires_at)
+    secret = _text(entropy(_SIZE))
+    await connection.execute(delete(saga_session).where(saga_session.c.expires_at <= now))
+    await connection.execute(
+        insert(saga_session).values(
+            digest=digest(secret), token=token.name, made_at=now, expires_at=ends
+        )
+    )
+    return secret, ends
+
+
+async def end_session(connection: AsyncConnection, shown: bytes) -> None:
+    """End the session with that digest, if there is one."""
+    await connection.execute(delete(saga_session).where(saga_session.c.digest == shown))
+
+
+def _works(now: datetime) -> ColumnElement[bool]:
+    unexpired = or_(saga_token.c.expires_at.is_(None), saga_token.c.expires_at > now)
+    return and_(saga_token.c.revoked_at.is_(None), unexpired)
+
+
+def _token(row: Any) -> Token:
+    return Token(
+        name=row["name"],
+        role=Role(row["role"]),
+        made_at=row["made_at"],
+        expires_at=row["expires_at"],
+        revoked_at=row["revoked_at"],
+    )
+
+
+def _text(secret: bytes) -> str:
+    return base64.urlsafe_b64encode(secret).rstrip(b"=").decode("ascii")

@@ -1,0 +1,79 @@
+"""Whether a request comes in: pure decisions about a visit, first without its key, then with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from outbox.web.access import Access, Opens
+from outbox.web.visits import Author, Shown, Visit, is_loopback_name
+
+
+class Refusal(Enum):
+    """Why a request does not come in."""
+
+    UNKNOWN_HOST = "unknown-host"
+    """It is addressed to a name that is none of ours: a page may have made its own lead here."""
+    CROSS_SITE = "cross-site"
+    """Another site's page made a browser send it."""
+    NO_CREDENTIALS = "no-credentials"
+    """It shows no key, and does not come from this machine."""
+    WRONG_CREDENTIALS = "wrong-credentials"
+    """The key that it shows opens nothing: forged, expired, revoked, ended."""
+    FORBIDDEN = "forbidden"
+    """Its key is right, and does not open this."""
+
+
+@dataclass(frozen=True)
+class House:
+    """The rules of one service: the names that it is known by beside those of this machine, and
+    what is open without a key to those who are on this machine."""
+
+    hosts: frozenset[str]
+    at_home: Opens
+
+
+def before_the_key(visit: Visit, needs: Access, house: House) -> Refusal | None:
+    """What forbids the request, whatever key it shows."""
+    if needs in (Access.HEALTH, Access.SIGNED):
+        return None
+    if not _is_known(visit, house):
+        return Refusal.UNKNOWN_HOST
+    if visit.author is Author.ANOTHER:
+        if visit.changes:
+            return Refusal.CROSS_SITE
+        # A link may lead here; what a page loads by itself, it must not load with our trust.
+        if visit.credential.shown is not Shown.BEARER and not visit.navigates:
+            return Refusal.CROSS_SITE
+    return None
+
+
+def asks_for_a_key(needs: Access) -> bool:
+    """Whether the route looks at keys at all."""
+    return needs not in (Access.HEALTH, Access.SIGNED, Access.OPEN)
+
+
+def with_the_key(visit: Visit, needs: Access, house: House, opened: Opens | None) -> Refusal | None:
+    """What forbids the request now that `opened` is known: what its key opens, or None where there
+    is no such key."""
+    if not asks_for_a_key(needs):
+        return None
+    if visit.credential.shown is Shown.NOT:
+        if not visit.is_of_this_machine or needs not in house.at_home:
+            return Refusal.NO_CREDENTIALS
+        return None
+    if opened is None:
+        return Refusal.WRONG_CREDENTIALS
+    # A browser sends a cookie by itself, so that it has to say that one of our own pages asks.
+    by_itself = visit.credential.shown is Shown.COOKIE and visit.changes
+    if by_itself and visit.author is not Author.OURSELVES:
+        return Refusal.CROSS_SITE
+    return None if needs in opened else Refusal.FORBIDDEN
+
+
+def _is_known(visit: Visit, house: House) -> bool:
+    host = visit.host
+    if host is None:
+        return False
+    # No name server can make the address itself lead elsewhere.
+    return is_loopback_name(host) or host in house.hosts or host == visit.local

@@ -1,0 +1,52 @@
+"""What a key opens: the port that a service's doors ask, and keys that stand in its settings."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from typing import Protocol
+
+from outbox.web.access import Opens
+from outbox.web.visits import Credential, Shown
+
+
+class Keys(Protocol):
+    """Knows the keys of one service."""
+
+    async def opened_by(self, credential: Credential) -> Opens | None:
+        """What the credential opens, None where it is not valid (now). Takes as long for a wrong
+        one as for another wrong one, whatever they have in common with right ones."""
+
+    def was_right(self, credential: Credential) -> bool:
+        """Whether it opened something a short while ago; costs no query. Such a caller is not
+        turned away for the failures of others behind the same address."""
+
+
+class SettledKeys:
+    """Keys that are known from the start; each is a text and what it opens."""
+
+    def __init__(self, keys: Mapping[str, Opens]) -> None:
+        # Of equal length, so that a comparison tells nothing.
+        self._keys = [(_digest(secret), opens) for secret, opens in keys.items()]
+
+    async def opened_by(self, credential: Credential) -> Opens | None:
+        """As `Keys`. They are shown as bearer tokens alone."""
+        return self._find(credential)
+
+    def was_right(self, credential: Credential) -> bool:
+        """As `Keys`."""
+        return self._find(credential) is not None
+
+    def _find(self, credential: Credential) -> Opens | None:
+        if credential.shown is not Shown.BEARER:
+            return None
+        shown, found = _digest(credential.secret), None
+        for digest, opens in self._keys:
+            if hmac.compare_digest(digest, shown):
+                found = opens if found is None else found | opens
+        return found
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()

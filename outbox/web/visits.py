@@ -1,0 +1,204 @@
+"""What a request says of where it comes from and who sends it, before any of it is believed."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+
+_HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::(\d{1,5}))?")
+_ORIGIN = re.compile(r"(https?)://([^/?#@]+)")
+_BEARER = re.compile(r"bearer +([\x21-\x7e]{1,4096})", re.IGNORECASE)
+_DEFAULT_PORTS = {"http": "80", "https": "443"}
+_COOKIE = "sagabox-session"
+
+# What proxies add, the common ones beside those with a specification.
+_FORWARDING = frozenset(
+    {
+        "forwarded",
+        "via",
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-original-host",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "fastly-client-ip",
+    }
+)
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+class Author(Enum):
+    """Which page made a browser send the request, as far as the browser says."""
+
+    UNSAID = "unsaid"
+    """No browser, or one that says nothing."""
+    OURSELVES = "ourselves"
+    """A page of this very service, or the person by the browser's own bar."""
+    ANOTHER = "another"
+    """A page of another site, or of another port of this one."""
+
+
+class Shown(Enum):
+    """How a key was shown."""
+
+    NOT = "not"
+    BEARER = "bearer"
+    COOKIE = "cookie"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True)
+class Credential:
+    """What was shown as a key. `secret` is empty where nothing was, or nothing that can be read."""
+
+    shown: Shown
+    secret: str = ""
+
+    def __repr__(self) -> str:
+        # Without the secret: a repr ends up in logs.
+        return f"Credential({self.shown.value})"
+
+
+@dataclass(frozen=True)
+class Visit:
+    """One request. `peer` and `local` are the addresses of the connection, None where it has none;
+    `host` is the name in its Host, lower-case and without the port, None where there is not exactly
+    one that can be read."""
+
+    method: str
+    peer: str | None
+    local: str | None
+    host: str | None
+    forwarded: bool
+    author: Author
+    navigates: bool
+    credential: Credential
+
+    @property
+    def changes(self) -> bool:
+        """Whether its method may change something."""
+        return self.method not in _SAFE_METHODS
+
+    @property
+    def is_of_this_machine(self) -> bool:
+        """Whether it surely was sent on this machine, and to it: both ends and the Host are
+        loopback, and nobody says that it was passed on."""
+        return (
+            _is_loopback(self.peer)
+            and _is_loopback(self.local)
+            and is_loopback_name(self.host)
+            and not self.forwarded
+        )
+
+
+def visit_of(
+    method: str,
+    headers: Iterable[tuple[bytes, bytes]],
+    *,
+    scheme: str,
+    peer: str | None,
+    local: str | None,
+) -> Visit:
+    """Read a request's own headers. Names are lower-case, as servers hand them on."""
+    found: dict[str, list[str]] = {}
+    for raw_name, raw_value in headers:
+        # What is underlined becomes a dash where programs behind us read it.
+        name = raw_name.decode("latin-1").lower().replace("_", "-")
+        found.setdefault(name, []).append(raw_value.decode("latin-1").strip())
+    # One that stands there twice becomes something that fits nothing.
+    one = {name: ", ".join(values) for name, values in found.items()}
+    host, port = _host(one.get("host"))
+    return Visit(
+        method=method.upper(),
+        peer=peer,
+        local=local,
+        host=host,
+        forwarded=any(it in _FORWARDING or it.startswith("x-forwarded") for it in found),
+        author=_author(one, scheme, host, port),
+        navigates=one.get("sec-fetch-mode") == "navigate",
+        credential=_credential(one.get("authorization"), found.get("cookie", ()), port),
+    )
+
+
+def cookie_name(port: str | None) -> str:
+    """The cookie of a session. Browsers send cookies to every port of a name, and two services on
+    one machine must not take each other's."""
+    return _COOKIE if port is None else f"{_COOKIE}-{port}"
+
+
+def port_in(host: str | None) -> str | None:
+    """The port that a Host header names."""
+    return _host(host)[1]
+
+
+def is_loopback_name(host: str | None) -> bool:
+    """Whether that host surely is this machine."""
+    return host == "localhost" or _is_loopback(host)
+
+
+def host_name(text: str) -> str | None:
+    """The name in a Host header as it is compared: lower-case, without port, brackets, and dot at
+    the end. None where it is none."""
+    return _host(text)[0]
+
+
+def _host(text: str | None) -> tuple[str | None, str | None]:
+    match = _HOST.fullmatch((text or "").lower())
+    if match is None:
+        return None, None
+    return match[1].strip("[]").removesuffix(".") or None, match[2]
+
+
+def _is_loopback(address: str | None) -> bool:
+    try:
+        found = ipaddress.ip_address(address or "")
+    except ValueError:
+        return False
+    mapped = getattr(found, "ipv4_mapped", None)
+    return bool((mapped or found).is_loopback)
+
+
+def _author(one: dict[str, str], scheme: str, host: str | None, port: str | None) -> Author:
+    site, origin = one.get("sec-fetch-site"), one.get("origin")
+    said = set()
+    if site is not None:
+        said.add(Author.OURSELVES if site in ("same-origin", "none") else Author.ANOTHER)
+    if origin is not None:
+        ours = _is_origin(origin.lower(), scheme, host, port)
+        said.add(Author.OURSELVES if ours else Author.ANOTHER)
+    if Author.ANOTHER in said:
+        return Author.ANOTHER
+    return Author.OURSELVES if said else Author.UNSAID
+
+
+def _is_origin(origin: str, scheme: str, host: str | None, port: str | None) -> bool:
+    match = _ORIGIN.fullmatch(origin)
+    if match is None or host is None:
+        return False
+    # A proxy may speak https outside and http inside; the other way about nobody does.
+    if scheme == "https" and match[1] != "https":
+        return False
+    default = _DEFAULT_PORTS[match[1]]
+    name, named = _host(match[2])
+    return (name, named or default) == (host, port or default)
+
+
+def _credential(authorization: str | None, cookies: Iterable[str], port: str | None) -> Credential:
+    if authorization is not None:
+        match = _BEARER.fullmatch(authorization)
+        if match is None:
+            return Credential(Shown.UNREADABLE)
+        return Credential(Shown.BEARER, match[1])
+    pairs = (pair.partition("=") for line in cookies for pair in line.split(";"))
+    values = {value.strip() for name, _, value in pairs if name.strip() == cookie_name(port)}
+    match list(values):
+        case []:
+            return Credential(Shown.NOT)
+        case [value]:
+            return Credential(Shown.COOKIE, value)
+        case _:
+            return Credential(Shown.COOKIE)
