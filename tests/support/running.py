@@ -18,6 +18,7 @@ from outbox.clock import SystemClock
 from outbox.crashpoints import ENVIRONMENT_VARIABLE
 from outbox.signing import Keyring
 from outbox.transports.http import HttpTransport
+from tests.support import zygote
 from tests.support.blog import articles_schema, comments_schema
 from tests.support.databases import Database
 from tests.support.fixtures import DatabaseFactory
@@ -52,7 +53,7 @@ class RunningBlog:
         the service there before anybody has seen it ready.
         """
         extra = {} if crash is None else {ENVIRONMENT_VARIABLE: crash}
-        child = await Child.start(self._spec(name, extra))
+        child = await zygote.start(self._spec(name, extra))
         self.children[name] = child
         try:
             await child.ready()
@@ -76,7 +77,7 @@ class RunningBlog:
             url=f"http://127.0.0.1:{port}",
             log=spec.log.with_name("orchestrator-2.log"),
         )
-        child = self.children[spec.name] = await Child.start(spec)
+        child = self.children[spec.name] = await zygote.start(spec)
         guardian().entrust_process(child.pid)  # it may be stopped when this run is killed
         return child
 
