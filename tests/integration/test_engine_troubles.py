@@ -339,6 +339,18 @@ def test_there_are_as_many_shards_as_buckets_of_a_lane() -> None:
     assert len(SHARDS) == 16
 
 
+async def test_what_was_not_delivered_from_memory_is_found_in_the_table(
+    node: Node, participants: dict[str, Scripted]
+) -> None:
+    first = await node.engine.start(BOOKING, Trip("first"))
+    await node.until_status(first.instance_id, Status.COMPLETED)  # by now all goes through memory
+    participants["hotels"].refusals = 2
+    second = await node.engine.start(BOOKING, Trip("second"))
+    # Far sooner than the sweep, which looks at everything.
+    await node.until_status(second.instance_id, Status.COMPLETED, deadline=10)
+    assert participants["hotels"].refusals == 0
+
+
 async def test_an_action_that_fails_does_not_hold_up_its_own_undo(
     engine: AsyncEngine, participants: dict[str, Scripted]
 ) -> None:

@@ -26,7 +26,7 @@ from outbox.ids import Ids
 from outbox.owners import name_of_this_process
 from outbox.relay_settings import RelaySettings
 from outbox.replies import Outcome, Reply
-from outbox.transports.base import Answered, Delivery, Transport
+from outbox.transports.base import Answered, Delivery, Transport, Unreachable
 from outbox.web.database import Database
 from tests.support.waiting import until
 
@@ -59,6 +59,8 @@ class Scripted:
         self.seen: list[Envelope] = []
         self.replies: dict[str, Reply] = {}
         self.values: dict[str, Any] = {}
+        self.refusals = 0
+        """How many further requests find nobody there."""
         self._is_there = asyncio.Event()
         self._is_there.set()
 
@@ -77,6 +79,9 @@ class Scripted:
     async def deliver(self, envelopes: Sequence[Envelope]) -> Delivery:
         """Answer all of them."""
         await self._is_there.wait()
+        if self.refusals:
+            self.refusals -= 1
+            return Unreachable("nobody listens", sent=False)
         self.seen += envelopes
         return Answered([self._reply(it) for it in envelopes])
 
