@@ -24,7 +24,7 @@ ROOM: Step[Trip] = compensatable(
     "reserve room",
     lambda it: ReserveRoom(it.trip),
     compensation=lambda it: ReleaseRoom(it.trip),
-    deadline=timedelta(seconds=1),
+    deadline=timedelta(seconds=3),
     retry=OFTEN,
 )
 CHARGE: Step[Trip] = pivot("charge", lambda it: Charge(it.trip), retry=OFTEN)
