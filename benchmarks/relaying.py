@@ -17,7 +17,8 @@ from outbox import sqlite, tables
 from outbox.clock import SystemClock
 from outbox.envelope import Envelope
 from outbox.ids import Ids
-from outbox.outbox import Lane, bucket_of
+from outbox.leases import Lane
+from outbox.outbox import bucket_of
 from outbox.relay import Relay
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Answered

@@ -13,7 +13,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -211,8 +211,9 @@ class Committer:
                 await self._store.unpark(connection, shards)
             self._to_unpark -= shards
 
-    def _from_row(self, row: object) -> Work:
-        seq, saga_id, kind, payload = row.seq, row.saga_id, row.kind, row.payload  # type: ignore[attr-defined]  # a row of the query in SagaStore.signals
+    def _from_row(self, row: Any) -> Work:
+        """`row` is one of `SagaStore.signals`."""
+        seq, saga_id, kind, payload = row.seq, row.saga_id, row.kind, row.payload
         try:
             signal = stored_signals.load(kind, payload)
         except ValueError as error:

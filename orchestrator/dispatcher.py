@@ -13,7 +13,7 @@ from orchestrator.postbox import Letter, buckets
 from orchestrator.shards import LEASED_AS
 from outbox.bell import Bell
 from outbox.clock import Clock
-from outbox.courier import Courier, CourierStats
+from outbox.courier import Courier
 from outbox.feed import Feed
 from outbox.leases import Leases
 from outbox.loops import Step, repeat
@@ -62,11 +62,6 @@ class Dispatcher:
             )
             self._lines[name] = _Line(courier, feed)
 
-    @property
-    def stats(self) -> Mapping[str, CourierStats]:
-        """What was sent to each participant since the start."""
-        return {name: line.courier.stats for name, line in self._lines.items()}
-
     def lease(self, leases: Leases) -> None:
         """From now on these shards' messages are sent."""
         epochs = {
@@ -95,10 +90,6 @@ class Dispatcher:
         for line in self._lines.values():
             line.courier.distrust(doubted)
             line.bell.ring()
-
-    async def run_once(self) -> int:
-        """One round of every courier; how many messages were settled or buried."""
-        return sum(await asyncio.gather(*(it.courier.run_once() for it in self._lines.values())))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop` is set, and finish what is under way then."""

@@ -31,7 +31,6 @@ from orchestrator.watchers import Watchers
 from orchestrator.work import Answer, Begin, Handed, Started, Tell
 from outbox.bell import Bell
 from outbox.clock import Clock
-from outbox.courier import CourierStats
 from outbox.deliveries import Pending
 from outbox.envelope import Envelope
 from outbox.ids import first_at, is_id
@@ -130,11 +129,6 @@ class Engine:
         """What was committed since the start."""
         return self._committer.stats
 
-    @property
-    def sent(self) -> Mapping[str, CourierStats]:
-        """What was sent to each participant since the start."""
-        return self._dispatcher.stats
-
     async def check_start(self) -> None:
         """Raises DefinitionChanged where a definition has another shape than it had, SecondNode
         where another node has this SQLite database."""
@@ -181,18 +175,6 @@ class Engine:
                 await self._shards.leave()
             await self._dispatcher.aclose()
             self._only_node.release()
-
-    async def run_once(self) -> int:
-        """One round of everything, for tests: how many things were done."""
-        if not self._shards.usable:
-            await self._shards.tend_once()
-        self._committer.look()
-        done = await self._committer.run_once()
-        sent = asyncio.ensure_future(self._dispatcher.run_once())
-        while not sent.done():
-            done += await self._committer.run_once()
-            await asyncio.sleep(0)
-        return done + await sent + await self._committer.run_once()
 
     # What is asked of it
 

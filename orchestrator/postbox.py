@@ -16,8 +16,7 @@ from outbox.contract import SagaEnded
 from outbox.deliveries import Pending
 from outbox.envelope import Envelope, headers_json
 from outbox.ids import derive
-from outbox.leases import BUCKETS_PER_LANE
-from outbox.outbox import Lane
+from outbox.leases import BUCKETS_PER_LANE, Lane
 
 SOURCE = "orchestrator"
 """The name by which participants know who sends, and where answers go."""

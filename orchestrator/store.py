@@ -63,11 +63,6 @@ class SagaStore(DatabaseClock):
         )
         return (await connection.execute(statement)).all()
 
-    async def any_signal(self, connection: AsyncConnection, shards: Collection[int]) -> bool:
-        """Whether there is anything of that."""
-        statement = select(exists(select(saga_signal.c.seq).where(self._waits(shards))))
-        return bool((await connection.execute(statement)).scalar_one())
-
     def _waits(self, shards: Collection[int]) -> Any:
         is_parked = exists(
             select(saga.c.id).where(saga.c.id == saga_signal.c.saga_id, saga.c.parked.is_not(None))

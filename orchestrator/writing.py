@@ -25,7 +25,7 @@ from orchestrator.tables import saga, saga_batch, saga_history
 from orchestrator.transition import Entry
 from outbox.database_clock import DatabaseClock
 from outbox.store import Store
-from outbox.tables import outbox, outbox_lease
+from outbox.tables import outbox
 
 _CHANGING = (
     *("status", "paused", "parked", "state", "document", "entries", "active_key", "due_at"),
@@ -225,7 +225,6 @@ WITH idle AS (
 SELECT (SELECT made_at FROM batch) AS made_at, (SELECT array_agg(bucket) FROM fence) AS ours
 FROM idle
 """)
-assert outbox_lease.name == "outbox_lease"
 
 
 @cache

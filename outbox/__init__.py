@@ -44,8 +44,9 @@ from outbox.ids import Ids
 from outbox.inbox import Inbox
 from outbox.inbox_limits import InboxLimits, Pace
 from outbox.installation import Installation, Routes, install
+from outbox.leases import Lane
 from outbox.messages import Command, Event, Message, MessageType
-from outbox.outbox import Lane, add
+from outbox.outbox import add
 from outbox.receiver import receiver
 from outbox.relay import Relay
 from outbox.relay_settings import RelaySettings

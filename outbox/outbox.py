@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +18,7 @@ from outbox.envelope import Envelope, headers_json
 from outbox.errors import InvalidMessage, NotInTransaction, OutboxError
 from outbox.ids import is_id
 from outbox.installation import Installation, destination, installation_of, ring_after
-from outbox.leases import BUCKETS_PER_LANE
+from outbox.leases import BUCKETS_PER_LANE, Lane
 from outbox.messages import Message, type_of
 from outbox.staging import Row, Staged
 from outbox.writing import write
@@ -27,14 +26,6 @@ from outbox.writing import write
 AnySession = Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]
 
 _CAUSE: Final = "sagabox_cause"
-
-
-class Lane(enum.IntEnum):
-    """A way of its own to a destination: order holds within a lane, never across."""
-
-    URGENT = 0
-    """Claimed first; for what undoes, or must succeed after, something that happened."""
-    NORMAL = 1
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def until(predicate: Callable[[], object], what: str) -> None:
     end = time.monotonic() + PATIENCE
     while not predicate():
         check(time.monotonic() < end, f"{what}: not within {PATIENCE:g} seconds")
-        time.sleep(0.1)
+        time.sleep(0.1)  # other processes: nothing tells this one when they are so far
 
 
 def check(is_right: bool, problem: str) -> None:

@@ -21,7 +21,8 @@ from outbox.bell import Bell
 from outbox.envelope import from_row
 from outbox.ids import is_id
 from outbox.installation import Installation, install
-from outbox.outbox import Cause, Lane, add, bucket_of, caused_by
+from outbox.leases import Lane
+from outbox.outbox import Cause, add, bucket_of, caused_by
 from outbox.testing import FakeClock, sent
 from tests.support.databases import Database, Schema
 from tests.support.fixtures import MakeSyncEngine

@@ -15,7 +15,8 @@ from sqlalchemy.util import await_
 
 from outbox import tables
 from outbox.installation import install
-from outbox.outbox import Lane, add
+from outbox.leases import Lane
+from outbox.outbox import add
 from outbox.testing import FakeClock
 from outbox.writing import ORDER_LOCKS
 from tests.support.databases import Database, Schema

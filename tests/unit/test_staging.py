@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from outbox.leases import Lane
 from outbox.messages import Event
-from outbox.outbox import Lane, bucket_of
+from outbox.outbox import bucket_of
 from outbox.staging import Mark, Staged, Staging
 
 
