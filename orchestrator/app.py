@@ -147,7 +147,8 @@ class _Parts:
             transitions=lambda: self.engine.stats.transitions,
             monotonic=kit.clock.monotonic,
         )
-        routes = api.router(Desk(self.engine, kit.database, kit.clock, kit.bell, kit.stopping))
+        desk = Desk(self.engine, kit.database, kit.clock, kit.bell, self.keys, kit.stopping)
+        routes = api.router(desk)
         routes.include_router(session.router(self.keys, kit.failures, kit.clock))
         routes.include_router(console.router())
         return routes

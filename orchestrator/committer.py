@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from orchestrator import stored_signals
+from orchestrator import run_log, stored_signals
 from orchestrator.database_time import DatabaseTime
 from orchestrator.engine_settings import EngineSettings
 from orchestrator.errors import InvalidInput, OrchestratorError, Unavailable
@@ -80,6 +80,7 @@ class Committer:
         self,
         engine: AsyncEngine,
         store: SagaStore,
+        writing: Writing,
         registry: Registry,
         shards: Shards,
         outgoing: Outgoing,
@@ -88,6 +89,7 @@ class Committer:
         clock: Clock,
         ids: Callable[[], str],
         settings: EngineSettings,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.stats = CommitterStats()
         self._engine = engine
@@ -96,7 +98,7 @@ class Committer:
             **({"isolation_level": "AUTOCOMMIT"} if postgres else sqlite.READ_ONLY)
         )
         self._store = store
-        self._writing = Writing(registry, postgres=postgres, now=clock.now)
+        self._writing = writing
         self._registry = registry
         self._shards = shards
         self._outgoing = outgoing
@@ -104,6 +106,7 @@ class Committer:
         self._clock = clock
         self._ids = ids
         self._settings = settings
+        self._sleep = sleep
         self._time = DatabaseTime(clock)
         self._queue: deque[Work] = deque()
         self._cached: dict[str, Record] = {}
@@ -117,6 +120,11 @@ class Committer:
     def is_full(self) -> bool:
         """Whether those who ask must be told to come back."""
         return len(self._queue) >= self._settings.queue
+
+    @property
+    def pause(self) -> float:
+        """Seconds until there is something to do, as far as it knows; 0 where there is now."""
+        return 0.0 if self._queue else max(0.0, self._look_at - self._clock.monotonic())
 
     def put(self, items: Iterable[Work]) -> None:
         """Do this soon."""
@@ -147,9 +155,9 @@ class Committer:
                 failures = 0
             except Exception as error:
                 failures += 1
-                self._look_at = self._clock.monotonic() + min(5.0, 0.1 * 2.0 ** min(failures, 6))
+                self.in_trouble(failures)
                 log.warning("the engine's database is in trouble: %s", described(error))
-                await asyncio.sleep(_SHORTLY)
+                await self._sleep(_SHORTLY)
 
     async def run_once(self) -> int:
         """Do what there is, as far as it fits into one commit; how many things that were."""
@@ -165,9 +173,13 @@ class Committer:
             await self._commit(items)
         return len(items)
 
+    def in_trouble(self, failures: int) -> None:
+        """The database failed so many times in a row: look at it later."""
+        self._look_at = self._clock.monotonic() + min(5.0, 0.1 * 2.0 ** min(failures, 6))
+
     async def _until_work(self, finish: asyncio.Event) -> None:
         while not self._queue and not finish.is_set():
-            pause = self._look_at - self._clock.monotonic()
+            pause = self.pause
             if pause <= 0:
                 return
             try:
@@ -217,7 +229,12 @@ class Committer:
         try:
             signal = stored_signals.load(kind, payload)
         except ValueError as error:
-            log.error("a stored signal for saga %s is unreadable: %s", saga_id, error)
+            log.error(
+                "a stored signal for saga %s is unreadable: %s",
+                saga_id,
+                error,
+                extra={"saga": saga_id},
+            )
             return Decline(saga_id, "", f"unreadable: {error}", seq)
         if not isinstance(signal, StoredStart):
             return Tell(saga_id, signal, seq=seq)
@@ -234,8 +251,10 @@ class Committer:
             definition = self._registry.get(asked.name)
             state = decode_value(definition.state, asked.input)
         except (OrchestratorError, InvalidMessage) as error:
-            return Decline(saga_id, asked.originator, str(error), seq)
-        return Begin(saga_id, definition, state, originator=asked.originator, seq=seq)
+            return Decline(saga_id, asked.originator, str(error), seq, asked.trace)
+        return Begin(
+            saga_id, definition, state, originator=asked.originator, trace=asked.trace, seq=seq
+        )
 
     # Committing
 
@@ -261,7 +280,7 @@ class Committer:
                 elif trouble is not Trouble.CROSSED:
                     self._give_up(items, error)
                     return
-            await asyncio.sleep(_SHORTLY * attempt)
+            await self._sleep(_SHORTLY * attempt)
         self._give_up(items, Unavailable("other nodes were in the way"))
 
     def _read_again(self, items: Iterable[Work]) -> None:
@@ -277,14 +296,14 @@ class Committer:
                 await self._commit([item for run in half for item in run])
             return
         saga_id = items[0].instance_id
-        log.error("saga %s cannot be worked on", saga_id, exc_info=error)
+        log.error("saga %s cannot be worked on", saga_id, exc_info=error, extra={"saga": saga_id})
         reason = f"a commit failed: {described(error)}"
         try:
             await self._park(saga_id, reason)
         except Exception as another:
             log.warning("it could not be parked: %s", described(another))
         declined = [
-            Decline(it.instance_id, it.originator or "", reason, it.seq)
+            Decline(it.instance_id, it.originator or "", reason, it.seq, it.trace)
             for it in items
             if isinstance(it, Begin) and it.seq is not None
         ]
@@ -316,6 +335,7 @@ class Committer:
                 group.resolve()
                 self._settle([item for item in mine if item not in group.again])
                 self._watchers.tell(group.records, ended=group.ended)
+                run_log.tell(group.news)
                 self._give_up(others, Unavailable("another node owns this run by now"))
                 return
         crashpoint("engine: after commit, before hand-over")
@@ -355,7 +375,7 @@ class Committer:
                     return is_there
             except Exception as error:
                 log.warning("the outcome of a commit is still unknown: %s", described(error))
-                await asyncio.sleep(min(2.0, 0.1 * 2**attempt))
+                await self._sleep(min(2.0, 0.1 * 2**attempt))
         # Nobody is told anything. What was written, if it was, is found by the revisions.
         return False
 
@@ -382,6 +402,7 @@ class Committer:
         group.resolve()
         self._settle([item for item in items if item not in group.again])
         self._watchers.tell(group.records, ended=group.ended)
+        run_log.tell(group.news)
 
     def _again(self, items: Iterable[Work]) -> None:
         for item in items:

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.engine_settings import EngineSettings
 from orchestrator.postbox import Letter, buckets
-from orchestrator.shards import LEASED_AS
 from outbox.bell import Bell
 from outbox.clock import Clock
 from outbox.courier import Courier
 from outbox.feed import Feed
 from outbox.leases import Leases
 from outbox.loops import Step, repeat
+from outbox.relay_ports import RelayPorts
 from outbox.settler import Settlement
 from outbox.transports.base import Transport
 
 
-class _Line:
+class Line:
     """The way to one participant."""
 
     def __init__(self, courier: Courier, feed: Feed) -> None:
@@ -42,10 +41,11 @@ class Dispatcher:
         owner: str,
         clock: Clock,
         settings: EngineSettings,
-        chance: Callable[[], float] = random.random,
+        ports: RelayPorts,
+        chance: Callable[[], float],
     ) -> None:
         self._transports = dict(transports)
-        self._lines: dict[str, _Line] = {}
+        lines: dict[str, Line] = {}
         for name, transport in transports.items():
             feed = Feed(settings.offered)
             courier = Courier(
@@ -57,23 +57,24 @@ class Dispatcher:
                 settings=settings.relay,
                 settlement=settlement,
                 feed=feed,
-                leased_as=LEASED_AS,
+                ports=ports,
                 chance=chance,
             )
-            self._lines[name] = _Line(courier, feed)
+            lines[name] = Line(courier, feed)
+        self.lines: Mapping[str, Line] = lines
 
     def lease(self, leases: Leases) -> None:
         """From now on these shards' messages are sent."""
         epochs = {
             bucket: epoch for shard, epoch in leases.epochs.items() for bucket in buckets(shard)
         }
-        for line in self._lines.values():
+        for line in self.lines.values():
             line.courier.lease(Leases(epochs, leases.until))
             line.bell.ring()
 
     def hand_over(self, letters: Sequence[Letter], seqs: Mapping[str, int]) -> None:
         """These were committed, with these numbers."""
-        for name, line in self._lines.items():
+        for name, line in self.lines.items():
             mine = [it.pending(seqs[it.envelope.id]) for it in letters if it.destination == name]
             if mine:
                 line.feed.offer(mine)
@@ -81,24 +82,24 @@ class Dispatcher:
 
     def withdraw(self, ids: frozenset[str]) -> None:
         """These are gone from the table."""
-        for line in self._lines.values():
+        for line in self.lines.values():
             line.feed.withdraw(ids)
 
     def distrust(self, shards: Iterable[int]) -> None:
         """The table alone tells what these shards have to send."""
         doubted = [bucket for shard in shards for bucket in buckets(shard)]
-        for line in self._lines.values():
+        for line in self.lines.values():
             line.courier.distrust(doubted)
             line.bell.ring()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop` is set, and finish what is under way then."""
         async with asyncio.TaskGroup() as tasks:
-            for name, line in self._lines.items():
+            for name, line in self.lines.items():
                 step = self._carry(line.courier)
                 tasks.create_task(repeat(stop, step, f"send to {name}", line.bell))
             await stop.wait()
-            for line in self._lines.values():
+            for line in self.lines.values():
                 line.bell.ring()
 
     async def aclose(self) -> None:

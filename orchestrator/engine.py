@@ -1,6 +1,6 @@
 """The engine: runs sagas on a database, together with other nodes where that is PostgreSQL.
 
-It puts its parts together (shards, committer, dispatcher) and is what API and messages talk to.
+It keeps a node going, and is what API and messages talk to.
 """
 
 from __future__ import annotations
@@ -8,34 +8,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from orchestrator import stored_signals
-from orchestrator.committer import Committer, CommitterStats
+from orchestrator.committer import CommitterStats
 from orchestrator.definition import Saga
-from orchestrator.dispatcher import Dispatcher
+from orchestrator.engine_ports import EnginePorts
 from orchestrator.engine_settings import EngineSettings
 from orchestrator.errors import DefinitionChanged, Unavailable, UnknownRun
+from orchestrator.node import Node
 from orchestrator.only_node import OnlyNode
 from orchestrator.records import shard_of
 from orchestrator.registry import Registry
 from orchestrator.remote import ask_owner
-from orchestrator.shards import Shards
-from orchestrator.signals import Buried, OperatorSignal
-from orchestrator.store import SagaStore, StartKey
+from orchestrator.signals import OperatorSignal
+from orchestrator.store import StartKey
 from orchestrator.watchers import Watchers
-from orchestrator.work import Answer, Begin, Handed, Started, Tell
+from orchestrator.work import Begin, Started, Tell
+from outbox import tracing
 from outbox.bell import Bell
 from outbox.clock import Clock
-from outbox.deliveries import Pending
-from outbox.envelope import Envelope
 from outbox.ids import first_at, is_id
 from outbox.loops import DATABASE_TROUBLE, repeat
-from outbox.replies import Reply
 from outbox.retention import MAX_LIVE, Settled
 from outbox.transports.base import Transport
 from outbox.web.database import Database
@@ -79,33 +74,18 @@ class Engine:
         self._ids = ids
         self._bell = bell
         self._settings = settings
-        postgres = database.engine.dialect.name == "postgresql"
-        self._store = SagaStore(registry, postgres=postgres, now=clock.now)
-        self._shards = Shards(
+        ports = EnginePorts.of(database.engine, registry, clock)
+        self._store = ports.sagas
+        self._node = Node(
             database.engine,
-            owner=owner,
-            clock=clock,
-            settings=settings.relay,
-            changed=self._shards_changed,
-        )
-        self._dispatcher = Dispatcher(
-            database.engine,
-            transports,
-            settlement=self,
-            owner=owner,
-            clock=clock,
-            settings=settings,
-        )
-        self._committer = Committer(
-            database.engine,
-            self._store,
+            ports,
             registry,
-            self._shards,
-            self._dispatcher,
+            transports,
             self.watchers,
             clock=clock,
             ids=ids,
             settings=settings,
+            owner=owner,
         )
         self._only_node = OnlyNode(database.engine)
         self._settled: Settled | None = None
@@ -122,12 +102,12 @@ class Engine:
     @property
     def shards(self) -> frozenset[int]:
         """The shards that are this node's."""
-        return frozenset(self._shards.leases.epochs)
+        return frozenset(self._node.shards.leases.epochs)
 
     @property
     def stats(self) -> CommitterStats:
         """What was committed since the start."""
-        return self._committer.stats
+        return self._node.committer.stats
 
     async def check_start(self) -> None:
         """Raises DefinitionChanged where a definition has another shape than it had, SecondNode
@@ -159,21 +139,21 @@ class Engine:
         self._is_running = True
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(repeat(stop, self._shards.tend_once, "tend the shards"))
+                tasks.create_task(repeat(stop, self._node.shards.tend_once, "tend the shards"))
                 tasks.create_task(repeat(stop, self._keep_house, "keep house"))
                 hearing = tasks.create_task(self._hear())
-                tasks.create_task(self._committer.run(finish))
-                await self._dispatcher.run(stop)
+                tasks.create_task(self._node.committer.run(finish))
+                await self._node.dispatcher.run(stop)
                 # What was answered to the last is committed before the shards are given back.
                 self._is_closing = True
                 finish.set()
-                self._committer.look()
+                self._node.committer.look()
                 hearing.cancel()
         finally:
             self._is_running = False
             with contextlib.suppress(*DATABASE_TROUBLE):
-                await self._shards.leave()
-            await self._dispatcher.aclose()
+                await self._node.shards.leave()
+            await self._node.dispatcher.aclose()
             self._only_node.release()
 
     # What is asked of it
@@ -188,7 +168,8 @@ class Engine:
         if key is not None:
             stored = StartKey(saga.name, key.text, key.fingerprint, saga_id)
         done: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
-        await self._asked(Begin(saga_id, saga, state, key=stored, done=done), done)
+        begin = Begin(saga_id, saga, state, key=stored, trace=tracing.current(), done=done)
+        await self._asked(begin, done)
         return done.result()
 
     async def signal(self, instance_id: str, signal: OperatorSignal) -> None:
@@ -196,7 +177,7 @@ class Engine:
         Unavailable."""
         if not is_id(instance_id):
             raise UnknownRun(instance_id)
-        if shard_of(instance_id) not in self._shards.usable:
+        if shard_of(instance_id) not in self._node.shards.usable:
             await ask_owner(
                 self._database, self._store, instance_id, signal, self._settings.patience
             )
@@ -209,9 +190,9 @@ class Engine:
         return self._settled
 
     async def _asked(self, item: Begin | Tell, done: asyncio.Future[Any]) -> None:
-        if self._is_closing or self._committer.is_full:
+        if self._is_closing or self._node.committer.is_full:
             raise Unavailable("the orchestrator has no room, or is about to stop")
-        self._committer.put([item])
+        self._node.committer.put([item])
         try:
             async with asyncio.timeout(self._settings.patience):
                 await done
@@ -220,7 +201,7 @@ class Engine:
 
     def _id_of_ours(self) -> str:
         """A new id whose shard is this node's."""
-        usable = self._shards.usable
+        usable = self._node.shards.usable
         if not usable:
             raise Unavailable("this node has no part of the runs yet")
         while True:
@@ -228,36 +209,12 @@ class Engine:
             if shard_of(saga_id) in usable:
                 return saga_id
 
-    # What its couriers tell it
-
-    def take(
-        self, destination: str, answers: Sequence[tuple[Pending, Reply]]
-    ) -> asyncio.Future[None]:
-        """As `outbox.settler.Settlement` says."""
-        handed = Handed(len(answers))
-        self._committer.put(Answer(destination, it, reply, handed) for it, reply in answers)
-        return handed.all_decided
-
-    async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:
-        """As `outbox.settler.Settlement` says."""
-        saga_id = envelope.correlation
-        if saga_id is not None:
-            kind, payload = stored_signals.dump(Buried(envelope.id, reason))
-            shard = shard_of(saga_id)
-            await self._store.add_signals(connection, [(saga_id, shard, kind, payload)])
-
     # Its loops
-
-    def _shards_changed(self, gained: frozenset[int], lost: frozenset[int]) -> None:
-        if gained or lost:
-            self._committer.shards_changed(gained, lost)
-        # Also where only their end has moved.
-        self._dispatcher.lease(self._shards.leases)
 
     async def _hear(self) -> None:
         while True:
             rings = self._bell.rings
-            self._committer.look()
+            self._node.committer.look()
             await self._bell.wait(60.0, since=rings)
 
     async def _keep_house(self) -> float:

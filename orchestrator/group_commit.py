@@ -15,7 +15,7 @@ from typing import Any, assert_never
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator import postbox, stored_signals
+from orchestrator import postbox, run_log, stored_signals
 from orchestrator.errors import (
     ActiveAlready,
     InvalidInput,
@@ -30,10 +30,12 @@ from orchestrator.records import Record, record_of, shard_of
 from orchestrator.registry import Registry
 from orchestrator.signals import OperatorSignal, Replied, Signal, TimerFired
 from orchestrator.store import SagaStore, StartKey
-from orchestrator.transition import Transition
+from orchestrator.transition import Dispatch, Transition
 from orchestrator.wording import described
 from orchestrator.work import Answer, Begin, Decline, Look, Started, Tell, Work
 from orchestrator.writing import Writes, Writing
+from outbox import tracing
+from outbox.traceparent import minted
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +73,8 @@ class GroupCommit:
         """What is to be done in a later commit."""
         self.ended: list[str] = []
         """The runs that came to their end."""
+        self.news: list[run_log.News] = []
+        """What the log is to be told after the commit."""
         self.transitions = 0
         self._found: dict[str, Record] = {}
         self._outcomes: list[tuple[asyncio.Future[Any], Any]] = []
@@ -142,7 +146,7 @@ class GroupCommit:
                     self._park(row.id, f"what is stored does not fit the code: {described(error)}")
 
     def _park(self, saga_id: str, reason: str) -> None:
-        log.error("saga %s is parked: %s", saga_id, reason)
+        log.error("saga %s is parked: %s", saga_id, reason, extra={"saga": saga_id})
         self.parked[saga_id] = self._newly_parked[saga_id] = reason
 
     # What happened to runs
@@ -183,7 +187,11 @@ class GroupCommit:
             shard = shard_of(item.instance_id)
             self._to_store.append((item.instance_id, shard, kind, payload))
         else:
-            log.warning("an answer to %s of no saga is left out", envelope.id)
+            log.warning(
+                "an answer to %s of no saga is left out",
+                envelope.id,
+                extra=tracing.fields_of(envelope),
+            )
 
     def _look(self, item: Look) -> None:
         record = self._found.get(item.instance_id)
@@ -226,12 +234,21 @@ class GroupCommit:
             self._writes.letters = [
                 it for it in self.letters if it.envelope.id not in self.withdrawn
             ]
+        self.news += run_log.worth_telling(after, transition.history)
         for dispatch in transition.commands:
             awaited = after.instance.steps[dispatch.step].awaited
             repeats = awaited is not None and awaited.sendings > 1
+            trace = self._trace_of(dispatch, after)
             self._writes.letters.append(
-                postbox.command(dispatch, saga_id, shard, self._now, repeats=repeats)
+                postbox.command(dispatch, saga_id, shard, self._now, trace=trace, repeats=repeats)
             )
+
+    def _trace_of(self, dispatch: Dispatch, record: Record) -> str:
+        own = record.traceparent
+        made = tracing.of_new_message(
+            dispatch.id, dispatch.type, own, saga=record.instance.id, step=dispatch.step
+        )
+        return made or own
 
     async def _write_runs(self) -> None:
         """Write the runs that took a step: with all the rest, unless something must come between.
@@ -255,23 +272,32 @@ class GroupCommit:
 
     async def _tell_originators(self) -> None:
         for saga_id in self.ended:
-            self._tell_of_end(saga_id, saga_id, self.records[saga_id].originator)
+            record = self.records[saga_id]
+            self._tell_of_end(saga_id, saga_id, record.originator, record.traceparent)
         named = [saga_id for saga_id in self.ended if self._may_have_aliases(saga_id)]
         if not named:
             return
-        for saga_id, alias, originator in await self._store.aliases(self._connection, named):
-            self._tell_of_end(alias, saga_id, originator)
+        for alias in await self._store.aliases(self._connection, named):
+            trace = alias.trace or minted(alias.id)
+            self._tell_of_end(alias.id, alias.saga_id, alias.originator, trace)
 
-    def _tell_of_end(self, told: str, saga_id: str, originator: str | None) -> None:
+    def _tell_of_end(self, told: str, saga_id: str, originator: str | None, trace: str) -> None:
         if originator is not None:
             status = self.records[saga_id].instance.status.value
-            self._write_to(originator, told, status, shard_of(saga_id))
+            self._write_to(originator, told, status, shard_of(saga_id), trace)
 
-    def _write_to(self, originator: str, saga_id: str, status: str, shard: int) -> None:
+    def _write_to(self, originator: str, saga_id: str, status: str, shard: int, trace: str) -> None:
         if originator not in self._registry.participants:
-            log.warning("nobody knows where %s is; it is not told of saga %s", originator, saga_id)
+            log.warning(
+                "nobody knows where %s is; it is not told of saga %s",
+                originator,
+                saga_id,
+                extra={"saga": saga_id, **tracing.fields_of_trace(trace)},
+            )
             return
-        self._writes.letters.append(postbox.ended(saga_id, status, originator, shard, self._now))
+        self._writes.letters.append(
+            postbox.ended(saga_id, status, originator, shard, self._now, trace=trace)
+        )
 
     # Starts
 
@@ -285,7 +311,7 @@ class GroupCommit:
             except InvalidInput as error:
                 await self._cannot_begin(item, error)
                 continue
-            record = Record(transition.instance, originator=item.originator)
+            record = Record(transition.instance, originator=item.originator, trace=item.trace)
             new[item.instance_id] = (item, record.after(transition, self._now), transition)
         if not new:
             return
@@ -318,6 +344,7 @@ class GroupCommit:
         if not wanted:
             return list(begins)
         standing = await self._store.claim_keys(self._connection, wanted)
+        beginning = {item.instance_id for item in begins}
         left = []
         for item in begins:
             if item.key is None:
@@ -326,6 +353,9 @@ class GroupCommit:
             stands = standing[item.key.name, item.key.key]
             if stands.saga_id == item.instance_id:
                 left.append(item)
+            elif stands.saga_id in beginning:
+                # Asked for twice at once: whether the other one begins is known after this commit.
+                self.again.append(item)
             elif stands.fingerprint == item.key.fingerprint:
                 self._done(item, Started(stands.saga_id, is_new=False))
             else:
@@ -350,6 +380,7 @@ class GroupCommit:
                 saga_id=active,
                 originator=item.originator,
                 reason=None,
+                trace=item.trace,
             )
             self._done(item, None)
 
@@ -357,7 +388,7 @@ class GroupCommit:
         await self._release(item)
         if item.seq is not None:
             reason, originator = str(error), item.originator or ""
-            await self._decline(Decline(item.instance_id, originator, reason, item.seq))
+            await self._decline(Decline(item.instance_id, originator, reason, item.seq, item.trace))
         else:
             self._done(item, error)
 
@@ -369,16 +400,23 @@ class GroupCommit:
         self._applied.append(item.seq)
         if await self._store.existing(self._connection, [item.instance_id]):
             return
-        log.error("the start of saga %s is refused: %s", item.instance_id, item.reason)
+        trace = item.trace or minted(item.instance_id)
+        log.error(
+            "the start of saga %s is refused: %s",
+            item.instance_id,
+            item.reason,
+            extra={"saga": item.instance_id, **tracing.fields_of_trace(trace)},
+        )
         await self._store.add_alias(
             self._connection,
             item.instance_id,
             saga_id=None,
             originator=item.originator,
             reason=item.reason,
+            trace=item.trace,
         )
         shard = shard_of(item.instance_id)
-        self._write_to(item.originator, item.instance_id, REFUSED, shard)
+        self._write_to(item.originator, item.instance_id, REFUSED, shard, trace)
 
     def _done(self, item: Begin, outcome: Started | OrchestratorError | None) -> None:
         if item.done is not None:

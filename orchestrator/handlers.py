@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from orchestrator.records import shard_of
 from orchestrator.stored_signals import StoredStart, dump_start
 from orchestrator.tables import saga_signal
+from outbox import tracing
 from outbox.clock import Clock
 from outbox.contract import StartSaga
 from outbox.errors import InvalidMessage
@@ -39,7 +40,10 @@ def make_handlers(clock: Clock) -> Handlers:
                     f"{start.instance_id[:100]!r} in {start.message_type} is not the id of a run",
                     next_step="send a UUIDv7 in its canonical form",
                 )
-            kind, payload = dump_start(StoredStart(start.name, start.input, context.source))
+            # One that came in no trace belongs to that of its handling, if there is one.
+            trace = context.trace or tracing.current()
+            asked = StoredStart(start.name, start.input, context.source, trace)
+            kind, payload = dump_start(asked)
             rows.append(
                 {
                     "shard": shard_of(start.instance_id),

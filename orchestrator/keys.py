@@ -10,8 +10,8 @@ from datetime import datetime
 from orchestrator import tokens
 from orchestrator.tokens import Found, Token
 from outbox.clock import Clock
-from outbox.web.access import Opens
 from outbox.web.database import Database
+from outbox.web.keys import Key
 from outbox.web.visits import Credential, Shown
 
 TRUSTED = 5.0
@@ -35,10 +35,10 @@ class TokenKeys:
         self._entropy = entropy
         self._known: OrderedDict[tuple[Shown, bytes], _Remembered] = OrderedDict()
 
-    async def opened_by(self, credential: Credential) -> Opens | None:
-        """As `Keys`."""
+    async def key(self, credential: Credential) -> Key | None:
+        """As `Keys`; a session has the name of its token."""
         token = await self.token(credential)
-        return None if token is None else token.role.opens
+        return None if token is None else Key(token.name, token.role.opens)
 
     async def token(self, credential: Credential) -> Token | None:
         """The token that is shown, or that the shown session was traded for, if it works."""

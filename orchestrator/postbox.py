@@ -62,9 +62,9 @@ def buckets(shard: int) -> tuple[int, ...]:
 
 
 def command(
-    dispatch: Dispatch, saga_id: str, shard: int, now: datetime, *, repeats: bool
+    dispatch: Dispatch, saga_id: str, shard: int, now: datetime, *, trace: str, repeats: bool
 ) -> Letter:
-    """A command of the run."""
+    """A command of the run, in its trace."""
     return Letter(
         destination=dispatch.participant,
         bucket=bucket(Lane.URGENT if dispatch.urgent else Lane.NORMAL, shard),
@@ -76,6 +76,7 @@ def command(
             time=now,
             data=dispatch.data,
             correlation=saga_id,
+            trace=trace,
             reply_to=SOURCE,
             undoes=dispatch.undoes,
             expires=dispatch.expires,
@@ -84,7 +85,9 @@ def command(
     )
 
 
-def ended(saga_id: str, status: str, originator: str, shard: int, now: datetime) -> Letter:
+def ended(
+    saga_id: str, status: str, originator: str, shard: int, now: datetime, *, trace: str
+) -> Letter:
     """The news of the end of a run, or of a start that came to nothing, for whoever asked."""
     event = SagaEnded(saga_id, status)
     return Letter(
@@ -98,5 +101,6 @@ def ended(saga_id: str, status: str, originator: str, shard: int, now: datetime)
             time=now,
             data=encode(event),
             correlation=saga_id,
+            trace=trace,
         ),
     )

@@ -17,6 +17,7 @@ from orchestrator.instance import Direction, Instance, Status, StepRun
 from orchestrator.transition import Timer, Transition
 from outbox.leases import BUCKETS_PER_LANE
 from outbox.shapes import shape_of
+from outbox.traceparent import minted
 
 SHARDS = tuple(range(BUCKETS_PER_LANE))
 """The parts that the runs are divided into; each is owned by one node at a time."""
@@ -33,7 +34,7 @@ class Record:
 
     `revision` counts its writes and `entries` the lines of its history. `due_at` is when it is to
     be looked at, no later than its first timer. `originator` is the service that is told of its
-    end.
+    end. `trace` is the traceparent that its start came with.
     """
 
     instance: Instance[Any]
@@ -42,6 +43,12 @@ class Record:
     timers: tuple[Timer, ...] = ()
     due_at: datetime | None = None
     originator: str | None = None
+    trace: str | None = None
+
+    @property
+    def traceparent(self) -> str:
+        """What its messages carry."""
+        return self.trace or minted(self.instance.id)
 
     @property
     def shard(self) -> int:
@@ -58,6 +65,7 @@ class Record:
             timers=timers,
             due_at=_bound(self.due_at, timers, now),
             originator=self.originator,
+            trace=self.trace,
         )
 
 
@@ -122,13 +130,23 @@ def record_of(row: Any, saga: Saga[Any]) -> Record:
         timers=document.timers,
         due_at=row.due_at,
         originator=row.originator,
+        trace=row.trace,
     )
 
 
-def steps_of(document: str) -> tuple[Mapping[str, StepRun], tuple[str, ...]]:
-    """The steps of a stored run, and those that are not undone, without its definition."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a stored run stands, as far as that can be told without its definition."""
+
+    steps: Mapping[str, StepRun]
+    direction: Direction
+    not_undone: tuple[str, ...]
+
+
+def standing_of(document: str) -> Standing:
+    """What the column `document` says. Raises ValueError where it cannot be read."""
     read: _Document = _DOCUMENT.read(document.encode())
-    return read.steps, read.not_undone
+    return Standing(read.steps, read.direction, read.not_undone)
 
 
 def _kept(timers: tuple[Timer, ...], transition: Transition[Any]) -> tuple[Timer, ...]:

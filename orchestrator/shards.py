@@ -36,13 +36,14 @@ class Shards:
         owner: str,
         clock: Clock,
         settings: RelaySettings,
+        store: LeaseStore,
         changed: Callable[[frozenset[int], frozenset[int]], None],
         is_dead: Callable[[str], bool] = is_surely_dead,
     ) -> None:
         self.leases = Leases()
         self._engine = engine
         self._reading = engine.execution_options(**sqlite.READ_ONLY)
-        self._store = LeaseStore(postgres=engine.dialect.name == "postgresql", now=clock.now)
+        self._store = store
         self._owner = owner
         self._clock = clock
         self._settings = settings

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import delete, exists, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -34,6 +34,15 @@ class StartKey:
     key: str
     fingerprint: bytes
     saga_id: str
+
+
+class AliasRow(NamedTuple):
+    """A start that another run stands for, who asked for it, and in which trace."""
+
+    saga_id: str
+    id: str
+    originator: str | None
+    trace: str | None = None
 
 
 class SagaStore(DatabaseClock):
@@ -169,6 +178,7 @@ class SagaStore(DatabaseClock):
         saga_id: str | None,
         originator: str | None,
         reason: str | None,
+        trace: str | None,
     ) -> None:
         """A start that began no run."""
         await connection.execute(
@@ -178,6 +188,7 @@ class SagaStore(DatabaseClock):
                 saga_id=saga_id,
                 originator=originator,
                 reason=reason,
+                trace=trace,
                 made_at=self._now,
             )
             .on_conflict_do_nothing()
@@ -185,13 +196,14 @@ class SagaStore(DatabaseClock):
 
     async def aliases(
         self, connection: AsyncConnection, saga_ids: Collection[str]
-    ) -> Sequence[tuple[str, str, str | None]]:
-        """The starts that these runs stand for: run, alias, originator. To be asked after the
-        runs were written, for then no more can come."""
-        statement = select(saga_alias.c.saga_id, saga_alias.c.id, saga_alias.c.originator).where(
-            saga_alias.c.saga_id.in_(sorted(saga_ids))
-        )
-        return [(it.saga_id, it.id, it.originator) for it in await connection.execute(statement)]
+    ) -> Sequence[AliasRow]:
+        """The starts that these runs stand for. To be asked after the runs were written, for then
+        no more can come."""
+        of_alias = saga_alias.c
+        statement = select(
+            of_alias.saga_id, of_alias.id, of_alias.originator, of_alias.trace
+        ).where(of_alias.saga_id.in_(sorted(saga_ids)))
+        return [AliasRow(*it) for it in await connection.execute(statement)]
 
     # Messages
 

@@ -35,11 +35,13 @@ OPERATOR: dict[str, type[Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class StoredStart:
-    """What somebody asked for by a message. `input` is JSON that nobody has looked at yet."""
+    """What somebody asked for by a message. `input` is JSON that nobody has looked at yet;
+    `trace` is the traceparent of that message."""
 
     name: str
     input: Any
     originator: str
+    trace: str | None = None
 
 
 def dump(signal: Replied | Buried | OperatorSignal) -> tuple[str, str]:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from outbox.tables import UtcDateTime
 
-SCHEMA_REVISION = "orchestrator_0002"
+SCHEMA_REVISION = "orchestrator_0003"
 """The revision of the database that this code needs."""
 
 metadata = MetaData()
@@ -50,6 +50,7 @@ saga = Table(
     Column("revision", BigInteger, nullable=False),
     Column("entries", Integer, nullable=False),
     Column("originator", String(100), nullable=True),
+    Column("trace", String(55), nullable=True),
     Column("active_key", String(200), nullable=True),
     Column("due_at", UtcDateTime, nullable=True),
     Column("parked", Text, nullable=True),
@@ -63,7 +64,8 @@ saga = Table(
 """The runs. `state` and `document` are JSON, see `records`; `revision` grows with every write and
 guards it; `entries` counts the history. `active_key` is the key where the definition wants one
 active run for it. `due_at` is no later than the earliest timer. `parked` says why a run cannot be
-worked on by this code."""
+worked on by this code. `trace` is the W3C traceparent that its start came with; without one, it
+follows from the id."""
 
 _is_active = saga.c.active_key.is_not(None)
 Index(
@@ -103,6 +105,7 @@ saga_alias = Table(
     _id("id"),
     _id("saga_id", nullable=True),
     Column("originator", String(100), nullable=True),
+    Column("trace", String(55), nullable=True),
     Column("reason", Text, nullable=True),
     Column("made_at", UtcDateTime, nullable=False),
     PrimaryKeyConstraint("id"),

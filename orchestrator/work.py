@@ -25,29 +25,30 @@ class Started:
 
 
 class Handed:
-    """Answers that were handed over together; `all_decided` is done when none is undecided."""
+    """Answers that were handed over together; `all_decided` is set when none is undecided."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, all_decided: asyncio.Event) -> None:
         self._left = count
-        self.all_decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.all_decided = all_decided
 
     def decided(self) -> None:
         """One more of them is."""
         self._left -= 1
-        if self._left == 0 and not self.all_decided.done():
-            self.all_decided.set_result(None)
+        if self._left == 0:
+            self.all_decided.set()
 
 
 @dataclass(eq=False, slots=True)
 class Begin:
     """A run is to begin. It came by a message where it has a `seq`, and from a caller where it has
-    a `done`."""
+    a `done`. `trace` is the traceparent of whichever asked for it."""
 
     instance_id: str
     definition: Saga[Any]
     state: Any
     originator: str | None = None
     key: StartKey | None = None
+    trace: str | None = None
     done: asyncio.Future[Started] | None = None
     seq: int | None = None
     tries: int = 0
@@ -61,6 +62,7 @@ class Decline:
     originator: str
     reason: str
     seq: int
+    trace: str | None = None
 
 
 @dataclass(eq=False, slots=True)

@@ -32,7 +32,8 @@ _CHANGING = (
     *("updated_at", "ended_at"),
 )
 _INSERTED = (
-    *("id", "shard", "name", "version", "key", "originator", "created_at", "revision"),
+    *("id", "shard", "name", "version", "key", "originator", "trace"),
+    *("created_at", "revision"),
     *_CHANGING,
 )
 _HISTORY = ("saga_id", "number", "at", "happening", "detail", "step", "command_id", "actor")
@@ -177,6 +178,7 @@ class Writing(DatabaseClock):
             "version": instance.version,
             "key": instance.key,
             "originator": record.originator,
+            "trace": record.trace,
             "created_at": values.time(instance.created_at),
             "status": instance.status.value,
             "paused": instance.paused,

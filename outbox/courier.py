@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -13,13 +13,12 @@ from outbox.crashpoints import crashpoint
 from outbox.deliveries import Pending
 from outbox.feed import Feed
 from outbox.floors import Floors
-from outbox.hold_store import HoldStore
-from outbox.lease_store import LeaseStore
 from outbox.leases import BUCKETS_PER_LANE, Leases
+from outbox.relay_ports import RelayPorts
 from outbox.relay_settings import RelaySettings
 from outbox.sender import Round, Sender
 from outbox.settler import ReplySink, Settlement, Settler
-from outbox.store import Fetched, Store
+from outbox.store import Fetched
 from outbox.transports.base import Transport
 
 _TRIALS = 50
@@ -55,7 +54,7 @@ class Courier:
         sink: ReplySink | None = None,
         settlement: Settlement | None = None,
         feed: Feed | None = None,
-        leased_as: str | None = None,
+        ports: RelayPorts | None = None,
         chance: Callable[[], float],
     ) -> None:
         self._postgres = engine.dialect.name == "postgresql"
@@ -65,9 +64,10 @@ class Courier:
         self._reading = engine.execution_options(
             **({"isolation_level": "AUTOCOMMIT"} if self._postgres else sqlite.READ_ONLY)
         )
-        self._store = Store(postgres=self._postgres, now=clock.now, leased_as=leased_as)
-        self._holds = HoldStore(postgres=self._postgres, now=clock.now)
-        self._lease_store = LeaseStore(postgres=self._postgres, now=clock.now)
+        ports = ports or RelayPorts.of(engine, clock)
+        self._store = ports.messages
+        self._holds = ports.holds
+        self._lease_store = ports.leases
         self._destination = destination
         self._owner = owner
         self._clock = clock
@@ -80,6 +80,8 @@ class Courier:
             settings=settings,
             usable=self._usable,
             chance=chance,
+            within=ports.within,
+            gather=ports.gather,
         )
         self._settler = Settler(
             engine,
@@ -240,10 +242,10 @@ class Courier:
             self._may_hold = True
             if self._feed is not None:
                 self._feed.distrust_all()
-        wanted = self._in_turn(epochs)
+        wanted: Collection[int] = epochs
         resting: frozenset[int] = frozenset()
         if self._feed is not None:
-            wanted = [bucket for bucket in wanted if not self._feed.has(bucket)]
+            wanted = self._feed.unread(epochs)
             if not wanted:
                 return _NOTHING
             # What was handed to the settlement must not be found again.
@@ -260,7 +262,7 @@ class Courier:
             fetched = await self._store.fetch(
                 connection,
                 self._destination,
-                self._floors.of(wanted),
+                self._floors.of(self._in_turn(wanted)),
                 per_bucket=max(1, self._fetch_most // 2),
                 most=self._fetch_most,
             )
@@ -272,11 +274,11 @@ class Courier:
     def _take_offered(self, epochs: Mapping[int, int], room: int) -> list[Pending]:
         if self._feed is None or not self._feed:
             return []
-        offered = self._feed.take(self._in_turn(epochs), room)
+        offered = self._feed.take(self._in_turn(self._feed.waiting & epochs.keys()), room)
         self._pace_fetches(offered)
         return offered
 
-    def _in_turn(self, buckets: Mapping[int, int]) -> list[int]:
+    def _in_turn(self, buckets: Collection[int]) -> list[int]:
         """The urgent lane first; within a lane each bucket comes first in its turn, so that none is
         left behind by a full one."""
         self._turn += 1

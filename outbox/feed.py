@@ -37,9 +37,16 @@ class Feed:
     def __len__(self) -> int:
         return self._count
 
-    def has(self, bucket: int) -> bool:
-        """Whether the bucket needs not to be read from the table."""
-        return self._ways.get(bucket) is _Way.MEMORY
+    @property
+    def waiting(self) -> frozenset[int]:
+        """The buckets of which there is something to take."""
+        ways = self._ways
+        return frozenset(b for b, it in self._offered.items() if it and ways[b] is _Way.MEMORY)
+
+    def unread(self, buckets: Iterable[int]) -> list[int]:
+        """Those of the buckets that are to be read from the table."""
+        ways = self._ways
+        return [bucket for bucket in buckets if ways.get(bucket) is not _Way.MEMORY]
 
     def distrust(self, buckets: Iterable[int]) -> None:
         """Read these from the table again, and forget what was offered of them."""
@@ -93,7 +100,7 @@ class Feed:
         """The next messages of these buckets, in the order of `buckets`, and out of here."""
         taken: list[Pending] = []
         for bucket in buckets:
-            if not self.has(bucket):
+            if self._ways.get(bucket) is not _Way.MEMORY:
                 continue
             offered = self._offered[bucket]
             while offered and len(taken) < most:

@@ -181,8 +181,8 @@ class Handlers:
         """Register `(session, messages, contexts)`, which returns one result for each message.
 
         Messages of one key come in their order. Since a list has no single cause, messages that the
-        handler adds must name theirs: `outbox.add(..., causation=context.id,
-        correlation=context.correlation)`.
+        handler adds must name theirs: `outbox.add(..., causation=context.id)`. Then they belong to
+        its saga and its trace.
         """
         return OnList(lambda function: self._add(message_class, function, takes_lists=True))
 

@@ -27,6 +27,7 @@ from outbox.inbox_session import watch
 from outbox.inbox_work import RolledBack, Work
 from outbox.replies import Outcome, Reply
 from outbox.retention import Settled
+from outbox.tracing import fields_of
 from outbox.troubles import Trouble
 
 __all__ = ["Inbox", "InboxLimits", "State"]
@@ -203,7 +204,14 @@ class Inbox:
         if rolled_back.trouble is Trouble.LOCKED:
             return _too_busy("somebody else held a lock for too long")
         envelope, error = arrival.envelope, rolled_back.error
-        log.error("%s failed at %s %s", self.consumer, envelope.type, envelope.id, exc_info=error)
+        log.error(
+            "%s failed at %s %s",
+            self.consumer,
+            envelope.type,
+            envelope.id,
+            exc_info=error,
+            extra=fields_of(envelope),
+        )
         return Reply(Outcome.FAILED, code="failed", reason=_reason(error))
 
     async def _transact(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import assert_never
@@ -23,7 +24,10 @@ from outbox.inbox_session import CommitLock, HandlerMeddled
 from outbox.outbox import Cause, caused_by
 from outbox.replies import Outcome, Reply
 from outbox.retention import NOTHING_FORGOTTEN, may_be_forgotten
+from outbox.tracing import Handling, fields_of, tracer_in_use
 from outbox.troubles import Trouble, trouble_of
+
+log = logging.getLogger(__name__)
 
 
 class RolledBack(Exception):
@@ -86,6 +90,7 @@ class Work:
         self._handlers = handlers
         self._arrivals = arrivals
         self._together = together
+        self._tracer = tracer_in_use()
         self._now = now
         self._attempt_of = attempt_of
         self._lock = CommitLock(session.sync_session)
@@ -180,16 +185,20 @@ class Work:
         self._in_hand = arrivals
         self.called += arrivals
         contexts = [self._context(arrival, run) for arrival, run in items]
-        caused_by(self._session, None if handler.takes_lists else _cause(arrivals[0]))
+        causes = [_cause(each) for each in arrivals]
+        caused_by(self._session, causes if handler.takes_lists else causes[0])
         call = self._straight if self._together else self._within_savepoint
         try:
-            replies = await call(handler, arrivals, contexts)
+            with Handling([each.envelope for each in arrivals], self._tracer):
+                replies = await call(handler, arrivals, contexts)
         except Exception as error:
             raise _HandlerFailed(error) from error
         for reply in replies:
             refused = reply.outcome is Outcome.REFUSED
             if reply.outcome is not Outcome.DONE and (self._together or not refused):
                 raise _SteppedBack(reply)
+        if log.isEnabledFor(logging.DEBUG):
+            _tell(self._handlers.consumer, arrivals, replies)
         return replies
 
     async def _straight(
@@ -264,6 +273,12 @@ class Work:
                 next_step="send the messages again, once the database is back",
             )
         return RolledBack(trouble, found, self._in_hand)
+
+
+def _tell(consumer: str, arrivals: Sequence[Arrival], replies: Sequence[Reply]) -> None:
+    for arrival, reply in zip(arrivals, replies, strict=True):
+        envelope, outcome = arrival.envelope, reply.outcome.value
+        log.debug("%s handled %s: %s", consumer, envelope.type, outcome, extra=fields_of(envelope))
 
 
 def _cause(arrival: Arrival) -> Cause:

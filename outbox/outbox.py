@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 from zlib import crc32
 
-from opentelemetry import trace as telemetry
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
-from outbox import codec, hooks
+from outbox import codec, hooks, tracing
 from outbox.envelope import Envelope, headers_json
 from outbox.errors import InvalidMessage, NotInTransaction, OutboxError
 from outbox.ids import is_id
@@ -37,9 +36,15 @@ class Cause:
     trace: str | None = None
 
 
-def caused_by(session: AnySession, cause: Cause | None) -> None:
-    """Let the messages that are added to this session from now on name `cause`; None ends that."""
-    session.info[_CAUSE] = cause
+def caused_by(session: AnySession, cause: Cause | Sequence[Cause] | None) -> None:
+    """Let the messages that are added to this session from now on name `cause`; None ends that.
+
+    Of several causes a message belongs to the one whose id it is given as its `causation`.
+    """
+    if cause is not None and not isinstance(cause, Cause):
+        session.info[_CAUSE] = {each.id: each for each in cause}
+    else:
+        session.info[_CAUSE] = cause
 
 
 def bucket_of(lane: Lane, key: str) -> int:
@@ -79,17 +84,20 @@ def add(
     if not target.in_transaction() or (isinstance(target, Session) and not target.is_active):
         raise NotInTransaction
     lane = Lane(lane)
-    cause = _cause_of(target)
+    cause, inherited = _cause_of(target, causation)
+    id = installation.ids() if id is None else _id("id", id)
+    message_type = str(type_of(message))
+    saga = _optional_id("correlation", correlation, cause.correlation if cause else None)
     envelope = Envelope(
-        id=installation.ids() if id is None else _id("id", id),
+        id=id,
         source=installation.source,
-        type=str(type_of(message)),
+        type=message_type,
         key=message.message_key,
         time=installation.clock.now(),
         data=codec.encode(message, limit=installation.max_bytes),
-        correlation=_optional_id("correlation", correlation, cause.correlation if cause else None),
+        correlation=saga,
         causation=_optional_id("causation", causation, cause.id if cause else None),
-        trace=_current_trace() or (cause.trace if cause else None),
+        trace=tracing.of_new_message(id, message_type, inherited, saga=saga),
         reply_to=None if reply_to is None else destination(reply_to),
         undoes=tuple(_id("undoes", each) for each in undoes),
         expires=None if expires is None else _utc("expires", expires),
@@ -105,9 +113,20 @@ def add(
     return envelope.id
 
 
-def _cause_of(target: Session | Connection) -> Cause | None:
-    cause: Cause | None = target.info.get(_CAUSE) if isinstance(target, Session) else None
-    return cause
+def _cause_of(
+    target: Session | Connection, causation: str | None
+) -> tuple[Cause | None, str | None]:
+    """The message whose handling adds one, and the trace that this one inherits."""
+    causes: Cause | Mapping[str, Cause] | None = (
+        target.info.get(_CAUSE) if isinstance(target, Session) else None
+    )
+    if isinstance(causes, Cause):
+        return causes, tracing.current() or causes.trace
+    cause = causes.get(causation) if causes and causation is not None else None
+    if cause is not None:
+        # Of a list that is handled as one, the current trace is nobody's own.
+        return cause, cause.trace or tracing.current()
+    return None, tracing.current()
 
 
 def _keep(target: Session | Connection, staged: Staged, installation: Installation) -> None:
@@ -157,13 +176,6 @@ def _resolved(target: Any) -> Session | Connection:
                 next_step="pass the Session, AsyncSession or Connection whose transaction the "
                 "message belongs to",
             )
-
-
-def _current_trace() -> str | None:
-    context = telemetry.get_current_span().get_span_context()
-    if not context.is_valid:
-        return None
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
 
 def _optional_id(name: str, given: str | None, inherited: str | None) -> str | None:

@@ -25,6 +25,7 @@ from outbox.deliveries import (
     streams,
 )
 from outbox.envelope import Envelope
+from outbox.relay_ports import Gather, Within
 from outbox.relay_settings import RelaySettings
 from outbox.replies import Reply
 from outbox.transports.base import Answered, Delivery, Transport, Unacceptable, Unreachable
@@ -70,6 +71,8 @@ class Sender:
         settings: RelaySettings,
         usable: Callable[[], Mapping[int, int]],
         chance: Callable[[], float],
+        within: Within = asyncio.timeout,
+        gather: Gather = asyncio.gather,
     ) -> None:
         self.unanswered = 0
         """Requests that got no answer, since the start."""
@@ -79,6 +82,8 @@ class Sender:
         self._settings = settings
         self._usable = usable
         self._chance = chance
+        self._within = within
+        self._gather = gather
         self._breaker = Breaker()
         # In the order in which they are tried; the value means nothing.
         self._suspects: dict[tuple[int, str], None] = {}
@@ -111,13 +116,15 @@ class Sender:
         self, result: Round, trials: Sequence[Pending], fresh: Sequence[Pending]
     ) -> None:
         # What failed before goes apart from the rest, which it would slow down again.
-        await asyncio.gather(
-            *(
-                self._send_stream(result, stream, self._settings.batch)
-                for part in (trials, fresh)
-                for stream in streams(part, self._settings.width)
-            )
-        )
+        sending = [
+            self._send_stream(result, stream, self._settings.batch)
+            for part in (trials, fresh)
+            for stream in streams(part, self._settings.width)
+        ]
+        if len(sending) == 1:
+            await sending[0]
+        else:
+            await self._gather(*sending)
 
     async def _send_with_care(self, result: Round, messages: Sequence[Pending]) -> None:
         """After a failure: small requests, and whatever was under way then comes last and alone."""
@@ -158,7 +165,7 @@ class Sender:
 
     async def _deliver(self, envelopes: Sequence[Envelope]) -> Delivery:
         try:
-            async with asyncio.timeout(self._settings.delivery_timeout):
+            async with self._within(self._settings.delivery_timeout):
                 delivery = await self._transport.deliver(envelopes)
         except TimeoutError:
             limit = self._settings.delivery_timeout

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -17,6 +17,7 @@ from outbox.relay_settings import RelaySettings
 from outbox.replies import Reply
 from outbox.sender import Round
 from outbox.store import Store, Unreadable
+from outbox.tracing import fields_of
 
 log = logging.getLogger("outbox.relay")
 
@@ -38,10 +39,8 @@ class Settlement(Protocol):
     """Settles answered messages in the courier's place: it deletes their rows in one transaction
     with what it makes of the answers."""
 
-    def take(
-        self, destination: str, answers: Sequence[tuple[Pending, Reply]]
-    ) -> asyncio.Future[None]:
-        """These were answered for good. What it returns is done when their rows are gone, or are
+    def take(self, destination: str, answers: Sequence[tuple[Pending, Reply]]) -> asyncio.Event:
+        """These were answered for good. What it returns is set when their rows are gone, or are
         known to stay: those are sent again."""
 
     async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:
@@ -84,13 +83,13 @@ class Settler:
         self._settings = settings
         self._sink = sink
         self._settlement = settlement
-        self._settling: list[asyncio.Future[None]] = []
+        self._settling: list[asyncio.Event] = []
 
     async def settled(self) -> None:
         """Return when nothing that was handed to the settlement is undecided."""
         settling, self._settling = self._settling, []
         for each in settling:
-            await each
+            await each.wait()
 
     async def write(
         self, epochs: Mapping[int, int], result: Round, broken: Sequence[Unreadable]
@@ -132,7 +131,7 @@ class Settler:
         written = Written()
         if settled:
             answers = [(message, result.answers[message.seq]) for message in settled]
-            self._settling = [each for each in self._settling if not each.done()]
+            self._settling = [each for each in self._settling if not each.is_set()]
             self._settling.append(settlement.take(self._destination, answers))
         if fenced or broken:
             async with self._engine.begin() as connection:
@@ -205,6 +204,7 @@ class Settler:
             verdict.delay,
             verdict.attempts,
             verdict.error,
+            extra=fields_of(message.envelope),
         )
         await self._holds.hold(
             connection,
@@ -217,13 +217,20 @@ class Settler:
         )
 
     async def _bury(self, connection: AsyncConnection, message: Pending, verdict: Bury) -> None:
-        await self._bury_row(connection, message.seq, verdict.attempts, verdict.reason)
+        about = fields_of(message.envelope)
+        await self._bury_row(connection, message.seq, verdict.attempts, verdict.reason, about)
         told = self._settlement or self._sink
         if message.envelope.reply_to is not None and told is not None:
             await told.buried(connection, message.envelope, verdict.reason)
 
     async def _bury_row(
-        self, connection: AsyncConnection, seq: int, attempts: int, reason: str
+        self,
+        connection: AsyncConnection,
+        seq: int,
+        attempts: int,
+        reason: str,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
-        log.error("message %d to %s became a dead letter: %s", seq, self._destination, reason)
+        name = self._destination
+        log.error("message %d to %s became a dead letter: %s", seq, name, reason, extra=about)
         await self._store.bury(connection, self._destination, seq, attempts=attempts, reason=reason)

@@ -21,6 +21,7 @@ from orchestrator.work import Started
 from outbox.bell import Bell
 from outbox.clock import Clock
 from outbox.web.database import Database
+from outbox.web.keys import Keys
 from outbox.web.problems import HttpProblem
 from outbox.web.texts import id_in_path
 
@@ -52,12 +53,13 @@ class Runs(Protocol):
 
 @dataclass(frozen=True)
 class Desk:
-    """`stopping` is set as soon as the service is told to stop."""
+    """`keys` are those of callers. `stopping` is set as soon as the service is told to stop."""
 
     engine: Runs
     database: Database
     clock: Clock
     bell: Bell
+    keys: Keys
     stopping: asyncio.Event
 
     @property

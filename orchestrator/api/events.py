@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Header
+from fastapi import APIRouter, Header, Request
 from fastapi.sse import format_sse_event
 from sqlalchemy import Row
 from starlette.responses import StreamingResponse
@@ -18,6 +18,8 @@ from orchestrator.api.desk import LOOK_AGAIN, Desk
 from orchestrator.api.sagas import GONE, SagaId
 from orchestrator.api.shapes import EntryOut
 from orchestrator.instance import Status
+from outbox.web.access import Access
+from outbox.web.doors import key_in, visit_in
 from outbox.web.problems import HttpProblem, documented
 
 MAX_STREAMS = 100
@@ -52,8 +54,8 @@ def router(desk: Desk) -> APIRouter:
         "/sagas/{saga}/events",
         summary="Follow a saga",
         description="One event for each line of the history: `id` is its number, `event` what "
-        "happened, `data` the line with the saga's `status`. The stream ends with the saga. With "
-        "`Last-Event-ID` it begins behind that line.",
+        "happened, `data` the line with the saga's `status`. The stream ends with the saga, "
+        "and with the key that opened it. With `Last-Event-ID` it begins behind that line.",
         status_code=200,
         response_class=_Stream,
         responses=documented(GONE | {503: "Too many streams are open"})
@@ -61,6 +63,7 @@ def router(desk: Desk) -> APIRouter:
     )
     async def follow(
         saga: SagaId,
+        request: Request,
         last_event_id: Annotated[
             int | None,
             Header(ge=0, le=2**31 - 1, description="The number of the last line that was seen"),
@@ -68,7 +71,9 @@ def router(desk: Desk) -> APIRouter:
     ) -> StreamingResponse:
         row = await desk.find(saga)
         places.take()
-        answer = _Stream(entries(desk, row.id, last_event_id or 0), release=places.give_back)
+        may_look = _lasting(desk, request)
+        told = entries(desk, row.id, last_event_id or 0, may_look=may_look)
+        answer = _Stream(told, release=places.give_back)
         if row.id != saga:
             answer.headers["content-location"] = f"/sagas/{row.id}/events"
         return answer
@@ -76,15 +81,33 @@ def router(desk: Desk) -> APIRouter:
     return routes
 
 
+MayLook = Callable[[], Awaitable[bool]]
+"""Whether whoever opened a stream may still look."""
+
+
+def _lasting(desk: Desk, request: Request) -> MayLook:
+    """What may look as long as the key does with which the request came in, or, where it needed
+    none, for good."""
+    credential = None if key_in(request.scope) is None else visit_in(request.scope).credential
+
+    async def may_look() -> bool:
+        if credential is None:
+            return True
+        key = await desk.keys.key(credential)
+        return key is not None and Access.VIEWER in key.opens
+
+    return may_look
+
+
 async def entries(
-    desk: Desk, id: str, after: int, *, heartbeat: float = HEARTBEAT
+    desk: Desk, id: str, after: int, *, may_look: MayLook, heartbeat: float = HEARTBEAT
 ) -> AsyncGenerator[bytes, None]:
-    """The events behind number `after`, as they stand on the wire, until the run has ended or the
-    service stops."""
+    """The events behind number `after`, as they stand on the wire, until the run has ended, the
+    service stops, or whoever listens may look no longer."""
     loop = asyncio.get_running_loop()
     with desk.engine.watchers.watching(id) as watch:
         spoke = loop.time()
-        while True:
+        while await may_look():
             now = await queries.standing(desk.database, id)
             if now is None:
                 return

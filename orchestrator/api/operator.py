@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from orchestrator.api import views
 from orchestrator.api.desk import Desk
@@ -20,8 +20,11 @@ from orchestrator.signals import (
     Terminate,
 )
 from outbox import strictjson
+from outbox.web.doors import key_in
 from outbox.web.problems import documented
 
+_TOKEN = "token"
+"""How an actor begins that was proven, and no other."""
 _ANSWERS = documented(GONE | {409: "It is not possible now; `allowed` lists what is"})
 
 
@@ -35,8 +38,10 @@ def router(desk: Desk) -> APIRouter:
         return views.saga(await desk.find(row.id), desk.registry)
 
     @routes.post("/cancel", status_code=202, summary="Turn back, and undo what was done")
-    async def cancel(saga: SagaId, asked: Intervention, response: Response) -> SagaOut:
-        return await signal(saga, Cancel(asked.actor, asked.reason), response)
+    async def cancel(
+        saga: SagaId, asked: Intervention, request: Request, response: Response
+    ) -> SagaOut:
+        return await signal(saga, Cancel(_actor(asked, request), asked.reason), response)
 
     @routes.post(
         "/terminate",
@@ -44,26 +49,36 @@ def router(desk: Desk) -> APIRouter:
         summary="End at once, WITHOUT undoing anything",
         description="What is in effect stays in effect, and is listed in `not_undone`.",
     )
-    async def terminate(saga: SagaId, asked: Intervention, response: Response) -> SagaOut:
-        return await signal(saga, Terminate(asked.actor, asked.reason), response)
+    async def terminate(
+        saga: SagaId, asked: Intervention, request: Request, response: Response
+    ) -> SagaOut:
+        return await signal(saga, Terminate(_actor(asked, request), asked.reason), response)
 
     @routes.post(
         "/resolve", status_code=202, summary="End a stuck saga that was taken care of by hand"
     )
-    async def resolve(saga: SagaId, asked: Intervention, response: Response) -> SagaOut:
-        return await signal(saga, Resolve(asked.actor, asked.reason), response)
+    async def resolve(
+        saga: SagaId, asked: Intervention, request: Request, response: Response
+    ) -> SagaOut:
+        return await signal(saga, Resolve(_actor(asked, request), asked.reason), response)
 
     @routes.post("/pause", status_code=202, summary="Send nothing until it is resumed")
-    async def pause(saga: SagaId, asked: Intervention, response: Response) -> SagaOut:
-        return await signal(saga, Pause(asked.actor, asked.reason), response)
+    async def pause(
+        saga: SagaId, asked: Intervention, request: Request, response: Response
+    ) -> SagaOut:
+        return await signal(saga, Pause(_actor(asked, request), asked.reason), response)
 
     @routes.post("/resume", status_code=202, summary="Go on after a pause")
-    async def resume(saga: SagaId, asked: Intervention, response: Response) -> SagaOut:
-        return await signal(saga, Resume(asked.actor, asked.reason), response)
+    async def resume(
+        saga: SagaId, asked: Intervention, request: Request, response: Response
+    ) -> SagaOut:
+        return await signal(saga, Resume(_actor(asked, request), asked.reason), response)
 
     @routes.post("/retry", status_code=202, summary="Try a stuck step again")
-    async def retry(saga: SagaId, asked: StepIntervention, response: Response) -> SagaOut:
-        return await signal(saga, Retry(asked.step, asked.actor, asked.reason), response)
+    async def retry(
+        saga: SagaId, asked: StepIntervention, request: Request, response: Response
+    ) -> SagaOut:
+        return await signal(saga, Retry(asked.step, _actor(asked, request), asked.reason), response)
 
     @routes.post(
         "/skip",
@@ -72,11 +87,32 @@ def router(desk: Desk) -> APIRouter:
         description="Forward, the step counts as done, with `result` as its answer; backward, it "
         "is listed in `not_undone`.",
     )
-    async def skip(saga: SagaId, asked: SkipIntervention, response: Response) -> SagaOut:
+    async def skip(
+        saga: SagaId, asked: SkipIntervention, request: Request, response: Response
+    ) -> SagaOut:
         result = _storable(asked.result)
-        return await signal(saga, Skip(asked.step, asked.actor, asked.reason, result), response)
+        return await signal(
+            saga, Skip(asked.step, _actor(asked, request), asked.reason, result), response
+        )
 
     return routes
+
+
+def _actor(asked: Intervention, request: Request) -> str:
+    """Whom the history names: the token that was shown, and whom the caller names.
+
+    Raises InvalidInput where who shows none names a token.
+    """
+    key = key_in(request.scope)
+    if key is not None:
+        said = "" if asked.actor in (None, key.name) else f" ({asked.actor})"
+        return f"{_TOKEN} {key.name}{said}"
+    if asked.actor is not None and asked.actor.casefold().split(maxsplit=1)[:1] == [_TOKEN]:
+        raise InvalidInput(
+            f"the actor begins with {_TOKEN!r}, and the request shows no token",
+            next_step="show the token, or name a person",
+        )
+    return asked.actor or "api"
 
 
 def _storable(result: object) -> object:

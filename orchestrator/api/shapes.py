@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, StringConstraints
@@ -20,6 +21,13 @@ _Reason = Annotated[
 ]
 _Actor = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ACTOR, pattern=NO_NUL)]
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, pattern=NO_NUL)]
+
+
+class DirectionOut(StrEnum):
+    """Which way a run goes, or went until it ended. It turns at most once."""
+
+    FORWARD = "FORWARD"
+    BACKWARD = "BACKWARD"
 
 
 class Summary(BaseModel):
@@ -65,7 +73,12 @@ class StepOut(BaseModel):
 class SagaOut(Summary):
     """A run."""
 
+    direction: DirectionOut | None = Field(
+        description="Which way it goes, or went until it ended; null where what is stored of it "
+        "cannot be read"
+    )
     originator: str | None = Field(description="The service that is told of its end")
+    trace_id: str = Field(description="What log lines and messages about it have in common")
     state: dict[str, Any]
     not_undone: list[str] = Field(
         description="The steps whose effect a person left in place, or took care of by hand"
@@ -83,7 +96,10 @@ class EntryOut(BaseModel):
     detail: str
     step: str | None
     command_id: str | None
-    actor: str | None = Field(description="The person who stepped in, if one did")
+    actor: str | None = Field(
+        description="Who stepped in, if somebody did: `token NAME` with the token that was shown, "
+        "behind it in brackets whom its holder named; without a token whom the caller named"
+    )
 
 
 class HistoryPage(BaseModel):
@@ -99,7 +115,11 @@ class Intervention(BaseModel):
     """What a person asks for, and why."""
 
     reason: _Reason
-    actor: _Actor = Field(default="api", description="Who asks")
+    actor: _Actor | None = Field(
+        default=None,
+        description="Who asks. The history shows it behind the name of the token; without a token "
+        "it stands alone, and is `api` where it is left out",
+    )
 
 
 class StepIntervention(Intervention):

@@ -13,6 +13,7 @@ from orchestrator.api.shapes import (
     AwaitedOut,
     DefinitionInList,
     DefinitionOut,
+    DirectionOut,
     EntryOut,
     SagaOut,
     StepDefinition,
@@ -22,10 +23,10 @@ from orchestrator.api.shapes import (
 from orchestrator.definition import Saga
 from orchestrator.instance import StepRun
 from orchestrator.permits import allowed_signals
-from orchestrator.records import record_of, steps_of
+from orchestrator.records import Standing, record_of, standing_of
 from orchestrator.registry import Registry
 from orchestrator.wording import described
-from outbox import strictjson
+from outbox import strictjson, traceparent
 
 
 def summary(row: Row[Any], registry: Registry) -> Summary:
@@ -37,11 +38,10 @@ def saga(row: Row[Any], registry: Registry) -> SagaOut:
     """A run with all that is known of it."""
     definition = registry.find(row.name, row.version)
     parked = _parked(row, definition)
-    steps: Mapping[str, StepRun] = {}
-    not_undone: tuple[str, ...] = ()
+    standing: Standing | None = None
     allowed: tuple[str, ...] = ()
     try:
-        steps, not_undone = steps_of(row.document)
+        standing = standing_of(row.document)
         if definition is not None:
             allowed = allowed_signals(definition, record_of(row, definition).instance)
     except ValueError as error:
@@ -52,10 +52,14 @@ def saga(row: Row[Any], registry: Registry) -> SagaOut:
         **_common(row),
         parked=parked,
         originator=row.originator,
+        trace_id=traceparent.trace_id(row.trace or traceparent.minted(row.id)),
         state=_state(row.state),
-        not_undone=list(not_undone),
+        direction=None if standing is None else DirectionOut[standing.direction.name],
+        not_undone=[] if standing is None else list(standing.not_undone),
         allowed=list(allowed),
-        steps=[_step(name, run, definition) for name, run in _in_order(steps, definition)],
+        steps=[]
+        if standing is None
+        else [_step(name, run, definition) for name, run in _in_order(standing.steps, definition)],
     )
 
 

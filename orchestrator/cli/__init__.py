@@ -16,6 +16,7 @@ from orchestrator.cli.dead_letters import app as dead_letters
 from orchestrator.cli.demo import demo
 from orchestrator.cli.dev import dev
 from orchestrator.cli.errors import EXIT_CODES, Commands
+from orchestrator.cli.explore import explore
 from orchestrator.cli.migrate import migrate
 from orchestrator.cli.serve import app as serve
 from orchestrator.cli.tokens import app as tokens
@@ -55,6 +56,7 @@ for _operator in (
 main.add_typer(dead_letters, name="dead-letters")
 main.add_typer(tokens, name="token")
 main.command(epilog=EXIT_CODES)(audit)
+main.command(epilog=EXIT_CODES)(explore)
 
 
 @main.command()

@@ -9,6 +9,8 @@ from enum import StrEnum
 import structlog
 from structlog.typing import EventDict, Processor
 
+_OURS = ("articles", "comments", "orchestrator", "outbox")
+
 
 class LogFormat(StrEnum):
     """The two forms of a line."""
@@ -17,13 +19,27 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-def configure_logging(form: LogFormat) -> None:
-    """Send the log of everything in this process, from INFO on, to stderr in that form."""
+class LogLevel(StrEnum):
+    """The least important lines that are written."""
+
+    DEBUG = "debug"
+    """Also each step of a saga and each message that is handled; of our own code only."""
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def configure_logging(form: LogFormat, level: LogLevel = LogLevel.INFO) -> None:
+    """Send the log of everything in this process, from that level on, to stderr in that form."""
+    # Here, for it brings all of the library: too much for the start of every command.
+    from outbox.tracing import TraceIds
+
     shared: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.ExtraAdder(),
         _drop_colored_copy,
+        _name_as_documented,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
@@ -40,7 +56,11 @@ def configure_logging(form: LogFormat) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
         )
     )
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    handler.addFilter(TraceIds())
+    wanted = logging.getLevelNamesMapping()[level.name]
+    logging.basicConfig(level=max(wanted, logging.INFO), handlers=[handler], force=True)
+    for name in _OURS:
+        logging.getLogger(name).setLevel(wanted)
     for chatty in ("alembic", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
@@ -48,4 +68,11 @@ def configure_logging(form: LogFormat) -> None:
 def _drop_colored_copy(_logger: object, _method: str, line: EventDict) -> EventDict:
     """uvicorn says everything twice: the second time in colours."""
     line.pop("color_message", None)
+    return line
+
+
+def _name_as_documented(_logger: object, _method: str, line: EventDict) -> EventDict:
+    """A log record has no room for a field of the name `message`; a line has."""
+    if "message_id" in line:
+        line["message"] = line.pop("message_id")
     return line

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import textwrap
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from typer.core import TyperCommand
 
 from orchestrator.cli import lifeline
 from orchestrator.cli.binding import require_free, require_safe
-from orchestrator.cli.log_format import LogFormat
+from orchestrator.cli.log_format import LogFormat, LogLevel
 from orchestrator.cli.services import FIRST_PORT, SERVICES, Service
 
 _TOKENS = ("SAGABOX_BLOG_TOKEN", "SAGABOX_METRICS_TOKEN")
@@ -28,8 +29,23 @@ _Host = Annotated[
     str, typer.Option(help="Where to listen. Beyond this machine only with credentials.")
 ]
 _AccessLog = Annotated[bool, typer.Option("--access-log", help="Log each request.")]
-_LogFormat = Annotated[LogFormat, typer.Option(help="How a line of the log looks.")]
+_LogFormat = Annotated[
+    LogFormat, typer.Option(envvar="SAGABOX_LOG_FORMAT", help="How a line of the log looks.")
+]
+_LogLevel = Annotated[
+    LogLevel,
+    typer.Option(envvar="SAGABOX_LOG_LEVEL", help="debug adds each step and each message."),
+]
 _IN, _WIDTH = " " * 6, 80
+
+
+@dataclass(frozen=True)
+class _Logging:
+    """What is logged, and how it looks."""
+
+    of_each_request: bool
+    form: LogFormat
+    level: LogLevel
 
 
 class _WithSettings(TyperCommand):
@@ -58,15 +74,16 @@ def _register(service: Service) -> None:
         port: Annotated[int, typer.Option(min=1, max=65535)] = FIRST_PORT + service.offset,
         access_log: _AccessLog = False,
         log_format: _LogFormat = LogFormat.TEXT,
+        log_level: _LogLevel = LogLevel.INFO,
     ) -> None:
-        run(service, host, port, access_log=access_log, log_format=log_format)
+        run(service, host, port, _Logging(access_log, log_format, log_level))
 
     app.command(
         service.name, cls=_WithSettings, help=f"Run the {service.name} service until Ctrl-C."
     )(serve)
 
 
-def run(service: Service, host: str, port: int, *, access_log: bool, log_format: LogFormat) -> None:
+def run(service: Service, host: str, port: int, logging: _Logging) -> None:
     """Serve until SIGTERM or SIGINT. Raises CommandError or OutboxError where it cannot start."""
     lifeline.tie_to_parent()
     _require_safe(service, host)
@@ -77,7 +94,7 @@ def run(service: Service, host: str, port: int, *, access_log: bool, log_format:
     from orchestrator.cli.log_format import configure_logging
     from orchestrator.cli.starting import Starting
 
-    configure_logging(log_format)
+    configure_logging(logging.form, logging.level)
     starting = Starting(service.create_app())
     config = uvicorn.Config(
         starting,
@@ -86,7 +103,7 @@ def run(service: Service, host: str, port: int, *, access_log: bool, log_format:
         loop="uvloop",
         lifespan="on",
         log_config=None,
-        access_log=access_log,
+        access_log=logging.of_each_request,
         timeout_graceful_shutdown=_REQUESTS_END_WITHIN,
     )
     server = uvicorn.Server(config)

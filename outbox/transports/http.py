@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from outbox import attributes
+from outbox import attributes, tracing
 from outbox.clock import Clock
 from outbox.envelope import BATCH, Envelope, replies_from_batch, to_batch
 from outbox.errors import MalformedEnvelope
@@ -83,7 +83,7 @@ class HttpTransport:
         except (ValueError, TypeError) as error:
             return Unacceptable(f"the batch cannot be written: {error}"[:MAX_REASON_LENGTH])
         now = self._clock.now()
-        headers = self._headers | self._statement()
+        headers = {**self._headers, **self._statement(), **tracing.headers()}
         headers |= sign(
             self._keys, method="POST", target=self._target, headers=headers, body=body, now=now
         )

@@ -53,22 +53,30 @@ def asks_for_a_key(needs: Access) -> bool:
     return needs not in (Access.HEALTH, Access.SIGNED, Access.OPEN)
 
 
+def is_ignorable(visit: Visit, needs: Access, house: House) -> bool:
+    """Whether the key that is shown, if it is wrong, counts as none: a cookie, which a browser goes
+    on sending by itself, where the same request without one would come in from this machine."""
+    return visit.credential.shown is Shown.COOKIE and _is_at_home(visit, needs, house)
+
+
 def with_the_key(visit: Visit, needs: Access, house: House, opened: Opens | None) -> Refusal | None:
     """What forbids the request now that `opened` is known: what its key opens, or None where there
     is no such key."""
     if not asks_for_a_key(needs):
         return None
     if visit.credential.shown is Shown.NOT:
-        if not visit.is_of_this_machine or needs not in house.at_home:
-            return Refusal.NO_CREDENTIALS
-        return None
+        return None if _is_at_home(visit, needs, house) else Refusal.NO_CREDENTIALS
     if opened is None:
-        return Refusal.WRONG_CREDENTIALS
+        return None if is_ignorable(visit, needs, house) else Refusal.WRONG_CREDENTIALS
     # A browser sends a cookie by itself, so that it has to say that one of our own pages asks.
     by_itself = visit.credential.shown is Shown.COOKIE and visit.changes
     if by_itself and visit.author is not Author.OURSELVES:
         return Refusal.CROSS_SITE
     return None if needs in opened else Refusal.FORBIDDEN
+
+
+def _is_at_home(visit: Visit, needs: Access, house: House) -> bool:
+    return visit.is_of_this_machine and needs in house.at_home
 
 
 def _is_known(visit: Visit, house: House) -> bool:

@@ -7,19 +7,23 @@ from __future__ import annotations
 
 import logging
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outbox.web import decisions
 from outbox.web.access import Access, RouteAccess
 from outbox.web.decisions import House, Refusal
 from outbox.web.failures import Failures
-from outbox.web.keys import Keys
+from outbox.web.keys import Key, Keys
+from outbox.web.peers import network_of
 from outbox.web.problems import HttpProblem
+from outbox.web.rates import Rates
 from outbox.web.visits import Shown, Visit, cookie_name, port_in, visit_of
 
 log = logging.getLogger(__name__)
 
 _CHALLENGE = 'Bearer realm="sagabox"'
+_KEY = "sagabox.key"
 _GET_ONE = "On the machine of the service, sagabox token create NAME --role ROLE makes one"
 
 
@@ -34,6 +38,7 @@ class Doors:
         house: House,
         keys: Keys,
         failures: Failures,
+        rates: Rates,
         key_advice: str = _GET_ONE,
     ) -> None:
         self._app = app
@@ -41,38 +46,96 @@ class Doors:
         self._house = house
         self._keys = keys
         self._failures = failures
+        self._rates = rates
         self._advice = key_advice
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         match scope["type"]:
             case "http":
-                await self._enter(scope)
-                await self._app(scope, receive, send)
+                await self._answer(scope, receive, send)
             case "lifespan":
                 await self._app(scope, receive, send)
             case _:
                 # There is nothing else here that anybody may open.
                 await send({"type": "websocket.close", "code": 1008})
 
-    async def _enter(self, scope: Scope) -> None:
-        needs = self._routes.needed(scope["method"], _path(scope))
-        if needs in (Access.HEALTH, Access.SIGNED):
-            return
-        visit = visit_in(scope)
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match self._routes.needed(scope["method"], _path(scope)):
+            case Access.HEALTH:
+                await self._app(scope, receive, send)
+            case Access.SIGNED:
+                await self._take_message(scope, receive, send)
+            case needs:
+                visit = visit_in(scope)
+                key = await self._enter(scope, visit, needs)
+                scope[_KEY] = key
+                if (
+                    key is None
+                    and visit.credential.shown is Shown.COOKIE
+                    and needs is not Access.OPEN
+                ):
+                    # It was wrong, and did not matter here.
+                    send = _forgetting(session_cookie(scope), send)
+                await self._app(scope, receive, send)
+
+    async def _enter(self, scope: Scope, visit: Visit, needs: Access) -> Key | None:
+        """The key that the request came in with, None where it needed none. Raises HttpProblem
+        where it does not come in."""
+        key = None
         refusal = decisions.before_the_key(visit, needs, self._house)
         if refusal is None and decisions.asks_for_a_key(needs):
-            opened = None
             if visit.credential.shown is not Shown.NOT:
-                if not self._keys.was_right(visit.credential):
-                    require_patience(self._failures, visit.peer)
-                opened = await self._keys.opened_by(visit.credential)
+                key = await self._find(visit, needs)
+            opened = None if key is None else key.opens
             refusal = decisions.with_the_key(visit, needs, self._house, opened)
-        if refusal is None:
-            return
         if refusal is Refusal.WRONG_CREDENTIALS:
             self._failures.note(visit.peer)
-        log.info("refused %s from %s: %s", scope["method"], visit.peer, refusal.value)
-        raise _problem(refusal, visit, scope, needs, self._advice)
+        wait = self._wait(visit, key)
+        if wait > 0:
+            raise _too_many(wait, visit)
+        if refusal is not None:
+            log.info("refused %s from %s: %s", scope["method"], visit.peer, refusal.value)
+            raise _problem(refusal, visit, scope, needs, self._advice)
+        return key
+
+    async def _find(self, visit: Visit, needs: Access) -> Key | None:
+        if not self._keys.was_right(visit.credential) and not decisions.is_ignorable(
+            visit, needs, self._house
+        ):
+            require_patience(self._failures, visit.peer)
+        return await self._keys.key(visit.credential)
+
+    def _wait(self, visit: Visit, key: Key | None) -> float:
+        """Count the request; how many seconds its caller has to wait, 0 where it need not."""
+        if visit.is_of_this_machine:
+            return 0.0
+        # Only a right key has a bucket of its own: of wrong ones anybody has any number.
+        caller = f"from {network_of(visit.peer)}" if key is None else f"with {key.name}"
+        return self._rates.take(caller)
+
+    async def _take_message(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Requests that are signed are not counted, and only the route knows which ones are: so
+        whose signature is wrong is counted when it is answered."""
+        visit = visit_in(scope)
+        problem: HttpProblem | None = None
+
+        async def counted(message: Message) -> None:
+            nonlocal problem
+            if message["type"] == "http.response.start" and message["status"] == 401:
+                wait = self._wait(visit, None)
+                problem = _too_many(wait, visit) if wait > 0 else None
+            if problem is None:
+                await send(message)
+
+        await self._app(scope, receive, counted)
+        if problem is not None:
+            raise problem
+
+
+def key_in(scope: Scope) -> Key | None:
+    """The key with which a request came in; None where it showed none, and needed none."""
+    found: Key | None = scope.get(_KEY)
+    return found
 
 
 def visit_in(scope: Scope) -> Visit:
@@ -100,6 +163,30 @@ def require_patience(failures: Failures, peer: str | None) -> None:
             retry_after=wait,
             headers={"connection": "close"},
         )
+
+
+def _too_many(wait: float, visit: Visit) -> HttpProblem:
+    log.info("too many requests from %s", visit.peer)
+    return HttpProblem(
+        429,
+        "too-many-requests",
+        "More requests came from you than one caller may send; nothing was done.",
+        next_step="Wait for as many seconds as Retry-After says, and send it again; "
+        "SAGABOX_RATE_LIMIT of the service says how many a second may come.",
+        retry_after=wait,
+        headers={"connection": "close"} if visit.changes else None,
+    )
+
+
+def _forgetting(cookie: str, send: Send) -> Send:
+    """Sends the answer on, and makes the browser forget that cookie."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).append("set-cookie", expired_cookie(cookie))
+        await send(message)
+
+    return sending
 
 
 def session_cookie(scope: Scope) -> str:

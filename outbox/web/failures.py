@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict, deque
 from collections.abc import Callable
+
+from outbox.web.peers import network_of
 
 ALLOWED = 10
 """Wrong keys of one peer within a window."""
@@ -33,7 +34,7 @@ class Failures:
 
     def note(self, peer: str | None) -> None:
         """It failed once more."""
-        key = _network(peer)
+        key = network_of(peer)
         self._times.setdefault(key, deque(maxlen=self._allowed)).append(self._monotonic())
         self._times.move_to_end(key)
         if len(self._times) > self._remembered:
@@ -41,23 +42,10 @@ class Failures:
 
     def wait(self, peer: str | None) -> float:
         """Seconds until it may try again; 0 where it may now."""
-        times = self._times.get(_network(peer))
+        times = self._times.get(network_of(peer))
         if times is None or len(times) < self._allowed:
             return 0.0
         return max(0.0, times[0] + self._window - self._monotonic())
 
     def __len__(self) -> int:
         return len(self._times)
-
-
-def _network(peer: str | None) -> str:
-    """Whom an address stands for: with IPv6, everybody has a network of them."""
-    try:
-        address = ipaddress.ip_address(peer or "")
-    except ValueError:
-        return peer or ""
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped is not None:
-            return str(address.ipv4_mapped)
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)

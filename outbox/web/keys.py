@@ -5,18 +5,27 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from outbox.web.access import Opens
 from outbox.web.visits import Credential, Shown
 
 
+@dataclass(frozen=True)
+class Key:
+    """A key that is right: what it is called, and what it opens."""
+
+    name: str
+    opens: Opens
+
+
 class Keys(Protocol):
     """Knows the keys of one service."""
 
-    async def opened_by(self, credential: Credential) -> Opens | None:
-        """What the credential opens, None where it is not valid (now). Takes as long for a wrong
-        one as for another wrong one, whatever they have in common with right ones."""
+    async def key(self, credential: Credential) -> Key | None:
+        """The key that is shown, None where it is not valid (now). Takes as long for a wrong one as
+        for another wrong one, whatever they have in common with right ones."""
 
     def was_right(self, credential: Credential) -> bool:
         """Whether it opened something a short while ago; costs no query. Such a caller is not
@@ -24,13 +33,13 @@ class Keys(Protocol):
 
 
 class SettledKeys:
-    """Keys that are known from the start; each is a text and what it opens."""
+    """Keys that are known from the start, each with the text that is its secret."""
 
-    def __init__(self, keys: Mapping[str, Opens]) -> None:
+    def __init__(self, keys: Mapping[str, Key]) -> None:
         # Of equal length, so that a comparison tells nothing.
-        self._keys = [(_digest(secret), opens) for secret, opens in keys.items()]
+        self._keys = [(_digest(secret), key) for secret, key in keys.items()]
 
-    async def opened_by(self, credential: Credential) -> Opens | None:
+    async def key(self, credential: Credential) -> Key | None:
         """As `Keys`. They are shown as bearer tokens alone."""
         return self._find(credential)
 
@@ -38,13 +47,13 @@ class SettledKeys:
         """As `Keys`."""
         return self._find(credential) is not None
 
-    def _find(self, credential: Credential) -> Opens | None:
+    def _find(self, credential: Credential) -> Key | None:
         if credential.shown is not Shown.BEARER:
             return None
         shown, found = _digest(credential.secret), None
-        for digest, opens in self._keys:
+        for digest, key in self._keys:
             if hmac.compare_digest(digest, shown):
-                found = opens if found is None else found | opens
+                found = key
         return found
 
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from fastapi import APIRouter
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -143,9 +144,22 @@ class Metrics:
             except Exception as error:
                 log.warning("the outbox tables cannot be read for /metrics: %s", error)
             self._standing.show(backlogs, self._clock, relay_runs())
-            return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+            return Response(generate_latest(_Plain(self.registry)), media_type=CONTENT_TYPE_LATEST)
 
         return routes
+
+
+class _Plain(Collector):
+    """The figures without the times at which each was made, which are no figures of the service:
+    under the names that the text format gives them they would look like gauges."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            family.samples = [it for it in family.samples if not it.name.endswith("_created")]
+            yield family
 
 
 class _Standing:
@@ -155,10 +169,12 @@ class _Standing:
         def gauge(name: str, meaning: str) -> Gauge:
             return Gauge(f"sagabox_{name}", meaning, ["destination"], registry=registry)
 
-        self._unsent = gauge("outbox_unsent", "Messages that wait to be sent (counted to 100,000)")
+        self._unsent = gauge(
+            "outbox_unsent_messages", "Messages that wait to be sent (counted to 100,000)"
+        )
         self._oldest = gauge("outbox_oldest_seconds", "Age of the oldest message that waits")
-        self._parked = gauge("outbox_parked", "Messages of keys that are held for long")
-        self._scheduled = gauge("outbox_scheduled", "Messages whose time has not come")
+        self._parked = gauge("outbox_parked_messages", "Messages of keys that are held for long")
+        self._scheduled = gauge("outbox_scheduled_messages", "Messages whose time has not come")
         self._held = gauge("outbox_held_keys", "Keys that wait after a failure")
         self._dead = gauge("outbox_dead_letters", "Messages that were given up")
         self._database = Gauge(

@@ -43,8 +43,10 @@ from outbox.web.failures import Failures
 from outbox.web.keys import Keys, SettledKeys
 from outbox.web.limits import BodyLimit, Boundary, SecurityHeaders
 from outbox.web.metrics import MeteredInbox, Metrics
+from outbox.web.rates import Rates
 from outbox.web.settings import ServiceSettings
 from outbox.web.stopping import told_of_signals
+from outbox.web.tracing import Traced
 
 log = logging.getLogger(__name__)
 
@@ -145,6 +147,7 @@ def build(
     app.add_middleware(Boundary)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(service.metrics.http)
+    app.add_middleware(Traced, new_id=service.ids)
     return app
 
 
@@ -163,7 +166,7 @@ class Service:
         self._settings = settings
         self._clock = clock
         self._keys = settings.keyring()
-        self._ids = Ids(clock, os.urandom)
+        self.ids = Ids(clock, os.urandom)
         self.metrics = Metrics(clock)
         self.database = open_database(
             database_url,
@@ -176,7 +179,7 @@ class Service:
             source=blueprint.name,
             routes=blueprint.routes,
             clock=clock,
-            ids=self._ids,
+            ids=self.ids,
         )
         self.inbox: Inbox = MeteredInbox(
             blueprint.handlers(clock),
@@ -191,7 +194,7 @@ class Service:
         self._kit = Kit(
             self.database,
             clock,
-            self._ids,
+            self.ids,
             installation.bell,
             self.metrics,
             self._stopping,
@@ -214,6 +217,7 @@ class Service:
             house=House(self._settings.host_names(), self._blueprint.at_home),
             keys=self._callers,
             failures=self._kit.failures,
+            rates=Rates(self._clock.monotonic, rate=self._settings.rate_limit),
             key_advice=self._blueprint.key_advice,
         )
 
@@ -227,7 +231,7 @@ class Service:
                 keys=self._keys,
                 clock=self._clock,
                 concurrency=self._settings.receive_concurrency,
-                ids=self._ids,
+                ids=self.ids,
             ),
             health.router(checks),
             self.metrics.router(self._standing, relay_runs=self._relay_runs),

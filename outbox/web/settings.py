@@ -20,7 +20,7 @@ from outbox.inbox_limits import InboxLimits, Pace
 from outbox.relay_settings import RelaySettings
 from outbox.signing import Keyring
 from outbox.web.access import EVERYTHING, Access, Opens, Role
-from outbox.web.keys import SettledKeys
+from outbox.web.keys import Key, SettledKeys
 from outbox.web.visits import host_name
 
 PREFIX = "SAGABOX_"
@@ -173,6 +173,14 @@ class ServiceSettings(BaseSettings):
         "between them. A request with another Host is refused, loopback and the address of the "
         "connection excepted",
     )
+    rate_limit: float = Field(
+        default=100.0,
+        ge=0,
+        le=1_000_000,
+        allow_inf_nan=False,
+        description="Requests a second that one caller from elsewhere may send for long, and twice "
+        "as many at once: with a right token one token, else one address. 0 is no limit",
+    )
 
     def host_names(self) -> frozenset[str]:
         """The names in `allowed_hosts`."""
@@ -245,13 +253,14 @@ class PublicSettings(ServiceSettings):
 
     def keys(self) -> SettledKeys:
         """What the two tokens open."""
-        keys: dict[str, Opens] = {}
-        for token, opens in (
-            (self.blog_token, frozenset({Access.PUBLIC})),
-            (self.metrics_token, Role.VIEWER.opens),
+        keys: dict[str, Key] = {}
+        for name, token, opens in (
+            ("blog", self.blog_token, frozenset({Access.PUBLIC})),
+            ("metrics", self.metrics_token, Role.VIEWER.opens),
         ):
             if token is not None:
-                keys[token] = keys.get(token, frozenset()) | opens
+                same = keys.get(token, Key(name, frozenset()))
+                keys[token] = Key(same.name, same.opens | opens)
         return SettledKeys(keys)
 
     def at_home(self) -> Opens:

@@ -21,6 +21,7 @@ from outbox.web.visits import cookie_name
 from tests.support.browser import Watched, page_of, started
 from tests.support.databases import Database, Schema, Templates, schema_named
 from tests.support.running import RunningBlog, running_blog
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
@@ -242,13 +243,35 @@ async def test_a_saga_is_live_again_after_the_orchestrator_was_killed(
     watched.assert_clean("net::ERR_", *NOT_HEARD_OF_YET)
 
 
-async def test_a_stale_session_asks_for_a_token_and_a_viewer_may_only_look(
+async def test_a_stale_session_is_forgotten_where_none_is_needed(
     blog: RunningBlog, watched: Watched
 ) -> None:
     page = watched.page
     url = blog.url("orchestrator")
     cookie = cookie_name(url.rpartition(":")[2])
     await page.context.add_cookies([{"name": cookie, "value": "stale", "url": url}])
+
+    async def forgotten() -> bool:
+        return cookie not in {it.get("name") for it in await page.context.cookies()}
+
+    await show(page, blog)
+    await until(forgotten, what="the browser forgets the cookie")
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await page.reload()
+    await expect(page.get_by_role("heading", name="Sagas")).to_be_visible()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    watched.assert_clean()
+
+
+async def test_a_stale_session_behind_a_proxy_asks_for_a_token_and_a_viewer_may_only_look(
+    blog: RunningBlog, watched: Watched
+) -> None:
+    page = watched.page
+    url = blog.url("orchestrator")
+    cookie = cookie_name(url.rpartition(":")[2])
+    await page.context.add_cookies([{"name": cookie, "value": "stale", "url": url}])
+    # What a proxy adds: the page is no longer one of this machine.
+    await page.set_extra_http_headers({"x-forwarded-for": "192.0.2.1"})
     token = await viewer(blog)
     async with waiting(blog) as saga:
         await show(page, blog, f"#/sagas/{saga}")

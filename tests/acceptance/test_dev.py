@@ -8,8 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,90 +16,17 @@ import httpx
 import pytest
 
 from orchestrator.cli.services import SERVICES
+from tests.support.developing import DEADLINE, Dev, running_dev
 from tests.support.fixtures import DatabaseFactory
-from tests.support.guardian import guardian, started
+from tests.support.guardian import started
 from tests.support.waiting import free_port, wait_until
-
-_DEADLINE = 60.0  # seconds; a machine that has nothing else to do needs a few
 
 pytestmark = pytest.mark.timeout(300)  # for one that has much else to do
 
 
-class Dev:
-    """A running `sagabox dev`, and what it has printed."""
-
-    def __init__(
-        self, folder: Path, first_port: int, environment: Mapping[str, str] | None = None
-    ) -> None:
-        self.folder = folder
-        self.first_port = first_port
-        self._output = folder / "output"
-        command = Path(sys.executable).with_name("sagabox")
-        with self._output.open("wb") as output:
-            self.process = subprocess.Popen(
-                [command, "dev", "--port-base", str(first_port)],
-                cwd=folder,
-                env={**os.environ, **(environment or {})},
-                stdout=output,
-                stderr=output,
-                # A terminal of its own, so to say: Ctrl-C reaches it, and not pytest.
-                start_new_session=True,
-            )
-        guardian().entrust_process(self.process.pid)
-
-    @property
-    def output(self) -> str:
-        return self._output.read_text("utf-8")
-
-    def has_ports_or_ended(self) -> bool:
-        """Whether it found its ports free, and went on."""
-        return self.process.poll() is not None or "the database of" in self.output
-
-    def pids(self, name: str) -> list[int]:
-        """The process ids of each run of the service that got ready."""
-        found = re.findall(rf"dev +\| {name} serves at \S+ \(pid (\d+)\)", self.output)
-        return [int(it) for it in found]
-
-    def wait_for_run(self, name: str, number: int) -> int:
-        """The process id of the `number`-th run of the service."""
-        wait_until(
-            lambda: len(self.pids(name)) >= number or self.process.poll() is not None,
-            _DEADLINE,
-            f"run {number} of {name}",
-        )
-        assert self.process.poll() is None, self.output
-        pid = self.pids(name)[number - 1]
-        guardian().entrust_process(pid)
-        return pid
-
-    def press_ctrl_c(self) -> int:
-        """What a terminal does at Ctrl-C. Returns the exit code."""
-        os.killpg(self.process.pid, signal.SIGINT)
-        return self.process.wait(_DEADLINE)
-
-    def children(self) -> list[int]:
-        """The process ids of all runs of all services."""
-        return [it for name in SERVICES for it in self.pids(name)]
-
-
-@contextmanager
-def _running(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Dev]:
-    for attempt in range(5):
-        (folder / str(attempt)).mkdir()
-        # Three ports in a row; one may be taken, so look at the end as well.
-        running = Dev(folder / str(attempt), free_port(), environment)
-        wait_until(running.has_ports_or_ended, _DEADLINE, "dev has chosen its ports")
-        if "another program listens there" not in running.output:
-            break
-    yield running
-    running.process.kill()
-    running.process.wait(_DEADLINE)
-    sys.stdout.write(running.output)  # pytest shows it where the test has failed
-
-
 @pytest.fixture
 def dev(tmp_path: Path) -> Iterator[Dev]:
-    with _running(tmp_path) as running:
+    with running_dev(tmp_path) as running:
         yield running
 
 
@@ -110,7 +36,7 @@ def test_dev_runs_the_services_restarts_a_killed_one_and_leaves_nothing_after_ct
     first = {name: dev.wait_for_run(name, 1) for name in SERVICES}
     _do_as_it_says(dev)
     article = {"title": "a title", "body": "a text", "author": "me"}
-    response = httpx.post(_at(dev, "articles") + "/articles", json=article, timeout=10)
+    response = httpx.post(dev.url("articles") + "/articles", json=article, timeout=10)
     assert response.status_code == httpx.codes.CREATED, response.text
 
     os.kill(first["comments"], signal.SIGKILL)
@@ -120,7 +46,7 @@ def test_dev_runs_the_services_restarts_a_killed_one_and_leaves_nothing_after_ct
     assert "articles ended" not in dev.output
 
     comment = {"article_id": response.json()["id"], "author": "me", "content": "hear, hear"}
-    wait_until(lambda: _accepted(dev, comment), _DEADLINE, "comments knows the article")
+    wait_until(lambda: _accepted(dev, comment), DEADLINE, "comments knows the article")
 
     assert dev.press_ctrl_c() == 0, dev.output
     assert re.search(r"^dev +\| stopped$", dev.output, re.MULTILINE)
@@ -134,10 +60,10 @@ def test_dev_runs_the_services_restarts_a_killed_one_and_leaves_nothing_after_ct
 
 def _do_as_it_says(dev: Dev) -> None:
     """Look at the addresses that it prints, and try the three commands."""
-    wait_until(lambda: "sagabox list --url" in dev.output, _DEADLINE, "dev says what to try")
+    wait_until(lambda: "sagabox list --url" in dev.output, DEADLINE, "dev says what to try")
     told = re.findall(r"^dev +\|   (.*)$", dev.output, re.MULTILINE)
     addresses = {words[0]: words[1] for words in map(str.split, told) if words[0] in SERVICES}
-    assert addresses == {name: _at(dev, name) for name in SERVICES}
+    assert addresses == {name: dev.url(name) for name in SERVICES}
     assert addresses["orchestrator"] == f"http://127.0.0.1:{dev.first_port}"
     assert f"the console   {addresses['orchestrator']}/console" in told
     assert httpx.get(f"{addresses['orchestrator']}/console").status_code == httpx.codes.OK
@@ -145,7 +71,7 @@ def _do_as_it_says(dev: Dev) -> None:
     write, delete, look = (shlex.split(it) for it in told if it.startswith(("curl", "sagabox")))
     article = _curl(write)
     saga = _curl([it.replace("ID", article["id"]) for it in delete])["saga_id"]
-    wait_until(lambda: saga in _sagabox(look), _DEADLINE, "the list has the saga")
+    wait_until(lambda: saga in _sagabox(look), DEADLINE, "the list has the saga")
 
 
 def _curl(words: Sequence[str]) -> Any:
@@ -179,20 +105,22 @@ def test_dev_takes_the_databases_that_the_settings_name(
 ) -> None:
     databases = {name: database_factory("empty") for name in SERVICES}
     settings = {SERVICES[name].database_variable: it.url for name, it in databases.items()}
-    with _running(tmp_path, settings) as dev:
+    with running_dev(tmp_path, settings) as dev:
         for name in SERVICES:
             dev.wait_for_run(name, 1)
             assert re.search(rf"the database of {name} is at \S+: postgresql://", dev.output)
         article = {"title": "a title", "body": "a text", "author": "me"}
-        response = httpx.post(_at(dev, "articles") + "/articles", json=article, timeout=10)
+        response = httpx.post(dev.url("articles") + "/articles", json=article, timeout=10)
         assert response.status_code == httpx.codes.CREATED, response.text
         assert dev.press_ctrl_c() == 0, dev.output
         assert list((dev.folder / ".sagabox").glob("*.sqlite")) == []
 
 
 def test_dev_says_what_is_wrong_with_a_database_and_starts_nothing(tmp_path: Path) -> None:
-    with _running(tmp_path, {"SAGABOX_DATABASE_URL_COMMENTS": "mysql://me:secret@host/x"}) as dev:
-        assert dev.process.wait(_DEADLINE) == 2
+    with running_dev(
+        tmp_path, {"SAGABOX_DATABASE_URL_COMMENTS": "mysql://me:secret@host/x"}
+    ) as dev:
+        assert dev.process.wait(DEADLINE) == 2
         assert "error: comments: the database's address cannot be used" in dev.output
         assert "mysql:// is not supported" in dev.output
         assert "secret" not in dev.output
@@ -213,18 +141,14 @@ def test_a_second_dev_in_the_same_folder_is_refused(dev: Dev) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=_DEADLINE,
+        timeout=DEADLINE,
     )
     assert second.returncode == 2
     assert "error: .sagabox is in use" in second.stderr
     assert dev.press_ctrl_c() == 0
 
 
-def _at(dev: Dev, name: str) -> str:
-    return f"http://127.0.0.1:{dev.first_port + SERVICES[name].offset}"
-
-
 def _accepted(dev: Dev, comment: dict[str, str]) -> bool:
-    response = httpx.post(_at(dev, "comments") + "/comments", json=comment, timeout=10)
+    response = httpx.post(dev.url("comments") + "/comments", json=comment, timeout=10)
     assert response.status_code in (httpx.codes.CREATED, httpx.codes.NOT_FOUND), response.text
     return response.status_code == httpx.codes.CREATED

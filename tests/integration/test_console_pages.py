@@ -19,17 +19,14 @@ from tests.support.stub_api import (
     Asked,
     Says,
     StubApi,
-    events,
-    line_of,
     problem,
+    put,
     run_of,
     step_of,
 )
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
-
-HOSTILE = "<img src=x onerror=alert(1)><b>bold</b>"
 NO_DEFINITIONS = {"GET /definitions": Says({"items": []})}
 
 
@@ -65,15 +62,6 @@ async def api(watched: Watched) -> StubApi:
 @pytest.fixture
 def page(watched: Watched) -> Page:
     return watched.page
-
-
-def put(api: StubApi, run: dict[str, Any], *lines: dict[str, Any]) -> None:
-    """There is one run, with this history."""
-    api.answers |= {
-        "GET /sagas": Says({"items": [run], "next_cursor": None}),
-        f"GET /sagas/{run['id']}": Says(run),
-        f"GET /sagas/{run['id']}/events": events(*lines),
-    }
 
 
 # The list
@@ -143,117 +131,6 @@ async def test_filters_are_asked_of_the_api_and_what_is_typed_outlives_a_look(
     await expect(page.get_by_label("Key")).to_be_focused()
     await page.keyboard.press("Enter")
     await until(lambda: api.last("GET /sagas").query.get("key") == ["order"])
-
-
-# One run
-
-
-async def test_what_the_server_tells_is_text_and_never_markup(
-    page: Page, watched: Watched, api: StubApi, origin: str
-) -> None:
-    step = step_of(HOSTILE, "STUCK", reason=HOSTILE, compensation=HOSTILE, participant=HOSTILE)
-    told = dict.fromkeys(("name", "key", "parked", "originator"), HOSTILE)
-    run = run_of("01a", **told, steps=[step], state={"it": HOSTILE}, not_undone=[HOSTILE])
-    put(api, run, line_of(1, HOSTILE, detail=HOSTILE, step=HOSTILE, actor=HOSTILE))
-    await page.goto(f"{origin}/console")
-    await expect(page.locator("td.main")).to_contain_text(HOSTILE)
-    await page.locator("td.main a").click()
-    await expect(page.locator(".history tbody")).to_contain_text(HOSTILE)
-    await expect(page.locator("h1")).to_contain_text(HOSTILE)
-    await expect(page.locator("img:not(.brand img), main b")).to_have_count(0)
-    watched.assert_clean()
-
-
-async def test_a_stream_that_ends_early_goes_on_behind_the_last_line(
-    page: Page, api: StubApi, origin: str
-) -> None:
-    """Even where the saga is known to have ended meanwhile: nothing of its history is left out."""
-    steps = [step_of("ship", "DONE")]
-    ended = run_of(status="COMPLETED", ended_at="2030-01-01T12:00:02Z", steps=steps)
-
-    def told(asked: Asked) -> Says:
-        if asked.headers["last-event-id"] == "0":
-            api.answers["GET /sagas/01a"] = Says(ended)
-            return events(line_of(1), line_of(2))
-        # One line of the old ones comes again: it is shown once.
-        return events(line_of(2), line_of(3, "ended"))
-
-    put(api, run_of(steps=[step_of("ship", "SENT")]))
-    api.answers["GET /sagas/01a/events"] = told
-    await page.goto(f"{origin}/console#/sagas/01a")
-    await expect(page.locator("[data-link]")).to_have_attribute("data-link", "over")
-    numbers = await page.locator("tr[data-happening] td:first-child").all_inner_texts()
-    assert numbers == ["1", "2", "3"]
-    assert api.last("GET /sagas/01a/events").headers["last-event-id"] == "2"
-    await expect(page.locator("[data-step=ship]")).to_contain_text("Done")
-
-
-async def test_a_saga_that_nobody_has_heard_of_yet_is_looked_for_again(
-    page: Page, api: StubApi, origin: str
-) -> None:
-    await page.clock.install()
-    await page.goto(f"{origin}/console#/sagas/01a")
-    await expect(page.get_by_role("alert")).to_contain_text(["", "look elsewhere"])
-    put(api, run_of(steps=[step_of("ship", "SENT")]), line_of(1))
-    await page.clock.run_for(2_000)
-    await expect(page.locator("[data-step=ship]")).to_contain_text("Sent")
-    await expect(page.locator(".trouble")).to_have_count(0)
-
-
-async def test_skipping_asks_for_the_step_and_sends_its_result_as_json(
-    page: Page, api: StubApi, origin: str
-) -> None:
-    steps = [step_of("reserve", "DONE"), step_of("ship", "STUCK", after=["reserve"])]
-    put(api, run_of(status="STUCK", steps=steps, allowed=["retry", "skip", "resolve"]))
-    api.answers["POST /sagas/01a/skip"] = Says(run_of(), 202)
-    await page.goto(f"{origin}/console#/sagas/01a")
-    await page.get_by_role("button", name="Skip").click()
-    dialog = page.get_by_role("dialog")
-    await expect(dialog.get_by_label("Reason")).to_be_focused()
-    assert await dialog.get_by_label("Step").inner_text() == "ship"
-    await dialog.get_by_label("Reason").fill("handed over")
-    await dialog.get_by_label("Result").fill("{parcel: 7}")
-    await dialog.get_by_role("button", name="Skip").click()
-    await expect(dialog.get_by_role("alert")).to_contain_text("The result is no JSON")
-    assert api.count("POST /sagas/01a/skip") == 0
-    await dialog.get_by_label("Result").fill('{"parcel": 7}')
-    await dialog.get_by_role("button", name="Skip").click()
-    await expect(dialog).to_have_count(0)
-    assert api.last("POST /sagas/01a/skip").body == {
-        "reason": "handed over",
-        "actor": "console",
-        "step": "ship",
-        "result": {"parcel": 7},
-    }
-
-
-async def test_only_what_is_allowed_is_offered(page: Page, api: StubApi, origin: str) -> None:
-    put(api, run_of(allowed=["pause", "terminate"], steps=[step_of("ship")]))
-    await page.goto(f"{origin}/console#/sagas/01a")
-    await expect(page.locator(".actions button")).to_have_text(["Pause…", "Terminate…"])
-
-
-async def test_a_step_is_chosen_with_the_keyboard_alone(
-    page: Page, api: StubApi, origin: str
-) -> None:
-    steps = [step_of("reserve", "DONE"), step_of("ship", "SENT", after=["reserve"])]
-    put(api, run_of(steps=steps), line_of(1))
-    await page.goto(f"{origin}/console#/sagas/01a")
-    await expect(page.locator(".step-facts h3")).to_contain_text("ship")
-    await page.locator(".graph").focus()
-    await page.keyboard.press("Tab")
-    await expect(page.locator("[data-step=reserve]")).to_be_focused()
-    await page.keyboard.press("Enter")
-    await expect(page.locator(".step-facts h3")).to_contain_text("reserve")
-
-
-async def test_the_compensation_on_which_a_saga_is_stuck_is_marked(
-    page: Page, api: StubApi, origin: str
-) -> None:
-    steps = [step_of("reserve", "STUCK", compensation="stock.release.v1", reason="closed")]
-    put(api, run_of(status="STUCK", steps=steps), line_of(1, "turned-back"), line_of(2, "stuck"))
-    await page.goto(f"{origin}/console#/sagas/01a")
-    await expect(page.locator("[data-undoes=reserve]")).to_contain_text("Stuck")
 
 
 # Dead letters, definitions

@@ -14,7 +14,6 @@ from sqlalchemy import func, select, text
 from orchestrator import keys, tokens
 from orchestrator.errors import InvalidToken
 from orchestrator.tables import saga_token
-from outbox.testing import FakeClock
 from outbox.web.access import Role
 from outbox.web.failures import ALLOWED, WINDOW
 from tests.support.blog import START, Running, new_id, running
@@ -23,6 +22,7 @@ from tests.support.callers import (
     HERE,
     bearer,
     calling,
+    clock_of,
     code_of,
     give_token,
     rows,
@@ -52,12 +52,6 @@ async def start_saga(client: httpx.AsyncClient, **headers: str) -> httpx.Respons
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     body = {"article_id": new_id()}
     return await client.post("/sagas/delete-article", json=body, headers=named)
-
-
-def clock_of(service: Running) -> FakeClock:
-    clock = service.service._clock
-    assert isinstance(clock, FakeClock)
-    return clock
 
 
 async def log_in(client: httpx.AsyncClient, token: str, **headers: str) -> httpx.Response:

@@ -18,8 +18,8 @@ from orchestrator.instance import Status, StepStatus
 from orchestrator.settings import OrchestratorSettings
 from outbox.replies import Outcome
 from outbox.web.settings import documented
+from tests.support.manual import ROOT, blocks
 
-ROOT = Path(__file__).parents[2]
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -46,16 +46,6 @@ def test_every_outcome_is_in_the_documentation() -> None:
     assert [it for it in Outcome if f"`{it}`" not in text] == []
 
 
-def _blocks(page: str, language: str) -> list[str]:
-    """The fenced blocks in that language; "" is for those that name none."""
-    text = (ROOT / "docs" / page).read_text()
-    return [
-        it[2]
-        for it in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
-        if it[1] == language
-    ]
-
-
 def test_the_saga_in_the_readme_is_that_of_the_blog() -> None:
     source = (ROOT / "orchestrator" / "sagas" / "delete_article.py").read_text()
     snippet = "delete_article = Saga(" + source.partition("delete_article = Saga(")[2]
@@ -65,9 +55,9 @@ def test_the_saga_in_the_readme_is_that_of_the_blog() -> None:
 def test_the_snippets_of_the_page_on_sagas_are_those_of_the_example() -> None:
     files = [*(ROOT / "examples" / "shop").glob("*.py"), ROOT / "tests/unit/test_example_shop.py"]
     sources = [path.read_text() for path in files]
-    blocks = _blocks("sagas.md", "python")
-    assert len(blocks) == 8
-    assert [it for it in blocks if not any(f"\n{it}" in source for source in sources)] == []
+    shown = blocks("docs/sagas.md", "python")
+    assert len(shown) == 8
+    assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
 
 def test_the_page_on_sagas_tells_every_status() -> None:
@@ -78,7 +68,7 @@ def test_the_page_on_sagas_tells_every_status() -> None:
 
 
 def test_the_commands_of_the_page_on_sagas_are_ones_that_the_terminal_takes() -> None:
-    lines = "".join(_blocks("sagas.md", "")).splitlines()
+    lines = "".join(blocks("docs/sagas.md", "")).splitlines()
     commands = [shlex.split(it)[1:] for it in lines if it.startswith("sagabox ")]
     assert len(commands) == 13
     group = typer.main.get_command(main)
@@ -110,6 +100,27 @@ def test_the_addresses_of_the_page_on_sagas_are_those_of_the_orchestrator() -> N
 def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_every_link_to_a_heading_leads_to_one(page: Path) -> None:
+    for target, heading in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+        text = (page.parent / target if target else page).read_text()
+        headings = re.findall(
+            r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.M
+        )
+        assert heading in map(_anchor, headings), f"{target}#{heading}"
+
+
+def _anchor(heading: str) -> str:
+    """What a heading is called in an address."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_page_on_semantics_has_the_promises_of_the_readme() -> None:
+    promised = re.findall(r"^\| \*\*(P\d)\*\* \|", (ROOT / "README.md").read_text(), re.M)
+    explained = re.findall(r"^### (P\d): ", (ROOT / "docs/semantics.md").read_text(), re.M)
+    assert promised == explained == [f"P{it}" for it in range(1, 10)]
 
 
 def test_the_commands_of_the_page_on_migrations_run(tmp_path: Path) -> None:

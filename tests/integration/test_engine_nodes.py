@@ -180,13 +180,13 @@ def _let_it_die_with_its_leases(node: Node) -> None:
     async def nothing() -> None:
         pass
 
-    node.engine._shards.leave = nothing  # type: ignore[method-assign]  # the dead give nothing back
+    node.engine._node.shards.leave = nothing  # type: ignore[method-assign]  # the dead give nothing back
 
 
 async def test_a_node_without_shards_says_that_it_has_none(
     nodes: list[Node],
 ) -> None:
     first, _ = nodes
-    first.engine._shards.forget(frozenset(SHARDS))
+    first.engine._node.shards.forget(frozenset(SHARDS))
     with pytest.raises(Unavailable, match="no part"):
         await first.engine.start(BOOKING, Trip("one"))

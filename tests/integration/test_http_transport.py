@@ -12,7 +12,9 @@ from typing import Any, cast
 
 import pytest
 from fastapi import FastAPI
+from opentelemetry.context import attach, detach
 
+from outbox import tracing
 from outbox.envelope import BATCH, Envelope, from_batch
 from outbox.errors import OutboxError
 from outbox.ids import compose
@@ -51,6 +53,22 @@ async def test_the_request_is_a_signed_batch() -> None:
         now=clock.now(),
     )
     assert signer == "now"
+
+
+async def test_a_request_says_its_trace_only_where_there_is_one() -> None:
+    own = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with connected(do_all) as (transport, server):
+        assert await transport.deliver(ONE) == DONE
+        token = attach(tracing.context_of(own))
+        try:
+            assert await transport.deliver(ONE) == DONE
+        finally:
+            detach(token)
+    without, with_trace = server.requests
+    assert "traceparent" not in without.headers
+    assert with_trace.headers["traceparent"] == own
+    # Each message has its own all the same.
+    assert from_batch(with_trace.body) == list(ONE)
 
 
 async def test_the_path_of_the_address_is_kept_and_signed() -> None:

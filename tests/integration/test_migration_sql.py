@@ -94,4 +94,5 @@ def test_the_history_needs_no_database_and_lists_kind_and_summary() -> None:
         ("comments", "comments_0001", "expand"),
         ("orchestrator", "orchestrator_0001", "expand"),
         ("orchestrator", "orchestrator_0002", "expand"),
+        ("orchestrator", "orchestrator_0003", "expand"),
     ]

@@ -58,7 +58,21 @@ async def _run(orchestrator: Running, *lines: Entry, ended: bool = False) -> Ins
 
 def _desk(orchestrator: Running) -> Desk:
     kit = orchestrator.service._kit
-    return Desk(engine_of(orchestrator), kit.database, kit.clock, kit.bell, kit.stopping)
+    service = orchestrator.service
+    return Desk(
+        engine_of(orchestrator), kit.database, kit.clock, kit.bell, service._callers, kit.stopping
+    )
+
+
+def _stream(
+    orchestrator: Running, id: str, after: int, *, heartbeat: float = events.HEARTBEAT
+) -> AsyncGenerator[bytes, None]:
+    """What anybody hears who may listen for good."""
+
+    async def may_look() -> bool:
+        return True
+
+    return entries(_desk(orchestrator), id, after, may_look=may_look, heartbeat=heartbeat)
 
 
 def _told(chunk: bytes) -> Event:
@@ -136,7 +150,7 @@ async def test_what_is_committed_while_somebody_watches_is_told(
     orchestrator: Running, told: bool
 ) -> None:
     run = await _run(orchestrator, BEGUN)
-    stream = entries(_desk(orchestrator), run.id, 0)
+    stream = _stream(orchestrator, run.id, 0)
     assert _told(await _next(stream)).name == "started"
     upcoming = asyncio.create_task(_next(stream))
     await asyncio.sleep(0)
@@ -156,14 +170,14 @@ async def test_what_is_committed_while_somebody_watches_is_told(
 
 async def test_a_silent_stream_says_that_it_is_alive(orchestrator: Running) -> None:
     run = await _run(orchestrator, BEGUN)
-    stream = entries(_desk(orchestrator), run.id, 1, heartbeat=0.1)
+    stream = _stream(orchestrator, run.id, 1, heartbeat=0.1)
     assert (await _next(stream)).startswith(b":")
     await stream.aclose()
 
 
 async def test_a_stream_ends_when_the_service_stops(orchestrator: Running) -> None:
     run = await _run(orchestrator, BEGUN)
-    stream = entries(_desk(orchestrator), run.id, 1)
+    stream = _stream(orchestrator, run.id, 1)
     upcoming = asyncio.create_task(_next(stream))
     await asyncio.sleep(0)
     orchestrator.service._kit.stopping.set()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.instance import Instance, Status
+from orchestrator.instance import Direction, Instance, Status, StepStatus
 from orchestrator.sagas.delete_article import Deletion, delete_article
 from orchestrator.transition import Entry, Happening
 from tests.support.blog import START, Running, new_id, running
@@ -100,6 +100,29 @@ async def test_a_run_whose_row_cannot_be_read_is_shown_as_parked(
     assert answer.status_code == 200
     assert "does not fit delete-article v1" in answer.json()["parked"]
     assert answer.json()["allowed"] == []
+    unknown = "document" in columns
+    assert answer.json()["direction"] == (None if unknown else "FORWARD")
+
+
+@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize("paused", [False, True], ids=["", "paused"])
+@pytest.mark.parametrize("ended", [None, Status.COMPENSATED, Status.RESOLVED, Status.TERMINATED])
+@pytest.mark.parametrize("stuck", [False, True], ids=["", "stuck"])
+@pytest.mark.parametrize("version", [1, 7], ids=["", "without its code"])
+async def test_a_run_tells_which_way_it_goes_whatever_its_status(
+    orchestrator: Running,
+    direction: Direction,
+    paused: bool,
+    ended: Status | None,
+    stuck: bool,
+    version: int,
+) -> None:
+    run = replace(begun(), direction=direction, paused=paused, ended=ended, version=version)
+    if stuck:
+        steps = {name: replace(it, status=StepStatus.STUCK) for name, it in run.steps.items()}
+        run = replace(run, steps=steps)
+    shown = (await orchestrator.http.get(f"/sagas/{await _put(orchestrator, run)}")).json()
+    assert shown["direction"] == direction.name
 
 
 async def test_an_ended_run_is_not_parked_when_its_code_has_gone(orchestrator: Running) -> None:

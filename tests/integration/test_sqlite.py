@@ -1,40 +1,29 @@
-"""A configured SQLite engine keeps its word: nothing is lost, nobody starves, nothing slips out."""
+"""A configured SQLite engine keeps its word: its settings, its writers and readers."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import os
 import sqlite3
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import (
-    DBAPIError,
-    IntegrityError,
     OperationalError,
-    PendingRollbackError,
-    ResourceClosedError,
 )
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from outbox import sqlite
-from outbox.errors import OutboxError, TransactionLost, UnconfiguredSQLite
-from outbox.guard import Guard, GuardedConnection
+from outbox.errors import OutboxError, UnconfiguredSQLite
 from outbox.sqlite import READ_ONLY
-from outbox.turns import Turns
 from tests.support.databases import Database, Schema
 from tests.support.fixtures import MakeEngine, MakeSyncEngine
 from tests.support.producers import Thing, business, things
-from tests.support.waiting import until
 
 pytestmark = pytest.mark.databases("sqlite")
 
@@ -61,13 +50,6 @@ def insert(connection: Connection, name: str, text_: str = "") -> None:
 def names(engine: Engine) -> list[str]:
     with Session(engine, execution_options=READ_ONLY) as session:
         return things(session)
-
-
-@pytest.fixture
-def other_process(database: Database) -> Iterator[sqlite3.Connection]:
-    """A connection that takes no part in this process' turns."""
-    with closing(sqlite3.connect(database.path, isolation_level=None, timeout=0)) as connection:
-        yield connection
 
 
 # --- Settings ----------------------------------------------------------------------------------
@@ -314,276 +296,3 @@ def test_writers_of_threads_and_of_event_loops_share_one_queue(
 
     asyncio.run(follow())
     assert order == ["thread", "loop"]
-
-
-# --- Turns that must not get lost --------------------------------------------------------------
-
-
-@pytest.fixture(params=["rollback", None])
-def impatient(database: Database, request: pytest.FixtureRequest) -> Iterator[Engine]:
-    """An engine whose writers give up soon, and whose pool rolls back what it gets, or does not."""
-    engine = create_engine(database.sync_url, pool_reset_on_return=request.param)
-    sqlite.configure(engine, busy_timeout=0.05)
-    yield engine
-    engine.dispose()
-
-
-@pytest.mark.timeout(20)
-def test_a_writer_that_waits_too_long_is_told_why(impatient: Engine) -> None:
-    with impatient.begin() as first:
-        insert(first, "a")
-        with impatient.connect() as second:
-            with pytest.raises(OperationalError, match=r"took more than 0\.05 s") as raised:
-                second.begin()
-            assert isinstance(raised.value.orig, sqlite3.OperationalError)
-            assert raised.value.orig.sqlite_errorcode == sqlite3.SQLITE_BUSY
-    with impatient.begin() as third:
-        insert(third, "b")
-    assert names(impatient) == ["a", "b"]
-
-
-def test_a_writer_waits_for_other_processes_too(
-    impatient: Engine, other_process: sqlite3.Connection
-) -> None:
-    other_process.execute("BEGIN IMMEDIATE")
-    for _ in range(2):
-        with pytest.raises(OperationalError, match="database is locked"), impatient.begin():
-            pass
-    other_process.execute("ROLLBACK")
-    with impatient.begin() as connection:
-        insert(connection, "a")
-    assert names(impatient) == ["a"]
-
-
-def test_nothing_runs_in_autocommit_after_a_begin_that_failed(
-    impatient: Engine, other_process: sqlite3.Connection
-) -> None:
-    other_process.execute("BEGIN IMMEDIATE")
-    with impatient.connect() as connection:
-        with pytest.raises(OperationalError, match="database is locked"):
-            insert(connection, "a")
-        other_process.execute("ROLLBACK")
-        with pytest.raises(ResourceClosedError):
-            insert(connection, "b")
-    assert names(impatient) == []
-
-
-async def test_a_cancelled_writer_leaves_the_queue(
-    async_engine: AsyncEngine, engine: Engine
-) -> None:
-    async def write(name: str) -> None:
-        async with async_engine.begin() as connection:
-            await connection.run_sync(insert, name)
-
-    async with async_engine.begin() as first:
-        waiting = [asyncio.create_task(write(name)) for name in "abc"]
-        await until(lambda: async_engine.sync_engine.pool.checkedout() == 4)  # type: ignore[attr-defined]  # of a QueuePool
-        await asyncio.sleep(0)
-        waiting[0].cancel()
-        waiting[1].cancel()
-        await first.run_sync(insert, "first")
-    await asyncio.wait_for(waiting[2], 10)
-    await asyncio.gather(*waiting, return_exceptions=True)
-    assert names(engine) == ["c", "first"]
-
-
-@pytest.mark.parametrize("turns", range(12))
-async def test_a_writer_that_is_cancelled_at_any_moment_does_not_keep_its_turn(
-    async_engine: AsyncEngine, engine: Engine, turns: int
-) -> None:
-    async def write(name: str) -> None:
-        async with async_engine.begin() as connection:
-            await connection.run_sync(insert, name)
-
-    await write("before")
-    task = asyncio.create_task(write("cancelled"))
-    for _ in range(turns):
-        await asyncio.sleep(0.0005)
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await asyncio.wait_for(write("after"), 10)
-    assert {"after", "before"} <= set(names(engine))
-
-
-@pytest.mark.parametrize("reset", ["rollback", None])
-async def test_a_writer_that_is_cancelled_just_when_its_turn_comes_passes_it_on(
-    make_engine: MakeEngine, engine: Engine, database: Database, reset: str | None
-) -> None:
-    async_engine = make_engine(database, pool_reset_on_return=reset)
-
-    async def write(name: str) -> None:
-        async with async_engine.begin() as connection:
-            await connection.run_sync(insert, name)
-
-    async with async_engine.connect() as connection:  # so that connecting needs no turn below
-        await connection.run_sync(insert, "dropped")
-        await connection.rollback()
-    turns = sqlite._turns[os.path.realpath(database.path)]
-    turns.ask("the test")
-    task = asyncio.create_task(write("cancelled"))
-    await until(lambda: turns._waiting, what="the writer's place in the queue")
-    turns.pass_on("the test")
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-    await write("next")
-    assert names(engine) == ["next"]
-
-
-@pytest.mark.filterwarnings("ignore:unclosed database")
-def test_a_connection_that_is_dropped_without_being_closed_does_not_keep_its_turn(
-    database: Database,
-) -> None:
-    guard, turns = Guard(), Turns()
-    guard.turns = turns
-    connection = GuardedConnection(str(database.path))
-    connection.guard = guard
-    guard.watch(connection)
-    turns.ask(guard)
-    following = turns.ask("next")
-    assert not following.done()
-    del connection
-    gc.collect()
-    assert following.done()
-
-
-def test_a_connection_that_is_closed_or_invalidated_does_not_keep_its_turn(engine: Engine) -> None:
-    closed = engine.connect()
-    insert(closed, "closed")
-    closed.close()
-    with engine.connect() as invalidated:
-        insert(invalidated, "invalidated")
-        invalidated.invalidate()
-        with engine.begin() as connection:
-            insert(connection, "next")
-        invalidated.rollback()
-    assert names(engine) == ["next"]
-
-
-# --- Transactions that SQLite ends by itself ---------------------------------------------------
-
-
-def fill(connection: Connection) -> None:
-    """Run the database out of room, in the midst of the transaction."""
-    pages = connection.exec_driver_sql("PRAGMA page_count").scalar_one()
-    connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 5}")
-    connection.exec_driver_sql("PRAGMA cache_size = 5")
-    for number in range(1000):
-        insert(connection, f"big {number}", "x" * 4000)
-
-
-def interrupt(connection: Connection) -> None:
-    """Interrupt a writing statement, as another thread may."""
-    raw: Any = connection.connection.dbapi_connection
-    raw.set_progress_handler(lambda: 1, 1)
-    connection.exec_driver_sql("UPDATE thing SET text = text || 'x'")
-
-
-def conflict(connection: Connection) -> None:
-    """Ask for a rollback by a clause of SQLite's own."""
-    connection.exec_driver_sql("INSERT OR ROLLBACK INTO thing VALUES ('a', '')")
-
-
-@pytest.mark.parametrize("end", [fill, interrupt, conflict])
-def test_nothing_goes_on_after_sqlite_ended_the_transaction(engine: Engine, end: Any) -> None:
-    with engine.connect() as connection:
-        with pytest.raises(DBAPIError) as raised, connection.begin():
-            insert(connection, "a")
-            end(connection)
-        assert raised.value.connection_invalidated
-        assert not isinstance(raised.value, IntegrityError) or end is conflict
-    with engine.connect() as connection:
-        transaction = connection.begin()
-        insert(connection, "a")
-        with pytest.raises(DBAPIError):
-            end(connection)
-        with pytest.raises(PendingRollbackError):
-            insert(connection, "b")
-        with pytest.raises(PendingRollbackError):
-            transaction.commit()
-        transaction.rollback()
-    assert names(engine) == []
-    with engine.begin() as connection:
-        insert(connection, "c")
-    assert names(engine) == ["c"]
-
-
-@pytest.mark.parametrize("end", [fill, interrupt, conflict])
-def test_a_savepoint_does_not_hide_that_the_whole_transaction_has_gone(
-    engine: Engine, end: Any
-) -> None:
-    with Session(engine) as session:
-        session.begin()
-        session.add(Thing(name="a"))
-        session.flush()
-        with pytest.raises(DBAPIError), session.begin_nested():
-            end(session.connection())
-        session.add(Thing(name="b"))
-        with pytest.raises(PendingRollbackError):
-            session.commit()
-        session.rollback()
-        session.add(Thing(name="c"))
-        session.commit()
-    assert names(engine) == ["c"]
-
-
-async def test_the_same_holds_for_an_async_engine(
-    async_engine: AsyncEngine, engine: Engine
-) -> None:
-    async def attempt(connection: AsyncConnection) -> None:
-        await connection.run_sync(insert, "a")
-        await connection.run_sync(fill)
-
-    async with async_engine.connect() as connection:
-        with pytest.raises(OperationalError, match="disk is full") as raised:
-            await attempt(connection)
-        assert raised.value.connection_invalidated
-        with pytest.raises(PendingRollbackError):
-            await connection.run_sync(insert, "b")
-        with pytest.raises(PendingRollbackError):
-            await connection.commit()
-        await connection.rollback()
-        await connection.run_sync(insert, "c")
-        await connection.commit()
-    assert names(engine) == ["c"]
-
-
-@pytest.mark.parametrize("statement", ["COMMIT", "ROLLBACK"])
-def test_a_transaction_that_ended_unnoticed_is_noticed_before_the_commit(
-    engine: Engine, statement: str
-) -> None:
-    with engine.connect() as connection:
-        transaction = connection.begin()
-        connection.exec_driver_sql(statement)
-        with pytest.raises(TransactionLost, match="run the whole transaction again"):
-            transaction.commit()
-        transaction.rollback()
-        with connection.begin():
-            insert(connection, "next")
-    assert names(engine) == ["next"]
-
-
-def test_an_error_that_leaves_the_transaction_alone_changes_nothing(engine: Engine) -> None:
-    with engine.begin() as connection:
-        insert(connection, "a")
-        with pytest.raises(IntegrityError) as raised:
-            insert(connection, "a")
-        assert not raised.value.connection_invalidated
-        insert(connection, "b")
-    assert names(engine) == ["a", "b"]
-
-
-def test_autocommit_is_there_for_those_who_ask(
-    make_sync_engine: MakeSyncEngine, database: Database
-) -> None:
-    engine = make_sync_engine(database, pool_size=1, max_overflow=0)
-    with engine.connect().execution_options(**READ_ONLY) as connection:
-        connection.exec_driver_sql("SELECT 1")
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        connection.exec_driver_sql("VACUUM")
-        insert(connection, "at once")
-        connection.rollback()
-    with engine.connect() as connection:  # the same one, and transactional again
-        insert(connection, "dropped")
-        connection.rollback()
-        assert connection.connection.driver_connection.isolation_level is None  # type: ignore[union-attr]  # is connected
-    assert names(engine) == ["at once"]

@@ -215,8 +215,8 @@ async def test_metrics_show_what_stands_in_the_outbox(database_factory: Database
             for family in text_string_to_metric_families((await articles.http.get("/metrics")).text)
             for sample in family.samples
         }
-    assert figures["sagabox_outbox_unsent", "comments"] == 3
-    assert figures["sagabox_outbox_unsent", "orchestrator"] == 1
+    assert figures["sagabox_outbox_unsent_messages", "comments"] == 3
+    assert figures["sagabox_outbox_unsent_messages", "orchestrator"] == 1
     assert figures["sagabox_outbox_dead_letters", "search"] == 1
     assert figures["sagabox_outbox_dead_letters", "comments"] == 0
     assert figures["sagabox_database_up", None] == 1

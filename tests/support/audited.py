@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +12,8 @@ from sqlalchemy import Engine, Table, delete, insert, update
 import orchestrator.tables
 from articles.model import Article
 from comments.model import Comment, Known, Thread
-from orchestrator.cli.audit_databases import addresses
+from orchestrator.cli.audit_databases import addresses, opened
+from orchestrator.cli.audit_looks import Findings, compare
 from outbox import tables
 from tests.support.blog import START, articles_schema, comments_schema, new_id
 from tests.support.databases import Database
@@ -170,3 +171,37 @@ class Audited:
     def _add(self, service: str, table: Any, row: Mapping[str, Any]) -> None:
         with self.engines[service].begin() as connection:
             connection.execute(insert(table), [dict(row)])
+
+
+async def _at_once(_: float) -> None:
+    raise AssertionError("there was nothing to wait for")
+
+
+async def look(
+    blog: Audited, *, timeout: float = 60, pause: Callable[[float], Awaitable[None]] = _at_once
+) -> Findings:
+    """Audit it. `pause` is what happens while it waits for messages."""
+    async with opened(blog.urls) as databases:
+        return await compare(databases, timeout=timeout, pause=pause)
+
+
+def codes(findings: Findings) -> list[tuple[str, str]]:
+    """Which article has what."""
+    return [(it.article_id, it.code) for it in findings.divergences]
+
+
+def make_healthy(blog: Audited) -> None:
+    """Everything that may be there while nothing is wrong."""
+    commented = blog.article(version=3, thread={"version": 3})
+    blog.comment(commented)
+    blog.comment(commented)
+    blog.tombstone()
+    blog.tombstone(thread={"purged_at": None})
+    blog.thread(new_id(), known=Known.UNKNOWN)  # a saga's mark, before anything was heard
+    blog.article(thread={"version": 7})  # edited between the looks at the two databases
+    saga = blog.saga(new_id(), ended=True)
+    blog.alias(saga)
+    busy = new_id()
+    saga = blog.saga(busy)
+    blog.article(id=busy, hidden_by=saga, deletion_saga=saga, thread={"closed_by": saga})
+    blog.comment(busy, archived_by=saga)

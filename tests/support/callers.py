@@ -13,9 +13,10 @@ from sqlalchemy import func, select
 
 from orchestrator import tokens
 from orchestrator.tables import saga, saga_session, saga_token
+from outbox.testing import FakeClock
 from outbox.web.access import Role
 from outbox.web.database import Database
-from tests.support.blog import START
+from tests.support.blog import START, Running
 
 HERE = "127.0.0.1"
 ELSEWHERE = "192.0.2.1"
@@ -27,6 +28,7 @@ REFUSALS = {
     "cross-site",
     "unknown-host",
     "too-many-failures",
+    "too-many-requests",
 }
 """The words of those who were not let in."""
 
@@ -47,6 +49,13 @@ async def calling(
 def bearer(token: str) -> dict[str, str]:
     """The header that shows the token."""
     return {"authorization": f"Bearer {token}"}
+
+
+def clock_of(service: Running) -> FakeClock:
+    """The clock of a service that was started by a test."""
+    clock = service.service._clock
+    assert isinstance(clock, FakeClock)
+    return clock
 
 
 def code_of(answer: httpx.Response) -> str | None:

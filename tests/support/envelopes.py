@@ -91,7 +91,7 @@ def json_texts() -> st.SearchStrategy[bytes]:
 
 def traces() -> st.SearchStrategy[str]:
     """W3C traceparents."""
-    return st.from_regex(r"00-[0-9a-f]{32}-[0-9a-f]{16}-0[01]", fullmatch=True)
+    return st.from_regex(r"00-[0-9a-f]{31}[1-9a-f]-[0-9a-f]{15}[1-9a-f]-0[01]", fullmatch=True)
 
 
 def envelopes(data: st.SearchStrategy[bytes] | None = None) -> st.SearchStrategy[Envelope]:

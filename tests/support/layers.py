@@ -28,6 +28,24 @@ PURE = (
     "orchestrator.soundness",
     "orchestrator.steps",
     "orchestrator.stored_signals",
+    "orchestrator.testing.coverage",
+    "orchestrator.testing.exploring.events",
+    "orchestrator.testing.exploring.exploration",
+    "orchestrator.testing.exploring.explorer",
+    "orchestrator.testing.exploring.faults",
+    "orchestrator.testing.exploring.idle",
+    "orchestrator.testing.exploring.model",
+    "orchestrator.testing.exploring.orchestrating",
+    "orchestrator.testing.exploring.participant",
+    "orchestrator.testing.exploring.participating",
+    "orchestrator.testing.exploring.persons",
+    "orchestrator.testing.exploring.promises",
+    "orchestrator.testing.exploring.sampling",
+    "orchestrator.testing.exploring.source",
+    "orchestrator.testing.exploring.story",
+    "orchestrator.testing.exploring.values",
+    "orchestrator.testing.exploring.view",
+    "orchestrator.testing.exploring.walk",
     "orchestrator.transition",
     "orchestrator.wording",
     "outbox.attributes",
@@ -52,6 +70,7 @@ PURE = (
     "outbox.signing",
     "outbox.staging",
     "outbox.strictjson",
+    "outbox.traceparent",
 )
 """Modules that only turn values into values."""
 
@@ -75,8 +94,8 @@ CONTRACT_MAY_IMPORT = (
 PURE_MAY_IMPORT = (
     *("__future__", "abc", "base64", "binascii", "bisect", "collections", "copy", "dataclasses"),
     *("datetime", "decimal", "enum", "functools", "graphlib", "hashlib", "heapq", "hmac"),
-    *("itertools", "json", "math", "operator", "re", "reprlib", "string", "struct", "textwrap"),
-    *("types", "typing", "urllib.parse", "uuid", "zlib"),
+    *("itertools", "json", "math", "operator", "pprint", "re", "reprlib", "string", "struct"),
+    *("textwrap", "types", "typing", "urllib.parse", "uuid", "zlib"),
     *("orjson", "pydantic", "pydantic_core"),
 )
 _READS_THE_WORLD = {

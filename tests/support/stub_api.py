@@ -56,7 +56,9 @@ def run_of(id: str = "01a", **fields: Any) -> dict[str, Any]:
         "updated_at": "2030-01-01T12:00:01Z",
         "ended_at": None,
         "parked": None,
+        "direction": "FORWARD",
         "originator": None,
+        "trace_id": "0" * 31 + "1",
         "state": {},
         "not_undone": [],
         "allowed": [],
@@ -146,3 +148,12 @@ class StubApi:
             content_type=said.media_type,
             body=json.dumps(said.body) if said.text is None else said.text,
         )
+
+
+def put(api: StubApi, run: dict[str, Any], *lines: dict[str, Any]) -> None:
+    """There is one run, with this history."""
+    api.answers |= {
+        "GET /sagas": Says({"items": [run], "next_cursor": None}),
+        f"GET /sagas/{run['id']}": Says(run),
+        f"GET /sagas/{run['id']}/events": events(*lines),
+    }

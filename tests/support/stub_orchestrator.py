@@ -126,7 +126,9 @@ def saga(status: str = "RUNNING", **more: Any) -> dict[str, Any]:
     ended = status not in ("RUNNING", "COMPENSATING", "STUCK")
     shown = {
         **summary(status),
+        "direction": "FORWARD",
         "originator": None,
+        "trace_id": "0" * 31 + "1",
         "state": {"article_id": "a1"},
         "not_undone": [],
         "allowed": [] if ended else ["cancel", "pause", "terminate"],

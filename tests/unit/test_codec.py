@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import InitVar, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, StrEnum
-from threading import Lock
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -13,10 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
-from typing_extensions import TypedDict
 
 from outbox import strictjson
-from outbox.codec import MAX_MESSAGE_BYTES, decode, decode_value, encode, encode_value
+from outbox.codec import MAX_MESSAGE_BYTES, decode, decode_value, encode
 from outbox.contract import StartSaga
 from outbox.errors import InvalidMessage, MessageTooLarge
 from outbox.messages import Command, Event
@@ -319,170 +317,6 @@ def test_a_message_at_the_limit_passes_and_one_byte_more_does_not() -> None:
 def test_the_limit_counts_bytes_and_not_characters() -> None:
     with pytest.raises(MessageTooLarge):
         encode(Small("ü" * (MAX_MESSAGE_BYTES // 2)))
-
-
-# --- Declarations ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Undeclared(Event):
-    id: str
-
-
-class Undecorated(Event, type="tests.undecorated.v1", key="id"):
-    id: str
-
-
-class Widened(Small, type="tests.widened.v1", key="id"):
-    extra: str
-
-
-@dataclass(frozen=True)
-class Unsendable(Event, type="tests.unsendable.v1", key="id"):
-    id: str
-    what: Lock
-
-
-@dataclass(frozen=True)
-class Unresolved(Event, type="tests.unresolved.v1", key="id"):
-    id: str
-    what: Nowhere  # type: ignore[name-defined]  # noqa: F821 - the mistake under test
-
-
-@dataclass(frozen=True)
-class Computed(Event, type="tests.computed.v1", key="id"):
-    id: str
-    shout: str = field(init=False)
-    times: InitVar[int] = 1
-
-    def __post_init__(self, times: int) -> None:
-        object.__setattr__(self, "shout", self.id.upper() * times)
-
-
-def test_a_class_without_a_type_is_refused() -> None:
-    with pytest.raises(InvalidMessage, match="Undeclared declares no message type"):
-        encode(Undeclared("7"))
-    with pytest.raises(InvalidMessage, match="Undeclared declares no message type"):
-        decode(Undeclared, b'{"id":"7"}')
-
-
-@pytest.mark.parametrize("cls", [Undecorated, Widened])
-def test_a_class_without_its_own_decorator_is_refused(cls: type[Event]) -> None:
-    with pytest.raises(InvalidMessage, match=r"not a dataclass; put @dataclass\(frozen=True\)"):
-        decode(cls, b'{"id":"7"}')
-
-
-@pytest.mark.parametrize("cls", [Unsendable, Unresolved])
-def test_a_field_that_json_cannot_carry_is_refused(cls: type[Event]) -> None:
-    with pytest.raises(InvalidMessage, match=f"{cls.__name__} cannot be sent") as raised:
-        decode(cls, b'{"id":"7"}')
-    assert "top level of a module" in raised.value.next_step
-
-
-def test_a_field_that_the_class_computes_is_computed_again() -> None:
-    assert decode(Computed, b'{"id":"a","shout":"wrong"}') == Computed("a")
-
-
-@dataclass(frozen=True)
-class Defaulted:
-    odd: dict[str, str] = Field(default={"type": "datetime"})  # noqa: RUF009 - it is data here
-
-
-class Keys(TypedDict):
-    type: str
-    default: datetime
-    raw: bytes
-
-
-def test_a_default_that_looks_like_a_schema_is_left_alone() -> None:
-    assert decode_value(Defaulted, {}).odd == {"type": "datetime"}
-
-
-def test_a_field_may_have_the_name_of_a_part_of_a_schema() -> None:
-    value = {"type": "dataclass", "default": "2030-01-31T12:00:00Z", "raw": "__4="}
-    read = decode_value(Keys, value)
-    assert read == {"type": "dataclass", "default": NOON, "raw": b"\xff\xfe"}
-    with pytest.raises(InvalidMessage, match=r"field 'default'.*RFC 3339"):
-        decode_value(Keys, value | {"default": "5"})
-
-
-# --- Values of replies -----------------------------------------------------------------------
-
-
-@settings(deadline=None)
-@given(json_values())
-def test_a_plain_value_of_a_reply_comes_back(value: Any) -> None:
-    assert json.dumps(encode_value(value)) == json.dumps(value)
-    assert json.dumps(decode_value(Any, encode_value(value))) == json.dumps(value)
-
-
-@settings(deadline=None)
-@given(_POINTS)
-def test_a_dataclass_in_a_reply_comes_back(point: Point) -> None:
-    assert decode_value(Point, encode_value(point)) == point
-    assert decode_value(list[Point], encode_value([point, point])) == [point, point]
-
-
-def test_nothing_comes_back_as_nothing() -> None:
-    assert encode_value(None) is None
-    decode_value(type(None), None)
-    with pytest.raises(InvalidMessage):
-        decode_value(type(None), 1)
-
-
-@pytest.mark.parametrize(
-    ("value", "plain"),
-    [
-        (datetime(2030, 1, 31, tzinfo=UTC), "2030-01-31T00:00:00Z"),
-        ([{"a": datetime(2030, 1, 31, tzinfo=UTC)}], [{"a": "2030-01-31T00:00:00Z"}]),
-        (UUID(int=0), "00000000-0000-0000-0000-000000000000"),
-        (Decimal("1.10"), "1.10"),
-        (Colour.BLUE, 7),
-        (Mood.CALM, "calm"),
-        (b"\xff\xfe", "__4="),
-        ((1, Point(2)), [1, {"x": 2, "y": 0.0, "seen": None, "raw": ""}]),
-        (Small("7"), {"id": "7", "number": 0, "real": 0.0, "anything": None}),
-    ],
-)
-def test_what_has_a_form_of_its_own_keeps_it_at_every_level(value: object, plain: object) -> None:
-    assert encode_value(value) == plain
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        float("nan"),
-        [float("inf")],
-        {"a": Point(1, y=float("nan"))},
-        "\0",
-        "\ud800",
-        {"\0": 1},
-        2**64,
-        NAIVE,
-        [NAIVE],
-        Point(1, seen=NAIVE),
-        Point("1"),  # type: ignore[arg-type]  # the mistake under test
-        object(),
-        test_nothing_comes_back_as_nothing,
-    ],
-)
-def test_a_value_that_no_reader_would_take_is_refused(value: object) -> None:
-    with pytest.raises(InvalidMessage):
-        encode_value(value)
-
-
-def test_a_value_above_the_limit_is_refused() -> None:
-    with pytest.raises(MessageTooLarge, match="the value str"):
-        encode_value("x" * MAX_MESSAGE_BYTES)
-
-
-def test_a_wrong_value_is_refused_naming_the_field() -> None:
-    with pytest.raises(InvalidMessage, match=r"the value Point .* field 'x'"):
-        decode_value(Point, {"x": "1"})
-    with pytest.raises(InvalidMessage, match="the value Point"):
-        decode_value(Point, None)
-    with pytest.raises(InvalidMessage, match="NUL"):
-        decode_value(str, "\0")
 
 
 def test_a_shape_is_made_once_for_each_class() -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.testing.exploring.participant import Answer, Participant
 from orchestrator.transition import Dispatch
 from outbox.replies import Outcome
-from tests.support.participant import Participant
 
 
 def command(id: str, *undoes: str) -> Dispatch:
@@ -16,12 +16,16 @@ def command(id: str, *undoes: str) -> Dispatch:
 DO, UNDO, UNDO_AGAIN = command("do"), command("undo", "do"), command("undo again", "do")
 
 
-def received(*commands: Dispatch, wish: Outcome = Outcome.DONE) -> tuple[str, list[str]]:
+YES, NO = Answer(Outcome.DONE), Answer(Outcome.REFUSED)
+NOTHING, LATER = Answer(Outcome.NOTHING_TO_UNDO), Answer(Outcome.LOCKED)
+
+
+def received(*commands: Dispatch, wish: Answer = YES) -> tuple[str, list[str]]:
     """What took effect, and the answers."""
     participant, answers = Participant(), []
     for each in commands:
         participant, answer = participant.receive(each, wish)
-        answers.append(answer.value)
+        answers.append(answer.outcome.value)
     return participant.effect("step"), answers
 
 
@@ -46,33 +50,42 @@ def test_an_action_takes_effect_once_and_never_after_its_undo(
 
 
 def test_a_refusal_is_kept_and_leaves_nothing_to_undo() -> None:
-    participant, answer = Participant().receive(DO, Outcome.REFUSED)
-    assert answer is Outcome.REFUSED
-    assert participant.receive(DO, Outcome.DONE) == (participant, Outcome.REFUSED)
-    undone, answer = participant.receive(UNDO, Outcome.DONE)
-    assert (undone.effect("step"), answer) == ("", Outcome.NOTHING_TO_UNDO)
+    participant, answer = Participant().receive(DO, NO)
+    assert answer == NO
+    assert participant.receive(DO, YES) == (participant, NO)
+    undone, answer = participant.receive(UNDO, YES)
+    assert (undone.effect("step"), answer) == ("", NOTHING)
 
 
 def test_a_refused_undo_leaves_its_action_in_effect_for_the_next_one() -> None:
-    participant, _ = Participant().receive(DO, Outcome.DONE)
-    participant, answer = participant.receive(UNDO, Outcome.REFUSED)
-    assert answer is Outcome.REFUSED
-    participant, answer = participant.receive(UNDO_AGAIN, Outcome.DONE)
-    assert (participant.effect("step"), answer) == ("AC", Outcome.DONE)
+    participant, _ = Participant().receive(DO, YES)
+    participant, answer = participant.receive(UNDO, NO)
+    assert answer == NO
+    participant, answer = participant.receive(UNDO_AGAIN, YES)
+    assert (participant.effect("step"), answer) == ("AC", YES)
 
 
 def test_a_locked_command_leaves_no_trace() -> None:
     participant = Participant()
-    assert participant.receive(DO, Outcome.LOCKED) == (participant, Outcome.LOCKED)
+    assert participant.receive(DO, LATER) == (participant, LATER)
 
 
 def test_an_undo_that_finds_nothing_to_do_cannot_be_locked_or_refused() -> None:
-    assert received(UNDO, wish=Outcome.REFUSED) == ("", ["nothing-to-undo"])
+    assert received(UNDO, wish=NO) == ("", ["nothing-to-undo"])
 
 
 def test_without_the_barrier_only_duplicates_are_recognised() -> None:
     participant = Participant(barrier=False)
     for each in (UNDO, DO, DO):
-        participant, answer = participant.receive(each, Outcome.DONE)
-        assert answer is Outcome.DONE
+        participant, answer = participant.receive(each, YES)
+        assert answer == YES
     assert participant.effect("step") == "CA"
+
+
+def test_an_expired_command_never_runs_and_leaves_nothing_to_undo() -> None:
+    expired = Answer(Outcome.EXPIRED)
+    participant, answer = Participant().receive(DO, expired)
+    assert answer == expired
+    assert participant.receive(DO, YES) == (participant, expired)
+    undone, answer = participant.receive(UNDO, YES)
+    assert (undone.effect("step"), answer) == ("", NOTHING)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-_PUBLIC = ("orchestrator", "outbox", "outbox.testing", "outbox.transports")
+_PUBLIC = ("orchestrator", "orchestrator.testing", "outbox", "outbox.testing", "outbox.transports")
 
 
 def _source(module: str) -> Path:

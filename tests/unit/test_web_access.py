@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from outbox.testing import FakeClock
-from outbox.web.access import COMMON, Access, Role, RouteAccess
+from outbox.web.access import COMMON, Access, RouteAccess
 from outbox.web.failures import Failures
-from outbox.web.keys import SettledKeys
+from outbox.web.keys import Key, SettledKeys
 from outbox.web.settings import host_names
 from outbox.web.visits import Credential, Shown
 
@@ -102,12 +102,14 @@ def test_failures_take_bounded_memory() -> None:
 
 
 async def test_settled_keys_open_what_they_are_for() -> None:
-    keys = SettledKeys({"one": frozenset({Access.PUBLIC}), "two": frozenset({Access.VIEWER})})
-    assert await keys.opened_by(Credential(Shown.BEARER, "one")) == frozenset({Access.PUBLIC})
-    assert await keys.opened_by(Credential(Shown.BEARER, "two")) == Role.VIEWER.opens
+    first = Key("first", frozenset({Access.PUBLIC}))
+    second = Key("second", frozenset({Access.VIEWER}))
+    keys = SettledKeys({"one": first, "two": second})
+    assert await keys.key(Credential(Shown.BEARER, "one")) == first
+    assert await keys.key(Credential(Shown.BEARER, "two")) == second
     for wrong in ("", "on", "onee", "One", "three"):
-        assert await keys.opened_by(Credential(Shown.BEARER, wrong)) is None
-    assert await keys.opened_by(Credential(Shown.COOKIE, "one")) is None
+        assert await keys.key(Credential(Shown.BEARER, wrong)) is None
+    assert await keys.key(Credential(Shown.COOKIE, "one")) is None
     assert keys.was_right(Credential(Shown.BEARER, "one"))
     assert not keys.was_right(Credential(Shown.BEARER, "three"))
 

@@ -145,14 +145,40 @@ def test_an_open_route_asks_for_no_key() -> None:
         {"authorization": "Basic YTpi"},
         {"authorization": "Bearer"},
         {"authorization": ""},
-        {"cookie": "sagabox-session-8000=forged"},
-        {"cookie": "sagabox-session-8000="},
+        {"authorization": "Bearer wrong", "cookie": "sagabox-session-8000=stale"},
     ],
 )
-def test_a_wrong_key_is_refused_also_on_this_machine(
+def test_a_wrong_token_is_refused_also_on_this_machine(
     headers: Headers, ends: tuple[str, str]
 ) -> None:
     assert decided(visit(headers, ends=ends), Access.VIEWER) is Refusal.WRONG_CREDENTIALS
+
+
+STALE: list[Headers] = [
+    {"cookie": "sagabox-session-8000=stale"},
+    {"cookie": "sagabox-session-8000="},
+    {"cookie": "sagabox-session-8000=one; sagabox-session-8000=two"},
+]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("needs", GUARDED)
+@pytest.mark.parametrize("cookie", STALE)
+def test_a_wrong_cookie_is_as_good_as_none_on_this_machine_and_nowhere_else(
+    cookie: Headers, needs: Access, method: str
+) -> None:
+    assert decided(visit(cookie, method=method), needs) is None
+    wrong = Refusal.WRONG_CREDENTIALS
+    assert decided(visit(cookie, method=method, ends=AWAY), needs) is wrong
+    passed_on = cookie | {"x-forwarded-for": "127.0.0.1"}
+    assert decided(visit(passed_on, method=method), needs) is wrong
+    kept_closed = House(frozenset(), EVERYTHING - {needs})
+    assert decided(visit(cookie, method=method), needs, house=kept_closed) is wrong
+
+
+def test_a_right_cookie_opens_no_more_than_its_role_on_this_machine_too() -> None:
+    right = visit({"cookie": "sagabox-session-8000=right", "sec-fetch-site": "same-origin"})
+    assert decided(right, Access.ADMIN, opened=Role.VIEWER.opens) is Refusal.FORBIDDEN
 
 
 @pytest.mark.parametrize("role", Role)
@@ -201,6 +227,8 @@ def test_another_site_changes_nothing(
 ) -> None:
     seen = visit(author | key | {"sec-fetch-mode": "navigate"}, method=method)
     assert decided(seen, needs, opened=EVERYTHING) is Refusal.CROSS_SITE
+    # Nor where the key is wrong, and would not be needed here.
+    assert decided(seen, needs) is Refusal.CROSS_SITE
 
 
 @pytest.mark.parametrize("key", [KEYS[0], KEYS[2]])
@@ -209,6 +237,7 @@ def test_another_site_loads_nothing_with_our_trust_but_may_link_here(
     author: Headers, key: Headers
 ) -> None:
     assert decided(visit(author | key), Access.VIEWER, opened=EVERYTHING) is Refusal.CROSS_SITE
+    assert decided(visit(author | key), Access.VIEWER) is Refusal.CROSS_SITE
     followed = visit(author | key | {"sec-fetch-mode": "navigate"})
     assert decided(followed, Access.VIEWER, opened=EVERYTHING) is None
 

@@ -93,9 +93,9 @@ async def test_what_stands_in_the_outbox_is_shown_per_destination(service: _Serv
     ]
     figures = await service.figures()
     expected = {
-        "sagabox_outbox_unsent": 7,
-        "sagabox_outbox_parked": 2,
-        "sagabox_outbox_scheduled": 1,
+        "sagabox_outbox_unsent_messages": 7,
+        "sagabox_outbox_parked_messages": 2,
+        "sagabox_outbox_scheduled_messages": 1,
         "sagabox_outbox_held_keys": 3,
         "sagabox_outbox_dead_letters": 4,
         "sagabox_outbox_oldest_seconds": 90,

@@ -2,6 +2,7 @@
 import { post } from "./api.js";
 import { component, html } from "./component.js";
 import { announce, Trouble } from "./pieces.js";
+import { signedIn } from "./session.js";
 import { signal } from "./vendor.js";
 
 const LONGEST_REASON = 500;
@@ -89,9 +90,10 @@ const Asking = component(({ verb, run, close, done }) => {
         <label class="field"><span>Reason</span>
           <textarea name="reason" rows="3" required autofocus
             maxlength=${LONGEST_REASON}></textarea></label>
-        <label class="field"><span>Who asks</span>
-          <input name="actor" required maxlength="200" defaultValue=${keptActor()}
-            autocomplete="name" /></label>
+        <label class="field"><span>${signedIn.value
+            ? "On whose behalf (the history names your token anyway)" : "Who asks"}</span>
+          <input name="actor" required=${!signedIn.value} maxlength="200"
+            defaultValue=${keptActor()} autocomplete="name" /></label>
         <${Trouble} problem=${trouble.value} />
         <div class="dialog-foot">
           <button type="button" class="button" onClick=${() => dialog.close()}>Leave it</button>
@@ -111,7 +113,9 @@ function StepField({ steps }) {
 
 /** What the verb's route takes. Throws where the result is no JSON. */
 function body(verb, given) {
-  const asked = { reason: given.get("reason"), actor: given.get("actor") };
+  const asked = { reason: given.get("reason") };
+  const actor = given.get("actor").trim();
+  if (actor) asked.actor = actor;
   if (OF_A_STEP.includes(verb)) asked.step = given.get("step");
   const result = verb === "skip" ? given.get("result").trim() : "";
   if (result) asked.result = readJson(result, "The result");
@@ -132,10 +136,12 @@ export function readJson(text, name) {
 
 function keptActor() {
   try {
-    return localStorage.getItem(ACTOR) ?? "console";
+    const kept = localStorage.getItem(ACTOR);
+    if (kept) return kept;
   } catch {
-    return "console";
+    // Then it is not known.
   }
+  return signedIn.value ? "" : "console";
 }
 
 function keepActor(name) {

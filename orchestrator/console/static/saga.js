@@ -80,7 +80,6 @@ export const SagaPage = component(({ id }, cleanup) => {
         ${trouble.value?.status === 404 && html`<${Empty}>It was perhaps asked for a moment ago: this
           page looks again every 2 s.<//>`}</section>`;
     }
-    const turnedBack = entries.value.some((entry) => entry.happening === "turned-back");
     const shown = run.steps.find((it) => it.name === selected.value) ?? present(run.steps);
     return html`
       <section aria-labelledby="saga-title" data-link=${link.value}>
@@ -95,7 +94,7 @@ export const SagaPage = component(({ id }, cleanup) => {
         <${Facts} run=${run} />
         <${Actions} run=${run} done=${look} />
         <h2>Steps</h2>
-        <${Graph} steps=${run.steps} turnedBack=${turnedBack} selected=${shown?.name}
+        <${Graph} steps=${run.steps} turnedBack=${run.direction === "BACKWARD"} selected=${shown?.name}
           select=${(name) => (selected.value = name)} />
         ${shown && html`<${StepFacts} step=${shown} />`}
         <h2>History</h2>

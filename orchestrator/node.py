@@ -1,0 +1,111 @@
+"""One node's part of the work: its shards, what it commits for them, and what it sends.
+
+Each part does one thing at a time when it is told to. `engine` repeats that as long as the process
+lives; a simulation does it in any order that can happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from orchestrator import stored_signals
+from orchestrator.committer import Committer
+from orchestrator.dispatcher import Dispatcher
+from orchestrator.engine_ports import EnginePorts
+from orchestrator.engine_settings import EngineSettings
+from orchestrator.records import shard_of
+from orchestrator.registry import Registry
+from orchestrator.shards import Shards
+from orchestrator.signals import Buried
+from orchestrator.watchers import Watchers
+from orchestrator.work import Answer, Handed
+from outbox.clock import Clock
+from outbox.deliveries import Pending
+from outbox.envelope import Envelope
+from outbox.owners import is_surely_dead
+from outbox.replies import Reply
+from outbox.settler import Settlement
+from outbox.transports.base import Transport
+
+
+class Node:
+    """`owner` names it and must differ between nodes; `watchers` are told of its commits."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        ports: EnginePorts,
+        registry: Registry,
+        transports: Mapping[str, Transport],
+        watchers: Watchers,
+        *,
+        clock: Clock,
+        ids: Callable[[], str],
+        settings: EngineSettings,
+        owner: str,
+        is_dead: Callable[[str], bool] = is_surely_dead,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.shards = Shards(
+            engine,
+            owner=owner,
+            clock=clock,
+            settings=settings.relay,
+            store=ports.relay.leases,
+            changed=self._shards_changed,
+            is_dead=is_dead,
+        )
+        self.dispatcher = Dispatcher(
+            engine,
+            transports,
+            settlement=_Settlement(self, ports),
+            owner=owner,
+            clock=clock,
+            settings=settings,
+            ports=ports.relay,
+            chance=chance,
+        )
+        self.committer = Committer(
+            engine,
+            ports.sagas,
+            ports.writing,
+            registry,
+            self.shards,
+            self.dispatcher,
+            watchers,
+            clock=clock,
+            ids=ids,
+            settings=settings,
+            sleep=ports.sleep,
+        )
+
+    def _shards_changed(self, gained: frozenset[int], lost: frozenset[int]) -> None:
+        if gained or lost:
+            self.committer.shards_changed(gained, lost)
+        # Also where only their end has moved.
+        self.dispatcher.lease(self.shards.leases)
+
+
+class _Settlement(Settlement):
+    """What the couriers tell: answers become part of a group commit."""
+
+    def __init__(self, node: Node, ports: EnginePorts) -> None:
+        self._node = node
+        self._sagas = ports.sagas
+        self._event = ports.event
+
+    def take(self, destination: str, answers: Sequence[tuple[Pending, Reply]]) -> asyncio.Event:
+        handed = Handed(len(answers), self._event())
+        self._node.committer.put(Answer(destination, it, reply, handed) for it, reply in answers)
+        return handed.all_decided
+
+    async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:
+        saga_id = envelope.correlation
+        if saga_id is not None:
+            kind, payload = stored_signals.dump(Buried(envelope.id, reason))
+            shard = shard_of(saga_id)
+            await self._sagas.add_signals(connection, [(saga_id, shard, kind, payload)])

@@ -1,0 +1,1 @@
+"""Goes through every way that a run of a saga can go: see `orchestrator.testing.explore`."""

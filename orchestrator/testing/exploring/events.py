@@ -1,0 +1,78 @@
+"""What can happen next in an explored run, as values that a test can write down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+from outbox.replies import Outcome
+
+
+class What(StrEnum):
+    """The kinds of events."""
+
+    STARTS = "starts"
+    """The run begins."""
+    ARRIVES = "arrives"
+    """A command arrives at its participant, which gives `answer`."""
+    ANSWERED = "answered"
+    """`answer` arrives at the orchestrator."""
+    LOST = "lost"
+    """A command, or with `answer` that answer to it, never arrives."""
+    BURIED = "buried"
+    """A command becomes a dead letter."""
+    DEADLINE = "deadline"
+    """A definite answer is overdue."""
+    REPEAT = "repeat"
+    """It is time to ask once more."""
+    CRASH = "crash"
+    """The orchestrator crashes between two commits."""
+    CANCEL = "cancel"
+    TERMINATE = "terminate"
+    RESOLVE = "resolve"
+    PAUSE = "pause"
+    RESUME = "resume"
+    RETRY = "retry"
+    SKIP = "skip"
+
+
+class Crash(StrEnum):
+    """When the orchestrator crashes over what happens."""
+
+    BEFORE_COMMIT = "before commit"
+    """What happened is not stored, and comes again."""
+    AFTER_COMMIT = "after commit"
+    """It is stored, and what it leads to is sent at recovery."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happens. `attempt` counts the different commands of a step in one direction.
+
+    `choice` says which of several values a participant answers with; with `copy`, a copy of the
+    message stays on its way.
+    """
+
+    what: What
+    step: str | None = None
+    undo: bool = False
+    attempt: int = 1
+    answer: Outcome | None = None
+    choice: int = 0
+    copy: bool = False
+    crash: Crash | None = None
+
+    def source(self) -> str:
+        """The expression that makes it; it needs the names Crash, Event, Outcome and What."""
+        words = [f"What.{self.what.name}"]
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if value == field.default:
+                continue
+            if field.name == "step":
+                words.append(repr(value))
+            elif isinstance(value, StrEnum):
+                words.append(f"{field.name}={type(value).__name__}.{value.name}")
+            else:
+                words.append(f"{field.name}={value!r}")
+        return f"Event({', '.join(words)})"
