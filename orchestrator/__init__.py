@@ -19,14 +19,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.definition import Saga
-from orchestrator.errors import InvalidSaga, OrchestratorError
-from orchestrator.steps import WhenLocked, compensatable, pivot, retriable
+from orchestrator.lazily import names_of as _names_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from orchestrator.definition import Saga
+    from orchestrator.errors import InvalidSaga, OrchestratorError
     from orchestrator.settings import OrchestratorSettings
+    from orchestrator.steps import WhenLocked, compensatable, pivot, retriable
     from outbox.clock import Clock
     from outbox.transports.base import Transport
 
@@ -40,6 +41,19 @@ __all__ = [
     "Saga",
     "WhenLocked",
 ]
+
+_HOMES = {
+    "compensatable": "orchestrator.steps",
+    "InvalidSaga": "orchestrator.errors",
+    "OrchestratorError": "orchestrator.errors",
+    "pivot": "orchestrator.steps",
+    "retriable": "orchestrator.steps",
+    "Saga": "orchestrator.definition",
+    "WhenLocked": "orchestrator.steps",
+}
+if not TYPE_CHECKING:
+    # A type checker would take any name then.
+    __getattr__ = _names_of(__name__, _HOMES)
 
 
 def create_app(

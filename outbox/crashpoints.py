@@ -26,10 +26,12 @@ def crashpoint(name: str) -> None:
         _armed(name)
 
 
-def arm(trap: Callable[[str], None] | None) -> None:
-    """Call `trap` with each name that is reached from now on; None disarms."""
-    global _armed  # noqa: PLW0603 - crash points are per process, as crashes are
-    _armed = trap
+def arm(trap: Callable[[str], None] | None) -> Callable[[str], None] | None:
+    """Call `trap` with each name that is reached from now on; None disarms. Returns what was armed
+    before."""
+    global _armed
+    before, _armed = _armed, trap
+    return before
 
 
 def countdown(name: str, hit: int, die: Callable[[], None]) -> Callable[[str], None]:

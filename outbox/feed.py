@@ -51,8 +51,7 @@ class Feed:
     def distrust(self, buckets: Iterable[int]) -> None:
         """Read these from the table again, and forget what was offered of them."""
         for bucket in list(buckets):
-            self._ways.pop(bucket, None)
-            self._count -= len(self._offered.pop(bucket, ()))
+            self._forget(bucket)
 
     def distrust_all(self) -> None:
         """The same for every bucket."""
@@ -61,7 +60,7 @@ class Feed:
     def begin(self, buckets: Iterable[int]) -> None:
         """These are about to be read."""
         for bucket in buckets:
-            self.distrust([bucket])
+            self._forget(bucket)
             self._ways[bucket] = _Way.CATCHING_UP
             self._offered[bucket] = deque()
 
@@ -71,12 +70,13 @@ class Feed:
             if way is _Way.MEMORY:
                 continue
             if bucket not in to_the_end:
-                self.distrust([bucket])
+                self._forget(bucket)
                 continue
             offered = self._offered[bucket]
-            kept = deque(message for message in offered if message.seq not in seqs)
-            self._count -= len(offered) - len(kept)
-            self._offered[bucket] = kept
+            if offered:
+                kept = deque(message for message in offered if message.seq not in seqs)
+                self._count -= len(offered) - len(kept)
+                self._offered[bucket] = kept
             self._ways[bucket] = _Way.MEMORY
 
     def offer(self, messages: Iterable[Pending]) -> None:
@@ -107,3 +107,7 @@ class Feed:
                 taken.append(offered.popleft())
         self._count -= len(taken)
         return taken
+
+    def _forget(self, bucket: int) -> None:
+        self._ways.pop(bucket, None)
+        self._count -= len(self._offered.pop(bucket, ()))

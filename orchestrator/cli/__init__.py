@@ -19,6 +19,7 @@ from orchestrator.cli.errors import EXIT_CODES, Commands
 from orchestrator.cli.explore import explore
 from orchestrator.cli.migrate import migrate
 from orchestrator.cli.serve import app as serve
+from orchestrator.cli.simulate import simulate
 from orchestrator.cli.tokens import app as tokens
 from orchestrator.cli.watch import watch
 
@@ -57,6 +58,7 @@ main.add_typer(dead_letters, name="dead-letters")
 main.add_typer(tokens, name="token")
 main.command(epilog=EXIT_CODES)(audit)
 main.command(epilog=EXIT_CODES)(explore)
+main.command(epilog=EXIT_CODES)(simulate)
 
 
 @main.command()

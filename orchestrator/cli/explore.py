@@ -291,7 +291,7 @@ def _print(
 def _gaps() -> list[tuple[str, str, str]]:
     from orchestrator.testing.coverage import Tool, not_covered
 
-    return [(it.sort.value, it.name, it.limits) for it in not_covered(Tool.EXPLORE)]
+    return [(it.sort.value, it.name, it.explore.limits) for it in not_covered(Tool.EXPLORE)]
 
 
 # The test

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -124,6 +126,24 @@ async def test_one_run_is_active_for_a_key(
         second = await node.engine.start(delete_article, Deletion(ARTICLE), key=key)
         assert second.is_new
         await node.until_status(second.instance_id, Status.COMPLETED)
+
+
+async def test_two_starts_at_once_under_one_key_are_not_told_of_a_run_that_never_began(
+    engine: AsyncEngine, articles: Scripted, comments: Scripted
+) -> None:
+    articles.is_away = True
+    key = IdempotencyKey("mine", b"1" * 32)
+    async with running(
+        engine, [delete_article], {"articles": articles, "comments": comments}
+    ) as node:
+        active = await node.engine.start(delete_article, Deletion(ARTICLE))
+        asked = [node.engine.start(delete_article, Deletion(ARTICLE), key=key) for _ in range(3)]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(it) for it in answers] == [ActiveAlready] * 3
+        articles.is_away = False
+        await node.until_status(active.instance_id, Status.COMPLETED)
+        again = await node.engine.start(delete_article, Deletion(ARTICLE), key=key)
+        assert again.is_new
 
 
 async def test_a_cancelled_run_is_undone_and_an_ended_one_cannot_be_cancelled(

@@ -165,3 +165,12 @@ def test_the_metadata_names_python_the_licence_and_every_extra(project: Project)
     assert {"kafka", "nats", "psycopg", "rabbitmq", "redis"} == set(
         metadata.get_all("Provides-Extra", [])
     )
+
+
+def test_the_fixtures_for_pytest_are_there_without_any_configuration(project: Project) -> None:
+    (project.folder / "test_theirs.py").write_text(
+        "def test_theirs(crash_points, saga_world, async_saga_world):\n"
+        "    assert 'engine: before commit' in crash_points.names\n"
+    )
+    said = project.python("-m", "pytest", "-q", "-p", "no:asyncio", "test_theirs.py")
+    assert "1 passed" in said

@@ -1,4 +1,5 @@
-"""What a test run says at its end: every reason for a skip, and where the time went.
+"""What a test run says at its end: every reason for a skip, what was counted, and where the time
+went.
 
 With SAGABOX_REQUIRE_SERVERS=1 a skip is a failure: a run that should have tested on real servers
 must not look green because there was none.
@@ -8,12 +9,27 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import pytest
 
 REQUIRE_SERVERS = "SAGABOX_REQUIRE_SERVERS"
 TIERS = ("unit", "integration", "contracts", "acceptance", "consistency")
+
+
+Count = Callable[[str, int], None]
+"""What the fixture `count` gives: so much more of something, for the end of the run."""
+_COUNT = "count: "
+
+
+@pytest.fixture
+def count(record_property: Callable[[str, object], None]) -> Count:
+    """Adds to what the run says at its end that it has done."""
+
+    def add(name: str, number: int) -> None:
+        record_property(f"{_COUNT}{name}", number)
+
+    return add
 
 
 def tier_of(node_id: str) -> str:
@@ -33,6 +49,7 @@ class _Tally:
     def __init__(self) -> None:
         self.skips: Counter[str] = Counter()
         self.tests: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -40,6 +57,9 @@ class _Tally:
         self.seconds[tier] += report.duration
         if report.when == "call":
             self.tests[tier] += 1
+            for name, value in report.user_properties:
+                if name.startswith(_COUNT):
+                    self.counts[name.removeprefix(_COUNT)] += int(str(value))
         self._note_skip(report)
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
@@ -98,6 +118,10 @@ def pytest_terminal_summary(
         terminalreporter.section("skipped, and why")
         for reason, count in tally.skips.most_common():
             terminalreporter.write_line(f"{count:5d} x {reason}")
+    if tally.counts:
+        terminalreporter.section("counted")
+        for name, number in sorted(tally.counts.items()):
+            terminalreporter.write_line(f"{number:11,} {name}")
     if tally.tests:
         terminalreporter.section("time per tier")
         for tier in (*TIERS, "other"):

@@ -11,9 +11,10 @@ import pytest
 import typer
 
 from orchestrator.cli import main
-from orchestrator.testing import Faults, View, explore
+from orchestrator.testing import Faults, View, explore, simulate
 from orchestrator.testing.exploring.faults import USUAL
 from orchestrator.testing.exploring.promises import MEANINGS
+from orchestrator.testing.simulating.chances import Fault
 
 ROOT = Path(__file__).parents[2]
 
@@ -59,6 +60,10 @@ def test_what_a_person_leaves_held_back_is_listed() -> None:
     explore(place_order, faults=by_hand, invariants=[what_is_held_back_is_listed]).check()
 
 
+def test_an_order_ends_rightly_whatever_happens() -> None:
+    simulate(place_order, seeds=range(200)).check()
+
+
 def blocks(language: str) -> list[str]:
     """The fenced blocks of the page in that language."""
     found = re.finditer(r"^```(\w*)\n(.*?)^```$", PAGE, re.M | re.S)
@@ -68,7 +73,7 @@ def blocks(language: str) -> list[str]:
 def test_the_snippets_of_the_page_are_those_of_this_file() -> None:
     source = Path(__file__).read_text()
     shown = blocks("python")
-    assert len(shown) == 4
+    assert len(shown) == 5
     assert [it for it in shown if f"\n{it}" not in source] == []
 
 
@@ -82,6 +87,7 @@ def test_the_story_of_the_page_is_the_one_that_is_found() -> None:
 
 def test_the_page_tells_every_fault_and_every_promise() -> None:
     assert [it.name for it in fields(Faults) if f"\n| `{it.name}` |" not in PAGE] == []
+    assert [it.name for it in Fault if f"`{it.name.lower()}`" not in PAGE] == []
     assert [it for it in MEANINGS if f"\n| {it} |" not in PAGE] == []
     usual = {it.name for it in fields(Faults) if getattr(USUAL, it.name)}
     told = re.search(r"usual faults are one each of (.*?)\.", PAGE, re.S)
@@ -91,8 +97,8 @@ def test_the_page_tells_every_fault_and_every_promise() -> None:
 
 def test_the_commands_of_the_page_are_ones_that_the_terminal_takes() -> None:
     lines = "".join(blocks("")).splitlines()
-    commands = [shlex.split(it)[1:] for it in lines if it.startswith("sagabox explore ")]
-    assert len(commands) == 3
+    commands = [shlex.split(it)[1:] for it in lines if it.startswith("sagabox ")]
+    assert len(commands) == 6
     group = typer.main.get_command(main)
     for words in commands:
         with group.make_context("sagabox", list(words)) as context:

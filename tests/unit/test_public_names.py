@@ -31,6 +31,9 @@ def _offered(tree: ast.Module, package: str | None) -> Iterator[str]:
                 yield name
             case ast.ClassDef(name=name):
                 yield name
+            case ast.Assign(targets=[ast.Name(id="_HOMES")], value=ast.Dict(keys=keys)):
+                # What is imported when somebody asks for it.
+                yield from (str(key.value) for key in keys if isinstance(key, ast.Constant))
             case ast.Assign(targets=targets):
                 yield from (target.id for target in targets if isinstance(target, ast.Name))
             case ast.AnnAssign(target=ast.Name(id=name)):
@@ -74,6 +77,7 @@ def test_every_name_in_all_can_be_imported(module: str) -> None:
     ("text", "names"),
     [
         ("def add(): ...\nasync def run(): ...\nclass Event: ...", ["add", "Event", "run"]),
+        ("_HOMES = {'add': 'outbox.outbox', 'Event': 'outbox.messages'}", ["add", "Event"]),
         ("LIMIT = 1\nrate: int = 2\n_hidden = 3\n__all__ = []", ["LIMIT", "rate"]),
         ("from outbox.outbox import add, _staged\nfrom .inbox import Inbox", ["add", "Inbox"]),
         ("from outbox import sqlite\nfrom outbox.x import y as z", ["sqlite", "z"]),

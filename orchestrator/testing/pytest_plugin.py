@@ -1,0 +1,63 @@
+"""The fixtures of Sagabox for pytest. They are there wherever Sagabox is installed, and nothing is
+imported before a test asks for one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from orchestrator.testing.trying.crash_points import CrashPoints
+    from orchestrator.testing.trying.worlds import AsyncSagaWorld, SagaWorld
+
+
+@pytest.fixture
+def saga_world(tmp_path: Path) -> Iterator[Callable[..., SagaWorld]]:
+    """Makes worlds: `saga_world(saga, participants={name: handlers}, schema=Base.metadata)`."""
+    from orchestrator.testing.trying.worlds import SagaWorld
+
+    made: list[SagaWorld] = []
+
+    def make(saga: Any, **options: Any) -> SagaWorld:
+        world = SagaWorld(saga, folder=_folder(tmp_path, len(made)), **options)
+        made.append(world)
+        return world
+
+    yield make
+    for world in made:
+        world.close()
+
+
+@pytest.fixture
+def async_saga_world(tmp_path: Path) -> Iterator[Callable[..., AsyncSagaWorld]]:
+    """The same for async tests, which await the runs of the world."""
+    from orchestrator.testing.trying.worlds import AsyncSagaWorld
+
+    made: list[AsyncSagaWorld] = []
+
+    def make(saga: Any, **options: Any) -> AsyncSagaWorld:
+        world = AsyncSagaWorld(saga, folder=_folder(tmp_path, len(made)), **options)
+        made.append(world)
+        return world
+
+    yield make
+    for world in made:
+        world.close_now()
+
+
+@pytest.fixture
+def crash_points() -> CrashPoints:
+    """`with crash_points("engine: before commit", hit=2): ...` lets what gets there die there;
+    `crash_points.names` are all that there are."""
+    from orchestrator.testing.trying.crash_points import CrashPoints
+
+    return CrashPoints()
+
+
+def _folder(parent: Path, number: int) -> Path:
+    folder = parent / f"sagabox-{number}"
+    folder.mkdir()
+    return folder

@@ -1,0 +1,1 @@
+"""Random histories of the real engine over virtual time, network and stores."""

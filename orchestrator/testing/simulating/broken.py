@@ -1,0 +1,12 @@
+"""What a history that goes wrong ends with."""
+
+from __future__ import annotations
+
+
+class Broken(Exception):
+    """A promise does not hold."""
+
+    def __init__(self, promise: str, problem: str) -> None:
+        super().__init__(f"{promise}: {problem}")
+        self.promise = promise
+        self.problem = problem

@@ -1,0 +1,134 @@
+"""Every accident of a history, decided by its seed.
+
+Each decision depends on the seed, its kind and how many of its kind there were before, and on
+nothing else: taking one fault away leaves the others where they were, as far as they are still
+asked for. That is what lets a failure shrink.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import IntEnum
+
+_MASK = (1 << 64) - 1
+
+
+class Fault(IntEnum):
+    """What can go wrong."""
+
+    REQUEST_LOST = 1
+    """A request never arrives."""
+    ANSWER_LOST = 2
+    """It arrives, and its answer does not."""
+    DUPLICATE = 3
+    """A copy of a request arrives some time later."""
+    DELAY = 4
+    """A request arrives when its sender waits no longer."""
+    PARTITION = 5
+    """A participant cannot be reached for a while."""
+    NODE_CRASH = 6
+    """The orchestrator's process dies at a crash point."""
+    NODE_PAUSE = 7
+    """It stands still for a while, perhaps past its lease."""
+    COMMIT_LOST = 8
+    """It commits, and is not told so."""
+    COMMIT_FAILED = 9
+    """It does not commit, and is not told which."""
+    DATABASE_AWAY = 10
+    """The orchestrator's database lets nobody in for a while."""
+    SERVICE_CRASH = 11
+    """A participant dies before or after its commit."""
+    HANDLER_FAILS = 12
+    """A handler raises an error, and would not the next time."""
+    LOCKED = 13
+    """Another operation holds the entity."""
+    REFUSED = 14
+    """A participant says no to what may be refused."""
+    REFUSED_LATE = 15
+    """A participant says no to what must succeed."""
+    POISON = 16
+    """A handler fails for one command as long as the trouble lasts."""
+    START_TWICE = 17
+    """A start is asked for again."""
+    CANCEL = 18
+    """A person cancels."""
+    PAUSE = 19
+    """A person pauses the run, and resumes it later."""
+    SKEW = 20
+    """A clock is wrong by up to an hour, or jumps."""
+    ONGOING = 21
+    """A participant has begun, and is not done yet."""
+    TERMINATE = 22
+    """A person ends the run, without undoing anything."""
+
+
+class Number(IntEnum):
+    """Where a history takes a number from, other than for a fault."""
+
+    LATENCY = 101
+    JITTER = 102
+    SHAPE = 103
+    SWARM = 104
+    RATE = 105
+    LENGTH = 106
+    WHEN = 107
+    ENTROPY = 108
+    WISH = 109
+
+
+Happened = tuple[Fault, int]
+"""A fault, and which of its kind it was."""
+
+
+class Chances:
+    """The decisions of one history. With `only`, no other faults happen than those."""
+
+    def __init__(self, seed: int, only: frozenset[Happened] | None = None) -> None:
+        self.happened: list[Happened] = []
+        """The faults so far."""
+        self.rates: Mapping[Fault, float] = {}
+        """How likely each is, each time that it could happen; what is left out never does."""
+        self._seed = _mixed(seed)
+        self._only = only
+        self._counts: dict[int, int] = {}
+
+    def number(self, kind: int) -> float:
+        """The next number of that kind, in [0, 1)."""
+        count = self._counts.get(kind, 0)
+        self._counts[kind] = count + 1
+        return _mixed(self._seed ^ (kind << 40) ^ count) / (1 << 64)
+
+    def between(self, kind: int, low: float, high: float) -> float:
+        """The same, from `low` to `high`."""
+        return low + (high - low) * self.number(kind)
+
+    def below(self, kind: int, limit: int) -> int:
+        """The same, as a whole number from 0 up to `limit`, without that."""
+        return int(self.number(kind) * limit)
+
+    def fault(self, fault: Fault) -> bool:
+        """Whether that fault happens now."""
+        rate = self.rates.get(fault)
+        if not rate:
+            return False
+        count = self._counts.get(fault, 0)
+        if self.number(fault) >= rate:
+            return False
+        if self._only is not None and (fault, count) not in self._only:
+            return False
+        self.happened.append((fault, count))
+        return True
+
+    def entropy(self, size: int) -> bytes:
+        """So many bytes, at most 16."""
+        high, low = self.number(Number.ENTROPY), self.number(Number.ENTROPY)
+        bits = int(high * (1 << 53)) << 64 | int(low * (1 << 53)) << 8
+        return (bits & ((1 << 8 * size) - 1)).to_bytes(size, "big")
+
+
+def _mixed(value: int) -> int:
+    """The finaliser of splitmix64: neighbours come out far apart."""
+    value = (value + 0x9E3779B97F4A7C15) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)

@@ -1,0 +1,195 @@
+"""Those who ask for runs, and the people who look after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator import stored_signals
+from orchestrator.definition import Saga
+from orchestrator.errors import ActiveAlready
+from orchestrator.instance import Status, StepStatus
+from orchestrator.records import shard_of
+from orchestrator.signals import Cancel, OperatorSignal, Pause, Resume, Retry, Terminate
+from orchestrator.store import StartKey
+from orchestrator.stored_signals import StoredStart
+from orchestrator.testing.simulating import samples
+from orchestrator.testing.simulating.broken import Broken
+from orchestrator.testing.simulating.chances import Chances, Fault, Number
+from orchestrator.testing.simulating.ledger import Ledger
+from orchestrator.testing.simulating.process import Process
+from orchestrator.testing.simulating.service import Originator
+from orchestrator.testing.simulating.storage import Storage
+from orchestrator.testing.simulating.timeline import Timeline
+from orchestrator.work import Begin, Started
+from outbox.codec import encode_value
+
+CLIENT = "client"
+"""The service that asks for runs by message."""
+
+_AGAIN = 1.0
+_IMPATIENT = 4.0
+
+
+@dataclass(eq=False)
+class Asked:
+    """One start: what for, how, and what became of it."""
+
+    saga: Saga[Any]
+    state: Any
+    id: str
+    by_message: bool
+    known_as: str | None = None
+    """The id of its run, as far as the one who asked was told."""
+    is_refused: bool = False
+
+
+class Clients:
+    """Everybody who wants something of the orchestrator's `processes`."""
+
+    def __init__(
+        self,
+        timeline: Timeline,
+        chances: Chances,
+        storage: Storage,
+        ledger: Ledger,
+        processes: Sequence[Process],
+        originator: Originator,
+        new_id: Callable[[], str],
+    ) -> None:
+        self._timeline = timeline
+        self._chances = chances
+        self._storage = storage
+        self._ledger = ledger
+        self._processes = processes
+        self._originator = originator
+        self._new_id = new_id
+        self._asked: list[Asked] = []
+
+    # Starts
+
+    def want(self, sagas: Sequence[Saga[Any]], how_many: int, within: float) -> None:
+        """So many runs of these sagas will be asked for, within so many seconds."""
+        chances = self._chances
+        for _ in range(how_many):
+            saga = sagas[chances.below(Number.SHAPE, len(sagas))]
+            inputs = samples.inputs(saga)
+            state = inputs[chances.below(Number.SHAPE, len(inputs))]
+            by_message = chances.number(Number.SHAPE) < 0.5
+            asked = Asked(saga, state, self._new_id(), by_message)
+            self._asked.append(asked)
+            self._timeline.at(0.5 + chances.between(Number.WHEN, 0.0, within), self._ask(asked))
+
+    def _ask(self, asked: Asked) -> Callable[[], Any]:
+        return lambda: self._by_message(asked) if asked.by_message else self._by_api(asked)
+
+    async def _by_message(self, asked: Asked) -> None:
+        """Asks until the message is taken in; perhaps once more then."""
+        if asked.known_as is not None and not self._chances.fault(Fault.START_TWICE):
+            return
+        start = StoredStart(asked.saga.name, encode_value(asked.state), CLIENT)
+        if await self._signal(asked.id, *stored_signals.dump_start(start)):
+            asked.known_as = asked.id
+        self._timeline.after(self._chances.between(Number.WHEN, 0.0, 5.0), self._ask(asked))
+
+    async def _by_api(self, asked: Asked) -> None:
+        """Asks one process after the other until it is told of a run; perhaps once more then."""
+        is_over = asked.is_refused or asked.known_as is not None
+        if is_over and not (asked.known_as and self._chances.fault(Fault.START_TWICE)):
+            return
+        usable = [it for it in self._processes if it.node and it.node.shards.usable]
+        if usable:
+            self._begin(asked, usable[self._chances.below(Number.WHEN, len(usable))])
+        self._timeline.after(_IMPATIENT if usable else _AGAIN, self._ask(asked))
+
+    def _begin(self, asked: Asked, process: Process) -> None:
+        node = process.node
+        assert node is not None
+        id = self._new_id()
+        while shard_of(id) not in node.shards.usable:
+            id = self._new_id()
+        key = StartKey(asked.saga.name, asked.id, b"f" * 32, id)
+        done: Any = _Told(asked, self._ledger)
+        node.committer.put([Begin(id, asked.saga, asked.state, key=key, done=done)])
+        process.wake()
+
+    # People
+
+    async def meddle(self) -> None:
+        """Whatever a person may come to want."""
+        for asked in self._asked:
+            if asked.known_as is None:
+                continue
+            if self._chances.fault(Fault.CANCEL):
+                await self._tell(asked.known_as, Cancel("ada", "changed her mind"))
+            if self._chances.fault(Fault.PAUSE):
+                await self._tell(asked.known_as, Pause("ada", "a look at it"))
+            if self._chances.fault(Fault.TERMINATE):
+                await self._tell(asked.known_as, Terminate("ada", "no longer wanted"))
+
+    async def repair(self) -> None:
+        """What each run needs that waits for a person."""
+        for run, _ in await self._storage.runs():
+            if run.paused:
+                await self._tell(run.id, Resume("ada", "enough seen"))
+            for name, step in run.steps.items():
+                if step.status is StepStatus.STUCK and run.ended is None:
+                    await self._tell(run.id, Retry(name, "ada", "mended"))
+
+    async def _tell(self, saga_id: str, signal: OperatorSignal) -> None:
+        await self._signal(saga_id, *stored_signals.dump(signal))
+
+    async def _signal(self, saga_id: str, kind: str, payload: str) -> bool:
+        if not await self._storage.tell(saga_id, shard_of(saga_id), kind, payload):
+            return False
+        for process in self._processes:
+            if process.node is not None:
+                process.node.committer.look()
+                process.wake()
+        return True
+
+    # What became of it
+
+    @property
+    def unanswered(self) -> Sequence[Asked]:
+        """Those who still wait to hear of their run."""
+        return [it for it in self._asked if it.known_as is None and not it.is_refused]
+
+    async def check(self, ends: Mapping[str, Status]) -> None:
+        """Raises Broken where a start led to no run, to two, or to another one's end."""
+        aliases = await self._storage.aliases()
+        known = [(it, it.known_as) for it in self._asked if it.known_as is not None]
+        for asked, id in known:
+            run = aliases.get(id, id)
+            if run not in ends:
+                raise Broken("P4", f"a start of {asked.saga.name} was taken in and is not there")
+            if asked.by_message and self._originator.told.get(id) != ends[run]:
+                told = self._originator.told.get(id, "nothing")
+                raise Broken("news", f"a run ended {ends[run]}, and who asked was told {told}")
+        if len(ends) > len(known):
+            raise Broken("P2", f"{len(known)} starts were taken in, and {len(ends)} runs are there")
+
+
+class _Told:
+    """Stands where the API has a future: what became of a start."""
+
+    def __init__(self, asked: Asked, ledger: Ledger) -> None:
+        self._asked = asked
+        self._ledger = ledger
+        self._is_done = False
+
+    def done(self) -> bool:
+        return self._is_done
+
+    def set_result(self, started: Started) -> None:
+        self._is_done = True
+        asked = self._asked
+        if asked.known_as is not None and asked.known_as != started.instance_id:
+            self._ledger.breaks("P2", "one idempotency key led to two runs")
+        asked.known_as = started.instance_id
+
+    def set_exception(self, error: Exception) -> None:
+        self._is_done = True
+        if isinstance(error, ActiveAlready):
+            self._asked.is_refused = True

@@ -1,0 +1,91 @@
+"""What took effect in a history, and what must hold of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from orchestrator.definition import Saga
+from orchestrator.instance import Instance, Status
+from orchestrator.registry import Registry
+from orchestrator.testing.simulating.broken import Broken
+from orchestrator.testing.simulating.service import Effect
+from orchestrator.testing.simulating.storage import Storage
+
+
+class Ledger:
+    """A letter for everything that took effect for a step of a run, in order: A for its action, C
+    for its compensation. `broken` is the first promise that did not hold."""
+
+    def __init__(self, storage: Storage, registry: Registry, trace: Callable[..., None]) -> None:
+        self.broken: Broken | None = None
+        self._storage = storage
+        self._registry = registry
+        self._trace = trace
+        self._letters: dict[tuple[str, str], str] = {}
+
+    def breaks(self, promise: str, problem: str) -> None:
+        """Not raised: what runs now may take it for a participant's trouble."""
+        self.broken = self.broken or Broken(promise, problem)
+
+    async def took_effect(self, effect: Effect) -> None:
+        """A participant says so."""
+        place = (effect.saga_id, effect.step)
+        letters = self._letters.get(place, "") + ("C" if effect.is_undo else "A")
+        self._letters[place] = letters
+        self._trace("takes effect", effect.saga_id, effect.step, letters)
+        runs = [it for it, _ in await self._storage.runs()]
+        run = next((it for it in runs if it.id == effect.saga_id), None)
+        step = None if run is None else run.steps[effect.step]
+        sent = () if step is None else step.undo_ids if effect.is_undo else step.action_ids
+        if run is None or not sent:
+            self.breaks("P1", f"step {effect.step!r} took effect, and no commit ever sent it")
+            return
+        if letters not in ("A", "AC"):
+            self.breaks("P2, P3", f"step {effect.step!r} took effect as {letters}")
+        saga = self._registry.get(run.saga, run.version)
+        self._check_alone(saga, run, runs)
+        if effect.is_undo:
+            self._check_undo(saga, effect)
+
+    def _check_alone(
+        self, saga: Saga[Any], run: Instance[Any], runs: Sequence[Instance[Any]]
+    ) -> None:
+        active = [it for it in runs if (it.saga, it.key) == (run.saga, run.key) and not it.ended]
+        if saga.one_active and len(active) > 1:
+            self.breaks("one active", f"{len(active)} runs of {saga} are active for one key")
+
+    def _check_undo(self, saga: Saga[Any], effect: Effect) -> None:
+        in_effect = {
+            step.name
+            for step in saga.steps
+            if self._letters.get((effect.saga_id, step.name)) == "A"
+        }
+        if beyond := sorted(in_effect & saga.point_of_no_return):
+            self.breaks("P5", f"{effect.step!r} was undone although {beyond[0]!r} had happened")
+        if later := sorted(in_effect & saga.followers[effect.step]):
+            self.breaks("order", f"{effect.step!r} was undone before {later[0]!r}")
+
+    def check_end(self, run: Instance[Any]) -> None:
+        """Raises Broken where the run is over, or not, and its effects are others than it says."""
+        match run.status:
+            case Status.TERMINATED:
+                self._check_terminated(run)
+            case Status.COMPLETED:
+                self._check_all(run, ("A",))
+            case Status.COMPENSATED:
+                self._check_all(run, ("", "AC"))
+            case status:
+                raise Broken("P4", f"a run ended as {status}, and nobody wanted that")
+
+    def _check_all(self, run: Instance[Any], wanted: Sequence[str]) -> None:
+        for name in run.steps:
+            letters = self._letters.get((run.id, name), "")
+            if letters not in wanted:
+                raise Broken("P4", f"{run.status}, and step {name!r} had effects {letters!r}")
+
+    def _check_terminated(self, run: Instance[Any]) -> None:
+        for name in run.steps:
+            is_left = self._letters.get((run.id, name)) == "A"
+            if is_left and name not in run.not_undone:
+                raise Broken("P4", f"a terminated run does not list {name!r}, which is in effect")

@@ -1,0 +1,295 @@
+"""The same histories on a real database: every statement is the real one, and so is the inbox.
+
+Only time is not: on PostgreSQL, functions of a schema that comes first in the search path stand for
+its clock and its dice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+
+from orchestrator import tables
+from orchestrator.engine_ports import EnginePorts
+from orchestrator.instance import Instance
+from orchestrator.records import record_of
+from orchestrator.registry import Registry
+from orchestrator.testing.simulating.broken import Broken
+from orchestrator.testing.simulating.chances import Chances, Fault
+from orchestrator.testing.simulating.database import away, fate_of_commit, lost
+from orchestrator.testing.simulating.process import BEGIN, ProcessClock
+from orchestrator.testing.simulating.service import Effect, Handlers, Service
+from orchestrator.testing.simulating.storage import no_limit, one_after_the_other, sleep
+from orchestrator.testing.simulating.timeline import Gate, Timeline
+from outbox import Context, Locked, Ongoing, Refused
+from outbox import Handlers as Consumer
+from outbox import tables as library
+from outbox.barrier import Slot
+from outbox.errors import TransactionLost
+from outbox.inbox import Inbox
+from outbox.messages import Command
+from outbox.replies import Outcome, Reply
+
+metadata = MetaData()
+effect = Table(
+    "simulated_effect",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=True),
+    Column("service", String(100), nullable=False),
+    Column("saga_id", String(36), nullable=False),
+    Column("step", String(100), nullable=False),
+    Column("is_undo", Integer, nullable=False),
+)
+"""What handlers wrote, in the transactions of the inbox."""
+
+FOR_POSTGRES = (
+    "CREATE SCHEMA simulated",
+    "CREATE FUNCTION simulated.clock_timestamp() RETURNS timestamptz LANGUAGE sql STABLE AS "
+    "$$ SELECT CAST(current_setting('simulated.now') AS timestamptz) $$",
+    "CREATE FUNCTION simulated.random() RETURNS double precision LANGUAGE sql IMMUTABLE AS "
+    "$$ SELECT CAST(0 AS double precision) $$",
+)
+"""What a PostgreSQL database needs beside the tables. Its connections need `SEARCH_PATH`."""
+SEARCH_PATH = "simulated, pg_catalog, public"
+
+
+class OnDatabase:
+    """Everything in one database, which is emptied first: `await OnDatabase.empty(engine)`."""
+
+    def __init__(
+        self,
+        database: AsyncEngine,
+        timeline: Timeline,
+        chances: Chances,
+        registry: Registry,
+        is_local: bool,
+    ) -> None:
+        self.is_away = False
+        self.engine = _FaultyEngine(database, self, chances)
+        self._database = database
+        self._timeline = timeline
+        self._registry = registry
+        self.is_local = is_local
+        self._sessions = async_sessionmaker(database, expire_on_commit=False)
+        self._effects: list[Effect] = []
+        self._commands = {
+            str(command.message_type): command
+            for saga in registry
+            for command in (*saga.actions.values(), *saga.compensations.values())
+        }
+
+    @staticmethod
+    async def empty(database: AsyncEngine) -> None:
+        """Remove what an earlier history left there."""
+        async with database.begin() as connection:
+            for source in (metadata, tables.metadata, library.metadata):
+                for table in source.sorted_tables:
+                    await connection.execute(table.delete())
+
+    @property
+    def now(self) -> str:
+        """The database's time."""
+        return (BEGIN + timedelta(seconds=self._timeline.now)).isoformat()
+
+    def ports(self, clock: ProcessClock) -> EnginePorts:
+        told = clock if self.is_local else ProcessClock(self._timeline)
+        ports = EnginePorts.of(self._database, self._registry, told)
+        relay = replace(ports.relay, within=no_limit, gather=one_after_the_other)
+        return replace(ports, relay=relay, sleep=sleep, event=Gate)
+
+    def service(
+        self,
+        name: str,
+        chances: Chances,
+        handlers: Handlers,
+        clock: ProcessClock,
+        took_effect: Callable[[Effect], Awaitable[None]],
+    ) -> Service:
+        async def noted(effect: Effect) -> None:
+            self._effects.append(effect)
+            await took_effect(effect)
+
+        commands = [it for it in self._commands.values() if it.message_type.owner == name]
+        return _WithInbox(name, chances, handlers, clock, noted, self._sessions, commands)
+
+    async def tell(self, saga_id: str, shard: int, kind: str, payload: str) -> bool:
+        try:
+            async with self.engine.begin() as connection:
+                ports = self.ports(ProcessClock(self._timeline))
+                await ports.sagas.add_signals(connection, [(saga_id, shard, kind, payload)])
+        except TransactionLost:
+            return False
+        return True
+
+    async def runs(self) -> Sequence[tuple[Instance[Any], str | None]]:
+        async with self._database.connect() as connection:
+            rows = await connection.execute(select(tables.saga).order_by(tables.saga.c.id))
+            return [
+                (record_of(row, self._registry.get(row.name, row.version)).instance, row.parked)
+                for row in rows
+            ]
+
+    async def aliases(self) -> Mapping[str, str]:
+        alias = tables.saga_alias.c
+        async with self._database.connect() as connection:
+            rows = await connection.execute(select(alias.id, alias.saga_id))
+            return {row.id: row.saga_id for row in rows if row.saga_id is not None}
+
+    async def is_quiet(self) -> bool:
+        signal = tables.saga_signal.c
+        statements = (
+            select(tables.saga.c.id).where(tables.saga.c.ended_at.is_(None)),
+            select(library.outbox.c.seq),
+            select(library.outbox_parked.c.seq),
+            select(signal.seq).where(signal.answer.is_(None)),
+        )
+        async with self._database.connect() as connection:
+            for statement in statements:
+                if (await connection.execute(statement.limit(1))).first() is not None:
+                    return False
+        return True
+
+    async def check(self) -> None:
+        history, run = tables.saga_history.c, tables.saga.c
+        statement = select(effect).order_by(effect.c.number)
+        lines = (
+            select(run.id, run.entries, func.count(history.number).label("lines"))
+            .join_from(tables.saga, tables.saga_history, history.saga_id == run.id)
+            .group_by(run.id, run.entries)
+        )
+        async with self._database.connect() as connection:
+            kept = [
+                Effect(row.saga_id, row.step, bool(row.is_undo))
+                for row in await connection.execute(statement)
+            ]
+            uneven = [row for row in await connection.execute(lines) if row.lines != row.entries]
+        if kept != self._effects:
+            raise Broken("P2", f"{self._effects} took effect, and {kept} was kept")
+        if uneven:
+            raise Broken("history", f"{uneven[0].lines} of {uneven[0].entries} lines were kept")
+
+
+class _FaultyEngine:
+    """The engine, with the accidents of a history. Not for services."""
+
+    def __init__(self, engine: AsyncEngine, storage: OnDatabase, chances: Chances) -> None:
+        self.dialect = engine.dialect
+        self._engine = engine
+        self._storage = storage
+        self._chances = chances
+
+    def execution_options(self, **options: Any) -> _FaultyEngine:
+        """The same engine with these options."""
+        engine = self._engine.execution_options(**options)
+        return _FaultyEngine(engine, self._storage, self._chances)
+
+    @asynccontextmanager
+    async def connect(self) -> AsyncIterator[Any]:
+        """A connection, unless the database is away."""
+        if self._storage.is_away:
+            raise away()
+        async with self._engine.connect() as connection:
+            if self.dialect.name == "postgresql":
+                await connection.execute(
+                    text("SELECT set_config('simulated.now', :now, false)"),
+                    {"now": self._storage.now},
+                )
+            yield _FaultyConnection(connection, self._chances)
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Any]:
+        """A connection that commits where the block ends well."""
+        async with self.connect() as connection:
+            yield connection
+            await connection.commit()
+
+
+class _FaultyConnection:
+    """A connection whose commits can go wrong."""
+
+    def __init__(self, connection: AsyncConnection, chances: Chances) -> None:
+        self._connection = connection
+        self._chances = chances
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    async def commit(self) -> None:
+        """Commit, or not, or not say so."""
+        match fate_of_commit(self._chances):
+            case Fault.COMMIT_FAILED:
+                await self._connection.rollback()
+                raise lost()
+            case Fault.COMMIT_LOST:
+                await self._connection.commit()
+                raise lost()
+            case _:
+                await self._connection.commit()
+
+
+class _WithInbox(Service):
+    """A participant with the real inbox on the database."""
+
+    def __init__(
+        self,
+        name: str,
+        chances: Chances,
+        handlers: Handlers,
+        clock: ProcessClock,
+        took_effect: Callable[[Effect], Awaitable[None]],
+        sessions: async_sessionmaker[AsyncSession],
+        commands: Sequence[type[Command[Any]]],
+    ) -> None:
+        super().__init__(name, chances, handlers, clock.now, took_effect)
+        consumer = Consumer(name)
+        for command in commands:
+            consumer.on(command)(self._handle)
+        self._inbox = Inbox(consumer, sessions, clock=clock)
+        self._slot: Slot | None = None
+        self._decided: Reply | None = None
+
+    async def _transact(self, slot: Slot) -> Reply:
+        envelope = slot.arrival.envelope
+        self._slot, self._decided = slot, None
+        (reply,) = await self._inbox.receive([envelope])
+        if self._decided is not None and self._decided.outcome is Outcome.DONE:
+            await self._took_effect(_effect_of(slot))
+        return reply
+
+    async def _handle(self, session: AsyncSession, message: Command[Any], _: Context) -> Any:
+        assert self._slot is not None
+        # The inbox may call it twice for one attempt: in the batch, then alone.
+        decided = self._decided = self._decided or self._handlers.run(self._slot.arrival.envelope)
+        done = _effect_of(self._slot)
+        # Written in any case: where it is not done, the inbox has to take it back.
+        await session.execute(
+            insert(effect).values(
+                service=self.name,
+                saga_id=done.saga_id,
+                step=done.step,
+                is_undo=int(done.is_undo),
+            )
+        )
+        match decided.outcome:
+            case Outcome.DONE:
+                return decided.value
+            case Outcome.REFUSED:
+                return Refused("refused", "the rules say no")
+            case Outcome.LOCKED:
+                return Locked("another operation has it")
+            case Outcome.ONGOING:
+                return Ongoing(retry_after=1.0)
+            case _:
+                raise RuntimeError("the handler raised an error")
+
+
+def _effect_of(slot: Slot) -> Effect:
+    envelope = slot.arrival.envelope
+    saga_id, _, step = envelope.key.partition("/")
+    return Effect(saga_id, step, bool(envelope.undoes))

@@ -1,0 +1,25 @@
+"""The places where a process may die, by their names."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from functools import cached_property
+
+import orchestrator
+import outbox
+from outbox import testing
+
+
+class CrashPoints:
+    """What the fixture `crash_points` gives."""
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """All that there are in Sagabox, sorted."""
+        return tuple(sorted(testing.crash_points(outbox, orchestrator)))
+
+    def __call__(self, name: str, hit: int = 1) -> AbstractContextManager[None]:
+        """Die there at the `hit`-th time within the block: a process of a world, which is started
+        again, or else the block itself. Raises AssertionError where the block does not get there.
+        """
+        return testing.crash_at(name, hit)

@@ -1,0 +1,159 @@
+"""What lies in the tables of a participant, and how it differs from what lay there before."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Engine
+
+_MOST_ROWS = 100_000
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a table. `key` names the columns of its primary key."""
+
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+Tables = Mapping[str, Rows]
+Snapshot = Mapping[str, Tables]
+"""The tables of each participant."""
+
+
+@dataclass(frozen=True, order=True)
+class Difference:
+    """One value, or a whole row where there is no `column`, that is not what it was."""
+
+    participant: str
+    table: str
+    row: str
+    column: str = ""
+    was: str = ""
+    is_now: str = ""
+
+    def __str__(self) -> str:
+        where = f"{self.participant}: table {self.table}, row {self.row}"
+        if not self.column:
+            return f"{where}: was {self.was}, is {self.is_now}"
+        return f"{where}: {self.column} was {self.was}, is {self.is_now}"
+
+
+def taken(engine: Engine, without: Collection[str]) -> Tables:
+    """What lies in the tables of that database, those `without` left out. Raises ValueError where
+    it is more than a test should have."""
+    result = {}
+    with engine.connect() as connection:
+        names = connection.exec_driver_sql(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%'"
+            " ESCAPE '~' ORDER BY name"
+        ).scalars()
+        for name in [it for it in names if it not in without]:
+            quoted = '"' + name.replace('"', '""') + '"'
+            info = connection.exec_driver_sql(f"PRAGMA table_info({quoted})").all()
+            key = sorted((it.pk, it.name) for it in info if it.pk)
+            # A driver's parameter cannot stand for a table.
+            found = connection.exec_driver_sql(
+                f"SELECT * FROM {quoted} LIMIT {_MOST_ROWS + 1}"
+            ).all()
+            if len(found) > _MOST_ROWS:
+                raise ValueError(f"table {name} has more than {_MOST_ROWS} rows; prepare fewer")
+            result[name] = Rows(
+                tuple(it.name for it in info), tuple(it for _, it in key), tuple(map(tuple, found))
+            )
+    return result
+
+
+class Ignored:
+    """What a comparison leaves out: tables, columns, or columns of one table (`orders.status`)."""
+
+    def __init__(self, names: Collection[str] = ()) -> None:
+        self._names = frozenset(names)
+
+    def also(self, differences: Collection[Difference]) -> Ignored:
+        """These columns too."""
+        return Ignored(self._names | {f"{it.table}.{it.column}" for it in differences if it.column})
+
+    def table(self, name: str) -> bool:
+        """Whether the whole table is left out."""
+        return name in self._names
+
+    def column(self, table: str, name: str) -> bool:
+        """Whether the column of that table is."""
+        return name in self._names or f"{table}.{name}" in self._names
+
+    def check(self, snapshot: Snapshot) -> None:
+        """Raises ValueError for a name that is nowhere."""
+        known = {
+            name
+            for tables in snapshot.values()
+            for table, rows in tables.items()
+            for name in (table, *rows.columns, *(f"{table}.{it}" for it in rows.columns))
+        }
+        if unknown := sorted(self._names - known):
+            raise ValueError(
+                f"ignore= names {', '.join(map(repr, unknown))}, and no table or column is called "
+                "so; write a table, a column, or table.column"
+            )
+
+
+def differences(before: Snapshot, after: Snapshot, ignored: Ignored) -> list[Difference]:
+    """What is not as it was, sorted."""
+    return sorted(
+        difference
+        for participant, tables in before.items()
+        for table, rows in tables.items()
+        if not ignored.table(table)
+        for difference in _in_table(participant, table, rows, after[participant][table], ignored)
+    )
+
+
+def _in_table(
+    participant: str, table: str, before: Rows, after: Rows, ignored: Ignored
+) -> Iterator[Difference]:
+    shown = [it for it in before.columns if not ignored.column(table, it)]
+    if not before.key or any(ignored.column(table, it) for it in before.key):
+        yield from _unkeyed(participant, table, _dicts(before), _dicts(after), shown)
+        return
+    old, new = (
+        {tuple(row[it] for it in before.key): row for row in _dicts(rows)}
+        for rows in (before, after)
+    )
+    for key in old.keys() | new.keys():
+        words = ", ".join(f"{name}={value!r}" for name, value in zip(before.key, key, strict=True))
+        was, now = old.get(key), new.get(key)
+        if was is None or now is None:
+            yield Difference(participant, table, words, "", _there(was), _there(now))
+            continue
+        for name in shown:
+            if was[name] != now[name]:
+                yield Difference(participant, table, words, name, repr(was[name]), repr(now[name]))
+
+
+def _unkeyed(
+    participant: str,
+    table: str,
+    before: Sequence[Mapping[str, Any]],
+    after: Sequence[Mapping[str, Any]],
+    shown: Sequence[str],
+) -> Iterator[Difference]:
+    old, new = (Counter(tuple(row[it] for it in shown) for row in rows) for rows in (before, after))
+    for values in old.keys() | new.keys():
+        if old[values] != new[values]:
+            words = ", ".join(f"{k}={v!r}" for k, v in zip(shown, values, strict=True))
+            yield Difference(
+                participant, table, words, "", f"there {old[values]} times", f"{new[values]} times"
+            )
+
+
+def _dicts(rows: Rows) -> list[dict[str, Any]]:
+    return [dict(zip(rows.columns, row, strict=True)) for row in rows.rows]
+
+
+def _there(row: object) -> str:
+    return "not there" if row is None else "there"

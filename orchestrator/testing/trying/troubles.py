@@ -1,0 +1,108 @@
+"""What is to go wrong in a world: asked for by a test, and counted when it comes to pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from outbox.crashpoints import Crash
+
+
+class Sort(Enum):
+    """The kinds of trouble."""
+
+    REFUSED = auto()
+    """A participant says no, and its handler is not called."""
+    FAILS = auto()
+    """A handler does its work and raises an error then."""
+    LOCKED = auto()
+    """Another operation holds the entity."""
+    CANCELLED = auto()
+    """A person cancels the run when the command arrives."""
+    OVERTAKEN = auto()
+    """A command is held up on its way until its compensation was answered."""
+    TWICE = auto()
+    """Everything arrives, and arrives again before the first answer is there."""
+    AGAIN = auto()
+    """Copies of everything arrive when all is over, the last first."""
+    ANSWER_LOST = auto()
+    """Everything arrives, and its first answer does not."""
+    CRASH = auto()
+    """A process dies at a crash point."""
+
+
+@dataclass(eq=False)
+class Trouble:
+    """One of them. `left` is how often it is still to come; None: each time."""
+
+    words: str
+    left: int | None = None
+    happened: int = 0
+
+    def strikes(self) -> bool:
+        """Whether it comes to pass now."""
+        if self.left == 0:
+            return False
+        if self.left is not None:
+            self.left -= 1
+        self.happened += 1
+        return True
+
+
+class NotReached(AssertionError):
+    """A run ended without what was to go wrong in it. So a test cannot pass by missing it."""
+
+
+class Troubles:
+    """All that is to go wrong. `points` counts the crash points that were reached."""
+
+    def __init__(self) -> None:
+        self.points: Counter[str] = Counter()
+        self._by_place: dict[tuple[Sort, str, bool], Trouble] = {}
+        self._crashes: dict[tuple[str, int], Trouble] = {}
+
+    def add(
+        self, sort: Sort, words: str, step: str = "", *, undo: bool = False, times: int | None = 1
+    ) -> None:
+        """Let this happen at that step, or with every message where no step is named."""
+        self._by_place[sort, step, undo] = Trouble(words, times)
+
+    def add_crash(self, name: str, hit: int) -> None:
+        """Let a process die there, the `hit`-th time that the point is reached from now on."""
+        count = self.points[name] + hit
+        self._crashes[name, count] = Trouble(f"a process dies at {name!r}, time {hit}", 1)
+
+    def strikes(self, sort: Sort, step: str = "", *, undo: bool = False) -> bool:
+        """Whether that happens now."""
+        trouble = self._by_place.get((sort, step, undo))
+        return trouble is not None and trouble.strikes()
+
+    def trap(self, before: Callable[[str], None] | None) -> Callable[[str], None]:
+        """For the crash points. `before` was armed already, and stays so."""
+
+        def reached(name: str) -> None:
+            self.points[name] += 1
+            if before is not None:
+                before(name)
+            crash = self._crashes.get((name, self.points[name]))
+            if crash is not None and crash.strikes():
+                raise Crash(name)
+
+        return reached
+
+    def clear(self) -> None:
+        """Nothing goes wrong any more."""
+        self._by_place.clear()
+        self._crashes.clear()
+
+    def check(self) -> None:
+        """Raises NotReached where something did not come to pass."""
+        missed = [it.words for it in self._all() if not it.happened]
+        if missed:
+            raise NotReached(f"it was to go wrong, and never came to that: {'; '.join(missed)}")
+
+    def _all(self) -> Iterator[Trouble]:
+        yield from self._by_place.values()
+        yield from self._crashes.values()

@@ -1,0 +1,71 @@
+"""The pytest plugin as a user has it: pytest runs in a project of theirs, and finds their bugs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+
+_EXAMPLE = Path(__file__).parents[2] / "examples" / "testing_a_saga"
+_UNDO = "    grand.free += 1\n"
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with a saga, its handlers and their tests, and no configuration at all."""
+    return Path(shutil.copytree(_EXAMPLE, tmp_path / "project"))
+
+
+def run_pytest(project: Path, *arguments: str) -> tuple[int, str]:
+    """How pytest ended there, and what it said."""
+    # asyncio_mode and the like are settings of this repository, and of its plugins.
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:asyncio", "-p", "no:xdist", *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_the_example_passes(project: Path) -> None:
+    code, said = run_pytest(project)
+    assert code == 0, said
+    assert "8 passed" in said
+
+
+def test_a_compensation_that_does_not_undo_is_found_by_a_test_of_fewer_than_20_lines(
+    project: Path,
+) -> None:
+    test = (project / "test_every_way.py").read_text()
+    lines = [line for line in test.splitlines() if line.strip() and not line.startswith('"')]
+    assert len(lines) < 20, "with its imports, its rows and its invariant"
+    source = project / "trips.py"
+    assert source.read_text().count(_UNDO) == 1
+    source.write_text(source.read_text().replace(_UNDO, ""))
+    code, said = run_pytest(project, "test_every_way.py")
+    assert code == 1, said
+    assert "the run is COMPENSATED, and not everything is as it was before:" in said
+    assert "hotel: table hotels, row name='Grand': free was 2, is 1" in said
+    assert "the way: step 'charge card' is refused" in said
+    assert "  sent  'hold room'  hotel.give-room-back.v1" in said, "the history is told"
+
+
+def test_the_plugin_is_registered_and_imports_nothing_before_a_fixture_is_used() -> None:
+    (found,) = [it for it in entry_points(group="pytest11") if it.name == "sagabox"]
+    code = (
+        f"import sys, {found.module}; "
+        "heavy = {'sqlalchemy', 'fastapi', 'pydantic', 'outbox', 'asyncio'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", f"import pytest; {code}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"

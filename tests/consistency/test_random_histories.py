@@ -1,0 +1,109 @@
+"""Random histories of the real engine, over virtual time, network and stores: every number is a
+seed. `sagabox simulate` replays one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from orchestrator.instance import Status
+from orchestrator.sagas.delete_article import delete_article
+from orchestrator.testing.simulating.chances import Fault
+from orchestrator.testing.simulating.runner import SimulationFailed, replay, simulate
+from orchestrator.testing.simulating.shapes import SHAPES, made_up
+from tests.support.reporting import Count
+
+HISTORIES = 100_000
+"""At least so many, in every run of the tests."""
+OF_THE_BLOG = 20_000
+CHUNK = 2_500
+
+
+@pytest.mark.parametrize("first", range(0, OF_THE_BLOG, CHUNK))
+def test_whatever_goes_wrong_a_deletion_ends_with_every_effect_or_none(
+    first: int, count: Count
+) -> None:
+    result = simulate(delete_article, seeds=range(first, first + CHUNK))
+    result.check()
+    count("random histories", result.histories)
+    assert result.ends[Status.COMPLETED] > CHUNK / 2
+    assert result.ends[Status.COMPENSATED] > CHUNK / 50
+    assert set(result.faults) == set(Fault)
+
+
+@pytest.mark.parametrize("first", range(OF_THE_BLOG, HISTORIES, CHUNK))
+def test_whatever_goes_wrong_a_saga_of_any_shape_ends_with_every_effect_or_none(
+    first: int, count: Count
+) -> None:
+    result = simulate(seeds=range(first, first + CHUNK))
+    result.check()
+    count("random histories", result.histories)
+    assert result.twice == CHUNK / 100
+    assert set(result.ends) == {Status.COMPLETED, Status.COMPENSATED}
+    assert set(result.faults) == set(Fault)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(7200)
+def test_for_as_long_as_one_likes(count: Count) -> None:
+    end = time.monotonic() + 60 * float(os.environ.get("SAGABOX_SOAK_MINUTES", "10")) / 3
+    first = HISTORIES
+    while time.monotonic() < end:
+        result = simulate(seeds=range(first, first + CHUNK))
+        result.check()
+        count("random histories", result.histories)
+        first += CHUNK
+
+
+def test_the_same_seed_is_the_same_history_in_every_process() -> None:
+    program = (
+        "from orchestrator.testing.simulating.runner import replay\n"
+        "for seed in range(60): print(replay(seed=seed).trace)\n"
+    )
+    traces = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            check=True,
+            timeout=100,
+        ).stdout
+        for hash_seed in ("1", "2")
+    }
+    assert len(traces) == 1
+
+
+def test_made_up_sagas_have_many_shapes() -> None:
+    shapes = [made_up(number) for number in range(SHAPES)]
+    kinds = {tuple(step.kind for step in saga.steps) for saga in shapes}
+    graphs = {tuple(sorted(map(len, saga.dependencies.values()))) for saga in shapes}
+    assert len(kinds) > 15
+    assert len(graphs) > 40
+    assert {saga.one_active for saga in shapes} == {True, False}
+
+
+def test_a_failure_tells_the_fewest_faults_and_happens_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from orchestrator.testing.simulating import service
+    from outbox import barrier
+
+    monkeypatch.setattr(
+        service,
+        "decide",
+        lambda arrival, *more: barrier.Run(),  # every copy runs its handler
+    )
+    result = simulate(delete_article, seeds=range(2_000))
+    failure = result.failure
+    assert failure is not None
+    with pytest.raises(SimulationFailed, match=r"P2, P3: step '.*' took effect as AA"):
+        result.check()
+    assert len(failure.faults) == 1
+    again = replay(delete_article, seed=failure.seed, only=failure.faults)
+    assert tuple(again.trace) == failure.trace
+    assert "faults: " in str(failure)
+    assert replay(delete_article, seed=failure.seed, only=[]).broken is None

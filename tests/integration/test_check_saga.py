@@ -1,0 +1,252 @@
+"""`check_saga` finds bugs: of users' handlers and sagas, and of the library itself."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+import orchestrator
+import outbox
+from orchestrator import Saga, compensatable, retriable
+from orchestrator.instance import Status
+from orchestrator.testing import Checked, Run, SagaWorld, WayFailed, check_saga, check_saga_async
+from outbox import Command, Context, Handlers, Refused, inbox_work
+from outbox.barrier import Answer, Verdict, decide
+from outbox.barrier import Run as Runs
+from outbox.testing import crash_points as crash_points_of
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Note(Base):
+    __tablename__ = "notes"
+    id: Mapped[str] = mapped_column(primary_key=True)
+    text: Mapped[str]
+
+
+@dataclass(frozen=True)
+class Write(Command[None], type="desk.write.v1", key="id"):
+    id: str
+
+
+@dataclass(frozen=True)
+class Erase(Command[None], type="desk.erase.v1", key="id"):
+    id: str
+
+
+@dataclass(frozen=True)
+class Sign(Command[None], type="desk.sign.v1", key="id"):
+    id: str
+
+
+@dataclass(frozen=True)
+class Letter:
+    id: str
+
+
+send = Saga(
+    name="send-letter",
+    version=1,
+    state=Letter,
+    key=lambda it: it.id,
+    steps=[
+        compensatable("write", lambda it: Write(it.id), compensation=lambda it: Erase(it.id)),
+        retriable("sign", lambda it: Sign(it.id)),
+    ],
+)
+
+LOCKED = "the compensation of step 'write' finds a lock"
+Handle = Callable[[AsyncSession, Any, Context], Any]
+
+
+async def write(session: AsyncSession, command: Write, _: Context) -> None:
+    session.add(Note(id=command.id, text="dear"))
+
+
+async def erase(session: AsyncSession, command: Erase, _: Context) -> None:
+    await session.delete(await session.get_one(Note, command.id))
+
+
+async def sign(session: AsyncSession, command: Sign, _: Context) -> None:
+    note = await session.get_one(Note, command.id)
+    note.text += ", yours"
+
+
+def check(
+    only: str = "", write: Handle = write, erase: Handle = erase, sign: Handle = sign, **more: Any
+) -> Checked:
+    return check_saga(send, Letter("1"), **desk(write, erase, sign), only=only, **more)
+
+
+def desk(write: Handle = write, erase: Handle = erase, sign: Handle = sign) -> dict[str, Any]:
+    handlers = Handlers("desk")
+    for command, handle in ((Write, write), (Erase, erase), (Sign, sign)):
+        handlers.on(command)(handle)
+    return {"participants": {"desk": handlers}, "schema": Base.metadata}
+
+
+def test_a_right_saga_passes_and_every_crash_point_is_among_the_ways() -> None:
+    checked = check("time 1 of")
+    assert checked.missed == []
+    words = "\n".join(checked.ways)
+    everywhere = crash_points_of(outbox, orchestrator)
+    assert {it for it in everywhere if f"dies at {it!r}" not in words} == {
+        "outbox: after drain, before commit",
+        "outbox: after commit, before bell",
+    }
+    assert {Status.COMPLETED, Status.COMPENSATED} == set(checked.ends.values())
+    assert str(checked) == f"{len(checked.ways)} ways tried, 0 of them not reached"
+
+
+def test_a_compensation_that_does_nothing_is_found() -> None:
+    async def forgotten(_session: AsyncSession, _command: Erase, _: Context) -> None:
+        return None
+
+    with pytest.raises(WayFailed) as failed:
+        check(erase=forgotten)
+    assert failed.value.way == "a person cancels during step 'write'"
+    assert "desk: table notes, row id='1': was not there, is there" in failed.value.problem
+
+
+def test_a_compensation_that_undoes_too_much_is_found() -> None:
+    async def thorough(session: AsyncSession, _command: Erase, _: Context) -> None:
+        for note in (await session.scalars(select(Note))).all():
+            await session.delete(note)
+
+    def prepare(world: SagaWorld) -> None:
+        with world.session("desk") as session:
+            session.add(Note(id="of somebody else", text="..."))
+
+    with pytest.raises(WayFailed, match="row id='of somebody else': was there, is not there"):
+        check(erase=thorough, prepare=prepare)
+
+
+def test_what_a_compensation_may_leave_can_be_ignored() -> None:
+    async def cross_out(session: AsyncSession, command: Erase, _: Context) -> None:
+        (await session.get_one(Note, command.id)).text = "crossed out"
+
+    with pytest.raises(WayFailed):
+        check(LOCKED, erase=cross_out)
+    assert check(LOCKED, erase=cross_out, ignore=["notes"]).missed == []
+    with pytest.raises(ValueError, match="ignore= names 'note'"):
+        check(LOCKED, erase=cross_out, ignore=["note"])
+
+
+def test_a_handler_that_does_something_else_when_it_is_called_again_is_found() -> None:
+    async def stamped(session: AsyncSession, command: Write, context: Context) -> None:
+        session.add(Note(id=command.id, text=f"try {context.attempt}"))
+
+    with pytest.raises(WayFailed, match="text was 'try 1, yours', is 'try 3, yours'") as failed:
+        check(write=stamped)
+    assert "the run is COMPLETED, and not everything is as it is when" in failed.value.problem
+
+
+def test_ids_that_a_handler_makes_are_no_difference() -> None:
+    async def with_new_id(session: AsyncSession, _command: Write, _: Context) -> None:
+        session.add(Note(id=str(uuid.uuid4()), text="dear"))
+
+    async def sign_all(session: AsyncSession, _command: Sign, _: Context) -> None:
+        for note in (await session.scalars(select(Note))).all():
+            note.text += ", yours"
+
+    checked = check("finds a lock", write=with_new_id, sign=sign_all, erase=_erase_all)
+    assert Status.COMPLETED in checked.ends.values()
+
+
+async def _erase_all(session: AsyncSession, _command: Erase, _: Context) -> None:
+    for note in (await session.scalars(select(Note))).all():
+        await session.delete(note)
+
+
+def test_a_retriable_step_that_refuses_is_found_with_its_reason() -> None:
+    async def picky(_session: AsyncSession, _command: Sign, _: Context) -> Refused:
+        return Refused("no-pen", "there is nothing to write with")
+
+    with pytest.raises(WayFailed, match=r"the run is STUCK and does not end: .*no-pen"):
+        check(sign=picky)
+
+
+def test_a_mistake_in_a_handler_is_found_with_its_error() -> None:
+    async def mistaken(_session: AsyncSession, _command: Sign, _: Context) -> None:
+        raise KeyError("oops")
+
+    with pytest.raises(WayFailed, match="KeyError: 'oops'"):
+        check(sign=mistaken)
+
+
+def test_an_invariant_that_does_not_hold_is_found_and_told_with_its_own_words() -> None:
+    def short(world: SagaWorld, run: Run) -> None:
+        with world.session("desk") as session:
+            assert session.query(Note).count() == 0, f"a note stays after {run.status}"
+
+    with pytest.raises(WayFailed, match="does not hold: a note stays after COMPLETED") as failed:
+        check(invariant=short)
+    assert failed.value.way == "while nothing else goes wrong"
+    assert "sent  'sign'  desk.sign.v1" in str(failed.value)
+
+
+async def test_an_async_test_awaits_the_check_with_async_functions() -> None:
+    seen: list[Status] = []
+
+    async def look(_world: object, run: Run) -> None:
+        seen.append(run.status)
+
+    checked = await check_saga_async(
+        send, Letter("1"), **desk(), invariant=look, only="every message"
+    )
+    assert len(checked.ways) == 7
+    assert seen == [*checked.ends.values()]
+
+
+def test_ways_that_nobody_has_are_refused() -> None:
+    with pytest.raises(ValueError, match="no way whose words contain 'misspelt'"):
+        check("misspelt")
+
+
+def test_steps_that_a_run_does_not_reach_are_told() -> None:
+    async def refuses(_session: AsyncSession, _command: Write, _: Context) -> Refused:
+        return Refused("no-paper", "there is none")
+
+    checked = check("step 'sign'", write=refuses)
+    assert checked.missed == [way for way in checked.ways if "'sign'" in way]
+    assert len(checked.missed) == 3
+
+
+# The library's own mechanisms: without them, the same check of a right saga fails.
+
+
+def _run_every_action(arrival: Any, found: Any, forgotten: Any, now: Any) -> Verdict:
+    verdict = decide(arrival, found, forgotten, now)
+    is_answered = isinstance(verdict, Answer) and not arrival.envelope.undoes
+    return Runs(()) if is_answered else verdict
+
+
+@pytest.mark.parametrize("way", ["arrives twice", "arrives again", "first answer", "after deliver"])
+def test_an_inbox_that_forgets_what_it_had_is_found(
+    monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr(inbox_work, "decide", _run_every_action)
+    with pytest.raises(WayFailed, match=r"P2, P3: step .* took effect as action, action") as failed:
+        check(way, write=_write_once)
+    assert way in failed.value.way
+
+
+def test_a_barrier_that_lets_a_late_action_through_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inbox_work, "decide", _run_every_action)
+    with pytest.raises(WayFailed, match="P4: it is COMPENSATED, and step 'write' is in effect"):
+        check("is overtaken")
+
+
+async def _write_once(session: AsyncSession, command: Write, _: Context) -> None:
+    await session.merge(Note(id=command.id, text="dear"))
