@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from orchestrator.definition import Saga
-from orchestrator.instance import Awaited, Instance, StepStatus, Wait
+from orchestrator.instance import Awaited, Instance
 from orchestrator.steps import Kind, Step
 from orchestrator.transition import Dispatch
 from outbox.codec import encode
@@ -51,18 +51,6 @@ def dispatch_of(saga: Saga[S], step: Step[S], awaited: Awaited) -> Dispatch:
         undoes=awaited.undoes,
         urgent=awaited.is_undo or step.kind is Kind.RETRIABLE,
         expires=awaited.deadline if may_be_given_up else None,
-    )
-
-
-def outstanding(saga: Saga[S], instance: Instance[S]) -> tuple[Dispatch, ...]:
-    """The commands that were sent and whose answers are due: what is sent again by one who cannot
-    know whether they left."""
-    return tuple(
-        dispatch_of(saga, saga.step(name), run.awaited)
-        for name, run in instance.steps.items()
-        if run.awaited is not None
-        and run.awaited.wait is Wait.ANSWER
-        and run.status is not StepStatus.STUCK
     )
 
 

@@ -7,15 +7,15 @@ from datetime import UTC, datetime
 from types import ModuleType
 from typing import Any
 
-from orchestrator.commands import outstanding
+from orchestrator.commands import dispatch_of
 from orchestrator.definition import Saga
 from orchestrator.errors import InvalidInput
-from orchestrator.instance import Instance
+from orchestrator.instance import Instance, StepStatus, Wait
 from orchestrator.signals import Signal, TimerFired, TimerKind
 from orchestrator.testing.exploring import promises
 from orchestrator.testing.exploring.promises import Broken
 from orchestrator.testing.exploring.values import Engine, Message, Numbers, Sent, essence
-from orchestrator.transition import Transition
+from orchestrator.transition import Dispatch, Transition
 from orchestrator.wording import described
 from outbox.shapes import shape_of
 
@@ -55,7 +55,7 @@ class Orchestrating:
     def outstanding(self, engine: int) -> tuple[int, ...]:
         """The commands that are sent again at recovery."""
         if engine not in self._outstanding:
-            again = outstanding(self._saga, self.instances[engine])
+            again = _outstanding(self._saga, self.instances[engine])
             numbers = (self._messages.of(Message(command.id, None)) for command in again)
             self._outstanding[engine] = tuple(numbers)
         return self._outstanding[engine]
@@ -105,3 +105,15 @@ class Orchestrating:
         self.instances.setdefault(engine, instance)
         sent = (Message(command.id, None) for command in transition.commands)
         return engine, tuple(self._messages.of(message) for message in sent)
+
+
+def _outstanding(saga: Saga[Any], instance: Instance[Any]) -> tuple[Dispatch, ...]:
+    """The commands that were sent and whose answers are due: their rows are still in the outbox,
+    so they are sent again by one who cannot know whether they left."""
+    return tuple(
+        dispatch_of(saga, saga.step(name), run.awaited)
+        for name, run in instance.steps.items()
+        if run.awaited is not None
+        and run.awaited.wait is Wait.ANSWER
+        and run.status is not StepStatus.STUCK
+    )

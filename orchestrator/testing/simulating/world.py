@@ -38,23 +38,11 @@ _TICK = 2.0
 _REPAIRED = 15.0
 _PATIENCE = 3600.0
 """Virtual seconds after the healing in which every run must have ended."""
-_MOST_STEPS = 20_000
+_MOST_STEPS = 6_000
 """Far more than a history has; without a bound, one that goes round in a circle would never end."""
-_SETTINGS = EngineSettings(
-    relay=RelaySettings(
-        lease=600.0,
-        margin=5.0,
-        delivery_timeout=2.0,
-        poll=150.0,
-        sweep=200.0,
-        width=1,
-        park_after=5.0,
-        retry=RetryPolicy(first=0.3, ceiling=10.0, attempts=6),
-    )
-)
+_LEASES = (30.0, 120.0, 120.0, 600.0, 600.0)
+"""Seconds, one of which each history has: short ones show more takeovers, long ones cost less."""
 _RATES = (0.01, 0.05, 0.2)
-
-
 _LATE = frozenset({Fault.DUPLICATE, Fault.DELAY})
 
 
@@ -90,6 +78,7 @@ class World:
         self._timeline = timeline = Timeline()
         self._how_many = 1 + int(chances.number(Number.SHAPE) ** 4 * most_runs)
         names = ("one", "two") if chances.number(Number.SWARM) < 0.3 else ("one",)
+        self._settings = _settings(_LEASES[chances.below(Number.SWARM, len(_LEASES))])
         self._rates = {
             fault: _RATES[chances.below(Number.RATE, len(_RATES))]
             for fault in Fault
@@ -114,7 +103,7 @@ class World:
                 self._storage,
                 registry,
                 self._ways,
-                _SETTINGS,
+                self._settings,
                 self._trace,
             )
             for name in names
@@ -131,7 +120,7 @@ class World:
         self._steps = 0
 
     def _ways(self) -> Mapping[str, Transport]:
-        timeout = _SETTINGS.relay.delivery_timeout
+        timeout = self._settings.relay.delivery_timeout
         return {
             name: Way(self._timeline, self._chances, it, timeout)
             for name, it in self._receivers.items()
@@ -182,7 +171,7 @@ class World:
             return
         for process in self._processes:
             if chances.fault(Fault.NODE_PAUSE):
-                process.pause(chances.between(Number.LENGTH, 1.0, 1000.0))
+                process.pause(chances.between(Number.LENGTH, 1.0, 1.7 * self._settings.relay.lease))
             if chances.fault(Fault.SKEW):
                 process.clock.skew = chances.between(Number.LENGTH, -3600.0, 3600.0)
         for receiver in self._receivers.values():
@@ -242,6 +231,21 @@ class World:
         self.history.ends = Counter(ends.values())
         await self._clients.check(ends)
         await self._storage.check()
+
+
+def _settings(lease: float) -> EngineSettings:
+    return EngineSettings(
+        relay=RelaySettings(
+            lease=lease,
+            margin=5.0,
+            delivery_timeout=2.0,
+            poll=lease / 4,
+            sweep=lease / 3,
+            width=1,
+            park_after=5.0,
+            retry=RetryPolicy(first=0.3, ceiling=10.0, attempts=6),
+        )
+    )
 
 
 class Wishes:
