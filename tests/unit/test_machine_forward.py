@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.commands import outstanding
 from orchestrator.errors import InvalidInput
 from orchestrator.instance import Status, StepStatus, Wait
 from orchestrator.machine import advance, start
@@ -127,24 +126,6 @@ def test_the_bytes_of_a_sent_command_are_kept_until_it_is_answered() -> None:
     assert awaited.data == story.last.commands[0].data
     assert awaited.wait is Wait.ANSWER
     assert story.answers("reserve seat").step("reserve seat").awaited is None
-
-
-def test_what_was_sent_and_is_awaited_can_be_sent_again_as_it_was() -> None:
-    story = Story(BOOKING)
-    assert outstanding(BOOKING, story.run) == story.last.commands
-    story.answers("reserve seat")
-    assert outstanding(BOOKING, story.run) == story.last.commands
-    story.answers("reserve room", "charge", "send ticket")
-    assert outstanding(BOOKING, story.run) == ()
-
-
-def test_what_is_stuck_or_waits_to_be_repeated_is_not_outstanding() -> None:
-    story = Story(BOOKING).answers("reserve seat", reply=outcome("locked"))
-    assert outstanding(BOOKING, story.run) == ()
-    story.repeat("reserve seat")
-    assert outstanding(BOOKING, story.run) == story.last.commands
-    story.answers("reserve seat", "reserve room").buried("charge")
-    assert outstanding(BOOKING, story.run) == ()
 
 
 # Starts that are refused

@@ -69,4 +69,4 @@ class Way:
 
         # Mostly soon, now and then when everything else is long over.
         luck = self._chances.number(Number.WHEN)
-        self._timeline.after(0.01 + LATEST * luck**4, arrive)
+        self._timeline.after(0.01 + LATEST * luck**3, arrive)

@@ -135,7 +135,7 @@ def _after(chances: Chances, before: list[str]) -> list[str] | None:
 
 def _pace(chances: Chances) -> dict[str, Any]:
     return {
-        "deadline": timedelta(seconds=(3, 20, 120)[chances.below(Number.SHAPE, 3)]),
+        "deadline": timedelta(seconds=(1.5, 4, 20, 120)[chances.below(Number.SHAPE, 4)]),
         "retry": RetryPolicy(
             first=0.2,
             ceiling=(1.0, 10.0)[chances.below(Number.SHAPE, 2)],

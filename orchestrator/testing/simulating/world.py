@@ -42,7 +42,7 @@ _MOST_STEPS = 6_000
 """Far more than a history has; without a bound, one that goes round in a circle would never end."""
 _LEASES = (30.0, 120.0, 120.0, 600.0, 600.0)
 """Seconds, one of which each history has: short ones show more takeovers, long ones cost less."""
-_RATES = (0.01, 0.05, 0.2)
+_RATES = (0.02, 0.1, 0.3)
 _LATE = frozenset({Fault.DUPLICATE, Fault.DELAY})
 
 
@@ -88,11 +88,12 @@ class World:
         registry = Registry(sagas, dict.fromkeys([*participants, CLIENT], ""))
         self._storage = storage(timeline, chances, registry, len(names) == 1)
         self._ledger = Ledger(self._storage, registry, self._trace)
-        clock, originator = ProcessClock(timeline), Originator(loads)
+        originator = Originator(loads)
         handlers = Handlers(chances, Wishes(sagas))
+        self._clocks = {name: ProcessClock(timeline) for name in participants}
         self._receivers: dict[str, Receiver] = {
             name: self._storage.service(name, chances, handlers, clock, self._ledger.took_effect)
-            for name in participants
+            for name, clock in self._clocks.items()
         }
         self._receivers[CLIENT] = originator
         self._processes = [
@@ -115,7 +116,7 @@ class World:
             self._ledger,
             self._processes,
             originator,
-            Ids(clock, chances.entropy),
+            Ids(ProcessClock(timeline), chances.entropy),
         )
         self._steps = 0
 
@@ -172,8 +173,9 @@ class World:
         for process in self._processes:
             if chances.fault(Fault.NODE_PAUSE):
                 process.pause(chances.between(Number.LENGTH, 1.0, 1.7 * self._settings.relay.lease))
+        for clock in (*(it.clock for it in self._processes), *self._clocks.values()):
             if chances.fault(Fault.SKEW):
-                process.clock.skew = chances.between(Number.LENGTH, -3600.0, 3600.0)
+                clock.skew = chances.between(Number.LENGTH, -3600.0, 3600.0)
         for receiver in self._receivers.values():
             if chances.fault(Fault.PARTITION):
                 seconds = chances.between(Number.LENGTH, 1.0, 30.0)
@@ -192,6 +194,8 @@ class World:
         self._storage.is_away = False
         for process in self._processes:
             process.heal()
+        for clock in self._clocks.values():
+            clock.skew = 0.0
         for receiver in self._receivers.values():
             receiver.away_until = 0.0
         await self._repair()
