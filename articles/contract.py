@@ -60,6 +60,21 @@ class ArticleRemoved:
 
 
 @dataclass(frozen=True)
+class ArticleReleased:
+    """`was_held` tells whether the saga in question still held the article."""
+
+    was_held: bool
+
+
+@dataclass(frozen=True)
+class ArticleRetold:
+    """What was told again: that the article is there, at that version, or that it is deleted."""
+
+    version: int
+    is_deleted: bool
+
+
+@dataclass(frozen=True)
 class HideArticle(Command[ArticleHidden], type="articles.hide-article.v1", key="article_id"):
     """Close the article to changes, for this saga alone.
 
@@ -85,6 +100,42 @@ class DeleteArticle(Command[ArticleRemoved], type="articles.delete-article.v1", 
 
     Locked while another saga holds it. Refused: legal-hold, not-hidden, unknown-article,
     already-deleted, no-saga.
+    """
+
+    article_id: str
+
+
+@dataclass(frozen=True)
+class ConfirmDeletion(
+    Command[ArticleRemoved], type="articles.confirm-deletion.v1", key="article_id"
+):
+    """Say that the article has been deleted for good, and since when. It changes nothing.
+
+    Refused: not-deleted, unknown-article, no-saga.
+    """
+
+    article_id: str
+
+
+@dataclass(frozen=True)
+class ReleaseArticle(
+    Command[ArticleReleased], type="articles.release-article.v1", key="article_id"
+):
+    """Give back what the saga `holder` has taken, or was asked to take; another saga's hold stays.
+
+    For a holder that has ended and left its hold behind: articles cannot know that, so who sends
+    this has made sure. Refused: unknown-article, already-deleted, invalid-holder, no-saga.
+    """
+
+    article_id: str
+    holder: str
+
+
+@dataclass(frozen=True)
+class RetellArticle(Command[ArticleRetold], type="articles.retell-article.v1", key="article_id"):
+    """Tell everybody once more what the article is now, for who has lost what was told.
+
+    Refused: unknown-article, no-saga.
     """
 
     article_id: str

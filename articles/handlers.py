@@ -6,7 +6,8 @@ Each handler takes a list, reads all its articles in one statement, and lets eac
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -15,13 +16,18 @@ import outbox
 from articles.contract import (
     ArticleDeleted,
     ArticleHidden,
+    ArticleReleased,
     ArticleRemoved,
+    ArticleRetold,
     ArticleUnhidden,
+    ConfirmDeletion,
     DeleteArticle,
     HideArticle,
+    ReleaseArticle,
+    RetellArticle,
     UnhideArticle,
 )
-from articles.model import Article
+from articles.model import Article, Status
 from outbox.clock import Clock
 from outbox.contract import SagaEnded
 from outbox.handlers import Context, Handlers
@@ -29,6 +35,15 @@ from outbox.ids import is_id
 from outbox.replies import Locked, Refused
 
 A = TypeVar("A")
+C = TypeVar(
+    "C",
+    HideArticle,
+    UnhideArticle,
+    DeleteArticle,
+    ConfirmDeletion,
+    ReleaseArticle,
+    RetellArticle,
+)
 No = Locked | Refused
 
 
@@ -40,13 +55,13 @@ def make_handlers(clock: Clock) -> Handlers:
     async def hide(
         session: AsyncSession, commands: Sequence[HideArticle], contexts: Sequence[Context]
     ) -> list[ArticleHidden | No]:
-        return await _each(session, commands, contexts, lambda it, context, saga: it.hide(saga))
+        return await _each(session, commands, contexts, lambda it, by: it.hide(by.saga))
 
     @handlers.on_list(UnhideArticle)
     async def unhide(
         session: AsyncSession, commands: Sequence[UnhideArticle], contexts: Sequence[Context]
     ) -> list[ArticleUnhidden | No]:
-        return await _each(session, commands, contexts, lambda it, context, saga: it.unhide(saga))
+        return await _each(session, commands, contexts, lambda it, by: it.unhide(by.saga))
 
     @handlers.on_list(DeleteArticle)
     async def delete(
@@ -54,13 +69,41 @@ def make_handlers(clock: Clock) -> Handlers:
     ) -> list[ArticleRemoved | No]:
         now = clock.now()
 
-        def act(article: Article, context: Context, saga: str) -> ArticleRemoved | No:
-            match article.delete(saga, now):
+        def act(article: Article, by: _By[DeleteArticle]) -> ArticleRemoved | No:
+            match article.delete(by.saga, now):
                 case ArticleDeleted() as event:
-                    outbox.add(session, event, causation=context.id, correlation=saga)
+                    outbox.add(session, event, causation=by.id, correlation=by.saga)
                     return ArticleRemoved(now)
                 case no:
                     return no
+
+        return await _each(session, commands, contexts, act)
+
+    @handlers.on_list(ConfirmDeletion)
+    async def confirm(
+        session: AsyncSession, commands: Sequence[ConfirmDeletion], contexts: Sequence[Context]
+    ) -> list[ArticleRemoved | No]:
+        return await _each(session, commands, contexts, lambda it, by: it.confirm_deletion())
+
+    @handlers.on_list(ReleaseArticle)
+    async def release(
+        session: AsyncSession, commands: Sequence[ReleaseArticle], contexts: Sequence[Context]
+    ) -> list[ArticleReleased | No]:
+        def act(article: Article, by: _By[ReleaseArticle]) -> ArticleReleased | No:
+            holder = by.command.holder
+            if not is_id(holder):
+                return Refused("invalid-holder", f"{holder!r} is not a saga's id")
+            return article.release(holder)
+
+        return await _each(session, commands, contexts, act)
+
+    @handlers.on_list(RetellArticle)
+    async def retell(
+        session: AsyncSession, commands: Sequence[RetellArticle], contexts: Sequence[Context]
+    ) -> list[ArticleRetold | No]:
+        def act(article: Article, by: _By[RetellArticle]) -> ArticleRetold | No:
+            outbox.add(session, article.retell(), causation=by.id, correlation=by.saga)
+            return ArticleRetold(article.version, article.status is Status.DELETED)
 
         return await _each(session, commands, contexts, act)
 
@@ -79,11 +122,20 @@ def make_handlers(clock: Clock) -> Handlers:
     return handlers
 
 
+@dataclass(frozen=True)
+class _By(Generic[C]):
+    """One command, its id, and the saga that it belongs to."""
+
+    command: C
+    id: str
+    saga: str
+
+
 async def _each(
     session: AsyncSession,
-    commands: Sequence[HideArticle | UnhideArticle | DeleteArticle],
+    commands: Sequence[C],
     contexts: Sequence[Context],
-    act: Callable[[Article, Context, str], A | No],
+    act: Callable[[Article, _By[C]], A | No],
 ) -> list[A | No]:
     """What each article answers, or why it is not asked."""
     wanted = filter(is_id, {command.article_id for command in commands})
@@ -99,7 +151,7 @@ async def _each(
                 Refused("unknown-article", f"there is no article {command.article_id!r}")
             )
         else:
-            answers.append(act(article, context, saga))
+            answers.append(act(article, _By(command, context.id, saga)))
     return answers
 
 

@@ -17,6 +17,8 @@ from articles.contract import (
     ArticleEdited,
     ArticleHidden,
     ArticlePublished,
+    ArticleReleased,
+    ArticleRemoved,
     ArticleUnhidden,
 )
 from outbox.contract import StartSaga
@@ -107,7 +109,7 @@ class Article(Base):
         return status_of(self.hidden_by, self.deletion_saga, self.deleted_at)
 
     def publish(self) -> ArticlePublished:
-        """Tell the world of a new article."""
+        """Tell the world that the article is there."""
         return ArticlePublished(self.id, self.title, self.author, self.version)
 
     def edit(self, *, title: str, body: str, now: datetime) -> ArticleEdited:
@@ -148,6 +150,10 @@ class Article(Base):
         if self.deletion_saga == saga and status != "COMPLETED":
             self.deletion_saga = None
 
+    def retell(self) -> ArticlePublished | ArticleDeleted:
+        """Tell the world once more what it is."""
+        return ArticleDeleted(self.id) if self.status is Status.DELETED else self.publish()
+
     def hide(self, saga: str) -> ArticleHidden | Locked | Refused:
         """Take the article for `saga`."""
         if self.status is Status.DELETED:
@@ -165,6 +171,23 @@ class Article(Base):
         if was_hidden:
             self.hidden_by = None
         return ArticleUnhidden(was_hidden)
+
+    def release(self, holder: str) -> ArticleReleased | Refused:
+        """Give back whatever `holder`, which has ended, took or was asked to take."""
+        if self.status is Status.DELETED:
+            return _already_deleted(self.id)
+        was_held = holder in (self.hidden_by, self.deletion_saga)
+        if self.hidden_by == holder:
+            self.hidden_by = None
+        if self.deletion_saga == holder:
+            self.deletion_saga = None
+        return ArticleReleased(was_held)
+
+    def confirm_deletion(self) -> ArticleRemoved | Refused:
+        """That it is a tombstone, if it is."""
+        if self.deleted_at is None:
+            return Refused("not-deleted", f"article {self.id} has not been deleted")
+        return ArticleRemoved(self.deleted_at)
 
     def delete(self, saga: str, now: datetime) -> ArticleDeleted | Locked | Refused:
         """Become a tombstone: there is no way back."""

@@ -61,3 +61,26 @@ class PurgeThread(Command[ThreadPurged], type="comments.purge-thread.v1", key="a
     """
 
     article_id: str
+
+
+@dataclass(frozen=True)
+class ReleaseThread(Command[ThreadReopened], type="comments.release-thread.v1", key="article_id"):
+    """Give back exactly what the saga `holder` has taken; what another saga holds stays.
+
+    For a holder that has ended and left its hold behind: comments cannot know that, so who sends
+    this has made sure. Refused: invalid-article-id, invalid-holder, no-saga.
+    """
+
+    article_id: str
+    holder: str
+
+
+@dataclass(frozen=True)
+class DiscardThread(Command[ThreadPurged], type="comments.discard-thread.v1", key="article_id"):
+    """Delete the comments of an article that is gone for good, whichever saga holds the thread:
+    nobody can want it back. The thread stays as a tombstone.
+
+    Who sends this has made sure that the article is gone. Refused: invalid-article-id, no-saga.
+    """
+
+    article_id: str

@@ -14,7 +14,9 @@ from comments import threads
 from comments.article_events import ArticleDeleted, ArticleEdited, ArticlePublished
 from comments.contract import (
     CloseThread,
+    DiscardThread,
     PurgeThread,
+    ReleaseThread,
     ReopenThread,
     ThreadClosed,
     ThreadPurged,
@@ -85,6 +87,32 @@ def make_handlers(clock: Clock) -> Handlers:
         removed = await threads.remove(session, _places(asked))
         return [it.no or ThreadPurged(removed.pop(it.article_id, 0)) for it in asked]
 
+    @handlers.on_list(ReleaseThread)
+    async def release(
+        session: AsyncSession, commands: Sequence[ReleaseThread], contexts: Sequence[Context]
+    ) -> list[ThreadReopened | Locked | Refused]:
+        asked = _read(commands, contexts)
+        for each, command in zip(asked, commands, strict=True):
+            if each.no is None and not is_id(command.holder):
+                each.no = Refused("invalid-holder", f"{command.holder!r} is not a saga's id")
+            each.saga = command.holder
+        found = await threads.hold(session, _places(asked))
+        for each in _open(asked):
+            found[each.article_id].release(each.saga)
+        restored = await threads.restore(session, [(it.article_id, it.saga) for it in _open(asked)])
+        return [it.no or ThreadReopened(restored.pop((it.article_id, it.saga), 0)) for it in asked]
+
+    @handlers.on_list(DiscardThread)
+    async def discard(
+        session: AsyncSession, commands: Sequence[DiscardThread], contexts: Sequence[Context]
+    ) -> list[ThreadPurged | Locked | Refused]:
+        asked = _read(commands, contexts)
+        found = await threads.hold(session, _places(asked))
+        for each in _open(asked):
+            found[each.article_id].discard(clock.now())
+        removed = await threads.remove(session, _places(asked))
+        return [it.no or ThreadPurged(removed.pop(it.article_id, 0)) for it in asked]
+
     return handlers
 
 
@@ -98,7 +126,8 @@ class _Asked:
 
 
 def _read(
-    commands: Iterable[CloseThread | ReopenThread | PurgeThread], contexts: Iterable[Context]
+    commands: Iterable[CloseThread | ReopenThread | PurgeThread | ReleaseThread | DiscardThread],
+    contexts: Iterable[Context],
 ) -> list[_Asked]:
     asked = []
     for command, context in zip(commands, contexts, strict=True):

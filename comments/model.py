@@ -145,14 +145,23 @@ class Thread(Base):
             self.closed_by = None
         return None
 
+    def release(self, holder: str) -> None:
+        """Give back what `close` took for `holder`, which has ended; also of a tombstone."""
+        if self.closed_by == holder:
+            self.closed_by = None
+
     def purge(self, saga: str, now: datetime) -> Locked | None:
         """Become a tombstone. None: it is one now, and its comments have to go."""
         if self.closed_by is not None and self.closed_by != saga:
             return Locked(self.closed_by)
+        self.discard(now)
+        return None
+
+    def discard(self, now: datetime) -> None:
+        """Become a tombstone, whoever holds it; its comments have to go."""
         if self.purged_at is None:
             self.purged_at = now
             self.title = ""
-        return None
 
 
 class Comment(Base):

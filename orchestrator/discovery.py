@@ -1,4 +1,5 @@
-"""Finds the sagas that an orchestrator is to run.
+"""Finds what a setting names as module:attribute: first of all the sagas that an orchestrator is
+to run.
 
 By name, as in SAGABOX_SAGAS=shop.sagas:checkout,shop.sagas:refund, and among installed packages,
 whose pyproject.toml says:
@@ -12,14 +13,18 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestrator.definition import Saga
 from orchestrator.wording import described
 from outbox.web.settings import InvalidSettings
 
+T = TypeVar("T")
+
 GROUP = "sagabox.sagas"
 """The group of entry points by which packages declare their sagas."""
+
+_EXAMPLE = "shop.sagas:checkout"
 
 
 def discover(names: str) -> list[Saga[Any]]:
@@ -27,27 +32,38 @@ def discover(names: str) -> list[Saga[Any]]:
 
     Raises InvalidSettings, which names the module and what is wrong with it.
     """
-    found = [*_named(names), *_installed(entry_points(group=GROUP))]
+    found = [
+        *named(names, by="SAGABOX_SAGAS names", kind=Saga, example=_EXAMPLE),
+        *_installed(entry_points(group=GROUP)),
+    ]
     return list({id(saga): saga for saga in found}.values())
 
 
-def _named(names: str) -> Iterable[Saga[Any]]:
-    for name in filter(None, map(str.strip, names.split(","))):
-        yield _load(name, f"SAGABOX_SAGAS names {name!r}")
+def named(names: str, *, by: str, kind: type[T], example: str) -> list[T]:
+    """What is named in "module:attribute,...", each of that kind, in that order.
+
+    `by` begins the sentence that tells of a mistake, and `example` shows how it is written. Raises
+    InvalidSettings, which names the module and what is wrong with it.
+    """
+    return [
+        _load(name, f"{by} {name!r}", kind, example)
+        for name in filter(None, map(str.strip, names.split(",")))
+    ]
 
 
 def _installed(points: Iterable[EntryPoint]) -> Iterable[Saga[Any]]:
     for point in sorted(points, key=lambda it: it.name):
         package = point.dist.name if point.dist is not None else "a package"
-        yield _load(point.value, f"{package} declares the entry point {point.name} = {point.value}")
+        told_by = f"{package} declares the entry point {point.name} = {point.value}"
+        yield _load(point.value, told_by, Saga, _EXAMPLE)
 
 
-def _load(path: str, told_by: str) -> Saga[Any]:
+def _load(path: str, told_by: str, kind: type[T], example: str) -> T:
     module_name, _, attribute = path.partition(":")
     if not module_name or not attribute or not _is_dotted(module_name) or not _is_dotted(attribute):
         raise InvalidSettings(
             f"{told_by}, which is not module:attribute",
-            next_step="write it as in shop.sagas:checkout",
+            next_step=f"write it as in {example}",
         )
     try:
         found: Any = importlib.import_module(module_name)
@@ -66,13 +82,13 @@ def _load(path: str, told_by: str) -> Saga[Any]:
         if not hasattr(found, part):
             raise InvalidSettings(
                 f"{told_by}, and {module_name!r} has no {attribute!r}",
-                next_step=f"name one of its sagas: {_sagas_of(module_name) or 'it has none'}",
+                next_step=_others(module_name, kind),
             )
         found = getattr(found, part)
-    if not isinstance(found, Saga):
+    if not isinstance(found, kind):
         raise InvalidSettings(
-            f"{told_by}, which is a {type(found).__name__} and no Saga",
-            next_step=f"name one of its sagas: {_sagas_of(module_name) or 'it has none'}",
+            f"{told_by}, which is a {type(found).__name__} and no {kind.__name__}",
+            next_step=_others(module_name, kind),
         )
     return found
 
@@ -81,6 +97,7 @@ def _is_dotted(name: str) -> bool:
     return all(part.isidentifier() for part in name.split("."))
 
 
-def _sagas_of(module_name: str) -> str:
+def _others(module_name: str, kind: type[Any]) -> str:
     members = vars(importlib.import_module(module_name)).items()
-    return ", ".join(f"{module_name}:{name}" for name, it in members if isinstance(it, Saga))
+    there = ", ".join(f"{module_name}:{name}" for name, it in members if isinstance(it, kind))
+    return f"name one of its values that is: {there or 'it has none'}"

@@ -15,6 +15,7 @@ OutboxError
 ├── UnconfiguredSQLite        a SQLite engine without the settings that keep the promises
 ├── IsolationRefused          an inbox on sessions that do not see what others committed
 ├── TransactionLost           the database silently ended the transaction
+├── InvalidInvariant          a declaration of what must hold that cannot be meant so
 ├── InvalidSelection          an id, cursor or limit that selects nothing
 ├── NoSuchMessage             a dead letter or held key that is not there
 ├── BelongsToSaga             a saga's command, which only its saga may send again
@@ -148,6 +149,10 @@ class IsolationRefused(OutboxError):
 
 class TransactionLost(OutboxError):
     """The database ended the transaction by itself; nothing of it was kept."""
+
+
+class InvalidInvariant(OutboxError):
+    """What a service declares about its data cannot be meant so."""
 
 
 class InvalidSelection(OutboxError):

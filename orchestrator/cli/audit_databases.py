@@ -15,11 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.cli import bundle
 from orchestrator.cli.errors import CommandError, ExitCode
+from orchestrator.cli.services import SERVICES
 from outbox.sqlite import READ_ONLY
 from outbox.web.database import open_database
 from outbox.web.settings import database_url
 
-NAMES = ("articles", "comments", "orchestrator")
+ORCHESTRATOR = "orchestrator"
+"""The name of its database among the others."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,9 @@ class Source:
             return CommandError(
                 f"the database of {self.name} has not the tables that the audit reads",
                 "it is new, or that of something else",
-                f"sagabox migrate upgrade {self.name}",
+                f"sagabox migrate upgrade {self.name}"
+                if self.name in SERVICES
+                else f"run the migrations of {self.name}, or correct its address",
             )
         bundle.put_on_path()
         from migrations.failures import of_connect
@@ -62,19 +66,23 @@ class Source:
 
 @dataclass(frozen=True)
 class Databases:
-    """The three databases."""
+    """The databases of the services, by name, and that of the orchestrator, if there is one."""
 
-    articles: Source
-    comments: Source
-    orchestrator: Source
+    services: Mapping[str, Source]
+    orchestrator: Source | None
+
+    @property
+    def all(self) -> Sequence[Source]:
+        """Every one of them."""
+        return [*self.services.values(), *([self.orchestrator] if self.orchestrator else [])]
 
 
 def addresses(given: Mapping[str, str | None]) -> Mapping[str, str]:
-    """The address of each database: the given one, or that of the environment.
+    """The address of each of these databases: the given one, or that of the environment.
 
     Raises CommandError where there is neither, or where it is no address.
     """
-    return {name: _address(name, given.get(name)) for name in NAMES}
+    return {name: _address(name, url) for name, url in given.items()}
 
 
 @asynccontextmanager
@@ -88,16 +96,22 @@ async def opened(urls: Mapping[str, str]) -> AsyncIterator[Databases]:
             stack.push_async_callback(engine.dispose)
             sources[name] = Source(name, url, engine.execution_options(**READ_ONLY))
             await sources[name].rows(select(literal(1)))
-        yield Databases(**sources)
+        orchestrator = sources.pop(ORCHESTRATOR, None)
+        yield Databases(sources, orchestrator)
+
+
+def variable_of(name: str) -> str:
+    """The environment variable with the address of that service's database."""
+    return f"SAGABOX_DATABASE_URL_{name.upper().replace('-', '_')}"
 
 
 def _address(name: str, given: str | None) -> str:
-    variable = f"SAGABOX_DATABASE_URL_{name.upper()}"
+    variable = variable_of(name)
     found = given or os.environ.get(variable)
     if not found:
         raise CommandError(
             f"it is not known where the database of {name} is",
-            f"neither --{name} was given nor {variable} set",
+            f"neither --{_option(name).rstrip(' =')} was given nor {variable} set",
             f"export {variable}=sqlite:///.sagabox/{name}.sqlite",
         )
     try:
@@ -107,7 +121,7 @@ def _address(name: str, given: str | None) -> str:
         raise CommandError(
             f"the address of the database of {name} cannot be used",
             str(error),
-            f"--{name} postgresql://USER:PASSWORD@HOST/NAME, or sqlite:///FILE",
+            f"--{_option(name)}postgresql://USER:PASSWORD@HOST/NAME, or sqlite:///FILE",
         ) from error
     parsed = make_url(url)
     # SQLite would make the file.
@@ -115,10 +129,15 @@ def _address(name: str, given: str | None) -> str:
         raise CommandError(
             f"there is no database of {name} at {parsed.database}",
             "the file does not exist",
-            f"sagabox audit --{name} sqlite:///FILE",
+            f"sagabox audit --{_option(name)}sqlite:///FILE",
             exit_code=ExitCode.UNREACHABLE,
         )
     return url
+
+
+def _option(name: str) -> str:
+    """The option that takes its address, up to the address."""
+    return f"{name} " if name in SERVICES else f"service {name}="
 
 
 def _is_missing_table(error: DBAPIError | OSError) -> bool:

@@ -18,8 +18,16 @@ if TYPE_CHECKING:
 FIRST_PORT = 8000
 """From where ports are counted unless somebody says otherwise."""
 
-BLOG_SAGAS = "orchestrator.sagas.delete_article:delete_article"
-"""The saga of the blog, as SAGABOX_SAGAS names it."""
+BLOG_SAGAS = ",".join(
+    (
+        "orchestrator.sagas.delete_article:delete_article",
+        "orchestrator.sagas.purge_thread:purge_thread",
+        "orchestrator.sagas.release_article:release_article",
+        "orchestrator.sagas.retell_article:retell_article",
+    )
+)
+"""The sagas of the blog, as SAGABOX_SAGAS names them: the deletion, and those by which the audit
+repairs."""
 
 
 def blog_defaults(environment: Mapping[str, str]) -> Mapping[str, str]:

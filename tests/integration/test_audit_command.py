@@ -6,7 +6,6 @@ import json
 
 import pytest
 
-from orchestrator.cli.divergences import Kind
 from tests.support.audited import Audited, make_healthy
 from tests.support.blog import new_id
 from tests.support.cli import sagabox, told_error
@@ -44,16 +43,18 @@ def test_the_command_tells_what_is_wrong_and_ends_with_1(blog: Audited) -> None:
     told = run(blog)
     assert told.code == 1
     assert article in told.out
-    assert Kind.HIDDEN_ARTICLE.value in told.out
+    assert "an article is hidden only while the saga that hid it lives" in told.out
     told = run(blog, "--json")
     assert told.code == 1
     assert json.loads(told.out)["divergences"] == [
         {
-            "article_id": article,
+            "entity": "article",
+            "id": article,
             "code": "hidden-article",
-            "should_be": Kind.HIDDEN_ARTICLE.value,
+            "should_be": "an article is hidden only while the saga that hid it lives",
             "saga_id": DEAD,
             "detail": None,
+            "repair": "release-article",
         }
     ]
 

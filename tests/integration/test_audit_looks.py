@@ -8,7 +8,7 @@ from sqlalchemy.exc import DBAPIError
 
 from comments.model import Known
 from orchestrator.cli import audit_looks, audit_reading
-from orchestrator.cli.audit_databases import Source, opened
+from orchestrator.cli.audit_databases import opened
 from orchestrator.cli.audit_looks import Verdict
 from outbox import tables
 from tests.support.audited import Audited, codes, look, make_healthy
@@ -157,8 +157,8 @@ async def test_every_article_is_looked_at_once_however_many_chunks_they_are(
         blog.comment(nowhere)
         blog.comment(nowhere)
     findings = await look(blog)
-    assert sorted(it.article_id for it in findings.divergences) == sorted(wrong)
-    assert (findings.articles, findings.threads, findings.comments) == (5, 9, 14)
+    assert sorted(it.id for it in findings.divergences) == sorted(wrong)
+    assert findings.compared == {"articles": 5, "threads": 9, "comments": 14}
 
 
 async def test_no_more_than_so_many_are_looked_at_twice_and_the_rest_is_not_called_right(
@@ -181,7 +181,7 @@ async def test_no_more_than_so_many_are_looked_at_twice_and_the_rest_is_not_call
 @pytest.mark.parametrize("service", ["articles", "comments", "orchestrator"])
 async def test_the_audit_cannot_write(blog: Audited, service: str) -> None:
     async with opened(blog.urls) as databases:
-        source: Source = getattr(databases, service)
+        (source,) = (it for it in databases.all if it.name == service)
         async with source.engine.connect() as connection:
             with pytest.raises(DBAPIError, match=r"read-only|readonly"):
                 await connection.execute(insert(tables.schema_revision).values(revision="x"))

@@ -212,7 +212,7 @@ def test_the_commands_for_other_machines_are_ones_that_the_terminal_takes(
     database: Database,
 ) -> None:
     found = commands(OPERATING, "sh")
-    assert len(found) == 8
+    assert len(found) == 9
     there = "postgresql://sagabox@db/orchestrator"
     for command in found:
         words = shlex.split(command)
@@ -236,7 +236,7 @@ def test_the_commands_for_other_machines_are_ones_that_the_terminal_takes(
 async def test_the_program_on_the_page_sends_dead_letters_again(
     database: Database, engine: AsyncEngine, tmp_path: Path
 ) -> None:
-    (program,) = blocks(OPERATING, "python")
+    program, _ = blocks(OPERATING, "python")
     (tmp_path / "program.py").write_text(program)
     async with engine.begin() as connection:
         await connection.execute(insert(outbox_dead), [a_letter(1), of_saga(2) | {"id": an_id(2)}])

@@ -2,135 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import AsyncIterator
 
-import httpx
 import pytest
 
-import articles.app
-import comments.app
-from articles.settings import ArticlesSettings
-from comments.settings import CommentsSettings
-from orchestrator import create_app
 from orchestrator.cli.sse import events as read_events
 from orchestrator.sagas.delete_article import delete_article
 from outbox.contract import StartSaga
-from outbox.envelope import Envelope
-from outbox.replies import Reply
-from outbox.retention import Settled
-from outbox.transports.memory import MemoryTransport
 from tests.support.blog import (
-    SECRETS,
-    Running,
     articles_schema,
     comments_schema,
     envelope,
     new_id,
-    running,
 )
 from tests.support.fixtures import DatabaseFactory
 from tests.support.orchestrating import (
-    PARTICIPANTS,
     orchestrator_schema,
-    orchestrator_settings,
     problem,
 )
 from tests.support.waiting import until
-
-QUICK: dict[str, Any] = {"secrets": SECRETS, "poll_interval": 0.2}
-
-
-@dataclass
-class _Blog:
-    """While `open` is not set, no command of a saga reaches articles."""
-
-    open: asyncio.Event = field(default_factory=asyncio.Event)
-    services: dict[str, Running] = field(default_factory=dict)
-
-    def way_to(self, name: str) -> MemoryTransport:
-        async def receive(batch: Sequence[Envelope], settled: Settled | None) -> Sequence[Reply]:
-            if batch[0].source == "orchestrator":
-                await self.open.wait()
-            return await self.services[name].service.inbox.receive(batch, settled)
-
-        return MemoryTransport(receive, timeout=60)
-
-    async def ask(self, name: str, method: str, path: str, **options: Any) -> httpx.Response:
-        return await self.services[name].http.request(method, path, **options)
-
-    async def publish(self) -> str:
-        new = {"title": "Tides", "body": "High and low.", "author": "Ada"}
-        article: str = (await self.ask("articles", "POST", "/articles", json=new)).json()["id"]
-        comment = {"article_id": article, "author": "Bob", "content": "Well said."}
-
-        async def taken() -> bool:
-            answer = await self.ask("comments", "POST", "/comments", json=comment)
-            return answer.status_code == 201
-
-        await until(taken, what="comments knows the article")
-        return article
-
-    async def saga(self, id: str) -> dict[str, Any]:
-        answer = await self.ask("orchestrator", "GET", f"/sagas/{id}")
-        found: dict[str, Any] = answer.json()
-        return found
-
-    async def until_ended(self, id: str) -> dict[str, Any]:
-        async def ended() -> bool:
-            return (await self.saga(id)).get("ended_at") is not None
-
-        await until(ended, deadline=20, what=f"{id} has ended")
-        return await self.saga(id)
-
-    async def start(self, article: str, **headers: str) -> httpx.Response:
-        body = {"article_id": article}
-        return await self.ask(
-            "orchestrator", "POST", "/sagas/delete-article", json=body, headers=headers
-        )
-
-    async def tell(self, id: str, verb: str, **body: str) -> httpx.Response:
-        return await self.ask(
-            "orchestrator", "POST", f"/sagas/{id}/{verb}", json={"reason": "lunch", **body}
-        )
+from tests.support.whole_blog import WholeBlog, whole_blog
 
 
 @pytest.fixture
-async def blog(database_factory: DatabaseFactory) -> AsyncIterator[_Blog]:
-    blog = _Blog()
-    blog.open.set()
-    orchestrator = create_app(
-        orchestrator_settings(database_factory(orchestrator_schema), **QUICK),
-        sagas=[delete_article],
-        participants=PARTICIPANTS,
-        transports={name: blog.way_to(name) for name in PARTICIPANTS},
-    )
-    of_articles = articles.app.create_app(
-        ArticlesSettings(database_url=database_factory(articles_schema).url, **QUICK),
-        transports={name: blog.way_to(name) for name in ("comments", "orchestrator")},
-    )
-    of_comments = comments.app.create_app(
-        CommentsSettings(database_url=database_factory(comments_schema).url, **QUICK),
-        transports={},
-    )
-    apps = {"orchestrator": orchestrator, "articles": of_articles, "comments": of_comments}
-    async with AsyncExitStack() as stack:
-        for name, app in apps.items():
-            blog.services[name] = await stack.enter_async_context(running(app))
-        for app in reversed(apps.values()):
-            await stack.enter_async_context(app.router.lifespan_context(app))
-
-        async def ready() -> bool:
-            return (await blog.start("no-article", prefer="wait=5")).status_code < 300
-
-        await until(ready, what="the engine has its shards")
+async def blog(database_factory: DatabaseFactory) -> AsyncIterator[WholeBlog]:
+    databases = {
+        "articles": database_factory(articles_schema),
+        "comments": database_factory(comments_schema),
+        "orchestrator": database_factory(orchestrator_schema),
+    }
+    async with whole_blog(databases, [delete_article]) as blog:
         yield blog
 
 
-async def test_a_deletion_over_http_deletes_the_article_and_its_comments(blog: _Blog) -> None:
+async def test_a_deletion_over_http_deletes_the_article_and_its_comments(blog: WholeBlog) -> None:
     article = await blog.publish()
     answer = await blog.start(article, prefer="wait=20")
     assert answer.status_code == 200, answer.text
@@ -151,7 +56,7 @@ async def test_a_deletion_over_http_deletes_the_article_and_its_comments(blog: _
     ]
 
 
-async def test_a_deletion_under_legal_hold_is_undone(blog: _Blog) -> None:
+async def test_a_deletion_under_legal_hold_is_undone(blog: WholeBlog) -> None:
     article = await blog.publish()
     hold = {"reason": "a court"}
     await blog.ask("articles", "PUT", f"/articles/{article}/legal-hold", json=hold)
@@ -161,7 +66,7 @@ async def test_a_deletion_under_legal_hold_is_undone(blog: _Blog) -> None:
     assert shown.json()["status"] == "published"
 
 
-async def test_a_deletion_that_articles_asked_for_is_found_under_its_id(blog: _Blog) -> None:
+async def test_a_deletion_that_articles_asked_for_is_found_under_its_id(blog: WholeBlog) -> None:
     article = await blog.publish()
     asked = await blog.ask("articles", "DELETE", f"/articles/{article}")
     saga = await blog.until_ended(asked.json()["saga_id"])
@@ -172,7 +77,7 @@ async def test_a_deletion_that_articles_asked_for_is_found_under_its_id(blog: _B
     )
 
 
-async def test_a_start_that_is_repeated_is_the_same_saga(blog: _Blog) -> None:
+async def test_a_start_that_is_repeated_is_the_same_saga(blog: WholeBlog) -> None:
     article = await blog.publish()
     headers = {"idempotency-key": "once", "prefer": "wait=20"}
     first, second = await blog.start(article, **headers), await blog.start(article, **headers)
@@ -183,7 +88,7 @@ async def test_a_start_that_is_repeated_is_the_same_saga(blog: _Blog) -> None:
 
 
 async def test_a_second_deletion_is_refused_or_joined_while_the_first_is_active(
-    blog: _Blog,
+    blog: WholeBlog,
 ) -> None:
     article = await blog.publish()
     blog.open.clear()
@@ -207,7 +112,7 @@ async def test_a_second_deletion_is_refused_or_joined_while_the_first_is_active(
     assert (await blog.until_ended(first))["status"] == "COMPENSATED"
 
 
-async def test_a_start_by_message_that_cannot_be_is_shown_with_its_reason(blog: _Blog) -> None:
+async def test_a_start_by_message_that_cannot_be_is_shown_with_its_reason(blog: WholeBlog) -> None:
     start = StartSaga("delete-everything", {}, new_id())
     await blog.services["orchestrator"].tell_all(envelope(start))
 
@@ -220,7 +125,7 @@ async def test_a_start_by_message_that_cannot_be_is_shown_with_its_reason(blog: 
     assert "delete-everything" in problem(answer, 410, "start-refused")["detail"]
 
 
-async def test_a_pause_holds_a_saga_until_it_is_resumed(blog: _Blog) -> None:
+async def test_a_pause_holds_a_saga_until_it_is_resumed(blog: WholeBlog) -> None:
     article = await blog.publish()
     blog.open.clear()
     id = (await blog.start(article)).json()["id"]
@@ -239,7 +144,7 @@ async def test_a_pause_holds_a_saga_until_it_is_resumed(blog: _Blog) -> None:
     assert (ended["saga_status"], ended["allowed"]) == ("COMPLETED", [])
 
 
-async def test_what_does_not_fit_changes_nothing(blog: _Blog) -> None:
+async def test_what_does_not_fit_changes_nothing(blog: WholeBlog) -> None:
     before = (await blog.ask("orchestrator", "GET", "/sagas")).json()
     answer = await blog.ask("orchestrator", "POST", "/sagas/delete-article", json={"article_id": 1})
     assert "article_id" in problem(answer, 422, "invalid-input")["detail"]

@@ -14,6 +14,7 @@ from articles.model import Article
 from comments.model import Comment, Known, Thread
 from orchestrator.cli.audit_databases import addresses, opened
 from orchestrator.cli.audit_looks import Findings, compare
+from orchestrator.cli.audit_rules import of_the_blog
 from outbox import tables
 from tests.support.blog import START, articles_schema, comments_schema, new_id
 from tests.support.databases import Database
@@ -182,12 +183,12 @@ async def look(
 ) -> Findings:
     """Audit it. `pause` is what happens while it waits for messages."""
     async with opened(blog.urls) as databases:
-        return await compare(databases, timeout=timeout, pause=pause)
+        return await compare(databases, of_the_blog(), timeout=timeout, pause=pause)
 
 
 def codes(findings: Findings) -> list[tuple[str, str]]:
     """Which article has what."""
-    return [(it.article_id, it.code) for it in findings.divergences]
+    return [(it.id, it.code) for it in findings.divergences]
 
 
 def make_healthy(blog: Audited) -> None:

@@ -59,6 +59,7 @@ PURE = (
     "outbox.feed",
     "outbox.floors",
     "outbox.inbox_limits",
+    "outbox.invariants",
     "outbox.leases",
     "outbox.messages",
     "outbox.relay_settings",

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from orchestrator.cli.audit_looks import Verdict, compare
+from orchestrator.cli.audit_rules import of_the_blog
 from orchestrator.cli.demo.checks import Check, Outcome
 from orchestrator.cli.demo.crowd import crowded
 from orchestrator.cli.demo.deletions import (
@@ -45,16 +46,16 @@ async def audited(demo: Demo) -> Outcome:
     demo.narrator.scene(title)
     began = demo.narrator.seconds
     await demo.stage.until_quiet()
-    findings = await compare(demo.stage.databases, timeout=PATIENCE)
-    wrong = [f"{it.article_id}: {it.kind.value}" for it in findings.divergences]
+    findings = await compare(demo.stage.databases, of_the_blog(), timeout=PATIENCE)
+    wrong = [f"{it.id}: {it.wrong.should}" for it in findings.divergences]
     seconds = demo.narrator.seconds - began
     checks = [
         Check("no divergence between articles and comments", [], wrong),
         Check("the audit could tell", Verdict.AGREE.value, findings.verdict.value),
-        Check("it saw all articles", True, findings.articles >= len(demo.articles)),
+        Check("it saw all articles", True, findings.compared["articles"] >= len(demo.articles)),
         Check("no saga needs a person", [], await demo.visitors.stuck()),
     ]
-    how = f"{findings.articles} articles, {findings.comments} comments compared"
+    how = ", ".join(f"{number} {name}" for name, number in findings.compared.items()) + " compared"
     return concluded(demo, Outcome(title, findings.verdict.value, seconds, how, checks))
 
 

@@ -1,0 +1,26 @@
+"""Have articles tell once more what an article is, for comments that lost what it was told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from articles.contract import RetellArticle
+from orchestrator.definition import Saga
+from orchestrator.steps import pivot
+
+
+@dataclass(frozen=True)
+class Retelling:
+    """Of which article."""
+
+    article_id: str
+
+
+retell_article = Saga(
+    name="retell-article",
+    version=1,
+    state=Retelling,
+    key=lambda it: it.article_id,
+    one_active=True,
+    steps=[pivot("tell again", lambda it: RetellArticle(it.article_id))],
+)
