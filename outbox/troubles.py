@@ -38,6 +38,7 @@ _BY_SQLSTATE = {
     "08": Trouble.DATABASE,  # connection exceptions
     "25006": Trouble.DATABASE,  # a standby, or a read-only database
     "25P03": Trouble.DATABASE,  # an idle transaction was ended
+    "25P04": Trouble.DATABASE,  # a transaction took too long
     "28": Trouble.DATABASE,  # it does not let us in
     "3D000": Trouble.DATABASE,  # it does not exist
     "40001": Trouble.CROSSED,  # serialisation failure

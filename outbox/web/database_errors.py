@@ -66,6 +66,7 @@ _BY_SQLSTATE = {
     "57P05": Trouble.LOST,  # an idle session was ended
     "25006": Trouble.FULL,  # a standby, or a read-only database
     "25P03": Trouble.LOST,  # an idle transaction was ended
+    "25P04": Trouble.LOST,  # a transaction took too long
     "28": Trouble.AWAY,  # it does not let the service in
     "3D000": Trouble.AWAY,  # the database does not exist
 }

@@ -15,27 +15,15 @@ import httpx
 import pytest
 
 from orchestrator.records import SHARDS, shard_of
-from tests.acceptance.test_deletion import (
-    Kept,
-    assert_gone,
-    commented,
-    kept,
-    until_published,
-)
+from tests.support.deleting import Deletions, start_all
 from tests.support.fixtures import DatabaseFactory
 from tests.support.http_proxy import HttpProxy, http_proxy
 from tests.support.running import RunningBlog, running_blog
-from tests.support.saga_writers import (
-    SECOND,
-    Writers,
-    assert_histories_are_whole,
-    connect,
-)
+from tests.support.saga_writers import SECOND, Writers, connect
 from tests.support.servers import Exchange
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
-SERVICES = ("orchestrator", "articles", "comments")
 FIRST = "postgres"
 on_postgresql = pytest.mark.databases("postgresql")
 on_sqlite = pytest.mark.databases("sqlite")
@@ -45,10 +33,6 @@ on_sqlite = pytest.mark.databases("sqlite")
 async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterator[RunningBlog]:
     async with running_blog(database_factory, tmp_path) as running:
         yield running
-
-
-async def start_all(blog: RunningBlog) -> None:
-    await asyncio.gather(*(blog.start(name) for name in SERVICES))
 
 
 async def step(blog: RunningBlog, saga: str, name: str) -> dict[str, Any]:
@@ -62,41 +46,6 @@ async def intervene(blog: RunningBlog, saga: str, verb: str, **more: str) -> Non
     asked = {"actor": "ada", "reason": "the threads were spoiled", **more}
     answer = await blog.ask("orchestrator", "POST", f"/sagas/{saga}/{verb}", json=asked)
     assert answer.status_code == 202, answer.text
-
-
-class Deletions:
-    """Articles whose deletion was asked for: every second one is on legal hold."""
-
-    def __init__(self, blog: RunningBlog) -> None:
-        self._blog = blog
-        self._doomed: list[str] = []
-        self.held: dict[str, Kept] = {}
-        self.sagas: dict[str, str] = {}
-
-    async def prepare(self, count: int) -> None:
-        """So many more articles with a comment each."""
-        articles = await asyncio.gather(*(commented(self._blog, 1) for _ in range(count)))
-        self._doomed += articles[::2]
-        for article in articles[1::2]:
-            await self._blog.hold(article)
-            self.held[article] = await kept(self._blog, article)
-
-    async def ask(self) -> None:
-        """Ask for the deletion of those for which nobody has yet."""
-        for article in [*self._doomed, *self.held]:
-            if article not in self.sagas:
-                self.sagas[article] = await self._blog.delete(article)
-
-    async def assert_ended_rightly(self) -> None:
-        """P4, P9: both are gone, or exactly as they were, and each saga has ended once."""
-        for article in self._doomed:
-            assert await self._blog.until_ended(self.sagas[article]) == "COMPLETED"
-            await assert_gone(self._blog, article)
-        for article, before in self.held.items():
-            assert await self._blog.until_ended(self.sagas[article]) == "COMPENSATED"
-            await until_published(self._blog, article)
-            assert await kept(self._blog, article) == before
-        assert_histories_are_whole(self._blog.databases["orchestrator"])
 
 
 # Two nodes
@@ -188,9 +137,9 @@ async def test_p7_an_orchestrator_that_hung_past_its_lease_writes_nothing_of_its
             """More deletions, which wait at the gate; the saga of one of them, of the second."""
             gate.is_open = False
             await deletions.prepare(count)
-            known = set(deletions.sagas.values())
+            known = set(deletions.asked)
             await deletions.ask()
-            new = set(deletions.sagas.values()) - known
+            new = set(deletions.asked) - known
             own = {it for it in new if shard_of(it) in of_second}
             await until(lambda: own <= writers.wrote(SECOND), what="the second one has its sagas")
             return min(own)
@@ -220,7 +169,7 @@ async def test_p7_an_orchestrator_that_hung_past_its_lease_writes_nothing_of_its
         try:
             await until_first_has_all(blog, writers)
             gate.is_open = True
-            for saga in {*deletions.sagas.values()} - {paused}:
+            for saga in {*deletions.asked} - {paused}:
                 await blog.until_ended(saga)
             assert busy in writers.wrote(FIRST)
         finally:

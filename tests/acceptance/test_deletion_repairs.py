@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_deletion import Kept, commented, kept, until_published
-from tests.acceptance.test_deletion_faults import Deletions, intervene, start_all, step
+from tests.acceptance.test_deletion_faults import intervene, step
 from tests.support.databases import Database, Kind
+from tests.support.deleting import Deletions, Kept, commented, kept, start_all, until_published
 from tests.support.fixtures import DatabaseFactory
 from tests.support.running import RunningBlog, running_blog
 from tests.support.saga_writers import assert_histories_are_whole, execute, rows
@@ -76,7 +76,9 @@ async def test_p4_a_compensation_that_fails_for_a_while_is_done_in_the_end(
     await blog.children["comments"].kill()
     drop_trigger(threads, "break")
     for article in deletions.held:
-        shown = await blog.saga(deletions.sagas[article])
+        saga = deletions.sagas[article]
+        assert saga is not None
+        shown = await blog.saga(saga)
         assert shown is not None
         assert shown["status"] == "COMPENSATING"
     await blog.start("comments")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from outbox.traceparent import trace_id
-from tests.acceptance.test_deletion import SERVICES, commented
+from tests.support.deleting import SERVICES, commented
 from tests.support.fixtures import DatabaseFactory
 from tests.support.running import RunningBlog, running_blog
 from tests.support.waiting import until

@@ -25,8 +25,8 @@ from outbox import tables as library
 from tests.support.databases import Database, Kind, Schema
 from tests.support.reporting import Count
 
-HISTORIES = {Kind.SQLITE: 120, Kind.POSTGRESQL: 60}
-MORE = 20
+HISTORIES = {Kind.SQLITE: 60, Kind.POSTGRESQL: 40}
+MORE = 40
 """So many times more in a long run."""
 
 

@@ -115,7 +115,11 @@ async def test_all_that_a_run_sends_carries_the_trace_of_its_start(
         (row,) = await node.rows(tables.saga)
     assert row.trace == TRACE
     assert traces(articles) == [("hide-article", TRACE), ("delete-article", TRACE)]
-    assert traces(comments) == [("close-thread", TRACE), ("purge-thread", TRACE)]
+    # A message may come twice, where the machine is so busy that its database gives up on us.
+    assert list(dict.fromkeys(traces(comments))) == [
+        ("close-thread", TRACE),
+        ("purge-thread", TRACE),
+    ]
 
 
 async def test_compensations_and_the_news_of_the_end_carry_it_too(

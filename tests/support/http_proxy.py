@@ -47,6 +47,12 @@ class HttpProxy:
         _, answer = await asyncio.gather(*(self.forward(exchange.request) for _ in range(2)))
         await _answer(exchange, answer)
 
+    async def slowly(self, exchange: Exchange) -> None:
+        """Each takes half a second more, about a hundred times what the service needs."""
+        self.seen.append(exchange.request)
+        await asyncio.sleep(0.5)
+        await _answer(exchange, await self.forward(exchange.request))
+
     async def without_every_third_answer(self, exchange: Exchange) -> None:
         """The service does what it is asked; of every third request, the sender never learns."""
         self.seen.append(exchange.request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,8 +20,7 @@ from outbox.signing import Keyring
 from outbox.transports.http import HttpTransport
 from tests.support import zygote
 from tests.support.blog import articles_schema, comments_schema
-from tests.support.databases import Database
-from tests.support.fixtures import DatabaseFactory
+from tests.support.databases import Database, Schema
 from tests.support.guardian import guardian
 from tests.support.orchestrating import orchestrator_schema
 from tests.support.waiting import free_port, until
@@ -46,14 +45,17 @@ class RunningBlog:
         )
         self.children: dict[str, Child] = {}
 
-    async def start(self, name: str, crash: str | None = None) -> Child:
+    async def start(
+        self, name: str, crash: str | None = None, extra: Mapping[str, str] | None = None
+    ) -> Child:
         """Start a service, or start it again; it is ready, or dead at its crash point already.
 
         `crash` is "NAME:HIT" of a crash point. What an earlier run left in the outbox can bring
-        the service there before anybody has seen it ready.
+        the service there before anybody has seen it ready. `extra` is added to the environment of
+        this run alone.
         """
-        extra = {} if crash is None else {ENVIRONMENT_VARIABLE: crash}
-        child = await zygote.start(self._spec(name, extra))
+        more = {} if crash is None else {ENVIRONMENT_VARIABLE: crash}
+        child = await zygote.start(self._spec(name, {**more, **(extra or {})}))
         self.children[name] = child
         try:
             await child.ready()
@@ -62,11 +64,25 @@ class RunningBlog:
                 raise
         return child
 
-    async def begin_second(self, database_url: str) -> Child:
+    async def begin_second(self, database_url: str, crash: str | None = None) -> Child:
         """Start another orchestrator, on this address of the same database, and do not wait until
         it is ready. Nobody sends it anything; its log is that of `orchestrator-2`."""
-        spec, port = self._spec("orchestrator", {}), free_port()
-        spec = replace(
+        extra = {} if crash is None else {ENVIRONMENT_VARIABLE: crash}
+        spec = self._second_spec(database_url, extra)
+        child = self.children[spec.name] = await zygote.start(spec)
+        guardian().entrust_process(child.pid)  # it may be stopped when this run is killed
+        return child
+
+    async def execute_second(self, database_url: str, extra: Mapping[str, str]) -> Child:
+        """The same as a program of its own, for what a fork comes too late for. It is ready."""
+        spec = self._second_spec(database_url, extra)
+        child = self.children[spec.name] = await Child.start(spec)
+        await child.ready()
+        return child
+
+    def _second_spec(self, database_url: str, extra: Mapping[str, str]) -> Spec:
+        spec, port = self._spec("orchestrator", extra), free_port()
+        return replace(
             spec,
             name="orchestrator-2",
             command=(*spec.command, "--port", str(port)),
@@ -77,9 +93,6 @@ class RunningBlog:
             url=f"http://127.0.0.1:{port}",
             log=spec.log.with_name("orchestrator-2.log"),
         )
-        child = self.children[spec.name] = await zygote.start(spec)
-        guardian().entrust_process(child.pid)  # it may be stopped when this run is killed
-        return child
 
     async def stop(self) -> None:
         """Stop what runs."""
@@ -213,7 +226,9 @@ class RunningBlog:
 
 
 @asynccontextmanager
-async def running_blog(make: DatabaseFactory, folder: Path) -> AsyncIterator[RunningBlog]:
+async def running_blog(
+    make: Callable[[Schema], Database], folder: Path
+) -> AsyncIterator[RunningBlog]:
     """The services' databases are there; the test starts the services."""
     databases = {
         "articles": make(articles_schema),

@@ -73,7 +73,7 @@ def assert_histories_are_whole(database: Database) -> None:
     )
     assert counted
     wrong = [it for it in counted if not (it[1] == it[2] == it[4] and it[3] == it[5] == 1)]
-    assert wrong == []
+    assert wrong == [], f"id, entries, lines, first, last, ends: {wrong}"
 
 
 class Writers:
@@ -139,12 +139,14 @@ class Writers:
         )
         return frozenset(str(it) for (it,) in found)
 
-    def assert_only_holders_wrote(self) -> None:
-        """P7: whoever wrote a run held its shard in that transaction."""
+    def assert_only_holders_wrote(self, all_of_them: bool = True) -> None:
+        """P7: whoever wrote a run held its shard in that transaction. Each of the nodes did write,
+        unless not `all_of_them` need to have."""
         found = rows(
             self._database,
             "SELECT DISTINCT writer, split_part(holder, ':', 2), shard FROM written",
         )
-        assert {writer for writer, _, _ in found} == set(self.pids)
+        writers = {writer for writer, _, _ in found}
+        assert writers == set(self.pids) or not all_of_them, f"only {writers} wrote"
         wrong = [it for it in found if int(it[1]) not in self.pids[it[0]]]
-        assert wrong == []
+        assert wrong == [], f"writer, holder, shard: {wrong}; their processes: {self.pids}"

@@ -21,6 +21,7 @@ import socket
 import subprocess
 import sys
 import threading
+import traceback
 from asyncio.subprocess import Process
 from importlib import import_module
 from io import BufferedRWPair
@@ -177,10 +178,13 @@ def _become(order: dict[str, Any]) -> NoReturn:
             cast(Any, stream).reconfigure(line_buffering=True)
         random.seed()
         _arm()
+        import_module("tests.support.preparing").prepare()
         import_module("orchestrator.cli").main(args=order["arguments"], prog_name="sagabox")
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -55,7 +55,7 @@ class Fault(IntEnum):
     PAUSE = 19
     """A person pauses the run, and resumes it later."""
     SKEW = 20
-    """A clock is wrong by up to an hour, or jumps."""
+    """A clock is wrong by up to a quarter of an hour, or jumps."""
     ONGOING = 21
     """A participant has begun, and is not done yet."""
     TERMINATE = 22

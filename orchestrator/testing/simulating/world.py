@@ -175,7 +175,7 @@ class World:
                 process.pause(chances.between(Number.LENGTH, 1.0, 1.7 * self._settings.relay.lease))
         for clock in (*(it.clock for it in self._processes), *self._clocks.values()):
             if chances.fault(Fault.SKEW):
-                clock.skew = chances.between(Number.LENGTH, -3600.0, 3600.0)
+                clock.skew = chances.between(Number.LENGTH, -900.0, 900.0)
         for receiver in self._receivers.values():
             if chances.fault(Fault.PARTITION):
                 seconds = chances.between(Number.LENGTH, 1.0, 30.0)

@@ -1,0 +1,50 @@
+"""A participant that takes a hundred times as long as usual."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.agreement import assert_agreement
+from tests.support.deleting import Deletions, start_all
+from tests.support.fixtures import DatabaseFactory
+from tests.support.http_proxy import HttpProxy, http_proxy
+from tests.support.memory import growth, resident
+from tests.support.reporting import Count
+from tests.support.running import RunningBlog, running_blog
+
+pytestmark = [pytest.mark.timeout(900), pytest.mark.databases("postgresql")]
+SMALL = pytest.param(40, id="40", marks=pytest.mark.soak)
+LARGE = pytest.param(2_000, id="2000", marks=pytest.mark.soak)
+
+
+@pytest.fixture
+async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterator[RunningBlog]:
+    async with running_blog(database_factory, tmp_path) as running:
+        yield running
+
+
+@pytest.mark.parametrize("number", [SMALL, LARGE])
+async def test_deletions_end_rightly_and_memory_stays_while_a_participant_is_slow(
+    blog: RunningBlog, number: int, count: Count
+) -> None:
+    async with AsyncExitStack() as stack:
+        slow = await stack.enter_async_context(http_proxy(blog.url("comments"), HttpProxy.slowly))
+        addresses = f"articles={blog.url('articles')},comments={slow.address}"
+        blog.settings["SAGABOX_PARTICIPANTS"] = addresses
+        await start_all(blog)
+        deletions = Deletions(blog)
+        for _ in range(number // 20):
+            await deletions.prepare(20)
+        before = resident(blog, "orchestrator", "articles", "comments")
+        await deletions.ask()
+        await deletions.assert_ended_rightly(deadline=60 + number / 2)
+        after = resident(blog, "orchestrator", "articles", "comments")
+        assert len(slow.seen) > 2
+        for name, grown in growth(before, after):
+            assert grown < 48, f"{name} has grown by {grown} MiB"
+        await assert_agreement(blog.databases)
+        count("sagas with a participant that is 100 times slower", number)
