@@ -37,6 +37,12 @@ _SILENCE = 20.0
 statement sooner, so that nobody is at the other end any more, or nobody who can answer."""
 
 
+class ConnectionBroken(ConnectionError):
+    """PostgreSQL let us in, and was gone before anything was asked of it."""
+
+    sqlstate = "08001"  # no connection could be made
+
+
 class ConnectionSilent(ConnectionError):
     """PostgreSQL has not answered for too long; what it was asked last may have taken effect."""
 
@@ -107,11 +113,15 @@ def _give_up_the_silent(context: ExceptionContext) -> BaseException | None:
 
 def _set_bounds(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
     # By a statement, and not while connecting: connection poolers refuse settings there.
-    cursor = connection.cursor()
     bounds = ", ".join(f"('{name}', '{value}')" for name, value in _BOUNDS.items())
-    cursor.execute(
-        f"SELECT set_config(name, value, false) FROM (VALUES {bounds}) AS bound (name, value) "
-        "WHERE current_setting(name, true) IS NOT NULL"  # an older server does not know them all
-    )
-    cursor.close()
-    connection.commit()
+    try:
+        cursor = connection.cursor()
+        cursor.execute(
+            f"SELECT set_config(name, value, false) FROM (VALUES {bounds}) AS bound (name, value) "
+            "WHERE current_setting(name, true) IS NOT NULL"  # an older server lacks some of them
+        )
+        cursor.close()
+        connection.commit()
+    except Exception as error:
+        # A server that stops just now is told by drivers in ways of their own, without a code.
+        raise ConnectionBroken(f"PostgreSQL broke off a new connection: {error}") from error

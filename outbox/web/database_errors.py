@@ -55,6 +55,7 @@ class Trouble(Enum):
 # Classes (two characters) and single codes of PostgreSQL's appendix A.
 _BY_SQLSTATE = {
     "08": Trouble.LOST,  # connection exceptions
+    "08001": Trouble.AWAY,  # no connection could be made
     "40": Trouble.BUSY,  # deadlocks and serialisation failures
     "53": Trouble.FULL,  # insufficient resources
     "53300": Trouble.BUSY,  # too many connections

@@ -17,7 +17,7 @@ from orchestrator.testing.simulating.runner import SimulationFailed, replay, sim
 from orchestrator.testing.simulating.shapes import SHAPES, made_up
 from tests.support.reporting import Count
 
-HISTORIES = 24_000
+HISTORIES = 20_000
 """So many in every run of the tests, and `EVEN_MORE` of them in a long one."""
 EVEN_MORE = 100_000
 OF_THE_BLOG = 4_000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -123,3 +124,19 @@ async def test_every_connection_has_the_bounds_that_its_server_knows(
             asked = text("SELECT current_setting(:name, true)")
             found = await connection.scalar(asked, {"name": name})
             assert found == value or (found is None and name == "transaction_timeout")
+
+
+class _Dying:
+    """A driver's connection to a server that is being stopped: asyncpg then says, without a code,
+    that it cannot switch to another state."""
+
+    def cursor(self) -> Any:
+        raise RuntimeError("cannot switch to state 15; another operation (2) is in progress")
+
+
+def test_a_server_that_stops_while_a_connection_is_made_is_away_and_no_mistake_of_ours() -> None:
+    dying: Any = _Dying()
+    with pytest.raises(opened.ConnectionBroken) as caught:
+        opened._set_bounds(dying, dying)
+    assert trouble_of(caught.value) is Trouble.DATABASE
+    assert database_errors.diagnose(caught.value) is database_errors.Trouble.AWAY
