@@ -4,7 +4,7 @@ Without an SDK no span is made, and traces are carried on all the same: a messag
 log line that is written and a call that is made while another message is handled, or while a
 request is answered, belong to the trace of that one.
 
-    logging.getHandler().addFilter(TraceIds())
+    handler.addFilter(TraceIds())
 """
 
 from __future__ import annotations
