@@ -43,7 +43,7 @@ def tie_to_parent(environment: Mapping[str, str] = os.environ) -> None:
 def _watch(parent: int) -> None:
     # Outside of Linux no signal tells of a parent's end: a thread of its own looks for it.
     while os.getppid() == parent:
-        time.sleep(_PAUSE)
+        time.sleep(_PAUSE)  # there is nothing to wait on: the parent is no child of ours
     _end()
 
 

@@ -10,21 +10,19 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
-from sqlalchemy import Connection, Engine, create_engine
+from sqlalchemy import Engine, create_engine
 from sqlalchemy.exc import (
     OperationalError,
     ResourceClosedError,
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.orm import Session
 
 from outbox import sqlite
 from outbox.guard import Guard, GuardedConnection
-from outbox.sqlite import READ_ONLY
 from outbox.turns import Turns
 from tests.support.databases import Database, Schema
 from tests.support.fixtures import MakeEngine, MakeSyncEngine
-from tests.support.producers import Thing, business, things
+from tests.support.producers import business, insert, names
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.databases("sqlite")
@@ -43,15 +41,6 @@ def engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
 @pytest.fixture
 def async_engine(make_engine: MakeEngine, database: Database) -> AsyncEngine:
     return make_engine(database, pool_size=40)
-
-
-def insert(connection: Connection, name: str, text_: str = "") -> None:
-    connection.execute(Thing.__table__.insert(), {"name": name, "text": text_})  # type: ignore[attr-defined]  # a Table
-
-
-def names(engine: Engine) -> list[str]:
-    with Session(engine, execution_options=READ_ONLY) as session:
-        return things(session)
 
 
 @pytest.fixture

@@ -98,3 +98,14 @@ async def texts_async(engine: AsyncEngine) -> list[str]:
 def things(session: Session) -> list[str]:
     """The names of the things that this session sees."""
     return list(session.scalars(select(Thing.name).order_by(Thing.name)))
+
+
+def insert(connection: Connection, name: str, text: str = "") -> None:
+    """A thing more, by a plain connection."""
+    connection.execute(Thing.__table__.insert(), {"name": name, "text": text})  # type: ignore[attr-defined]  # a Table
+
+
+def names(engine: Engine) -> list[str]:
+    """The things that are there, seen by a reader."""
+    with Session(engine, execution_options=READ_ONLY) as session:
+        return things(session)

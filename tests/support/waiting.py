@@ -38,7 +38,7 @@ def wait_until(predicate: Callable[[], object], deadline: float = 10.0, what: st
     until = time.monotonic() + deadline
     while not predicate():
         _still_in_time(until, deadline, what or _name(predicate))
-        time.sleep(_PAUSE)
+        time.sleep(_PAUSE)  # another process or thread is waited for, and the deadline bounds it
 
 
 async def until(

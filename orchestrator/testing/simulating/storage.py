@@ -16,14 +16,13 @@ from orchestrator.registry import Registry
 from orchestrator.testing.simulating.chances import Chances
 from orchestrator.testing.simulating.database import Database, Engine
 from orchestrator.testing.simulating.process import BEGIN, ProcessClock
-from orchestrator.testing.simulating.service import Effect, Handlers, Service
-from orchestrator.testing.simulating.tables import (
+from orchestrator.testing.simulating.relay_tables import (
     VirtualHolds,
     VirtualLeases,
     VirtualMessages,
-    VirtualSagas,
-    VirtualWriting,
 )
+from orchestrator.testing.simulating.saga_tables import VirtualSagas, VirtualWriting
+from orchestrator.testing.simulating.service import Effect, Handlers, Service
 from orchestrator.testing.simulating.timeline import Gate, Timeline, Wait
 from outbox.errors import TransactionLost
 from outbox.relay_ports import RelayPorts
