@@ -26,7 +26,9 @@ class Draft(Generic[S]):
 
     def __init__(self, saga: Saga[S], instance: Instance[S], moment: datetime) -> None:
         self.saga = saga
-        self.instance = instance
+        # Of its own, so that a step can be put without a copy of all the others.
+        self._steps = {**instance.steps}
+        self.instance = replace(instance, steps=self._steps)
         self._moment = moment
         self._commands: list[Dispatch] = []
         self._timers: list[Timer] = []
@@ -45,11 +47,11 @@ class Draft(Generic[S]):
 
     def run(self, name: str) -> StepRun:
         """How the step stands."""
-        return self.instance.steps[name]
+        return self._steps[name]
 
     def put(self, name: str, run: StepRun) -> None:
         """Let the step stand like this."""
-        self.instance = replace(self.instance, steps={**self.instance.steps, name: run})
+        self._steps[name] = run
 
     def awaited(self, name: str) -> Awaited:
         """The command that the step awaits; there must be one."""
@@ -131,7 +133,7 @@ class Draft(Generic[S]):
 
     def send_due(self) -> None:
         """Send every command that waits for nothing else."""
-        for name, run in self.instance.steps.items():
+        for name, run in self._steps.items():
             is_due = run.awaited is not None and run.awaited.wait is Wait.SENDING
             if is_due and run.status is not StepStatus.STUCK:
                 self.send(name, self.awaited(name))
@@ -139,11 +141,13 @@ class Draft(Generic[S]):
     def send(self, name: str, awaited: Awaited) -> None:
         """Send the awaited command; where it has no deadline, it gets one."""
         step = self.saga.step(name)
-        if awaited.deadline is None:
-            awaited = replace(awaited, deadline=self._moment + step.deadline)
+        deadline = awaited.deadline
+        if deadline is None:
+            deadline = self._moment + step.deadline
             self.remind(TimerKind.DEADLINE, awaited.id, step.deadline)
         happening = Happening.REPEATED if awaited.sendings else Happening.SENT
-        awaited = replace(awaited, wait=Wait.ANSWER, sendings=awaited.sendings + 1)
+        sendings = awaited.sendings + 1
+        awaited = replace(awaited, wait=Wait.ANSWER, deadline=deadline, sendings=sendings)
         self.put_awaited(name, awaited)
         self._commands.append(dispatch_of(self.saga, step, awaited))
         self.note_about(name, happening, awaited.type, awaited.id)

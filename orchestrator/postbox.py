@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 from orchestrator.transition import Dispatch
@@ -56,6 +57,7 @@ def bucket(lane: Lane, shard: int) -> int:
     return lane * BUCKETS_PER_LANE + shard
 
 
+@cache
 def buckets(shard: int) -> tuple[int, ...]:
     """All buckets of a shard."""
     return tuple(bucket(lane, shard) for lane in Lane)

@@ -113,12 +113,14 @@ class Courier:
 
     def lease(self, leases: Leases) -> None:
         """From now on these are its buckets."""
-        gained = [b for b, epoch in leases.epochs.items() if self._leases.epochs.get(b) != epoch]
+        before, self._leases = self._leases.epochs, leases
+        if before == leases.epochs:
+            return  # only their end has moved
+        gained = [b for b, epoch in leases.epochs.items() if before.get(b) != epoch]
         if gained:
             self._may_hold = True
-        lost = [b for b in self._leases.epochs if b not in leases.epochs]
+        lost = [b for b in before if b not in leases.epochs]
         self.distrust([*gained, *lost])
-        self._leases = leases
 
     def distrust(self, buckets: Iterable[int]) -> None:
         """Read these buckets from the table again, from its beginning."""

@@ -12,16 +12,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
-from enum import Enum, auto
 
 from outbox.deliveries import Pending
-
-
-class _Way(Enum):
-    CATCHING_UP = auto()
-    """It is being read, perhaps to its end; what is offered meanwhile is kept."""
-    MEMORY = auto()
-    """The table has nothing of it but what was offered."""
 
 
 class Feed:
@@ -29,8 +21,10 @@ class Feed:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        # Buckets that are not here are read from the table.
-        self._ways: dict[int, _Way] = {}
+        # These are being read, perhaps to their end; what is offered meanwhile is kept.
+        self._catching_up: set[int] = set()
+        # The table has nothing of these but what was offered. All others are read from it.
+        self._in_memory: set[int] = set()
         self._offered: dict[int, deque[Pending]] = {}
         self._count = 0
 
@@ -40,74 +34,71 @@ class Feed:
     @property
     def waiting(self) -> frozenset[int]:
         """The buckets of which there is something to take."""
-        ways = self._ways
-        return frozenset(b for b, it in self._offered.items() if it and ways[b] is _Way.MEMORY)
+        return frozenset(self._in_memory & self._offered.keys())
 
     def unread(self, buckets: Iterable[int]) -> list[int]:
         """Those of the buckets that are to be read from the table."""
-        ways = self._ways
-        return [bucket for bucket in buckets if ways.get(bucket) is not _Way.MEMORY]
+        return [bucket for bucket in buckets if bucket not in self._in_memory]
 
     def distrust(self, buckets: Iterable[int]) -> None:
         """Read these from the table again, and forget what was offered of them."""
-        for bucket in list(buckets):
-            self._forget(bucket)
+        doubted = set(buckets)
+        self._catching_up -= doubted
+        self._in_memory -= doubted
+        for bucket in self._offered.keys() & doubted:
+            self._keep(bucket, deque())
 
     def distrust_all(self) -> None:
         """The same for every bucket."""
-        self.distrust(list(self._ways))
+        self.distrust(self._catching_up | self._in_memory)
 
-    def begin(self, buckets: Iterable[int]) -> None:
+    def begin(self, buckets: Collection[int]) -> None:
         """These are about to be read."""
-        for bucket in buckets:
-            self._forget(bucket)
-            self._ways[bucket] = _Way.CATCHING_UP
-            self._offered[bucket] = deque()
+        self.distrust(buckets)
+        self._catching_up.update(buckets)
 
     def read(self, to_the_end: Collection[int], seqs: Collection[int]) -> None:
         """They were read, some of them to their end; `seqs` are the messages that were found."""
-        for bucket, way in list(self._ways.items()):
-            if way is _Way.MEMORY:
-                continue
-            if bucket not in to_the_end:
-                self._forget(bucket)
-                continue
+        self.distrust(self._catching_up.difference(to_the_end))
+        for bucket in self._offered.keys() & self._catching_up:
             offered = self._offered[bucket]
-            if offered:
-                kept = deque(message for message in offered if message.seq not in seqs)
-                self._count -= len(offered) - len(kept)
-                self._offered[bucket] = kept
-            self._ways[bucket] = _Way.MEMORY
+            self._keep(bucket, deque(message for message in offered if message.seq not in seqs))
+        self._in_memory |= self._catching_up
+        self._catching_up = set()
 
     def offer(self, messages: Iterable[Pending]) -> None:
         """These were committed, in this order."""
         for message in messages:
-            offered = self._offered.get(message.bucket)
-            if offered is not None:
-                offered.append(message)
+            bucket = message.bucket
+            if bucket in self._in_memory or bucket in self._catching_up:
+                self._offered.setdefault(bucket, deque()).append(message)
                 self._count += 1
                 if self._count > self._most:
-                    self.distrust([message.bucket])
+                    self.distrust([bucket])
 
     def withdraw(self, ids: Collection[str]) -> None:
         """The messages of these ids are gone from the table."""
-        for bucket, offered in self._offered.items():
-            kept = deque(message for message in offered if message.envelope.id not in ids)
-            self._count -= len(offered) - len(kept)
-            self._offered[bucket] = kept
+        for bucket, offered in list(self._offered.items()):
+            self._keep(bucket, deque(it for it in offered if it.envelope.id not in ids))
 
     def take(self, buckets: Sequence[int], most: int) -> list[Pending]:
         """The next messages of these buckets, in the order of `buckets`, and out of here."""
         taken: list[Pending] = []
         for bucket in buckets:
-            if self._ways.get(bucket) is not _Way.MEMORY:
+            if bucket not in self._in_memory or bucket not in self._offered:
                 continue
             offered = self._offered[bucket]
             while offered and len(taken) < most:
                 taken.append(offered.popleft())
+            if not offered:
+                del self._offered[bucket]
         self._count -= len(taken)
         return taken
 
-    def _forget(self, bucket: int) -> None:
-        self._ways.pop(bucket, None)
-        self._count -= len(self._offered.pop(bucket, ()))
+    def _keep(self, bucket: int, messages: deque[Pending]) -> None:
+        """Let these be what is left of the bucket."""
+        self._count += len(messages) - len(self._offered[bucket])
+        if messages:
+            self._offered[bucket] = messages
+        else:
+            del self._offered[bucket]

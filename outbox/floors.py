@@ -47,6 +47,8 @@ class Floors:
     ) -> None:
         """After a round: `proven` is what was proven *before* its fetch, `reached` how far it got
         in each bucket (None: to the end), `left` the lowest `seq` that stayed in the outbox."""
+        if proven == 0:
+            return  # nothing can rise
         for bucket, last in reached.items():
             floor = proven if last is None else min(proven, last)
             if bucket in left:

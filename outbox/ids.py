@@ -24,7 +24,8 @@ def compose(milliseconds: int, tail: int) -> str:
     """The UUIDv7 with this Unix time in milliseconds and these 74 free bits."""
     high, low = (tail >> 62) & 0xFFF, tail & ((1 << 62) - 1)
     value = (milliseconds & ((1 << 48) - 1)) << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low
-    return str(uuid.UUID(int=value))
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def time_of(identifier: str) -> datetime:

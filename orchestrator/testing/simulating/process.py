@@ -135,16 +135,18 @@ class Process:
         node = self.node
         if node is None:
             return
-        pause = node.committer.pause
-        self._in("commit", _SOON if pause == 0 else pause)
+        if "commit" not in self._busy:
+            self._in("commit", node.committer.pause or _SOON)
         for name, line in node.dispatcher.lines.items():
             if line.bell.rings != self._rung[name]:
                 self._in(name, _SOON)
 
     def _in(self, loop: str, seconds: float) -> None:
         """Let that loop take its next step by then, if it is not under way."""
+        if loop in self._busy:
+            return
         at = max(self._timeline.now + seconds, self._held_until)
-        if loop in self._busy or self._timers.get(loop, _NEVER) <= at:
+        if self._timers.get(loop, _NEVER) <= at:
             return
         self._timers[loop] = at
         life = self._life

@@ -48,7 +48,7 @@ class VirtualMessages(Store):
         most: int,
     ) -> Fetched:
         tables = connection.tables
-        rows: dict[int, list[Message]] = {bucket: [] for bucket in floors}
+        rows: dict[int, list[Message]] = {}
         for row in tables.outbox.values():
             if (
                 row.destination == destination
@@ -56,14 +56,14 @@ class VirtualMessages(Store):
                 and row.seq > floors[row.bucket]
                 and (destination, row.bucket, row.envelope.key) not in tables.held
             ):
-                rows[row.bucket].append(row)
+                rows.setdefault(row.bucket, []).append(row)
         found: list[Pending] = []
-        exhausted = set()
-        for bucket, each in rows.items():
-            each.sort(key=lambda it: it.seq)
+        exhausted = set(floors)
+        for bucket in [it for it in floors if it in rows]:
+            each = sorted(rows[bucket], key=lambda it: it.seq)
             taken = each[: min(per_bucket, most - len(found))]
-            if len(taken) < per_bucket:
-                exhausted.add(bucket)
+            if len(taken) >= per_bucket:
+                exhausted.discard(bucket)
             found += [Pending(it.seq, bucket, it.envelope) for it in taken]
         return Fetched(found, (), frozenset(exhausted if len(found) < most else ()))
 
