@@ -12,6 +12,7 @@ import typer
 
 from orchestrator.cli import operators, sagas
 from orchestrator.cli.audit import audit
+from orchestrator.cli.coverage import coverage
 from orchestrator.cli.dead_letters import app as dead_letters
 from orchestrator.cli.demo import demo
 from orchestrator.cli.dev import dev
@@ -59,6 +60,7 @@ main.add_typer(tokens, name="token")
 main.command(epilog=EXIT_CODES)(audit)
 main.command(epilog=EXIT_CODES)(explore)
 main.command(epilog=EXIT_CODES)(simulate)
+main.command(epilog=EXIT_CODES)(coverage)
 
 
 @main.command()

@@ -19,7 +19,8 @@ class ExitCode(IntEnum):
     OK = 0
     """It is as it should be."""
     OTHERWISE = 1
-    """The saga did not end COMPLETED, the audit found a divergence, or explore a broken promise."""
+    """The saga did not end COMPLETED, the audit found a divergence, or explore or
+    simulate a broken promise."""
     REFUSED = 2
     """The command line is wrong, or the request was refused; nothing was changed."""
     UNREACHABLE = 3
@@ -30,9 +31,9 @@ class ExitCode(IntEnum):
 
 EXIT_CODES = (
     "Exit codes: 0 as it should be; 1 the saga that was waited for or watched did not end "
-    "COMPLETED, the audit found a divergence, or explore a broken promise; 2 wrong usage, or the "
-    "request was refused; 3 the orchestrator (for the audit: a database) cannot be reached; 4 the "
-    "audit cannot tell."
+    "COMPLETED, the audit found a divergence, or explore or simulate a broken promise; 2 wrong "
+    "usage, or the request was refused; 3 the orchestrator (for the audit: a database) cannot be "
+    "reached; 4 the audit cannot tell."
 )
 """The same for the help of the commands."""
 

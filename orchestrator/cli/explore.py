@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli.coverage import gaps, print_gaps
 from orchestrator.cli.errors import CommandError, ExitCode
 from orchestrator.cli.output import Json, print_fields, print_json, print_line, print_table, safe
+from orchestrator.testing.coverage import Tool
 from orchestrator.testing.exploring.faults import USUAL, Faults
 
 if TYPE_CHECKING:
@@ -229,9 +231,7 @@ def _document(
         },
         "violation": None if found.violation is None else _told(found.violation),
         "pytest": written,
-        "not_covered": [
-            {"sort": sort, "name": name, "limits": limits} for sort, name, limits in _gaps()
-        ],
+        "not_covered": gaps(Tool.EXPLORE),
     }
 
 
@@ -274,8 +274,7 @@ def _print(
         ),
     )
     print_line("")
-    print_line("Not covered, or not wholly:", style="dim")
-    print_table(("WHAT", "NAME", "LIMITS"), _gaps())
+    print_gaps(Tool.EXPLORE)
     print_line("")
     if found.violation is None:
         print_line("Every promise held, everywhere.", style="green")
@@ -286,12 +285,6 @@ def _print(
         print_line(line)
     if written is not None:
         print_line(f"As a test: {written}")
-
-
-def _gaps() -> list[tuple[str, str, str]]:
-    from orchestrator.testing.coverage import Tool, not_covered
-
-    return [(it.sort.value, it.name, it.explore.limits) for it in not_covered(Tool.EXPLORE)]
 
 
 # The test

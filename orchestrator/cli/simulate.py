@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from orchestrator.cli.coverage import gaps, print_gaps
 from orchestrator.cli.errors import CommandError, ExitCode
 from orchestrator.cli.explore import find_saga
 from orchestrator.cli.output import Json, print_fields, print_json, print_line, print_table
+from orchestrator.testing.coverage import Tool
 
 if TYPE_CHECKING:
     from orchestrator.testing.simulating.chances import Happened
@@ -85,6 +87,7 @@ def _document(found: Simulation) -> dict[str, Any]:
         "twice": found.twice,
         "faults": {fault.name.lower(): many for fault, many in sorted(found.faults.items())},
         "ends": {status.value: many for status, many in sorted(found.ends.items())},
+        "not_covered": gaps(Tool.SIMULATE),
         "failure": None
         if failure is None
         else {
@@ -110,6 +113,8 @@ def _print(found: Simulation, names: Sequence[str]) -> None:
         ("FAULT", "HOW OFTEN"),
         ((fault.name.lower(), f"{many:,}") for fault, many in sorted(found.faults.items())),
     )
+    print_line("")
+    print_gaps(Tool.SIMULATE)
     print_line("")
     if found.failure is None:
         print_line("Every promise held, in every history.", style="green")

@@ -11,7 +11,9 @@ from orchestrator.testing import Faults
 from orchestrator.testing.coverage import COVERAGE, Sort, Tool, not_covered
 from orchestrator.testing.exploring.promises import MEANINGS
 from orchestrator.testing.simulating.chances import Fault
+from outbox import transports
 from outbox.replies import Outcome
+from tests.support.crashing import POINTS
 
 
 def named(sort: Sort) -> dict[str, bool]:
@@ -44,6 +46,16 @@ def test_every_answer_of_a_participant_is_listed() -> None:
     by_the_barrier = {Outcome.ALREADY_UNDONE, Outcome.NOTHING_TO_UNDO}
     words = {outcome: outcome.value for outcome in Outcome if outcome not in by_the_barrier}
     assert [it for it, word in words.items() if word not in told] == []
+
+
+def test_every_transport_is_listed() -> None:
+    there = {it.removesuffix("Transport").lower() for it in transports.__all__ if "Tran" in it}
+    assert named(Sort.TRANSPORT).keys() == there - {""}
+
+
+def test_every_part_that_has_crash_points_is_listed_for_those_who_die_there() -> None:
+    crashes = next(row for row in COVERAGE if row.name == "crashes")
+    assert [it for it in POINTS if it.partition(":")[0] not in crashes.check_saga.how] == []
 
 
 @pytest.mark.parametrize("tool", Tool)
