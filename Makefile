@@ -2,7 +2,7 @@
 
 VENV ?= .venv
 MINUTES ?= 10
-PROCESSES ?= 2
+PROCESSES ?= 3
 ARGS ?=
 BIN := $(VENV)/bin
 LOCKED := requirements/install requirements/build.txt pyproject.toml
@@ -23,7 +23,7 @@ demo: $(VENV)/.runtime ## delete articles while services are killed, check what 
 dev: $(VENV)/.runtime ## run all services, with reload and the console, until Ctrl-C
 	$(BIN)/sagabox dev --reload $(ARGS)
 
-test: $(VENV)/.test ## run all tests, in PROCESSES=2; ARGS="-k relay" chooses some
+test: $(VENV)/.test ## run all tests, in PROCESSES=3; ARGS="-k relay" chooses some
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(ARGS)
 
 check: $(VENV)/.test ## formatting, lint, types, and the rules of imports and public names

@@ -35,7 +35,6 @@ DATABASES = (
 )
 
 
-@pytest.mark.soak
 async def test_deletions_end_rightly_over_broken_wires(
     blog_on_own_server: RunningBlog, own_server: PostgresServer, count: Count
 ) -> None:
@@ -52,7 +51,6 @@ async def test_deletions_end_rightly_over_wires_that_break_all_the_time(
             await round_of(*SERVICES, *DATABASES, *SERVICES, *DATABASES, at_once=4)
 
 
-@pytest.mark.soak
 async def test_services_whose_databases_have_silently_gone_find_out_and_deletions_end(
     blog_on_own_server: RunningBlog, own_server: PostgresServer, count: Count
 ) -> None:

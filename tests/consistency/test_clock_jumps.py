@@ -23,7 +23,7 @@ from tests.support.running import RunningBlog, running_blog
 from tests.support.saga_writers import SECOND, Writers
 from tests.support.waiting import until
 
-pytestmark = [pytest.mark.soak, pytest.mark.timeout(300), pytest.mark.databases("postgresql")]
+pytestmark = [pytest.mark.timeout(300), pytest.mark.databases("postgresql")]
 _LIBRARY = "faketime/libfaketime.so.1"
 
 

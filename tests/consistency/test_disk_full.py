@@ -133,7 +133,6 @@ def server_on_small_disk(disk: SmallDisk) -> Iterator[PostgresServer]:
         made.close()
 
 
-@pytest.mark.soak
 async def test_p1_p9_on_postgresql_nothing_is_half_done_for_want_of_room_and_it_goes_on_after(
     disk: SmallDisk, server_on_small_disk: PostgresServer, tmp_path: Path
 ) -> None:

@@ -24,7 +24,6 @@ async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterat
         yield running
 
 
-@pytest.mark.soak
 @pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("victim", SERVICES)
 async def test_p1_to_p5_p9_deletions_end_rightly_though_each_recovery_is_killed_at_the_next_point(

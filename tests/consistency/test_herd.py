@@ -18,7 +18,6 @@ from tests.support.running import RunningBlog, running_blog
 from tests.support.saga_writers import assert_histories_are_whole, rows
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.databases("postgresql")]
-SMALL = pytest.param(200, id="200", marks=pytest.mark.soak)
 LARGE = pytest.param(10_000, id="10000", marks=pytest.mark.soak)
 _CALLERS = 32
 
@@ -29,7 +28,7 @@ async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterat
         yield running
 
 
-@pytest.mark.parametrize("number", [SMALL, LARGE])
+@pytest.mark.parametrize("number", [200, LARGE])
 async def test_sagas_that_wait_for_a_participant_all_end_when_it_is_back(
     blog: RunningBlog, number: int, count: Count
 ) -> None:

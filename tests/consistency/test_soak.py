@@ -1,4 +1,5 @@
-"""Random faults of real processes on PostgreSQL, round after round: `make soak MINUTES=n`.
+"""Random faults of real processes on PostgreSQL, round after round: `make soak MINUTES=n`; and a
+round of the faults that no other scenario has, in every run of the tests.
 
 In each round people publish, comment, hold and delete while several things go wrong; then all
 heals, and everything that was accepted must end, and be as it should. The seed (SAGABOX_SOAK_SEED)
@@ -20,11 +21,20 @@ from outbox.clock import SystemClock
 from tests.support.chaos import FAULTS, world
 from tests.support.postgres import PostgresServer
 from tests.support.reporting import Count
-from tests.support.rounds import play, tally
+from tests.support.rounds import play, scenario, tally
 from tests.support.running import RunningBlog
 from tests.support.soak_report import SoakReport
 
+PROCESSES = tuple(it for it in FAULTS if it.startswith("a process"))
 _TOO_MANY = 20  # violations, after which nothing new is learnt
+
+
+@pytest.mark.timeout(300)
+async def test_deletions_end_rightly_while_processes_die_hang_and_are_restarted(
+    blog_on_own_server: RunningBlog, own_server: PostgresServer, count: Count
+) -> None:
+    async with scenario(blog_on_own_server, own_server, count) as round_of:
+        await round_of(*PROCESSES, at_once=2)
 
 
 @pytest.mark.soak
