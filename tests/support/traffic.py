@@ -130,20 +130,36 @@ async def wrong_with(blog: RunningBlog, life: Life, deadline: float) -> tuple[st
 
     Everybody serves again; a deletion that nobody has accepted yet is asked for once more.
     """
-    if not life.sagas:
-        answer = await blog.ask("articles", "DELETE", f"/articles/{life.article}")
-        if answer.status_code == 202:
-            life.sagas.append(answer.json()["saga_id"])
-        elif answer.status_code != 410:
-            return "none", f"DELETE answers {answer.status_code}: {answer.text}"
     try:
+        if not life.sagas:
+            path = f"/articles/{life.article}"
+            answer = await _answer(blog, "articles", "DELETE", path, deadline)
+            if answer.status_code == 202:
+                life.sagas.append(answer.json()["saga_id"])
+            elif answer.status_code != 410:
+                return "none", f"DELETE answers {answer.status_code}: {answer.text}"
         ends = [await blog.until_ended(saga, deadline) for saga in life.sagas]
         status = "COMPLETED" if "COMPLETED" in ends or not ends else ends[-1]
         if status == "COMPENSATED":
             await _until_shown(blog, life.article, deadline)
+        return status, await _wrong(blog, life, status, deadline)
     except AssertionError as error:
         return "none", str(error)
-    return status, await _wrong(blog, life, status)
+
+
+async def _answer(
+    blog: RunningBlog, name: str, method: str, path: str, deadline: float, **options: Any
+) -> httpx.Response:
+    """The answer to what may be asked again, once it is another one than 503: a connection that
+    was lost while it rested is found out by the request that takes it next."""
+    answers: list[httpx.Response] = []
+
+    async def is_answered() -> bool:
+        answers[:] = [await blog.ask(name, method, path, **options)]
+        return answers[0].status_code != 503
+
+    await until(is_answered, deadline, f"{name} answers {method} {path}")
+    return answers[0]
 
 
 async def _until_shown(blog: RunningBlog, article: str, deadline: float) -> None:
@@ -154,9 +170,11 @@ async def _until_shown(blog: RunningBlog, article: str, deadline: float) -> None
     await until(shown, deadline, f"article {article} is published again")
 
 
-async def _wrong(blog: RunningBlog, life: Life, status: str) -> str:
-    shown = (await blog.ask("articles", "GET", f"/articles/{life.article}")).status_code
-    there = {it["content"] for it in await blog.comments_of(life.article)}
+async def _wrong(blog: RunningBlog, life: Life, status: str, deadline: float) -> str:
+    of_it = {"article_id": life.article, "limit": 200}
+    article = await _answer(blog, "articles", "GET", f"/articles/{life.article}", deadline)
+    comments = await _answer(blog, "comments", "GET", "/comments", deadline, params=of_it)
+    shown, there = article.status_code, {it["content"] for it in comments.json()["items"]}
     if status == "COMPLETED":
         if life.hold is Hold.YES:
             return "it was deleted in spite of its legal hold"
