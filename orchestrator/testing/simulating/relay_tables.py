@@ -209,10 +209,10 @@ class VirtualLeases(LeaseStore):
             connection.drop(tables.nodes, gone)
 
     async def make_leases(self, connection: Any, destination: str, buckets: Sequence[int]) -> None:
+        nobodys = Lease(None, 0, self._time() - timedelta(days=10_000))
         for bucket in buckets:
             if bucket not in connection.tables.leases:
-                long_ago = self._time() - timedelta(days=10_000)
-                connection.put(connection.tables.leases, bucket, Lease(None, 0, long_ago))
+                connection.put(connection.tables.leases, bucket, nobodys)
 
     async def relays_of(self, connection: Any, destination: str, ttl: timedelta) -> int:
         soon = self._time() + ttl / 2
@@ -221,10 +221,13 @@ class VirtualLeases(LeaseStore):
     async def renew(self, connection: Any, owner: str, ttl: timedelta) -> dict[str, dict[int, int]]:
         now = self._time()
         held = {}
+        renewed: dict[int, Lease] = {}
         leases = connection.tables.leases
         for bucket, it in list(leases.items()):
             if it.owner == owner and it.expires_at > now:
-                connection.put(leases, bucket, Lease(owner, it.epoch, now + ttl))
+                if it.epoch not in renewed:
+                    renewed[it.epoch] = Lease(owner, it.epoch, now + ttl)
+                connection.put(leases, bucket, renewed[it.epoch])
                 held[bucket] = it.epoch
         return {LEASED_AS: held} if held else {}
 

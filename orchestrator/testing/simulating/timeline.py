@@ -114,7 +114,20 @@ class Step:
             self._timeline.at(held, self.go_on)
             return
         try:
-            paused = await _run(self._coroutine)
+            paused = self._coroutine.send(None)
+            while not isinstance(paused, Wait | _Shut):
+                try:
+                    value = await _by_event_loop(paused)
+                except GeneratorExit:
+                    raise
+                except BaseException as error:
+                    paused = self._coroutine.throw(error)
+                else:
+                    paused = self._coroutine.send(value)
+        except StopIteration as end:
+            self._coroutine = None
+            self._done(end.value)
+            return
         except BaseException as error:
             self._coroutine = None
             self._failed(error)
@@ -124,9 +137,6 @@ class Step:
                 self._timeline.after(seconds, self.go_on)
             case _Shut(gate):
                 gate.on_set(lambda: self._timeline.after(0.0, self.go_on))
-            case _Result(value):
-                self._coroutine = None
-                self._done(value)
 
     def abandon(self) -> None:
         """It never goes on: its process died."""
@@ -135,26 +145,7 @@ class Step:
             self._coroutine = None
 
 
-@dataclass(eq=False)
-class _Result:
-    value: Any
-
-
 @types.coroutine
-def _run(coroutine: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Wait | _Shut | _Result]:
-    error: BaseException | None = None
-    value: Any = None
-    while True:
-        try:
-            yielded = coroutine.send(value) if error is None else coroutine.throw(error)
-        except StopIteration as end:
-            return _Result(end.value)
-        if isinstance(yielded, Wait | _Shut):
-            return yielded
-        value, error = None, None
-        try:
-            value = yield yielded
-        except GeneratorExit:
-            raise
-        except BaseException as thrown:
-            error = thrown
+def _by_event_loop(wait: Any) -> Generator[Any, Any, Any]:
+    """What comes of a wait that is not ours."""
+    return (yield wait)
