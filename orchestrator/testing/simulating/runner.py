@@ -23,6 +23,8 @@ TWICE = 100
 """Every so many histories, one is run twice, and must be the same."""
 _TRIES = 400
 _COLLECT = 50
+_FEW = 10_000
+"""More objects than an interpreter freezes by itself."""
 
 
 @dataclass(frozen=True)
@@ -190,13 +192,17 @@ def _undisturbed() -> Iterator[None]:
     a while."""
     before, collects = logging.root.manager.disable, gc.isenabled()
     logging.disable(logging.CRITICAL)
-    # What was there before is no garbage: to look through it again and again takes long.
-    gc.freeze()
+    # What was there before is no garbage: to look through it again and again takes long. Where
+    # somebody has frozen it already, it stays so.
+    freezes = gc.get_freeze_count() < _FEW
+    if freezes:
+        gc.freeze()
     gc.disable()
     try:
         yield
     finally:
         logging.disable(before)
-        gc.unfreeze()
+        if freezes:
+            gc.unfreeze()
         if collects:
             gc.enable()
