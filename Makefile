@@ -36,7 +36,7 @@ check: $(VENV)/.test ## formatting, lint, types, and the rules of imports and pu
 bench: $(VENV)/.test ## measure, each figure next to its yardstick in the same run
 	$(BIN)/python -m benchmarks $(ARGS)
 
-soak: $(VENV)/.test ## the long tests; MINUTES=60 sets for how long
+soak: $(VENV)/.test ## the long tests, MINUTES=60 of them with random faults
 	SAGABOX_SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -m soak $(ARGS)
 
 # The locks hold versions and hashes for Linux and macOS and all supported Pythons, and no address.

@@ -3,7 +3,6 @@ step by step, the one that the dicts gave."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -86,10 +85,9 @@ async def test_a_history_is_the_same_on_a_real_database(
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 async def test_thousands_of_histories_are_the_same_on_a_real_database(
-    engine: AsyncEngine, database: Database, count: Count
+    engine: AsyncEngine, database: Database, soak_minutes: float, count: Count
 ) -> None:
     first = HISTORIES[database.kind]
-    minutes = float(os.environ.get("SAGABOX_SOAK_MINUTES", "10"))
-    seeds = range(first, first + int(first * MORE * minutes / 10))
+    seeds = range(first, first + int(first * MORE * soak_minutes / 10))
     await run_both(engine, seeds)
     count(f"random histories on {database.kind}", len(seeds))

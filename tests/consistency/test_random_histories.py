@@ -49,8 +49,8 @@ def test_whatever_goes_wrong_a_saga_of_any_shape_ends_with_every_effect_or_none(
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
-def test_for_as_long_as_one_likes(count: Count) -> None:
-    end = time.monotonic() + 60 * float(os.environ.get("SAGABOX_SOAK_MINUTES", "10")) / 3
+def test_for_as_long_as_one_likes(soak_minutes: float, count: Count) -> None:
+    end = time.monotonic() + 60 * soak_minutes / 3
     first = HISTORIES
     while time.monotonic() < end:
         result = simulate(seeds=range(first, first + CHUNK))
