@@ -54,6 +54,14 @@ def test_what_is_offered_while_the_bucket_is_read_is_kept_unless_it_was_found() 
     assert [it.seq for it in feed.take([1], 10)] == [2]
 
 
+def test_nothing_is_taken_of_a_bucket_that_is_still_being_read() -> None:
+    feed = Feed(100)
+    feed.begin([1])
+    feed.offer([message(2)])
+    assert feed.waiting == frozenset()
+    assert feed.take([1], 10) == []
+
+
 def test_doubt_while_the_bucket_is_read_leads_back_to_the_table() -> None:
     feed = Feed(100)
     feed.begin([1])
