@@ -193,16 +193,15 @@ def _undisturbed() -> Iterator[None]:
     before, collects = logging.root.manager.disable, gc.isenabled()
     logging.disable(logging.CRITICAL)
     # What was there before is no garbage: to look through it again and again takes long. Where
-    # somebody has frozen it already, it stays so.
-    freezes = gc.get_freeze_count() < _FEW
-    if freezes:
-        gc.freeze()
+    # somebody has frozen things already, all of it stays so, since it cannot be told apart.
+    thaws = gc.get_freeze_count() < _FEW
+    gc.freeze()
     gc.disable()
     try:
         yield
     finally:
         logging.disable(before)
-        if freezes:
+        if thaws:
             gc.unfreeze()
         if collects:
             gc.enable()
