@@ -148,10 +148,12 @@ class _Parts:
             monotonic=kit.clock.monotonic,
         )
         desk = Desk(self.engine, kit.database, kit.clock, kit.bell, self.keys, kit.stopping)
-        routes = api.router(desk)
-        routes.include_router(session.router(self.keys, kit.failures, kit.clock))
-        routes.include_router(console.router())
-        return routes
+        parts = (
+            api.router(desk),
+            session.router(self.keys, kit.failures, kit.clock),
+            console.router(),
+        )
+        return APIRouter(routes=[route for part in parts for route in part.routes])
 
     def make_keys(self, kit: Kit) -> TokenKeys:
         self.keys = TokenKeys(kit.database, kit.clock, os.urandom)

@@ -14,7 +14,5 @@ from orchestrator.api.desk import Desk
 
 def router(desk: Desk) -> APIRouter:
     """All addresses."""
-    routes = APIRouter()
-    for part in (sagas, operator, events, definitions, dead_letters):
-        routes.include_router(part.router(desk))
-    return routes
+    parts = (sagas, operator, events, definitions, dead_letters)
+    return APIRouter(routes=[route for part in parts for route in part.router(desk).routes])

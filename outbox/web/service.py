@@ -138,7 +138,8 @@ def build(
     )
     app.state.service = service
     for router in service.routers():
-        app.include_router(router)
+        # Not include_router(), which works out every route once more.
+        app.router.routes.extend(router.routes)
     problems.install(app)
     openapi.install(app)
     # The last one added is the outermost.
