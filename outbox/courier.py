@@ -284,6 +284,8 @@ class Courier:
         """The urgent lane first; within a lane each bucket comes first in its turn, so that none is
         left behind by a full one."""
         self._turn += 1
+        if len(buckets) < 2:
+            return list(buckets)
         size = BUCKETS_PER_LANE
         return sorted(buckets, key=lambda bucket: (bucket // size, (bucket + self._turn) % size))
 

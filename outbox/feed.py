@@ -36,8 +36,10 @@ class Feed:
         """The buckets of which there is something to take."""
         return frozenset(self._in_memory & self._offered.keys())
 
-    def unread(self, buckets: Iterable[int]) -> list[int]:
+    def unread(self, buckets: Collection[int]) -> list[int]:
         """Those of the buckets that are to be read from the table."""
+        if self._in_memory.issuperset(buckets):
+            return []
         return [bucket for bucket in buckets if bucket not in self._in_memory]
 
     def distrust(self, buckets: Iterable[int]) -> None:

@@ -19,7 +19,7 @@ from tests.support.reporting import Count
 
 HISTORIES = 100_000
 """So many in every run of the tests; a long one goes on where they end."""
-OF_THE_BLOG = 20_000
+OF_THE_BLOG = 10_000
 CHUNK = 2_000
 
 

@@ -111,9 +111,9 @@ class Chances:
         rate = self.rates.get(fault)
         if not rate:
             return False
-        count = self._counts.get(fault, 0)
         if self.number(fault) >= rate:
             return False
+        count = self._counts[fault] - 1
         if self._only is not None and (fault, count) not in self._only:
             return False
         self.happened.append((fault, count))

@@ -25,7 +25,7 @@ from orchestrator.testing.simulating.chances import Chances, Fault
 from orchestrator.testing.simulating.database import away, fate_of_commit, lost
 from orchestrator.testing.simulating.process import BEGIN, ProcessClock
 from orchestrator.testing.simulating.service import Effect, Handlers, Service
-from orchestrator.testing.simulating.storage import no_limit, one_after_the_other, sleep
+from orchestrator.testing.simulating.storage import NoLimit, one_after_the_other, sleep
 from orchestrator.testing.simulating.timeline import Gate, Timeline
 from outbox import Context, Locked, Ongoing, Refused
 from outbox import Handlers as Consumer
@@ -100,7 +100,7 @@ class OnDatabase:
     def ports(self, clock: ProcessClock) -> EnginePorts:
         told = clock if self.is_local else ProcessClock(self._timeline)
         ports = EnginePorts.of(self._database, self._registry, told)
-        relay = replace(ports.relay, within=no_limit, gather=one_after_the_other)
+        relay = replace(ports.relay, within=NoLimit, gather=one_after_the_other)
         return replace(ports, relay=relay, sleep=sleep, event=Gate)
 
     def service(

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -66,10 +66,17 @@ class Storage(Protocol):
         """Raises Broken where the tables contradict themselves."""
 
 
-@asynccontextmanager
-async def no_limit(_seconds: float) -> AsyncIterator[None]:
-    """The network keeps to its own time."""
-    yield
+class NoLimit(AbstractAsyncContextManager[None]):
+    """Stands for `asyncio.timeout`: the network keeps to its own time."""
+
+    def __init__(self, _seconds: float) -> None:
+        pass
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
 
 
 async def one_after_the_other(*coroutines: Coroutine[Any, Any, Any]) -> None:
@@ -121,7 +128,7 @@ class InMemory:
                 VirtualMessages(now),
                 VirtualHolds(now),
                 VirtualLeases(now),
-                within=no_limit,
+                within=NoLimit,
                 gather=one_after_the_other,
             ),
             sleep=sleep,

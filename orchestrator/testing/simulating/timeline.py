@@ -75,7 +75,8 @@ class Timeline:
 
     def after(self, seconds: float, action: Action) -> None:
         """Let this happen after so many seconds."""
-        self.at(self.now + seconds, action)
+        self._count += 1
+        heapq.heappush(self._due, (self.now + seconds, self._count, action))
 
     async def next(self, until: float) -> bool:
         """Let the next thing happen. False where there is none before `until`: then it is that

@@ -14,7 +14,7 @@ from orchestrator.instance import Instance, Status, StepStatus
 from orchestrator.records import record_of, shard_of
 from orchestrator.registry import Registry
 from orchestrator.testing.simulating.process import ProcessClock
-from orchestrator.testing.simulating.storage import no_limit, one_after_the_other, sleep
+from orchestrator.testing.simulating.storage import NoLimit, one_after_the_other, sleep
 from orchestrator.testing.simulating.timeline import Gate
 from orchestrator.testing.trying.participant import Database
 from outbox import sqlite
@@ -41,7 +41,7 @@ class Books:
     def ports(self, clock: ProcessClock) -> EnginePorts:
         """The statements of the orchestrator, in virtual time."""
         ports = EnginePorts.of(self.engine, self.registry, clock)
-        relay = replace(ports.relay, within=no_limit, gather=one_after_the_other)
+        relay = replace(ports.relay, within=NoLimit, gather=one_after_the_other)
         return replace(ports, relay=relay, sleep=sleep, event=Gate)
 
     async def tell(self, saga_id: str, kind: str, payload: str) -> None:
