@@ -235,7 +235,9 @@ async def running_blog(
         "comments": make(comments_schema),
         "orchestrator": make(orchestrator_schema),
     }
-    async with httpx.AsyncClient(timeout=20, trust_env=False) as client:
+    # uvicorn closes a connection that has rested for 5 s: a request must not meet that.
+    limits = httpx.Limits(keepalive_expiry=2)
+    async with httpx.AsyncClient(timeout=20, trust_env=False, limits=limits) as client:
         blog = RunningBlog(databases, folder, client)
         try:
             yield blog
