@@ -236,7 +236,7 @@ async def running_blog(
         "orchestrator": make(orchestrator_schema),
     }
     # uvicorn closes a connection that has rested for 5 s: a request must not meet that.
-    limits = httpx.Limits(keepalive_expiry=2)
+    limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=2)
     async with httpx.AsyncClient(timeout=20, trust_env=False, limits=limits) as client:
         blog = RunningBlog(databases, folder, client)
         try:
