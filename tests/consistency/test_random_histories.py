@@ -23,7 +23,6 @@ OF_THE_BLOG = 10_000
 CHUNK = 2_000
 
 
-@pytest.mark.computes
 @pytest.mark.parametrize("first", range(0, OF_THE_BLOG, CHUNK))
 def test_whatever_goes_wrong_a_deletion_ends_with_every_effect_or_none(
     first: int, count: Count
@@ -36,7 +35,6 @@ def test_whatever_goes_wrong_a_deletion_ends_with_every_effect_or_none(
     assert set(result.faults) == set(Fault)
 
 
-@pytest.mark.computes
 @pytest.mark.parametrize("first", range(OF_THE_BLOG, HISTORIES, CHUNK))
 def test_whatever_goes_wrong_a_saga_of_any_shape_ends_with_every_effect_or_none(
     first: int, count: Count

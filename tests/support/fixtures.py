@@ -186,14 +186,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("soak") and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(minutes * 60 * 1.5 + 120))
-    _spread(items)
-
-
-def _spread(items: list[pytest.Item]) -> None:
-    """Put those that only compute evenly among those that mostly wait, for the processes of a run
-    to have something to do meanwhile."""
-    total = len(items)
-    computing = [it for it in items if it.get_closest_marker("computes")]
-    items[:] = [it for it in items if not it.get_closest_marker("computes")]
-    for number, item in enumerate(computing):
-        items.insert(number * total // len(computing), item)
