@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.lazily import names_of as _names_of
+from outbox.lazy_names import names_of as _names_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.lazily import names_of as _names_of
+from outbox.lazy_names import names_of as _names_of
 
 if TYPE_CHECKING:
     from orchestrator.testing.exploring.events import Crash, Event, What

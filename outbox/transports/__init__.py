@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from outbox.transports.base import Answered, Delivery, Transport, Unacceptable, Unreachable
-from outbox.transports.http import HttpTransport
-from outbox.transports.memory import MemoryTransport
+from typing import TYPE_CHECKING
+
+from outbox.lazy_names import names_of as _names_of
+
+if TYPE_CHECKING:
+    from outbox.transports.base import Answered, Delivery, Transport, Unacceptable, Unreachable
+    from outbox.transports.http import HttpTransport
+    from outbox.transports.memory import MemoryTransport
 
 __all__ = [
     "Answered",
@@ -15,3 +20,16 @@ __all__ = [
     "Unacceptable",
     "Unreachable",
 ]
+
+_HOMES = {
+    "Answered": "outbox.transports.base",
+    "Delivery": "outbox.transports.base",
+    "HttpTransport": "outbox.transports.http",
+    "MemoryTransport": "outbox.transports.memory",
+    "Transport": "outbox.transports.base",
+    "Unacceptable": "outbox.transports.base",
+    "Unreachable": "outbox.transports.base",
+}
+if not TYPE_CHECKING:
+    # A type checker would take any name then.
+    __getattr__ = _names_of(__name__, _HOMES)
