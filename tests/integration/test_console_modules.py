@@ -64,7 +64,7 @@ def overlapping(boxes: list[dict[str, float]], width: float, height: float) -> i
 
 
 async def test_steps_that_wait_stand_to_the_right_of_what_they_wait_for(page: Page) -> None:
-    laid = await call(page, "layout.js", "layout", steps(a="", b="a", c="a", D="b c", E="D"))
+    laid = await call(page, "parts/layout.js", "layout", steps(a="", b="a", c="a", D="b c", E="D"))
     columns = {it["name"]: it["column"] for it in laid["nodes"]}
     assert columns == {"a": 0, "b": 1, "c": 1, "D": 2, "E": 3}
     at = {it["name"]: it for it in laid["nodes"]}
@@ -76,7 +76,7 @@ async def test_steps_that_wait_stand_to_the_right_of_what_they_wait_for(page: Pa
 
 
 async def test_what_undoes_a_step_stands_beneath_it_and_runs_against_the_order(page: Page) -> None:
-    laid = await call(page, "layout.js", "layout", steps(a="", B="a", c="B", D="c"))
+    laid = await call(page, "parts/layout.js", "layout", steps(a="", B="a", c="B", D="c"))
     at = {it["name"]: it for it in laid["nodes"]}
     assert [it["name"] for it in laid["undos"]] == ["a", "c"]
     for undo in laid["undos"]:
@@ -89,13 +89,15 @@ async def test_what_undoes_a_step_stands_beneath_it_and_runs_against_the_order(p
 
 
 async def test_what_is_waited_for_through_another_step_is_not_drawn_twice(page: Page) -> None:
-    needed = await call(page, "layout.js", "reduced", steps(a="", b="a", C="a b", D="a b C gone"))
+    needed = await call(
+        page, "parts/layout.js", "reduced", steps(a="", b="a", C="a b", D="a b C gone")
+    )
     assert needed == {"a": [], "b": ["a"], "C": ["b"], "D": ["C"]}
 
 
 async def test_a_long_edge_gets_a_way_of_its_own_around_the_steps_between(page: Page) -> None:
     graph = steps(a="", b="", c="b", d="c", E="a d")
-    laid = await call(page, "layout.js", "layout", graph)
+    laid = await call(page, "parts/layout.js", "layout", graph)
     at = {it["name"]: it for it in laid["nodes"]}
     (edge,) = [it for it in laid["edges"] if it["from"] == "a"]
     between = [it for it in edge["points"] if at["c"]["x"] <= it["x"] <= at["d"]["x"] + 216]
@@ -107,20 +109,22 @@ async def test_a_long_edge_gets_a_way_of_its_own_around_the_steps_between(page: 
 
 async def test_a_circle_and_an_empty_graph_are_laid_out_too(page: Page) -> None:
     """The orchestrator takes no circle; a page must not hang where it is told one."""
-    laid = await call(page, "layout.js", "layout", steps(a="b", b="a"))
+    laid = await call(page, "parts/layout.js", "layout", steps(a="b", b="a"))
     assert len(laid["nodes"]) == 2
-    assert (await call(page, "layout.js", "layout", []))["nodes"] == []
+    assert (await call(page, "parts/layout.js", "layout", []))["nodes"] == []
 
 
 async def test_events_are_read_over_any_cut_and_comments_are_none(page: Page) -> None:
     text = ': alive\n\nevent: sent\ndata: {"a": 1}\nid: 1\n\ndata: x\ndata: y\n\nid: 3\n'
-    read = await call(page, "stream.js", "parse", text)
+    read = await call(page, "core/stream.js", "parse", text)
     assert read["events"] == [
         {"event": "sent", "data": '{"a": 1}', "id": "1"},
         {"data": "x\ny"},
     ]
     assert read["rest"] == "id: 3\n"
-    assert (await call(page, "stream.js", "parse", "data: x\r\n\r\n"))["events"] == [{"data": "x"}]
+    assert (await call(page, "core/stream.js", "parse", "data: x\r\n\r\n"))["events"] == [
+        {"data": "x"}
+    ]
 
 
 @pytest.mark.parametrize(
@@ -130,4 +134,4 @@ async def test_events_are_read_over_any_cut_and_comments_are_none(page: Page) ->
 async def test_a_span_is_told_in_its_two_largest_units(
     page: Page, milliseconds: int, words: str
 ) -> None:
-    assert await call(page, "words.js", "span", 0, milliseconds) == words
+    assert await call(page, "parts/words.js", "span", 0, milliseconds) == words

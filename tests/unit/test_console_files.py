@@ -102,7 +102,7 @@ async def test_each_address_of_the_page_and_each_import_is_served(
                 str(httpx.URL(f"http://x{address}").join(it).path)
                 for it in _IMPORT.findall(answer.text)
             }
-    assert {f"/console/{it.name}" for it in _MODULES} <= seen
+    assert {f"/console/{it.relative_to(assets.FOLDER).as_posix()}" for it in _MODULES} <= seen
     assert any("vendor/preact" in it for it in seen)
 
 

@@ -1,13 +1,13 @@
 // The console: its frame, and which page is in it.
-import { component, html } from "./component.js";
-import { DefinitionPage, DefinitionsPage } from "./definitions.js";
-import { LettersPage } from "./letters.js";
-import { ListPage } from "./list.js";
-import { Announcement, Empty, Trouble } from "./pieces.js";
-import { route, to } from "./routes.js";
-import { SagaPage } from "./saga.js";
-import { signedIn, signOut, TokenForm } from "./session.js";
-import { render, signal } from "./vendor.js";
+import { component, html } from "./core/component.js";
+import { DefinitionPage, DefinitionsPage } from "./pages/definitions.js";
+import { LettersPage } from "./pages/letters.js";
+import { ListPage } from "./pages/list.js";
+import { Announcement, Empty, Trouble } from "./parts/pieces.js";
+import { route, to } from "./core/routes.js";
+import { SagaPage } from "./pages/saga.js";
+import { signedIn, signOut, TokenForm } from "./core/session.js";
+import { render, signal } from "./core/vendor.js";
 
 const PAGES = [["sagas", "Sagas"], ["definitions", "Definitions"], ["dead-letters", "Dead letters"]];
 const THEMES = [["", "System"], ["light", "Light"], ["dark", "Dark"]];

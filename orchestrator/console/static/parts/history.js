@@ -1,7 +1,7 @@
 // What happened to a run, oldest first, so that what comes in never moves what somebody reads.
-import { component, html } from "./component.js";
+import { component, html } from "../core/component.js";
 import { Empty, When } from "./pieces.js";
-import { signal } from "./vendor.js";
+import { signal } from "../core/vendor.js";
 import { happening } from "./words.js";
 
 const MOST = 200;

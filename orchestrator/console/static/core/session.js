@@ -2,7 +2,7 @@
 import { address, attempt, problemOf } from "./api.js";
 import { component, html } from "./component.js";
 import { signal } from "./vendor.js";
-import { Trouble } from "./pieces.js";
+import { Trouble } from "../parts/pieces.js";
 
 const KNOWN = "sagabox-signed-in";
 

@@ -1,5 +1,5 @@
 // The steps of a saga as a picture: forward from left to right, and beneath each what undoes it.
-import { html } from "./component.js";
+import { html } from "../core/component.js";
 import { curve, layout, SIZE } from "./layout.js";
 import { Sign } from "./pieces.js";
 import { cut, STEP, wordFor } from "./words.js";

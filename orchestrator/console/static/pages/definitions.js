@@ -1,12 +1,12 @@
 // What the orchestrator can run: all definitions, and one with its graph and a way to start it.
-import { readJson } from "./actions.js";
-import { get, post } from "./api.js";
-import { component, html } from "./component.js";
-import { Graph } from "./graph.js";
-import { Empty, Trouble } from "./pieces.js";
-import { to } from "./routes.js";
-import { signal } from "./vendor.js";
-import { length } from "./words.js";
+import { readJson } from "../parts/actions.js";
+import { get, post } from "../core/api.js";
+import { component, html } from "../core/component.js";
+import { Graph } from "../parts/graph.js";
+import { Empty, Trouble } from "../parts/pieces.js";
+import { to } from "../core/routes.js";
+import { signal } from "../core/vendor.js";
+import { length } from "../parts/words.js";
 
 export const DefinitionsPage = component(() => {
   const all = signal(null);

@@ -1,11 +1,11 @@
 // The live list of runs: filters, pages, newest first.
-import { get } from "./api.js";
-import { component, html } from "./component.js";
-import { announce, Badge, Empty, Sign, Trouble, When } from "./pieces.js";
-import { every } from "./polling.js";
-import { route, to } from "./routes.js";
-import { batch, effect, signal, untracked } from "./vendor.js";
-import { RUN, span } from "./words.js";
+import { get } from "../core/api.js";
+import { component, html } from "../core/component.js";
+import { announce, Badge, Empty, Sign, Trouble, When } from "../parts/pieces.js";
+import { every } from "../core/polling.js";
+import { route, to } from "../core/routes.js";
+import { batch, effect, signal, untracked } from "../core/vendor.js";
+import { RUN, span } from "../parts/words.js";
 
 const EACH = 2_000;
 const LIMIT = 25;

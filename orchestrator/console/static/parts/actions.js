@@ -1,9 +1,9 @@
 // What a person may do to a run, each with a reason that goes into its history.
-import { post } from "./api.js";
-import { component, html } from "./component.js";
+import { post } from "../core/api.js";
+import { component, html } from "../core/component.js";
 import { announce, Trouble } from "./pieces.js";
-import { signedIn } from "./session.js";
-import { signal } from "./vendor.js";
+import { signedIn } from "../core/session.js";
+import { signal } from "../core/vendor.js";
 
 const LONGEST_REASON = 500;
 const ACTOR = "sagabox-actor";

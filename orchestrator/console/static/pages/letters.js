@@ -1,10 +1,10 @@
 // Messages that were given up, and sending them again.
-import { get, post } from "./api.js";
-import { component, html } from "./component.js";
-import { announce, Empty, Trouble, When } from "./pieces.js";
-import { every } from "./polling.js";
-import { to } from "./routes.js";
-import { batch, signal } from "./vendor.js";
+import { get, post } from "../core/api.js";
+import { component, html } from "../core/component.js";
+import { announce, Empty, Trouble, When } from "../parts/pieces.js";
+import { every } from "../core/polling.js";
+import { to } from "../core/routes.js";
+import { batch, signal } from "../core/vendor.js";
 
 const EACH = 5_000;
 const LIMIT = 50;

@@ -1,15 +1,15 @@
 // One run: how it stands, its graph, its history, and what a person may do to it; live.
-import { Actions } from "./actions.js";
-import { get } from "./api.js";
-import { component, html } from "./component.js";
-import { Graph } from "./graph.js";
-import { History } from "./history.js";
-import { announce, Badge, Empty, Sign, Trouble, When } from "./pieces.js";
-import { coalesced, every } from "./polling.js";
-import { to } from "./routes.js";
-import { follow } from "./stream.js";
-import { batch, signal } from "./vendor.js";
-import { RUN, span, STEP, wordFor } from "./words.js";
+import { Actions } from "../parts/actions.js";
+import { get } from "../core/api.js";
+import { component, html } from "../core/component.js";
+import { Graph } from "../parts/graph.js";
+import { History } from "../parts/history.js";
+import { announce, Badge, Empty, Sign, Trouble, When } from "../parts/pieces.js";
+import { coalesced, every } from "../core/polling.js";
+import { to } from "../core/routes.js";
+import { follow } from "../core/stream.js";
+import { batch, signal } from "../core/vendor.js";
+import { RUN, span, STEP, wordFor } from "../parts/words.js";
 
 const LINK = {
   connecting: { word: "connecting…", tone: "idle" },

@@ -1,6 +1,6 @@
 // Small things that every page is made of.
-import { component, html } from "./component.js";
-import { signal } from "./vendor.js";
+import { component, html } from "../core/component.js";
+import { signal } from "../core/vendor.js";
 import { RUN, time, wordFor } from "./words.js";
 
 const SIGNS = {
