@@ -135,3 +135,28 @@ async def test_a_span_is_told_in_its_two_largest_units(
     page: Page, milliseconds: int, words: str
 ) -> None:
     assert await call(page, "parts/words.js", "span", 0, milliseconds) == words
+
+
+async def test_a_request_is_sent_again_after_a_sign_in_but_not_for_ever(page: Page) -> None:
+    told = await page.evaluate(
+        """async () => {
+            const api = await import("/console/core/api.js");
+            const session = await import("/console/core/session.js");
+            const real = window.fetch;
+            let sent = 0, asked = 0;
+            window.fetch = async () => {
+                sent += 1;
+                return new Response(JSON.stringify({ detail: "who?" }), { status: 401 });
+            };
+            api.signInBy(async () => { asked += 1; });
+            try {
+                await api.send(api.address(["sagas"]));
+            } catch (error) {
+                return { sent, asked, status: error.status, detail: error.message };
+            } finally {
+                window.fetch = real;
+                api.signInBy(session.signIn);
+            }
+        }"""
+    )
+    assert told == {"sent": 4, "asked": 3, "status": 401, "detail": "who?"}

@@ -165,3 +165,45 @@ async def test_only_the_files_of_the_page_are_served(client: httpx.AsyncClient, 
     answer = await client.get(f"/console/{name}")
     assert answer.status_code == 404
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+_FLOORS = {"core": 0, "parts": 1, "pages": 2, "": 3}
+"""The folders of the modules: each may import its own floor and those below it."""
+
+
+def _imports() -> dict[str, set[str]]:
+    """The console's own modules that each of them imports, by their paths below the folder."""
+    found: dict[str, set[str]] = {}
+    for path in _MODULES:
+        origin = path.relative_to(assets.FOLDER)
+        targets = ((path.parent / it).resolve() for it in _IMPORT.findall(path.read_text("utf-8")))
+        found[origin.as_posix()] = {
+            it.relative_to(assets.FOLDER.resolve()).as_posix()
+            for it in targets
+            if it.suffix == ".js"
+        }
+    return found
+
+
+def _floor(module: str) -> int:
+    return _FLOORS[module.rpartition("/")[0]]
+
+
+def test_the_modules_import_nothing_of_a_floor_above_them() -> None:
+    imports = _imports()
+    assert any(imports.values())
+    upwards = [
+        f"{module} imports {other}"
+        for module, others in imports.items()
+        for other in sorted(others)
+        if _floor(other) > _floor(module)
+    ]
+    assert not upwards
+
+
+def test_no_two_modules_import_each_other_in_a_circle() -> None:
+    imports = _imports()
+    done: set[str] = set()
+    while free := {it for it, others in imports.items() if it not in done and others <= done}:
+        done |= free
+    assert set(imports) == done, f"in a circle: {sorted(set(imports) - done)}"

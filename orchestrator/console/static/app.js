@@ -1,12 +1,14 @@
 // The console: its frame, and which page is in it.
+import { signInBy } from "./core/api.js";
 import { component, html } from "./core/component.js";
 import { DefinitionPage, DefinitionsPage } from "./pages/definitions.js";
 import { LettersPage } from "./pages/letters.js";
 import { ListPage } from "./pages/list.js";
 import { Announcement, Empty, Trouble } from "./parts/pieces.js";
+import { TokenForm } from "./parts/sign_in.js";
 import { route, to } from "./core/routes.js";
 import { SagaPage } from "./pages/saga.js";
-import { signedIn, signOut, TokenForm } from "./core/session.js";
+import { signedIn, signIn, signOut } from "./core/session.js";
 import { render, signal } from "./core/vendor.js";
 
 const PAGES = [["sagas", "Sagas"], ["definitions", "Definitions"], ["dead-letters", "Dead letters"]];
@@ -65,4 +67,5 @@ function content(page, [first, second]) {
   }
 }
 
+signInBy(signIn);
 render(html`<${Console} />`, document.getElementById("console"));

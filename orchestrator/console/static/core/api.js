@@ -1,7 +1,17 @@
 // How the console asks the orchestrator. Addresses are relative to the page, behind a prefix too.
-import { signIn } from "./session.js";
 
 const BASE = new URL(".", document.baseURI);
+/** How often a request is sent again after a sign-in, before its refusal is shown. */
+const SIGN_INS = 3;
+
+let signIn = async (problem) => {
+  throw problem;
+};
+
+/** Say what asks for a token after a 401: a function of the problem and an AbortSignal. */
+export function signInBy(ask) {
+  signIn = ask;
+}
 
 /** An answer that is a refusal, in the API's own words: what happened, and what to do next. */
 export class Problem extends Error {
@@ -25,13 +35,13 @@ export function address(parts, query = {}) {
   return url;
 }
 
-/** The answer to a request. Throws Problem; after a 401 it waits until somebody has signed in. */
+/** The answer to a request. Throws Problem; after a 401 it waits for a sign-in and asks again. */
 export async function send(url, options = {}) {
-  for (;;) {
+  for (let signIns = 0; ; signIns += 1) {
     const answer = await attempt(url, options);
     if (answer.ok) return answer;
     const problem = await problemOf(answer);
-    if (answer.status !== 401) throw problem;
+    if (answer.status !== 401 || signIns === SIGN_INS) throw problem;
     await signIn(problem, options.signal);
   }
 }

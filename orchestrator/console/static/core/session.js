@@ -1,13 +1,11 @@
 // Who looks: a token is traded for a cookie that scripts cannot read.
 import { address, attempt, problemOf } from "./api.js";
-import { component, html } from "./component.js";
 import { signal } from "./vendor.js";
-import { Trouble } from "../parts/pieces.js";
 
 const KNOWN = "sagabox-signed-in";
 
-/** The refusal because of which somebody is asked for a token; null while nobody is. */
-const wanted = signal(null);
+/** The refusal because of which a token is asked for; null while none is. */
+export const wanted = signal(null);
 /** Whether a token was traded here, so that there is a session to end. */
 export const signedIn = signal(remembered());
 let waiting = [];
@@ -29,7 +27,8 @@ export async function signOut() {
   location.reload();
 }
 
-async function trade(token) {
+/** Trade a token for the cookie, and let the requests that wait go on. Throws Problem. */
+export async function trade(token) {
   const answer = await attempt(address(["session"]), {
     method: "POST",
     headers: { "content-type": "application/json" },
@@ -60,44 +59,3 @@ function remember(yes) {
     // Then the button to sign out is there until the page is closed.
   }
 }
-
-/** Asks for a token as long as one is wanted. */
-export const TokenForm = component(() => {
-  const busy = signal(false);
-  const trouble = signal(null);
-
-  async function submit(event) {
-    event.preventDefault();
-    const form = event.currentTarget;
-    busy.value = true;
-    trouble.value = null;
-    try {
-      await trade(new FormData(form).get("token"));
-      form.reset();
-    } catch (error) {
-      trouble.value = error;
-    } finally {
-      busy.value = false;
-    }
-  }
-
-  // Escape closes any dialog; without a token there is nothing behind this one.
-  const open = (element) => element && !element.open && element.showModal();
-
-  return () => wanted.value && html`
-    <dialog class="dialog" ref=${open} aria-labelledby="token-title"
-        onClose=${(event) => open(event.currentTarget)}>
-      <form onSubmit=${submit}>
-        <h2 id="token-title">Sign in</h2>
-        <p class="quiet">This orchestrator wants to know who asks. A token is made
-          by <code>sagabox token create</code>.</p>
-        <label class="field"><span>Token</span>
-          <input type="password" name="token" required autofocus autocomplete="current-password"
-            spellcheck="false" /></label>
-        <${Trouble} problem=${trouble.value} />
-        <div class="dialog-foot">
-          <button class="button primary" disabled=${busy.value}>Sign in</button>
-        </div>
-      </form>
-    </dialog>`;
-});

@@ -1,7 +1,7 @@
 // What the orchestrator can run: all definitions, and one with its graph and a way to start it.
-import { readJson } from "../parts/actions.js";
 import { get, post } from "../core/api.js";
 import { component, html } from "../core/component.js";
+import { readJson } from "../core/json_input.js";
 import { Graph } from "../parts/graph.js";
 import { Empty, Trouble } from "../parts/pieces.js";
 import { to } from "../core/routes.js";

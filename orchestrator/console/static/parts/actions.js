@@ -1,6 +1,7 @@
 // What a person may do to a run, each with a reason that goes into its history.
 import { post } from "../core/api.js";
 import { component, html } from "../core/component.js";
+import { readJson } from "../core/json_input.js";
 import { announce, Trouble } from "./pieces.js";
 import { signedIn } from "../core/session.js";
 import { signal } from "../core/vendor.js";
@@ -120,18 +121,6 @@ function body(verb, given) {
   const result = verb === "skip" ? given.get("result").trim() : "";
   if (result) asked.result = readJson(result, "The result");
   return asked;
-}
-
-/** The value of a text. Throws what `Trouble` shows. */
-export function readJson(text, name) {
-  try {
-    return JSON.parse(text);
-  } catch (error) {
-    throw Object.assign(new Error(`${name} is no JSON: ${error.message}`), {
-      title: "It was not sent",
-      nextStep: 'Write it as JSON, such as {"field": "value"}.',
-    });
-  }
 }
 
 function keptActor() {
