@@ -10,7 +10,7 @@ LOCKED := requirements/install requirements/build.txt pyproject.toml
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test check bench soak lock clean
+.PHONY: help setup demo dev test quick check bench soak lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -25,6 +25,10 @@ dev: $(VENV)/.runtime ## run all services, with reload and the console, until Ct
 
 test: $(VENV)/.test ## run all tests, in PROCESSES=3; ARGS="-k relay" chooses some
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(ARGS)
+
+quick: $(VENV)/.test ## what a change breaks most often, in two minutes: units, SQLite, some histories
+	$(BIN)/python -m pytest --quick -n $(PROCESSES) --dist worksteal tests/unit tests/contracts tests/integration \
+		tests/consistency $(ARGS)
 
 check: $(VENV)/.test ## formatting, lint, types, and the rules of imports and public names
 	$(BIN)/ruff format --check .

@@ -6,7 +6,7 @@ import gc
 
 from tests.support.scratch import use_memory
 
-pytest_plugins = ["tests.support.fixtures", "tests.support.reporting"]
+pytest_plugins = ["tests.support.fixtures", "tests.support.reporting", "tests.support.quick"]
 
 # Before anything asks for a temporary folder, and before further processes are started.
 use_memory()

@@ -20,6 +20,8 @@ from tests.support.databases import Database, Schema
 from tests.support.fixtures import MakeSyncEngine
 from tests.support.producers import ROUTES, Noted, Thing, business, texts, things
 
+pytestmark = pytest.mark.slow
+
 POINTS = {
     "outbox: after drain, before commit": False,
     "outbox: after commit, before bell": True,

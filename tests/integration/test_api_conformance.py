@@ -48,6 +48,8 @@ from tests.support.fixtures import DatabaseFactory
 from tests.support.orchestrating import PARTICIPANTS, orchestrator_schema, orchestrator_settings
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = 10
 ONLY_AFTER_TROUBLE = {
     "POST /dead-letters/redrive",

@@ -17,6 +17,8 @@ from tests.support.audited import Audited, codes, look, make_healthy
 from tests.support.blog import START, new_id
 from tests.support.fixtures import DatabaseFactory, MakeSyncEngine
 
+pytestmark = pytest.mark.slow
+
 DEAD = new_id()  # a saga that no database knows
 DECLARED = {
     wrong.code

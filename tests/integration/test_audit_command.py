@@ -14,6 +14,8 @@ from tests.support.fixtures import DatabaseFactory, MakeSyncEngine
 from tests.support.migrating import Told
 from tests.support.waiting import free_port
 
+pytestmark = pytest.mark.slow
+
 DEAD = new_id()  # a saga that no database knows
 
 

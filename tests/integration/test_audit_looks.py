@@ -15,6 +15,8 @@ from tests.support.audited import Audited, codes, look, make_healthy
 from tests.support.blog import new_id
 from tests.support.fixtures import DatabaseFactory, MakeSyncEngine
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def blog(database_factory: DatabaseFactory, make_sync_engine: MakeSyncEngine) -> Audited:

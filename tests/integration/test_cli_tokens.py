@@ -32,6 +32,8 @@ from tests.support.migrating import address, explained, migrated
 from tests.support.routes import PAGE
 from tests.support.waiting import free_port
 
+pytestmark = pytest.mark.slow
+
 _SERVE = import_module("orchestrator.cli.serve")
 
 

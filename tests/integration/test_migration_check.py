@@ -30,6 +30,8 @@ from tests.support.databases import Database, Schema
 from tests.support.fixtures import DatabaseFactory, MakeSyncEngine
 from tests.support.migrating import START, Histories, address, at, migrate, migrated
 
+pytestmark = pytest.mark.slow
+
 _INDEX = "ix_comments_article_id_id"
 
 

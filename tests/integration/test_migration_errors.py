@@ -34,6 +34,8 @@ from tests.support.migrating import (
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import free_port
 
+pytestmark = pytest.mark.slow
+
 _ROOT = Path(__file__).parents[2]
 
 

@@ -27,6 +27,8 @@ from tests.support.migrating import (
     titles,
 )
 
+pytestmark = pytest.mark.slow
+
 _ADD_SUBTITLE = "op.add_column('articles', sa.Column('subtitle', sa.Text()))"
 _DROP_SUBTITLE = "op.drop_column('articles', 'subtitle')"
 

@@ -36,6 +36,8 @@ from tests.support.migrating import (
 )
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.slow
+
 ARTICLES = SERVICES["articles"]
 _ROOT = Path(__file__).parents[2]
 

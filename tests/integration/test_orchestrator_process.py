@@ -22,7 +22,7 @@ from tests.support.orchestrating import orchestrator_schema, problem
 from tests.support.running import SECRET
 from tests.support.waiting import free_port, until
 
-pytestmark = pytest.mark.databases("sqlite")
+pytestmark = [pytest.mark.databases("sqlite"), pytest.mark.slow]
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from tests.support.blog import Running, comments_app, comments_schema, envelope,
 from tests.support.databases import Database, Schema
 from tests.support.waiting import until
 
+pytestmark = pytest.mark.slow
+
 POSTS = 1_000
 WRITERS = 32
 

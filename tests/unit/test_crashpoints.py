@@ -11,6 +11,8 @@ import pytest
 from outbox import crashpoints
 from outbox.crashpoints import ENVIRONMENT_VARIABLE, Crash, arm, countdown, crashpoint
 
+pytestmark = pytest.mark.slow
+
 POINT = "after deliver, before settle"
 
 _CHILD = """

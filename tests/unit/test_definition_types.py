@@ -12,6 +12,8 @@ import pytest
 import orchestrator
 import outbox
 
+pytestmark = pytest.mark.slow
+
 _DEFINITION = """
 from dataclasses import dataclass, replace
 from orchestrator.definition import Saga
