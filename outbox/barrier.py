@@ -45,6 +45,7 @@ class Row:
     fingerprint: bytes | None
     reply: Reply | None
     barred_by: str | None
+    saga: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ def decide(
     barred_now = [action for action in envelope.undoes if action not in found]
     if own is not None:
         # What a copy of an undo bars, the first one has barred, undone or refused to judge.
-        return Answer(_stored(own, arrival.fingerprint), forget=tuple(barred_now))
+        return Answer(_stored(own, arrival), forget=tuple(barred_now))
     unsure = [
         action for action in barred_now if forgotten.covers(action, envelope.source, arrival.saga)
     ]
@@ -141,6 +142,9 @@ def decide(
     ran = [
         row for row in map(found.get, envelope.undoes) if row is not None and row.state is State.RAN
     ]
+    if foreign := [row for row in ran if _is_of_another(row, arrival.saga)]:
+        # Not stored, and nothing is barred: the undo is somebody's mistake.
+        return Answer(_not_its_own(foreign[0]), forget=(envelope.id, *barred_now))
     if ran:
         return Run(tuple(ran))
     return _settle(envelope, _nothing_to_undo(found, envelope))
@@ -214,7 +218,7 @@ def split(arrivals: Iterable[tuple[int, Arrival]]) -> list[list[Slot]]:
     for position, arrival in arrivals:
         id, undoes = arrival.envelope.id, arrival.envelope.undoes
         slot = slots.get(id)
-        if slot is not None and slot.arrival.fingerprint == arrival.fingerprint:
+        if slot is not None and _are_copies(slot.arrival, arrival):
             slot.positions.append(position)
             continue
         rows = len(slots) + len(barred) + 1 + len(undoes)
@@ -226,6 +230,10 @@ def split(arrivals: Iterable[tuple[int, Arrival]]) -> list[list[Slot]]:
         barred.update(undoes)
         parts[-1].append(slots[id])
     return parts
+
+
+def _are_copies(one: Arrival, other: Arrival) -> bool:
+    return one.fingerprint == other.fingerprint and one.saga == other.saga
 
 
 def runs(
@@ -249,14 +257,14 @@ def runs(
     return calls
 
 
-def _stored(row: Row, fingerprint: bytes) -> Reply:
+def _stored(row: Row, arrival: Arrival) -> Reply:
     match row.state:
-        case State.RAN | State.REFUSED if row.fingerprint != fingerprint:
-            return Reply(
-                Outcome.REJECTED,
-                code="conflict",
-                reason=f"the id {row.id} was used before for a message with another content",
-            )
+        case State.RAN | State.REFUSED if row.fingerprint != arrival.fingerprint:
+            return _conflict(f"the id {row.id} was used before for a message with another content")
+        case State.RAN | State.REFUSED if row.saga != arrival.saga:
+            # A saga that took this answer for its own would count on what another one may undo.
+            before, now = _saga(row.saga), _saga(arrival.saga)
+            return _conflict(f"the id {row.id} was used before {before}, and came now {now}")
         case State.RAN | State.REFUSED:
             return row.reply or DONE
         case State.BARRED | State.UNDONE:
@@ -278,6 +286,23 @@ def _decide_action(envelope: Envelope, now: datetime) -> Verdict:
 
 def _settle(envelope: Envelope, reply: Reply, forget: tuple[str, ...] = ()) -> Answer:
     return Answer(reply, (Change(envelope.id, State.RAN, reply),), forget)
+
+
+def _conflict(reason: str) -> Reply:
+    return Reply(Outcome.REJECTED, code="conflict", reason=reason)
+
+
+def _saga(saga: str | None) -> str:
+    return "outside of any saga" if saga is None else f"in the saga {saga}"
+
+
+def _is_of_another(row: Row, saga: str | None) -> bool:
+    # One of the two may belong to none: a person may undo what a saga did.
+    return None not in (row.saga, saga) and row.saga != saga
+
+
+def _not_its_own(row: Row) -> Reply:
+    return _conflict(f"{row.id} ran {_saga(row.saga)}, and only that one may undo it")
 
 
 def _already_undone(row: Row) -> Reply:

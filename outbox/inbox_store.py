@@ -133,8 +133,9 @@ def insert(session: Session, consumer: str, rows: Sequence[Claim], now: datetime
 def read(session: Session, consumer: str, ids: Collection[str], *, lock: bool) -> dict[str, Row]:
     """The rows with those ids. With `lock` nobody else changes them before this transaction ends;
     they are locked in the order of their ids."""
+    columns = (inbox.c.id, inbox.c.state, inbox.c.fingerprint, inbox.c.reply, inbox.c.barred_by)
     statement = (
-        select(inbox.c.id, inbox.c.state, inbox.c.fingerprint, inbox.c.reply, inbox.c.barred_by)
+        select(*columns, inbox.c.saga)
         .where(inbox.c.consumer == consumer, inbox.c.id.in_(ids))
         .order_by(inbox.c.id)
     )
@@ -142,9 +143,14 @@ def read(session: Session, consumer: str, ids: Collection[str], *, lock: bool) -
         statement = statement.with_for_update()
     return {
         id: Row(
-            id, State(state), fingerprint, None if reply is None else replyjson.loads(reply), by
+            id,
+            State(state),
+            fingerprint,
+            None if reply is None else replyjson.loads(reply),
+            by,
+            saga,
         )
-        for id, state, fingerprint, reply, by in session.execute(statement)
+        for id, state, fingerprint, reply, by, saga in session.execute(statement)
     }
 
 

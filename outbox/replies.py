@@ -73,7 +73,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
     """The handler raised; nothing changed; try again with backoff."""
     REJECTED = "rejected"
-    """The receiver cannot read it: unknown type, wrong data, or an id used for another payload."""
+    """The receiver cannot take it: unknown type, wrong data, or an id used for another message."""
 
     @property
     def is_final(self) -> bool:

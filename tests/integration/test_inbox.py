@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 
 import pytest
 from sqlalchemy import text
@@ -152,3 +153,19 @@ def test_an_undeclared_message_is_refused_at_registration() -> None:
 
     with pytest.raises(InvalidMessage):
         Handlers("bank").on(Undeclared)(lambda session, message, context: None)
+
+
+async def test_an_id_that_is_known_from_another_saga_is_rejected(
+    engine: AsyncEngine, names: Names
+) -> None:
+    bench, first, other = Bench(engine), names(), names()
+    asked = envelope(names(), Book("a"), correlation=first)
+    copy = dataclasses.replace(asked, correlation=other)
+    together = await bench.receive(asked, copy)
+    apart = await bench.receive(copy, asked)
+    assert outcomes(together) == ["done", "rejected"]
+    assert outcomes(apart) == ["rejected", "done"]
+    assert str(together[1].reason) == str(apart[0].reason)
+    assert first in str(apart[0].reason)
+    assert other in str(apart[0].reason)
+    assert await bench.entries() == ["an entry"]

@@ -46,7 +46,7 @@ class Table:
         wanted = claims([arrival])
         found = {row.id: self.rows[row.id] for row in wanted if row.id in self.rows}
         made = {
-            row.id: Row(row.id, row.state, row.fingerprint, None, row.barred_by)
+            row.id: Row(row.id, row.state, row.fingerprint, None, row.barred_by, row.saga)
             for row in wanted
             if row.id not in found
         }

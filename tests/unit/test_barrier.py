@@ -58,6 +58,50 @@ def test_the_same_id_with_another_content_is_a_conflict(names: Names, answer: Re
     assert (reply.outcome, reply.code) == (Outcome.REJECTED, "conflict")
 
 
+@pytest.mark.parametrize("answer", [DONE, REFUSED])
+@pytest.mark.parametrize("sagas", [("a", "b"), ("a", None), (None, "b")])
+def test_the_same_id_in_another_saga_is_a_conflict(
+    names: Names, answer: Reply, sagas: tuple[str | None, str | None]
+) -> None:
+    table, id = Table(), names()
+    known = {"a": names(), "b": names(), None: None}
+    first, second = (arriving(id, Book("a"), correlation=known[it]) for it in sagas)
+    table.deliver(first, answer)
+    reply = table.deliver(second)
+    assert (reply.outcome, reply.code) == (Outcome.REJECTED, "conflict")
+    assert all(str(known[it]) in str(reply.reason) for it in sagas if it is not None)
+    assert table.deliver(first) == answer, "the saga that it belongs to is answered as before"
+
+
+def test_a_command_that_was_undone_says_so_to_every_saga(names: Names) -> None:
+    table, id = Table(), names()
+    table.deliver(arriving(names(), Unbook("a"), undoes=(id,), correlation=names()))
+    reply = table.deliver(arriving(id, Book("a"), correlation=names()))
+    assert reply.outcome is Outcome.ALREADY_UNDONE
+
+
+def test_a_saga_cannot_undo_what_another_one_did(names: Names) -> None:
+    table, saga = Table(), names()
+    action = arriving(names(), Book("a"), correlation=saga)
+    table.deliver(action)
+    ids = (action.envelope.id, names())
+    reply = table.deliver(arriving(names(), Unbook("a"), undoes=ids, correlation=names()))
+    assert (reply.outcome, reply.code) == (Outcome.REJECTED, "conflict")
+    assert saga in str(reply.reason)
+    assert table.effects == [action.envelope.id]
+    assert table.states() == {action.envelope.id: State.RAN}, "nothing was barred"
+    undo = arriving(names(), Unbook("a"), undoes=ids, correlation=saga)
+    assert table.deliver(undo) == DONE
+    assert table.effects == []
+
+
+def test_an_undo_outside_of_any_saga_may_undo_what_a_saga_did(names: Names) -> None:
+    table, action = Table(), arriving(names(), Book("a"), correlation=names())
+    table.deliver(action)
+    assert table.deliver(arriving(names(), Unbook("a"), undoes=(action.envelope.id,))) == DONE
+    assert table.effects == []
+
+
 def test_the_state_is_looked_at_before_the_content(names: Names) -> None:
     table, id = Table(), names()
     table.deliver(arriving(id, Book("a", "one")))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import get_args
 
 import pytest
@@ -131,15 +131,24 @@ _KINDS = {"action": (False,), "undo": (True,), "any": (False, True)}
 def test_the_inbox_does_what_its_table_says(line: list[str], is_undo: bool) -> None:
     _, own, undone, happens, answer, after = line
     names = Names()
-    action, before_this, id = names(), names(), names()
+    action, before_this, id, saga, another = (names() for _ in range(5))
     arrival = arriving(
         id,
         Unbook("a") if is_undo else Book("a"),
         undoes=(action,) if is_undo else (),
         expires=START if "expired" in own else None,
+        # A saga's commands have a watermark of their own, of which the table does not speak.
+        correlation=saga if "saga" in own + undone else None,
+    )
+    of_own, of_undone = (
+        another if "another saga" in it or "other saga" in it else saga for it in (own, undone)
     )
     for state in _states(own):
         found = _found(id, action, state, own, undone, arrival.fingerprint)
+        found = {
+            it.id: replace(it, saga=arrival.saga and (of_own if it.id == id else of_undone))
+            for it in found.values()
+        }
         verdict = decide(arrival, found, _forgotten(own, undone, before_this), START)
         if happens == "run":
             assert isinstance(verdict, Run)
@@ -171,7 +180,7 @@ def _found(
         content = b"other" if "other content" in own else fingerprint
         reply = STORED if state is State.RAN else REFUSED if state is State.REFUSED else None
         found[id] = Row(id, state, content, reply, None)
-    if undone == "one `ran`":
+    if undone.startswith("one `ran`"):
         found[action] = Row(action, State.RAN, b"", STORED, None)
     elif undone == "none `ran`":
         found[action] = Row(action, State.REFUSED, b"", REFUSED, None)

@@ -132,7 +132,7 @@ class Service:
         claimed = claims([arrival])
         found = {it.id: rows[it.id] for it in claimed if it.id in rows}
         new = {
-            it.id: Row(it.id, it.state, it.fingerprint, None, it.barred_by)
+            it.id: Row(it.id, it.state, it.fingerprint, None, it.barred_by, it.saga)
             for it in claimed
             if it.id not in rows
         }
@@ -156,7 +156,7 @@ class Service:
         for change in changes:
             row = self._rows[change.id]
             self._rows[change.id] = Row(
-                change.id, change.state, row.fingerprint, change.reply, change.barred_by
+                change.id, change.state, row.fingerprint, change.reply, change.barred_by, row.saga
             )
 
 
