@@ -48,6 +48,15 @@ def decode(cls: type[M], data: bytes) -> M:
     return message
 
 
+def check_size(name: str, data: bytes, limit: int) -> None:
+    """Raises MessageTooLarge where the JSON has more than `limit` bytes once it is compact, which
+    is what `encode` counts; blanks of a foreign writer do not count."""
+    if len(data) > limit:
+        size = len(strictjson.dumps(strictjson.loads(data)))
+        if size > limit:
+            raise MessageTooLarge(name, size, limit)
+
+
 def encode_value(value: object) -> Any:
     """A reply's value as JSON-ready Python: dataclasses, lists, dicts and scalars, also nested.
 

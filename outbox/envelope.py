@@ -151,7 +151,7 @@ def from_binary(headers: Mapping[str, str], body: bytes) -> Envelope:
         elif lowered == "content-type":
             attributes["datacontenttype"] = value
     try:
-        strictjson.check(body)
+        strictjson.dumps(strictjson.loads(body))
     except ValueError as error:
         raise at.wrong("data", None, str(error)) from None
     return _envelope(attributes, body, None)

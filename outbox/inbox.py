@@ -18,9 +18,9 @@ from outbox import inbox_store as store
 from outbox import sqlite
 from outbox.barrier import Arrival, Slot, State, holds_key, order_key, split
 from outbox.clock import Clock
-from outbox.codec import decode
+from outbox.codec import check_size, decode
 from outbox.envelope import Envelope, fingerprint
-from outbox.errors import InvalidMessage
+from outbox.errors import InvalidMessage, MessageTooLarge
 from outbox.handlers import Handlers
 from outbox.inbox_limits import InboxLimits, Pace
 from outbox.inbox_session import watch
@@ -152,10 +152,13 @@ class Inbox:
         if handler is None:
             return self._unknown_type(envelope)
         try:
+            check_size(envelope.type, envelope.data, self._limits.message_bytes)
             if envelope.undoes:
                 _check_undo(envelope, handler.is_for_commands)
             message = decode(handler.message_class, envelope.data)
             digest = fingerprint(envelope)
+        except MessageTooLarge as error:
+            return Reply(Outcome.REJECTED, code="too-large", reason=_reason(error))
         except (InvalidMessage, ValueError) as error:
             return Reply(Outcome.REJECTED, code="invalid", reason=_reason(error))
         saga = envelope.correlation if handler.is_for_commands else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 
+from outbox.codec import MAX_MESSAGE_BYTES
 from outbox.retention import MINIMUM_RETENTION
 
 
@@ -32,6 +33,7 @@ class InboxLimits:
     together: Pace = field(default_factory=lambda: Pace(lock=0.3, statement=0.75, total=1.0))
     alone: Pace = field(default_factory=lambda: Pace(lock=0.5, statement=1.0, total=1.5))
     answer_within: float = 3.5
+    message_bytes: int = MAX_MESSAGE_BYTES
     retention: timedelta = timedelta(days=30)
     purge_rows: int = 1000
     purge_transactions: int = 100

@@ -1,13 +1,16 @@
 """JSON that every reader and every database takes in the same way.
 
 Stricter than RFC 8259: no NUL (PostgreSQL's jsonb refuses a whole statement because of one), no
-lone surrogates, no NaN or infinity, integers from -2^63 to 2^64-1 (others read larger ones as
-floats, so that two numbers become one), and at most `MAX_DEPTH` levels.
+lone surrogates, no NaN or infinity, integers of 64 bits (others read larger ones as floats, so that
+two numbers become one), no two members of one name in an object (one reader takes
+the first, another the last), and at most `MAX_DEPTH` levels.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import reprlib
 from typing import Any
 
 import orjson
@@ -15,28 +18,25 @@ import orjson
 MAX_DEPTH = 254
 """How deep lists and objects may nest; it is the limit of the encoder."""
 
-_SMALLEST, _LARGEST = -(2**63), 2**64 - 1
+SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
+"""What `check` takes: the integers that the databases' largest type for them holds."""
+
+_LARGEST_READ = 2**64 - 1
 _AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
 # 2^63 has 19 digits, so no shorter run of digits can be out of range.
 _LONG_NUMBER = b"0" * 19
+_CONTAINERS = frozenset({dict, list})
+# Ends the name of a member; elsewhere only a text that holds an escaped quote looks like it.
+_NAMED = re.compile(rb'"[ \t\r\n]*:')
 
 
 def loads(data: bytes) -> Any:
     """The value. Raises ValueError with the reason where `data` is not JSON of this kind.
 
-    The depth is not looked at: `dumps` does that, and so does `check`.
+    The depth is not looked at: `dumps` does that, and so does `check`. Integers go up to 2^64-1, so
+    that of a batch with one beyond `LARGEST_INTEGER` only that message is refused.
     """
-    try:
-        value = orjson.loads(data)
-    except orjson.JSONDecodeError as error:
-        raise ValueError(f"it is not valid JSON ({error})") from None
-    # The two scans cost less than a microsecond a kilobyte and almost never find anything; only
-    # then is it worth looking where the bytes stand.
-    if b"\\u0000" in data and _holds_nul(value):
-        raise ValueError("it holds a NUL character, which databases cannot store")
-    if _LONG_NUMBER in data.translate(_AS_ZERO):
-        _refuse_large_integers(data)
-    return value
+    return _loaded(data, _LARGEST_READ)
 
 
 def dumps(value: Any, *, sort_keys: bool = False) -> bytes:
@@ -48,10 +48,28 @@ def dumps(value: Any, *, sort_keys: bool = False) -> bytes:
 
 
 def check(data: bytes) -> Any:
-    """As `loads`, and the depth is within the limit too, so that `dumps` takes the value."""
-    value = loads(data)
+    """As `loads`, with integers from SMALLEST_INTEGER to LARGEST_INTEGER only; and the depth is
+    within the limit too, so that `dumps` takes the value."""
+    value = _loaded(data, LARGEST_INTEGER)
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
         dumps(value)
+    return value
+
+
+def _loaded(data: bytes, largest: int) -> Any:
+    try:
+        value = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"it is not valid JSON ({error})") from None
+    # The scans cost little and almost never find anything; only then is it worth looking where the
+    # bytes stand.
+    if b"\\u0000" in data and _holds_nul(value):
+        raise ValueError("it holds a NUL character, which databases cannot store")
+    if _LONG_NUMBER in data.translate(_AS_ZERO):
+        _refuse_large_integers(data, largest)
+    # Two of one name have become one member of the value, so it has fewer than the text.
+    if len(_NAMED.findall(data)) != _members(value):
+        _refuse_two_of_one_name(data)
     return value
 
 
@@ -73,13 +91,47 @@ def _holds_nul(value: Any) -> bool:
     return False
 
 
-def _refuse_large_integers(data: bytes) -> None:
+def _refuse_large_integers(data: bytes, largest: int) -> None:
     def within_64_bits(text: str) -> int:
-        if not _SMALLEST <= int(text) <= _LARGEST:
-            raise ValueError(f"the integer {text[:24]} is beyond 64 bits; send it as text")
+        if not SMALLEST_INTEGER <= int(text) <= largest:
+            raise ValueError(
+                f"the integer {text[:24]} is beyond 64 bits with a sign; send it as text"
+            )
         return 0
 
     try:
         json.loads(data, parse_int=within_64_bits)
+    except RecursionError:
+        raise ValueError("it nests too deep") from None
+
+
+def _members(value: Any) -> int:
+    """How many members all objects in it have together."""
+    count = 0
+    waiting = [value]
+    while waiting:
+        inner: Any = waiting.pop()
+        if type(inner) is dict:
+            count += len(inner)
+            inner = inner.values()
+        elif type(inner) is not list:
+            continue
+        waiting += [each for each in inner if type(each) in _CONTAINERS]
+    return count
+
+
+def _refuse_two_of_one_name(data: bytes) -> None:
+    def each_once(members: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        for name, _ in members:
+            if name in seen:
+                raise ValueError(
+                    f"an object has two members {reprlib.repr(name)}, and readers differ in which "
+                    "of them counts"
+                )
+            seen.add(name)
+
+    try:
+        json.loads(data, object_pairs_hook=each_once)
     except RecursionError:
         raise ValueError("it nests too deep") from None

@@ -177,6 +177,7 @@ async def test_an_empty_batch_is_answered_without_asking(
     "broken",
     [
         {"data": b'{"half":'},
+        {"data": b'{"a":1,"a":2}'},
         {"data": b'"a \\u0000"'},
         {"key": ""},
         {"key": "two\nlines"},

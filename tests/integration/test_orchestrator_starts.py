@@ -82,6 +82,8 @@ async def test_a_start_is_answered_with_the_saga_and_its_address(orchestrator: R
         (b"{", 400, "malformed-json", ""),
         (b"", 400, "malformed-json", ""),
         (b'{"article_id": "a\\u0000"}', 400, "malformed-json", "NUL"),
+        (b'{"article_id":"a","article_id":"b"}', 400, "malformed-json", "two members"),
+        (b'{"article_id": 9223372036854775808}', 400, "malformed-json", "beyond 64 bits"),
         (b'{"article_id": 99999999999999999999}', 400, "malformed-json", "64 bits"),
         (b'{"article_id": 7}', 422, "invalid-input", "article_id"),
         (b"{}", 422, "invalid-input", "article_id"),

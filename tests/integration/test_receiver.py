@@ -6,12 +6,14 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from outbox.codec import MAX_MESSAGE_BYTES
 from outbox.envelope import (
     BATCH,
     STRUCTURED,
@@ -114,6 +116,63 @@ async def test_what_the_orchestrator_says_of_its_sagas_reaches_the_inbox(
     await client.send(note, headers={SETTLED_HEADER: settled.to_header()})
     await client.send(note)
     assert heard == [settled, None]
+
+
+@pytest.mark.parametrize("mode", ["batch", "structured", "binary"])
+async def test_a_message_above_the_limit_is_rejected_in_every_mode(
+    client: Client, bench: Bench, names: Names, mode: str
+) -> None:
+    data = sized(names(), MAX_MESSAGE_BYTES + 1)
+    (reply,) = await in_mode(client, data, mode)
+    assert (reply.outcome, reply.code) == (Outcome.REJECTED, "too-large")
+    assert "262145 bytes when encoded, and the limit is 262144" in str(reply.reason)
+    (reply,) = await in_mode(client, sized(names(), MAX_MESSAGE_BYTES), mode)
+    assert reply == DONE
+    assert len(await bench.entries()) == 1
+
+
+async def test_the_blanks_of_a_foreign_writer_do_not_count(
+    client: Client, bench: Bench, names: Names
+) -> None:
+    message = sized(names(), 1000)
+    spaced = replace(message, data=message.data + b" " * MAX_MESSAGE_BYTES)
+    assert await in_mode(client, spaced, "binary") == [DONE]
+
+
+async def test_of_a_batch_only_the_message_above_the_limit_is_rejected(
+    client: Client, bench: Bench, names: Names
+) -> None:
+    batch = [
+        envelope(names(), Noted("a", "1")),
+        sized(names(), 300_000),
+        envelope(names(), Noted("a", "2")),
+    ]
+    replies = await client.send(*batch)
+    assert [it.outcome for it in replies] == [Outcome.DONE, Outcome.REJECTED, Outcome.DONE]
+    assert await bench.entries() == ["1", "2"]
+
+
+@pytest.mark.parametrize("mode", ["batch", "structured", "binary"])
+async def test_a_message_with_two_members_of_one_name_is_refused(
+    client: Client, bench: Bench, names: Names, mode: str
+) -> None:
+    doubled = replace(
+        envelope(names(), Noted("a")), data=b'{"account":"a","entry":"1","entry":"2"}'
+    )
+    answer = await post_in_mode(client, doubled, mode)
+    assert "two members 'entry'" in assert_problem(answer, 400, "malformed-envelope")["detail"]
+    assert await bench.states() == {}
+
+
+@pytest.mark.parametrize("mode", ["batch", "structured", "binary"])
+async def test_an_integer_that_no_database_holds_is_rejected(
+    client: Client, bench: Bench, names: Names, mode: str
+) -> None:
+    data = b'{"account":"a","entry":"1","number":%d}' % (2**63)
+    (reply,) = await in_mode(client, replace(envelope(names(), Noted("a")), data=data), mode)
+    assert (reply.outcome, reply.code) == (Outcome.REJECTED, "invalid")
+    assert "9223372036854775808 is beyond 64 bits" in str(reply.reason)
+    assert await bench.states() == {}
 
 
 # --- Who is not --------------------------------------------------------------------------------
@@ -265,3 +324,30 @@ class _Streamed(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         async for chunk in self._chunks:
             yield chunk
+
+
+# --- Helpers ------------------------------------------------------------------------------------
+
+
+def sized(id: str, size: int) -> Envelope:
+    """A note whose data has `size` bytes."""
+    head, tail = b'{"account":"a","ballast":"', b'"}'
+    data = head + b"x" * (size - len(head) - len(tail)) + tail
+    return replace(envelope(id, Noted("a")), data=data)
+
+
+async def post_in_mode(client: Client, message: Envelope, mode: str) -> httpx.Response:
+    match mode:
+        case "batch":
+            return await client.post(to_batch([message]))
+        case "structured":
+            return await client.post(to_structured(message), STRUCTURED)
+        case _:
+            headers, body = to_binary(message)
+            return await client.post(body, headers.pop("content-type"), headers=headers)
+
+
+async def in_mode(client: Client, message: Envelope, mode: str) -> list[Reply]:
+    answer = await post_in_mode(client, message, mode)
+    assert answer.status_code == 200, answer.text
+    return replies_from_batch(answer.content, [message.id])

@@ -71,7 +71,7 @@ def json_values() -> st.SearchStrategy[Any]:
     scalars = (
         st.none()
         | st.booleans()
-        | st.integers(min_value=-(2**63), max_value=2**64 - 1)
+        | st.integers(min_value=-(2**63), max_value=2**63 - 1)
         | st.floats(allow_nan=False, allow_infinity=False)
         | words
     )

@@ -83,6 +83,17 @@ def test_long_runs_of_digits_that_are_no_integers_are_taken(text: bytes) -> None
     strictjson.loads(text)
 
 
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63)])
+def test_the_integers_that_databases_hold_are_taken(number: int) -> None:
+    assert strictjson.check(b"[%d]" % number) == [number]
+
+
+@pytest.mark.parametrize("number", [2**63, 2**64 - 1])
+def test_an_integer_that_needs_the_bit_of_the_sign_is_refused(number: int) -> None:
+    with pytest.raises(ValueError, match=f"{number} is beyond 64 bits"):
+        strictjson.check(b"[%d]" % number)
+
+
 @pytest.mark.parametrize("text", [b"[" * 254 + b"]" * 254, _OBJECT_DEPTH])
 def test_the_deepest_value_can_be_written_again(text: bytes) -> None:
     assert strictjson.dumps(strictjson.check(text)) == text
@@ -109,5 +120,42 @@ def test_keys_are_sorted_at_every_level_where_asked() -> None:
     assert strictjson.dumps(value) == b'{"b":[{"d":1,"c":2}],"a":3}'
 
 
-def test_of_two_members_with_one_name_the_last_counts() -> None:
-    assert strictjson.loads(b'{"a":1,"a":2}') == {"a": 2}
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"amount":1,"amount":2}',
+        b'{"amount":1,"amount":1}',
+        b'{"amount" :1, "amount"\n:2}',
+        b'{"amount":1,"amoun\\u0074":2}',
+        b'[1,{"b":[{"c":{"amount":{},"d":":","amount":[]}}]}]',
+        b'{"a":"\\":","amount":"x:y","amount":0}',
+    ],
+)
+def test_two_members_of_one_name_are_refused_by_their_name(text: bytes) -> None:
+    with pytest.raises(ValueError, match="two members 'amount'"):
+        strictjson.loads(text)
+
+
+def test_the_name_of_two_members_is_cut_to_a_readable_length() -> None:
+    name = b"n" * 10_000
+    with pytest.raises(ValueError, match="two members 'nnn") as raised:
+        strictjson.loads(b'{"' + name + b'":1,"' + name + b'":2}')
+    assert len(str(raised.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b'{"a":{"a":1},"b":[{"a":1},{"a":2}]}',
+        b'{"a":"\\":\\":","b":"{\\"b\\":1,\\"b\\":2}"}',
+        b'{"":"::","a:":":"}',
+        b'["a","a"]',
+    ],
+)
+def test_names_that_only_look_alike_are_taken(text: bytes) -> None:
+    assert strictjson.loads(text) == json.loads(text)
+
+
+def test_two_members_of_one_name_deeper_than_the_stack_of_python_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"two members|too deep"):
+        strictjson.loads(b"[" * 1000 + b'{"a":1,"a":2}' + b"]" * 1000)
