@@ -22,6 +22,7 @@ from outbox.codec import check_size, decode
 from outbox.envelope import Envelope, fingerprint
 from outbox.errors import InvalidMessage, MessageTooLarge
 from outbox.handlers import Handlers
+from outbox.in_hand import InHand
 from outbox.inbox_limits import InboxLimits, Pace
 from outbox.inbox_session import watch
 from outbox.inbox_work import RolledBack, Work
@@ -82,6 +83,7 @@ class Inbox:
         self._sessions = sessions
         self._clock = clock
         self._limits = limits or InboxLimits()
+        self._in_hand = InHand()
         self._calls: OrderedDict[str, int] = OrderedDict()
         self._settled: OrderedDict[str, Settled] = OrderedDict()
 
@@ -93,12 +95,17 @@ class Inbox:
 
         Messages of one key take effect in their order: after one that comes again (FAILED, LOCKED,
         ONGOING, TOO_BUSY, an unknown type) the rest of its key is NOT_ATTEMPTED. Never raises for a
-        message's trouble. Raises what the database raises when it is away or full, or when the
-        outcome of a commit is not known: then the same batch, sent again, finds out.
+        message's trouble. A copy of a message that is in hand in this process joins it for
+        `limits.alone.lock` seconds, and is ONGOING then.
+
+        Raises what the database raises when it is away or full, or when the outcome of a commit is
+        not known: then the same batch, sent again, finds out.
         """
         self._note(envelopes, settled)
         until = self._clock.monotonic() + self._limits.answer_within - self._limits.alone.total
         batch = _Batch([None] * len(envelopes))
+        ids = {envelope.id for envelope in envelopes}
+        in_hand = await self._in_hand.others(ids, self._limits.alone.lock)
         rejected: dict[int, Reply] = {}
         readable: list[tuple[int, Arrival]] = []
         held: set[tuple[bool, str]] = set()
@@ -110,10 +117,14 @@ class Inbox:
                     held.add(order_key(envelope))
             elif order_key(envelope) in held:
                 batch.replies[position] = _NOT_ATTEMPTED
+            elif envelope.id in in_hand:
+                batch.replies[position] = _IN_HAND
+                held.add(order_key(envelope))
             else:
                 readable.append((position, arrival))
-        for part in split(readable):
-            await self._process(part, batch, until)
+        with self._in_hand.taken(ids - in_hand):
+            for part in split(readable):
+                await self._process(part, batch, until)
         if rejected:
             _place(rejected, envelopes, batch.replies)
         return [reply for reply in batch.replies if reply is not None]
@@ -300,6 +311,12 @@ def _reason(error: BaseException) -> str:
     return f"{type(shown).__name__}: {shown}"[:MAX_REASON_LENGTH]
 
 
+_IN_HAND = Reply(
+    Outcome.ONGOING,
+    code="ongoing",
+    reason="an earlier delivery of it is still in hand",
+    retry_after=1.0,
+)
 _NOT_ATTEMPTED = Reply(
     Outcome.NOT_ATTEMPTED,
     code="not-attempted",
