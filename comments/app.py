@@ -22,7 +22,8 @@ def create_app(
     clock: Clock | None = None,
     transports: Mapping[str, Transport] | None = None,
 ) -> FastAPI:
-    """The application; `settings` come from the environment unless given.
+    """The application; `settings` come from the environment unless given. It lets no one in without
+    a key, unless they say otherwise.
 
     `transports` replaces those that send to other services over HTTP. Raises InvalidSettings.
     """
@@ -39,6 +40,7 @@ def create_app(
         access=ACCESS,
         keys=lambda _: settings.keys(),
         at_home=settings.at_home(),
+        to_all=settings.to_all(),
         key_advice=KEY_ADVICE,
     )
     return build(

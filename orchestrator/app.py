@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -33,7 +34,10 @@ from outbox.transports.base import Transport
 from outbox.web.service import Blueprint, CannotStart, Carrier, Kit, build
 from outbox.web.settings import load
 
+log = logging.getLogger(__name__)
+
 NAME = "orchestrator"
+_MAKE_TOKEN = "sagabox token create NAME --role viewer|operator|admin"
 
 
 def create_app(
@@ -44,7 +48,8 @@ def create_app(
     clock: Clock | None = None,
     transports: Mapping[str, Transport] | None = None,
 ) -> FastAPI:
-    """The application; `settings` come from the environment unless given.
+    """The application; `settings` come from the environment unless given. It lets no one in without
+    a key, also on the same machine, unless they say `trust_loopback`.
 
     `sagas` and `participants` (name -> address) replace those that the settings name, and `sagas`
     those of installed packages too. `transports` replaces those that send to the participants over
@@ -99,7 +104,8 @@ def assemble(
             before_scrape=parts.refresh_figures,
             access=ACCESS,
             keys=parts.make_keys,
-            key_advice="On its machine: sagabox token create NAME --role viewer|operator|admin",
+            at_home=settings.at_home(),
+            key_advice=f"On its machine: {_MAKE_TOKEN}",
         ),
         settings,
         database_url=settings.database_url,
@@ -170,6 +176,8 @@ class _Parts:
             await self.engine.check_start()
         except OrchestratorError as error:
             raise CannotStart(error.problem, next_step=error.next_step) from error
+        if not self._settings.trust_loopback and not await self.keys.any_works():
+            log.warning("no token opens this orchestrator yet: %s", _MAKE_TOKEN)
 
 
 def _together(settings: RelaySettings) -> RelaySettings:

@@ -62,6 +62,11 @@ class TokenKeys:
         found = None if known is None else known.found
         return found is not None and found.works(self._clock.now())
 
+    async def any_works(self) -> bool:
+        """Whether there is a token that opens anything."""
+        async with self._database.reading.connect() as connection:
+            return await tokens.any_works(connection, self._clock.now())
+
     async def begin_session(self, token: Token) -> tuple[str, datetime]:
         """As `tokens.begin_session`."""
         async with self._database.engine.begin() as connection:

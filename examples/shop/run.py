@@ -62,6 +62,7 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
         **os.environ,
         "PYTHONPATH": str(Path(__file__).resolve().parents[1]),
         "SAGABOX_SECRETS": "shop:" + base64.b64encode(os.urandom(32)).decode(),
+        "SAGABOX_TRUST_LOOPBACK": "1",  # it listens at loopback alone, and only this program asks
         "SAGABOX_SAGAS": "shop.saga:place_order",
         "SAGABOX_PARTICIPANTS": f"stock={at['stock']},payments={at['payments']}",
         "SAGABOX_DATABASE_URL_ORCHESTRATOR": f"sqlite:///{folder}/orchestrator.sqlite",

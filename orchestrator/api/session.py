@@ -76,7 +76,7 @@ def router(keys: TokenKeys, failures: Failures, clock: Clock) -> APIRouter:
             secret,
             max_age=seconds,
             path="/",
-            secure=request.url.scheme == "https",
+            secure=_is_by_https(request),
             httponly=True,
             samesite="strict",
         )
@@ -96,3 +96,10 @@ def router(keys: TokenKeys, failures: Failures, clock: Clock) -> APIRouter:
         return Response(status_code=204, headers={"set-cookie": cookie})
 
     return routes
+
+
+def _is_by_https(request: Request) -> bool:
+    """Whether the browser came by https. Behind a proxy that speaks it only the browser's own
+    Origin says so; who forges that harms only the cookie that is his own."""
+    origin = request.headers.get("origin", "").lower()
+    return request.url.scheme == "https" or origin.startswith("https://")

@@ -60,6 +60,8 @@ class Blog:
             **{f"SAGABOX_URL_{it.upper()}": self.url(it) for it in self.ports},
             "SAGABOX_PARTICIPANTS": self._participants(),
             "SAGABOX_SECRETS": self.secret,
+            # They listen at loopback alone, for the person who started them.
+            "SAGABOX_TRUST_LOOPBACK": "1",
             service.database_variable: self.databases[service.name],
             # What a service prints is to be read at once.
             "PYTHONUNBUFFERED": "1",

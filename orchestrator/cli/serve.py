@@ -16,8 +16,11 @@ from orchestrator.cli.binding import require_free, require_safe
 from orchestrator.cli.log_format import LogFormat, LogLevel
 from orchestrator.cli.services import FIRST_PORT, SERVICES, Service
 
-_TOKENS = ("SAGABOX_BLOG_TOKEN", "SAGABOX_METRICS_TOKEN")
-"""What guards a service that has no table of tokens."""
+_GUARDS = ("SAGABOX_BLOG_TOKEN", "SAGABOX_METRICS_TOKEN", "SAGABOX_BLOG_OPEN")
+"""What says who may call a service that has no table of tokens."""
+_BELIEVED = "FORWARDED_ALLOW_IPS"
+"""The proxies whose X-Forwarded-For and X-Forwarded-Proto are believed. uvicorn's own variable, but
+without its default: that a connection comes from loopback says nothing about who wrote them."""
 _REQUESTS_END_WITHIN = 2
 """Seconds for the requests under way at the end; the service's own drain comes after them."""
 
@@ -88,6 +91,7 @@ def run(service: Service, host: str, port: int, logging: _Logging) -> None:
     lifeline.tie_to_parent()
     _require_safe(service, host)
     require_free(host, port, f"sagabox serve {service.name} --port N")
+    service.require_access()
 
     import uvicorn
 
@@ -105,6 +109,7 @@ def run(service: Service, host: str, port: int, logging: _Logging) -> None:
         log_config=None,
         access_log=logging.of_each_request,
         timeout_graceful_shutdown=_REQUESTS_END_WITHIN,
+        forwarded_allow_ips=os.environ.get(_BELIEVED, ""),
     )
     server = uvicorn.Server(config)
     # Before uvicorn listens to signals itself, they end it just the same. And when it has ended, it
@@ -122,6 +127,7 @@ def run(service: Service, host: str, port: int, logging: _Logging) -> None:
 
 def _require_safe(service: Service, host: str) -> None:
     from orchestrator.cli.tokens import any_token_works
+    from outbox.web.settings import MAKE_BLOG_TOKEN
 
     if service.name == "orchestrator":
         require_safe(
@@ -132,9 +138,8 @@ def _require_safe(service: Service, host: str) -> None:
     else:
         require_safe(
             host,
-            has_credentials=lambda: any(map(os.environ.get, _TOKENS)),
-            to_get_one=f"export {_TOKENS[0]}=$(python -c 'import secrets; "
-            "print(secrets.token_urlsafe(32))')",
+            has_credentials=lambda: any(map(os.environ.get, _GUARDS)),
+            to_get_one=MAKE_BLOG_TOKEN,
         )
 
 

@@ -73,6 +73,15 @@ class Service:
         os.environ.update(self.defaults(os.environ))
         return _attribute(self.app)()
 
+    def require_access(self) -> None:
+        """Raises InvalidSettings where the settings in the environment are wrong, or would close
+        the service's public routes to everybody."""
+        from outbox.web.settings import PublicSettings, load
+
+        model = self.settings_model()
+        if issubclass(model, PublicSettings):
+            load(model).require_public_access()
+
     def settings_model(self) -> type[ServiceSettings]:
         """What the service reads from the environment."""
         model: type[ServiceSettings] = _attribute(self.settings)

@@ -24,7 +24,7 @@ class Access(StrEnum):
     OPEN = "open"
     """No key, but a Host that is known, and no other site as the author of a change."""
     PUBLIC = "public"
-    """The service's own token where it has one, else a caller on this machine."""
+    """The service's own token, unless an operator opened it without one."""
     VIEWER = "viewer"
     """A key that may look."""
     OPERATOR = "operator"
@@ -55,6 +55,8 @@ _OPENS: Mapping[Role, Opens] = {
     Role.ADMIN: frozenset({Access.VIEWER, Access.OPERATOR, Access.ADMIN}),
 }
 
+NOTHING: Opens = frozenset()
+"""What is open without a key unless an operator opens more."""
 EVERYTHING: Opens = frozenset(Access)
 """What is open where nobody asks for a key."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from outbox.web.access import Access, Opens
+from outbox.web.access import NOTHING, Access, Opens
 from outbox.web.visits import Author, Shown, Visit, is_loopback_name
 
 
@@ -17,7 +17,7 @@ class Refusal(Enum):
     CROSS_SITE = "cross-site"
     """Another site's page made a browser send it."""
     NO_CREDENTIALS = "no-credentials"
-    """It shows no key, and does not come from this machine."""
+    """It shows no key, and asks for what is not open without one."""
     WRONG_CREDENTIALS = "wrong-credentials"
     """The key that it shows opens nothing: forged, expired, revoked, ended."""
     FORBIDDEN = "forbidden"
@@ -27,10 +27,15 @@ class Refusal(Enum):
 @dataclass(frozen=True)
 class House:
     """The rules of one service: the names that it is known by beside those of this machine, and
-    what is open without a key to those who are on this machine."""
+    what is open without a key, to those who are on this machine and to everybody.
+
+    `at_home` is empty unless the operator trusts the machine: a connection from loopback says
+    nothing about who sent the request, for a proxy there may have passed it on.
+    """
 
     hosts: frozenset[str]
-    at_home: Opens
+    at_home: Opens = NOTHING
+    to_all: Opens = NOTHING
 
 
 def before_the_key(visit: Visit, needs: Access, house: House) -> Refusal | None:
@@ -55,8 +60,14 @@ def asks_for_a_key(needs: Access) -> bool:
 
 def is_ignorable(visit: Visit, needs: Access, house: House) -> bool:
     """Whether the key that is shown, if it is wrong, counts as none: a cookie, which a browser goes
-    on sending by itself, where the same request without one would come in from this machine."""
-    return visit.credential.shown is Shown.COOKIE and _is_at_home(visit, needs, house)
+    on sending by itself, where the same request without one would come in."""
+    return visit.credential.shown is Shown.COOKIE and _is_open(visit, needs, house)
+
+
+def is_uncounted(visit: Visit, house: House) -> bool:
+    """Whether its caller may send any number of requests: one on this machine, where that one is
+    trusted."""
+    return visit.is_of_this_machine and house.at_home != NOTHING
 
 
 def with_the_key(visit: Visit, needs: Access, house: House, opened: Opens | None) -> Refusal | None:
@@ -65,7 +76,7 @@ def with_the_key(visit: Visit, needs: Access, house: House, opened: Opens | None
     if not asks_for_a_key(needs):
         return None
     if visit.credential.shown is Shown.NOT:
-        return None if _is_at_home(visit, needs, house) else Refusal.NO_CREDENTIALS
+        return None if _is_open(visit, needs, house) else Refusal.NO_CREDENTIALS
     if opened is None:
         return None if is_ignorable(visit, needs, house) else Refusal.WRONG_CREDENTIALS
     # A browser sends a cookie by itself, so that it has to say that one of our own pages asks.
@@ -75,8 +86,8 @@ def with_the_key(visit: Visit, needs: Access, house: House, opened: Opens | None
     return None if needs in opened else Refusal.FORBIDDEN
 
 
-def _is_at_home(visit: Visit, needs: Access, house: House) -> bool:
-    return visit.is_of_this_machine and needs in house.at_home
+def _is_open(visit: Visit, needs: Access, house: House) -> bool:
+    return needs in house.to_all or (visit.is_of_this_machine and needs in house.at_home)
 
 
 def _is_known(visit: Visit, house: House) -> bool:

@@ -107,7 +107,7 @@ class Doors:
 
     def _wait(self, visit: Visit, key: Key | None) -> float:
         """Count the request; how many seconds its caller has to wait, 0 where it need not."""
-        if visit.is_of_this_machine:
+        if decisions.is_uncounted(visit, self._house):
             return 0.0
         # Only a right key has a bucket of its own: of wrong ones anybody has any number.
         caller = f"from {network_of(visit.peer)}" if key is None else f"with {key.name}"
@@ -236,8 +236,7 @@ def _problem(
             return HttpProblem(
                 401,
                 "credentials-missing",
-                "The request shows no key, and does not come straight from this machine, or this "
-                "address asks for a key in any case.",
+                "The request shows no key, and this address asks for one.",
                 next_step=f"Send Authorization: Bearer TOKEN. {advice}.",
                 headers=headers | {"www-authenticate": _CHALLENGE},
             )

@@ -33,7 +33,7 @@ from outbox.schema import require_revision
 from outbox.transports.base import Transport
 from outbox.transports.http import HttpTransport
 from outbox.web import docs, health, openapi, problems
-from outbox.web.access import EVERYTHING, Opens, RouteAccess, Table
+from outbox.web.access import NOTHING, Opens, RouteAccess, Table
 from outbox.web.backlog import Backlog, standing
 from outbox.web.database import Database, open_database
 from outbox.web.database_errors import diagnose
@@ -94,7 +94,8 @@ class Blueprint:
     the service must not run. `before_scrape` is awaited before /metrics shows its figures.
 
     `keys` makes what knows the keys of callers; without it there are none. `at_home` is what
-    callers on the same machine may do without one. `key_advice` says where a key comes from.
+    callers on the same machine may do without one, and `to_all` what everybody may: nothing, unless
+    the operator said otherwise. `key_advice` says where a key comes from.
     """
 
     name: str
@@ -111,7 +112,8 @@ class Blueprint:
     before_scrape: Callable[[], Awaitable[None]] | None = None
     access: Table = field(default_factory=dict)
     keys: Callable[[Kit], Keys] | None = None
-    at_home: Opens = EVERYTHING
+    at_home: Opens = NOTHING
+    to_all: Opens = NOTHING
     key_advice: str = "The one who runs the service has keys"
 
 
@@ -215,7 +217,9 @@ class Service:
         return Doors(
             app,
             routes=RouteAccess(self._blueprint.access),
-            house=House(self._settings.host_names(), self._blueprint.at_home),
+            house=House(
+                self._settings.host_names(), self._blueprint.at_home, self._blueprint.to_all
+            ),
             keys=self._callers,
             failures=self._kit.failures,
             rates=Rates(self._clock.monotonic, rate=self._settings.rate_limit),
@@ -248,6 +252,7 @@ class Service:
         tasks: list[asyncio.Task[None]] = []
         try:
             await self._check_start()
+            self._warn_of_what_is_open()
             self._carrying = asyncio.create_task(self._keep_carrying(stop))
             tasks = [self._carrying, asyncio.create_task(self._keep_purging(stop))]
             with told_of_signals(self._stopping):
@@ -257,6 +262,15 @@ class Service:
             stop.set()
             await self._drain(tasks)
             await self.database.engine.dispose()
+
+    def _warn_of_what_is_open(self) -> None:
+        if self._blueprint.at_home:
+            log.warning(
+                "callers on this machine need no key (SAGABOX_TRUST_LOOPBACK is set), and so does "
+                "whoever a proxy on this machine lets through"
+            )
+        if self._blueprint.to_all:
+            log.warning("the public routes need no key, wherever a caller is")
 
     async def _check_start(self) -> None:
         try:

@@ -9,7 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, AnyHttpUrl, Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
@@ -19,7 +27,7 @@ from outbox.errors import InvalidKeyring, OutboxError
 from outbox.inbox_limits import InboxLimits, Pace
 from outbox.relay_settings import RelaySettings
 from outbox.signing import Keyring
-from outbox.web.access import EVERYTHING, Access, Opens, Role
+from outbox.web.access import EVERYTHING, NOTHING, Access, Opens, Role
 from outbox.web.keys import Key, SettledKeys
 from outbox.web.visits import host_name
 
@@ -182,9 +190,20 @@ class ServiceSettings(BaseSettings):
         "as many at once: with a right token one token, else one address. 0 is no limit",
     )
 
+    trust_loopback: bool = Field(
+        default=False,
+        description="Lets callers on this machine in without a key, as administrators. Never where "
+        "a proxy on the same machine passes on what others send: that one is a caller on this "
+        "machine, too",
+    )
+
     def host_names(self) -> frozenset[str]:
         """The names in `allowed_hosts`."""
         return host_names(self.allowed_hosts)
+
+    def at_home(self) -> Opens:
+        """What a caller on this machine may do without a key."""
+        return EVERYTHING if self.trust_loopback else NOTHING
 
     def keyring(self) -> Keyring:
         """The secrets, ready to sign and verify. Raises InvalidSettings that names the variable."""
@@ -228,6 +247,10 @@ class ServiceSettings(BaseSettings):
 
 _TOKEN = r"^[!-~]+$"  # what a header can carry
 
+MAKE_BLOG_TOKEN = (
+    "export SAGABOX_BLOG_TOKEN=$(python -c 'import secrets; print(secrets.token_urlsafe(32))')"
+)
+"""The command that makes the token of the public routes."""
 KEY_ADVICE = "The one who runs the service sets SAGABOX_BLOG_TOKEN and SAGABOX_METRICS_TOKEN"
 """Where a key for a service with `PublicSettings` comes from."""
 
@@ -240,16 +263,25 @@ class PublicSettings(ServiceSettings):
         default=None,
         repr=False,
         pattern=_TOKEN,
-        description="Where it is set, the public routes want it as Authorization: Bearer TOKEN, on "
-        "this machine too. Unless set, only this machine may use them",
+        description="The public routes want it as Authorization: Bearer TOKEN, on this machine too",
+    )
+    blog_open: bool = Field(
+        default=False,
+        description="Opens the public routes to everybody, without a token",
     )
     metrics_token: str | None = Field(
         default=None,
         repr=False,
         pattern=_TOKEN,
-        description="Opens /metrics and /docs to those who send it as Authorization: Bearer TOKEN. "
-        "Unless set, only this machine sees them",
+        description="Opens /metrics and /docs to those who send it as Authorization: Bearer TOKEN",
     )
+
+    @field_validator("blog_open")
+    @classmethod
+    def _open_or_guarded(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("blog_token") is not None:
+            raise ValueError("SAGABOX_BLOG_TOKEN is set too, and only one of both can be meant")
+        return value
 
     def keys(self) -> SettledKeys:
         """What the two tokens open."""
@@ -264,8 +296,22 @@ class PublicSettings(ServiceSettings):
         return SettledKeys(keys)
 
     def at_home(self) -> Opens:
-        """What this machine may do without a token."""
-        return EVERYTHING if self.blog_token is None else EVERYTHING - {Access.PUBLIC}
+        """As `ServiceSettings`; a token of the public routes is asked for here, too."""
+        opened = super().at_home()
+        return opened if self.blog_token is None else opened - {Access.PUBLIC}
+
+    def to_all(self) -> Opens:
+        """What everybody may do without a token."""
+        return frozenset({Access.PUBLIC}) if self.blog_open else NOTHING
+
+    def require_public_access(self) -> None:
+        """Raises InvalidSettings where the public routes would be closed to everybody."""
+        if self.blog_token is None and not (self.blog_open or self.trust_loopback):
+            raise InvalidSettings(
+                "SAGABOX_BLOG_TOKEN is not set, so that the public routes would be closed to "
+                "everybody",
+                next_step=f"{MAKE_BLOG_TOKEN}; or export SAGABOX_BLOG_OPEN=1, to open them to all",
+            )
 
 
 S = TypeVar("S", bound=ServiceSettings)

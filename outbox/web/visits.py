@@ -85,8 +85,9 @@ class Visit:
 
     @property
     def is_of_this_machine(self) -> bool:
-        """Whether it surely was sent on this machine, and to it: both ends and the Host are
-        loopback, and nobody says that it was passed on."""
+        """Whether a program of this machine sent it, as far as can be seen: both ends and the Host
+        are loopback, and no header says that it was passed on. A proxy that adds none looks the
+        same, so that only an operator can know whether this means anything."""
         return (
             _is_loopback(self.peer)
             and _is_loopback(self.local)

@@ -120,6 +120,7 @@ def test_a_service_without_a_database_says_the_command_that_mends_it_and_that_on
     variables = {
         "SAGABOX_SECRETS": SECRET,
         "SAGABOX_DATABASE_URL_COMMENTS": f"sqlite:///{tmp_path}/comments.sqlite",
+        "SAGABOX_BLOG_OPEN": "1",
     }
     told = run_process("serve", "comments", "--port", str(free_port()), **variables)
     assert told.code == 2

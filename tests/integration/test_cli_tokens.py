@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
 import shlex
@@ -184,6 +185,37 @@ def test_the_blog_listens_elsewhere_only_with_a_token(
         assert without[2].startswith("export SAGABOX_BLOG_TOKEN=")
         with_one = sagabox("serve", service, "--host", "0.0.0.0", **{variable: "secret"})
         assert explained(with_one)[2] == "go on"
+        opened = sagabox("serve", service, "--host", "0.0.0.0", SAGABOX_BLOG_OPEN="1")
+        assert explained(opened)[2] == "go on"
+
+
+@pytest.mark.parametrize("service", ["articles", "comments"])
+def test_the_blog_starts_only_with_a_token_or_where_it_is_opened(
+    service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create_app() -> None:
+        raise CommandError("stopped", "the test", "go on")
+
+    monkeypatch.setattr(importlib.import_module(f"{service}.app"), "create_app", create_app)
+    usual = {
+        "SAGABOX_SECRETS": SECRETS,
+        f"SAGABOX_DATABASE_URL_{service.upper()}": "sqlite:////nowhere/x.sqlite",
+    }
+
+    def serve(**variables: str) -> str:
+        told = sagabox("serve", service, "--port", str(free_port()), **usual, **variables)
+        assert (told.code, told.out) == (2, "")
+        return told.err
+
+    for closed in ({}, {"SAGABOX_BLOG_OPEN": "0"}, {"SAGABOX_METRICS_TOKEN": "secret"}):
+        told = serve(**closed)
+        assert "SAGABOX_BLOG_TOKEN is not set" in told, closed
+        assert "next: export SAGABOX_BLOG_TOKEN=" in told
+        assert "SAGABOX_BLOG_OPEN=1" in told
+    for variable in ("SAGABOX_BLOG_TOKEN", "SAGABOX_BLOG_OPEN", "SAGABOX_TRUST_LOOPBACK"):
+        assert "go on" in serve(**{variable: "1"})
+    told = serve(SAGABOX_BLOG_TOKEN="secret", SAGABOX_BLOG_OPEN="1")
+    assert "only one of both can be meant" in told
 
 
 def test_a_token_that_no_header_can_carry_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +227,7 @@ def test_a_token_that_no_header_can_carry_is_refused(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.databases("sqlite")
-async def test_a_real_server_is_closed_to_what_is_passed_on_and_open_to_tokens(
+async def test_a_real_server_is_closed_to_all_but_tokens(
     database: Database, tmp_path: Path
 ) -> None:
     created = await asyncio.to_thread(made, database, "ann", "--role", Role.OPERATOR.value)
@@ -219,8 +251,8 @@ async def test_a_real_server_is_closed_to_what_is_passed_on_and_open_to_tokens(
     try:
         await child.ready()
         async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
-            assert (await client.get("/sagas")).status_code == 200
             for headers, status in (
+                ({}, 401),
                 ({"x-forwarded-for": "127.0.0.1"}, 401),
                 ({"forwarded": "for=127.0.0.1"}, 401),
                 ({"host": "evil.example"}, 421),
@@ -262,7 +294,7 @@ def test_a_token_lasts_as_long_as_was_said(database: Database) -> None:
 @pytest.mark.databases("sqlite")
 def test_the_commands_of_the_page_on_security_run(database: Database) -> None:
     commands = [it for it in PAGE.read_text("utf-8").splitlines() if it.startswith("sagabox token")]
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         told = sagabox(*shlex.split(command)[1:], **{VARIABLE: address(database)})
         assert told.code == 0, told

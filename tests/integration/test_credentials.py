@@ -284,6 +284,55 @@ async def test_over_https_the_cookie_is_secure(database_factory: DatabaseFactory
 
 
 @pytest.mark.databases("sqlite")
+async def test_behind_a_proxy_that_speaks_https_the_cookie_is_secure(
+    database_factory: DatabaseFactory,
+) -> None:
+    async with started(database_factory, allowed_hosts="sagas.example") as (service, token):
+        transport = httpx.ASGITransport(service.app, client=(ELSEWHERE, 1))
+        async with httpx.AsyncClient(
+            transport=transport, base_url="http://sagas.example"
+        ) as client:
+            begun = await log_in(client, token, origin="https://sagas.example")
+            assert begun.status_code == 201
+            assert "secure" in begun.headers["set-cookie"].lower()
+            plain = await log_in(client, token, origin="http://sagas.example")
+            assert "secure" not in plain.headers["set-cookie"].lower()
+
+
+@pytest.mark.databases("sqlite")
+async def test_this_machine_is_a_stranger_unless_the_operator_trusts_it(
+    database_factory: DatabaseFactory,
+) -> None:
+    async with started(database_factory, trust_loopback=False, rate_limit=1) as (service, token):
+        database = service.service.database
+        async with calling(service.app, HERE) as client:
+            before = await rows(database)
+            assert code_of(await start_saga(client)) == "credentials-missing"
+            assert code_of(await client.get("/metrics")) == "credentials-missing"
+            assert code_of(await client.get("/sagas")) == "too-many-requests"
+            assert await rows(database) == before
+            assert (await start_saga(client, **bearer(token))).status_code == 202
+            client.cookies.set(COOKIE, "over")
+            clock_of(service).advance(60)
+            assert code_of(await client.get("/sagas")) == "credentials-wrong"
+
+
+@pytest.mark.databases("sqlite")
+@pytest.mark.parametrize("is_trusted", [True, False])
+async def test_a_service_says_at_its_start_who_needs_no_key_and_that_there_is_none(
+    database_factory: DatabaseFactory, caplog: pytest.LogCaptureFixture, is_trusted: bool
+) -> None:
+    async with started(database_factory, trust_loopback=is_trusted) as (service, _):
+        async with service.service.database.engine.begin() as connection:
+            await tokens.revoke(connection, "ann", now=START)
+        async with service.app.router.lifespan_context(service.app):
+            pass
+    warned = "\n".join(it.getMessage() for it in caplog.records if it.levelname == "WARNING")
+    assert ("SAGABOX_TRUST_LOOPBACK is set" in warned) is is_trusted
+    assert ("sagabox token create NAME" in warned) is not is_trusted
+
+
+@pytest.mark.databases("sqlite")
 async def test_this_machine_trusts_no_page_of_another_site(
     database_factory: DatabaseFactory,
 ) -> None:

@@ -70,7 +70,7 @@ def test_the_page_on_sagas_tells_every_status() -> None:
 def test_the_commands_of_the_page_on_sagas_are_ones_that_the_terminal_takes() -> None:
     lines = "".join(blocks("docs/sagas.md", "")).splitlines()
     commands = [shlex.split(it)[1:] for it in lines if it.startswith("sagabox ")]
-    assert len(commands) == 13
+    assert len(commands) == 14
     group = typer.main.get_command(main)
     for words in commands:
         # Reads options and arguments as a call does, and raises where they do not fit.

@@ -174,6 +174,22 @@ async def test_with_a_token_of_the_blog_this_machine_needs_it_too(
 
 
 @pytest.mark.databases("sqlite")
+async def test_an_open_blog_opens_its_public_routes_to_all_and_nothing_else(
+    database_factory: DatabaseFactory,
+) -> None:
+    database = database_factory(articles_schema)
+    for is_open, code in ((True, None), (False, "credentials-missing")):
+        app = articles_app(database, trust_loopback=False, blog_open=is_open)
+        async with running(app):
+            for peer in (ELSEWHERE, "127.0.0.1"):
+                async with calling(app, peer) as client:
+                    assert code_of(await client.get("/articles")) == code
+                    assert code_of(await client.get("/metrics")) == "credentials-missing"
+                    foreign = {"origin": "http://evil.example"}
+                    assert code_of(await client.post("/articles", headers=foreign)) == "cross-site"
+
+
+@pytest.mark.databases("sqlite")
 async def test_an_address_that_is_not_in_the_table_is_for_administrators(
     database_factory: DatabaseFactory,
 ) -> None:

@@ -58,13 +58,15 @@ def comments_schema(connection: Connection) -> None:
 def articles_app(
     database: Database, transports: Mapping[str, Transport] | None = None, **settings: Any
 ) -> FastAPI:
-    """The articles service on this database, its clock at START and standing."""
+    """The articles service on this database, its clock at START and standing. It trusts this
+    machine, unless told otherwise."""
     return articles.app.create_app(
         ArticlesSettings(
             **{
                 "database_url": database.url,
                 "secrets": SECRETS,
                 "url_orchestrator": ORCHESTRATOR,
+                "trust_loopback": True,
                 **settings,
             }
         ),
@@ -74,9 +76,16 @@ def articles_app(
 
 
 def comments_app(database: Database, **settings: Any) -> FastAPI:
-    """The comments service on this database, its clock at START and standing."""
+    """The comments service on this database, as `articles_app`."""
     return comments.app.create_app(
-        CommentsSettings(**{"database_url": database.url, "secrets": SECRETS, **settings}),
+        CommentsSettings(
+            **{
+                "database_url": database.url,
+                "secrets": SECRETS,
+                "trust_loopback": True,
+                **settings,
+            }
+        ),
         clock=FakeClock(START),
         transports={},
     )

@@ -24,7 +24,7 @@ from tests.support.databases import Database
 from tests.support.orchestrating import PARTICIPANTS, orchestrator_settings
 from tests.support.waiting import until
 
-QUICK: dict[str, Any] = {"secrets": SECRETS, "poll_interval": 0.2}
+QUICK: dict[str, Any] = {"secrets": SECRETS, "poll_interval": 0.2, "trust_loopback": True}
 
 
 @dataclass
