@@ -27,7 +27,7 @@ VARIABLE = "SAGABOX_DATABASE_URL_ORCHESTRATOR"
 
 app = typer.Typer(
     no_args_is_help=True,
-    help="Make, list and revoke the tokens that open the orchestrator to others than this machine.",
+    help="Make, list and revoke the tokens that open the orchestrator, by way of its database.",
     epilog=EXIT_CODES,
 )
 
