@@ -447,6 +447,7 @@ class GroupCommit:
         repeated = [it for it in self.letters if it.repeats]
         if repeated:
             present = await self._store.present(self._connection, repeated, self._writes.answered)
+            await self._store.forget_dead_letters(self._connection, repeated)
             self._writes.letters = [it for it in self.letters if it.envelope.id not in present]
 
 

@@ -210,8 +210,7 @@ class SagaStore(DatabaseClock):
     async def present(
         self, connection: AsyncConnection, letters: Sequence[Letter], answered: Collection[int]
     ) -> frozenset[str]:
-        """Which of these are in the outbox still, beside those numbers, which are about to go; what
-        of them is a dead letter is none any more, since it is sent again."""
+        """The ids that still have a row in the outbox, not counting `answered`."""
         ids = sorted(it.envelope.id for it in letters)
         where = sorted({(it.destination, it.bucket) for it in letters})
         found: set[str] = set()
@@ -221,8 +220,14 @@ class SagaStore(DatabaseClock):
             )
             rows = await connection.execute(statement)
             found |= {row.id for row in rows if row.seq not in answered}
-        await connection.execute(delete(outbox_dead).where(outbox_dead.c.id.in_(ids)))
         return frozenset(found)
+
+    async def forget_dead_letters(
+        self, connection: AsyncConnection, letters: Sequence[Letter]
+    ) -> None:
+        """Delete the dead letters with these ids, because the messages are sent again."""
+        ids = sorted(it.envelope.id for it in letters)
+        await connection.execute(delete(outbox_dead).where(outbox_dead.c.id.in_(ids)))
 
     async def withdraw(
         self, connection: AsyncConnection, ids: Collection[str], shards: Collection[int]

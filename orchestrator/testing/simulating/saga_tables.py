@@ -132,14 +132,17 @@ class VirtualSagas(SagaStore):
     ) -> frozenset[str]:
         tables = connection.tables
         ids = {it.envelope.id for it in letters}
-        for dead in [it for it in tables.dead if it in ids]:
-            connection.drop(tables.dead, dead)
         return frozenset(
             row.envelope.id
             for table in (tables.outbox, tables.parked)
             for row in table.values()
             if row.envelope.id in ids and row.seq not in answered
         )
+
+    async def forget_dead_letters(self, connection: Any, letters: Sequence[Letter]) -> None:
+        dead = connection.tables.dead
+        for id in [it.envelope.id for it in letters if it.envelope.id in dead]:
+            connection.drop(dead, id)
 
     async def withdraw(
         self, connection: Any, ids: Collection[str], shards: Collection[int]
