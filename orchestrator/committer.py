@@ -32,10 +32,10 @@ from orchestrator.watchers import Watchers
 from orchestrator.wording import described
 from orchestrator.work import Answer, Begin, Decline, Look, Tell, Work, shard_for
 from orchestrator.writing import StaleRuns, Writing
-from outbox import sqlite
 from outbox.clock import Clock
 from outbox.codec import decode_value
 from outbox.crashpoints import crashpoint
+from outbox.engines import reading
 from outbox.errors import InvalidMessage
 from outbox.ids import first_at
 from outbox.troubles import Trouble, trouble_of
@@ -93,10 +93,7 @@ class Committer:
     ) -> None:
         self.stats = CommitterStats()
         self._engine = engine
-        postgres = engine.dialect.name == "postgresql"
-        self._reading = engine.execution_options(
-            **({"isolation_level": "AUTOCOMMIT"} if postgres else sqlite.READ_ONLY)
-        )
+        self._reading = reading(engine)
         self._store = store
         self._writing = writing
         self._registry = registry

@@ -12,8 +12,8 @@ from datetime import timedelta
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.records import SHARDS
-from outbox import sqlite
 from outbox.clock import Clock
+from outbox.engines import reading
 from outbox.lease_store import LeaseStore
 from outbox.leases import Leases, fair_share, in_excess
 from outbox.owners import is_surely_dead
@@ -42,7 +42,7 @@ class Shards:
     ) -> None:
         self.leases = Leases()
         self._engine = engine
-        self._reading = engine.execution_options(**sqlite.READ_ONLY)
+        self._reading = reading(engine)
         self._store = store
         self._owner = owner
         self._clock = clock

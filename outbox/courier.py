@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from outbox import sqlite
 from outbox.clock import Clock
 from outbox.crashpoints import crashpoint
 from outbox.deliveries import Pending
+from outbox.engines import reading
 from outbox.feed import Feed
 from outbox.floors import Floors
 from outbox.leases import BUCKETS_PER_LANE, Leases
@@ -59,11 +59,7 @@ class Courier:
     ) -> None:
         self._postgres = engine.dialect.name == "postgresql"
         self._engine = engine
-        # Single reads need no transaction: on PostgreSQL each then costs one round trip instead of
-        # three, and on SQLite a reader waits for no writer.
-        self._reading = engine.execution_options(
-            **({"isolation_level": "AUTOCOMMIT"} if self._postgres else sqlite.READ_ONLY)
-        )
+        self._reading = reading(engine)
         ports = ports or RelayPorts.of(engine, clock)
         self._store = ports.messages
         self._holds = ports.holds

@@ -14,6 +14,7 @@ from outbox import sqlite
 from outbox.bell import Bell
 from outbox.clock import Clock
 from outbox.courier import Courier, CourierStats
+from outbox.engines import reading
 from outbox.lease_store import LeaseStore
 from outbox.leases import BUCKETS, Leases, fair_share, in_excess
 from outbox.loops import DATABASE_TROUBLE, Step, repeat
@@ -56,7 +57,7 @@ class Relay:
     ) -> None:
         sqlite.require(engine)
         self._engine = engine
-        self._reading = engine.execution_options(**sqlite.READ_ONLY)
+        self._reading = reading(engine)
         self._owner = owner
         self._clock = clock
         self._settings = settings or RelaySettings()

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from outbox import sqlite
+from outbox.engines import reading
 
 _CONNECT_TIMEOUT = 5.0
 _BOUNDS = {
@@ -67,7 +68,6 @@ def open_database(url: str, *, name: str, pool_size: int = 10, pool_overflow: in
             url, pool_size=pool_size, max_overflow=pool_overflow, hide_parameters=True
         )
         sqlite.configure(engine)
-        reading = engine.execution_options(**sqlite.READ_ONLY)
     else:
         engine = create_async_engine(
             url,
@@ -81,8 +81,8 @@ def open_database(url: str, *, name: str, pool_size: int = 10, pool_overflow: in
         )
         event.listen(engine.sync_engine, "connect", _set_bounds)
         event.listen(engine.sync_engine, "handle_error", _give_up_the_silent, retval=True)
-        reading = engine.execution_options(isolation_level="AUTOCOMMIT")
-    return Database(engine, async_sessionmaker(engine, expire_on_commit=False), reading)
+    sessions = async_sessionmaker(engine, expire_on_commit=False)
+    return Database(engine, sessions, reading(engine))
 
 
 def _arguments(url: str, name: str) -> dict[str, object]:

@@ -17,10 +17,10 @@ from orchestrator.engine import Engine
 from orchestrator.engine_settings import EngineSettings
 from orchestrator.instance import Status
 from orchestrator.registry import Registry
-from outbox import sqlite
 from outbox import tables as library
 from outbox.bell import Bell
 from outbox.clock import Clock, SystemClock
+from outbox.engines import reading
 from outbox.envelope import Envelope
 from outbox.ids import Ids
 from outbox.owners import name_of_this_process
@@ -41,12 +41,8 @@ def orchestrator_tables(connection: Connection) -> None:
 
 def opened(engine: AsyncEngine) -> Database:
     """The engine in the three forms that a service uses."""
-    reading = (
-        engine.execution_options(**sqlite.READ_ONLY)
-        if engine.dialect.name == "sqlite"
-        else engine.execution_options(isolation_level="AUTOCOMMIT")
-    )
-    return Database(engine, async_sessionmaker(engine, expire_on_commit=False), reading)
+    sessions = async_sessionmaker(engine, expire_on_commit=False)
+    return Database(engine, sessions, reading(engine))
 
 
 class Scripted:
