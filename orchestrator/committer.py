@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -38,7 +39,7 @@ from outbox.crashpoints import crashpoint
 from outbox.engines import reading
 from outbox.errors import InvalidMessage
 from outbox.ids import first_at
-from outbox.troubles import Trouble, trouble_of
+from outbox.troubles import Trouble, trouble_in_statement
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +154,12 @@ class Committer:
             except Exception as error:
                 failures += 1
                 self.in_trouble(failures)
-                log.warning("the engine's database is in trouble: %s", described(error))
+                is_ours = trouble_in_statement(error) is Trouble.OWN
+                log.warning(
+                    "the engine could not commit, trying again: %s",
+                    described(error),
+                    exc_info=error if is_ours else None,
+                )
                 await self._sleep(_SHORTLY)
 
     async def run_once(self) -> int:
@@ -267,7 +273,8 @@ class Committer:
             except StaleRuns:
                 self._read_again(items)
             except Exception as error:
-                trouble = trouble_of(error)
+                # Nothing of this talks to another service than the database.
+                trouble = trouble_in_statement(error)
                 if trouble is Trouble.OWN and attempt == 0:
                     # A stale run's next line of history may be taken already.
                     self._read_again(items)
@@ -317,7 +324,7 @@ class Committer:
 
     async def _transact(self, items: Sequence[Work]) -> None:
         batch = self._ids()
-        async with self._engine.connect() as connection:
+        async with self._connected() as connection:
             group, mine, others = await self._write(connection, batch, items)
             crashpoint("engine: before commit")
             try:
@@ -338,6 +345,17 @@ class Committer:
         crashpoint("engine: after commit, before hand-over")
         self._committed(group, mine)
         self._give_up(others, Unavailable("another node owns this run by now"))
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AsyncConnection]:
+        """A connection. Raises _NotCommitted where there is none: no run is to blame for that,
+        since nothing of any was asked yet."""
+        async with AsyncExitStack() as stack:
+            try:
+                connection = await stack.enter_async_context(self._engine.connect())
+            except Exception as error:
+                raise _NotCommitted(described(error)) from error
+            yield connection
 
     async def _write(
         self, connection: AsyncConnection, batch: str, items: Sequence[Work]

@@ -6,7 +6,6 @@ It keeps a node going, and is what API and messages talk to.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from outbox import tracing
 from outbox.bell import Bell
 from outbox.clock import Clock
 from outbox.ids import first_at, is_id
-from outbox.loops import DATABASE_TROUBLE, repeat
+from outbox.loops import at_the_end, repeat
 from outbox.retention import MAX_LIVE, Settled
 from outbox.transports.base import Transport
 from outbox.web.database import Database
@@ -151,8 +150,8 @@ class Engine:
                 hearing.cancel()
         finally:
             self._is_running = False
-            with contextlib.suppress(*DATABASE_TROUBLE):
-                await self._node.shards.leave()
+            shards = self._node.shards
+            await at_the_end(shards.leave, "give the shards back, which expire by themselves")
             await self._node.dispatcher.aclose()
             self._only_node.release()
 

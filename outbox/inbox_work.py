@@ -25,7 +25,7 @@ from outbox.outbox import Cause, caused_by
 from outbox.replies import Outcome, Reply
 from outbox.retention import NOTHING_FORGOTTEN, may_be_forgotten
 from outbox.tracing import Handling, fields_of, tracer_in_use
-from outbox.troubles import Trouble, trouble_of
+from outbox.troubles import Trouble, trouble_in_handler, trouble_in_statement
 
 log = logging.getLogger(__name__)
 
@@ -252,19 +252,19 @@ class Work:
             case _SteppedBack(reply=reply):
                 return RolledBack(Trouble.OWN, error, self._in_hand, reply)
             case _HandlerFailed(error=cause):
-                trouble, found = trouble_of(cause), cause
+                trouble, found = trouble_in_handler(cause), cause
             case _Vanished():
                 trouble, found = Trouble.CROSSED, error
-            case IsolationRefused() | OSError():
+            case IsolationRefused():
                 return error
             case _:
-                trouble, found = trouble_of(error), error
+                trouble, found = trouble_in_statement(error), error
                 if trouble is Trouble.OWN and isinstance(
                     error, InternalError | OperationalError | ProgrammingError
                 ):
                     # Our own statements fail like this on a database without our tables.
                     return error
-        if trouble is Trouble.DATABASE:
+        if trouble.is_the_databases:
             return found
         if self._connection is not None and self._connection.invalidated:
             # A handler hid that, and whatever came next is only a consequence.

@@ -7,15 +7,11 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from outbox.bell import Bell
 from outbox.errors import OutboxError
+from outbox.troubles import Trouble, trouble_in_statement
 
 log = logging.getLogger("outbox.relay")
-
-DATABASE_TROUBLE = (SQLAlchemyError, OutboxError, OSError, TimeoutError)
-"""What is waited out without a traceback."""
 
 _LONGEST_BACKOFF = 5.0
 
@@ -37,14 +33,7 @@ async def repeat(stop: asyncio.Event, step: Step, purpose: str, bell: Bell | Non
         except Exception as error:
             failures += 1
             pause = min(_LONGEST_BACKOFF, 0.1 * 2.0 ** min(failures, 8))
-            expected = isinstance(error, DATABASE_TROUBLE)
-            log.warning(
-                "could not %s, trying again in %.1f s: %s",
-                purpose,
-                pause,
-                error,
-                exc_info=None if expected else error,
-            )
+            log_failure(log, f"could not {purpose}, trying again in {pause:.1f} s", error)
             await _rest(stop, pause)
             continue
         if pause <= 0 or stop.is_set():
@@ -53,6 +42,21 @@ async def repeat(stop: asyncio.Event, step: Step, purpose: str, bell: Bell | Non
             await _rest(stop, pause)
         else:
             await bell.wait(pause, since=rings)
+
+
+async def at_the_end(step: Callable[[], Awaitable[None]], purpose: str) -> None:
+    """Do `step` if it is possible; what fails is logged, for the end does not wait for it."""
+    try:
+        await step()
+    except Exception as error:
+        log_failure(log, f"could not {purpose}", error)
+
+
+def log_failure(to: logging.Logger, what: str, error: Exception) -> None:
+    """Log it: in one line where the database is in trouble or the error explains itself, and with
+    its traceback where it is a mistake."""
+    explained = isinstance(error, OutboxError) or trouble_in_statement(error) is not Trouble.OWN
+    to.warning("%s: %s", what, error, exc_info=None if explained else error)
 
 
 async def _rest(stop: asyncio.Event, seconds: float) -> None:

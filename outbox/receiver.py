@@ -34,7 +34,7 @@ from outbox.ids import Ids
 from outbox.inbox import Inbox
 from outbox.retention import SETTLED_HEADER, Settled
 from outbox.signing import Keyring, verify
-from outbox.troubles import Trouble, trouble_of
+from outbox.troubles import Trouble, trouble_in_statement
 from outbox.web.problems import HttpProblem, documented, from_outbox_error, unexpected
 
 log = logging.getLogger(__name__)
@@ -283,8 +283,8 @@ def _problem(error: OutboxError) -> HttpProblem:
 def _from_database(error: Exception) -> HttpProblem:
     """What the sender is told where the inbox could not finish; the log has the cause."""
     # The inbox lets such errors through only where the database itself is in trouble.
-    in_trouble = trouble_of(error) is not Trouble.OWN
-    if in_trouble or isinstance(error, OSError | DBAPIError):
+    in_trouble = trouble_in_statement(error) is not Trouble.OWN
+    if in_trouble or isinstance(error, DBAPIError):
         log.warning("the inbox cannot work with its database", exc_info=error)
         return HttpProblem(
             503,

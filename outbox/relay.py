@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -17,14 +16,12 @@ from outbox.courier import Courier, CourierStats
 from outbox.engines import reading
 from outbox.lease_store import LeaseStore
 from outbox.leases import BUCKETS, Leases, fair_share, in_excess
-from outbox.loops import DATABASE_TROUBLE, Step, repeat
+from outbox.loops import Step, at_the_end, repeat
 from outbox.owners import is_surely_dead
 from outbox.relay_settings import RelaySettings
 from outbox.settler import ReplySink
 from outbox.store import Store
 from outbox.transports.base import Transport
-
-log = logging.getLogger("outbox.relay")
 
 _MOVED_AT_ONCE = 500
 
@@ -118,10 +115,7 @@ class Relay:
                 tasks.create_task(repeat(stop, carry, f"send to {name}", self._bell))
             await stop.wait()
             self._bell.ring()
-        try:
-            await self.aclose()
-        except DATABASE_TROUBLE as error:
-            log.warning("the leases were not given back, and expire by themselves: %s", error)
+        await at_the_end(self.aclose, "give the leases back, which expire by themselves")
 
     async def aclose(self) -> None:
         """Give the leases back and close the transports. Messages stay where they are."""

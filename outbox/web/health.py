@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from outbox.errors import OutboxError
-from outbox.web.database_errors import diagnose
+from outbox.web.database_errors import database_problem
 from outbox.web.problems import HttpProblem, documented
 
 Check = Callable[[], Awaitable[None]]
@@ -72,9 +72,8 @@ async def _failure(name: str, check: Check, timeout: float) -> tuple[str, str, s
     except OutboxError as error:
         return name, error.problem, error.next_step
     except Exception as error:  # whatever it is, it is the answer to the question
-        trouble = diagnose(error)
-        if trouble is None:
+        problem = database_problem(error)
+        if problem is None:
             return name, "the check itself failed", "See the service's log."
-        problem = trouble.to_problem()
         return name, problem.detail.rstrip("."), problem.next_step
     return None

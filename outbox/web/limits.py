@@ -11,7 +11,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outbox.errors import OutboxError
-from outbox.web.database_errors import diagnose
+from outbox.web.database_errors import database_problem
 from outbox.web.problems import HttpProblem, from_outbox_error, unexpected
 
 log = logging.getLogger(__name__)
@@ -65,9 +65,9 @@ def problem_of(error: Exception) -> HttpProblem:
     """The answer that an error of any kind deserves."""
     if isinstance(error, HttpProblem):
         return error
-    trouble = diagnose(error)
-    if trouble is not None:
-        return trouble.to_problem()
+    problem = database_problem(error)
+    if problem is not None:
+        return problem
     if isinstance(error, OutboxError):
         return from_outbox_error(error)
     return unexpected()

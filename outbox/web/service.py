@@ -25,6 +25,7 @@ from outbox.handlers import Handlers
 from outbox.ids import Ids
 from outbox.inbox import Inbox
 from outbox.installation import Routes, install
+from outbox.loops import log_failure
 from outbox.owners import name_of_this_process
 from outbox.receiver import receiver
 from outbox.relay import Relay
@@ -32,11 +33,11 @@ from outbox.retention import Settled
 from outbox.schema import require_revision
 from outbox.transports.base import Transport
 from outbox.transports.http import HttpTransport
+from outbox.troubles import Trouble, trouble_in_statement
 from outbox.web import docs, health, openapi, problems
 from outbox.web.access import NOTHING, Opens, RouteAccess, Table
 from outbox.web.backlog import Backlog, standing
 from outbox.web.database import Database, open_database
-from outbox.web.database_errors import diagnose
 from outbox.web.decisions import House
 from outbox.web.doors import Doors
 from outbox.web.failures import Failures
@@ -280,8 +281,7 @@ class Service:
         except OutboxError:
             raise
         except Exception as error:
-            trouble = diagnose(error)
-            if trouble is None:
+            if trouble_in_statement(error) is Trouble.OWN:
                 raise
             cause = getattr(error, "orig", None) or error
             raise CannotStart(
@@ -324,7 +324,7 @@ class Service:
             try:
                 await self.inbox.purge()
             except Exception as error:
-                log.warning("the inbox was not purged, trying again later", exc_info=error)
+                log_failure(log, "the inbox was not purged, trying again later", error)
 
     async def _check_database(self) -> None:
         """The database answers, and its schema is one that this code may run on."""

@@ -10,9 +10,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from outbox.troubles import Trouble, trouble_of
+from outbox.troubles import Trouble, trouble_in_handler, trouble_in_statement
 from outbox.web import database as opened
-from outbox.web import database_errors
 from tests.support.databases import Database
 from tests.support.network import Wire, wire
 from tests.support.saga_writers import connect
@@ -47,8 +46,8 @@ async def test_a_statement_that_is_never_answered_ends_and_the_next_one_works(
                 await session.execute(text("SELECT 1"))
                 way.lose()
                 await session.execute(text("SELECT 2"))
-        assert trouble_of(caught.value) is Trouble.DATABASE
-        assert database_errors.diagnose(caught.value) is database_errors.Trouble.LOST
+        assert trouble_in_handler(caught.value) is Trouble.LOST
+        assert trouble_in_statement(caught.value) is Trouble.LOST
         async with service.sessions.begin() as session:
             assert await session.scalar(text("SELECT 3")) == 3
 
@@ -62,7 +61,7 @@ async def test_a_commit_that_is_never_answered_ends_too_and_has_no_known_outcome
                 await connection.execute(text("SELECT 1"))
                 way.lose()
                 await connection.commit()
-        assert database_errors.diagnose(caught.value) is database_errors.Trouble.LOST
+        assert trouble_in_statement(caught.value) is Trouble.LOST
 
 
 async def test_connections_that_rest_are_not_tried_one_by_one(
@@ -138,5 +137,5 @@ def test_a_server_that_stops_while_a_connection_is_made_is_away_and_no_mistake_o
     dying: Any = _Dying()
     with pytest.raises(opened.ConnectionBroken) as caught:
         opened._set_bounds(dying, dying)
-    assert trouble_of(caught.value) is Trouble.DATABASE
-    assert database_errors.diagnose(caught.value) is database_errors.Trouble.AWAY
+    assert trouble_in_handler(caught.value) is Trouble.AWAY
+    assert trouble_in_statement(caught.value) is Trouble.AWAY

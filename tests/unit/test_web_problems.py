@@ -22,8 +22,9 @@ from outbox.errors import (
     TransactionLost,
     UntrustedRequest,
 )
+from outbox.troubles import Trouble
 from outbox.web import openapi, problems
-from outbox.web.database_errors import Trouble, diagnose
+from outbox.web.database_errors import database_problem, problem_of_trouble
 from outbox.web.limits import BodyLimit, Boundary, SecurityHeaders
 from outbox.web.problems import HttpProblem
 
@@ -182,49 +183,66 @@ def _wrapped(error: Exception, invalidated: bool = False) -> DBAPIError:
 
 
 @pytest.mark.parametrize(
-    ("error", "trouble"),
+    ("error", "code"),
     [
-        (ConnectionRefusedError(), Trouble.AWAY),
-        (TimeoutError(), Trouble.AWAY),
-        (_DriverError("57P03"), Trouble.AWAY),
-        (_DriverError("3D000"), Trouble.AWAY),
-        (_wrapped(_DriverError("XX000"), invalidated=True), Trouble.LOST),
-        (_wrapped(_DriverError("57P01")), Trouble.LOST),
-        (_wrapped(_DriverError("08006")), Trouble.LOST),
-        (ConnectionResetError(), Trouble.LOST),
-        (_wrapped(_DriverError("40P01")), Trouble.BUSY),
-        (_wrapped(_DriverError("55P03")), Trouble.BUSY),
-        (_wrapped(_DriverError("53300")), Trouble.BUSY),
-        (PoolTimeout(), Trouble.BUSY),
-        (_wrapped(_sqlite_error(sqlite3.SQLITE_BUSY)), Trouble.BUSY),
-        (_wrapped(_sqlite_error(sqlite3.SQLITE_BUSY_SNAPSHOT)), Trouble.BUSY),
-        (_wrapped(_DriverError("53100")), Trouble.FULL),
-        (_wrapped(_DriverError("25006")), Trouble.FULL),
-        (_wrapped(_sqlite_error(sqlite3.SQLITE_FULL)), Trouble.FULL),
-        (_wrapped(_sqlite_error(sqlite3.SQLITE_FULL), invalidated=True), Trouble.FULL),
-        (_wrapped(_sqlite_error(sqlite3.SQLITE_READONLY)), Trouble.FULL),
+        (ConnectionRefusedError(), "database-away"),
+        (TimeoutError(), "database-away"),
+        (OSError("Multiple exceptions: refused, refused"), "database-away"),
+        (FileNotFoundError(2, "the socket of a stopped server"), "database-away"),
+        (_DriverError("57P03"), "database-away"),
+        (_DriverError("3D000"), "database-away"),
+        (_wrapped(_DriverError("08004")), "database-away"),
+        (_wrapped(_DriverError("XX000"), invalidated=True), "database-connection-lost"),
+        (_wrapped(_DriverError("40003")), "database-connection-lost"),
+        (_wrapped(_DriverError("57P01")), "database-connection-lost"),
+        (_wrapped(_DriverError("57P04")), "database-connection-lost"),
+        (_wrapped(_DriverError("08006")), "database-connection-lost"),
+        (ConnectionResetError(), "database-connection-lost"),
+        (_wrapped(_DriverError("40P01")), "database-busy"),
+        (_wrapped(_DriverError("55P03")), "database-busy"),
+        (_wrapped(_DriverError("53300")), "database-busy"),
+        (_wrapped(_DriverError("57014")), "database-busy"),
+        (PoolTimeout(), "database-busy"),
+        (_wrapped(_sqlite_error(sqlite3.SQLITE_BUSY)), "database-busy"),
+        (_wrapped(_sqlite_error(sqlite3.SQLITE_BUSY_SNAPSHOT)), "database-busy"),
+        (_wrapped(_DriverError("53100")), "database-full"),
+        (_wrapped(_DriverError("53200")), "database-full"),
+        (_wrapped(_DriverError("53400")), "database-full"),
+        (_wrapped(_DriverError("25006")), "database-full"),
+        (_wrapped(_sqlite_error(sqlite3.SQLITE_FULL)), "database-full"),
+        (_wrapped(_sqlite_error(sqlite3.SQLITE_FULL), invalidated=True), "database-full"),
+        (_wrapped(_sqlite_error(sqlite3.SQLITE_READONLY)), "database-full"),
+        (_wrapped(_DriverError("58030")), "database-broken"),
+        (_wrapped(_sqlite_error(sqlite3.SQLITE_IOERR)), "database-broken"),
         (_wrapped(_DriverError("23505")), None),
+        (_wrapped(_DriverError("40002")), None),
         (_wrapped(_sqlite_error(sqlite3.SQLITE_CONSTRAINT)), None),
-        (FileNotFoundError(), None),
+        (FileNotFoundError(2, "no such file", "page.html"), None),
         (ValueError(), None),
     ],
+    ids=repr,
 )
-def test_each_trouble_of_a_database_is_recognised(
-    error: Exception, trouble: Trouble | None
-) -> None:
-    assert diagnose(error) is trouble
+def test_each_trouble_of_a_database_has_its_words(error: Exception, code: str | None) -> None:
+    problem = database_problem(error)
+    assert (problem and problem.code) == code
 
 
 def test_a_trouble_is_found_behind_the_error_that_it_led_to() -> None:
     lost = TransactionLost("gone", next_step="again")
     lost.__cause__ = _wrapped(_sqlite_error(sqlite3.SQLITE_FULL))
-    assert diagnose(lost) is Trouble.FULL
+    problem = database_problem(lost)
+    assert problem is not None
+    assert problem.code == "database-full"
 
 
-def test_causes_that_go_in_a_circle_come_to_an_end() -> None:
-    first, second = ValueError(), ValueError()
-    first.__cause__, second.__cause__ = second, first
-    assert diagnose(first) is None
+@pytest.mark.parametrize("trouble", [each for each in Trouble if each is not Trouble.OWN])
+def test_a_problem_promises_no_more_than_is_known(trouble: Trouble) -> None:
+    """A request may have committed one transaction before the one that failed."""
+    problem = problem_of_trouble(trouble)
+    assert problem is not None
+    assert "nothing was changed" not in problem.detail
+    assert ("is not known" in problem.detail) == trouble.leaves_outcome_unknown
+    assert "read" in problem.next_step.lower()
 
 
 async def test_a_database_that_is_away_is_a_503_that_says_when_to_come_back() -> None:
