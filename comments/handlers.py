@@ -49,7 +49,7 @@ def make_handlers(clock: Clock) -> Handlers:
     async def deleted(
         session: AsyncSession, events: Sequence[ArticleDeleted], _: Sequence[Context]
     ) -> list[None]:
-        found = await threads.load(session, _articles_of(events))
+        found = await threads.load_or_make(session, _articles_of(events))
         for event in events:
             found[event.article_id].heard_of_deletion()
         return [None] * len(events)
@@ -151,7 +151,7 @@ def _places(asked: Iterable[_Asked]) -> list[str]:
 async def _heard(
     session: AsyncSession, events: Sequence[ArticlePublished | ArticleEdited]
 ) -> list[None]:
-    found = await threads.load(session, _articles_of(events))
+    found = await threads.load_or_make(session, _articles_of(events))
     for event in events:
         found[event.article_id].heard(title=event.title, version=event.version)
     return [None] * len(events)

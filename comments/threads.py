@@ -131,10 +131,10 @@ async def hold(session: AsyncSession, article_ids: Iterable[str]) -> dict[str, T
     if wanted and session.get_bind().dialect.name == "postgresql":
         # Sorted, so that two transactions never wait for one another.
         await session.execute(_HOLD, {"article_ids": wanted})
-    return await load(session, wanted)
+    return await load_or_make(session, wanted)
 
 
-async def load(session: AsyncSession, article_ids: Iterable[str]) -> dict[str, Thread]:
+async def load_or_make(session: AsyncSession, article_ids: Iterable[str]) -> dict[str, Thread]:
     """The threads, made where there were none, locked against other events and commands."""
     wanted = sorted(set(article_ids))
     if not wanted:
