@@ -73,7 +73,7 @@ async def main(folder: Path) -> None:
     # The relay. Between processes it is HttpTransport here, and outbox.receiver(inbox, ...) there.
     engine = orders.kw["bind"]
     transports = {"warehouse": MemoryTransport(inbox.receive)}
-    relay = outbox.Relay(engine, transports, owner="orders-1", clock=clock, bell=installed.bell)
+    relay = outbox.Relay(engine, transports, owner="orders", clock=clock, bell=installed.bell)
     await relay.run_once()  # a service repeats this: relay.run(stop)
     await relay.aclose()
 

@@ -27,7 +27,6 @@ from orchestrator.registry import Registry
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tables import SCHEMA_REVISION
 from outbox.clock import Clock
-from outbox.owners import name_of_this_process
 from outbox.relay_settings import RelaySettings
 from outbox.retention import Settled
 from outbox.transports.base import Transport
@@ -142,7 +141,7 @@ class _Parts:
             ids=kit.new_id,
             bell=kit.bell,
             settings=EngineSettings(relay=_together(self._settings.relay_settings())),
-            owner=name_of_this_process(NAME),
+            owner=NAME,
         )
         return self.engine
 

@@ -38,7 +38,7 @@ class Dispatcher:
         transports: Mapping[str, Transport],
         settlement: Settlement,
         *,
-        owner: str,
+        name: Callable[[], str],
         clock: Clock,
         settings: EngineSettings,
         ports: RelayPorts,
@@ -46,13 +46,13 @@ class Dispatcher:
     ) -> None:
         self._transports = dict(transports)
         lines: dict[str, Line] = {}
-        for name, transport in transports.items():
+        for destination, transport in transports.items():
             feed = Feed(settings.offered)
             courier = Courier(
                 engine,
-                name,
+                destination,
                 transport,
-                owner=owner,
+                name=name,
                 clock=clock,
                 settings=settings.relay,
                 settlement=settlement,
@@ -60,7 +60,7 @@ class Dispatcher:
                 ports=ports,
                 chance=chance,
             )
-            lines[name] = Line(courier, feed)
+            lines[destination] = Line(courier, feed)
         self.lines: Mapping[str, Line] = lines
 
     def lease(self, leases: Leases) -> None:

@@ -30,6 +30,7 @@ from outbox.bell import Bell
 from outbox.clock import Clock
 from outbox.ids import first_at, is_id
 from outbox.loops import at_the_end, repeat
+from outbox.owners import HolderName
 from outbox.retention import MAX_LIVE, Settled
 from outbox.transports.base import Transport
 from outbox.web.database import Database
@@ -50,8 +51,8 @@ class IdempotencyKey:
 class Engine:
     """One node. `run` keeps it going; `start` and `signal` return after the commit.
 
-    `bell` rings when a message has left something in the database; `owner` names this node and
-    must differ between nodes.
+    `bell` rings when a message has left something in the database; `owner` is a label for this node
+    in the database, and any number of nodes may have the same.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Engine:
             clock=clock,
             ids=ids,
             settings=settings,
-            owner=owner,
+            name=HolderName(owner),
         )
         self._only_node = OnlyNode(database.engine)
         self._settled: Settled | None = None

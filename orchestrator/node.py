@@ -33,7 +33,11 @@ from outbox.transports.base import Transport
 
 
 class Node:
-    """`owner` names it and must differ between nodes; `watchers` are told of its commits."""
+    """One process's part of the engine: what holds leases, sends and commits.
+
+    `name` gives the name that it holds its leases under, which no other node has; where it gives
+    another one, the leases of the one before are left alone. `watchers` are told of the commits.
+    """
 
     def __init__(
         self,
@@ -46,13 +50,13 @@ class Node:
         clock: Clock,
         ids: Callable[[], str],
         settings: EngineSettings,
-        owner: str,
+        name: Callable[[], str],
         is_dead: Callable[[str], bool] = is_surely_dead,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.shards = Shards(
             engine,
-            owner=owner,
+            name=name,
             clock=clock,
             settings=settings.relay,
             store=ports.relay.leases,
@@ -63,7 +67,7 @@ class Node:
             engine,
             transports,
             settlement=_Settlement(self, ports),
-            owner=owner,
+            name=name,
             clock=clock,
             settings=settings,
             ports=ports.relay,

@@ -33,7 +33,7 @@ class Shards:
         self,
         engine: AsyncEngine,
         *,
-        owner: str,
+        name: Callable[[], str],
         clock: Clock,
         settings: RelaySettings,
         store: LeaseStore,
@@ -44,7 +44,8 @@ class Shards:
         self._engine = engine
         self._reading = reading(engine)
         self._store = store
-        self._owner = owner
+        self._name = name
+        self._announced_as: str | None = None
         self._clock = clock
         self._settings = settings
         self._changed = changed
@@ -68,6 +69,11 @@ class Shards:
         """Renew the leases, take what is free up to the fair share, and give back what is more.
         Seconds until it is time to do so again."""
         began = self._clock.monotonic()
+        name = self._name()
+        if name != self._announced_as:
+            # After a fork: the leases in this memory are those of the process before it.
+            self._have(Leases())
+            self._announced_as = name
         async with self._reading.connect() as connection:
             dead = [it for it in await self._store.owners(connection) if self._is_dead(it)]
         async with self._engine.begin() as connection:
@@ -75,8 +81,8 @@ class Shards:
                 await self._store.make_leases(connection, LEASED_AS, SHARDS)
             for owner in dead:
                 await self._store.leave(connection, owner)
-            await self._store.announce(connection, self._owner, [LEASED_AS], self._ttl)
-            held = await self._store.renew(connection, self._owner, self._ttl)
+            await self._store.announce(connection, name, [LEASED_AS], self._ttl)
+            held = await self._store.renew(connection, name, self._ttl)
         self._prepared = True
         until = began + self._settings.lease - self._settings.margin
         self._have(Leases(held.get(LEASED_AS, {}), until))
@@ -87,14 +93,14 @@ class Shards:
         """Give all back."""
         self._have(Leases())
         async with self._engine.begin() as connection:
-            await self._store.leave(connection, self._owner)
+            await self._store.leave(connection, self._name())
 
     async def _share(self, until: float) -> None:
         async with self._engine.begin() as connection:
             nodes = await self._store.relays_of(connection, LEASED_AS, self._ttl)
             room = max(0, fair_share(nodes, len(SHARDS)) - len(self.leases.epochs))
             gained = await self._store.claim(
-                connection, self._owner, LEASED_AS, most=room, ttl=self._ttl
+                connection, self._name(), LEASED_AS, most=room, ttl=self._ttl
             )
         if gained:
             self._have(Leases({**self.leases.epochs, **gained}, until))
@@ -103,7 +109,7 @@ class Shards:
         if surplus and self._is_in_excess:
             self.forget(surplus)
             async with self._engine.begin() as connection:
-                await self._store.give_back(connection, self._owner, LEASED_AS, sorted(surplus))
+                await self._store.give_back(connection, self._name(), LEASED_AS, sorted(surplus))
         self._is_in_excess = bool(surplus)
 
     def _have(self, leases: Leases) -> None:

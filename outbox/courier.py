@@ -48,7 +48,7 @@ class Courier:
         destination: str,
         transport: Transport,
         *,
-        owner: str,
+        name: Callable[[], str],
         clock: Clock,
         settings: RelaySettings,
         sink: ReplySink | None = None,
@@ -65,7 +65,7 @@ class Courier:
         self._holds = ports.holds
         self._lease_store = ports.leases
         self._destination = destination
-        self._owner = owner
+        self._name = name
         self._clock = clock
         self._settings = settings
         self._chance = chance
@@ -198,7 +198,7 @@ class Courier:
         self._leases = Leases(epochs, self._leases.until)
         async with self._engine.begin() as connection:
             await self._lease_store.give_back(
-                connection, self._owner, self._destination, sorted(surplus)
+                connection, self._name(), self._destination, sorted(surplus)
             )
 
     async def _begin_trials(self, epochs: Mapping[int, int]) -> Fetched:

@@ -1,4 +1,7 @@
-"""Names of relays that tell, on the same machine, whether the process behind one is still alive.
+"""Names of lease holders, which tell on the same machine whether the process behind one is alive.
+
+Two holders never have the same name, whatever their callers call them: leases that two relays
+renewed under one name would be in the hands of both, and the order of messages lost.
 
 After a crash a lease must run out before others may send: nobody can know whether its holder is
 dead or only slow. On the holder's own machine one can know, so there nobody has to wait.
@@ -13,16 +16,39 @@ from collections.abc import Callable
 from pathlib import Path
 
 _PROC = Path("/proc")
-_NAME = re.compile(r".+@(?P<machine>[0-9a-f]{16}):(?P<pid>[0-9]+):(?P<started>[0-9]+):[0-9a-f]{8}")
+_NAME = re.compile(
+    r".*@(?P<machine>[0-9a-f]{16}):(?P<pid>[0-9]+):(?P<started>[0-9]+):[0-9a-f]{8}", re.DOTALL
+)
+_LONGEST_LABEL = 40  # a name has room for 100 characters in the tables
+
+
+class HolderName:
+    """The name of one lease holder: the caller's label, then a part that no other holder has.
+
+    That part is made at the first call, and once more in a process that was forked off since: its
+    holder is another one, though it has the memory of the first.
+    """
+
+    def __init__(self, label: str) -> None:
+        self._label = label
+        self._name = ""
+        self._made_in: int | None = None
+
+    def __call__(self) -> str:
+        """The name, at most 100 characters."""
+        process = os.getpid()
+        if process != self._made_in:
+            self._name, self._made_in = name_of_this_process(self._label), process
+        return self._name
 
 
 def name_of_this_process(
-    service: str, entropy: Callable[[int], bytes] = os.urandom, *, proc: Path = _PROC
+    label: str, entropy: Callable[[int], bytes] = os.urandom, *, proc: Path = _PROC
 ) -> str:
-    """A name for a relay of this process, different at each call."""
+    """A name for a holder in this process, different at each call."""
     pid = os.getpid()
     machine = _machine(proc) or entropy(8).hex()
-    return f"{service[:40]}@{machine}:{pid}:{_started(pid, proc) or 0}:{entropy(4).hex()}"
+    return f"{label[:_LONGEST_LABEL]}@{machine}:{pid}:{_started(pid, proc) or 0}:{entropy(4).hex()}"
 
 
 def is_surely_dead(name: str, *, proc: Path = _PROC) -> bool:

@@ -17,7 +17,7 @@ from outbox.engines import reading
 from outbox.lease_store import LeaseStore
 from outbox.leases import BUCKETS, Leases, fair_share, in_excess
 from outbox.loops import Step, at_the_end, repeat
-from outbox.owners import is_surely_dead
+from outbox.owners import HolderName, is_surely_dead
 from outbox.relay_settings import RelaySettings
 from outbox.settler import ReplySink
 from outbox.store import Store
@@ -33,8 +33,10 @@ class Relay:
     message leaves at least once; per lane and key in the order of the commits. A destination that
     is down costs its messages nothing but time, and the others not even that.
 
-    `owner` names this relay and must differ between relays; `outbox.owners` makes names by which
-    the relays of a machine know that one of them has died, and need not wait for its leases.
+    `owner` is a label, by which a person recognises this relay in the database; any number of
+    relays may have the same. The name that holds the leases has a random part besides, and one in a
+    process that was forked off; by it the relays of a machine know that one of them has died, and
+    need not wait for its leases.
     `bell` is the one of `outbox.install(...)`; without it the relay only polls. Raises
     UnconfiguredSQLite.
     """
@@ -55,7 +57,8 @@ class Relay:
         sqlite.require(engine)
         self._engine = engine
         self._reading = reading(engine)
-        self._owner = owner
+        self._name = HolderName(owner)
+        self._announced_as: str | None = None
         self._clock = clock
         self._settings = settings or RelaySettings()
         self._bell = bell or Bell()
@@ -70,7 +73,7 @@ class Relay:
                 engine,
                 destination,
                 transport,
-                owner=owner,
+                name=self._name,
                 clock=clock,
                 settings=self._settings,
                 sink=sink,
@@ -97,7 +100,7 @@ class Relay:
 
         Errors of the database pass through.
         """
-        if self._tended_at is None or self._is_time_to_tend():
+        if self._is_time_to_tend():
             await self._tend()
         await self._move_due()
         return sum(await asyncio.gather(*(each.run_once() for each in self._couriers.values())))
@@ -124,7 +127,7 @@ class Relay:
         self._tended_at = None
         try:
             async with self._engine.begin() as connection:
-                await self._leases.leave(connection, self._owner)
+                await self._leases.leave(connection, self._name())
         finally:
             for transport in self._transports.values():
                 await transport.aclose()
@@ -138,7 +141,7 @@ class Relay:
         return step
 
     async def _tend_once(self) -> float:
-        if self._tended_at is None or self._is_time_to_tend():
+        if self._is_time_to_tend():
             await self._tend()
         assert self._tended_at is not None
         return max(0.01, self._tended_at + self._settings.lease / 3 - self._clock.monotonic())
@@ -149,11 +152,18 @@ class Relay:
     # The steps
 
     def _is_time_to_tend(self) -> bool:
-        assert self._tended_at is not None
+        if self._tended_at is None or self._announced_as != self._name():
+            return True
         return self._clock.monotonic() - self._tended_at >= self._settings.lease / 3
 
     async def _tend(self) -> None:
         """Renew the leases, take what is free up to the fair share, and give back what is more."""
+        name = self._name()
+        if name != self._announced_as:
+            # After a fork: the leases in this memory are those of the process before it.
+            for courier in self._couriers.values():
+                courier.lease(Leases())
+            self._announced_as = name
         if not self._couriers:
             self._tended_at = self._clock.monotonic()
             return
@@ -164,23 +174,23 @@ class Relay:
         async with self._engine.begin() as connection:
             for owner in dead:
                 await self._leases.leave(connection, owner)
-            await self._leases.announce(connection, self._owner, list(self._couriers), self._ttl)
-            held = await self._leases.renew(connection, self._owner, self._ttl)
+            await self._leases.announce(connection, name, list(self._couriers), self._ttl)
+            held = await self._leases.renew(connection, name, self._ttl)
         self._tended_at = began
         until = began + self._settings.lease - self._settings.margin
-        for name, courier in self._couriers.items():
-            courier.lease(Leases(held.get(name, {}), until))
-        for name, courier in self._couriers.items():
-            await self._share(name, courier)
+        for destination, courier in self._couriers.items():
+            courier.lease(Leases(held.get(destination, {}), until))
+        for destination, courier in self._couriers.items():
+            await self._share(destination, courier)
 
-    async def _share(self, name: str, courier: Courier) -> None:
+    async def _share(self, destination: str, courier: Courier) -> None:
         began = self._clock.monotonic()
         async with self._engine.begin() as connection:
-            relays = await self._leases.relays_of(connection, name, self._ttl)
+            relays = await self._leases.relays_of(connection, destination, self._ttl)
             held = dict(courier.leases.epochs)
             room = max(0, fair_share(relays) - len(held))
             gained = await self._leases.claim(
-                connection, self._owner, name, most=room, ttl=self._ttl
+                connection, self._name(), destination, most=room, ttl=self._ttl
             )
         if gained:
             # The older half of the leases bounds the whole: `until` stays as it was renewed.
@@ -190,8 +200,8 @@ class Relay:
         surplus = in_excess(courier.leases.epochs, relays)
         # Only the second time: a relay that has just died still counts, and what is given back for
         # its sake lies idle.
-        courier.give_up(surplus if name in self._in_excess else ())
-        (self._in_excess.add if surplus else self._in_excess.discard)(name)
+        courier.give_up(surplus if destination in self._in_excess else ())
+        (self._in_excess.add if surplus else self._in_excess.discard)(destination)
 
     async def _prepare(self) -> None:
         if self._prepared:

@@ -41,8 +41,8 @@ def make_app(
                     peer: HttpTransport(url, source=name, keys=keys, clock=clock)
                     for peer, url in sends_to.items()
                 }
-                owner, bell = f"{name}-{os.getpid()}", installed.bell
-                relay = outbox.Relay(engine, ways, owner=owner, clock=clock, bell=bell)
+                bell = installed.bell
+                relay = outbox.Relay(engine, ways, owner=name, clock=clock, bell=bell)
                 tasks.create_task(relay.run(stop))
             yield {"sessions": sessions, "new_id": installed.ids}
             stop.set()

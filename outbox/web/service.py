@@ -26,7 +26,6 @@ from outbox.ids import Ids
 from outbox.inbox import Inbox
 from outbox.installation import Routes, install
 from outbox.loops import log_failure
-from outbox.owners import name_of_this_process
 from outbox.receiver import receiver
 from outbox.relay import Relay
 from outbox.retention import Settled
@@ -303,7 +302,7 @@ class Service:
         return Relay(
             kit.database.engine,
             transports,
-            owner=name_of_this_process(self._blueprint.name),
+            owner=self._blueprint.name,
             clock=kit.clock,
             settings=self._settings.relay_settings(),
             bell=kit.bell,

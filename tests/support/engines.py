@@ -23,7 +23,6 @@ from outbox.clock import Clock, SystemClock
 from outbox.engines import reading
 from outbox.envelope import Envelope
 from outbox.ids import Ids
-from outbox.owners import name_of_this_process
 from outbox.relay_settings import RelaySettings
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Answered, Delivery, Transport, Unreachable
@@ -132,7 +131,7 @@ async def running(
     *,
     clock: Clock | None = None,
     settings: EngineSettings | None = None,
-    owner: str | None = None,
+    owner: str = "orchestrator",
 ) -> AsyncIterator[Node]:
     """A node that works until the end of the block, and is stopped properly."""
     clock = clock or SystemClock()
@@ -145,7 +144,7 @@ async def running(
         ids=Ids(clock, os.urandom),
         bell=bell,
         settings=settings or EngineSettings(relay=QUICK),
-        owner=owner or name_of_this_process("orchestrator"),
+        owner=owner,
     )
     await node.check_start()
     stop = asyncio.Event()

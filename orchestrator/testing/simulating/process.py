@@ -95,7 +95,7 @@ class Process:
             clock=self.clock,
             ids=Ids(self.clock, self._chances.entropy),
             settings=self._settings,
-            owner=f"{self.name}-{self._life}",
+            name=self._own_name,
             is_dead=self._is_surely_dead,
             chance=lambda: self._chances.number(Number.JITTER),
         )
@@ -103,9 +103,12 @@ class Process:
         self._timers = {}
         self._in("tend", 0.0)
 
-    def _is_surely_dead(self, owner: str) -> bool:
+    def _own_name(self) -> str:
+        return f"{self.name}-{self._life}"
+
+    def _is_surely_dead(self, holder: str) -> bool:
         """Processes of one machine know it of each other; those of two machines do not."""
-        return self._storage.is_local and owner != f"{self.name}-{self._life}"
+        return self._storage.is_local and holder != self._own_name()
 
     def die(self) -> None:
         """Everything in its memory is gone."""
