@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from orchestrator.cli.errors import CommandError, ExitCode
-from orchestrator.cli.output import safe
 from orchestrator.cli.refusals import Answer, refusal
+from outbox.spelling import safe
 
 if TYPE_CHECKING:
     import httpx

@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from orchestrator.errors import OrchestratorError
 from outbox.errors import OutboxError
+from outbox.spelling import safe
 
 
 class ExitCode(IntEnum):
@@ -107,5 +108,5 @@ def _report(error: CommandError, as_json: bool) -> None:
         }
         typer.echo(json.dumps({"error": told}, indent=2), err=True)
         return
-    why = f"\n  why:  {error.why}" if error.why else ""
-    typer.echo(f"error: {error.happened}{why}\n  next: {error.next_step}", err=True)
+    why = f"\n  why:  {safe(error.why)}" if error.why else ""
+    typer.echo(f"error: {safe(error.happened)}{why}\n  next: {safe(error.next_step)}", err=True)

@@ -15,9 +15,10 @@ import typer
 
 from orchestrator.cli.coverage import gaps, print_gaps
 from orchestrator.cli.errors import CommandError, ExitCode
-from orchestrator.cli.output import Json, print_fields, print_json, print_line, print_table, safe
+from orchestrator.cli.output import Json, print_fields, print_json, print_line, print_table
 from orchestrator.testing.coverage import Tool
 from orchestrator.testing.exploring.faults import USUAL, Faults
+from outbox.spelling import safe
 
 if TYPE_CHECKING:
     from orchestrator.definition import Saga

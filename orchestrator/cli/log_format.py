@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
+from dataclasses import dataclass
 from enum import StrEnum
 
 import structlog
 from structlog.typing import EventDict, Processor
 
+from outbox.spelling import safe, safe_lines
+
+_LINES = ("exception", "stack")
+_WORDS = ("event", "level", "logger", "timestamp")
 _OURS = ("articles", "comments", "orchestrator", "outbox")
 
 
@@ -43,17 +48,18 @@ def configure_logging(form: LogFormat, level: LogLevel = LogLevel.INFO) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
-    last: Processor
+    last: list[Processor]
     match form:
         case LogFormat.JSON:
-            last = structlog.processors.JSONRenderer()
+            last = [structlog.processors.JSONRenderer()]
         case LogFormat.TEXT:
-            last = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=0)
+            colors = sys.stderr.isatty()
+            last = [_one_line, structlog.dev.ConsoleRenderer(colors=colors, pad_event_to=0)]
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, last],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
         )
     )
     handler.addFilter(TraceIds())
@@ -63,6 +69,31 @@ def configure_logging(form: LogFormat, level: LogLevel = LogLevel.INFO) -> None:
         logging.getLogger(name).setLevel(wanted)
     for chatty in ("alembic", "httpx"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _one_line(_logger: object, _method: str, line: EventDict) -> EventDict:
+    """Only a traceback has lines of its own, and none of them begins where those of the log do."""
+    return {safe(key): _shown(key, value) for key, value in line.items()}
+
+
+def _shown(key: str, value: object) -> object:
+    if key in _LINES:
+        return safe_lines(str(value))
+    if key in _WORDS:
+        return safe(value)
+    if isinstance(value, str) and value.isprintable():
+        return value
+    return _Spelled(safe(repr(value)))
+
+
+@dataclass(frozen=True)
+class _Spelled:
+    """A field's value as it is to stand in the line: structlog writes what is no text by `repr`."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
 
 
 def _drop_colored_copy(_logger: object, _method: str, line: EventDict) -> EventDict:

@@ -1,13 +1,11 @@
 """What the commands print: one JSON document for programs, tables for people.
 
-Texts that come from elsewhere are shown with their control characters spelled out: a saga's reason
-must not be able to write into somebody's terminal.
+Texts that come from elsewhere are made safe before they are shown.
 """
 
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
@@ -15,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from outbox.spelling import safe
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
 """The option that every command has."""
@@ -27,21 +27,6 @@ _STYLES = {
     "TERMINATED": "red",
     "RESOLVED": "magenta",
 }
-# Cc: control; Cf: format, among them those that turn the direction of writing around; Zl, Zp: line
-# ends; Cs: what no terminal can print.
-_SPELLED_OUT = {"Cc", "Cf", "Zl", "Zp", "Cs"}
-
-
-def safe(value: object) -> str:
-    """The text of it, with nothing in it that a terminal would obey; empty for None."""
-    text = "" if value is None else str(value)
-    if text.isprintable():
-        return text
-    return "".join(_spelled(it) if unicodedata.category(it) in _SPELLED_OUT else it for it in text)
-
-
-def _spelled(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def print_json(value: object) -> None:

@@ -7,11 +7,16 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
+from outbox.spelling import safe
+
 _COLORS = ("cyan", "magenta", "green", "yellow")
 
 
 class Printer:
-    """Prints lines, with the speaker in its own colour; what is no terminal gets no colours."""
+    """Prints lines, with the speaker in its own colour; what is no terminal gets no colours.
+
+    The lines are shown, and not obeyed: a service writes down what others sent to it.
+    """
 
     def __init__(self, speakers: Sequence[str], console: Console) -> None:
         self._console = console
@@ -20,4 +25,4 @@ class Printer:
 
     def __call__(self, speaker: str, line: str) -> None:
         who = (f"{speaker:{self._width}} | ", self._colors.get(speaker, ""))
-        self._console.print(Text.assemble(who, Text.from_ansi(line)))
+        self._console.print(Text.assemble(who, safe(line)))

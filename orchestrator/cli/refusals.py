@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.cli.errors import CommandError, ExitCode
-from orchestrator.cli.output import safe
+from outbox.spelling import safe
 
 _WITH_STEP = ("retry", "skip")
 

@@ -20,13 +20,13 @@ from orchestrator.cli.output import (
     print_json,
     print_line,
     print_table,
-    safe,
     status_text,
 )
 from orchestrator.cli.refusals import operator_command
 from orchestrator.cli.watch import entry_line, outcome
 from orchestrator.instance import Status
 from outbox import strictjson
+from outbox.spelling import safe
 
 _LONGEST_PREFER = 30  # seconds that the orchestrator itself waits at most
 _LOOK = 0.5  # seconds between two looks after that

@@ -12,11 +12,12 @@ import typer
 
 from orchestrator.cli.client import Api, Url, connect
 from orchestrator.cli.errors import CommandError, ExitCode
-from orchestrator.cli.output import Json, print_json, print_line, safe, status_text
+from orchestrator.cli.output import Json, print_json, print_line, status_text
 from orchestrator.cli.refusals import operator_command
 from orchestrator.cli.sse import events
 from orchestrator.instance import Status
 from orchestrator.transition import Happening
+from outbox.spelling import safe
 
 ATTEMPTS = 8
 """Connections in a row that bring nothing new, before the watching is given up."""

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.cli.demo.checks import Check, Outcome
+from outbox.spelling import safe
 
 _TOLD_OF_ALL = 5  # lines for a count, where it cannot move
 
@@ -54,12 +55,12 @@ class Narrator:
         """A new scene begins."""
         self._counted = 0
         self._print(Text(""))
-        self._print(Text(title, style="bold"))
+        self._print(Text(safe(title), style="bold"))
         self.now(title)
 
     def say(self, text: str, style: str = "") -> None:
         """Something has happened."""
-        self._print(Text.assemble((f"{self.seconds:6.1f} s  ", "dim"), (text, style)))
+        self._print(Text.assemble((f"{self.seconds:6.1f} s  ", "dim"), (safe(text), style)))
 
     def check(self, check: Check) -> None:
         """Something was looked at."""
@@ -69,7 +70,7 @@ class Narrator:
     def now(self, text: str) -> None:
         """Something goes on, and whoever looks at a terminal sees it until the next."""
         if self._moment is not None:
-            self._moment.update(Text(text))
+            self._moment.update(Text(safe(text)))
 
     def count(self, done: int, of: int, more: str) -> None:
         """So many of all are done by now."""
@@ -87,7 +88,8 @@ class Narrator:
             table.columns[column].no_wrap = True
         for it in outcomes:
             mark = Text("ok", "green") if it.held else Text("BROKEN", "bold red")
-            table.add_row(it.scene, it.result, f"{it.seconds:.1f} s", it.how, mark)
+            scene, result, how = (Text(safe(text)) for text in (it.scene, it.result, it.how))
+            table.add_row(scene, result, f"{it.seconds:.1f} s", how, mark)
         self._print(Text(""))
         self._console.print(table)
 

@@ -75,7 +75,7 @@ def play(folder: Path | None, *, keep: bool) -> None:
     Raises CommandError where a check did not hold or something did not come, typer.Exit where it
     was interrupted.
     """
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console.width = _WIDE
     if folder is not None:
