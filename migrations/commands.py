@@ -154,11 +154,10 @@ async def check(service: Service, database: Database) -> Findings:
 
     def work(connection: Connection) -> Findings:
         standing = _find(connection, service, history)
+        unrecorded = drift.unrecorded(connection, standing.current, history)
         if standing.newer:
-            return Findings(
-                [f"the database is newer than this code, by {', '.join(standing.newer)}"],
-                _NEWER_CODE,
-            )
+            newer = f"the database is newer than this code, by {', '.join(standing.newer)}"
+            return Findings([newer, *unrecorded], _NEWER_CODE)
         if standing.behind:
             place = standing.current or BASE
             return Findings(
@@ -166,7 +165,7 @@ async def check(service: Service, database: Database) -> Findings:
                 upgrade_it,
             )
         return Findings(
-            drift.differences(connection, service.metadata()),
+            [*unrecorded, *drift.differences(connection, service.metadata())],
             "write a revision for what the models have more, and undo what was done by hand",
         )
 

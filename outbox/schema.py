@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sqlalchemy import Connection, delete, insert, inspect, select
+from sqlalchemy import Connection, column, delete, func, insert, inspect, select, table
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 LATEST = len(VERSIONS)
 """The version of the tables that this release needs."""
 
+_ALEMBIC = table("alembic_version", column("version_num"))
 _DATABASE_UNKNOWN = "3D000"  # an SQLSTATE of PostgreSQL
 
 
@@ -88,13 +89,14 @@ def forget_revision(connection: Connection, revision: str) -> None:
 async def require_revision(engine: AsyncEngine, *, service: str, expected: str) -> None:
     """Return if the code that needs the revision `expected` may run on this database.
 
-    That is so if the revision was applied, and after it none of kind `contract`. Raises
-    SchemaMissing, SchemaOlder, SchemaNewer.
+    That is so if the revision was applied, and after it none of kind `contract`, and none whose
+    kind is not recorded. Raises SchemaMissing, SchemaOlder, SchemaNewer.
     """
     try:
         async with engine.connect() as connection:
             await connection.execution_options(**READ_ONLY)
             recorded = await connection.run_sync(_recorded_if_any)
+            applied = await connection.run_sync(_applied)
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == _DATABASE_UNKNOWN:
             _refuse_missing(service, "does not exist", "create it, then run")
@@ -108,6 +110,14 @@ async def require_revision(engine: AsyncEngine, *, service: str, expected: str) 
         raise SchemaOlder(
             f"the database of {service} stands at {revisions[-1]}, and this code needs {expected}",
             next_step=f"run: sagabox migrate upgrade {service}",
+        )
+    strange = [it for it in applied if it not in revisions]
+    if strange:
+        raise SchemaNewer(
+            f"the database of {service} stands at the revision {strange[0]}, whose kind is not "
+            f"recorded, so that it cannot be known whether this code (made for {expected}) may run",
+            next_step=f"apply that revision with the code that has it: sagabox migrate upgrade "
+            f"{service}; or record its kind with outbox.schema.record_revision",
         )
     later = recorded[revisions.index(expected) + 1 :]
     contracts = [each.revision for each in later if each.kind != "expand"]
@@ -129,6 +139,17 @@ def _refuse_missing(service: str, problem: str, step: str) -> NoReturn:
 
 def _recorded_if_any(connection: Connection) -> Sequence[Any] | None:
     return _recorded(connection) if inspect(connection).has_table("schema_revision") else None
+
+
+def _applied(connection: Connection) -> Sequence[str]:
+    """Where Alembic's own book stands; nothing without one, or where this role may not read it."""
+    if not inspect(connection).has_table(_ALEMBIC.name):
+        return ()
+    if connection.dialect.name == "postgresql":
+        may_read = select(func.has_table_privilege(_ALEMBIC.name, "SELECT"))
+        if not connection.scalar(may_read):
+            return ()
+    return connection.scalars(select(_ALEMBIC.c.version_num)).all()
 
 
 def _recorded(connection: Connection) -> Sequence[Any]:

@@ -19,12 +19,14 @@ from sqlalchemy import (
     inspect,
 )
 
+from outbox.schema_hazards import hazards
+
 
 def drift(connection: Connection, metadata: MetaData) -> Iterator[str]:
     """The differences in the tables of `metadata`; what else the database holds is not looked at.
 
     Compared are columns with their types, defaults and nullability, indexes, keys, and unique
-    constraints.
+    constraints; and named is what drops, hides or changes rows beside them.
     """
 
     def is_ours(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
@@ -44,6 +46,7 @@ def drift(connection: Connection, metadata: MetaData) -> Iterator[str]:
     for table in metadata.sorted_tables:
         if table.name in present:
             yield from _primary_key(connection, table)
+    yield from hazards(connection, metadata)
 
 
 def _is_beyond(connection: Connection, difference: tuple[Any, ...]) -> bool:
