@@ -135,9 +135,9 @@ class Committer:
         self._work.set()
 
     def shards_changed(self, gained: frozenset[int], lost: frozenset[int]) -> None:
-        """Forget what another node may have changed."""
-        changed = gained | lost
-        self._cached = {it: r for it, r in self._cached.items() if r.shard not in changed}
+        """Forget what another node may have changed. What memory has of lost shards is of no use,
+        and is forgotten when they come back: a commit that is under way may still add to it."""
+        self._cached = {it: r for it, r in self._cached.items() if r.shard not in gained}
         self._to_unpark |= gained
         self.look()
 

@@ -1,0 +1,55 @@
+"""A node whose parts do one thing when the test says so: nothing of it runs by itself."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from orchestrator.definition import Saga
+from orchestrator.engine_ports import EnginePorts
+from orchestrator.engine_settings import EngineSettings
+from orchestrator.node import Node
+from orchestrator.registry import Registry
+from orchestrator.store import SagaStore
+from orchestrator.watchers import Watchers
+from outbox.clock import Clock
+from outbox.ids import Ids
+from outbox.transports.base import Transport
+
+NOBODY: Mapping[str, Transport] = {}
+
+
+def make_node(
+    engine: AsyncEngine,
+    sagas: Sequence[Saga[Any]],
+    participants: Sequence[str],
+    *,
+    clock: Clock,
+    transports: Mapping[str, Transport] = NOBODY,
+    owner: str = "node-1",
+    is_dead: Callable[[str], bool] = lambda _: False,
+) -> Node:
+    """A node that knows these participants, and sends to those that have a transport."""
+    registry = Registry(sagas, dict.fromkeys(participants, "http://127.0.0.1:1"))
+    return Node(
+        engine,
+        EnginePorts.of(engine, registry, clock),
+        registry,
+        transports,
+        Watchers(),
+        clock=clock,
+        ids=Ids(clock, os.urandom),
+        settings=EngineSettings(),
+        owner=owner,
+        is_dead=is_dead,
+        chance=lambda: 0.0,
+    )
+
+
+def make_store(engine: AsyncEngine, clock: Clock) -> SagaStore:
+    """The statements about runs, for a transaction of the test's own."""
+    postgres = engine.dialect.name == "postgresql"
+    return SagaStore(Registry([], {}), postgres=postgres, now=clock.now)
