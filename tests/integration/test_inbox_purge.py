@@ -256,6 +256,18 @@ async def test_a_delayed_old_statement_resurrects_nothing(
         assert (await restarted.receive_one(each)).outcome is Outcome.TOO_OLD
 
 
+async def test_a_delayed_old_statement_takes_nothing_back(bench: Bench, names: Names) -> None:
+    """A saga that was said to have ended has ended, whatever a batch says that was sent before."""
+    saga = names()
+    action = command(names, saga)
+    await bench.receive(action)
+    pass_time(bench, LATER)
+    await say(bench, names, Settled(names()))
+    await say(bench, names, Settled(saga))
+    assert await bench.inbox.purge() == 1
+    assert (await bench.receive_one(action)).outcome is Outcome.TOO_OLD
+
+
 async def test_an_exception_ends_with_its_saga(bench: Bench, names: Names) -> None:
     stuck, other, after = names(), names(), names()
     held, gone = command(names, stuck), command(names, other)

@@ -86,6 +86,32 @@ def test_a_writer_waits_for_other_processes_too(
     assert names(impatient) == ["a"]
 
 
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_the_next_writer_has_its_turn_only_after_the_transaction_has_ended(
+    engine: Engine, end: str
+) -> None:
+    next_writer = object()
+    came: list[tuple[str, bool]] = []
+    with engine.connect() as connection:
+        transaction = connection.begin()
+        insert(connection, "a")
+        raw = connection.connection.dbapi_connection
+        assert isinstance(raw, GuardedConnection)
+        turns = raw.guard.turns
+        assert turns is not None
+        turn = turns.ask(next_writer)
+        # SQLite tells of a statement before it carries it out.
+        raw.set_trace_callback(lambda statement: came.append((statement, turn.done())))
+        if end == "COMMIT":
+            transaction.commit()
+        else:
+            transaction.rollback()
+        raw.set_trace_callback(None)
+    assert came == [(end, False)]
+    assert turn.done()
+    turns.pass_on(next_writer)
+
+
 def test_nothing_runs_in_autocommit_after_a_begin_that_failed(
     impatient: Engine, other_process: sqlite3.Connection
 ) -> None:

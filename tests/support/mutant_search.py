@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -52,6 +53,9 @@ def search(mutant: Mutant, seeds: range) -> Finding:
             return asyncio.run(_on_sqlite(seeds, _faults(mutant)))
         case Tool.SCENARIO:
             logging.disable(logging.NOTSET)
+            # Before pytest looks for modules in its own way: it finds some that have no bug.
+            for module in mutant.modules:
+                import_module(module)
             return _played(mutant.using.split())
 
 
