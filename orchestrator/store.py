@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import delete, exists, func, select, tuple_, update
+from sqlalchemy import ColumnElement, Table, delete, exists, func, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.postbox import Letter
@@ -233,14 +233,17 @@ class SagaStore(DatabaseClock):
         self, connection: AsyncConnection, ids: Collection[str], shards: Collection[int]
     ) -> None:
         """Take these messages out of the outbox, wherever they stand, and let their keys rest no
-        longer."""
+        longer. Where others wait behind one, the courier is to try them now: it frees the key."""
         wanted = sorted(ids)
         buckets = [lane + shard for shard in shards for lane in (0, len(SHARDS))]
         for table in (outbox, outbox_parked):
             await connection.execute(
                 delete(table).where(table.c.bucket.in_(buckets), table.c.id.in_(wanted))
             )
-        await connection.execute(delete(outbox_held).where(outbox_held.c.head_id.in_(wanted)))
+        resting = outbox_held.c.head_id.in_(wanted)
+        somebody_waits = or_(*(_is_of_key(table) for table in (outbox, outbox_parked)))
+        await connection.execute(delete(outbox_held).where(resting, ~somebody_waits))
+        await connection.execute(update(outbox_held).where(resting).values(next_at=self._now))
 
     # Signals
 
@@ -353,3 +356,12 @@ class SagaStore(DatabaseClock):
         """The database's time."""
         found: datetime = (await connection.execute(select(self._now))).scalar_one()
         return found
+
+
+def _is_of_key(table: Table) -> ColumnElement[bool]:
+    """Whether the table has a message of the key that rests."""
+    return exists().where(
+        table.c.destination == outbox_held.c.destination,
+        table.c.bucket == outbox_held.c.bucket,
+        table.c.aggregateid == outbox_held.c.aggregateid,
+    )

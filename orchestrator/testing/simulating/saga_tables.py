@@ -18,7 +18,7 @@ from orchestrator.postbox import Letter
 from orchestrator.records import Record, document_json, shard_of, state_json
 from orchestrator.registry import Registry
 from orchestrator.store import AliasRow, SagaStore, StartKey
-from orchestrator.testing.simulating.database import Connection, Message, Told
+from orchestrator.testing.simulating.database import Connection, Hold, Message, Told
 from orchestrator.writing import StaleRuns, Writes, Writing
 
 
@@ -151,8 +151,16 @@ class VirtualSagas(SagaStore):
         for table in (tables.outbox, tables.parked):
             for seq in [it.seq for it in table.values() if it.envelope.id in ids]:
                 connection.drop(table, seq)
-        for key in [key for key, it in tables.held.items() if it.head_id in ids]:
-            connection.drop(tables.held, key)
+        waiting = {
+            (row.destination, row.bucket, row.envelope.key)
+            for table in (tables.outbox, tables.parked)
+            for row in table.values()
+        }
+        for key, it in [(key, it) for key, it in tables.held.items() if it.head_id in ids]:
+            if key in waiting:
+                connection.put(tables.held, key, Hold(it.head_id, it.attempts, self._time()))
+            else:
+                connection.drop(tables.held, key)
 
     async def add_signals(
         self, connection: Any, signals: Sequence[tuple[str, int, str, str]]
