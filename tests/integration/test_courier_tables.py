@@ -57,7 +57,7 @@ async def make_courier(
         engine,
         "comments",
         destination,
-        owner="node",
+        name=lambda: "node",
         clock=FakeClock(),
         settings=RelaySettings(retry=LONG),
         settlement=settlement,

@@ -54,7 +54,7 @@ async def test_a_shards_lease_counts_from_before_it_was_renewed(
     renewals = SlowRenewals(monkeypatch, clock)
     shards = Shards(
         engine,
-        owner="node",
+        name=lambda: "node",
         clock=clock,
         settings=SETTINGS,
         store=LeaseStore(postgres=engine.dialect.name == "postgresql", now=clock.now),

@@ -43,7 +43,7 @@ def make_node(
         clock=clock,
         ids=Ids(clock, os.urandom),
         settings=EngineSettings(),
-        owner=owner,
+        name=lambda: owner,
         is_dead=is_dead,
         chance=lambda: 0.0,
     )

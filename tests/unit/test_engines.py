@@ -31,7 +31,7 @@ def of_courier(engine: AsyncEngine) -> AsyncEngine:
         engine,
         "there",
         Scripted(),
-        owner="relay",
+        name=lambda: "relay",
         clock=CLOCK,
         settings=settings,
         chance=lambda: 0.5,
@@ -42,7 +42,7 @@ def of_shards(engine: AsyncEngine) -> AsyncEngine:
     postgres = engine.dialect.name == "postgresql"
     return Shards(
         engine,
-        owner="node",
+        name=lambda: "node",
         clock=CLOCK,
         settings=RelaySettings(),
         store=LeaseStore(postgres=postgres, now=CLOCK.now),
