@@ -97,6 +97,7 @@ def run(service: Service, host: str, port: int, logging: _Logging) -> None:
 
     from orchestrator.cli.log_format import configure_logging
     from orchestrator.cli.starting import Starting
+    from outbox.web.http_protocol import BoundedHttp
 
     configure_logging(logging.form, logging.level)
     starting = Starting(service.create_app())
@@ -105,6 +106,8 @@ def run(service: Service, host: str, port: int, logging: _Logging) -> None:
         host=host,
         port=port,
         loop="uvloop",
+        http=BoundedHttp,
+        ws="none",
         lifespan="on",
         log_config=None,
         access_log=logging.of_each_request,

@@ -16,6 +16,7 @@ import pytest
 
 from orchestrator.cli.blog import Blog
 from orchestrator.cli.processes import Child
+from outbox.web.http_protocol import MAX_HEAD_BYTES, MAX_HEAD_LINES
 from tests.support.databases import Database, Schema
 from tests.support.guardian import guardian
 from tests.support.orchestrating import orchestrator_schema, problem
@@ -166,3 +167,14 @@ async def test_a_saga_survives_its_orchestrator(database: Database, tmp_path: Pa
         )
         if again.status_code != 503:  # the shards of the one before are not free yet
             assert problem(again, 409, "saga-active")["active"] == id
+
+
+async def test_p8_the_command_serves_with_limits_on_heads(
+    database: Database, tmp_path: Path
+) -> None:
+    async with _serving(database, tmp_path, bare=False) as (_, client):
+        told = await client.get("/livez", headers={"x": "a" * MAX_HEAD_BYTES})
+        problem(told, 431, "head-too-large")
+        told = await client.get("/livez", headers=[("x", "a")] * (MAX_HEAD_LINES + 1))
+        problem(told, 431, "head-too-large")
+        assert (await client.get("/livez")).status_code == 200
