@@ -24,14 +24,15 @@ from orchestrator.engine_settings import EngineSettings
 from orchestrator.errors import InvalidInput, OrchestratorError, Unavailable
 from orchestrator.group_commit import GroupCommit, by_run
 from orchestrator.postbox import Letter
-from orchestrator.records import Record, shard_of
+from orchestrator.records import shard_of
 from orchestrator.registry import Registry
+from orchestrator.run_cache import RunCache
 from orchestrator.shards import Shards
 from orchestrator.store import SagaStore
 from orchestrator.stored_signals import StoredStart
 from orchestrator.watchers import Watchers
 from orchestrator.wording import described
-from orchestrator.work import Answer, Begin, Decline, Look, Tell, Work, shard_for
+from orchestrator.work import Answer, Begin, Decline, Look, Tell, Work, bytes_of, shard_for
 from orchestrator.writing import StaleRuns, Writing
 from outbox.clock import Clock
 from outbox.codec import decode_value
@@ -45,6 +46,7 @@ log = logging.getLogger(__name__)
 
 _TRIES = 5
 _SHORTLY = 0.05
+_FIRST_LOOK = 64
 
 
 class _NotCommitted(Exception):
@@ -107,7 +109,10 @@ class Committer:
         self._sleep = sleep
         self._time = DatabaseTime(clock)
         self._queue: deque[Work] = deque()
-        self._cached: dict[str, Record] = {}
+        self._queued_bytes = 0
+        self._cached = RunCache(settings.cached, settings.cached_bytes)
+        self._largest = 0  # of the runs in the last commits: what is not cached may be so large
+        self._look_most = min(_FIRST_LOOK, settings.batch)
         self._work = asyncio.Event()
         self._look_at = 0.0
         self._to_unpark: set[int] = set()
@@ -117,7 +122,8 @@ class Committer:
     @property
     def is_full(self) -> bool:
         """Whether those who ask must be told to come back."""
-        return len(self._queue) >= self._settings.queue
+        settings = self._settings
+        return len(self._queue) >= settings.queue or self._queued_bytes >= settings.queue_bytes
 
     @property
     def pause(self) -> float:
@@ -126,7 +132,9 @@ class Committer:
 
     def put(self, items: Iterable[Work]) -> None:
         """Do this soon."""
-        self._queue.extend(items)
+        for item in items:
+            self._queue.append(item)
+            self._queued_bytes += bytes_of(item)
         self._work.set()
 
     def look(self) -> None:
@@ -137,7 +145,7 @@ class Committer:
     def shards_changed(self, gained: frozenset[int], lost: frozenset[int]) -> None:
         """Forget what another node may have changed. What memory has of lost shards is of no use,
         and is forgotten when they come back: a commit that is under way may still add to it."""
-        self._cached = {it: r for it, r in self._cached.items() if r.shard not in gained}
+        self._cached.forget_shards(gained)
         self._to_unpark |= gained
         self.look()
 
@@ -165,16 +173,37 @@ class Committer:
     async def run_once(self) -> int:
         """Do what there is, as far as it fits into one commit; how many things that were."""
         items: list[Work] = []
+        runs: set[str] = set()
+        room = self._settings.batch_bytes
         if self._clock.monotonic() >= self._look_at:
-            items += await self._found()
+            for item in await self._found():
+                room -= self._reckoned(item, runs)
+                if items and room < 0:
+                    self.look()  # the rest is still in the database
+                    break
+                items.append(item)
         while self._queue and len(items) < self._settings.batch:
-            item = self._queue.popleft()
+            item = self._queue[0]
+            room -= self._reckoned(item, runs)
+            if items and room < 0:
+                break
+            self._queue.popleft()
+            self._queued_bytes -= bytes_of(item)
             if isinstance(item, Begin | Tell) and item.done is not None and item.done.done():
                 continue  # who asked has been told that it took too long
             items.append(item)
         if items:
             await self._commit(items)
         return len(items)
+
+    def _reckoned(self, item: Work, runs: set[str]) -> int:
+        """The bytes that it adds to a commit in which there are these runs already."""
+        saga_id = item.instance_id
+        if isinstance(item, Begin | Decline) or saga_id in runs:
+            return bytes_of(item)
+        runs.add(saga_id)
+        size = self._cached.size_of(saga_id)
+        return bytes_of(item) + (self._largest if size is None else size)
 
     def in_trouble(self, failures: int) -> None:
         """The database failed so many times in a row: look at it later."""
@@ -202,7 +231,7 @@ class Committer:
             return []
         await self._unpark()
         items: list[Work] = []
-        most = self._settings.batch
+        most = self._look_most
         async with self._reading.connect() as connection:
             rows = await self._store.signals(connection, shards, most)
             due = await self._store.next_due(connection, shards)
@@ -210,11 +239,19 @@ class Committer:
             now = self._time.now()
             if due is not None and due <= now:
                 items += map(Look, await self._store.due(connection, shards, now, most))
+        self._pace_looks([len(row.payload) for row in rows])
         if len(rows) == most or len(items) == most:
             self._look_at = 0.0
         elif due is not None:
             self._look_when_due(max(self._time.until(due), _SHORTLY))
         return [*items, *(self._from_row(row) for row in rows)]
+
+    def _pace_looks(self, sizes: Sequence[int]) -> None:
+        """Next time as many as fit into a commit, judged by the largest of these."""
+        if not sizes:
+            return
+        fitting = self._settings.batch_bytes // (max(sizes) + 1024)
+        self._look_most = max(1, min(self._settings.batch, fitting, self._look_most * 4))
 
     def _look_when_due(self, seconds: float) -> None:
         self._look_at = min(self._look_at, self._clock.monotonic() + seconds)
@@ -240,10 +277,12 @@ class Committer:
             )
             return Decline(saga_id, "", f"unreadable: {error}", seq)
         if not isinstance(signal, StoredStart):
-            return Tell(saga_id, signal, seq=seq)
-        return self._begin_from(signal, saga_id, seq)
+            return Tell(saga_id, signal, seq=seq, size=len(payload))
+        return self._begin_from(signal, saga_id, seq, size=len(payload))
 
-    def _begin_from(self, asked: StoredStart, saga_id: str, seq: int) -> Begin | Decline:
+    def _begin_from(
+        self, asked: StoredStart, saga_id: str, seq: int, *, size: int
+    ) -> Begin | Decline:
         oldest = first_at(self._clock.now() - self._settings.start_window)
         try:
             if saga_id < oldest:
@@ -256,7 +295,13 @@ class Committer:
         except (OrchestratorError, InvalidMessage) as error:
             return Decline(saga_id, asked.originator, str(error), seq, asked.trace)
         return Begin(
-            saga_id, definition, state, originator=asked.originator, trace=asked.trace, seq=seq
+            saga_id,
+            definition,
+            state,
+            originator=asked.originator,
+            trace=asked.trace,
+            seq=seq,
+            size=size,
         )
 
     # Committing
@@ -289,7 +334,7 @@ class Committer:
 
     def _read_again(self, items: Iterable[Work]) -> None:
         for item in items:
-            self._cached.pop(item.instance_id, None)
+            self._cached.forget(item.instance_id)
 
     async def _divide(self, items: Sequence[Work], error: Exception) -> None:
         """Something in it cannot be written, or is a mistake of ours: find the run."""
@@ -399,17 +444,16 @@ class Committer:
     def _committed(self, group: GroupCommit, items: Sequence[Work]) -> None:
         self.stats.commits += 1
         self.stats.transitions += group.transitions
+        self._largest = max(self._largest // 2, *group.sizes.values(), 0)
         for saga_id, record in group.records.items():
             if record.instance.ended is not None:
-                self._cached.pop(saga_id, None)
+                self._cached.forget(saga_id)
             else:
-                self._cached[saga_id] = record
+                self._cached.keep(record, group.sizes[saga_id])
                 if record.due_at is not None:
                     self._look_when_due(max(self._time.until(record.due_at), _SHORTLY))
         for saga_id in group.parked:
-            self._cached.pop(saga_id, None)
-        while len(self._cached) > self._settings.cached:
-            del self._cached[next(iter(self._cached))]
+            self._cached.forget(saga_id)
         if group.withdrawn:
             self._outgoing.withdraw(frozenset(group.withdrawn))
         self._outgoing.hand_over(group.letters, group.seqs)
@@ -455,5 +499,5 @@ class Committer:
     def _distrust(self, items: Iterable[Work]) -> None:
         """What memory has of these runs may be wrong."""
         for item in items:
-            self._cached.pop(item.instance_id, None)
+            self._cached.forget(item.instance_id)
         self._outgoing.distrust({shard_for(item) for item in items})

@@ -29,7 +29,7 @@ from orchestrator.errors import InvalidInput, InvalidSaga
 from orchestrator.probe import command_class, reply_type
 from orchestrator.steps import Kind, Step
 from orchestrator.wording import described, is_storable
-from outbox.codec import decode_value, encode_value
+from outbox.codec import decode_value, size_of_value
 from outbox.errors import InvalidMessage
 from outbox.messages import MAX_KEY_LENGTH, Command, MessageType
 
@@ -151,6 +151,11 @@ class Saga(Generic[S]):
         """The key of a run with this input. Raises InvalidInput where the input cannot be kept, or
         the key is no text of 1 to 200 characters."""
         self.check_state(state)
+        return self.key_of(state)
+
+    def key_of(self, state: S) -> str:
+        """The key of a run with this input, which can be kept. Raises InvalidInput where it is no
+        text of 1 to 200 characters."""
         try:
             key: object = self.key(state)
         except Exception as error:
@@ -165,15 +170,16 @@ class Saga(Generic[S]):
             )
         return key
 
-    def check_state(self, state: object) -> None:
-        """Raises InvalidInput unless `state` is of the declared class and can be stored."""
+    def check_state(self, state: object) -> int:
+        """How many bytes `state` takes. Raises InvalidInput unless it is of the declared class and
+        can be stored."""
         if not isinstance(state, self.state):
             raise InvalidInput(
                 f"{self} runs on {self.state.__name__}, and was given {type(state).__name__}",
                 next_step=f"give it an instance of {self.state.__name__}",
             )
         try:
-            encode_value(state)
+            return size_of_value(state)
         except InvalidMessage as error:
             raise InvalidInput(
                 f"this state of {self} cannot be kept: {error.problem}",

@@ -47,7 +47,7 @@ class Dispatcher:
         self._transports = dict(transports)
         lines: dict[str, Line] = {}
         for destination, transport in transports.items():
-            feed = Feed(settings.offered)
+            feed = Feed(settings.offered, settings.offered_bytes)
             courier = Courier(
                 engine,
                 destination,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestrator import stored_signals
 from orchestrator.committer import CommitterStats
 from orchestrator.definition import Saga
 from orchestrator.engine_ports import EnginePorts
@@ -162,13 +163,16 @@ class Engine:
         self, saga: Saga[Any], state: Any, *, key: IdempotencyKey | None = None
     ) -> Started:
         """Begin a run. Raises InvalidInput, ActiveAlready, KeyReused, Unavailable."""
-        saga.accept(state)
+        size = saga.check_state(state)
+        saga.key_of(state)
         saga_id = self._id_of_ours()
         stored = None
         if key is not None:
             stored = StartKey(saga.name, key.text, key.fingerprint, saga_id)
         done: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
-        begin = Begin(saga_id, saga, state, key=stored, trace=tracing.current(), done=done)
+        begin = Begin(
+            saga_id, saga, state, key=stored, trace=tracing.current(), done=done, size=size
+        )
         await self._asked(begin, done)
         return done.result()
 
@@ -183,7 +187,8 @@ class Engine:
             )
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        await self._asked(Tell(instance_id, signal, done=done), done)
+        _, payload = stored_signals.dump(signal)
+        await self._asked(Tell(instance_id, signal, done=done, size=len(payload)), done)
 
     def settled(self) -> Settled | None:
         """What participants may forget: they are told with each delivery."""

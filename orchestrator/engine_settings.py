@@ -15,12 +15,20 @@ class EngineSettings:
     relay: RelaySettings = field(default_factory=RelaySettings)
     batch: int = 256
     """Runs in one group commit, at most."""
+    batch_bytes: int = 8 * 1024 * 1024
+    """Bytes of the runs in one group commit, and of what they are told, about; one run at least."""
     queue: int = 10_000
     """Starts and signals of people that wait in memory, at most; more are told to come back."""
+    queue_bytes: int = 32 * 1024 * 1024
+    """Bytes that wait in memory for a commit, about; more are told to come back."""
     cached: int = 20_000
     """Runs kept in memory, at most."""
+    cached_bytes: int = 64 * 1024 * 1024
+    """Bytes of the runs kept in memory, as they are stored, at most."""
     offered: int = 10_000
     """Messages in memory for each participant, at most."""
+    offered_bytes: int = 16 * 1024 * 1024
+    """Bytes of the messages in memory for each participant, at most."""
     patience: float = 10.0
     """Seconds that one who asks waits for the commit, before being told to ask again."""
     start_window: timedelta = timedelta(days=7)

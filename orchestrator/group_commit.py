@@ -116,6 +116,11 @@ class GroupCommit:
         """What was added to the outbox."""
         return self._writes.letters
 
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """How many bytes each of the written runs takes in the database."""
+        return self._writes.sizes
+
     def resolve(self) -> None:
         """Tell those who wait: what was done is durable now."""
         for future, outcome in self._outcomes:
@@ -261,7 +266,9 @@ class GroupCommit:
         }
         if self._begins or any(self._may_have_aliases(it) for it in self.ended):
             await self._writing.write(
-                self._connection, Writes(records=self._writes.records), self._now
+                self._connection,
+                Writes(records=self._writes.records, sizes=self._writes.sizes),
+                self._now,
             )
             self._writes.records = ()
         await self._tell_originators()
@@ -324,6 +331,7 @@ class GroupCommit:
                 continue
             self._collect(replace(record, entries=0), record, transition)
             self.records[saga_id] = replace(record, revision=1)
+            self._writes.sizes[saga_id] = written[saga_id]
             self._done(item, Started(saga_id, is_new=True))
 
     async def _only_new(self, begins: Sequence[Begin]) -> list[Begin]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from orchestrator.definition import Saga
 from orchestrator.records import shard_of
 from orchestrator.signals import Buried, OperatorSignal, Replied
 from orchestrator.store import StartKey
-from outbox.deliveries import Pending
+from outbox.deliveries import Pending, size_of
 from outbox.leases import BUCKETS_PER_LANE
 from outbox.replies import Reply
+
+_OVERHEAD = 1024
+"""Bytes to reckon for what is no input, message or answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +44,8 @@ class Handed:
 @dataclass(eq=False, slots=True)
 class Begin:
     """A run is to begin. It came by a message where it has a `seq`, and from a caller where it has
-    a `done`. `trace` is the traceparent of whichever asked for it."""
+    a `done`. `trace` is the traceparent of whichever asked for it, `size` the bytes of its input.
+    """
 
     instance_id: str
     definition: Saga[Any]
@@ -52,6 +56,7 @@ class Begin:
     done: asyncio.Future[Started] | None = None
     seq: int | None = None
     tries: int = 0
+    size: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -68,12 +73,13 @@ class Decline:
 @dataclass(eq=False, slots=True)
 class Tell:
     """A run is told something by a person or by the relay: by a stored signal where it has a
-    `seq`, by a caller where it has a `done`."""
+    `seq`, by a caller where it has a `done`. `size` is the bytes of the signal."""
 
     instance_id: str
     signal: OperatorSignal | Replied | Buried
     done: asyncio.Future[None] | None = None
     seq: int | None = None
+    size: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -84,6 +90,11 @@ class Answer:
     message: Pending
     reply: Reply
     handed: Handed
+
+    @property
+    def size(self) -> int:
+        """The bytes of the message and of its answer, about."""
+        return size_of(self.message) + self.reply.size
 
     @property
     def instance_id(self) -> str:
@@ -107,3 +118,14 @@ def shard_for(item: Work) -> int:
     if isinstance(item, Answer):
         return item.message.bucket % BUCKETS_PER_LANE
     return shard_of(item.instance_id)
+
+
+def bytes_of(item: Work) -> int:
+    """How many bytes it holds in memory while it waits, about."""
+    match item:
+        case Begin() | Tell() | Answer():
+            return _OVERHEAD + item.size
+        case Decline() | Look():
+            return _OVERHEAD
+        case _:
+            assert_never(item)

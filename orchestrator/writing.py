@@ -52,6 +52,8 @@ class Writes:
     history: list[tuple[str, int, Entry]] = field(default_factory=list)
     answered: list[int] = field(default_factory=list)
     letters: list[Letter] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    """How many bytes each of the runs takes as it is stored; known once they are written."""
 
 
 class StaleRuns(Exception):
@@ -119,14 +121,14 @@ class Writing(DatabaseClock):
 
     async def insert(
         self, connection: AsyncConnection, records: Sequence[Record], now: datetime
-    ) -> frozenset[str]:
-        """Write new runs. The ids of those that were written: the others' id is known already, or
-        another run is active for their key."""
+    ) -> Mapping[str, int]:
+        """Write new runs. The ids of those that were written, with the bytes that each takes: the
+        others' id is known already, or another run is active for their key."""
         rows = [{**self._row(it, now), "revision": 1} for it in records]
+        sizes = {it.instance.id: _size(row) for it, row in zip(records, rows, strict=True)}
         statement = _insert_sagas(self._postgres)
-        return frozenset(
-            (await connection.scalars(statement, {"sagas": bulk.document(rows)})).all()
-        )
+        written = await connection.scalars(statement, {"sagas": bulk.document(rows)})
+        return {saga_id: sizes[saga_id] for saga_id in written.all()}
 
     async def write(
         self, connection: AsyncConnection, writes: Writes, now: datetime
@@ -158,6 +160,8 @@ class Writing(DatabaseClock):
         documents: dict[str, str] = {}
         if writes.records:
             rows = [{**self._row(it, now), "revision": it.revision} for it in writes.records]
+            for record, row in zip(writes.records, rows, strict=True):
+                writes.sizes[record.instance.id] = _size(row)
             documents["sagas"] = bulk.document(rows)
         if writes.history:
             documents["history"] = bulk.document([self._line(*it) for it in writes.history])
@@ -209,6 +213,11 @@ class Writing(DatabaseClock):
         row["id"] = self._values.id(row["id"])
         row["occurred_at"] = self._values.time(row["occurred_at"])
         return row
+
+
+def _size(row: Mapping[str, Any]) -> int:
+    texts = (row["state"], row["document"])
+    return sum(len(it) if it.isascii() else len(it.encode()) for it in texts)
 
 
 _OPEN = text("""

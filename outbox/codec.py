@@ -62,9 +62,19 @@ def encode_value(value: object) -> Any:
 
     Raises InvalidMessage where it is no such value, MessageTooLarge above MAX_MESSAGE_BYTES.
     """
+    return strictjson.loads(_encoded_value(value))
+
+
+def size_of_value(value: object) -> int:
+    """How many bytes that JSON has. Raises what `encode_value` does."""
+    data = _encoded_value(value)
+    strictjson.loads(data)
+    return len(data)
+
+
+def _encoded_value(value: object) -> bytes:
     name = f"the value {type(value).__name__}"
-    data = _encoded(_ANYTHING, _in_plain_terms(value), name, MAX_MESSAGE_BYTES)
-    return strictjson.loads(data)
+    return _encoded(_ANYTHING, _in_plain_terms(value), name, MAX_MESSAGE_BYTES)
 
 
 def decode_value(tp: type[T], value: Any) -> T:

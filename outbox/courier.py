@@ -272,7 +272,9 @@ class Courier:
     def _take_offered(self, epochs: Mapping[int, int], room: int) -> list[Pending]:
         if self._feed is None or not self._feed:
             return []
-        offered = self._feed.take(self._in_turn(self._feed.waiting & epochs.keys()), room)
+        offered = self._feed.take(
+            self._in_turn(self._feed.waiting & epochs.keys()), room, self._settings.fetch_bytes
+        )
         self._pace_fetches(offered)
         return offered
 

@@ -35,6 +35,11 @@ class Pending:
         return self.bucket, self.envelope.key
 
 
+def size_of(message: Pending) -> int:
+    """How many bytes it takes in memory and in a request, about."""
+    return len(message.envelope.data) + ENVELOPE_OVERHEAD
+
+
 @dataclass(frozen=True, slots=True)
 class Settle:
     """It is answered for good: its row goes."""
@@ -128,7 +133,7 @@ def requests(
     batch: list[Pending] = []
     size = 0
     for message in messages:
-        weight = len(message.envelope.data) + ENVELOPE_OVERHEAD
+        weight = size_of(message)
         if batch and (len(batch) >= most or size + weight > most_bytes):
             yield tuple(batch)
             batch, size = [], 0

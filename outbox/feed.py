@@ -13,20 +13,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection, Iterable, Sequence
 
-from outbox.deliveries import Pending
+from outbox.deliveries import Pending, size_of
 
 
 class Feed:
-    """The messages in memory for one destination, at most about `most`."""
+    """The messages in memory for one destination, at most about `most` with `most_bytes`."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
+        self._most_bytes = most_bytes
         # These are being read, perhaps to their end; what is offered meanwhile is kept.
         self._catching_up: set[int] = set()
         # The table has nothing of these but what was offered. All others are read from it.
         self._in_memory: set[int] = set()
         self._offered: dict[int, deque[Pending]] = {}
         self._count = 0
+        self._bytes = 0
 
     def __len__(self) -> int:
         return self._count
@@ -75,7 +77,8 @@ class Feed:
             if bucket in self._in_memory or bucket in self._catching_up:
                 self._offered.setdefault(bucket, deque()).append(message)
                 self._count += 1
-                if self._count > self._most:
+                self._bytes += size_of(message)
+                if self._count > self._most or self._bytes > self._most_bytes:
                     self.distrust([bucket])
 
     def withdraw(self, ids: Collection[str]) -> None:
@@ -83,14 +86,21 @@ class Feed:
         for bucket, offered in list(self._offered.items()):
             self._keep(bucket, deque(it for it in offered if it.envelope.id not in ids))
 
-    def take(self, buckets: Sequence[int], most: int) -> list[Pending]:
-        """The next messages of these buckets, in the order of `buckets`, and out of here."""
+    def take(self, buckets: Sequence[int], most: int, most_bytes: int) -> list[Pending]:
+        """The next messages of these buckets, in the order of `buckets`, and out of here; one at
+        least, however large it is."""
+        room = most_bytes
         taken: list[Pending] = []
         for bucket in buckets:
             if bucket not in self._in_memory or bucket not in self._offered:
                 continue
             offered = self._offered[bucket]
             while offered and len(taken) < most:
+                size = size_of(offered[0])
+                if taken and size > room:
+                    break
+                room -= size
+                self._bytes -= size
                 taken.append(offered.popleft())
             if not offered:
                 del self._offered[bucket]
@@ -99,7 +109,9 @@ class Feed:
 
     def _keep(self, bucket: int, messages: deque[Pending]) -> None:
         """Let these be what is left of the bucket."""
-        self._count += len(messages) - len(self._offered[bucket])
+        before = self._offered[bucket]
+        self._count += len(messages) - len(before)
+        self._bytes += sum(map(size_of, messages)) - sum(map(size_of, before))
         if messages:
             self._offered[bucket] = messages
         else:

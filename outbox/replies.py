@@ -107,3 +107,23 @@ class Reply:
     code: str | None = None
     reason: str | None = None
     retry_after: float | None = None
+
+    @property
+    def size(self) -> int:
+        """How many bytes its value has as JSON, about: without a look at each number."""
+        size, left = 0, [self.value]
+        while left:
+            match left.pop():
+                case str() as text:
+                    size += len(text) + 2
+                case dict() as members:
+                    size += sum(map(len, members)) + 4 * len(members)
+                    left += members.values()
+                case list() as items:
+                    size += len(items)
+                    left += items
+                case None:
+                    pass
+                case _:
+                    size += 8
+        return size

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from outbox.deliveries import Bury, Hold, Leave, Pending, Settle, Verdict
+from outbox.deliveries import Bury, Hold, Leave, Pending, Settle, Verdict, size_of
 from outbox.envelope import Envelope
 from outbox.hold_store import HoldStore
 from outbox.relay_settings import RelaySettings
@@ -83,13 +83,13 @@ class Settler:
         self._settings = settings
         self._sink = sink
         self._settlement = settlement
-        self._settling: list[asyncio.Event] = []
+        self._settling: list[tuple[asyncio.Event, int]] = []  # with the bytes handed over
 
     async def settled(self) -> None:
         """Return when nothing that was handed to the settlement is undecided."""
         settling, self._settling = self._settling, []
-        for each in settling:
-            await each.wait()
+        for decided, _ in settling:
+            await decided.wait()
 
     async def write(
         self, epochs: Mapping[int, int], result: Round, broken: Sequence[Unreadable]
@@ -131,8 +131,12 @@ class Settler:
         written = Written()
         if settled:
             answers = [(message, result.answers[message.seq]) for message in settled]
-            self._settling = [each for each in self._settling if not each.is_set()]
-            self._settling.append(settlement.take(self._destination, answers))
+            self._settling = [it for it in self._settling if not it[0].is_set()]
+            size = sum(size_of(message) + reply.size for message, reply in answers)
+            self._settling.append((settlement.take(self._destination, answers), size))
+            if sum(size for _, size in self._settling) > self._settings.fetch_bytes:
+                # Memory is meant for no more of them: nothing is sent before they are decided.
+                await self.settled()
         if fenced or broken:
             async with self._engine.begin() as connection:
                 written = await self._write_fenced(connection, epochs, fenced, broken)

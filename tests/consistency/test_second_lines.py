@@ -42,7 +42,7 @@ async def test_a_run_that_somebody_else_wrote_is_not_written_over(engine: AsyncE
     begun = machine.start(saga, RUN_ID, sample_input(saga), NOW)
     record = replace(Record(begun.instance).after(begun, NOW), revision=1)
     async with engine.begin() as connection:
-        assert await writing.insert(connection, [record], NOW) == {RUN_ID}
+        assert set(await writing.insert(connection, [record], NOW)) == {RUN_ID}
         await writing.write(connection, Writes(records=[record]), NOW)
         with pytest.raises(StaleRuns):
             await writing.write(connection, Writes(records=[record]), NOW)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from dataclasses import replace
 from datetime import timedelta
 
@@ -22,6 +23,7 @@ from tests.support.engines import QUICK, Scripted, orchestrator_tables, running
 from tests.support.trips import BOOKING, ROOM, Trip, trip
 from tests.support.waiting import until
 
+LARGE = 200_000
 NAMES = ("trains", "hotels", "payments", "mails")
 
 
@@ -65,6 +67,63 @@ async def test_p8_runs_beyond_the_cache_and_messages_beyond_memory_end_all_the_s
         for each in started:
             await node.until_status(each.instance_id, Status.COMPLETED)
         assert await node.rows(library.outbox) == []
+
+
+def large(number: int) -> Trip:
+    """The input of a run that takes 200 KB."""
+    return Trip(str(number), seat="x" * LARGE)
+
+
+def bytes_of_inputs_in_memory() -> int:
+    """What the states of all runs take that anything in this process still holds."""
+    gc.collect()
+    return sum(len(it.seat or "") for it in gc.get_objects() if isinstance(it, Trip))
+
+
+async def test_p8_starts_with_more_bytes_than_may_wait_are_told_to_come_back(
+    engine: AsyncEngine, participants: dict[str, Scripted]
+) -> None:
+    settings = EngineSettings(relay=QUICK, queue_bytes=5 * LARGE)
+    async with running(engine, [BOOKING], participants, settings=settings) as node:
+        for _ in range(2):  # what has left the queue makes room again
+            before = len(await node.rows(tables.saga))
+            results = await asyncio.gather(
+                *(node.engine.start(BOOKING, large(before + number)) for number in range(20)),
+                return_exceptions=True,
+            )
+            assert len([it for it in results if isinstance(it, Unavailable)]) == 15
+            assert len(await node.rows(tables.saga)) == before + 5
+
+
+async def test_p8_large_runs_that_wait_are_not_kept_in_memory(
+    engine: AsyncEngine, participants: dict[str, Scripted]
+) -> None:
+    most = 10 * LARGE
+    settings = EngineSettings(relay=QUICK, cached_bytes=most)
+    participants["trains"].is_away = True
+    async with running(engine, [BOOKING], participants, settings=settings) as node:
+        ids = []
+        for number in range(60):
+            ids.append((await node.engine.start(BOOKING, large(number))).instance_id)
+        assert bytes_of_inputs_in_memory() <= most
+        participants["trains"].is_away = False
+        for each in ids:
+            await node.until_status(each, Status.COMPLETED)
+
+
+async def test_p8_a_commit_takes_no_more_bytes_of_runs_than_it_may(
+    engine: AsyncEngine, participants: dict[str, Scripted]
+) -> None:
+    settings = EngineSettings(relay=QUICK, batch_bytes=4 * LARGE, cached_bytes=LARGE // 2)
+    participants["trains"].is_away = True
+    async with running(engine, [BOOKING], participants, settings=settings) as node:
+        started = await asyncio.gather(
+            *(node.engine.start(BOOKING, large(number)) for number in range(20))
+        )
+        assert node.engine.stats.commits >= 6
+        participants["trains"].is_away = False
+        for each in started:
+            await node.until_status(each.instance_id, Status.COMPLETED)
 
 
 async def test_p8_the_history_of_a_command_is_bounded(

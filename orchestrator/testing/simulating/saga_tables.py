@@ -21,6 +21,9 @@ from orchestrator.store import AliasRow, SagaStore, StartKey
 from orchestrator.testing.simulating.database import Connection, Hold, Message, Told
 from orchestrator.writing import StaleRuns, Writes, Writing
 
+_NO_BYTES = 0
+"""What a run takes here, where values are kept as they are: no limit in bytes is ever met."""
+
 
 class VirtualSagas(SagaStore):
     """Runs, their history, and what they were told."""
@@ -216,9 +219,9 @@ class VirtualWriting(Writing):
 
     async def insert(
         self, connection: Any, records: Sequence[Record], now: datetime
-    ) -> frozenset[str]:
+    ) -> Mapping[str, int]:
         tables = connection.tables
-        written = []
+        written = {}
         for record in records:
             instance = record.instance
             key = (instance.saga, instance.key)
@@ -228,8 +231,8 @@ class VirtualWriting(Writing):
             connection.put(tables.runs, instance.id, replace(record, revision=1))
             if wants_to_be_alone:
                 connection.put(tables.active, key, instance.id)
-            written.append(instance.id)
-        return frozenset(written)
+            written[instance.id] = _NO_BYTES
+        return written
 
     async def write(self, connection: Any, writes: Writes, now: datetime) -> Mapping[str, int]:
         tables = connection.tables
@@ -238,6 +241,7 @@ class VirtualWriting(Writing):
             if there is None or there.revision != record.revision:
                 raise StaleRuns(record.instance.id)
         for record in writes.records:
+            writes.sizes[record.instance.id] = _NO_BYTES
             connection.put(
                 tables.runs, record.instance.id, replace(record, revision=record.revision + 1)
             )
