@@ -81,7 +81,7 @@ async def seq_of(connection: AsyncConnection, id_: str) -> int:
 async def test_what_is_offered_of_a_bucket_with_a_resting_key_does_not_overtake_it(
     engine: AsyncEngine,
 ) -> None:
-    feed, destination = Feed(100), Destination(answer=lambda _: FAILED)
+    feed, destination = Feed(100, 1 << 24), Destination(answer=lambda _: FAILED)
     courier = await make_courier(engine, destination, feed)
     (first,) = await commit(engine, message("k"))
     await courier.run_once()
@@ -126,7 +126,7 @@ class LateSettlement:
 
 async def test_what_is_being_settled_is_not_fetched_and_sent_again(engine: AsyncEngine) -> None:
     destination = Destination()
-    courier = await make_courier(engine, destination, Feed(100), LateSettlement(engine))
+    courier = await make_courier(engine, destination, Feed(100, 1 << 24), LateSettlement(engine))
     bucket, envelope = message("k")
     await commit(engine, (bucket, envelope))
     await courier.run_once()
