@@ -21,12 +21,12 @@ from articles.model import (
     Status,
     status_of,
 )
+from outbox.chassis.access.routes import Access, Table
+from outbox.chassis.http import pages
+from outbox.chassis.http.input_types import NO_NUL, id_in_path
+from outbox.chassis.http.problems import HttpProblem, documented
 from outbox.clock import Clock
-from outbox.web import pages
-from outbox.web.access import Access, Table
-from outbox.web.database import Database
-from outbox.web.problems import HttpProblem, documented
-from outbox.web.texts import NO_NUL, id_in_path
+from outbox.database.opening import Database
 
 Title = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TITLE, pattern=NO_NUL)]
 Body = Annotated[str, StringConstraints(max_length=MAX_BODY, pattern=NO_NUL)]

@@ -11,10 +11,10 @@ from articles.contract import ArticleDeleted, ArticleEdited, ArticlePublished
 from articles.handlers import make_handlers
 from articles.model import SCHEMA_REVISION
 from articles.settings import ArticlesSettings
+from outbox.chassis.service import Blueprint, build
+from outbox.chassis.settings import KEY_ADVICE, load
 from outbox.clock import Clock
 from outbox.transports.base import Transport
-from outbox.web.service import Blueprint, build
-from outbox.web.settings import KEY_ADVICE, load
 
 ROUTES = {
     ArticlePublished: ["comments"],

@@ -30,8 +30,8 @@ from articles.contract import (
 from articles.model import Article, Status
 from outbox.clock import Clock
 from outbox.contract import SagaEnded
-from outbox.handlers import Context, Handlers
 from outbox.ids import is_id
+from outbox.inbox.handlers import Context, Handlers
 from outbox.replies import Locked, Refused
 
 A = TypeVar("A")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from outbox.web.settings import DatabaseUrl, HttpUrl, PublicSettings
+from outbox.chassis.settings import DatabaseUrl, HttpUrl, PublicSettings
 
 
 class ArticlesSettings(PublicSettings):
-    """Read from the environment by `outbox.web.settings.load`."""
+    """Read from the environment by `outbox.chassis.settings.load`."""
 
     database_url: DatabaseUrl = Field(
         validation_alias="SAGABOX_DATABASE_URL_ARTICLES",

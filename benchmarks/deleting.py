@@ -16,14 +16,14 @@ from articles.contract import DeleteArticle, HideArticle
 from benchmarks.http_client import Connection
 from comments.contract import CloseThread, PurgeThread
 from outbox.clock import SystemClock
-from outbox.codec import encode
-from outbox.envelope import BATCH, Envelope, to_batch
 from outbox.ids import Ids
 from outbox.messages import Message
 from outbox.replies import Outcome, Reply
-from outbox.signing import Keyring, sign
 from outbox.transports.base import Answered, Unacceptable, Unreachable
-from outbox.transports.http import read_answer
+from outbox.transports.http.signing import Keyring, sign
+from outbox.transports.http.transport import read_answer
+from outbox.wire.codec import encode
+from outbox.wire.envelope import BATCH, Envelope, to_batch
 
 STEPS = 4
 _TRIES = 100

@@ -26,9 +26,9 @@ from comments.contract import CloseThread, PurgeThread
 from orchestrator.engine_settings import EngineSettings
 from orchestrator.sagas.delete_article import Deletion, delete_article
 from orchestrator.tables import saga
-from outbox.envelope import Envelope
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Answered, Delivery, Unreachable
+from outbox.wire.envelope import Envelope
 from tests.support import binaries
 from tests.support.databases import Database, configured
 from tests.support.engines import Node, orchestrator_tables, running

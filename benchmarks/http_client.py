@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from outbox.transports.posting import Answer
+from outbox.transports.http.posting import Answer
 
 
 class Connection:

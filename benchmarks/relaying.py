@@ -14,14 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from benchmarks.measuring import Figure, rates
 from outbox import sqlite, tables
+from outbox.adding.add import bucket_of
 from outbox.clock import SystemClock
-from outbox.envelope import Envelope
+from outbox.coordination.leases import Lane
 from outbox.ids import Ids
-from outbox.leases import Lane
-from outbox.outbox import bucket_of
-from outbox.relay import Relay
+from outbox.relay.relay import Relay
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Answered
+from outbox.wire.envelope import Envelope
 
 _KEYS = 1000
 _PAYLOAD = '{"text":"' + "x" * 280 + '"}'

@@ -17,7 +17,7 @@ from benchmarks.deleting import ByCalls, BySaga, close_all
 from benchmarks.http_client import Connection
 from benchmarks.measuring import closed_loop
 from outbox import sqlite, tables
-from outbox.signing import Keyring
+from outbox.transports.http.signing import Keyring
 from tests.support.databases import Database, Schema, schema_named
 from tests.support.running import SECRET, RunningBlog, running_blog
 from tests.support.waiting import until

@@ -13,12 +13,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from comments import threads
 from comments.model import MAX_AUTHOR, MAX_CONTENT, Comment, Status, Thread, status_of
+from outbox.chassis.access.routes import Access, Table
+from outbox.chassis.http import pages
+from outbox.chassis.http.input_types import NO_NUL, AnyId, id_in_path
+from outbox.chassis.http.problems import HttpProblem, documented
 from outbox.clock import Clock
-from outbox.web import pages
-from outbox.web.access import Access, Table
-from outbox.web.database import Database
-from outbox.web.problems import HttpProblem, documented
-from outbox.web.texts import NO_NUL, AnyId, id_in_path
+from outbox.database.opening import Database
 
 RETRY_AFTER = 1.0
 """Seconds after which the news of an article is likely to have come."""

@@ -10,10 +10,10 @@ from comments.api import ACCESS, router
 from comments.handlers import make_handlers
 from comments.model import SCHEMA_REVISION
 from comments.settings import CommentsSettings
+from outbox.chassis.service import Blueprint, build
+from outbox.chassis.settings import KEY_ADVICE, load
 from outbox.clock import Clock
 from outbox.transports.base import Transport
-from outbox.web.service import Blueprint, build
-from outbox.web.settings import KEY_ADVICE, load
 
 
 def create_app(

@@ -24,8 +24,8 @@ from comments.contract import (
 )
 from outbox.clock import Clock
 from outbox.errors import InvalidMessage
-from outbox.handlers import Context, Handlers
 from outbox.ids import is_id
+from outbox.inbox.handlers import Context, Handlers
 from outbox.replies import Locked, Refused
 
 

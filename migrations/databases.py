@@ -19,7 +19,7 @@ from migrations import failures
 from migrations.environment import Dialect
 from migrations.errors import MigrationError
 from migrations.services import Service
-from outbox.web.settings import database_url
+from outbox.chassis.settings import database_url
 
 _FORMS = "postgresql://user:password@host:5432/name or sqlite:///path/to/file.db"
 _PATIENCE = 10  # seconds for an answer to a connect

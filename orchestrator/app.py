@@ -26,12 +26,12 @@ from orchestrator.keys import TokenKeys
 from orchestrator.registry import Registry
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tables import SCHEMA_REVISION
+from outbox.chassis.service import Blueprint, CannotStart, Carrier, Kit, build
+from outbox.chassis.settings import load
 from outbox.clock import Clock
-from outbox.relay_settings import RelaySettings
-from outbox.retention import Settled
+from outbox.inbox.retention import Settled
+from outbox.relay.settings import RelaySettings
 from outbox.transports.base import Transport
-from outbox.web.service import Blueprint, CannotStart, Carrier, Kit, build
-from outbox.web.settings import load
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,10 @@ from orchestrator.definition import Saga
 from orchestrator.instance import Awaited, Instance
 from orchestrator.steps import Kind, Step
 from orchestrator.transition import Dispatch
-from outbox.codec import encode
 from outbox.errors import InvalidMessage
 from outbox.ids import derive
 from outbox.messages import Command
+from outbox.wire.codec import encode
 
 S = TypeVar("S")
 

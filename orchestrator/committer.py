@@ -35,12 +35,12 @@ from orchestrator.wording import described
 from orchestrator.work import Answer, Begin, Decline, Look, Tell, Work, bytes_of, shard_for
 from orchestrator.writing import StaleRuns, Writing
 from outbox.clock import Clock
-from outbox.codec import decode_value
 from outbox.crashpoints import crashpoint
-from outbox.engines import reading
+from outbox.database.engines import reading
+from outbox.database.troubles import Trouble, trouble_in_statement
 from outbox.errors import InvalidMessage
 from outbox.ids import first_at
-from outbox.troubles import Trouble, trouble_in_statement
+from outbox.wire.codec import decode_value
 
 log = logging.getLogger(__name__)
 

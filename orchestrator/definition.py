@@ -29,9 +29,9 @@ from orchestrator.errors import InvalidInput, InvalidSaga
 from orchestrator.probe import command_class, reply_type
 from orchestrator.steps import Kind, Step
 from orchestrator.wording import described, is_storable
-from outbox.codec import decode_value, size_of_value
 from outbox.errors import InvalidMessage
 from outbox.messages import MAX_KEY_LENGTH, Command, MessageType
+from outbox.wire.codec import decode_value, size_of_value
 
 S = TypeVar("S")
 

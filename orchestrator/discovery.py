@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from orchestrator.definition import Saga
 from orchestrator.wording import described
-from outbox.web.settings import InvalidSettings
+from outbox.chassis.settings import InvalidSettings
 
 T = TypeVar("T")
 

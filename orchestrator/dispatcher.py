@@ -9,14 +9,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.engine_settings import EngineSettings
 from orchestrator.postbox import Letter, buckets
-from outbox.bell import Bell
 from outbox.clock import Clock
-from outbox.courier import Courier
-from outbox.feed import Feed
-from outbox.leases import Leases
-from outbox.loops import Step, repeat
-from outbox.relay_ports import RelayPorts
-from outbox.settler import Settlement
+from outbox.coordination.bell import Bell
+from outbox.coordination.leases import Leases
+from outbox.coordination.loops import Step, repeat
+from outbox.relay.courier import Courier
+from outbox.relay.memory_queue import Feed
+from outbox.relay.ports import RelayPorts
+from outbox.relay.settler import Settlement
 from outbox.transports.base import Transport
 
 

@@ -27,14 +27,14 @@ from orchestrator.store import StartKey
 from orchestrator.watchers import Watchers
 from orchestrator.work import Begin, Started, Tell
 from outbox import tracing
-from outbox.bell import Bell
 from outbox.clock import Clock
+from outbox.coordination.bell import Bell
+from outbox.coordination.loops import at_the_end, repeat
+from outbox.coordination.owners import HolderName
+from outbox.database.opening import Database
 from outbox.ids import first_at, is_id
-from outbox.loops import at_the_end, repeat
-from outbox.owners import HolderName
-from outbox.retention import MAX_LIVE, Settled
+from outbox.inbox.retention import MAX_LIVE, Settled
 from outbox.transports.base import Transport
-from outbox.web.database import Database
 
 log = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from orchestrator.shards import LEASED_AS
 from orchestrator.store import SagaStore
 from orchestrator.writing import Writing
 from outbox.clock import Clock
-from outbox.relay_ports import RelayPorts
+from outbox.relay.ports import RelayPorts
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from outbox.relay_settings import RelaySettings
+from outbox.relay.settings import RelaySettings
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from orchestrator import queries
-from outbox.web.database import Database
+from outbox.database.opening import Database
 
 FRESH = 5.0
 """Seconds for which what was counted in the database is shown again."""

@@ -35,7 +35,7 @@ from orchestrator.wording import described
 from orchestrator.work import Answer, Begin, Decline, Look, Started, Tell, Work
 from orchestrator.writing import Writes, Writing
 from outbox import tracing
-from outbox.traceparent import minted
+from outbox.wire.traceparent import minted
 
 log = logging.getLogger(__name__)
 

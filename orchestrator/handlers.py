@@ -16,12 +16,12 @@ from orchestrator.records import shard_of
 from orchestrator.stored_signals import StoredStart, dump_start
 from orchestrator.tables import saga_signal
 from outbox import tracing
+from outbox.adding.installation import installation_of
 from outbox.clock import Clock
 from outbox.contract import StartSaga
 from outbox.errors import InvalidMessage
-from outbox.handlers import Context, Handlers
 from outbox.ids import is_id
-from outbox.installation import installation_of
+from outbox.inbox.handlers import Context, Handlers
 
 
 def make_handlers(clock: Clock) -> Handlers:

@@ -9,10 +9,10 @@ from datetime import datetime
 
 from orchestrator import tokens
 from orchestrator.tokens import Found, Token
+from outbox.chassis.access.caller import Credential, Shown
+from outbox.chassis.access.keys import Key
 from outbox.clock import Clock
-from outbox.web.database import Database
-from outbox.web.keys import Key
-from outbox.web.visits import Credential, Shown
+from outbox.database.opening import Database
 
 TRUSTED = 5.0
 """Seconds for which an answer of the database counts: so long a revoked token may still work."""
@@ -27,7 +27,7 @@ class _Remembered:
 
 
 class TokenKeys:
-    """The `outbox.web.keys.Keys` of the orchestrator."""
+    """The `outbox.chassis.access.keys.Keys` of the orchestrator."""
 
     def __init__(self, database: Database, clock: Clock, entropy: Callable[[int], bytes]) -> None:
         self._database = database

@@ -24,12 +24,12 @@ from orchestrator.signals import Buried
 from orchestrator.watchers import Watchers
 from orchestrator.work import Answer, Handed
 from outbox.clock import Clock
-from outbox.deliveries import Pending
-from outbox.envelope import Envelope
-from outbox.owners import is_surely_dead
+from outbox.coordination.owners import is_surely_dead
+from outbox.relay.settler import Settlement
+from outbox.relay.verdicts import Pending
 from outbox.replies import Reply
-from outbox.settler import Settlement
 from outbox.transports.base import Transport
+from outbox.wire.envelope import Envelope
 
 
 class Node:

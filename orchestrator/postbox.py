@@ -12,12 +12,12 @@ from functools import cache
 from typing import Any
 
 from orchestrator.transition import Dispatch
-from outbox.codec import encode
 from outbox.contract import SagaEnded
-from outbox.deliveries import Pending
-from outbox.envelope import Envelope, headers_json
+from outbox.coordination.leases import BUCKETS_PER_LANE, Lane
 from outbox.ids import derive
-from outbox.leases import BUCKETS_PER_LANE, Lane
+from outbox.relay.verdicts import Pending
+from outbox.wire.codec import encode
+from outbox.wire.envelope import Envelope, headers_json
 
 SOURCE = "orchestrator"
 """The name by which participants know who sends, and where answers go."""

@@ -11,8 +11,8 @@ from sqlalchemy import Row, Select, Text, bindparam, func, literal, select, unio
 
 from orchestrator.instance import Status
 from orchestrator.tables import saga, saga_alias, saga_history
-from outbox.web import pages
-from outbox.web.database import Database
+from outbox.chassis.http import pages
+from outbox.database.opening import Database
 
 COUNTED_UP_TO = 100_000
 """Runs of one status that are counted, at most."""

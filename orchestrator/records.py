@@ -15,9 +15,9 @@ from zlib import crc32
 from orchestrator.definition import Saga
 from orchestrator.instance import Direction, Instance, Status, StepRun
 from orchestrator.transition import Timer, Transition
-from outbox.leases import BUCKETS_PER_LANE
-from outbox.shapes import shape_of
-from outbox.traceparent import minted
+from outbox.coordination.leases import BUCKETS_PER_LANE
+from outbox.wire.json_types import shape_of
+from outbox.wire.traceparent import minted
 
 SHARDS = tuple(range(BUCKETS_PER_LANE))
 """The parts that the runs are divided into; each is owned by one node at a time."""

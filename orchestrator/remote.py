@@ -9,7 +9,7 @@ from orchestrator.errors import Unavailable, UnknownRun
 from orchestrator.records import shard_of
 from orchestrator.signals import OperatorSignal
 from orchestrator.store import SagaStore
-from outbox.web.database import Database
+from outbox.database.opening import Database
 
 _PAUSE = 0.05
 

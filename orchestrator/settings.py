@@ -7,9 +7,9 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationError
 
+from outbox.adding.installation import destination
+from outbox.chassis.settings import DatabaseUrl, ServiceSettings, http_url
 from outbox.errors import OutboxError
-from outbox.installation import destination
-from outbox.web.settings import DatabaseUrl, ServiceSettings, http_url
 
 
 def participants_in(text: str) -> Mapping[str, str]:
@@ -38,7 +38,7 @@ def _checked(text: str) -> str:
 
 
 class OrchestratorSettings(ServiceSettings):
-    """Read from the environment by `outbox.web.settings.load`."""
+    """Read from the environment by `outbox.chassis.settings.load`."""
 
     database_url: DatabaseUrl = Field(
         validation_alias="SAGABOX_DATABASE_URL_ORCHESTRATOR",

@@ -13,11 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.records import SHARDS
 from outbox.clock import Clock
-from outbox.engines import reading
-from outbox.lease_store import LeaseStore
-from outbox.leases import Leases, fair_share, in_excess
-from outbox.owners import is_surely_dead
-from outbox.relay_settings import RelaySettings
+from outbox.coordination.lease_store import LeaseStore
+from outbox.coordination.leases import Leases, fair_share, in_excess
+from outbox.coordination.owners import is_surely_dead
+from outbox.database.engines import reading
+from outbox.relay.settings import RelaySettings
 
 log = logging.getLogger(__name__)
 

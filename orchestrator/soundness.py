@@ -11,7 +11,7 @@ from orchestrator.errors import InvalidSaga
 from orchestrator.probe import reply_type, returned_class
 from orchestrator.steps import Kind, Step, WhenLocked
 from outbox.errors import InvalidMessage
-from outbox.shapes import shape_of
+from outbox.wire.json_types import shape_of
 
 if TYPE_CHECKING:
     from orchestrator.definition import Saga

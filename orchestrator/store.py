@@ -22,7 +22,7 @@ from orchestrator.tables import (
     saga_signal,
     saga_start_key,
 )
-from outbox.database_clock import DatabaseClock
+from outbox.database.time import DatabaseClock
 from outbox.tables import outbox, outbox_dead, outbox_held, outbox_parked
 
 

@@ -22,7 +22,8 @@ from orchestrator.signals import (
     Skip,
     Terminate,
 )
-from outbox import replyjson, strictjson
+from outbox.wire import reply_json as replyjson
+from outbox.wire import strict_json as strictjson
 
 START = "start"
 REPLIED = "replied"

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import InvalidToken
 from orchestrator.tables import saga_session, saga_token
-from outbox.web.access import Role
+from outbox.chassis.access.routes import Role
 
 PREFIX = "sgb_"
 """What every token begins with, so that people and scanners recognise one that was left lying."""

@@ -10,8 +10,8 @@ from orchestrator.definition import Saga
 from orchestrator.records import shard_of
 from orchestrator.signals import Buried, OperatorSignal, Replied
 from orchestrator.store import StartKey
-from outbox.deliveries import Pending, size_of
-from outbox.leases import BUCKETS_PER_LANE
+from outbox.coordination.leases import BUCKETS_PER_LANE
+from outbox.relay.verdicts import Pending, size_of
 from outbox.replies import Reply
 
 _OVERHEAD = 1024

@@ -23,8 +23,8 @@ from orchestrator.registry import Registry
 from orchestrator.shards import LEASED_AS
 from orchestrator.tables import saga, saga_batch, saga_history
 from orchestrator.transition import Entry
-from outbox.database_clock import DatabaseClock
-from outbox.store import Store
+from outbox.database.time import DatabaseClock
+from outbox.relay.message_store import Store
 from outbox.tables import outbox
 
 _CHANGING = (

@@ -18,10 +18,12 @@ from outbox.lazy_names import names_of as _names_of
 
 if TYPE_CHECKING:
     from outbox import sqlite
-    from outbox.bell import Bell
+    from outbox.adding.add import add
+    from outbox.adding.installation import Installation, Routes, install
     from outbox.clock import Clock, SystemClock
+    from outbox.coordination.bell import Bell
+    from outbox.coordination.leases import Lane
     from outbox.crashpoints import Crash, crashpoint
-    from outbox.envelope import Envelope
     from outbox.errors import (
         AutocommitRefused,
         BelongsToSaga,
@@ -46,22 +48,20 @@ if TYPE_CHECKING:
         Unrouted,
         UntrustedRequest,
     )
-    from outbox.handlers import Context, Handlers
     from outbox.ids import Ids
-    from outbox.inbox import Inbox
-    from outbox.inbox_limits import InboxLimits, Pace
-    from outbox.installation import Installation, Routes, install
-    from outbox.leases import Lane
+    from outbox.inbox.handlers import Context, Handlers
+    from outbox.inbox.inbox import Inbox
+    from outbox.inbox.limits import InboxLimits, Pace
+    from outbox.inbox.retention import Settled
     from outbox.messages import Command, Event, Message, MessageType
-    from outbox.outbox import add
-    from outbox.receiver import receiver
-    from outbox.relay import Relay
-    from outbox.relay_settings import RelaySettings
+    from outbox.relay.relay import Relay
+    from outbox.relay.settings import RelaySettings
+    from outbox.relay.settler import ReplySink
     from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
-    from outbox.retention import Settled
     from outbox.retry import RetryPolicy
-    from outbox.settler import ReplySink
-    from outbox.signing import Keyring
+    from outbox.transports.http.receiver import receiver
+    from outbox.transports.http.signing import Keyring
+    from outbox.wire.envelope import Envelope
 
 __all__ = [
     "add",
@@ -124,31 +124,31 @@ __all__ = [
 ]
 
 _HOMES = {
-    "add": "outbox.outbox",
+    "add": "outbox.adding.add",
     "AutocommitRefused": "outbox.errors",
-    "Bell": "outbox.bell",
+    "Bell": "outbox.coordination.bell",
     "BelongsToSaga": "outbox.errors",
     "Clock": "outbox.clock",
     "Command": "outbox.messages",
-    "Context": "outbox.handlers",
+    "Context": "outbox.inbox.handlers",
     "Crash": "outbox.crashpoints",
     "crashpoint": "outbox.crashpoints",
     "Done": "outbox.replies",
-    "Envelope": "outbox.envelope",
+    "Envelope": "outbox.wire.envelope",
     "Event": "outbox.messages",
-    "Handlers": "outbox.handlers",
+    "Handlers": "outbox.inbox.handlers",
     "Ids": "outbox.ids",
-    "Inbox": "outbox.inbox",
-    "InboxLimits": "outbox.inbox_limits",
-    "install": "outbox.installation",
-    "Installation": "outbox.installation",
+    "Inbox": "outbox.inbox.inbox",
+    "InboxLimits": "outbox.inbox.limits",
+    "install": "outbox.adding.installation",
+    "Installation": "outbox.adding.installation",
     "InvalidHandlers": "outbox.errors",
     "InvalidKeyring": "outbox.errors",
     "InvalidMessage": "outbox.errors",
     "InvalidSelection": "outbox.errors",
     "IsolationRefused": "outbox.errors",
-    "Keyring": "outbox.signing",
-    "Lane": "outbox.leases",
+    "Keyring": "outbox.transports.http.signing",
+    "Lane": "outbox.coordination.leases",
     "Locked": "outbox.replies",
     "MalformedEnvelope": "outbox.errors",
     "Message": "outbox.messages",
@@ -161,20 +161,20 @@ _HOMES = {
     "OutboxError": "outbox.errors",
     "OutboxNotInstalled": "outbox.errors",
     "Outcome": "outbox.replies",
-    "Pace": "outbox.inbox_limits",
-    "receiver": "outbox.receiver",
+    "Pace": "outbox.inbox.limits",
+    "receiver": "outbox.transports.http.receiver",
     "Refused": "outbox.replies",
-    "Relay": "outbox.relay",
-    "RelaySettings": "outbox.relay_settings",
+    "Relay": "outbox.relay.relay",
+    "RelaySettings": "outbox.relay.settings",
     "Reply": "outbox.replies",
-    "ReplySink": "outbox.settler",
+    "ReplySink": "outbox.relay.settler",
     "RetryPolicy": "outbox.retry",
-    "Routes": "outbox.installation",
+    "Routes": "outbox.adding.installation",
     "SchemaError": "outbox.errors",
     "SchemaMissing": "outbox.errors",
     "SchemaNewer": "outbox.errors",
     "SchemaOlder": "outbox.errors",
-    "Settled": "outbox.retention",
+    "Settled": "outbox.inbox.retention",
     "sqlite": "outbox.sqlite",
     "SystemClock": "outbox.clock",
     "TransactionLost": "outbox.errors",

@@ -19,9 +19,9 @@ from sqlalchemy import ColumnElement, and_, delete, insert, not_, select, tuple_
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from outbox.database.pages import DEFAULT_LIMIT, Page, after, page
 from outbox.errors import BelongsToSaga, InvalidSelection, NoSuchMessage
 from outbox.ids import is_id
-from outbox.listing import DEFAULT_LIMIT, Page, after, page
 from outbox.tables import outbox, outbox_dead, outbox_held
 
 Database: TypeAlias = AsyncConnection | AsyncSession

@@ -21,8 +21,8 @@ from sqlalchemy import Connection, column, delete, func, insert, inspect, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from outbox.database.schema_versions import VERSIONS
 from outbox.errors import SchemaMissing, SchemaNewer, SchemaOlder
-from outbox.schema_versions import VERSIONS
 from outbox.sqlite import READ_ONLY
 from outbox.tables import metadata, schema_revision
 
@@ -57,7 +57,7 @@ def downgrade(op: Operations | Any, *, to: int, start: int) -> None:
 def differences(connection: Connection) -> list[str]:
     """In what the library's tables differ from what this release needs: one sentence each."""
     # Alembic is for migrations; a service that only asks where its database stands starts without.
-    from outbox.schema_drift import drift
+    from outbox.database.schema_drift import drift
 
     found = list(drift(connection, metadata))
     if connection.dialect.name == "postgresql" and inspect(connection).has_table("outbox"):

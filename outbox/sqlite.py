@@ -32,9 +32,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_
 
+from outbox.database.sqlite_connection import Guard, GuardedConnection
+from outbox.database.write_queue import Ticket, Turns, TurnsByName
 from outbox.errors import OutboxError, TransactionLost, UnconfiguredSQLite
-from outbox.guard import Guard, GuardedConnection
-from outbox.turns import Ticket, Turns, TurnsByName
 
 READ_ONLY: Mapping[str, Any] = MappingProxyType(
     {"sagabox_readonly": True, "postgresql_readonly": True}

@@ -35,8 +35,8 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from outbox import traceparent
-from outbox.envelope import Envelope
+from outbox.wire import traceparent
+from outbox.wire.envelope import Envelope
 
 TRACER: Final = "sagabox"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from outbox.web.access import Access, Table
+from outbox.chassis.access.routes import Access, Table
 
 ACCESS: Table = {
     ("GET", "/sagas"): Access.VIEWER,

@@ -8,10 +8,10 @@ from fastapi import Request
 
 from orchestrator.definition import Saga
 from orchestrator.errors import InvalidInput
-from outbox import strictjson
-from outbox.codec import decode_value
+from outbox.chassis.http.problems import HttpProblem
 from outbox.errors import InvalidMessage
-from outbox.web.problems import HttpProblem
+from outbox.wire import strict_json as strictjson
+from outbox.wire.codec import decode_value
 
 S = TypeVar("S")
 

@@ -10,10 +10,10 @@ from fastapi import APIRouter, Query
 from orchestrator.api.desk import Desk
 from orchestrator.api.shapes import DeadLetterOut, Redriven, Redriving
 from outbox import dead_letters
+from outbox.chassis.http import pages
+from outbox.chassis.http.input_types import NO_NUL
+from outbox.chassis.http.problems import HttpProblem, documented
 from outbox.errors import BelongsToSaga
-from outbox.web import pages
-from outbox.web.problems import HttpProblem, documented
-from outbox.web.texts import NO_NUL
 
 
 def router(desk: Desk) -> APIRouter:

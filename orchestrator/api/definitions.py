@@ -7,7 +7,7 @@ from fastapi import APIRouter, Path
 from orchestrator.api import views
 from orchestrator.api.desk import Desk
 from orchestrator.api.shapes import DefinitionList, DefinitionOut
-from outbox.web.problems import documented
+from outbox.chassis.http.problems import documented
 
 _UNKNOWN = documented({404: "There is no such definition"})
 

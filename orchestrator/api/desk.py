@@ -18,12 +18,12 @@ from orchestrator.registry import Registry
 from orchestrator.signals import OperatorSignal
 from orchestrator.watchers import Watchers
 from orchestrator.work import Started
-from outbox.bell import Bell
+from outbox.chassis.access.keys import Keys
+from outbox.chassis.http.input_types import id_in_path
+from outbox.chassis.http.problems import HttpProblem
 from outbox.clock import Clock
-from outbox.web.database import Database
-from outbox.web.keys import Keys
-from outbox.web.problems import HttpProblem
-from outbox.web.texts import id_in_path
+from outbox.coordination.bell import Bell
+from outbox.database.opening import Database
 
 LOOK_AGAIN = 1.0
 """Seconds after which those who wait for a run look by themselves: another node may have worked on

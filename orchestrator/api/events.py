@@ -18,9 +18,9 @@ from orchestrator.api.desk import LOOK_AGAIN, Desk
 from orchestrator.api.sagas import GONE, SagaId
 from orchestrator.api.shapes import EntryOut
 from orchestrator.instance import Status
-from outbox.web.access import Access
-from outbox.web.doors import key_in, visit_in
-from outbox.web.problems import HttpProblem, documented
+from outbox.chassis.access.middleware import key_in, visit_in
+from outbox.chassis.access.routes import Access
+from outbox.chassis.http.problems import HttpProblem, documented
 
 MAX_STREAMS = 100
 """Streams of one process that are open at once."""

@@ -19,9 +19,9 @@ from orchestrator.signals import (
     Skip,
     Terminate,
 )
-from outbox import strictjson
-from outbox.web.doors import key_in
-from outbox.web.problems import documented
+from outbox.chassis.access.middleware import key_in
+from outbox.chassis.http.problems import documented
+from outbox.wire import strict_json as strictjson
 
 _TOKEN = "token"
 """How an actor begins that was proven, and no other."""

@@ -14,7 +14,7 @@ from orchestrator.errors import (
     UnknownDefinition,
     UnknownRun,
 )
-from outbox.web.problems import HttpProblem, unexpected
+from outbox.chassis.http.problems import HttpProblem, unexpected
 
 
 def of(error: OrchestratorError) -> HttpProblem:

@@ -17,11 +17,11 @@ from orchestrator.api.shapes import MAX_NAME, HistoryPage, SagaOut, Summary
 from orchestrator.engine import IdempotencyKey
 from orchestrator.instance import Status
 from orchestrator.queries import Filter
-from outbox import strictjson
+from outbox.chassis.http import pages
+from outbox.chassis.http.input_types import NO_NUL
+from outbox.chassis.http.problems import documented
 from outbox.messages import MAX_KEY_LENGTH
-from outbox.web import pages
-from outbox.web.problems import documented
-from outbox.web.texts import NO_NUL
+from outbox.wire import strict_json as strictjson
 
 MAX_WAIT = 30
 """Seconds that a start waits for the end, at most."""

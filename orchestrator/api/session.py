@@ -9,13 +9,18 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, StringConstraints
 
 from orchestrator.keys import TokenKeys
+from outbox.chassis.access.caller import Credential, Shown
+from outbox.chassis.access.failed_keys import Failures
+from outbox.chassis.access.middleware import (
+    expired_cookie,
+    require_patience,
+    session_cookie,
+    visit_in,
+)
+from outbox.chassis.access.routes import Role
+from outbox.chassis.http.input_types import NO_NUL
+from outbox.chassis.http.problems import HttpProblem, documented
 from outbox.clock import Clock
-from outbox.web.access import Role
-from outbox.web.doors import expired_cookie, require_patience, session_cookie, visit_in
-from outbox.web.failures import Failures
-from outbox.web.problems import HttpProblem, documented
-from outbox.web.texts import NO_NUL
-from outbox.web.visits import Credential, Shown
 
 
 class NewSession(BaseModel):

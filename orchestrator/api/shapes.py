@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from orchestrator.instance import Status, StepStatus, Wait
 from orchestrator.steps import Kind
 from orchestrator.wording import MAX_REASON_LENGTH
-from outbox.web.texts import NO_NUL, AnyId
+from outbox.chassis.http.input_types import NO_NUL, AnyId
 
 MAX_ACTOR = 200
 MAX_NAME = 100

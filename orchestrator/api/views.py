@@ -26,7 +26,8 @@ from orchestrator.permits import allowed_signals
 from orchestrator.records import Standing, record_of, standing_of
 from orchestrator.registry import Registry
 from orchestrator.wording import described
-from outbox import strictjson, traceparent
+from outbox.wire import strict_json as strictjson
+from outbox.wire import traceparent
 
 
 def summary(row: Row[Any], registry: Registry) -> Summary:

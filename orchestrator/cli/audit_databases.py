@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from orchestrator.cli import bundle
 from orchestrator.cli.errors import CommandError, ExitCode
 from orchestrator.cli.services import SERVICES
+from outbox.chassis.settings import database_url
+from outbox.database.opening import open_database
 from outbox.sqlite import READ_ONLY
-from outbox.web.database import open_database
-from outbox.web.settings import database_url
 
 ORCHESTRATOR = "orchestrator"
 """The name of its database among the others."""

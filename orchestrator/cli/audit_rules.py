@@ -11,8 +11,8 @@ from orchestrator.cli import bundle
 from orchestrator.cli.audit_columns import table_of
 from orchestrator.cli.errors import CommandError
 from orchestrator.discovery import named
+from outbox.chassis.settings import InvalidSettings
 from outbox.invariants import Holds, Invariants, Keeps, Refers, Rule
-from outbox.web.settings import InvalidSettings
 
 VARIABLE = "SAGABOX_AUDIT"
 """The setting that names the declarations, as module:attribute,..."""

@@ -9,7 +9,7 @@ from orchestrator.cli.audit_looks import Findings, Verdict
 from orchestrator.cli.audit_repair import Planned, Repaired
 from orchestrator.cli.divergences import Divergence
 from orchestrator.cli.output import print_json, print_line, print_table
-from outbox import strictjson
+from outbox.wire import strict_json as strictjson
 
 
 def tell(findings: Findings, limit: int) -> None:

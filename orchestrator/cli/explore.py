@@ -132,9 +132,9 @@ def find_saga(name: str, version: int | None = None) -> Saga[Any]:
 
 def _input(saga: Saga[Any], text: str | None) -> Any:
     from orchestrator.testing import sample_input
-    from outbox import strictjson
-    from outbox.codec import decode_value
     from outbox.errors import InvalidMessage
+    from outbox.wire import strict_json as strictjson
+    from outbox.wire.codec import decode_value
 
     if text is None:
         return sample_input(saga)
@@ -211,7 +211,7 @@ def _document(
     seconds: float,
     written: str | None,
 ) -> dict[str, Any]:
-    from outbox.codec import encode_value
+    from outbox.wire.codec import encode_value
 
     return {
         "saga": saga.name,
@@ -252,7 +252,7 @@ def _print(
     seconds: float,
     written: str | None,
 ) -> None:
-    from outbox.codec import encode_value
+    from outbox.wire.codec import encode_value
 
     tried = ", ".join(f"{many} {name}" for name, many in asdict(faults).items() if many)
     print_fields(

@@ -15,7 +15,7 @@ from orchestrator.cli.errors import CommandError
 from orchestrator.cli.output import Json, print_json, print_line
 from orchestrator.cli.sagas import InstanceId
 from orchestrator.cli.watch import outcome
-from outbox import strictjson
+from outbox.wire import strict_json as strictjson
 
 _Reason = Annotated[str, typer.Option(metavar="R", help="Why; it is kept in the history.")]
 _Actor = Annotated[

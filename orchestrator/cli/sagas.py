@@ -25,8 +25,8 @@ from orchestrator.cli.output import (
 from orchestrator.cli.refusals import operator_command
 from orchestrator.cli.watch import entry_line, outcome
 from orchestrator.instance import Status
-from outbox import strictjson
 from outbox.spelling import safe
+from outbox.wire import strict_json as strictjson
 
 _LONGEST_PREFER = 30  # seconds that the orchestrator itself waits at most
 _LOOK = 0.5  # seconds between two looks after that

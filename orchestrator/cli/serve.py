@@ -60,7 +60,7 @@ class _WithSettings(TyperCommand):
 
 
 def _print_settings(service: Service) -> None:
-    from outbox.web.settings import documented
+    from outbox.chassis.settings import documented
 
     typer.echo(" Settings, from the environment:\n")
     for setting in documented(service.settings_model()):
@@ -97,7 +97,7 @@ def run(service: Service, host: str, port: int, logging: _Logging) -> None:
 
     from orchestrator.cli.log_format import configure_logging
     from orchestrator.cli.starting import Starting
-    from outbox.web.http_protocol import BoundedHttp
+    from outbox.chassis.http.bounded_http import BoundedHttp
 
     configure_logging(logging.form, logging.level)
     starting = Starting(service.create_app())
@@ -130,7 +130,7 @@ def run(service: Service, host: str, port: int, logging: _Logging) -> None:
 
 def _require_safe(service: Service, host: str) -> None:
     from orchestrator.cli.tokens import any_token_works
-    from outbox.web.settings import MAKE_BLOG_TOKEN
+    from outbox.chassis.settings import MAKE_BLOG_TOKEN
 
     if service.name == "orchestrator":
         require_safe(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cli import bundle
 
 if TYPE_CHECKING:
-    from outbox.web.settings import ServiceSettings
+    from outbox.chassis.settings import ServiceSettings
 
 
 FIRST_PORT = 8000
@@ -76,7 +76,7 @@ class Service:
     def require_access(self) -> None:
         """Raises InvalidSettings where the settings in the environment are wrong, or would close
         the service's public routes to everybody."""
-        from outbox.web.settings import PublicSettings, load
+        from outbox.chassis.settings import PublicSettings, load
 
         model = self.settings_model()
         if issubclass(model, PublicSettings):

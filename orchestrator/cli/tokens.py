@@ -14,7 +14,7 @@ import typer
 
 from orchestrator.cli.errors import EXIT_CODES, CommandError, ExitCode
 from orchestrator.cli.output import Json, print_fields, print_json, print_line, print_table
-from outbox.web.access import Role
+from outbox.chassis.access.routes import Role
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -153,7 +153,7 @@ def _address(given: str | None) -> str:
 
     from sqlalchemy import make_url
 
-    from outbox.web.settings import database_url
+    from outbox.chassis.settings import database_url
 
     found = given or os.environ.get(VARIABLE)
     if not found:
@@ -189,8 +189,8 @@ async def _opened(url: str) -> AsyncIterator[AsyncEngine]:
     from sqlalchemy.exc import DBAPIError
 
     from orchestrator.tables import SCHEMA_REVISION
+    from outbox.database.opening import open_database
     from outbox.schema import require_revision
-    from outbox.web.database import open_database
 
     engine = open_database(url, name="sagabox token", pool_size=1, pool_overflow=0).engine
     try:

@@ -12,7 +12,7 @@ from starlette.responses import RedirectResponse, Response
 
 from orchestrator.console import assets
 from orchestrator.console.assets import Asset
-from outbox.web.problems import HttpProblem
+from outbox.chassis.http.problems import HttpProblem
 
 PAGE = "index.html"
 

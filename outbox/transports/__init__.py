@@ -8,7 +8,7 @@ from outbox.lazy_names import names_of as _names_of
 
 if TYPE_CHECKING:
     from outbox.transports.base import Answered, Delivery, Transport, Unacceptable, Unreachable
-    from outbox.transports.http import HttpTransport
+    from outbox.transports.http.transport import HttpTransport
     from outbox.transports.memory import MemoryTransport
 
 __all__ = [

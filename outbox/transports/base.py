@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from outbox.envelope import Envelope
 from outbox.replies import Reply
+from outbox.wire.envelope import Envelope
 
 
 @dataclass(frozen=True)

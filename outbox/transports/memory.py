@@ -9,12 +9,18 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 
-from outbox.envelope import Envelope, from_batch, replies_from_batch, replies_to_batch, to_batch
 from outbox.errors import MalformedEnvelope
 from outbox.ids import derive
+from outbox.inbox.retention import Settled
 from outbox.replies import Reply
-from outbox.retention import Settled
 from outbox.transports.base import Answered, Delivery, Unacceptable, Unreachable
+from outbox.wire.envelope import (
+    Envelope,
+    from_batch,
+    replies_from_batch,
+    replies_to_batch,
+    to_batch,
+)
 
 Receive = Callable[[Sequence[Envelope], Settled | None], Awaitable[Sequence[Reply]]]
 """An `Inbox.receive`: one reply for each envelope, in their order."""

@@ -15,9 +15,9 @@ from playwright.async_api import Browser, Locator, Page, expect
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from orchestrator import tokens
+from outbox.chassis.access.caller import cookie_name
+from outbox.chassis.access.routes import Role
 from outbox.clock import SystemClock
-from outbox.web.access import Role
-from outbox.web.visits import cookie_name
 from tests.support.browser import Watched, page_of, started
 from tests.support.databases import Database, Schema, Templates, schema_named
 from tests.support.running import RunningBlog, running_blog

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from outbox.traceparent import trace_id
+from outbox.wire.traceparent import trace_id
 from tests.support.deleting import SERVICES, commented
 from tests.support.fixtures import DatabaseFactory
 from tests.support.running import RunningBlog, running_blog

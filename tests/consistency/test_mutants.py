@@ -78,8 +78,8 @@ Tool: simulate
 Breaks: P1
 Found: 3
 Within: 9
---- outbox/bell.py
-+++ outbox/bell.py
+--- outbox/coordination/bell.py
++++ outbox/coordination/bell.py
 @@ -1,2 +1,2 @@
  {context}
 -{removed}
@@ -91,9 +91,9 @@ def test_a_patch_is_read() -> None:
     mutant = parsed("one", PATCH.format(context="as it was", removed="one line"))
     assert (mutant.about, mutant.tool) == ("Nothing comes back (P1).", Tool.SIMULATE)
     assert (mutant.breaks, mutant.found, mutant.within) == (("P1",), 3, 9)
-    assert mutant.modules == ("outbox.bell",)
+    assert mutant.modules == ("outbox.coordination.bell",)
     assert mutant.hunks == {
-        "outbox/bell.py": [Hunk("as it was\none line\n", "as it was\nanother line\n")]
+        "outbox/coordination/bell.py": [Hunk("as it was\none line\n", "as it was\nanother line\n")]
     }
 
 
@@ -103,8 +103,10 @@ def test_a_patch_is_read() -> None:
 )
 def test_a_patch_that_does_not_apply_says_so(context: str, removed: str, times: str) -> None:
     mutant = parsed("old", PATCH.format(context=context, removed=removed))
-    with pytest.raises(DoesNotApply, match=f"stands {times} times in outbox/bell.py, not once"):
-        mutant.source("outbox/bell.py")
+    with pytest.raises(
+        DoesNotApply, match=f"stands {times} times in outbox/coordination/bell.py, not once"
+    ):
+        mutant.source("outbox/coordination/bell.py")
 
 
 @pytest.mark.parametrize(

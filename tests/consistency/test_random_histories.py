@@ -91,7 +91,7 @@ def test_a_failure_tells_the_fewest_faults_and_happens_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from orchestrator.testing.simulating import service
-    from outbox import barrier
+    from outbox.inbox import barrier
 
     monkeypatch.setattr(
         service,

@@ -14,13 +14,10 @@ from fastapi import FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox.clock import SystemClock
-from outbox.envelope import Envelope
 from outbox.ids import Ids
-from outbox.inbox import Inbox
-from outbox.receiver import receiver
+from outbox.inbox.inbox import Inbox
+from outbox.inbox.retention import Settled
 from outbox.replies import Outcome, Reply
-from outbox.retention import Settled
-from outbox.signing import Keyring
 from outbox.transports import (
     Answered,
     HttpTransport,
@@ -29,6 +26,9 @@ from outbox.transports import (
     Unacceptable,
     Unreachable,
 )
+from outbox.transports.http.receiver import receiver
+from outbox.transports.http.signing import Keyring
+from outbox.wire.envelope import Envelope
 from tests.support.databases import Schema
 from tests.support.envelopes import AN_ID, a_full_envelope, an_envelope
 from tests.support.inboxes import Bench, Book, envelope, ledger_schema

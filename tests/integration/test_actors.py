@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from orchestrator.signals import Cancel, Retry, Skip
-from outbox.web.access import Role
+from outbox.chassis.access.routes import Role
 from tests.support.blog import Running, running
 from tests.support.callers import HERE, bearer, calling, give_token
 from tests.support.fixtures import DatabaseFactory

@@ -17,13 +17,13 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from outbox.bell import Bell
-from outbox.envelope import from_row
+from outbox.adding.add import Cause, add, bucket_of, caused_by
+from outbox.adding.installation import Installation, install
+from outbox.coordination.bell import Bell
+from outbox.coordination.leases import Lane
 from outbox.ids import is_id
-from outbox.installation import Installation, install
-from outbox.leases import Lane
-from outbox.outbox import Cause, add, bucket_of, caused_by
 from outbox.testing import FakeClock, sent
+from outbox.wire.envelope import from_row
 from tests.support.databases import Database, Schema
 from tests.support.fixtures import MakeSyncEngine
 from tests.support.producers import (

@@ -14,9 +14,9 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session
 
+from outbox.adding.add import Cause, add, caused_by
+from outbox.adding.installation import Installation, install
 from outbox.errors import MessagesLeftBehind, NotInTransaction
-from outbox.installation import Installation, install
-from outbox.outbox import Cause, add, caused_by
 from outbox.testing import sent
 from tests.support.databases import Schema
 from tests.support.producers import ROUTES, Noted, Thing, business, texts_async

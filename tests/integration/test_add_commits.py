@@ -11,9 +11,9 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
 from outbox import tables
+from outbox.adding.add import add
+from outbox.adding.installation import install
 from outbox.errors import MessagesLeftBehind, NotInTransaction, OutboxError
-from outbox.installation import install
-from outbox.outbox import add
 from outbox.testing import sent
 from tests.support.databases import Database, Kind, Schema
 from tests.support.fixtures import DatabaseFactory, MakeSyncEngine

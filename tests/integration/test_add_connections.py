@@ -6,15 +6,15 @@ import pytest
 from sqlalchemy import Connection, Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from outbox.bell import Bell
+from outbox.adding.add import add
+from outbox.adding.installation import install
+from outbox.coordination.bell import Bell
 from outbox.errors import (
     AutocommitRefused,
     NotInTransaction,
     OutboxError,
     OutboxNotInstalled,
 )
-from outbox.installation import install
-from outbox.outbox import add
 from tests.support.databases import Database, Kind
 from tests.support.fixtures import MakeEngine, MakeSyncEngine
 from tests.support.producers import ROUTES, Noted, Shouted, rows, texts

@@ -12,9 +12,9 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from outbox.adding.add import add
+from outbox.adding.installation import install
 from outbox.crashpoints import ENVIRONMENT_VARIABLE
-from outbox.installation import install
-from outbox.outbox import add
 from outbox.testing import crash_at
 from tests.support.databases import Database, Schema
 from tests.support.fixtures import MakeSyncEngine
@@ -32,7 +32,7 @@ SERVICE = textwrap.dedent(
     """
     import asyncio, sys
     from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
-    from outbox.installation import install
+    from outbox.adding.installation import install
     from outbox.outbox import add
     from tests.support.databases import configured
     from tests.support.producers import ROUTES, Noted, Thing

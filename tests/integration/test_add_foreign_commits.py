@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from outbox.adding.add import add
+from outbox.adding.installation import install
 from outbox.errors import MessagesLeftBehind
-from outbox.installation import install
-from outbox.outbox import add
 from outbox.testing import sent
 from tests.support.databases import Database, Schema
 from tests.support.fixtures import MakeSyncEngine

@@ -14,11 +14,11 @@ from sqlalchemy.orm import Session
 from sqlalchemy.util import await_
 
 from outbox import tables
-from outbox.installation import install
-from outbox.leases import Lane
-from outbox.outbox import add
+from outbox.adding.add import add
+from outbox.adding.insert import ORDER_LOCKS
+from outbox.adding.installation import install
+from outbox.coordination.leases import Lane
 from outbox.testing import FakeClock
-from outbox.writing import ORDER_LOCKS
 from tests.support.databases import Database, Schema
 from tests.support.fixtures import MakeEngine
 from tests.support.producers import ROUTES, Noted, Thing, business, texts_async

@@ -11,6 +11,8 @@ from sqlalchemy import Engine, create_engine
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
+from outbox.adding.add import add
+from outbox.adding.installation import install
 from outbox.errors import (
     AutocommitRefused,
     InvalidMessage,
@@ -21,9 +23,7 @@ from outbox.errors import (
     UnconfiguredSQLite,
     Unrouted,
 )
-from outbox.installation import install
 from outbox.messages import Message
-from outbox.outbox import add
 from outbox.sqlite import READ_ONLY
 from outbox.testing import sent
 from tests.support.databases import Database, Kind, Schema

@@ -7,10 +7,10 @@ from sqlalchemy import Engine, event, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
-from outbox import watches
+from outbox.adding import connection_events as watches
+from outbox.adding.add import add
+from outbox.adding.installation import install
 from outbox.errors import NotInTransaction
-from outbox.installation import install
-from outbox.outbox import add
 from outbox.testing import sent
 from tests.support.databases import Database, Schema
 from tests.support.fixtures import MakeSyncEngine

@@ -28,10 +28,10 @@ from comments.article_events import ArticlePublished
 from orchestrator import create_app
 from orchestrator.sagas.delete_article import delete_article
 from outbox.messages import Message
-from outbox.signing import Keyring
 from outbox.testing import FakeClock
 from outbox.transports.base import Answered
 from outbox.transports.http import HttpTransport
+from outbox.transports.http.signing import Keyring
 from tests.support.blog import (
     SECRETS,
     START,

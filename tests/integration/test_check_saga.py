@@ -17,9 +17,10 @@ import outbox
 from orchestrator import Saga, compensatable, retriable
 from orchestrator.instance import Status
 from orchestrator.testing import Checked, Run, SagaWorld, WayFailed, check_saga, check_saga_async
-from outbox import Command, Context, Handlers, Refused, inbox_work
-from outbox.barrier import Answer, Verdict, decide
-from outbox.barrier import Run as Runs
+from outbox import Command, Context, Handlers, Refused
+from outbox.inbox import transaction as inbox_work
+from outbox.inbox.barrier import Answer, Verdict, decide
+from outbox.inbox.barrier import Run as Runs
 from outbox.testing import crash_points as crash_points_of
 
 

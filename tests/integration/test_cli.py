@@ -23,8 +23,8 @@ from orchestrator.cli.errors import CommandError
 from orchestrator.cli.processes import Child
 from orchestrator.cli.secrets import shared_secret
 from orchestrator.cli.services import SERVICES
-from outbox.signing import Keyring
-from outbox.web.settings import documented
+from outbox.chassis.settings import documented
+from outbox.transports.http.signing import Keyring
 from tests.support.guardian import guardian
 from tests.support.migrating import Told, explained
 from tests.support.waiting import free_port

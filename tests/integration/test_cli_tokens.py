@@ -22,8 +22,8 @@ from orchestrator.cli.client import connect
 from orchestrator.cli.errors import CommandError, ExitCode
 from orchestrator.cli.processes import Child, Spec
 from orchestrator.cli.tokens import VARIABLE
-from outbox.web.access import Role
-from outbox.web.settings import InvalidSettings, load
+from outbox.chassis.access.routes import Role
+from outbox.chassis.settings import InvalidSettings, load
 from tests.support.blog import SECRETS
 from tests.support.callers import bearer, code_of
 from tests.support.cli import sagabox, told_error

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from playwright.async_api import Browser, Page, expect
 
 from orchestrator import console
-from outbox.web.limits import SecurityHeaders
+from outbox.chassis.http.middleware import SecurityHeaders
 from tests.support.browser import Watched, page_of, started
 from tests.support.servers import serving
 from tests.support.stub_api import (

@@ -12,18 +12,18 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from outbox.courier import Courier
-from outbox.deliveries import Pending
-from outbox.envelope import Envelope
-from outbox.feed import Feed
-from outbox.leases import BUCKETS, Leases
-from outbox.relay_settings import RelaySettings
+from outbox.coordination.leases import BUCKETS, Leases
+from outbox.relay.courier import Courier
+from outbox.relay.memory_queue import Feed
+from outbox.relay.message_store import Store
+from outbox.relay.settings import RelaySettings
+from outbox.relay.settler import Settlement
+from outbox.relay.verdicts import Pending
 from outbox.replies import Reply
 from outbox.retry import RetryPolicy
-from outbox.settler import Settlement
-from outbox.store import Store
 from outbox.tables import outbox, outbox_held, outbox_lease
 from outbox.testing import FakeClock
+from outbox.wire.envelope import Envelope
 from tests.support.relays import (
     DONE,
     FAILED,

@@ -14,8 +14,8 @@ from sqlalchemy import func, select, text
 from orchestrator import keys, tokens
 from orchestrator.errors import InvalidToken
 from orchestrator.tables import saga_token
-from outbox.web.access import Role
-from outbox.web.failures import ALLOWED, WINDOW
+from outbox.chassis.access.failed_keys import ALLOWED, WINDOW
+from outbox.chassis.access.routes import Role
 from tests.support.blog import START, Running, new_id, running
 from tests.support.callers import (
     ELSEWHERE,

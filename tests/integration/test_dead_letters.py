@@ -9,10 +9,10 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox import dead_letters
-from outbox.envelope import headers_json
+from outbox.database.pages import MAX_LIMIT
 from outbox.errors import InvalidSelection, NoSuchMessage
-from outbox.listing import MAX_LIMIT
 from outbox.tables import outbox_dead
+from outbox.wire.envelope import headers_json
 from tests.support.envelopes import an_envelope
 from tests.support.letters import (
     NOON,

@@ -16,8 +16,8 @@ from orchestrator.cli import main
 from orchestrator.cli.services import SERVICES
 from orchestrator.instance import Status, StepStatus
 from orchestrator.settings import OrchestratorSettings
+from outbox.chassis.settings import documented
 from outbox.replies import Outcome
-from outbox.web.settings import documented
 from tests.support.manual import ROOT, blocks
 
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

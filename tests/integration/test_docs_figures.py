@@ -26,8 +26,8 @@ from orchestrator.permits import allowed_signals
 from orchestrator.signals import Buried, Replied, Signal, TimerFired, TimerKind
 from orchestrator.steps import Kind
 from outbox import Outcome, Reply
+from outbox.chassis.settings import documented
 from outbox.tables import outbox, outbox_dead
-from outbox.web.settings import documented
 from tests.support.cli import sagabox
 from tests.support.databases import Database, Schema
 from tests.support.letters import a_letter, an_id, of_saga

@@ -17,7 +17,7 @@ from orchestrator.signals import Cancel
 from outbox import tables as library
 from outbox.clock import SystemClock
 from outbox.ids import compose
-from outbox.relay_settings import RelaySettings
+from outbox.relay.settings import RelaySettings
 from outbox.replies import Outcome, Reply
 from tests.support.databases import Schema
 from tests.support.engines import Scripted, orchestrator_tables, running

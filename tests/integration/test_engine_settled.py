@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from orchestrator.engine import Engine
 from orchestrator.engine_settings import EngineSettings
 from orchestrator.registry import Registry
-from outbox.bell import Bell
+from outbox.coordination.bell import Bell
 from outbox.ids import Ids, compose
-from outbox.retention import MAX_LIVE, Settled
+from outbox.inbox.retention import MAX_LIVE, Settled
 from outbox.testing import FakeClock
 from tests.support.databases import Schema
 from tests.support.engines import opened, orchestrator_tables

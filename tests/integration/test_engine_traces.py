@@ -21,10 +21,10 @@ from orchestrator.signals import Retry
 from orchestrator.stored_signals import StoredStart
 from outbox import tracing
 from outbox.clock import SystemClock
-from outbox.envelope import Envelope
 from outbox.ids import compose
 from outbox.replies import Outcome, Reply
-from outbox.traceparent import minted, trace_id
+from outbox.wire.envelope import Envelope
+from outbox.wire.traceparent import minted, trace_id
 from tests.support.databases import Schema
 from tests.support.engines import Node, Scripted, orchestrator_tables, running
 from tests.support.spans import Spans

@@ -15,7 +15,7 @@ import psutil  # type: ignore[import-untyped]  # it ships no types
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from outbox.web.http_protocol import BoundedHttp, HeadLimits
+from outbox.chassis.http.bounded_http import BoundedHttp, HeadLimits
 from tests.support.guardian import guardian
 from tests.support.servers import serving
 from tests.support.waiting import free_port, until
@@ -229,7 +229,7 @@ async def a_process() -> AsyncIterator[tuple[psutil.Process, int]]:
     port = free_port()
     program = (
         "import uvicorn; from starlette.applications import Starlette;"
-        "from outbox.web.http_protocol import BoundedHttp;"
+        "from outbox.chassis.http.bounded_http import BoundedHttp;"
         f"uvicorn.run(Starlette(), port={port}, http=BoundedHttp, loop='uvloop', log_config=None)"
     )
     child = await asyncio.create_subprocess_exec(sys.executable, "-c", program)

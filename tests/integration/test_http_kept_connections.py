@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from outbox.transports import Unreachable, posting
+from outbox.transports import Unreachable
+from outbox.transports.http import posting
 from tests.support.http_ends import (
     DONE,
     ONE,

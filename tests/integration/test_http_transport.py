@@ -15,16 +15,18 @@ from fastapi import FastAPI
 from opentelemetry.context import attach, detach
 
 from outbox import tracing
-from outbox.envelope import BATCH, Envelope, from_batch
 from outbox.errors import OutboxError
 from outbox.ids import compose
-from outbox.inbox import Inbox
-from outbox.receiver import receiver
+from outbox.inbox.inbox import Inbox
+from outbox.inbox.retention import Settled
 from outbox.replies import Outcome, Reply
-from outbox.retention import Settled
-from outbox.signing import Keyring, verify
 from outbox.testing import FakeClock
-from outbox.transports import HttpTransport, Unacceptable, Unreachable, http, posting
+from outbox.transports import HttpTransport, Unacceptable, Unreachable
+from outbox.transports.http import posting
+from outbox.transports.http import transport as http
+from outbox.transports.http.receiver import receiver
+from outbox.transports.http.signing import Keyring, verify
+from outbox.wire.envelope import BATCH, Envelope, from_batch
 from tests.support.envelopes import AN_ID, ANOTHER_ID, an_envelope
 from tests.support.http_ends import DONE, KEYS, ONE, answering, connected, delivery_to, do_all, to
 from tests.support.servers import scripted, serving

@@ -10,8 +10,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from outbox.errors import InvalidMessage
-from outbox.handlers import Context, Handlers
-from outbox.inbox_limits import InboxLimits
+from outbox.inbox.handlers import Context, Handlers
+from outbox.inbox.limits import InboxLimits
 from outbox.messages import Event
 from outbox.replies import Outcome, Reply
 from outbox.testing import crash_at

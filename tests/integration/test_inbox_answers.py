@@ -9,8 +9,8 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from outbox.barrier import State
-from outbox.handlers import Context, Handlers
+from outbox.inbox.barrier import State
+from outbox.inbox.handlers import Context, Handlers
 from outbox.replies import Locked, Ongoing, Outcome, Refused, Reply
 from tests.support.databases import Schema
 from tests.support.inboxes import (

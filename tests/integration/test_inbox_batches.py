@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from outbox.barrier import holds_key, order_key
-from outbox.envelope import Envelope
-from outbox.handlers import Context, Handlers
+from outbox.inbox.barrier import holds_key, order_key
+from outbox.inbox.handlers import Context, Handlers
 from outbox.replies import Locked, Ongoing, Outcome, Refused, Reply
+from outbox.wire.envelope import Envelope
 from tests.support.databases import Schema
 from tests.support.fixtures import DatabaseFactory, MakeEngine
 from tests.support.inboxes import (

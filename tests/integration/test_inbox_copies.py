@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from outbox.handlers import Context
-from outbox.inbox_limits import InboxLimits, Pace
+from outbox.inbox.handlers import Context
+from outbox.inbox.limits import InboxLimits, Pace
 from outbox.replies import Outcome, Reply
 from tests.support.databases import Schema
 from tests.support.inboxes import (

@@ -10,8 +10,8 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from outbox.handlers import Context, Handlers
-from outbox.inbox_limits import InboxLimits, Pace
+from outbox.inbox.handlers import Context, Handlers
+from outbox.inbox.limits import InboxLimits, Pace
 from outbox.replies import Locked, Ongoing, Outcome, Refused, Reply
 from outbox.testing import FakeClock
 from tests.support.databases import Schema

@@ -10,13 +10,13 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from outbox import inbox_store
-from outbox.envelope import Envelope
 from outbox.ids import first_at
-from outbox.inbox_limits import InboxLimits
+from outbox.inbox import store as inbox_store
+from outbox.inbox.limits import InboxLimits
+from outbox.inbox.retention import Settled
 from outbox.replies import Outcome
-from outbox.retention import Settled
 from outbox.tables import inbox, inbox_watermark
+from outbox.wire.envelope import Envelope
 from tests.support.databases import Schema
 from tests.support.inboxes import (
     START,
@@ -144,7 +144,7 @@ async def test_a_purge_works_in_bounded_transactions(engine: AsyncEngine, names:
 
 
 async def test_a_purge_leaves_other_consumers_rows_alone(bench: Bench, names: Names) -> None:
-    from outbox.handlers import Handlers
+    from outbox.inbox.handlers import Handlers
 
     await bench.receive(envelope(names(), Noted("a")))
     pass_time(bench, LATER)

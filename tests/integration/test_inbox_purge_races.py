@@ -12,11 +12,11 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from outbox import inbox_store
-from outbox.envelope import Envelope
+from outbox.inbox import store as inbox_store
+from outbox.inbox.retention import Settled
 from outbox.replies import Outcome
-from outbox.retention import Settled
 from outbox.tables import inbox
+from outbox.wire.envelope import Envelope
 from tests.support.databases import Database, Schema
 from tests.support.fixtures import MakeSyncEngine
 from tests.support.inboxes import (

@@ -12,11 +12,12 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
-from outbox import outbox, tables
-from outbox.envelope import Envelope, from_row
-from outbox.handlers import Context, Handlers
-from outbox.installation import install
+from outbox import tables
+from outbox.adding import add as outbox
+from outbox.adding.installation import install
+from outbox.inbox.handlers import Context, Handlers
 from outbox.replies import Outcome, Refused, Reply
+from outbox.wire.envelope import Envelope, from_row
 from tests.support.databases import Schema
 from tests.support.inboxes import (
     Bench,

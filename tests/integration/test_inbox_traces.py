@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 
 import outbox
 from outbox import install, tables, tracing
-from outbox.envelope import Envelope, from_row
-from outbox.handlers import Context, Handlers
-from outbox.traceparent import trace_id
+from outbox.inbox.handlers import Context, Handlers
+from outbox.wire.envelope import Envelope, from_row
+from outbox.wire.traceparent import trace_id
 from tests.support.databases import Schema
 from tests.support.inboxes import (
     Bench,
@@ -147,11 +147,11 @@ async def test_what_a_handler_logs_has_the_ids_of_its_message(
     lines = [
         (it.name, it.levelname, vars(it)["message_id"], vars(it)["trace_id"], vars(it)["type"])
         for it in caplog.records
-        if it.name in {"bank", "outbox.inbox", "outbox.inbox_work"}
+        if it.name in {"bank", "outbox.inbox", "outbox.inbox.transaction"}
     ]
     assert lines == [
         ("bank", "WARNING", good.id, trace_id(ONE), good.type),
-        ("outbox.inbox_work", "DEBUG", good.id, trace_id(ONE), good.type),
+        ("outbox.inbox.transaction", "DEBUG", good.id, trace_id(ONE), good.type),
         # Together with its batch, and alone.
         ("bank", "WARNING", bad.id, trace_id(OTHER), bad.type),
         ("bank", "WARNING", bad.id, trace_id(OTHER), bad.type),

@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import (
 )
 
 from outbox.errors import IsolationRefused, TransactionLost, UnconfiguredSQLite
-from outbox.handlers import Context, Handlers
-from outbox.inbox_limits import InboxLimits, Pace
+from outbox.inbox.handlers import Context, Handlers
+from outbox.inbox.limits import InboxLimits, Pace
 from outbox.replies import Outcome, Reply
 from tests.support.databases import Database, Schema
 from tests.support.fixtures import MakeEngine

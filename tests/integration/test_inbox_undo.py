@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import delete, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from outbox.barrier import State
-from outbox.handlers import Context, Handlers
-from outbox.inbox_limits import InboxLimits, Pace
+from outbox.inbox.barrier import State
+from outbox.inbox.handlers import Context, Handlers
+from outbox.inbox.limits import InboxLimits, Pace
 from outbox.replies import Locked, Outcome, Refused
 from tests.support.databases import Schema
 from tests.support.inboxes import (

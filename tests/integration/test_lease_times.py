@@ -14,10 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from orchestrator.records import SHARDS
 from orchestrator.shards import LEASED_AS, Shards
 from outbox.clock import SystemClock
-from outbox.lease_store import LeaseStore
-from outbox.leases import BUCKETS
-from outbox.relay_settings import RelaySettings
-from outbox.store import Store
+from outbox.coordination.lease_store import LeaseStore
+from outbox.coordination.leases import BUCKETS
+from outbox.relay.message_store import Store
+from outbox.relay.settings import RelaySettings
 from outbox.tables import outbox_lease
 from outbox.testing import FakeClock
 from tests.support.locks import until_it_waits

@@ -18,7 +18,7 @@ from orchestrator.cli.sse import events as read_events
 from orchestrator.instance import Instance, Status
 from orchestrator.tables import saga, saga_history
 from orchestrator.transition import Entry, Happening
-from outbox.web.problems import HttpProblem
+from outbox.chassis.http.problems import HttpProblem
 from tests.support.blog import START, Running, new_id, running
 from tests.support.databases import Database, Schema
 from tests.support.orchestrating import (

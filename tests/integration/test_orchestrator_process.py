@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.cli.blog import Blog
 from orchestrator.cli.processes import Child
-from outbox.web.http_protocol import MAX_HEAD_BYTES, MAX_HEAD_LINES
+from outbox.chassis.http.bounded_http import MAX_HEAD_BYTES, MAX_HEAD_LINES
 from tests.support.databases import Database, Schema
 from tests.support.guardian import guardian
 from tests.support.orchestrating import orchestrator_schema, problem

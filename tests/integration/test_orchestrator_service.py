@@ -22,12 +22,12 @@ from orchestrator.instance import Status
 from orchestrator.records import shard_of
 from orchestrator.stored_signals import StoredStart, load
 from orchestrator.tables import saga_signal
+from outbox.chassis.service import Blueprint, CannotStart, Service
+from outbox.chassis.shutdown import told_of_signals
 from outbox.contract import StartSaga
+from outbox.inbox.retention import Settled
 from outbox.replies import Outcome
-from outbox.retention import Settled
 from outbox.testing import FakeClock
-from outbox.web.service import Blueprint, CannotStart, Service
-from outbox.web.stopping import told_of_signals
 from tests.support.blog import SECRETS, START, Running, envelope, new_id, running
 from tests.support.databases import Database, Schema
 from tests.support.orchestrating import (

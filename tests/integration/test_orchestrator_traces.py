@@ -15,7 +15,7 @@ from orchestrator.stored_signals import StoredStart, load
 from orchestrator.tables import saga_signal
 from outbox.contract import StartSaga
 from outbox.replies import Outcome
-from outbox.traceparent import minted, trace_id
+from outbox.wire.traceparent import minted, trace_id
 from tests.support.blog import Running, envelope, new_id, running
 from tests.support.databases import Database, Schema
 from tests.support.engines import Scripted

@@ -15,8 +15,8 @@ import pytest
 from articles.api import ACCESS as OF_ARTICLES
 from comments.api import ACCESS as OF_COMMENTS
 from orchestrator.api.access import ACCESS as OF_ORCHESTRATOR
-from outbox.web.access import Access, RouteAccess
-from outbox.web.failures import ALLOWED
+from outbox.chassis.access.failed_keys import ALLOWED
+from outbox.chassis.access.routes import Access, RouteAccess
 from tests.support.blog import new_id
 from tests.support.callers import bearer, code_of
 from tests.support.cli import sagabox

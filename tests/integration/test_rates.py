@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from outbox.envelope import BATCH
-from outbox.signing import Keyring, sign
-from outbox.web.access import Role
+from outbox.chassis.access.routes import Role
+from outbox.transports.http.signing import Keyring, sign
+from outbox.wire.envelope import BATCH
 from tests.support.blog import SECRETS, START, Running, articles_app, articles_schema, running
 from tests.support.callers import (
     ELSEWHERE,

@@ -13,8 +13,11 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from outbox.codec import MAX_MESSAGE_BYTES
-from outbox.envelope import (
+from outbox.inbox.retention import SETTLED_HEADER, Settled
+from outbox.replies import Outcome, Reply
+from outbox.transports.http.signing import Keyring, sign
+from outbox.wire.codec import MAX_MESSAGE_BYTES
+from outbox.wire.envelope import (
     BATCH,
     STRUCTURED,
     Envelope,
@@ -24,9 +27,6 @@ from outbox.envelope import (
     to_binary,
     to_structured,
 )
-from outbox.replies import Outcome, Reply
-from outbox.retention import SETTLED_HEADER, Settled
-from outbox.signing import Keyring, sign
 from tests.support.databases import Schema
 from tests.support.inboxes import Bench, Book, Names, Noted, envelope, ledger_schema
 from tests.support.receiving import KEYS, Client, assert_problem

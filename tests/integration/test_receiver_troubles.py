@@ -11,12 +11,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from outbox.envelope import (
-    BATCH,
-    to_batch,
-)
 from outbox.errors import UnconfiguredSQLite
 from outbox.replies import Outcome, Reply
+from outbox.wire.envelope import BATCH, to_batch
 from tests.support.databases import Schema
 from tests.support.inboxes import Bench, Book, Names, Noted, envelope, ledger_schema
 from tests.support.receiving import Client, assert_problem

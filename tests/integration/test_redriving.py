@@ -10,10 +10,10 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
 from outbox import dead_letters
-from outbox.envelope import from_row, headers_json
 from outbox.errors import BelongsToSaga, InvalidSelection, NoSuchMessage
 from outbox.retry import RetryPolicy
 from outbox.tables import outbox
+from outbox.wire.envelope import from_row, headers_json
 from tests.support.databases import Kind
 from tests.support.envelopes import an_envelope
 from tests.support.fixtures import MakeEngine

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy import event, select
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from outbox.bell import Bell
 from outbox.clock import SystemClock
+from outbox.coordination.bell import Bell
 from outbox.crashpoints import Crash
 from outbox.errors import UnconfiguredSQLite
-from outbox.relay import Relay
+from outbox.relay.relay import Relay
 from outbox.tables import outbox, outbox_lease, outbox_scheduled
 from outbox.testing import FakeClock, crash_at
 from outbox.transports.base import Unacceptable

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from outbox.envelope import Envelope
 from outbox.replies import Outcome, Reply
 from outbox.retry import RetryPolicy
 from outbox.tables import outbox_dead, outbox_held
 from outbox.testing import FakeClock
 from outbox.transports.base import Delivery, Unreachable
+from outbox.wire.envelope import Envelope
 from tests.support.relays import (
     DONE,
     FAILED,

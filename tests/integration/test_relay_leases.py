@@ -11,9 +11,9 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox.clock import SystemClock
-from outbox.lease_store import LeaseStore
+from outbox.coordination.lease_store import LeaseStore
+from outbox.relay.message_store import Store
 from outbox.replies import Outcome, Reply
-from outbox.store import Store
 from outbox.tables import outbox_dead, outbox_held, outbox_lease
 from outbox.testing import FakeClock
 from tests.support.relays import (

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from outbox.web.access import Access, Role
+from outbox.chassis.access.routes import Access, Role
 from tests.support.blog import (
     Running,
     articles_app,

@@ -11,14 +11,14 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox.clock import SystemClock
-from outbox.deliveries import Pending, Settle
-from outbox.envelope import Envelope
 from outbox.ids import compose
-from outbox.relay_ports import RelayPorts
-from outbox.relay_settings import RelaySettings
+from outbox.relay.ports import RelayPorts
+from outbox.relay.sender import Round
+from outbox.relay.settings import RelaySettings
+from outbox.relay.settler import Settlement, Settler
+from outbox.relay.verdicts import Pending, Settle
 from outbox.replies import Outcome, Reply
-from outbox.sender import Round
-from outbox.settler import Settlement, Settler
+from outbox.wire.envelope import Envelope
 
 pytestmark = pytest.mark.databases("sqlite")
 

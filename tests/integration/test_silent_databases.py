@@ -10,8 +10,8 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
-from outbox.troubles import Trouble, trouble_in_handler, trouble_in_statement
-from outbox.web import database as opened
+from outbox.database import opening as opened
+from outbox.database.troubles import Trouble, trouble_in_handler, trouble_in_statement
 from tests.support.databases import Database
 from tests.support.network import Wire, wire
 from tests.support.saga_writers import connect

@@ -18,8 +18,8 @@ from sqlalchemy.exc import (
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox import sqlite
-from outbox.guard import Guard, GuardedConnection
-from outbox.turns import Turns
+from outbox.database.sqlite_connection import Guard, GuardedConnection
+from outbox.database.write_queue import Turns
 from tests.support.databases import Database, Schema
 from tests.support.fixtures import MakeEngine, MakeSyncEngine
 from tests.support.producers import business, insert, names

@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from orchestrator import tokens
-from outbox.web.access import Role
-from outbox.web.failures import ALLOWED
+from outbox.chassis.access.failed_keys import ALLOWED
+from outbox.chassis.access.routes import Role
 from tests.support.blog import Running, running
 from tests.support.callers import ELSEWHERE, HERE, bearer, calling, clock_of, code_of, give_token
 from tests.support.fixtures import DatabaseFactory

@@ -13,7 +13,7 @@ import pytest
 from orchestrator import keys, tokens
 from orchestrator.tables import saga
 from orchestrator.transition import Entry, Happening
-from outbox.web.access import Role
+from outbox.chassis.access.routes import Role
 from tests.support.blog import START, Running, running
 from tests.support.callers import HERE, calling, clock_of, give_token
 from tests.support.fixtures import DatabaseFactory

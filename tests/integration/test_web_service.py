@@ -15,13 +15,13 @@ from sqlalchemy import create_engine, insert, text
 from articles.contract import ArticlePublished
 from comments.contract import CloseThread, ReopenThread
 from outbox import schema, tables
-from outbox.envelope import BATCH, Envelope, to_batch
+from outbox.chassis.service import CannotStart
+from outbox.chassis.settings import InvalidSettings
 from outbox.errors import SchemaMissing, SchemaNewer, SchemaOlder
-from outbox.retention import Settled
+from outbox.inbox.retention import Settled
 from outbox.transports.base import Answered, Delivery, Unreachable
 from outbox.transports.memory import MemoryTransport
-from outbox.web.service import CannotStart
-from outbox.web.settings import InvalidSettings
+from outbox.wire.envelope import BATCH, Envelope, to_batch
 from tests.support.blog import (
     START,
     Running,

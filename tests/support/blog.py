@@ -22,15 +22,15 @@ import comments.model
 from articles.settings import ArticlesSettings
 from comments.settings import CommentsSettings
 from outbox import schema, tables
+from outbox.chassis.service import Service
 from outbox.clock import SystemClock
-from outbox.codec import decode, encode
-from outbox.envelope import Envelope
 from outbox.ids import Ids
 from outbox.messages import Message, type_of
 from outbox.replies import Reply
 from outbox.testing import FakeClock
 from outbox.transports.base import Transport
-from outbox.web.service import Service
+from outbox.wire.codec import decode, encode
+from outbox.wire.envelope import Envelope
 from tests.support.databases import Database
 
 SECRETS = "test:" + base64.b64encode(b"a secret for tests, not for use!").decode()

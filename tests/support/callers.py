@@ -13,9 +13,9 @@ from sqlalchemy import func, select
 
 from orchestrator import tokens
 from orchestrator.tables import saga, saga_session, saga_token
+from outbox.chassis.access.routes import Role
+from outbox.database.opening import Database
 from outbox.testing import FakeClock
-from outbox.web.access import Role
-from outbox.web.database import Database
 from tests.support.blog import START, Running
 
 HERE = "127.0.0.1"

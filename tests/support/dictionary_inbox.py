@@ -6,21 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from outbox.barrier import (
-    DONE,
-    Answer,
-    Arrival,
-    Row,
-    Run,
-    State,
-    claims,
-    conclude,
-    decide,
-)
-from outbox.envelope import fingerprint
+from outbox.inbox.barrier import DONE, Answer, Arrival, Row, Run, State, claims, conclude, decide
+from outbox.inbox.retention import NOTHING_FORGOTTEN, Forgotten
 from outbox.messages import Command, Message
 from outbox.replies import Outcome, Reply
-from outbox.retention import NOTHING_FORGOTTEN, Forgotten
+from outbox.wire.envelope import fingerprint
 from tests.support.inboxes import START, envelope
 
 

@@ -18,15 +18,15 @@ from orchestrator.engine_settings import EngineSettings
 from orchestrator.instance import Status
 from orchestrator.registry import Registry
 from outbox import tables as library
-from outbox.bell import Bell
 from outbox.clock import Clock, SystemClock
-from outbox.engines import reading
-from outbox.envelope import Envelope
+from outbox.coordination.bell import Bell
+from outbox.database.engines import reading
+from outbox.database.opening import Database
 from outbox.ids import Ids
-from outbox.relay_settings import RelaySettings
+from outbox.relay.settings import RelaySettings
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Answered, Delivery, Transport, Unreachable
-from outbox.web.database import Database
+from outbox.wire.envelope import Envelope
 from tests.support.waiting import until
 
 QUICK = RelaySettings(lease=3.0, margin=1.0, delivery_timeout=0.8, poll=0.2)

@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 from hypothesis import strategies as st
 
-from outbox.envelope import Envelope
 from outbox.ids import compose
+from outbox.wire.envelope import Envelope
 
 AN_ID = compose(1_900_000_000_000, 1)
 ANOTHER_ID = compose(1_900_000_000_000, 2)

@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from outbox.envelope import Envelope, from_batch, replies_to_batch
 from outbox.ids import derive
 from outbox.replies import Outcome, Reply
-from outbox.signing import Keyring
 from outbox.testing import FakeClock
 from outbox.transports import Answered, HttpTransport
+from outbox.transports.http.signing import Keyring
+from outbox.wire.envelope import Envelope, from_batch, replies_to_batch
 from tests.support.envelopes import an_envelope
 from tests.support.servers import Exchange, Request, Script, Scripted, scripted
 

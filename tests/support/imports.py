@@ -18,7 +18,7 @@ class Import:
     imported: str
     """The module itself where `from package import name` names a module of the tree."""
     where: str
-    """As `outbox/relay.py:12`."""
+    """As `outbox/relay/relay.py:12`."""
     for_types_only: bool
     """It stands under `if TYPE_CHECKING:`, and so is never executed."""
 

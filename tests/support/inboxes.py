@@ -16,18 +16,18 @@ from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, del
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, registry
 
-from outbox.barrier import State
-from outbox.codec import encode
-from outbox.envelope import Envelope
-from outbox.handlers import Context, Handlers
 from outbox.ids import compose
-from outbox.inbox import Inbox
-from outbox.inbox_limits import InboxLimits
+from outbox.inbox.barrier import State
+from outbox.inbox.handlers import Context, Handlers
+from outbox.inbox.inbox import Inbox
+from outbox.inbox.limits import InboxLimits
 from outbox.messages import Command, Event, Message, type_of
 from outbox.replies import Reply
 from outbox.tables import inbox as inbox_table
 from outbox.tables import metadata
 from outbox.testing import FakeClock
+from outbox.wire.codec import encode
+from outbox.wire.envelope import Envelope
 
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
 

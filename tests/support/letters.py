@@ -10,9 +10,9 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox import dead_letters
-from outbox.envelope import headers_json
 from outbox.ids import compose
 from outbox.tables import outbox, outbox_dead, outbox_held
+from outbox.wire.envelope import headers_json
 from tests.support.envelopes import an_envelope
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)

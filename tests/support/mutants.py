@@ -7,8 +7,8 @@ tool of the kit is to find it.
     Breaks: P4 or P2, P3
     Found: 12
     Within: 100
-    --- outbox/barrier.py
-    +++ outbox/barrier.py
+    --- outbox/inbox/barrier.py
+    +++ outbox/inbox/barrier.py
     @@ -1,3 +1,3 @@
     ...
 

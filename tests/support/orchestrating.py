@@ -28,9 +28,9 @@ from orchestrator.transition import Entry
 from orchestrator.watchers import Watchers
 from orchestrator.work import Started
 from outbox import schema, tables
-from outbox.retention import Settled
+from outbox.database.opening import Database as Opened
+from outbox.inbox.retention import Settled
 from outbox.testing import FakeClock
-from outbox.web.database import Database as Opened
 from tests.support.blog import SECRETS, START, Running, new_id
 from tests.support.databases import Database
 

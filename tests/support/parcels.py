@@ -15,9 +15,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import outbox
 from outbox.clock import SystemClock
-from outbox.handlers import Context, Handlers
 from outbox.ids import Ids
-from outbox.inbox import Inbox
+from outbox.inbox.handlers import Context, Handlers
+from outbox.inbox.inbox import Inbox
 from outbox.invariants import Invariants, Keeps, Mirrors, Refers, Wrong
 from outbox.messages import Event
 from outbox.tables import metadata

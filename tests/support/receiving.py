@@ -9,16 +9,11 @@ from typing import Any
 import httpx
 from fastapi import FastAPI
 
-from outbox.envelope import (
-    BATCH,
-    Envelope,
-    replies_from_batch,
-    to_batch,
-)
-from outbox.receiver import receiver
+from outbox.chassis.http import problems
 from outbox.replies import Reply
-from outbox.signing import Keyring, sign
-from outbox.web import problems
+from outbox.transports.http.receiver import receiver
+from outbox.transports.http.signing import Keyring, sign
+from outbox.wire.envelope import BATCH, Envelope, replies_from_batch, to_batch
 from tests.support.inboxes import Bench
 
 KEYS = Keyring({"now": os.urandom(32)}, "now")

@@ -14,19 +14,19 @@ from zlib import crc32
 from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from outbox.bell import Bell
 from outbox.clock import SystemClock
-from outbox.envelope import Envelope, headers_json
+from outbox.coordination.bell import Bell
+from outbox.coordination.leases import BUCKETS
 from outbox.ids import compose
-from outbox.leases import BUCKETS
-from outbox.relay import Relay
-from outbox.relay_settings import RelaySettings
+from outbox.relay.relay import Relay
+from outbox.relay.settings import RelaySettings
+from outbox.relay.settler import ReplySink
 from outbox.replies import Outcome, Reply
 from outbox.retry import RetryPolicy
-from outbox.settler import ReplySink
 from outbox.tables import outbox, outbox_dead, outbox_held, outbox_parked
 from outbox.testing import FakeClock
 from outbox.transports.base import Answered, Delivery, Transport
+from outbox.wire.envelope import Envelope, headers_json
 from tests.support.waiting import until
 
 DONE = Reply(Outcome.DONE)

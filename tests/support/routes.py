@@ -11,7 +11,7 @@ from fastapi import FastAPI
 import articles.api
 import comments.api
 from orchestrator.api.access import ACCESS
-from outbox.web.access import COMMON, Access, Table
+from outbox.chassis.access.routes import COMMON, Access, Table
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 OWN = {"orchestrator": ACCESS, "articles": articles.api.ACCESS, "comments": comments.api.ACCESS}

@@ -16,8 +16,8 @@ from orchestrator.cli.errors import CommandError
 from orchestrator.cli.processes import Child, Spec
 from outbox.clock import SystemClock
 from outbox.crashpoints import ENVIRONMENT_VARIABLE
-from outbox.signing import Keyring
 from outbox.transports.http import HttpTransport
+from outbox.transports.http.signing import Keyring
 from tests.support import zygote
 from tests.support.blog import articles_schema, comments_schema
 from tests.support.databases import Database, Schema

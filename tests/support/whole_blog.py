@@ -15,10 +15,10 @@ import comments.app
 from articles.settings import ArticlesSettings
 from comments.settings import CommentsSettings
 from orchestrator import Saga, create_app
-from outbox.envelope import Envelope
+from outbox.inbox.retention import Settled
 from outbox.replies import Reply
-from outbox.retention import Settled
 from outbox.transports.memory import MemoryTransport
+from outbox.wire.envelope import Envelope
 from tests.support.blog import SECRETS, Running, running
 from tests.support.databases import Database
 from tests.support.orchestrating import PARTICIPANTS, orchestrator_settings

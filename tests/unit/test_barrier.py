@@ -8,15 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.barrier import (
-    DONE,
-    Run,
-    State,
-    conclude,
-    decide,
-)
+from outbox.inbox.barrier import DONE, Run, State, conclude, decide
+from outbox.inbox.retention import NOTHING_FORGOTTEN
 from outbox.replies import Outcome, Reply
-from outbox.retention import NOTHING_FORGOTTEN
 from tests.support.dictionary_inbox import Table, arriving
 from tests.support.inboxes import START, Book, Names, Noted, Unbook
 

@@ -9,15 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.barrier import (
-    MAX_ROWS,
-    State,
-    claims,
-    holds_key,
-    order_key,
-    runs,
-    split,
-)
+from outbox.inbox.barrier import MAX_ROWS, State, claims, holds_key, order_key, runs, split
 from outbox.messages import Message
 from outbox.replies import Outcome, Reply
 from tests.support.dictionary_inbox import arriving

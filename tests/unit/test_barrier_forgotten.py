@@ -6,12 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from outbox.barrier import (
-    DONE,
-    State,
-)
+from outbox.inbox.barrier import DONE, State
+from outbox.inbox.retention import Forgotten, Settled
 from outbox.replies import Outcome
-from outbox.retention import Forgotten, Settled
 from tests.support.dictionary_inbox import Table, arriving
 from tests.support.inboxes import START, Book, Names, Noted, Unbook
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import threading
 
-from outbox.bell import Bell
+from outbox.coordination.bell import Bell
 
 
 async def test_everybody_who_waits_hears_a_ring() -> None:

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field
 
-from outbox import strictjson
-from outbox.codec import MAX_MESSAGE_BYTES, decode, decode_value, encode
 from outbox.contract import StartSaga
 from outbox.errors import InvalidMessage, MessageTooLarge
 from outbox.messages import Command, Event
-from outbox.shapes import shape_of
+from outbox.wire import strict_json as strictjson
+from outbox.wire.codec import MAX_MESSAGE_BYTES, decode, decode_value, encode
+from outbox.wire.json_types import shape_of
 from tests.support.envelopes import A_TIME, json_values, times
 
 _ZERO = UUID(int=0)

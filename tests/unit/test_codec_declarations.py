@@ -11,9 +11,9 @@ import pytest
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from outbox.codec import decode, decode_value, encode
 from outbox.errors import InvalidMessage
 from outbox.messages import Event
+from outbox.wire.codec import decode, decode_value, encode
 
 NOON = datetime(2030, 1, 31, 12, tzinfo=UTC)
 

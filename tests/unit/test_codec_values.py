@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outbox.codec import MAX_MESSAGE_BYTES, decode_value, encode_value
 from outbox.errors import InvalidMessage, MessageTooLarge
 from outbox.messages import Event
+from outbox.wire.codec import MAX_MESSAGE_BYTES, decode_value, encode_value
 from tests.support.envelopes import json_values, times
 
 NAIVE = datetime(2030, 1, 31, 12)  # noqa: DTZ001 - what must be refused

@@ -10,11 +10,11 @@ from sqlalchemy import create_engine, insert, select
 from articles import contract as articles
 from comments import article_events as heard
 from comments.model import Known, Status, Thread, metadata, status_of
-from outbox.codec import decode, encode
 from outbox.ids import Ids
 from outbox.messages import Event, type_of
 from outbox.replies import Locked, Refused
 from outbox.testing import FakeClock
+from outbox.wire.codec import decode, encode
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 _ids = Ids(FakeClock(), os.urandom)

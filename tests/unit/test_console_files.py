@@ -14,8 +14,8 @@ from fastapi import FastAPI
 
 from orchestrator import console
 from orchestrator.console import assets
-from outbox.web import problems
-from outbox.web.limits import SecurityHeaders
+from outbox.chassis.http import problems
+from outbox.chassis.http.middleware import SecurityHeaders
 
 _SUM = re.compile(r"^\| (\S+/\S+) \| ([0-9a-f]{64}) \|$", re.MULTILINE)
 _IMPORT = re.compile(r"""(?:\bfrom|\bimport)\s*\(?\s*["']([^"']+)["']""")

@@ -11,7 +11,7 @@ from orchestrator import discovery
 from orchestrator.discovery import discover
 from orchestrator.sagas.delete_article import delete_article
 from orchestrator.settings import OrchestratorSettings, participants_in
-from outbox.web.settings import InvalidSettings, load
+from outbox.chassis.settings import InvalidSettings, load
 from tests.support.blog import SECRETS
 
 NAME = "orchestrator.sagas.delete_article:delete_article"

@@ -9,12 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from orchestrator.shards import Shards
 from outbox import sqlite
 from outbox.clock import SystemClock
-from outbox.courier import Courier
-from outbox.engines import reading
-from outbox.lease_store import LeaseStore
-from outbox.relay import Relay
-from outbox.relay_settings import RelaySettings
-from outbox.web.database import open_database
+from outbox.coordination.lease_store import LeaseStore
+from outbox.database.engines import reading
+from outbox.database.opening import open_database
+from outbox.relay.courier import Courier
+from outbox.relay.relay import Relay
+from outbox.relay.settings import RelaySettings
 from tests.support.engines import Scripted
 
 POSTGRESQL = "postgresql+asyncpg://nobody@127.0.0.1:1/nothing"

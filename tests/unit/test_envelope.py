@@ -10,8 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outbox import attributes
-from outbox.envelope import (
+from outbox.errors import MalformedEnvelope
+from outbox.ids import compose, is_id
+from outbox.replies import Outcome, Reply
+from outbox.wire import attributes
+from outbox.wire.envelope import (
     REPLY_TYPE,
     Envelope,
     from_batch,
@@ -25,9 +28,6 @@ from outbox.envelope import (
     to_binary,
     to_structured,
 )
-from outbox.errors import MalformedEnvelope
-from outbox.ids import compose, is_id
-from outbox.replies import Outcome, Reply
 from tests.support.envelopes import (
     A_TIME,
     A_TRACE,

@@ -19,8 +19,8 @@ from cloudevents.core.v1.event import CloudEvent
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outbox import attributes
-from outbox.envelope import (
+from outbox.wire import attributes
+from outbox.wire.envelope import (
     STRUCTURED,
     Envelope,
     from_batch,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from outbox.deliveries import Pending
-from outbox.envelope import Envelope
-from outbox.feed import Feed
 from outbox.ids import compose
+from outbox.relay.memory_queue import Feed
+from outbox.relay.verdicts import Pending
+from outbox.wire.envelope import Envelope
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 MIB = 1024 * 1024

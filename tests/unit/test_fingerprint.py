@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from outbox.envelope import (
+from outbox.wire.envelope import (
     Envelope,
     fingerprint,
     from_batch,

@@ -10,10 +10,10 @@ import pytest
 
 from orchestrator.instance import Direction, Status, StepStatus, Wait
 from orchestrator.steps import Kind
-from outbox.barrier import State
-from outbox.leases import Lane
+from outbox.chassis.access.routes import Role
+from outbox.coordination.leases import Lane
+from outbox.inbox.barrier import State
 from outbox.replies import Outcome
-from outbox.web.access import Role
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "glossary.md").read_text()

@@ -14,9 +14,9 @@ import comments.invariants
 import outbox.invariants
 from orchestrator.cli.audit_rules import together
 from orchestrator.cli.errors import CommandError
+from outbox.chassis.settings import InvalidSettings
 from outbox.errors import InvalidInvariant
 from outbox.invariants import Holds, Invariants, Keeps, Mirrors, Refers, Repair, Wrong
-from outbox.web.settings import InvalidSettings
 from tests.support.manual import ROOT, blocks
 from tests.support.parcels import DEPOT, SHOP, Order, Parcel
 

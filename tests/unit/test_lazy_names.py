@@ -10,7 +10,7 @@ import pytest
 import orchestrator
 import outbox
 from orchestrator.definition import Saga
-from outbox.relay import Relay
+from outbox.relay.relay import Relay
 
 _HEAVY = (
     "alembic",

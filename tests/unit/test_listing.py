@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy.dialects import sqlite
 
+from outbox.database.pages import after
 from outbox.errors import InvalidSelection
 from outbox.ids import compose
-from outbox.listing import after
 from outbox.tables import outbox_dead, outbox_held
 
 AN_ID = compose(1_900_000_000_000, 1)

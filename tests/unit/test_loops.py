@@ -7,8 +7,8 @@ import socket
 import pytest
 from sqlalchemy.exc import IntegrityError
 
+from outbox.coordination.loops import at_the_end, log_failure, repeat
 from outbox.errors import OutboxError
-from outbox.loops import at_the_end, log_failure, repeat
 
 
 class DriverError(Exception):

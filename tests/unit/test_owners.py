@@ -9,17 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from outbox.owners import HolderName, is_surely_dead, name_of_this_process
+from outbox.coordination.owners import HolderName, is_surely_dead, name_of_this_process
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/ns/pid").is_symlink(), reason="needs /proc, which only Linux has"
 )
 
-_CHILD = "from outbox.owners import name_of_this_process as n; print(n('x'), flush=True); input()"
+_CHILD = (
+    "from outbox.coordination.owners import name_of_this_process as n; "
+    "print(n('x'), flush=True); input()"
+)
 
 _FORK = """
 import os
-from outbox.owners import HolderName
+from outbox.coordination.owners import HolderName
 name = HolderName("x")
 print(name(), flush=True)
 child = os.fork()

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.breaker import LONGEST_PAUSE, Breaker
-from outbox.deliveries import Bury, Hold, Leave, Pending, Settle, judge, requests, streams
-from outbox.floors import Floors
-from outbox.leases import BUCKETS, Leases, fair_share, in_excess
-from outbox.relay_settings import RelaySettings
+from outbox.coordination.leases import BUCKETS, Leases, fair_share, in_excess
+from outbox.relay.breaker import LONGEST_PAUSE, Breaker
+from outbox.relay.low_watermarks import Floors
+from outbox.relay.settings import RelaySettings
+from outbox.relay.verdicts import Bury, Hold, Leave, Pending, Settle, judge, requests, streams
 from outbox.replies import Outcome, Reply
 from outbox.retry import RetryPolicy
 from tests.support.envelopes import an_envelope

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from outbox import replyjson
 from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
+from outbox.wire import reply_json as replyjson
 from tests.support.envelopes import json_values
 
 FINAL = {

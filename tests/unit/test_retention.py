@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from outbox.errors import MalformedEnvelope
 from outbox.ids import compose
-from outbox.retention import (
+from outbox.inbox.retention import (
     MAX_LIVE,
     MINIMUM_RETENTION,
     Forgotten,

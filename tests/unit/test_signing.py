@@ -12,9 +12,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from outbox.envelope import to_binary
 from outbox.errors import InvalidKeyring, UntrustedRequest
-from outbox.signing import KEY_ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Keyring, sign, verify
+from outbox.transports.http.signing import (
+    KEY_ID_HEADER,
+    SIGNATURE_HEADER,
+    TIMESTAMP_HEADER,
+    Keyring,
+    sign,
+    verify,
+)
+from outbox.wire.envelope import to_binary
 from tests.support.envelopes import a_full_envelope
 
 NOW = datetime(2030, 1, 31, 12, 0, 0, 900_000, UTC)

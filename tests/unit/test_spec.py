@@ -13,9 +13,9 @@ from orchestrator.signals import OperatorSignal, Signal
 from orchestrator.testing import Faults, What
 from orchestrator.testing.exploring.promises import MEANINGS
 from orchestrator.testing.simulating.chances import Fault
-from outbox.barrier import Answer, Change, Row, Run, State, conclude, decide
+from outbox.inbox.barrier import Answer, Change, Row, Run, State, conclude, decide
+from outbox.inbox.retention import NOTHING_FORGOTTEN, Forgotten
 from outbox.replies import Outcome, Reply
-from outbox.retention import NOTHING_FORGOTTEN, Forgotten
 from tests.support.dictionary_inbox import arriving
 from tests.support.inboxes import START, Book, Names, Unbook
 from tests.support.manual import ROOT

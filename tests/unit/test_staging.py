@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from outbox.leases import Lane
+from outbox.adding.add import bucket_of
+from outbox.adding.staging import Mark, Staged, Staging
+from outbox.coordination.leases import Lane
 from outbox.messages import Event
-from outbox.outbox import bucket_of
-from outbox.staging import Mark, Staged, Staging
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
-from outbox import strictjson
+from outbox.wire import strict_json as strictjson
 from tests.support.envelopes import json_values
 
 _OBJECT_DEPTH = b'{"a":' * 254 + b"1" + b"}" * 254

@@ -7,12 +7,13 @@ import pytest
 from opentelemetry.context import attach, detach
 from opentelemetry.trace import SpanKind
 
-from outbox import traceparent, tracing
-from outbox.attributes import trace as readable
+from outbox import tracing
 from outbox.contract import SagaEnded
-from outbox.envelope import Envelope
 from outbox.ids import derive
 from outbox.tracing import Handling, TraceIds
+from outbox.wire import traceparent
+from outbox.wire.attributes import trace as readable
+from outbox.wire.envelope import Envelope
 from tests.support.blog import envelope, new_id
 from tests.support.spans import Spans
 

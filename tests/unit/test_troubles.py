@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from outbox.database.troubles import Trouble, trouble_in_handler, trouble_in_statement
 from outbox.errors import TransactionLost
-from outbox.troubles import Trouble, trouble_in_handler, trouble_in_statement
 
 QUESTIONS = (trouble_in_handler, trouble_in_statement)
 Question = Callable[[BaseException], Trouble]

@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from outbox.turns import Turns, TurnsByName
+from outbox.database.write_queue import Turns, TurnsByName
 
 
 def test_the_first_to_ask_has_the_turn_at_once() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from outbox.chassis.access.caller import Credential, Shown
+from outbox.chassis.access.failed_keys import Failures
+from outbox.chassis.access.keys import Key, SettledKeys
+from outbox.chassis.access.routes import COMMON, Access, RouteAccess
+from outbox.chassis.settings import host_names
 from outbox.testing import FakeClock
-from outbox.web.access import COMMON, Access, RouteAccess
-from outbox.web.failures import Failures
-from outbox.web.keys import Key, SettledKeys
-from outbox.web.settings import host_names
-from outbox.web.visits import Credential, Shown
 
 ROUTES = RouteAccess(
     {

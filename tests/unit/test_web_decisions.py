@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from outbox.web.access import EVERYTHING, Access, Opens, Role
-from outbox.web.decisions import House, Refusal, before_the_key, with_the_key
-from outbox.web.visits import Shown, Visit, visit_of
+from outbox.chassis.access.caller import Shown, Visit, visit_of
+from outbox.chassis.access.policy import House, Refusal, before_the_key, with_the_key
+from outbox.chassis.access.routes import EVERYTHING, Access, Opens, Role
 
 HOUSE = House(frozenset({"sagas.example"}), EVERYTHING)
 HOME = ("127.0.0.1", "127.0.0.1")

@@ -8,8 +8,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from outbox.web import docs, problems
-from outbox.web.limits import SecurityHeaders
+from outbox.chassis.endpoints import api_docs as docs
+from outbox.chassis.http import problems
+from outbox.chassis.http.middleware import SecurityHeaders
 
 _LINE = re.compile(r"^\| (\S+) \| ([0-9a-f]{64}) \|$", re.MULTILINE)
 

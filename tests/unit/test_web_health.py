@@ -5,8 +5,9 @@ import asyncio
 import httpx
 from fastapi import FastAPI
 
-from outbox.web import health, problems
-from outbox.web.health import Check, NotWell
+from outbox.chassis.endpoints import health
+from outbox.chassis.endpoints.health import Check, NotWell
+from outbox.chassis.http import problems
 
 
 async def _well() -> None:

@@ -9,13 +9,13 @@ from fastapi import FastAPI
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
-from outbox.envelope import Envelope
+from outbox.chassis.endpoints.backlog import Backlog
+from outbox.chassis.endpoints.metrics import Metrics
 from outbox.ids import derive, first_at
 from outbox.replies import Outcome, Reply
 from outbox.testing import FakeClock
 from outbox.transports.base import Answered, Delivery, Unacceptable, Unreachable
-from outbox.web.backlog import Backlog
-from outbox.web.metrics import Metrics
+from outbox.wire.envelope import Envelope
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 Figures = dict[tuple[str, tuple[tuple[str, str], ...]], float]

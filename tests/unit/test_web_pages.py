@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from outbox.chassis.http.input_types import canonical_id, id_in_path
+from outbox.chassis.http.pages import cursor_after, read_cursor
+from outbox.chassis.http.problems import HttpProblem
 from outbox.ids import Ids
 from outbox.testing import FakeClock
-from outbox.web.pages import cursor_after, read_cursor
-from outbox.web.problems import HttpProblem
-from outbox.web.texts import canonical_id, id_in_path
 
 _CURSOR = re.compile(r"[A-Za-z0-9_-]{21}[AQgw]")
 

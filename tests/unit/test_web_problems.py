@@ -12,6 +12,12 @@ from pydantic import BaseModel, Field
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from outbox.chassis.endpoints import openapi
+from outbox.chassis.http import problems
+from outbox.chassis.http.database_problems import database_problem, problem_of_trouble
+from outbox.chassis.http.middleware import BodyLimit, Boundary, SecurityHeaders
+from outbox.chassis.http.problems import HttpProblem
+from outbox.database.troubles import Trouble
 from outbox.errors import (
     InvalidMessage,
     MalformedEnvelope,
@@ -22,11 +28,6 @@ from outbox.errors import (
     TransactionLost,
     UntrustedRequest,
 )
-from outbox.troubles import Trouble
-from outbox.web import openapi, problems
-from outbox.web.database_errors import database_problem, problem_of_trouble
-from outbox.web.limits import BodyLimit, Boundary, SecurityHeaders
-from outbox.web.problems import HttpProblem
 
 
 class Thing(BaseModel):

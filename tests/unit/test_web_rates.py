@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from outbox.chassis.access.rate_limit import Rates
 from outbox.testing import FakeClock
-from outbox.web.rates import Rates
 
 
 def test_twice_a_seconds_requests_pass_at_once_and_then_one_after_the_other() -> None:

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from articles.settings import ArticlesSettings
 from comments.settings import CommentsSettings
-from outbox.web.settings import (
+from outbox.chassis.settings import (
     DatabaseUrl,
     InvalidSettings,
     ServiceSettings,

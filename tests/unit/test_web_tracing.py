@@ -10,8 +10,8 @@ from opentelemetry.trace import SpanKind
 from starlette.types import Receive, Scope, Send
 
 from outbox import tracing
-from outbox.traceparent import minted, trace_id
-from outbox.web.tracing import Traced
+from outbox.chassis.http.request_traces import Traced
+from outbox.wire.traceparent import minted, trace_id
 from tests.support.blog import new_id
 from tests.support.spans import Spans
 

@@ -39,9 +39,9 @@ from orchestrator.testing.exploring.sampling import sample_input, sample_replies
 from orchestrator.testing.exploring.source import Played
 from orchestrator.testing.exploring.view import Invariant
 from orchestrator.testing.exploring.walk import OPEN, Found, Progress, TooManyStates, Walk
-from outbox.codec import decode_value, encode_value
 from outbox.errors import InvalidMessage
 from outbox.replies import Outcome
+from outbox.wire.codec import decode_value, encode_value
 
 S = TypeVar("S")
 

@@ -17,7 +17,7 @@ from orchestrator.testing.exploring.promises import Broken
 from orchestrator.testing.exploring.values import Engine, Message, Numbers, Sent, essence
 from orchestrator.transition import Dispatch, Transition
 from orchestrator.wording import described
-from outbox.shapes import shape_of
+from outbox.wire.json_types import shape_of
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 """When everything happens: the machine compares no times, it is told when one has come."""

@@ -12,8 +12,8 @@ from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 from orchestrator.definition import Saga
 from orchestrator.errors import InvalidInput
 from orchestrator.probe import reply_type
-from outbox.codec import decode_value, encode_value
 from outbox.errors import InvalidMessage
+from outbox.wire.codec import decode_value, encode_value
 
 S = TypeVar("S")
 

@@ -23,7 +23,7 @@ from orchestrator.testing.simulating.service import Originator
 from orchestrator.testing.simulating.storage import Storage
 from orchestrator.testing.simulating.timeline import Timeline
 from orchestrator.work import Begin, Started
-from outbox.codec import encode_value
+from outbox.wire.codec import encode_value
 
 CLIENT = "client"
 """The service that asks for runs by message."""

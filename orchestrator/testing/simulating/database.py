@@ -16,8 +16,8 @@ from orchestrator.records import Record
 from orchestrator.store import StartKey
 from orchestrator.testing.simulating.chances import Chances, Fault
 from orchestrator.transition import Entry
-from outbox.envelope import Envelope
 from outbox.errors import TransactionLost
+from outbox.wire.envelope import Envelope
 
 _ABSENT: Any = object()
 

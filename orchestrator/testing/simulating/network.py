@@ -7,9 +7,9 @@ from typing import Protocol
 
 from orchestrator.testing.simulating.chances import Chances, Fault, Number
 from orchestrator.testing.simulating.timeline import Timeline, Wait
-from outbox.envelope import Envelope
 from outbox.replies import Reply
 from outbox.transports.base import Answered, Delivery, Unreachable
+from outbox.wire.envelope import Envelope
 
 LATEST = 30.0
 """Seconds after which nothing that was sent can still arrive."""

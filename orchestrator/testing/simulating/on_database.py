@@ -30,9 +30,9 @@ from orchestrator.testing.simulating.timeline import Gate, Timeline
 from outbox import Context, Locked, Ongoing, Refused
 from outbox import Handlers as Consumer
 from outbox import tables as library
-from outbox.barrier import Slot
 from outbox.errors import TransactionLost
-from outbox.inbox import Inbox
+from outbox.inbox.barrier import Slot
+from outbox.inbox.inbox import Inbox
 from outbox.messages import Command
 from outbox.replies import Outcome, Reply
 

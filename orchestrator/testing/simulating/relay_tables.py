@@ -12,11 +12,11 @@ from typing import Any
 
 from orchestrator.shards import LEASED_AS
 from orchestrator.testing.simulating.database import Connection, Hold, Lease, Message
-from outbox.deliveries import Pending
-from outbox.hold_store import HoldStore
-from outbox.lease_store import LeaseStore
-from outbox.leases import BUCKETS_PER_LANE
-from outbox.store import Fetched, HeldKey, Store
+from outbox.coordination.lease_store import LeaseStore
+from outbox.coordination.leases import BUCKETS_PER_LANE
+from outbox.relay.hold_store import HoldStore
+from outbox.relay.message_store import Fetched, HeldKey, Store
+from outbox.relay.verdicts import Pending
 
 
 class VirtualMessages(Store):

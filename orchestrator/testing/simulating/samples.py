@@ -9,8 +9,8 @@ from typing import Any
 from orchestrator.definition import Saga
 from orchestrator.errors import InvalidInput
 from orchestrator.testing.exploring.sampling import sample_input, sample_replies
-from outbox.codec import decode_value, encode_value
 from outbox.errors import InvalidMessage
+from outbox.wire.codec import decode_value, encode_value
 
 
 @lru_cache(maxsize=1024)

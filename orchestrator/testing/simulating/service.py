@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from orchestrator.testing.simulating.chances import Chances, Fault
-from outbox.barrier import (
+from outbox.inbox.barrier import (
     Answer,
     Arrival,
     Change,
@@ -21,9 +21,9 @@ from outbox.barrier import (
     order_key,
     split,
 )
-from outbox.envelope import Envelope, fingerprint
+from outbox.inbox.retention import NOTHING_FORGOTTEN
 from outbox.replies import Outcome, Reply
-from outbox.retention import NOTHING_FORGOTTEN
+from outbox.wire.envelope import Envelope, fingerprint
 
 DONE = Reply(Outcome.DONE)
 _NOT_ATTEMPTED = Reply(Outcome.NOT_ATTEMPTED, code="not-attempted", reason="its key waits")

@@ -25,7 +25,7 @@ from orchestrator.testing.simulating.saga_tables import VirtualSagas, VirtualWri
 from orchestrator.testing.simulating.service import Effect, Handlers, Service
 from orchestrator.testing.simulating.timeline import Gate, Timeline, Wait
 from outbox.errors import TransactionLost
-from outbox.relay_ports import RelayPorts
+from outbox.relay.ports import RelayPorts
 
 
 class Storage(Protocol):

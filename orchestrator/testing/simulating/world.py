@@ -27,12 +27,12 @@ from orchestrator.testing.simulating.service import Handlers, Originator
 from orchestrator.testing.simulating.storage import Storage
 from orchestrator.testing.simulating.timeline import Timeline
 from outbox.crashpoints import arm
-from outbox.envelope import Envelope
 from outbox.ids import Ids
-from outbox.relay_settings import RelaySettings
+from outbox.relay.settings import RelaySettings
 from outbox.retry import RetryPolicy
-from outbox.strictjson import loads
 from outbox.transports.base import Transport
+from outbox.wire.envelope import Envelope
+from outbox.wire.strict_json import loads
 
 _TICK = 2.0
 _REPAIRED = 15.0

@@ -21,8 +21,8 @@ from orchestrator.testing.trying.troubles import NotReached
 from orchestrator.testing.trying.ways import Way
 from orchestrator.testing.trying.world import NotAtRest, World
 from orchestrator.testing.trying.worlds import AsyncSagaWorld, SagaWorld
-from outbox.handlers import Handlers
-from outbox.installation import Routes
+from outbox.adding.installation import Routes
+from outbox.inbox.handlers import Handlers
 
 Prepare = Callable[[Any], Awaitable[None] | None]
 """Fills the participants' databases: it is given the world."""

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import orchestrator
 import outbox
-from outbox import testing
+from outbox.testing import tools as testing
 
 
 class CrashPoints:

@@ -31,15 +31,16 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.orm import Session, sessionmaker
 
 from orchestrator.testing.trying.troubles import Sort, Troubles
-from outbox import installation, sqlite, tables
+from outbox import sqlite, tables
+from outbox.adding import installation
 from outbox.clock import Clock
 from outbox.crashpoints import Crash
-from outbox.envelope import Envelope
-from outbox.handlers import Context, Handler, Handlers
-from outbox.inbox import Inbox
-from outbox.inbox_limits import InboxLimits, Pace
+from outbox.inbox.handlers import Context, Handler, Handlers
+from outbox.inbox.inbox import Inbox
+from outbox.inbox.limits import InboxLimits, Pace
 from outbox.messages import Message
 from outbox.replies import Outcome, Reply
+from outbox.wire.envelope import Envelope
 
 Schema = MetaData | Callable[[Connection], object]
 """The tables of a participant, or what makes them."""

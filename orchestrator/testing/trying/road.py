@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from orchestrator.testing.simulating.timeline import Timeline, Wait
 from orchestrator.testing.trying.participant import Participant, Place
 from orchestrator.testing.trying.troubles import Sort, Troubles
-from outbox.envelope import Envelope
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Answered, Delivery, Unreachable
+from outbox.wire.envelope import Envelope
 
 _LATENCY = 0.001
 _HELD_UP = Reply(Outcome.TOO_BUSY, code="too-busy", reason="held up on its way", retry_after=60.0)

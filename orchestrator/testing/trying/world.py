@@ -33,16 +33,16 @@ from orchestrator.testing.trying.run import Run, run_of
 from orchestrator.testing.trying.steering import Steering
 from orchestrator.testing.trying.troubles import Troubles
 from outbox import tables as library
-from outbox.codec import encode_value
+from outbox.adding.installation import Routes
 from outbox.crashpoints import arm
-from outbox.handlers import Handlers
 from outbox.ids import Ids
-from outbox.installation import Routes
-from outbox.relay_settings import RelaySettings
+from outbox.inbox.handlers import Handlers
+from outbox.relay.settings import RelaySettings
 from outbox.replies import Outcome, Reply
 from outbox.retry import RetryPolicy
-from outbox.strictjson import loads
 from outbox.transports.base import Answered, Delivery, Transport
+from outbox.wire.codec import encode_value
+from outbox.wire.strict_json import loads
 
 _NOBODY = "sagabox-test"
 """Asks for the runs where no participant does."""

@@ -1,0 +1,1 @@
+"""From `outbox.add` into the transaction of the caller."""

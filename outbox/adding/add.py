@@ -1,0 +1,201 @@
+"""`outbox.add(session, message)`: a message that leaves if and only if the transaction commits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from zlib import crc32
+
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
+
+from outbox import tracing
+from outbox.adding import session_events as hooks
+from outbox.adding.insert import write
+from outbox.adding.installation import Installation, destination, installation_of, ring_after
+from outbox.adding.staging import Row, Staged
+from outbox.coordination.leases import BUCKETS_PER_LANE, Lane
+from outbox.errors import InvalidMessage, NotInTransaction, OutboxError
+from outbox.ids import is_id
+from outbox.messages import Message, type_of
+from outbox.wire import codec
+from outbox.wire.envelope import Envelope, headers_json
+
+AnySession = Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]
+
+_CAUSE: Final = "sagabox_cause"
+
+
+@dataclass(frozen=True)
+class Cause:
+    """The message whose handling leads to others: they carry its id, saga and trace."""
+
+    id: str
+    correlation: str | None = None
+    trace: str | None = None
+
+
+def caused_by(session: AnySession, cause: Cause | Sequence[Cause] | None) -> None:
+    """Let the messages that are added to this session from now on name `cause`; None ends that.
+
+    Of several causes a message belongs to the one whose id it is given as its `causation`.
+    """
+    if cause is not None and not isinstance(cause, Cause):
+        session.info[_CAUSE] = {each.id: each for each in cause}
+    else:
+        session.info[_CAUSE] = cause
+
+
+def bucket_of(lane: Lane, key: str) -> int:
+    """The bucket of a key: one of the lane's 16."""
+    return lane * BUCKETS_PER_LANE + crc32(key.encode()) % BUCKETS_PER_LANE
+
+
+def add(
+    session: AnySession | Connection,
+    message: Message,
+    *,
+    to: str | None = None,
+    id: str | None = None,
+    correlation: str | None = None,
+    causation: str | None = None,
+    reply_to: str | None = None,
+    undoes: Sequence[str] = (),
+    expires: datetime | None = None,
+    deliver_at: datetime | None = None,
+    lane: Lane = Lane.NORMAL,
+) -> str:
+    """Send `message` if and only if the transaction of `session` commits. Returns its id.
+
+    The message is encoded at once, so that a wrong one fails here, and a later change of it has no
+    effect. On a session nothing is sent to the database before the commit; a rollback, also to a
+    savepoint, takes the message along. On a Core connection it is inserted at once.
+
+    A command goes to the service that owns its type, an event to each destination of its route;
+    `to` names one destination instead. `deliver_at` keeps it back until then, outside of the order
+    of its key. Times must be aware.
+
+    Raises NotInTransaction, OutboxNotInstalled, AutocommitRefused, UnconfiguredSQLite, Unrouted,
+    InvalidMessage, MessageTooLarge.
+    """
+    target = _resolved(session)
+    installation = installation_of(target)
+    if not target.in_transaction() or (isinstance(target, Session) and not target.is_active):
+        raise NotInTransaction
+    lane = Lane(lane)
+    cause, inherited = _cause_of(target, causation)
+    id = installation.ids() if id is None else _id("id", id)
+    message_type = str(type_of(message))
+    saga = _optional_id("correlation", correlation, cause.correlation if cause else None)
+    envelope = Envelope(
+        id=id,
+        source=installation.source,
+        type=message_type,
+        key=message.message_key,
+        time=installation.clock.now(),
+        data=codec.encode(message, limit=installation.max_bytes),
+        correlation=saga,
+        causation=_optional_id("causation", causation, cause.id if cause else None),
+        trace=tracing.of_new_message(id, message_type, inherited, saga=saga),
+        reply_to=None if reply_to is None else destination(reply_to),
+        undoes=tuple(_id("undoes", each) for each in undoes),
+        expires=None if expires is None else _utc("expires", expires),
+    )
+    due = None if deliver_at is None else _utc("deliver_at", deliver_at)
+    staged = Staged(
+        message_class=type(message),
+        data=envelope.data,
+        rows=[_row(envelope, name, lane, due) for name in installation.destinations(message, to)],
+        order=f"{lane:d}:{envelope.key}" if due is None else None,
+    )
+    _keep(target, staged, installation)
+    return envelope.id
+
+
+def _cause_of(
+    target: Session | Connection, causation: str | None
+) -> tuple[Cause | None, str | None]:
+    """The message whose handling adds one, and the trace that this one inherits."""
+    causes: Cause | Mapping[str, Cause] | None = (
+        target.info.get(_CAUSE) if isinstance(target, Session) else None
+    )
+    if isinstance(causes, Cause):
+        return causes, tracing.current() or causes.trace
+    cause = causes.get(causation) if causes and causation is not None else None
+    if cause is not None:
+        # Of a list that is handled as one, the current trace is nobody's own.
+        return cause, cause.trace or tracing.current()
+    return None, tracing.current()
+
+
+def _keep(target: Session | Connection, staged: Staged, installation: Installation) -> None:
+    match target:
+        case Session():
+            hooks.stage(target, staged, ordered=installation.ordered, bell=installation.bell)
+        case Connection():
+            write(target, [staged], ordered=installation.ordered)
+            ring_after(target, installation.bell)
+
+
+def _row(envelope: Envelope, to: str, lane: Lane, due: datetime | None) -> Row:
+    row: dict[str, Any] = {
+        "id": envelope.id,
+        "destination": to,
+        "bucket": bucket_of(lane, envelope.key),
+        "aggregatetype": envelope.type.partition(".")[0],
+        "aggregateid": envelope.key,
+        "type": envelope.type,
+        "payload": envelope.data.decode(),
+        "headers": headers_json(envelope),
+        "occurred_at": envelope.time,
+    }
+    if due is not None:
+        row["due_at"] = due
+    return row
+
+
+def _resolved(target: Any) -> Session | Connection:
+    match target:
+        case AsyncSession():
+            return target.sync_session
+        case Session() | Connection():
+            return target
+        case scoped_session() | async_scoped_session():
+            return _resolved(target())
+        case AsyncConnection():
+            raise OutboxError(
+                "outbox.add() was given an AsyncConnection, and must insert at once, which it "
+                "cannot await",
+                next_step="call it on the synchronous side: "
+                "await connection.run_sync(lambda c: outbox.add(c, message))",
+            )
+        case _:
+            raise OutboxError(
+                f"outbox.add() was given a {type(target).__name__} in place of a session",
+                next_step="pass the Session, AsyncSession or Connection whose transaction the "
+                "message belongs to",
+            )
+
+
+def _optional_id(name: str, given: str | None, inherited: str | None) -> str | None:
+    return inherited if given is None else _id(name, given)
+
+
+def _id(name: str, given: object) -> str:
+    if not isinstance(given, str) or not is_id(given):
+        raise InvalidMessage(
+            f"{name}={given!r} is not the id of a message",
+            next_step="pass an id that outbox.add() returned, or outbox.ids made",
+        )
+    return given
+
+
+def _utc(name: str, given: datetime) -> datetime:
+    if given.utcoffset() is None:
+        raise InvalidMessage(
+            f"{name}={given!r} has no time zone", next_step="pass an aware datetime"
+        )
+    return given.astimezone(UTC)

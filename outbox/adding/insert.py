@@ -1,0 +1,85 @@
+"""The statements with which messages enter the database, within the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+from zlib import crc32
+
+from sqlalchemy import Connection, Engine, insert, text
+
+from outbox import sqlite
+from outbox.adding.staging import Staged
+from outbox.errors import AutocommitRefused
+from outbox.tables import outbox, outbox_scheduled
+
+ADVISORY_LOCK_SPACE = 0x5A6AB0
+"""The first of the two numbers of the advisory locks that this package takes on PostgreSQL; a
+service that takes such locks itself uses another one."""
+
+ORDER_LOCKS = 4096
+"""How many different locks there are for keys. Keys share them, so that a transaction with very
+many messages does not fill the server's table of locks, which has room for 6,400 by default."""
+
+_LOCK = text(
+    "SELECT pg_advisory_xact_lock(:space, number) "
+    "FROM unnest(CAST(:numbers AS integer[])) AS number"
+)
+# Without RETURNING: nobody asks for `seq`, and reading it back would cost as much as the insert.
+INSERT = insert(outbox).inline()
+_SCHEDULE = insert(outbox_scheduled).inline()
+
+
+def write(connection: Connection, messages: Sequence[Staged], *, ordered: bool) -> None:
+    """Insert the messages, in their order.
+
+    On PostgreSQL, if `ordered`, no other transaction can then add a message with one of their
+    (lane, key) until this one has ended: two that share no row would otherwise draw their numbers
+    in one order and commit in the other. SQLite has one writer at a time.
+
+    Raises AutocommitRefused where the connection commits each statement by itself.
+    """
+    refuse_autocommit(connection)
+    if ordered and connection.dialect.name == "postgresql":
+        _lock_keys(connection, messages)
+    due = [row for message in messages if message.order is not None for row in message.rows]
+    if due:
+        connection.execute(INSERT, due)
+    scheduled = [row for message in messages if message.order is None for row in message.rows]
+    if scheduled:
+        connection.execute(_SCHEDULE, scheduled)
+
+
+def _lock_keys(connection: Connection, messages: Sequence[Staged]) -> None:
+    orders = {message.order for message in messages if message.order is not None and message.rows}
+    if orders:
+        # Sorted, so that two transactions with the same keys in another order do not wait for each
+        # other for ever. A statement of its own, since one that inserts as well would draw its
+        # numbers first.
+        numbers = sorted({crc32(order.encode()) % ORDER_LOCKS for order in orders})
+        connection.execute(_LOCK, {"space": ADVISORY_LOCK_SPACE, "numbers": numbers})
+
+
+def refuse_autocommit(
+    bind: Connection | Engine, options: Mapping[str, Any] = MappingProxyType({})
+) -> None:
+    """Raises AutocommitRefused where each statement commits by itself. No I/O.
+
+    A connection is judged by its state, an engine by its options and by `options`, with which a
+    connection of it will be made. Raises UnconfiguredSQLite too.
+    """
+    level = {**bind.get_execution_options(), **options}.get("isolation_level")
+    if bind.dialect.name == "sqlite":
+        # The driver itself is always in autocommit, since a configured engine sends BEGIN.
+        sqlite.require(bind.engine)
+        refused = level == "AUTOCOMMIT"
+    elif isinstance(bind, Connection):
+        driver = bind.connection.dbapi_connection
+        refused = driver is not None and bind.dialect.detect_autocommit_setting(driver)
+    else:
+        # What create_engine(isolation_level=...) was given is found nowhere else.
+        initial = getattr(bind.dialect, "_on_connect_isolation_level", None)
+        refused = "AUTOCOMMIT" in (level, initial if level is None else None)
+    if refused:
+        raise AutocommitRefused

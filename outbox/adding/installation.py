@@ -1,0 +1,218 @@
+"""Which messages go where: `outbox.install(sessions, source=..., routes=...)`, once at start.
+
+Nothing is global: a session carries the installation of the sessionmaker that made it, and a Core
+connection that of its engine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from outbox import sqlite
+from outbox.adding import session_events as hooks
+from outbox.clock import Clock, SystemClock
+from outbox.coordination.bell import Bell
+from outbox.errors import InvalidMessage, OutboxError, OutboxNotInstalled, Unrouted
+from outbox.ids import Ids
+from outbox.messages import Command, Event, Message, MessageType, type_of
+from outbox.wire.codec import MAX_MESSAGE_BYTES
+
+# The keys are `type[Message] | str`. A Mapping does not vary in the type of its keys, so saying so
+# here would refuse every dict that was made before the call.
+Routes = Mapping[Any, Sequence[str]]
+"""From an event's class, or its type such as "articles.article-published.v1", to the destinations
+that get it; () says that nobody listens, on purpose."""
+
+MAX_DESTINATION_LENGTH: Final = 100
+
+_INSTALLATION: Final = "sagabox_installation"
+_RING: Final = "sagabox_ring"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What a service has settled about the messages that it sends."""
+
+    source: str
+    """The service's own name."""
+    routes: Mapping[str, tuple[str, ...]]
+    """From an event's type to its destinations."""
+    clock: Clock
+    ids: Callable[[], str]
+    ordered: bool
+    """Whether messages with the same (lane, key) leave in the order of their commits even where
+    their transactions share no row. On PostgreSQL this costs a lock for each key."""
+    bell: Bell
+    """Rings after each commit that had messages; a relay in the same process listens to it."""
+    max_bytes: int
+
+    def destinations(self, message: Message, to: str | None) -> tuple[str, ...]:
+        """Who gets the message: `to` if given, else a command's owner, or an event's route.
+
+        Raises Unrouted, and InvalidMessage where it is neither a command nor an event.
+        """
+        if to is not None:
+            return (destination(to),)
+        declared = type_of(message)
+        match message:
+            case Command():
+                return (declared.owner,)
+            case Event():
+                route = self.routes.get(str(declared))
+                if route is None:
+                    raise Unrouted(
+                        f"the event {declared} has no route, so it would reach nobody",
+                        next_step="name its destinations in outbox.install(routes=...), or () if "
+                        "nobody is to get it",
+                    )
+                return route
+            case _:
+                raise InvalidMessage(
+                    f"{type(message).__name__} is neither an Event nor a Command",
+                    next_step="derive it from one of the two",
+                )
+
+
+def install(
+    target: sessionmaker[Any] | async_sessionmaker[Any] | Engine | AsyncEngine,
+    *,
+    source: str,
+    routes: Routes,
+    clock: Clock | None = None,
+    ids: Callable[[], str] | None = None,
+    ordered: bool = True,
+    bell: Bell | None = None,
+    max_bytes: int = MAX_MESSAGE_BYTES,
+) -> Installation:
+    """Let `outbox.add` work on the sessions that this sessionmaker will make, or on the Core
+    connections of this engine. A later call for the same target replaces the settings.
+
+    `bell` is shared between several targets of one service. Raises UnconfiguredSQLite, and
+    OutboxError for a wrong route or target.
+    """
+    clock = clock or SystemClock()
+    installation = Installation(
+        source=destination(source),
+        routes={_route_type(key): _route(key, route) for key, route in routes.items()},
+        clock=clock,
+        ids=ids or Ids(clock, os.urandom),
+        ordered=ordered,
+        bell=bell or Bell(),
+        max_bytes=max_bytes,
+    )
+    match target:
+        case sessionmaker():
+            if not _is_installed(target.kw):
+                # A sessionmaker has a class of its own, so that no other one's sessions listen.
+                hooks.listen(target.class_)
+            _configure(target, installation)
+        case async_sessionmaker():
+            if not _is_installed(target.kw):
+                base = target.kw.get("sync_session_class", target.class_.sync_session_class)
+                own: type[Session] = type(base.__name__, (base,), {})
+                hooks.listen(own)
+                target.configure(sync_session_class=own)
+            _configure(target, installation)
+        case Engine():
+            _install_on_engine(target, installation)
+        case AsyncEngine():
+            _install_on_engine(target.sync_engine, installation)
+        case _:
+            raise OutboxError(
+                f"outbox.install() was given a {type(target).__name__}",
+                next_step="give it the sessionmaker or async_sessionmaker, or for Core connections "
+                "the engine",
+            )
+    return installation
+
+
+def installation_of(target: Session | Connection) -> Installation:
+    """Raises OutboxNotInstalled where the session or connection has none."""
+    match target:
+        case Session():
+            found, what = target.info.get(_INSTALLATION), "session"
+        case Connection():
+            found, what = target.get_execution_options().get(_INSTALLATION), "connection"
+    if not isinstance(found, Installation):
+        raise OutboxNotInstalled(what)
+    return found
+
+
+def ring_after(connection: Connection, bell: Bell) -> None:
+    """Ring when the connection has done with its transaction: when it returns to its pool, or
+    begins another one. No event tells of the end of a COMMIT itself."""
+    connection.info[_RING] = bell
+
+
+def destination(name: object) -> str:
+    """The name of a service, as it stands in rows and envelopes. Raises OutboxError."""
+    fits = isinstance(name, str) and 0 < len(name) <= MAX_DESTINATION_LENGTH
+    if not isinstance(name, str) or not fits or not name.isprintable():
+        raise OutboxError(
+            f"{name!r} is no name of a service",
+            next_step=f"use a text of 1 to {MAX_DESTINATION_LENGTH} printable characters",
+        )
+    return name
+
+
+def _route_type(key: type[Message] | str) -> str:
+    return str(MessageType.parse(key) if isinstance(key, str) else type_of(key))
+
+
+def _route(key: type[Message] | str, route: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(route, str):
+        raise OutboxError(
+            f"the route of {_route_type(key)} is the text {route!r} instead of a list",
+            next_step=f"write it as [{route!r}]",
+        )
+    names = tuple(destination(name) for name in route)
+    if len(set(names)) < len(names):
+        raise OutboxError(
+            f"the route of {_route_type(key)} names a destination twice",
+            next_step="name each destination once",
+        )
+    return names
+
+
+def _is_installed(options: Mapping[str, Any]) -> bool:
+    return _INSTALLATION in (options.get("info") or {})
+
+
+def _configure(
+    sessions: sessionmaker[Any] | async_sessionmaker[Any], installation: Installation
+) -> None:
+    bind = sessions.kw.get("bind")
+    if bind is not None:
+        sqlite.require(bind.engine)
+    info = {**(sessions.kw.get("info") or {}), _INSTALLATION: installation}
+    sessions.configure(info=info)
+
+
+def _install_on_engine(engine: Engine, installation: Installation) -> None:
+    sqlite.require(engine)
+    engine.update_execution_options(**{_INSTALLATION: installation})
+    if not event.contains(engine, "begin", _ring_at_begin):
+        event.listen(engine, "begin", _ring_at_begin)
+        event.listen(engine, "checkin", _ring_at_checkin)
+
+
+def _ring_at_begin(connection: Connection) -> None:
+    _ring(connection.info)
+
+
+def _ring_at_checkin(_: Any, record: ConnectionPoolEntry) -> None:
+    _ring(record.info)
+
+
+def _ring(info: dict[Any, Any]) -> None:
+    bell: Bell | None = info.pop(_RING, None)
+    if bell is not None:
+        bell.ring()

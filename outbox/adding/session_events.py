@@ -1,0 +1,188 @@
+"""What ties staged messages to a session's transaction: listeners on sessions.
+
+Messages wait in a `Staging` until the commit, so that the insert comes last, after the rows that
+it is about were locked. On the way there they follow every savepoint of the session; `watches` has
+those of its plain connection.
+
+The order of events in a commit: `before_commit` (also at the release of a savepoint), flushes,
+the engine's `commit`, COMMIT itself, `after_commit`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import UnboundExecutionError
+from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.util.concurrency import in_greenlet
+
+from outbox.adding import connection_events as watches
+from outbox.adding.insert import INSERT, refuse_autocommit, write
+from outbox.adding.staging import Mark, Staged, Staging
+from outbox.coordination.bell import Bell
+from outbox.crashpoints import crashpoint
+from outbox.errors import MessagesLeftBehind, OutboxError
+
+_STAGING = "sagabox_staging"
+_MAX_ROUNDS = 100
+"""As often as SQLAlchemy itself flushes within a commit before it gives up."""
+
+
+def listen(sessions: type[Session]) -> None:
+    """Follow the transactions of all sessions of this class."""
+    for name, listener in _SESSION_EVENTS.items():
+        event.listen(sessions, name, listener)
+
+
+def staging_of(session: Session) -> Staging | None:
+    """What the session's transaction has added, if anything."""
+    staging: Staging | None = session.info.get(_STAGING)
+    return staging
+
+
+def stage(session: Session, message: Staged, *, ordered: bool, bell: Bell) -> None:
+    """Add the message to the session's transaction, which must be open.
+
+    It is inserted at the commit, or at once where that is under way.
+    """
+    staging = _staging(session)
+    if staging.engine is None:
+        staging.engine = _open(session, staging)
+    staging.ordered, staging.bell = ordered, bell
+    if staging.is_closing and staging.engine.dialect.is_async and not in_greenlet():
+        # A commit runs in a greenlet, so that one has failed, and the transaction goes on.
+        staging.is_closing = False
+    mark = staging.mark()
+    staging.messages.append(message)
+    if staging.is_closing:
+        try:
+            _drain(session, staging)
+        except BaseException:
+            staging.cut(mark)
+            raise
+
+
+def _open(session: Session, staging: Staging) -> Engine:
+    """Follow what the session's transaction holds by now. Returns where its messages will go."""
+    try:
+        bind = session.get_bind(clause=INSERT)
+    except UnboundExecutionError as error:
+        raise OutboxError(
+            "the session has no engine for the outbox table",
+            next_step="bind that table to the engine of the tables that the messages are about: "
+            "sessionmaker(binds={..., outbox.tables.outbox: engine})",
+        ) from error
+    refuse_autocommit(bind, session.execution_options)
+    root = session.get_transaction()
+    for connection in [] if root is None else root.connections:
+        if connection.engine is bind.engine:
+            refuse_autocommit(connection)
+            watches.watch(connection, staging)
+    if isinstance(bind, Connection):
+        watches.watch(bind, staging)
+    # Savepoints that began before the first message: a rollback to one leaves nothing.
+    savepoint = session.get_nested_transaction()
+    while savepoint is not None:
+        if savepoint.nested:
+            staging.begin_savepoint(savepoint, Mark())
+        savepoint = savepoint.parent
+    return bind.engine
+
+
+def _staging(session: Session) -> Staging:
+    staging = staging_of(session)
+    if staging is None:
+        staging = session.info[_STAGING] = Staging()
+    return staging
+
+
+def _drain(session: Session, staging: Staging) -> None:
+    pending = staging.pending
+    connection = session.connection(bind_arguments={"clause": INSERT})
+    write(connection, pending, ordered=staging.ordered)
+    staging.wrote(len(pending))
+
+
+# --- Sessions --------------------------------------------------------------------------------
+
+
+def _before_commit(session: Session) -> None:
+    staging = _staging(session)
+    savepoint = session.get_nested_transaction()
+    if savepoint is not None and staging.announced is not savepoint:
+        # Either this savepoint is released, which is no commit, or the whole transaction commits
+        # with the savepoint still open. In the second case the savepoint's own release is announced
+        # next, before anything is lost.
+        staging.announced = savepoint
+        return
+    staging.is_closing = False
+    for _ in range(_MAX_ROUNDS):
+        session.flush()
+        if session.new or session.dirty or session.deleted:
+            continue
+        if not staging.has_pending:
+            break
+        _drain(session, staging)
+    else:
+        raise MessagesLeftBehind(
+            f"each of {_MAX_ROUNDS} flushes within one commit led to further changes or messages",
+            next_step="find the listener that changes or adds something at every flush",
+        )
+    staging.is_closing = True
+    if staging.messages:
+        crashpoint("outbox: after drain, before commit")
+
+
+def _after_commit(session: Session) -> None:
+    staging = staging_of(session)
+    if staging is None:
+        return
+    savepoint = session.get_nested_transaction()
+    if savepoint is not None:
+        staging.release_savepoint(savepoint)
+        return
+    if staging.has_pending:
+        raise watches.left_behind([staging])
+    if staging.messages and staging.bell is not None:
+        crashpoint("outbox: after commit, before bell")
+        staging.bell.ring()
+
+
+def _after_rollback(session: Session) -> None:
+    staging = staging_of(session)
+    if staging is not None and session.get_nested_transaction() is None:
+        staging.cut(Mark())
+
+
+def _after_transaction_create(session: Session, transaction: SessionTransaction) -> None:
+    staging = staging_of(session)
+    if staging is not None and transaction.nested:
+        staging.begin_savepoint(transaction)
+
+
+def _after_transaction_end(session: Session, transaction: SessionTransaction) -> None:
+    if transaction.nested:
+        staging = staging_of(session)
+        if staging is not None:
+            staging.end_savepoint(transaction)
+    elif transaction.parent is None:
+        staging = session.info.pop(_STAGING, None)
+        if staging is not None:
+            watches.forget(staging)
+
+
+def _after_begin(session: Session, _: SessionTransaction, connection: Connection) -> None:
+    staging = staging_of(session)
+    if staging is not None and connection.engine is staging.engine:
+        watches.watch(connection, staging)
+
+
+_SESSION_EVENTS: dict[str, Callable[..., None]] = {
+    "before_commit": _before_commit,
+    "after_commit": _after_commit,
+    "after_rollback": _after_rollback,
+    "after_transaction_create": _after_transaction_create,
+    "after_transaction_end": _after_transaction_end,
+    "after_begin": _after_begin,
+}

@@ -1,0 +1,94 @@
+"""The messages that were added in one transaction, and what savepoints do to them.
+
+A list that grows, and that a rollback to a savepoint cuts back. Its first part is written to the
+database, the rest still waits for the commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from outbox.messages import Message
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from outbox.coordination.bell import Bell
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """One message, encoded: a row for each of its destinations, ready to be inserted."""
+
+    message_class: type[Message]
+    data: bytes
+    rows: Sequence[Row]
+    order: str | None
+    """What its place in the order is bound to: lane and key. None for a scheduled message."""
+
+
+class Mark(NamedTuple):
+    """How much there was, and how much of that was written, when a savepoint began."""
+
+    length: int = 0
+    written: int = 0
+
+
+@dataclass(eq=False)
+class Staging:
+    """What one transaction of one session has added so far."""
+
+    ordered: bool = True
+    bell: Bell | None = None
+    engine: Engine | None = None
+    """Where the messages go; None before the first of them."""
+    is_over: bool = False
+    """The session's transaction has ended."""
+    messages: list[Staged] = field(default_factory=list)
+    is_closing: bool = False
+    """The commit has begun and the messages were drained: what comes now is inserted at once."""
+    announced: object | None = None
+    """The savepoint that was innermost when the end of something was announced last."""
+    _written: int = 0
+    _savepoints: dict[object, Mark] = field(default_factory=dict)
+
+    @property
+    def pending(self) -> Sequence[Staged]:
+        """The messages that are not in the database yet."""
+        return self.messages[self._written :]
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether some messages are not in the database yet."""
+        return self._written < len(self.messages)
+
+    def wrote(self, count: int) -> None:
+        """The first `count` pending messages were inserted."""
+        self._written += count
+
+    def mark(self) -> Mark:
+        """Where a rollback has to go back to, if it undoes all that follows now."""
+        return Mark(len(self.messages), self._written)
+
+    def cut(self, mark: Mark) -> None:
+        """Forget what was added since; what was written since is to be written again."""
+        del self.messages[mark.length :]
+        self._written = min(self._written, mark.written)
+
+    def begin_savepoint(self, savepoint: object, mark: Mark | None = None) -> None:
+        """A savepoint of the session begins, or began at `mark`."""
+        self._savepoints[savepoint] = self.mark() if mark is None else mark
+
+    def release_savepoint(self, savepoint: object) -> None:
+        """The savepoint's messages now belong to what is around it."""
+        self._savepoints.pop(savepoint, None)
+
+    def end_savepoint(self, savepoint: object) -> None:
+        """The savepoint is over; unless it was released, its messages go with it."""
+        mark = self._savepoints.pop(savepoint, None)
+        if mark is not None:
+            self.cut(mark)

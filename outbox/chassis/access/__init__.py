@@ -1,0 +1,1 @@
+"""Who may come in: keys, tokens, rates, and what each route asks for."""

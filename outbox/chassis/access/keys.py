@@ -1,0 +1,61 @@
+"""What a key opens: the port that a service's doors ask, and keys that stand in its settings."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from outbox.chassis.access.caller import Credential, Shown
+from outbox.chassis.access.routes import Opens
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key that is right: what it is called, and what it opens."""
+
+    name: str
+    opens: Opens
+
+
+class Keys(Protocol):
+    """Knows the keys of one service."""
+
+    async def key(self, credential: Credential) -> Key | None:
+        """The key that is shown, None where it is not valid (now). Takes as long for a wrong one as
+        for another wrong one, whatever they have in common with right ones."""
+
+    def was_right(self, credential: Credential) -> bool:
+        """Whether it opened something a short while ago; costs no query. Such a caller is not
+        turned away for the failures of others behind the same address."""
+
+
+class SettledKeys:
+    """Keys that are known from the start, each with the text that is its secret."""
+
+    def __init__(self, keys: Mapping[str, Key]) -> None:
+        # Of equal length, so that a comparison tells nothing.
+        self._keys = [(_digest(secret), key) for secret, key in keys.items()]
+
+    async def key(self, credential: Credential) -> Key | None:
+        """As `Keys`. They are shown as bearer tokens alone."""
+        return self._find(credential)
+
+    def was_right(self, credential: Credential) -> bool:
+        """As `Keys`."""
+        return self._find(credential) is not None
+
+    def _find(self, credential: Credential) -> Key | None:
+        if credential.shown is not Shown.BEARER:
+            return None
+        shown, found = _digest(credential.secret), None
+        for digest, key in self._keys:
+            if hmac.compare_digest(digest, shown):
+                found = key
+        return found
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()

@@ -1,0 +1,260 @@
+"""The middleware that every request passes before anything reads it: closed by default.
+
+The decisions are `decisions`; this is what finds out what they need, and how a refusal looks.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from outbox.chassis.access import policy as decisions
+from outbox.chassis.access.caller import Shown, Visit, cookie_name, port_in, visit_of
+from outbox.chassis.access.failed_keys import Failures
+from outbox.chassis.access.keys import Key, Keys
+from outbox.chassis.access.peers import network_of
+from outbox.chassis.access.policy import House, Refusal
+from outbox.chassis.access.rate_limit import Rates
+from outbox.chassis.access.routes import Access, RouteAccess
+from outbox.chassis.http.problems import HttpProblem
+
+log = logging.getLogger(__name__)
+
+_CHALLENGE = 'Bearer realm="sagabox"'
+_KEY = "sagabox.key"
+_GET_ONE = "On the machine of the service, sagabox token create NAME --role ROLE makes one"
+
+
+class Doors:
+    """Lets in who may come in; raises HttpProblem for everybody else, before the body is read."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        routes: RouteAccess,
+        house: House,
+        keys: Keys,
+        failures: Failures,
+        rates: Rates,
+        key_advice: str = _GET_ONE,
+    ) -> None:
+        self._app = app
+        self._routes = routes
+        self._house = house
+        self._keys = keys
+        self._failures = failures
+        self._rates = rates
+        self._advice = key_advice
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match scope["type"]:
+            case "http":
+                await self._answer(scope, receive, send)
+            case "lifespan":
+                await self._app(scope, receive, send)
+            case _:
+                # There is nothing else here that anybody may open.
+                await send({"type": "websocket.close", "code": 1008})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        match self._routes.needed(scope["method"], _path(scope)):
+            case Access.HEALTH:
+                await self._app(scope, receive, send)
+            case Access.SIGNED:
+                await self._take_message(scope, receive, send)
+            case needs:
+                visit = visit_in(scope)
+                key = await self._enter(scope, visit, needs)
+                scope[_KEY] = key
+                if (
+                    key is None
+                    and visit.credential.shown is Shown.COOKIE
+                    and needs is not Access.OPEN
+                ):
+                    # It was wrong, and did not matter here.
+                    send = _forgetting(session_cookie(scope), send)
+                await self._app(scope, receive, send)
+
+    async def _enter(self, scope: Scope, visit: Visit, needs: Access) -> Key | None:
+        """The key that the request came in with, None where it needed none. Raises HttpProblem
+        where it does not come in."""
+        key = None
+        refusal = decisions.before_the_key(visit, needs, self._house)
+        if refusal is None and decisions.asks_for_a_key(needs):
+            if visit.credential.shown is not Shown.NOT:
+                key = await self._find(visit, needs)
+            opened = None if key is None else key.opens
+            refusal = decisions.with_the_key(visit, needs, self._house, opened)
+        if refusal is Refusal.WRONG_CREDENTIALS:
+            self._failures.note(visit.peer)
+        wait = self._wait(visit, key)
+        if wait > 0:
+            raise _too_many(wait, visit)
+        if refusal is not None:
+            log.info("refused %s from %s: %s", scope["method"], visit.peer, refusal.value)
+            raise _problem(refusal, visit, scope, needs, self._advice)
+        return key
+
+    async def _find(self, visit: Visit, needs: Access) -> Key | None:
+        if not self._keys.was_right(visit.credential) and not decisions.is_ignorable(
+            visit, needs, self._house
+        ):
+            require_patience(self._failures, visit.peer)
+        return await self._keys.key(visit.credential)
+
+    def _wait(self, visit: Visit, key: Key | None) -> float:
+        """Count the request; how many seconds its caller has to wait, 0 where it need not."""
+        if decisions.is_uncounted(visit, self._house):
+            return 0.0
+        # Only a right key has a bucket of its own: of wrong ones anybody has any number.
+        caller = f"from {network_of(visit.peer)}" if key is None else f"with {key.name}"
+        return self._rates.take(caller)
+
+    async def _take_message(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Requests that are signed are not counted, and only the route knows which ones are: so
+        whose signature is wrong is counted when it is answered."""
+        visit = visit_in(scope)
+        problem: HttpProblem | None = None
+
+        async def counted(message: Message) -> None:
+            nonlocal problem
+            if message["type"] == "http.response.start" and message["status"] == 401:
+                wait = self._wait(visit, None)
+                problem = _too_many(wait, visit) if wait > 0 else None
+            if problem is None:
+                await send(message)
+
+        await self._app(scope, receive, counted)
+        if problem is not None:
+            raise problem
+
+
+def key_in(scope: Scope) -> Key | None:
+    """The key with which a request came in; None where it showed none, and needed none."""
+    found: Key | None = scope.get(_KEY)
+    return found
+
+
+def visit_in(scope: Scope) -> Visit:
+    """The request that a server hands on."""
+    client, server = scope.get("client"), scope.get("server")
+    return visit_of(
+        scope["method"],
+        scope["headers"],
+        scheme=scope.get("scheme", "http"),
+        peer=client[0] if client else None,
+        # With a socket in the file system it is a path, which is no loopback address.
+        local=server[0] if server else None,
+    )
+
+
+def require_patience(failures: Failures, peer: str | None) -> None:
+    """Raises HttpProblem (429) where that peer showed too many wrong keys."""
+    wait = failures.wait(peer)
+    if wait > 0:
+        raise HttpProblem(
+            429,
+            "too-many-failures",
+            "Too many wrong keys came from your address; this one was not looked at.",
+            next_step="Wait for as many seconds as Retry-After says, and send a key that is right.",
+            retry_after=wait,
+            headers={"connection": "close"},
+        )
+
+
+def _too_many(wait: float, visit: Visit) -> HttpProblem:
+    log.info("too many requests from %s", visit.peer)
+    return HttpProblem(
+        429,
+        "too-many-requests",
+        "More requests came from you than one caller may send; nothing was done.",
+        next_step="Wait for as many seconds as Retry-After says, and send it again; "
+        "SAGABOX_RATE_LIMIT of the service says how many a second may come.",
+        retry_after=wait,
+        headers={"connection": "close"} if visit.changes else None,
+    )
+
+
+def _forgetting(cookie: str, send: Send) -> Send:
+    """Sends the answer on, and makes the browser forget that cookie."""
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            MutableHeaders(scope=message).append("set-cookie", expired_cookie(cookie))
+        await send(message)
+
+    return sending
+
+
+def session_cookie(scope: Scope) -> str:
+    """The name of the session's cookie for the address that the browser knows."""
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    return cookie_name(port_in(hosts[0].decode("latin-1")) if hosts else None)
+
+
+def expired_cookie(name: str) -> str:
+    """The header that makes a browser forget that cookie."""
+    return f"{name}=; Max-Age=0; Path=/; HttpOnly; SameSite=Strict"
+
+
+def _path(scope: Scope) -> str:
+    """The path as the routes see it."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and (path == root or path.startswith(f"{root}/")):
+        return path[len(root) :]
+    return path
+
+
+def _problem(
+    refusal: Refusal, visit: Visit, scope: Scope, needs: Access, advice: str
+) -> HttpProblem:
+    # What is left of a refused body must not be taken for the next request.
+    headers = {"connection": "close"} if visit.changes else {}
+    match refusal:
+        case Refusal.UNKNOWN_HOST:
+            return HttpProblem(
+                421,
+                "unknown-host",
+                "The request is addressed to a host by whose name this service is not known.",
+                next_step="Use the service's own address, or add the name to "
+                "SAGABOX_ALLOWED_HOSTS.",
+                headers=headers,
+            )
+        case Refusal.CROSS_SITE:
+            return HttpProblem(
+                403,
+                "cross-site",
+                "The page of another site asked for this, and nothing was done.",
+                next_step="Use the service's own pages, or a program that sends a token.",
+                headers=headers,
+            )
+        case Refusal.NO_CREDENTIALS:
+            return HttpProblem(
+                401,
+                "credentials-missing",
+                "The request shows no key, and this address asks for one.",
+                next_step=f"Send Authorization: Bearer TOKEN. {advice}.",
+                headers=headers | {"www-authenticate": _CHALLENGE},
+            )
+        case Refusal.WRONG_CREDENTIALS:
+            if visit.credential.shown is Shown.COOKIE:
+                headers["set-cookie"] = expired_cookie(session_cookie(scope))
+            return HttpProblem(
+                401,
+                "credentials-wrong",
+                "The key of this request opens nothing: it is wrong, has expired or was revoked.",
+                next_step=f"Send another one, or begin a new session. {advice}.",
+                headers=headers | {"www-authenticate": f'{_CHALLENGE}, error="invalid_token"'},
+            )
+        case Refusal.FORBIDDEN:
+            return HttpProblem(
+                403,
+                "not-allowed",
+                f"The key of this request is right, and does not open what asks for {needs}.",
+                next_step=f"Use a key that opens {needs}. {advice}.",
+                headers=headers,
+            )

@@ -1,0 +1,1 @@
+"""The addresses that every service has: /livez, /readyz, /metrics, /docs."""

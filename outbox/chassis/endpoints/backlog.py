@@ -1,0 +1,84 @@
+"""How much waits to be sent, per destination: read from the outbox tables, at a bounded cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import String, bindparam, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.coordination.leases import BUCKETS
+from outbox.tables import UtcDateTime
+
+COUNTED_UP_TO = 100_000
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """What stands in the outbox for one destination. Counts end at `COUNTED_UP_TO`.
+
+    `oldest` is when the oldest unsent message came into being, None where nothing waits.
+    """
+
+    destination: str
+    unsent: int
+    parked: int
+    scheduled: int
+    held_keys: int
+    dead: int
+    oldest: datetime | None
+
+
+# Walks from one destination to the next along the index, instead of reading every row.
+_DESTINATIONS = text(
+    " UNION ".join(
+        f"""SELECT destination FROM (
+  WITH RECURSIVE places(destination) AS (
+    SELECT min(destination) FROM {table}
+    UNION ALL
+    SELECT (SELECT min(destination) FROM {table} WHERE destination > places.destination)
+    FROM places WHERE places.destination IS NOT NULL
+  ) SELECT destination FROM places WHERE destination IS NOT NULL
+) AS {table}_places"""
+        for table in ("outbox", "outbox_held", "outbox_dead", "outbox_parked", "outbox_scheduled")
+    )
+)
+
+
+def _count(table: str) -> str:
+    return (
+        f"(SELECT count(*) FROM (SELECT 1 FROM {table} "
+        "WHERE destination = :destination LIMIT :most) AS counted)"
+    )
+
+
+_STANDING = text(
+    f"""WITH RECURSIVE buckets(bucket) AS (
+  SELECT 0 UNION ALL SELECT bucket + 1 FROM buckets WHERE bucket < :last
+), heads AS (
+  SELECT (SELECT occurred_at FROM outbox
+          WHERE outbox.destination = :destination AND outbox.bucket = buckets.bucket
+          ORDER BY seq LIMIT 1) AS head
+  FROM buckets
+)
+SELECT {_count("outbox")} AS unsent, {_count("outbox_parked")} AS parked,
+       {_count("outbox_scheduled")} AS scheduled, {_count("outbox_held")} AS held_keys,
+       {_count("outbox_dead")} AS dead, (SELECT min(head) FROM heads) AS oldest"""
+).bindparams(
+    bindparam("destination", type_=String),
+    most=COUNTED_UP_TO,
+    last=BUCKETS[-1],
+)
+
+
+async def standing(connection: AsyncConnection, known: Iterable[str] = ()) -> Sequence[Backlog]:
+    """One `Backlog` for each destination that is known or has anything in the tables, by name."""
+    found = set((await connection.execute(_DESTINATIONS)).scalars()) | set(known)
+    query = _STANDING.columns(oldest=UtcDateTime)
+    backlogs = []
+    for destination in sorted(found):
+        row = (await connection.execute(query, {"destination": destination})).one()
+        backlogs.append(Backlog(destination=destination, **row._mapping))
+    return backlogs

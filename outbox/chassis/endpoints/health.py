@@ -1,0 +1,79 @@
+"""/livez: the process answers. /readyz: it can do its work. Both are open to everybody."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from outbox.chassis.http.database_problems import database_problem
+from outbox.chassis.http.problems import HttpProblem, documented
+from outbox.errors import OutboxError
+
+Check = Callable[[], Awaitable[None]]
+"""Returns where all is well, and raises what is wrong."""
+
+
+class NotWell(OutboxError):
+    """A check found the service unable to work."""
+
+
+class Alive(BaseModel):
+    """The process answers."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(BaseModel):
+    """These checks found nothing wrong."""
+
+    status: Literal["ready"] = "ready"
+    checks: list[str]
+
+
+def router(checks: Mapping[str, Check], *, timeout: float = 2.0) -> APIRouter:
+    """The two addresses. A check that takes longer than `timeout` seconds counts as failed."""
+    routes = APIRouter(tags=["operation"])
+
+    @routes.get("/livez", summary="Whether the process answers")
+    async def livez() -> Alive:
+        return Alive()
+
+    @routes.get(
+        "/readyz",
+        summary="Whether the service can do its work",
+        responses=documented({503: "It cannot; the detail names what fails"}),
+    )
+    async def readyz() -> Ready:
+        failures = await asyncio.gather(
+            *(_failure(name, check, timeout) for name, check in checks.items())
+        )
+        found = [failure for failure in failures if failure is not None]
+        if found:
+            raise HttpProblem(
+                503,
+                "not-ready",
+                " ".join(f"{name}: {problem}." for name, problem, _ in found),
+                next_step=found[0][2],
+                retry_after=2,
+            )
+        return Ready(checks=list(checks))
+
+    return routes
+
+
+async def _failure(name: str, check: Check, timeout: float) -> tuple[str, str, str] | None:
+    try:
+        async with asyncio.timeout(timeout):
+            await check()
+    except OutboxError as error:
+        return name, error.problem, error.next_step
+    except Exception as error:  # whatever it is, it is the answer to the question
+        problem = database_problem(error)
+        if problem is None:
+            return name, "the check itself failed", "See the service's log."
+        return name, problem.detail.rstrip("."), problem.next_step
+    return None

@@ -1,0 +1,253 @@
+"""/metrics, in the text format of Prometheus, from a registry that belongs to one service.
+
+What happens is counted when it happens: requests, deliveries, the inbox's answers. What stands in
+the outbox is read from the database when somebody asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+from fastapi import APIRouter
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.registry import Collector
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from outbox.chassis.endpoints.backlog import Backlog
+from outbox.clock import Clock
+from outbox.inbox.handlers import Handlers
+from outbox.inbox.inbox import Inbox
+from outbox.inbox.limits import InboxLimits
+from outbox.inbox.retention import Settled
+from outbox.replies import Reply
+from outbox.transports.base import Answered, Delivery, Transport, Unacceptable, Unreachable
+from outbox.wire.envelope import Envelope
+
+log = logging.getLogger(__name__)
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_UNKNOWN = "(unknown)"
+_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class Metrics:
+    """One service's figures."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.registry = CollectorRegistry()
+        self._requests = Histogram(
+            "sagabox_http_request_seconds",
+            "Time from the first byte of a request to the last of its answer",
+            ["method", "route", "status"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._deliveries = Histogram(
+            "sagabox_relay_delivery_seconds",
+            "Time that a destination took for one batch",
+            ["destination", "result"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._delivered = Counter(
+            "sagabox_relay_messages",
+            "Messages handed to a destination, by its answer",
+            ["destination", "outcome"],
+            registry=self.registry,
+        )
+        self._received = Counter(
+            "sagabox_inbox_messages",
+            "Messages received, by the answer they were given",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._standing = _Standing(self.registry)
+
+    def http(self, app: ASGIApp) -> ASGIApp:
+        """`app`, with its requests counted and timed by route and status."""
+
+        async def timed(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] != "http":
+                await app(scope, receive, send)
+                return
+            status = 500
+            begun = self._clock.monotonic()
+
+            async def noting(message: Message) -> None:
+                nonlocal status
+                if message["type"] == "http.response.start":
+                    status = message["status"]
+                await send(message)
+
+            try:
+                await app(scope, receive, noting)
+            finally:
+                method = scope["method"] if scope["method"] in _METHODS else _UNKNOWN
+                # The template of the address: the address itself would make a series per article.
+                route = getattr(scope.get("route"), "path", _UNKNOWN)
+                took = self._clock.monotonic() - begun
+                self._requests.labels(method, route, str(status)).observe(took)
+
+        return timed
+
+    def transport(self, destination: str, transport: Transport) -> Transport:
+        """`transport`, with what goes through it counted under the destination's name."""
+        return _MeteredTransport(self, destination, transport, self._clock)
+
+    def delivered(self, destination: str, count: int, took: float, delivery: Delivery) -> None:
+        """Note one batch of `count` messages that took `took` seconds."""
+        match delivery:
+            case Answered(replies):
+                result = "answered"
+                for reply in replies:
+                    self._delivered.labels(destination, reply.outcome.value).inc()
+            case Unreachable():
+                result = "unreachable"
+                self._delivered.labels(destination, result).inc(count)
+            case Unacceptable():
+                result = "unacceptable"
+                self._delivered.labels(destination, result).inc(count)
+        self._deliveries.labels(destination, result).observe(took)
+
+    def received(self, replies: Sequence[Reply]) -> None:
+        """Note what the inbox answered."""
+        for reply in replies:
+            self._received.labels(reply.outcome.value).inc()
+
+    def router(
+        self,
+        standing: Callable[[], Awaitable[Sequence[Backlog]]],
+        *,
+        relay_runs: Callable[[], bool],
+        timeout: float = 5.0,
+    ) -> APIRouter:
+        """The address. Without its database a service still shows what it has counted itself."""
+        routes = APIRouter(tags=["operation"])
+
+        @routes.get(
+            "/metrics",
+            summary="The service's figures, for Prometheus",
+            response_class=Response,
+            responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        )
+        async def metrics() -> Response:
+            backlogs: Sequence[Backlog] | None = None
+            try:
+                async with asyncio.timeout(timeout):
+                    backlogs = await standing()
+            except Exception as error:
+                log.warning("the outbox tables cannot be read for /metrics: %s", error)
+            self._standing.show(backlogs, self._clock, relay_runs())
+            return Response(generate_latest(_Plain(self.registry)), media_type=CONTENT_TYPE_LATEST)
+
+        return routes
+
+
+class _Plain(Collector):
+    """The figures without the times at which each was made, which are no figures of the service:
+    under the names that the text format gives them they would look like gauges."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            family.samples = [it for it in family.samples if not it.name.endswith("_created")]
+            yield family
+
+
+class _Standing:
+    """The gauges about what stands in the outbox tables."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        def gauge(name: str, meaning: str) -> Gauge:
+            return Gauge(f"sagabox_{name}", meaning, ["destination"], registry=registry)
+
+        self._unsent = gauge(
+            "outbox_unsent_messages", "Messages that wait to be sent (counted to 100,000)"
+        )
+        self._oldest = gauge("outbox_oldest_seconds", "Age of the oldest message that waits")
+        self._parked = gauge("outbox_parked_messages", "Messages of keys that are held for long")
+        self._scheduled = gauge("outbox_scheduled_messages", "Messages whose time has not come")
+        self._held = gauge("outbox_held_keys", "Keys that wait after a failure")
+        self._dead = gauge("outbox_dead_letters", "Messages that were given up")
+        self._database = Gauge(
+            "sagabox_database_up", "1 if the database answered this scrape", registry=registry
+        )
+        self._relay = Gauge(
+            "sagabox_relay_running", "1 if the relay runs in this process", registry=registry
+        )
+        self._gauges = (
+            self._unsent,
+            self._oldest,
+            self._parked,
+            self._scheduled,
+            self._held,
+            self._dead,
+        )
+
+    def show(self, backlogs: Sequence[Backlog] | None, clock: Clock, relay_runs: bool) -> None:
+        self._relay.set(relay_runs)
+        self._database.set(backlogs is not None)
+        for gauge in self._gauges:
+            # Old figures would look like new ones.
+            gauge.clear()
+        for backlog in backlogs or ():
+            place = backlog.destination
+            self._unsent.labels(place).set(backlog.unsent)
+            self._parked.labels(place).set(backlog.parked)
+            self._scheduled.labels(place).set(backlog.scheduled)
+            self._held.labels(place).set(backlog.held_keys)
+            self._dead.labels(place).set(backlog.dead)
+            age = 0.0 if backlog.oldest is None else (clock.now() - backlog.oldest).total_seconds()
+            self._oldest.labels(place).set(max(0.0, age))
+
+
+class _MeteredTransport:
+    """A transport that reports each delivery."""
+
+    def __init__(self, metrics: Metrics, destination: str, inner: Transport, clock: Clock) -> None:
+        self._metrics = metrics
+        self._destination = destination
+        self._inner = inner
+        self._clock = clock
+
+    async def deliver(self, envelopes: Sequence[Envelope]) -> Delivery:
+        begun = self._clock.monotonic()
+        delivery = await self._inner.deliver(envelopes)
+        took = self._clock.monotonic() - begun
+        self._metrics.delivered(self._destination, len(envelopes), took, delivery)
+        return delivery
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class MeteredInbox(Inbox):
+    """An inbox that reports its answers."""
+
+    def __init__(
+        self,
+        handlers: Handlers,
+        sessions: async_sessionmaker[AsyncSession],
+        *,
+        clock: Clock,
+        limits: InboxLimits,
+        metrics: Metrics,
+    ) -> None:
+        super().__init__(handlers, sessions, clock=clock, limits=limits)
+        self._metrics = metrics
+
+    async def receive(
+        self, envelopes: Sequence[Envelope], settled: Settled | None = None
+    ) -> list[Reply]:
+        """As `Inbox.receive`."""
+        replies = await super().receive(envelopes, settled)
+        self._metrics.received(replies)
+        return replies

@@ -1,0 +1,362 @@
+"""What a service is made of, and how it starts and stops.
+
+A service hands in what is its own (handlers, routes, its public addresses); everything that all
+services share is put around that here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fastapi import APIRouter, FastAPI
+from starlette.types import ASGIApp
+
+from outbox.adding.installation import Routes, install
+from outbox.chassis.access.failed_keys import Failures
+from outbox.chassis.access.keys import Keys, SettledKeys
+from outbox.chassis.access.middleware import Doors
+from outbox.chassis.access.policy import House
+from outbox.chassis.access.rate_limit import Rates
+from outbox.chassis.access.routes import NOTHING, Opens, RouteAccess, Table
+from outbox.chassis.endpoints import api_docs as docs
+from outbox.chassis.endpoints import health, openapi
+from outbox.chassis.endpoints.backlog import Backlog, standing
+from outbox.chassis.endpoints.metrics import MeteredInbox, Metrics
+from outbox.chassis.http import problems
+from outbox.chassis.http.middleware import BodyLimit, Boundary, SecurityHeaders
+from outbox.chassis.http.request_traces import Traced
+from outbox.chassis.settings import ServiceSettings
+from outbox.chassis.shutdown import told_of_signals
+from outbox.clock import Clock, SystemClock
+from outbox.coordination.bell import Bell
+from outbox.coordination.loops import log_failure
+from outbox.database.opening import Database, open_database
+from outbox.database.troubles import Trouble, trouble_in_statement
+from outbox.errors import OutboxError
+from outbox.ids import Ids
+from outbox.inbox.handlers import Handlers
+from outbox.inbox.inbox import Inbox
+from outbox.inbox.retention import Settled
+from outbox.relay.relay import Relay
+from outbox.schema import require_revision
+from outbox.transports.base import Transport
+from outbox.transports.http.receiver import receiver
+from outbox.transports.http.transport import HttpTransport
+
+log = logging.getLogger(__name__)
+
+
+class CannotStart(OutboxError):
+    """The service found at its start that it could not work."""
+
+
+class Carrier(Protocol):
+    """What carries the service's messages to its peers."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; then end what is in hand, and return."""
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What a service's own parts are built with.
+
+    `bell` rings when there may be something to carry. `stopping` is set as soon as the service is
+    told to stop: an answer that goes on for long has to end then. `failures` are those of callers
+    with wrong keys.
+    """
+
+    database: Database
+    clock: Clock
+    new_id: Callable[[], str]
+    bell: Bell
+    metrics: Metrics
+    stopping: asyncio.Event
+    failures: Failures
+
+
+@dataclass(frozen=True)
+class Blueprint:
+    """One kind of service.
+
+    `revision` is the database revision that its code needs. `peers` are the services that it sends
+    to, with their addresses. `api` makes its public addresses, and `access` says what each of them
+    asks for; one that is left out is for administrators alone.
+
+    `carrier` makes what sends its messages by the given transports, where that is not the relay
+    alone; it is called before `api`. `settled` gives what deliveries say of ended sagas.
+    `before_start` is awaited once the database is known to be right, and raises OutboxError where
+    the service must not run. `before_scrape` is awaited before /metrics shows its figures.
+
+    `keys` makes what knows the keys of callers; without it there are none. `at_home` is what
+    callers on the same machine may do without one, and `to_all` what everybody may: nothing, unless
+    the operator said otherwise. `key_advice` says where a key comes from.
+    """
+
+    name: str
+    title: str
+    description: str
+    revision: str
+    handlers: Callable[[Clock], Handlers]
+    routes: Routes
+    peers: Mapping[str, str]
+    api: Callable[[Kit], APIRouter]
+    carrier: Callable[[Kit, Mapping[str, Transport]], Carrier] | None = None
+    settled: Callable[[], Settled | None] | None = None
+    before_start: Callable[[], Awaitable[None]] | None = None
+    before_scrape: Callable[[], Awaitable[None]] | None = None
+    access: Table = field(default_factory=dict)
+    keys: Callable[[Kit], Keys] | None = None
+    at_home: Opens = NOTHING
+    to_all: Opens = NOTHING
+    key_advice: str = "The one who runs the service has keys"
+
+
+def build(
+    blueprint: Blueprint,
+    settings: ServiceSettings,
+    *,
+    database_url: str,
+    clock: Clock | None = None,
+    transports: Mapping[str, Transport] | None = None,
+) -> FastAPI:
+    """The application, ready for an ASGI server; nothing is connected before it starts.
+
+    `transports` replaces those that send to the peers over HTTP. Raises InvalidSettings.
+    """
+    service = Service(blueprint, settings, database_url, clock or SystemClock(), transports)
+    app = FastAPI(
+        title=blueprint.title,
+        description=blueprint.description,
+        lifespan=service.lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    for router in service.routers():
+        # Not include_router(), which works out every route once more.
+        app.router.routes.extend(router.routes)
+    problems.install(app)
+    openapi.install(app)
+    # The last one added is the outermost.
+    app.add_middleware(BodyLimit)
+    app.add_middleware(service.doors)
+    app.add_middleware(Boundary)
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(service.metrics.http)
+    app.add_middleware(Traced, new_id=service.ids)
+    return app
+
+
+class Service:
+    """One service in one process: its database, its inbox, and what carries its messages."""
+
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        settings: ServiceSettings,
+        database_url: str,
+        clock: Clock,
+        transports: Mapping[str, Transport] | None,
+    ) -> None:
+        self._blueprint = blueprint
+        self._settings = settings
+        self._clock = clock
+        self._keys = settings.keyring()
+        self.ids = Ids(clock, os.urandom)
+        self.metrics = Metrics(clock)
+        self.database = open_database(
+            database_url,
+            name=f"sagabox-{blueprint.name}",
+            pool_size=settings.pool_size,
+            pool_overflow=settings.pool_overflow,
+        )
+        installation = install(
+            self.database.sessions,
+            source=blueprint.name,
+            routes=blueprint.routes,
+            clock=clock,
+            ids=self.ids,
+        )
+        self.inbox: Inbox = MeteredInbox(
+            blueprint.handlers(clock),
+            self.database.sessions,
+            clock=clock,
+            limits=settings.inbox_limits(),
+            metrics=self.metrics,
+        )
+        if transports is None:
+            transports = {name: self._over_http(url) for name, url in blueprint.peers.items()}
+        self._stopping = asyncio.Event()
+        self._kit = Kit(
+            self.database,
+            clock,
+            self.ids,
+            installation.bell,
+            self.metrics,
+            self._stopping,
+            Failures(clock.monotonic),
+        )
+        make_carrier = blueprint.carrier or self._relay
+        self.carrier: Carrier = make_carrier(
+            self._kit, {name: self.metrics.transport(name, it) for name, it in transports.items()}
+        )
+        self._callers: Keys = (
+            SettledKeys({}) if blueprint.keys is None else blueprint.keys(self._kit)
+        )
+        self._carrying: asyncio.Task[None] | None = None
+
+    def doors(self, app: ASGIApp) -> ASGIApp:
+        """`app`, closed to everybody who may not come in."""
+        return Doors(
+            app,
+            routes=RouteAccess(self._blueprint.access),
+            house=House(
+                self._settings.host_names(), self._blueprint.at_home, self._blueprint.to_all
+            ),
+            keys=self._callers,
+            failures=self._kit.failures,
+            rates=Rates(self._clock.monotonic, rate=self._settings.rate_limit),
+            key_advice=self._blueprint.key_advice,
+        )
+
+    def routers(self) -> Sequence[APIRouter]:
+        """All addresses, the service's own first."""
+        checks = {"database": self._check_database, "relay": self._check_relay}
+        return (
+            self._blueprint.api(self._kit),
+            receiver(
+                self.inbox,
+                keys=self._keys,
+                clock=self._clock,
+                concurrency=self._settings.receive_concurrency,
+                ids=self.ids,
+            ),
+            health.router(checks),
+            self.metrics.router(self._standing, relay_runs=self._relay_runs),
+            docs.router(self._blueprint.title),
+        )
+
+    @asynccontextmanager
+    async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
+        """Refuses to start on a wrong database; else relays and purges until the server stops, and
+        then gives the work in hand `drain_seconds`."""
+        stop = asyncio.Event()
+        self._stopping.clear()
+        tasks: list[asyncio.Task[None]] = []
+        try:
+            await self._check_start()
+            self._warn_of_what_is_open()
+            self._carrying = asyncio.create_task(self._keep_carrying(stop))
+            tasks = [self._carrying, asyncio.create_task(self._keep_purging(stop))]
+            with told_of_signals(self._stopping):
+                yield
+        finally:
+            self._stopping.set()
+            stop.set()
+            await self._drain(tasks)
+            await self.database.engine.dispose()
+
+    def _warn_of_what_is_open(self) -> None:
+        if self._blueprint.at_home:
+            log.warning(
+                "callers on this machine need no key (SAGABOX_TRUST_LOOPBACK is set), and so does "
+                "whoever a proxy on this machine lets through"
+            )
+        if self._blueprint.to_all:
+            log.warning("the public routes need no key, wherever a caller is")
+
+    async def _check_start(self) -> None:
+        try:
+            await self._check_database()
+            if self._blueprint.before_start is not None:
+                await self._blueprint.before_start()
+        except OutboxError:
+            raise
+        except Exception as error:
+            if trouble_in_statement(error) is Trouble.OWN:
+                raise
+            cause = getattr(error, "orig", None) or error
+            raise CannotStart(
+                f"the database of {self._blueprint.name} does not answer ({cause})",
+                next_step="start the database, or correct its address in "
+                f"SAGABOX_DATABASE_URL_{self._blueprint.name.upper()}",
+            ) from error
+
+    async def _drain(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        if not tasks:
+            return
+        _, late = await asyncio.wait(tasks, timeout=self._settings.drain_seconds)
+        for task in late:
+            log.warning("work in hand took too long and was ended; its messages are sent again")
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _relay(self, kit: Kit, transports: Mapping[str, Transport]) -> Carrier:
+        return Relay(
+            kit.database.engine,
+            transports,
+            owner=self._blueprint.name,
+            clock=kit.clock,
+            settings=self._settings.relay_settings(),
+            bell=kit.bell,
+        )
+
+    async def _keep_carrying(self, stop: asyncio.Event) -> None:
+        try:
+            await self.carrier.run(stop)
+        except Exception as error:
+            # From here on the service says that it is not ready; messages stay where they are.
+            log.critical("the relay ended by an error", exc_info=error)
+
+    async def _keep_purging(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self._settings.purge_interval)
+                return
+            try:
+                await self.inbox.purge()
+            except Exception as error:
+                log_failure(log, "the inbox was not purged, trying again later", error)
+
+    async def _check_database(self) -> None:
+        """The database answers, and its schema is one that this code may run on."""
+        await require_revision(
+            self.database.engine,
+            service=self._blueprint.name,
+            expected=self._blueprint.revision,
+        )
+
+    async def _check_relay(self) -> None:
+        if not self._relay_runs():
+            raise health.NotWell(
+                "the relay does not run, so that messages stay where they are",
+                next_step="restart the service; its log says why the relay ended",
+            )
+
+    def _relay_runs(self) -> bool:
+        return self._carrying is not None and not self._carrying.done()
+
+    async def _standing(self) -> Sequence[Backlog]:
+        if self._blueprint.before_scrape is not None:
+            await self._blueprint.before_scrape()
+        async with self.database.reading.connect() as connection:
+            return await standing(connection, self._blueprint.peers)
+
+    def _over_http(self, url: str) -> Transport:
+        return HttpTransport(
+            url,
+            source=self._blueprint.name,
+            keys=self._keys,
+            clock=self._clock,
+            settled=self._blueprint.settled,
+            timeout=self._settings.delivery_timeout,
+        )

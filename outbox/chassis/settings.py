@@ -1,0 +1,372 @@
+"""What a service is told from outside: environment variables, each with its meaning.
+
+A service's own settings extend `ServiceSettings`. `documented()` lists a model's variables, for
+`--help` and for the documentation, so that neither can drift from what is read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    AnyHttpUrl,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from outbox.chassis.access.caller import host_name
+from outbox.chassis.access.keys import Key, SettledKeys
+from outbox.chassis.access.routes import EVERYTHING, NOTHING, Access, Opens, Role
+from outbox.errors import InvalidKeyring, OutboxError
+from outbox.inbox.limits import InboxLimits, Pace
+from outbox.relay.settings import RelaySettings
+from outbox.transports.http.signing import Keyring
+
+PREFIX = "SAGABOX_"
+
+_DRIVERS = {
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "postgresql+asyncpg": "postgresql+asyncpg",
+    "postgresql+psycopg": "postgresql+psycopg",
+    "sqlite": "sqlite+aiosqlite",
+    "sqlite+aiosqlite": "sqlite+aiosqlite",
+}
+
+
+class InvalidSettings(OutboxError):
+    """The environment lacks a setting, or has one that cannot be."""
+
+
+def database_url(text: str) -> str:
+    """The URL with an asynchronous driver: `postgresql://` becomes asyncpg, `sqlite:///` aiosqlite.
+
+    Raises ValueError for other databases. The password is kept; do not log the result.
+    """
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        raise ValueError("it is not a database URL") from None
+    driver = _DRIVERS.get(url.drivername)
+    if driver is None:
+        raise ValueError(
+            f"{url.drivername}:// is not supported; write postgresql://user@host/name or "
+            "sqlite:////folder/file.sqlite"
+        )
+    url = url.set(drivername=driver)
+    if driver == "sqlite+aiosqlite" and url.database in (None, "", ":memory:"):
+        raise ValueError("SQLite needs a file, such as sqlite:////folder/file.sqlite")
+    return _for_asyncpg(url).render_as_string(hide_password=False)
+
+
+def _for_asyncpg(url: URL) -> URL:
+    """asyncpg calls libpq's `sslmode` just `ssl`."""
+    mode = url.query.get("sslmode")
+    if url.drivername != "postgresql+asyncpg" or mode is None:
+        return url
+    return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
+
+
+def host_names(text: str) -> frozenset[str]:
+    """The names in "one.example,two.example:8000" as they are compared: lower-case, without ports.
+
+    Raises ValueError that names the part which is none.
+    """
+    found = set()
+    for part in filter(None, map(str.strip, text.split(","))):
+        name = host_name(part)
+        if name is None:
+            raise ValueError(f"{part!r} is no host name")
+        found.add(name)
+    return frozenset(found)
+
+
+def _host_names_checked(text: str) -> str:
+    host_names(text)
+    return text
+
+
+def http_url(text: str) -> str:
+    """The address without a slash at its end. Raises ValidationError where it is none."""
+    TypeAdapter(AnyHttpUrl).validate_python(text)
+    return text.rstrip("/")
+
+
+DatabaseUrl = Annotated[str, AfterValidator(database_url)]
+HttpUrl = Annotated[str, AfterValidator(http_url)]
+"""An http or https address, kept without a slash at its end."""
+
+
+class ServiceSettings(BaseSettings):
+    """What every service is told. A service adds `database_url` and the addresses of its peers."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+    )
+
+    secrets: str = Field(
+        repr=False,
+        description="The secrets that the services share to sign their messages, as "
+        "id:base64 with commas between them, 32 bytes or more each. During a rotation there "
+        "are two",
+    )
+    signing_key: str | None = Field(
+        default=None,
+        description="The id of the secret that this service signs with. Unless set, the first",
+    )
+    signature_window: float = Field(
+        default=300.0,
+        gt=0,
+        description="How many seconds a signature's time may be away from this machine's clock",
+    )
+    pool_size: int = Field(
+        default=10, ge=1, le=200, description="Database connections that are kept open"
+    )
+    pool_overflow: int = Field(
+        default=10, ge=0, le=200, description="Database connections opened on top when it is busy"
+    )
+    poll_interval: float = Field(
+        default=1.0,
+        gt=0,
+        description="After how many seconds the relay looks for messages that it was not told of",
+    )
+    relay_batch: int = Field(
+        default=100, ge=1, le=1000, description="Messages that the relay sends in one request"
+    )
+    delivery_timeout: float = Field(
+        default=4.5,
+        ge=0.5,
+        description="Seconds that a destination has to answer one request; give every service the "
+        "same",
+    )
+    lease: float = Field(
+        default=12.0,
+        gt=0,
+        description="Seconds after which others take over what a process that fell silent was "
+        "sending or running. Where it is less than 2.4 times SAGABOX_DELIVERY_TIMEOUT plus 1.2, "
+        "that counts instead. Give every process of a service the same",
+    )
+    receive_concurrency: int = Field(
+        default=8, ge=1, le=200, description="Batches of messages that are worked on at once"
+    )
+    purge_interval: float = Field(
+        default=60.0,
+        gt=0,
+        description="Seconds between two removals of inbox rows that nobody can ask for any more",
+    )
+    drain_seconds: float = Field(
+        default=8.0,
+        gt=0,
+        le=10,
+        description="Seconds that a service which is told to stop gives the work in hand",
+    )
+
+    allowed_hosts: Annotated[str, AfterValidator(_host_names_checked)] = Field(
+        default="",
+        description="The names by which the service may be called from elsewhere, with commas "
+        "between them. A request with another Host is refused, loopback and the address of the "
+        "connection excepted",
+    )
+    rate_limit: float = Field(
+        default=100.0,
+        ge=0,
+        le=1_000_000,
+        allow_inf_nan=False,
+        description="Requests a second that one caller from elsewhere may send for long, and twice "
+        "as many at once: with a right token one token, else one address. 0 is no limit",
+    )
+
+    trust_loopback: bool = Field(
+        default=False,
+        description="Lets callers on this machine in without a key, as administrators. Never where "
+        "a proxy on the same machine passes on what others send: that one is a caller on this "
+        "machine, too",
+    )
+
+    def host_names(self) -> frozenset[str]:
+        """The names in `allowed_hosts`."""
+        return host_names(self.allowed_hosts)
+
+    def at_home(self) -> Opens:
+        """What a caller on this machine may do without a key."""
+        return EVERYTHING if self.trust_loopback else NOTHING
+
+    def keyring(self) -> Keyring:
+        """The secrets, ready to sign and verify. Raises InvalidSettings that names the variable."""
+        parts = self.secrets.split(",")
+        if self.signing_key is not None:
+            # The first key is the one that signs.
+            parts.sort(key=lambda part: part.strip().partition(":")[0] != self.signing_key)
+        try:
+            keys = Keyring.from_text(",".join(parts), self.signature_window)
+        except InvalidKeyring as error:
+            problem = f"SAGABOX_SECRETS: {error.problem}"
+            raise InvalidSettings(problem, next_step=error.next_step) from None
+        if self.signing_key not in (None, keys.signing):
+            raise InvalidSettings(
+                f"SAGABOX_SIGNING_KEY is {self.signing_key!r}, and SAGABOX_SECRETS has no such key",
+                next_step="name one of the keys, or leave it out: then the first one signs",
+            )
+        return keys
+
+    def relay_settings(self) -> RelaySettings:
+        """How the relay paces itself."""
+        # A lease must outlast the slowest delivery, with room for the renewal.
+        margin = self.delivery_timeout + 0.5
+        return RelaySettings(
+            poll=self.poll_interval,
+            batch=self.relay_batch,
+            delivery_timeout=self.delivery_timeout,
+            margin=margin,
+            lease=max(self.lease, margin * 2.4),
+        )
+
+    def inbox_limits(self) -> InboxLimits:
+        """Limits that let the inbox answer before its senders give up."""
+        patience = self.delivery_timeout
+        return InboxLimits(
+            together=Pace(lock=patience / 15, statement=patience / 5, total=patience / 3),
+            alone=Pace(lock=patience / 5, statement=patience / 3, total=patience / 2),
+            answer_within=patience * 0.9,
+        )
+
+
+_TOKEN = r"^[!-~]+$"  # what a header can carry
+
+MAKE_BLOG_TOKEN = (
+    "export SAGABOX_BLOG_TOKEN=$(python -c 'import secrets; print(secrets.token_urlsafe(32))')"
+)
+"""The command that makes the token of the public routes."""
+KEY_ADVICE = "The one who runs the service sets SAGABOX_BLOG_TOKEN and SAGABOX_METRICS_TOKEN"
+"""Where a key for a service with `PublicSettings` comes from."""
+
+
+class PublicSettings(ServiceSettings):
+    """What a service is told beside that whose routes are the public's, and which has no table of
+    tokens."""
+
+    blog_token: str | None = Field(
+        default=None,
+        repr=False,
+        pattern=_TOKEN,
+        description="The public routes want it as Authorization: Bearer TOKEN, on this machine too",
+    )
+    blog_open: bool = Field(
+        default=False,
+        description="Opens the public routes to everybody, without a token",
+    )
+    metrics_token: str | None = Field(
+        default=None,
+        repr=False,
+        pattern=_TOKEN,
+        description="Opens /metrics and /docs to those who send it as Authorization: Bearer TOKEN",
+    )
+
+    @field_validator("blog_open")
+    @classmethod
+    def _open_or_guarded(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("blog_token") is not None:
+            raise ValueError("SAGABOX_BLOG_TOKEN is set too, and only one of both can be meant")
+        return value
+
+    def keys(self) -> SettledKeys:
+        """What the two tokens open."""
+        keys: dict[str, Key] = {}
+        for name, token, opens in (
+            ("blog", self.blog_token, frozenset({Access.PUBLIC})),
+            ("metrics", self.metrics_token, Role.VIEWER.opens),
+        ):
+            if token is not None:
+                same = keys.get(token, Key(name, frozenset()))
+                keys[token] = Key(same.name, same.opens | opens)
+        return SettledKeys(keys)
+
+    def at_home(self) -> Opens:
+        """As `ServiceSettings`; a token of the public routes is asked for here, too."""
+        opened = super().at_home()
+        return opened if self.blog_token is None else opened - {Access.PUBLIC}
+
+    def to_all(self) -> Opens:
+        """What everybody may do without a token."""
+        return frozenset({Access.PUBLIC}) if self.blog_open else NOTHING
+
+    def require_public_access(self) -> None:
+        """Raises InvalidSettings where the public routes would be closed to everybody."""
+        if self.blog_token is None and not (self.blog_open or self.trust_loopback):
+            raise InvalidSettings(
+                "SAGABOX_BLOG_TOKEN is not set, so that the public routes would be closed to "
+                "everybody",
+                next_step=f"{MAKE_BLOG_TOKEN}; or export SAGABOX_BLOG_OPEN=1, to open them to all",
+            )
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def load(model: type[S]) -> S:
+    """Read the environment. Raises InvalidSettings, which names each variable that is wrong."""
+    try:
+        return model()
+    except ValidationError as error:
+        wrong = [
+            f"{_variable_at(model, found['loc'])}: {_in_words(found)}" for found in error.errors()
+        ]
+        raise InvalidSettings(
+            "the environment lacks what this service needs (" + "; ".join(wrong) + ")",
+            next_step="set what is named; `sagabox serve SERVICE --help` says what each one means",
+        ) from None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One environment variable. `default` is its text, None where it must be set."""
+
+    variable: str
+    meaning: str
+    default: str | None
+
+
+def documented(model: type[ServiceSettings]) -> list[Setting]:
+    """Every variable that the model reads, in the order of its fields."""
+    return [
+        Setting(
+            variable=_variable(name, field),
+            meaning=field.description or "",
+            default=None if field.is_required() else _text(field.default),
+        )
+        for name, field in model.model_fields.items()
+    ]
+
+
+def _variable(name: str, field: FieldInfo) -> str:
+    if isinstance(field.validation_alias, str):
+        return field.validation_alias
+    return f"{PREFIX}{name}".upper()
+
+
+def _variable_at(model: type[ServiceSettings], location: tuple[int | str, ...]) -> str:
+    place = str(location[0]) if location else ""
+    field = model.model_fields.get(place)
+    return place if field is None else _variable(place, field)
+
+
+def _in_words(found: Any) -> str:
+    return "it is not set" if found["type"] == "missing" else str(found["msg"])
+
+
+def _text(default: object) -> str:
+    return "" if default is None else str(default)

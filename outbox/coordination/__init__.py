@@ -1,0 +1,1 @@
+"""Who does what and when: leases between processes, the bell within one, loops that go on."""

@@ -1,0 +1,143 @@
+"""The statements with which relays share the buckets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import delete, func, select, union, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.database.time import DatabaseClock
+from outbox.tables import outbox_lease, outbox_relay
+
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+
+
+class LeaseStore(DatabaseClock):
+    """Leases and live relays, in one database. Each method is one step of the caller's
+    transaction."""
+
+    async def announce(
+        self, connection: AsyncConnection, owner: str, destinations: Sequence[str], ttl: timedelta
+    ) -> None:
+        """Say that the relay `owner` lives and serves these, and make sure their leases exist."""
+        expires = self._in(ttl)
+        for destination in destinations:
+            await connection.execute(
+                self._insert(outbox_relay)
+                .values(owner=owner, destination=destination, expires_at=expires)
+                .on_conflict_do_update(
+                    index_elements=["owner", "destination"], set_={"expires_at": expires}
+                )
+            )
+        await connection.execute(delete(outbox_relay).where(outbox_relay.c.expires_at < self._now))
+
+    async def make_leases(
+        self, connection: AsyncConnection, destination: str, buckets: Sequence[int]
+    ) -> None:
+        """Make the leases of a destination that are not there yet, free to be claimed."""
+        present = select(outbox_lease.c.bucket).where(outbox_lease.c.destination == destination)
+        missing = set(buckets) - set((await connection.scalars(present)).all())
+        if missing:
+            # Free since long ago: nobody's share counts against taking them.
+            rows = [
+                {"destination": destination, "bucket": bucket, "epoch": 0, "expires_at": _LONG_AGO}
+                for bucket in sorted(missing)
+            ]
+            await connection.execute(self._insert(outbox_lease).on_conflict_do_nothing(), rows)
+
+    async def relays_of(self, connection: AsyncConnection, destination: str, ttl: timedelta) -> int:
+        """How many relays serve that destination: those that said so within the last half `ttl`,
+        while a live one says it every third."""
+        statement = select(func.count()).where(
+            outbox_relay.c.destination == destination,
+            outbox_relay.c.expires_at >= self._in(ttl / 2),
+        )
+        return int((await connection.execute(statement)).scalar_one())
+
+    async def renew(
+        self, connection: AsyncConnection, owner: str, ttl: timedelta
+    ) -> dict[str, dict[int, int]]:
+        """Prolong the leases of `owner` that have not expired: destination -> bucket -> epoch.
+
+        It touches `expires_at` alone, so a transaction that holds a fence does not stop it.
+        """
+        statement = (
+            update(outbox_lease)
+            .where(outbox_lease.c.owner == owner, outbox_lease.c.expires_at > self._now)
+            .values(expires_at=self._in(ttl))
+            .returning(outbox_lease.c.destination, outbox_lease.c.bucket, outbox_lease.c.epoch)
+        )
+        held: dict[str, dict[int, int]] = {}
+        for destination, bucket, epoch in await connection.execute(statement):
+            held.setdefault(destination, {})[bucket] = epoch
+        return held
+
+    async def claim(
+        self,
+        connection: AsyncConnection,
+        owner: str,
+        destination: str,
+        *,
+        most: int,
+        ttl: timedelta,
+    ) -> dict[int, int]:
+        """Take up to `most` expired leases: bucket -> epoch. Beyond that number, those that nobody
+        took for a whole `ttl`. Each gets a new epoch, also where it was the owner's own."""
+        free = (
+            select(outbox_lease.c.bucket, outbox_lease.c.expires_at)
+            .where(outbox_lease.c.destination == destination)
+            .where(outbox_lease.c.expires_at <= self._now)
+            .order_by(outbox_lease.c.expires_at, func.random())
+            # Not FOR UPDATE: a fence of the last owner must not hide the bucket from a claim.
+            .with_for_update(skip_locked=True, key_share=True)
+        )
+        abandoned = self._in(-ttl)
+        found = [
+            (row.bucket, row.abandoned)
+            for row in await connection.execute(
+                free.add_columns((outbox_lease.c.expires_at <= abandoned).label("abandoned"))
+            )
+        ]
+        taken = [
+            bucket
+            for position, (bucket, is_abandoned) in enumerate(found)
+            if position < most or is_abandoned
+        ]
+        if not taken:
+            return {}
+        statement = (
+            update(outbox_lease)
+            .where(outbox_lease.c.destination == destination, outbox_lease.c.bucket.in_(taken))
+            .values(owner=owner, epoch=outbox_lease.c.epoch + 1, expires_at=self._in(ttl))
+            .returning(outbox_lease.c.bucket, outbox_lease.c.epoch)
+        )
+        return {bucket: epoch for bucket, epoch in await connection.execute(statement)}
+
+    async def give_back(
+        self, connection: AsyncConnection, owner: str, destination: str, buckets: Sequence[int]
+    ) -> None:
+        """Let these leases of `owner` expire now."""
+        await connection.execute(
+            update(outbox_lease)
+            .where(
+                outbox_lease.c.owner == owner,
+                outbox_lease.c.destination == destination,
+                outbox_lease.c.bucket.in_(buckets),
+            )
+            .values(expires_at=self._now)
+        )
+
+    async def owners(self, connection: AsyncConnection) -> frozenset[str]:
+        """Who holds leases that have not run out, or has announced itself."""
+        holders = select(outbox_lease.c.owner).where(outbox_lease.c.expires_at > self._now)
+        statement = union(holders, select(outbox_relay.c.owner))
+        return frozenset(owner for owner in await connection.scalars(statement) if owner)
+
+    async def leave(self, connection: AsyncConnection, owner: str) -> None:
+        """Give all leases of `owner` back, and no longer count it among the living."""
+        await connection.execute(
+            update(outbox_lease).where(outbox_lease.c.owner == owner).values(expires_at=self._now)
+        )
+        await connection.execute(delete(outbox_relay).where(outbox_relay.c.owner == owner))

@@ -1,0 +1,127 @@
+"""The database of a service, opened with the settings that the promises need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import event
+from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
+from sqlalchemy.ext.asyncio import (
+    AsyncEngine,
+    AsyncSession,
+    async_sessionmaker,
+    create_async_engine,
+)
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from outbox import sqlite
+from outbox.database.engines import reading
+
+_CONNECT_TIMEOUT = 5.0
+_BOUNDS = {
+    "lock_timeout": "5s",
+    "statement_timeout": "15s",
+    # A process that hangs within a transaction must not keep its locks.
+    "idle_in_transaction_session_timeout": "10s",
+    # One that hangs, or is gone, after it has had a statement prepared and before it runs that,
+    # counts as neither idle nor at a statement: no other bound ends it. From PostgreSQL 17 on.
+    "transaction_timeout": "30s",
+    # The same for a machine that is gone, whatever the version.
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "2",
+}
+"""What every transaction on PostgreSQL may take, unless it sets a bound of its own, and after how
+many seconds the server looks whether a silent client is still there."""
+_SILENCE = 20.0
+"""Seconds without an answer after which a connection counts as lost. PostgreSQL itself ends every
+statement sooner, so that nobody is at the other end any more, or nobody who can answer."""
+
+
+class ConnectionBroken(ConnectionError):
+    """PostgreSQL let us in, and was gone before anything was asked of it."""
+
+    sqlstate = "08001"  # no connection could be made
+
+
+class ConnectionSilent(ConnectionError):
+    """PostgreSQL has not answered for too long; what it was asked last may have taken effect."""
+
+    sqlstate = "08006"  # connection failure: whoever looks for a reason finds that one
+
+
+@dataclass(frozen=True)
+class Database:
+    """`engine` and `sessions` write. `reading` is for one statement that reads: without a
+    transaction of its own on PostgreSQL, and without waiting for writers on SQLite."""
+
+    engine: AsyncEngine
+    sessions: async_sessionmaker[AsyncSession]
+    reading: AsyncEngine
+
+
+def open_database(url: str, *, name: str, pool_size: int = 10, pool_overflow: int = 10) -> Database:
+    """Connects only when it is used. `name` is what the server's administrators see. Errors do not
+    quote what people wrote."""
+    if url.startswith("sqlite"):
+        engine = create_async_engine(
+            url, pool_size=pool_size, max_overflow=pool_overflow, hide_parameters=True
+        )
+        sqlite.configure(engine)
+    else:
+        engine = create_async_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=pool_overflow,
+            hide_parameters=True,
+            # A thread's status is read after its lock, in a statement of its own: that is only
+            # right where each statement sees what was committed before it.
+            isolation_level="READ COMMITTED",
+            connect_args=_arguments(url, name),
+        )
+        event.listen(engine.sync_engine, "connect", _set_bounds)
+        event.listen(engine.sync_engine, "handle_error", _give_up_the_silent, retval=True)
+    sessions = async_sessionmaker(engine, expire_on_commit=False)
+    return Database(engine, sessions, reading(engine))
+
+
+def _arguments(url: str, name: str) -> dict[str, object]:
+    if url.startswith("postgresql+asyncpg"):
+        return {
+            "timeout": _CONNECT_TIMEOUT,
+            "command_timeout": _SILENCE,
+            "server_settings": {"application_name": name},
+        }
+    return {
+        "connect_timeout": int(_CONNECT_TIMEOUT),
+        "application_name": name,
+        "keepalives_idle": int(_SILENCE / 2),
+        "keepalives_interval": int(_SILENCE / 4),
+        "keepalives_count": 2,
+        "tcp_user_timeout": int(_SILENCE * 1000),
+    }
+
+
+def _give_up_the_silent(context: ExceptionContext) -> BaseException | None:
+    # What this connection suffers, its pool's others most likely do as well: they are made anew.
+    if not isinstance(context.original_exception, TimeoutError) or context.connection is None:
+        return None
+    context.is_disconnect = True
+    context.invalidate_pool_on_disconnect = True
+    return ConnectionSilent(f"PostgreSQL has not answered for {_SILENCE:g} s")
+
+
+def _set_bounds(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    # By a statement, and not while connecting: connection poolers refuse settings there.
+    bounds = ", ".join(f"('{name}', '{value}')" for name, value in _BOUNDS.items())
+    try:
+        cursor = connection.cursor()
+        cursor.execute(
+            f"SELECT set_config(name, value, false) FROM (VALUES {bounds}) AS bound (name, value) "
+            "WHERE current_setting(name, true) IS NOT NULL"  # an older server lacks some of them
+        )
+        cursor.close()
+        connection.commit()
+    except Exception as error:
+        # A server that stops just now is told by drivers in ways of their own, without a code.
+        raise ConnectionBroken(f"PostgreSQL broke off a new connection: {error}") from error

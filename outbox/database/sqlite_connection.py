@@ -1,0 +1,77 @@
+"""A connection to SQLite that knows whether its transaction still stands, and ends its turn."""
+
+from __future__ import annotations
+
+import sqlite3
+import weakref
+
+from outbox.database.write_queue import Turns
+
+
+class Guard:
+    """What is known of one connection to SQLite: its place in the queue, and its transaction."""
+
+    def __init__(self) -> None:
+        self.turns: Turns | None = None
+        self.query_only = False
+        self._transaction = False
+        self._connection: weakref.ref[sqlite3.Connection] | None = None
+
+    def watch(self, connection: GuardedConnection) -> None:
+        """Guard this connection, until it is closed or garbage."""
+        self._connection = weakref.ref(connection)
+        weakref.finalize(connection, self.ended).atexit = False
+
+    def begun(self) -> None:
+        """A transaction was begun."""
+        self._transaction = True
+
+    def ended(self) -> None:
+        """The transaction, if there was one, has ended; the next writer may go on."""
+        self._transaction = False
+        if self.turns is not None:
+            self.turns.pass_on(self)
+
+    @property
+    def has_lost_transaction(self) -> bool:
+        """Whether SQLite ended the transaction without having been told to."""
+        connection = None if self._connection is None else self._connection()
+        if not self._transaction or connection is None:
+            return False
+        try:
+            return not connection.in_transaction
+        except sqlite3.ProgrammingError:  # it is closed
+            return True
+
+
+class GuardedConnection(sqlite3.Connection):
+    """Tells its guard when a transaction has ended, whichever thread and whatever reason ends it.
+
+    SQLAlchemy's own events come before COMMIT and ROLLBACK are sent, which would let the next
+    writer run into the lock that still stands.
+    """
+
+    guard: Guard
+
+    def commit(self) -> None:
+        try:
+            super().commit()
+        finally:
+            self._tell()
+
+    def rollback(self) -> None:
+        try:
+            super().rollback()
+        finally:
+            self._tell()
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            self.guard.ended()
+
+    def _tell(self) -> None:
+        # A commit that failed may have left the transaction open, for a second attempt.
+        if not self.in_transaction:
+            self.guard.ended()

@@ -1,0 +1,1 @@
+"""From a batch of envelopes to handlers that take effect once."""

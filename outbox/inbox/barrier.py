@@ -1,0 +1,337 @@
+"""What becomes of a message that arrives: run it, or answer without running it.
+
+Pure: from the rows that the inbox found, and the message, to what is to be done. Two facts carry
+all of it. First, a row is inserted before anything is looked at, so whoever inserted it may act and
+everybody else finds it. Second, an undo inserts the ids of the actions that it undoes as `barred`:
+where that insert won, the action never ran and never will.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import assert_never
+
+from outbox.inbox.retention import Forgotten
+from outbox.messages import Message
+from outbox.replies import Outcome, Reply
+from outbox.wire.envelope import Envelope
+
+MAX_ROWS = 1000
+"""How many ids, of messages and of the actions that they undo, one transaction inserts at most."""
+
+
+class State(StrEnum):
+    """What the inbox knows of an id. The first look at a row is at its state."""
+
+    RAN = "ran"
+    """It took effect, or was answered for good without any; the row holds the answer."""
+    REFUSED = "refused"
+    """Its handler refused it; the row holds the answer, and nothing changed."""
+    BARRED = "barred"
+    """It never ran and never will: its undo came first (`barred_by`), or it came expired."""
+    UNDONE = "undone"
+    """It ran, and the command `barred_by` undid it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the inbox. Without a stored reply, the answer is DONE without a value."""
+
+    id: str
+    state: State
+    fingerprint: bytes | None
+    reply: Reply | None
+    barred_by: str | None
+    saga: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a row is to become."""
+
+    id: str
+    state: State
+    reply: Reply | None
+    barred_by: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message that could be read and that has a handler here. `saga` is set for a command that
+    belongs to one."""
+
+    envelope: Envelope
+    message: Message
+    fingerprint: bytes
+    saga: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A row to insert, before anything is known."""
+
+    id: str
+    state: State
+    fingerprint: bytes | None
+    barred_by: str | None
+    source: str
+    saga: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Nothing runs. `reply` is the answer, `changes` and `forget` (rows to delete, which this
+    transaction inserted) are what remains to be written."""
+
+    reply: Reply
+    changes: tuple[Change, ...] = ()
+    forget: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """The handler runs. `undoes` are the rows of the actions that it undoes."""
+
+    undoes: tuple[Row, ...] = ()
+
+
+Verdict = Answer | Run
+
+DONE = Reply(Outcome.DONE)
+
+
+def claims(arrivals: Iterable[Arrival]) -> list[Claim]:
+    """The rows that these messages insert, in the one order in which everybody inserts them:
+    transactions that insert the same ids crosswise would deadlock."""
+    rows: list[Claim] = []
+    for each in arrivals:
+        envelope = each.envelope
+        source, saga = envelope.source, each.saga
+        rows.append(Claim(envelope.id, State.RAN, each.fingerprint, None, source, saga))
+        rows += [
+            Claim(action, State.BARRED, None, envelope.id, source, saga)
+            for action in envelope.undoes
+        ]
+    return sorted(rows, key=lambda row: row.id)
+
+
+def decide(
+    arrival: Arrival, found: Mapping[str, Row], forgotten: Forgotten, now: datetime
+) -> Verdict:
+    """What becomes of a message, of which `found` holds those rows that were there before; the
+    others have just been inserted. `forgotten` was read after that insert."""
+    envelope = arrival.envelope
+    own = found.get(envelope.id)
+    barred_now = [action for action in envelope.undoes if action not in found]
+    if own is not None:
+        # What a copy of an undo bars, the first one has barred, undone or refused to judge.
+        return Answer(_stored(own, arrival), forget=tuple(barred_now))
+    unsure = [
+        action for action in barred_now if forgotten.covers(action, envelope.source, arrival.saga)
+    ]
+    if forgotten.covers(envelope.id, envelope.source, arrival.saga):
+        # Not stored: a row would let a later undo conclude that this never ran.
+        return Answer(_too_old(envelope), forget=(envelope.id, *unsure))
+    if not envelope.undoes:
+        return _decide_action(envelope, now)
+    if unsure:
+        return _settle(envelope, _unknown(unsure), forget=tuple(unsure))
+    ran = [
+        row for row in map(found.get, envelope.undoes) if row is not None and row.state is State.RAN
+    ]
+    if foreign := [row for row in ran if _is_of_another(row, arrival.saga)]:
+        # Not stored, and nothing is barred: the undo is somebody's mistake.
+        return Answer(_not_its_own(foreign[0]), forget=(envelope.id, *barred_now))
+    if ran:
+        return Run(tuple(ran))
+    return _settle(envelope, _nothing_to_undo(found, envelope))
+
+
+def conclude(arrival: Arrival, run: Run, reply: Reply) -> tuple[Change, ...]:
+    """What is written after the handler ran and answered `reply`, which is DONE or REFUSED."""
+    id = arrival.envelope.id
+    match reply.outcome:
+        case Outcome.DONE:
+            own = () if reply == DONE else (Change(id, State.RAN, reply),)
+            return own + tuple(Change(row.id, State.UNDONE, row.reply, id) for row in run.undoes)
+        case Outcome.REFUSED:
+            # A refused compensation leaves its action as it is: it ran.
+            return (Change(id, State.REFUSED, reply),)
+        case outcome:
+            raise ValueError(f"{outcome} is never stored: the transaction is rolled back")
+
+
+def holds_key(reply: Reply) -> bool:
+    """Whether later messages of the same key must wait, since this one comes again."""
+    match reply.outcome:
+        case (
+            Outcome.FAILED
+            | Outcome.LOCKED
+            | Outcome.ONGOING
+            | Outcome.TOO_BUSY
+            | Outcome.NOT_ATTEMPTED
+        ):
+            return True
+        case Outcome.REJECTED:
+            return reply.code == "unknown-type"
+        case (
+            Outcome.DONE
+            | Outcome.REFUSED
+            | Outcome.ALREADY_UNDONE
+            | Outcome.NOTHING_TO_UNDO
+            | Outcome.EXPIRED
+            | Outcome.TOO_OLD
+            | Outcome.UNKNOWN
+        ):
+            return False
+        case other:
+            assert_never(other)
+
+
+def order_key(envelope: Envelope) -> tuple[bool, str]:
+    """Messages with the same one keep their order. Undos travel in a lane of their own, so a
+    poisonous action does not hold up its own undo."""
+    return bool(envelope.undoes), envelope.key
+
+
+@dataclass(slots=True)
+class Slot:
+    """One message of a batch, with the positions that it has there: more than one if there are
+    copies of it."""
+
+    arrival: Arrival
+    positions: list[int] = field(default_factory=list)
+
+
+def split(arrivals: Iterable[tuple[int, Arrival]]) -> list[list[Slot]]:
+    """The batch (position, message) in parts, each of which can insert all its ids at once.
+
+    A command and its undo, two undos of one command, and two messages under one id never share a
+    part: one would lose to the insert of the other. Copies of a message share a slot.
+    """
+    parts: list[list[Slot]] = []
+    slots: dict[str, Slot] = {}
+    barred: set[str] = set()
+    for position, arrival in arrivals:
+        id, undoes = arrival.envelope.id, arrival.envelope.undoes
+        slot = slots.get(id)
+        if slot is not None and _are_copies(slot.arrival, arrival):
+            slot.positions.append(position)
+            continue
+        rows = len(slots) + len(barred) + 1 + len(undoes)
+        crossed = not barred.isdisjoint((id, *undoes)) or any(each in slots for each in undoes)
+        if not parts or slot is not None or crossed or rows > MAX_ROWS:
+            parts.append([])
+            slots, barred = {}, set()
+        slots[id] = Slot(arrival, [position])
+        barred.update(undoes)
+        parts[-1].append(slots[id])
+    return parts
+
+
+def _are_copies(one: Arrival, other: Arrival) -> bool:
+    return one.fingerprint == other.fingerprint and one.saga == other.saga
+
+
+def runs(
+    arrivals: Sequence[Arrival], takes_lists: Callable[[type[Message]], bool]
+) -> list[list[int]]:
+    """The order of the handlers' calls, as positions in `arrivals`: in order of arrival, save that
+    a message joins the latest list of its class where no message of its key stands in between."""
+    calls: list[list[int]] = []
+    latest_list: dict[type[Message], int] = {}
+    latest_of_key: dict[str, int] = {}
+    for position, arrival in enumerate(arrivals):
+        cls, key = type(arrival.message), arrival.envelope.key
+        call = latest_list.get(cls)
+        if call is None or call < latest_of_key.get(key, 0):
+            call = len(calls)
+            calls.append([])
+            if takes_lists(cls):
+                latest_list[cls] = call
+        calls[call].append(position)
+        latest_of_key[key] = call
+    return calls
+
+
+def _stored(row: Row, arrival: Arrival) -> Reply:
+    match row.state:
+        case State.RAN | State.REFUSED if row.fingerprint != arrival.fingerprint:
+            return _conflict(f"the id {row.id} was used before for a message with another content")
+        case State.RAN | State.REFUSED if row.saga != arrival.saga:
+            # A saga that took this answer for its own would count on what another one may undo.
+            before, now = _saga(row.saga), _saga(arrival.saga)
+            return _conflict(f"the id {row.id} was used before {before}, and came now {now}")
+        case State.RAN | State.REFUSED:
+            return row.reply or DONE
+        case State.BARRED | State.UNDONE:
+            return row.reply if row.state is State.BARRED and row.reply else _already_undone(row)
+        case other:
+            assert_never(other)
+
+
+def _decide_action(envelope: Envelope, now: datetime) -> Verdict:
+    if envelope.expires is None or envelope.expires > now:
+        return Run()
+    reply = Reply(
+        Outcome.EXPIRED,
+        code="expired",
+        reason=f"it came after its expiry at {envelope.expires.isoformat()} and never ran",
+    )
+    return Answer(reply, (Change(envelope.id, State.BARRED, reply),))
+
+
+def _settle(envelope: Envelope, reply: Reply, forget: tuple[str, ...] = ()) -> Answer:
+    return Answer(reply, (Change(envelope.id, State.RAN, reply),), forget)
+
+
+def _conflict(reason: str) -> Reply:
+    return Reply(Outcome.REJECTED, code="conflict", reason=reason)
+
+
+def _saga(saga: str | None) -> str:
+    return "outside of any saga" if saga is None else f"in the saga {saga}"
+
+
+def _is_of_another(row: Row, saga: str | None) -> bool:
+    # One of the two may belong to none: a person may undo what a saga did.
+    return None not in (row.saga, saga) and row.saga != saga
+
+
+def _not_its_own(row: Row) -> Reply:
+    return _conflict(f"{row.id} ran {_saga(row.saga)}, and only that one may undo it")
+
+
+def _already_undone(row: Row) -> Reply:
+    return Reply(
+        Outcome.ALREADY_UNDONE,
+        code="already-undone",
+        reason=f"the command {row.barred_by} undid it",
+    )
+
+
+def _nothing_to_undo(found: Mapping[str, Row], envelope: Envelope) -> Reply:
+    states = sorted({row.state for row in map(found.get, envelope.undoes) if row is not None})
+    reason = f"what it undoes was {' or '.join(states)} before" if states else "it never ran"
+    return Reply(Outcome.NOTHING_TO_UNDO, code="nothing-to-undo", reason=reason)
+
+
+def _unknown(unsure: Sequence[str]) -> Reply:
+    return Reply(
+        Outcome.UNKNOWN,
+        code="unknown",
+        reason=f"{unsure[0]} is older than what the inbox remembers; whether it ran is not known",
+    )
+
+
+def _too_old(envelope: Envelope) -> Reply:
+    if envelope.undoes:
+        return _unknown((envelope.id,))
+    return Reply(
+        Outcome.TOO_OLD,
+        code="too-old",
+        reason="it is older than what the inbox remembers; it may have run, so it does not run now",
+    )

@@ -1,0 +1,291 @@
+"""Handlers: the functions that do what messages ask for.
+
+    handlers = Handlers("comments")
+
+    @handlers.on(CloseThread)
+    async def close(session: AsyncSession, command: CloseThread, context: Context) -> ThreadClosed:
+        ...
+
+A handler works in the transaction that it is given, and never commits it: the inbox does, together
+with the row that keeps the message from taking effect twice. It may be `async` and take an
+`AsyncSession`, or plain and take a `Session`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeAlias, TypeVar, get_type_hints, overload
+
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import Session
+
+from outbox.errors import InvalidHandlers, InvalidMessage
+from outbox.messages import Command, Event, Message, MessageType, type_of
+from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
+from outbox.wire.codec import encode_value
+
+M = TypeVar("M", bound=Message)
+R = TypeVar("R")
+Result: TypeAlias = "R | Done[R] | Refused | Locked | Ongoing"
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a handler may want to know about its message.
+
+    `attempt` counts the calls for this message from 1, as far as this process remembers: more than
+    1 means that an earlier call was rolled back, though not what it did outside of the database.
+    `undoes` are the ids of the commands that ran and are to be undone now, for a compensation.
+    """
+
+    id: str
+    correlation: str | None
+    causation: str | None
+    attempt: int
+    source: str
+    trace: str | None
+    undoes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """A registered function, and how to call it."""
+
+    message_class: type[Message]
+    function: Callable[..., Any]
+    takes_lists: bool
+    is_async: bool
+
+    async def __call__(
+        self, session: AsyncSession, messages: Sequence[Message], contexts: Sequence[Context]
+    ) -> list[Reply]:
+        """The answers to the messages, in their order; just one message where it takes no lists.
+
+        Raises what the function raises, and TypeError where it returns what no handler may.
+        """
+        arguments = (messages, contexts) if self.takes_lists else (messages[0], contexts[0])
+        if self.is_async:
+            result = await self.function(session, *arguments)
+        else:
+            result = await session.run_sync(self.function, *arguments)
+            if inspect.iscoroutine(result):
+                result.close()
+                raise TypeError(f"{self.name} is not async, and returned a coroutine")
+        if not self.takes_lists:
+            return [self._reply_of(result)]
+        if not isinstance(result, Sequence) or len(result) != len(messages):
+            raise TypeError(
+                f"{self.name} must return one result for each of {len(messages)} messages, "
+                f"and returned {_described(result)}"
+            )
+        return [self._reply_of(each) for each in result]
+
+    @property
+    def name(self) -> str:
+        """The function's own name, for people."""
+        return getattr(self.function, "__qualname__", repr(self.function))
+
+    @property
+    def is_for_commands(self) -> bool:
+        """Whether somebody waits for the answer."""
+        return issubclass(self.message_class, Command)
+
+    def _reply_of(self, result: object) -> Reply:
+        if self.is_for_commands:
+            return reply_of(result)
+        if isinstance(result, Refused | Locked | Ongoing):
+            raise TypeError(
+                f"{self.name} returned {_described(result)} for an event, which is a fact: nobody "
+                "can be told no"
+            )
+        return Reply(Outcome.DONE)
+
+
+class On(Generic[R]):
+    """The decorator that `Handlers.on` gives; `R` is what the handler must return."""
+
+    def __init__(self, register: Callable[[Callable[..., Any]], None]) -> None:
+        self._register = register
+
+    @overload
+    def __call__(
+        self, function: Callable[[AsyncSession, M, Context], Coroutine[Any, Any, Result[R]]]
+    ) -> Callable[[AsyncSession, M, Context], Coroutine[Any, Any, Result[R]]]: ...
+    @overload
+    def __call__(
+        self, function: Callable[[Session, M, Context], Result[R]]
+    ) -> Callable[[Session, M, Context], Result[R]]: ...
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        self._register(function)
+        return function
+
+
+class OnList(Generic[R]):
+    """The decorator that `Handlers.on_list` gives."""
+
+    def __init__(self, register: Callable[[Callable[..., Any]], None]) -> None:
+        self._register = register
+
+    @overload
+    def __call__(
+        self,
+        function: Callable[
+            [AsyncSession, Sequence[M], Sequence[Context]],
+            Coroutine[Any, Any, Sequence[Result[R]]],
+        ],
+    ) -> Callable[
+        [AsyncSession, Sequence[M], Sequence[Context]], Awaitable[Sequence[Result[R]]]
+    ]: ...
+    @overload
+    def __call__(
+        self,
+        function: Callable[[Session, Sequence[M], Sequence[Context]], Sequence[Result[R]]],
+    ) -> Callable[[Session, Sequence[M], Sequence[Context]], Sequence[Result[R]]]: ...
+    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        self._register(function)
+        return function
+
+
+class Handlers:
+    """What one consumer does with which message. `consumer` is the name of the service; each
+    message takes effect once per consumer, whichever of its handlers it went to."""
+
+    def __init__(self, consumer: str) -> None:
+        if not 0 < len(consumer) <= 100:
+            raise InvalidHandlers(
+                f"{consumer!r} is no name for a consumer",
+                next_step="give the service's name, of 1 to 100 characters",
+            )
+        self.consumer = consumer
+        self._by_type: dict[str, Handler] = {}
+
+    @overload
+    def on(self, message_class: type[Command[R]]) -> On[R]: ...
+    @overload
+    def on(self, message_class: type[Event]) -> On[None]: ...
+    def on(self, message_class: type[Message]) -> On[Any]:
+        """Register `(session, message, context)`. For a command it returns the command's own value,
+        or Done, Refused, Locked, Ongoing; for an event nothing.
+
+        Raises InvalidHandlers for a second handler of a type, or a wrong signature.
+        """
+        return On(lambda function: self._add(message_class, function, takes_lists=False))
+
+    @overload
+    def on_list(self, message_class: type[Command[R]]) -> OnList[R]: ...
+    @overload
+    def on_list(self, message_class: type[Event]) -> OnList[None]: ...
+    def on_list(self, message_class: type[Message]) -> OnList[Any]:
+        """Register `(session, messages, contexts)`, which returns one result for each message.
+
+        Messages of one key come in their order. Since a list has no single cause, messages that the
+        handler adds must name theirs: `outbox.add(..., causation=context.id)`. Then they belong to
+        its saga and its trace.
+        """
+        return OnList(lambda function: self._add(message_class, function, takes_lists=True))
+
+    def find(self, type: str) -> Handler | None:
+        """The handler of that message type."""
+        return self._by_type.get(type)
+
+    def takes_lists(self, message_class: type[Message]) -> bool:
+        """Whether the handler of that class, which is registered, takes lists."""
+        return self._by_type[str(type_of(message_class))].takes_lists
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The message types that are handled, sorted."""
+        return tuple(sorted(self._by_type))
+
+    def versions_of(self, type: str) -> tuple[str, ...]:
+        """The handled types that differ from `type` in their version only."""
+        try:
+            asked = MessageType.parse(type)
+        except InvalidMessage:
+            return ()
+        prefix = f"{asked.owner}.{asked.name}.v"
+        return tuple(known for known in self.types if known.startswith(prefix))
+
+    def _add(self, cls: type[Message], function: Callable[..., Any], takes_lists: bool) -> None:
+        if not issubclass(cls, Event | Command):
+            raise InvalidHandlers(
+                f"{cls.__name__} is neither an Event nor a Command",
+                next_step="derive it from one of them",
+            )
+        name = str(type_of(cls))
+        known = self._by_type.get(name)
+        if known is not None:
+            raise InvalidHandlers(
+                f"{name} has a handler already: {known.name}",
+                next_step="let one handler do both: they share one transaction",
+            )
+        _check_signature(cls, function, takes_lists)
+        self._by_type[name] = Handler(cls, function, takes_lists, _is_async(function))
+
+
+def reply_of(result: object) -> Reply:
+    """What a handler's result says, in the form in which it is stored and sent.
+
+    Raises InvalidMessage where a value cannot be put on the wire, TypeError where a text is none.
+    """
+    match result:
+        case Refused(code, reason):
+            return Reply(Outcome.REFUSED, code=_text(code), reason=_text(reason))
+        case Locked(by):
+            return Reply(Outcome.LOCKED, code="locked", reason=_text(by))
+        case Ongoing(retry_after):
+            return Reply(Outcome.ONGOING, code="ongoing", retry_after=float(retry_after))
+        case Done(value):
+            return _done(value)
+        case _:
+            return _done(result)
+
+
+def _done(value: object) -> Reply:
+    return Reply(Outcome.DONE, value=None if value is None else encode_value(value))
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"a refusal's code and reason are texts, and one is {value!r}")
+    return value
+
+
+def _is_async(function: Callable[..., Any]) -> bool:
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - not to see if it is callable
+    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
+
+
+def _check_signature(cls: type[Message], function: Callable[..., Any], takes_lists: bool) -> None:
+    name = getattr(function, "__qualname__", repr(function))
+    expected = "(session, messages, contexts)" if takes_lists else "(session, message, context)"
+    try:
+        signature = inspect.signature(function)
+        signature.bind(None, None, None)
+    except (TypeError, ValueError):
+        raise InvalidHandlers(
+            f"{name} cannot be called as {expected}",
+            next_step=f"declare it as def {name}{expected}",
+        ) from None
+    if takes_lists:
+        return
+    parameter = list(signature.parameters.values())[1:2]
+    try:
+        hints = get_type_hints(function)
+    except Exception:  # hints that cannot be resolved are somebody else's business
+        return
+    hint = hints.get(parameter[0].name) if parameter else None
+    if not isinstance(hint, type) or not issubclass(hint, Message) or issubclass(cls, hint):
+        return
+    raise InvalidHandlers(
+        f"{name} is registered for {cls.__name__} and declares to take {hint.__name__}",
+        next_step="register it for the class that it takes",
+    )
+
+
+def _described(result: object) -> str:
+    if isinstance(result, Sequence) and not isinstance(result, str):
+        return f"{len(result)} in a {type(result).__name__}"
+    return type(result).__name__

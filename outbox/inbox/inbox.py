@@ -1,0 +1,324 @@
+"""The inbox: a message takes effect at most once, and never together with its undo.
+
+A batch is one transaction: the ids, what the handlers wrote, the messages that they added and the
+answers. Where one of its messages fails or is refused, all of it is rolled back, and each message
+gets a transaction of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from outbox import sqlite
+from outbox.clock import Clock
+from outbox.database.troubles import Trouble
+from outbox.errors import InvalidMessage, MessageTooLarge
+from outbox.inbox import store
+from outbox.inbox.barrier import Arrival, Slot, State, holds_key, order_key, split
+from outbox.inbox.handlers import Handlers
+from outbox.inbox.in_hand import InHand
+from outbox.inbox.limits import InboxLimits, Pace
+from outbox.inbox.retention import Settled
+from outbox.inbox.session import watch
+from outbox.inbox.transaction import RolledBack, Work
+from outbox.replies import Outcome, Reply
+from outbox.tracing import fields_of
+from outbox.wire.codec import check_size, decode
+from outbox.wire.envelope import Envelope, fingerprint
+
+__all__ = ["Inbox", "InboxLimits", "State"]
+
+log = logging.getLogger(__name__)
+
+MAX_REASON_LENGTH = 500
+MAX_UNDOES = 500
+_MAX_REMEMBERED = 10_000
+_MAX_SOURCES = 100
+_TRIES = 3
+
+
+@dataclass
+class _Batch:
+    """The answers so far, and the keys whose later messages must wait."""
+
+    replies: list[Reply | None]
+    waiting: set[tuple[bool, str]] = field(default_factory=set)
+
+    def answer(self, envelope: Envelope, positions: Iterable[int], reply: Reply) -> None:
+        for position in positions:
+            self.replies[position] = reply
+        if holds_key(reply):
+            self.waiting.add(order_key(envelope))
+
+    def admits(self, envelope: Envelope, positions: Iterable[int]) -> bool:
+        """Whether it is this message's turn; if not, it is answered so."""
+        if order_key(envelope) not in self.waiting:
+            return True
+        self.answer(envelope, positions, _NOT_ATTEMPTED)
+        return False
+
+
+class Inbox:
+    """Takes batches of messages for one consumer, and answers them."""
+
+    def __init__(
+        self,
+        handlers: Handlers,
+        sessions: async_sessionmaker[AsyncSession],
+        *,
+        clock: Clock,
+        limits: InboxLimits | None = None,
+    ) -> None:
+        """Raises UnconfiguredSQLite where the sessions are SQLite's and nobody configured it."""
+        engine = sessions().sync_session.get_bind()
+        sqlite.require(engine.engine)
+        watch(engine.engine)
+        self.consumer = handlers.consumer
+        self._handlers = handlers
+        self._sessions = sessions
+        self._clock = clock
+        self._limits = limits or InboxLimits()
+        self._in_hand = InHand()
+        self._calls: OrderedDict[str, int] = OrderedDict()
+        self._settled: OrderedDict[str, Settled] = OrderedDict()
+
+    async def receive(
+        self, envelopes: Sequence[Envelope], settled: Settled | None = None
+    ) -> list[Reply]:
+        """One answer for each envelope, in their order; `settled` is what the orchestrator that
+        sent the batch says of its sagas.
+
+        Messages of one key take effect in their order: after one that comes again (FAILED, LOCKED,
+        ONGOING, TOO_BUSY, an unknown type) the rest of its key is NOT_ATTEMPTED. Never raises for a
+        message's trouble. A copy of a message that is in hand in this process joins it for
+        `limits.alone.lock` seconds, and is ONGOING then.
+
+        Raises what the database raises when it is away or full, or when the outcome of a commit is
+        not known: then the same batch, sent again, finds out.
+        """
+        self._note(envelopes, settled)
+        until = self._clock.monotonic() + self._limits.answer_within - self._limits.alone.total
+        batch = _Batch([None] * len(envelopes))
+        ids = {envelope.id for envelope in envelopes}
+        in_hand = await self._in_hand.others(ids, self._limits.alone.lock)
+        rejected: dict[int, Reply] = {}
+        readable: list[tuple[int, Arrival]] = []
+        held: set[tuple[bool, str]] = set()
+        for position, envelope in enumerate(envelopes):
+            arrival = self._read(envelope)
+            if isinstance(arrival, Reply):
+                rejected[position] = arrival
+                if holds_key(arrival):
+                    held.add(order_key(envelope))
+            elif order_key(envelope) in held:
+                batch.replies[position] = _NOT_ATTEMPTED
+            elif envelope.id in in_hand:
+                batch.replies[position] = _IN_HAND
+                held.add(order_key(envelope))
+            else:
+                readable.append((position, arrival))
+        with self._in_hand.taken(ids - in_hand):
+            for part in split(readable):
+                await self._process(part, batch, until)
+        if rejected:
+            _place(rejected, envelopes, batch.replies)
+        return [reply for reply in batch.replies if reply is not None]
+
+    async def purge(self) -> int:
+        """Delete the rows that nobody can ask for any more; returns how many. Bounded in work and
+        in the length of each transaction, so call it now and then until it returns 0."""
+        limits = self._limits
+        total = 0
+        for _ in range(limits.purge_transactions):
+            async with self._sessions.begin() as session:
+                gone = await session.run_sync(
+                    store.purge,
+                    self.consumer,
+                    dict(self._settled),
+                    self._clock.now(),
+                    limits.retention,
+                    limits.purge_rows,
+                )
+            total += gone
+            if gone < limits.purge_rows:
+                break
+        return total
+
+    def _note(self, envelopes: Sequence[Envelope], settled: Settled | None) -> None:
+        sources = {envelope.source for envelope in envelopes}
+        if settled is None or len(sources) != 1:
+            return
+        (source,) = sources
+        self._settled[source] = settled.join(self._settled.pop(source, None))
+        if len(self._settled) > _MAX_SOURCES:
+            self._settled.popitem(last=False)
+
+    def _read(self, envelope: Envelope) -> Arrival | Reply:
+        handler = self._handlers.find(envelope.type)
+        if handler is None:
+            return self._unknown_type(envelope)
+        try:
+            check_size(envelope.type, envelope.data, self._limits.message_bytes)
+            if envelope.undoes:
+                _check_undo(envelope, handler.is_for_commands)
+            message = decode(handler.message_class, envelope.data)
+            digest = fingerprint(envelope)
+        except MessageTooLarge as error:
+            return Reply(Outcome.REJECTED, code="too-large", reason=_reason(error))
+        except (InvalidMessage, ValueError) as error:
+            return Reply(Outcome.REJECTED, code="invalid", reason=_reason(error))
+        saga = envelope.correlation if handler.is_for_commands else None
+        return Arrival(envelope, message, digest, saga)
+
+    async def _process(self, part: Sequence[Slot], batch: _Batch, until: float) -> None:
+        slots = [slot for slot in part if batch.admits(slot.arrival.envelope, slot.positions)]
+        if not slots:
+            return
+        arrivals = [slot.arrival for slot in slots]
+        try:
+            replies = await self._transact(arrivals, self._limits.together, together=True)
+        except RolledBack as rolled_back:
+            slots = _suspects_last(slots, rolled_back)
+        else:
+            for slot, reply in zip(slots, replies, strict=True):
+                batch.answer(slot.arrival.envelope, slot.positions, reply)
+            return
+        await self._one_by_one(slots, batch, until)
+
+    async def _one_by_one(self, slots: Sequence[Slot], batch: _Batch, until: float) -> None:
+        for slot in slots:
+            envelope = slot.arrival.envelope
+            if not batch.admits(envelope, slot.positions):
+                continue
+            if self._clock.monotonic() > until:
+                reply = _too_busy("the time for this batch was over")
+            else:
+                reply = await self._alone(slot.arrival)
+            batch.answer(envelope, slot.positions, reply)
+
+    async def _alone(self, arrival: Arrival) -> Reply:
+        reply = _too_busy("other transactions were in its way")
+        for _ in range(_TRIES):
+            try:
+                (reply,) = await self._transact([arrival], self._limits.alone, together=False)
+                break
+            except RolledBack as rolled_back:
+                if rolled_back.trouble is not Trouble.CROSSED:
+                    return self._answer_to(arrival, rolled_back)
+        return reply
+
+    def _answer_to(self, arrival: Arrival, rolled_back: RolledBack) -> Reply:
+        if rolled_back.reply is not None:
+            return rolled_back.reply
+        if rolled_back.trouble is Trouble.LOCKED:
+            return _too_busy("somebody else held a lock for too long")
+        envelope, error = arrival.envelope, rolled_back.error
+        log.error(
+            "%s failed at %s %s",
+            self.consumer,
+            envelope.type,
+            envelope.id,
+            exc_info=error,
+            extra=fields_of(envelope),
+        )
+        return Reply(Outcome.FAILED, code="failed", reason=_reason(error))
+
+    async def _transact(
+        self, arrivals: Sequence[Arrival], pace: Pace, *, together: bool
+    ) -> list[Reply]:
+        """Raises as `Work.run` does."""
+        async with self._sessions() as session:
+            work = Work(
+                session,
+                self._handlers,
+                arrivals,
+                together=together,
+                now=self._clock.now(),
+                attempt_of=lambda id: self._calls.get(id, 0) + 1,
+            )
+            try:
+                replies = await work.run(pace, self._limits.answer_within)
+            except BaseException:
+                self._remember_calls(work.called)
+                raise
+        for arrival in arrivals if self._calls else ():
+            self._calls.pop(arrival.envelope.id, None)
+        return replies
+
+    def _remember_calls(self, called: Sequence[Arrival]) -> None:
+        for arrival in called:
+            id = arrival.envelope.id
+            self._calls[id] = self._calls.pop(id, 0) + 1
+            if len(self._calls) > _MAX_REMEMBERED:
+                self._calls.popitem(last=False)
+
+    def _unknown_type(self, envelope: Envelope) -> Reply:
+        versions = ", ".join(self._handlers.versions_of(envelope.type))
+        known = f"; it knows {versions}" if versions else ""
+        reason = f"{self.consumer} has no handler for {envelope.type}{known}"
+        return Reply(Outcome.REJECTED, code="unknown-type", reason=reason)
+
+
+def _place(
+    rejected: Mapping[int, Reply], envelopes: Sequence[Envelope], replies: list[Reply | None]
+) -> None:
+    """Put the rejections among the answers, unless something before them comes again."""
+    waiting: set[tuple[bool, str]] = set()
+    for position, envelope in enumerate(envelopes):
+        key = order_key(envelope)
+        reply = rejected.get(position)
+        if reply is not None:
+            replies[position] = reply = _NOT_ATTEMPTED if key in waiting else reply
+        else:
+            reply = replies[position]
+        if reply is not None and holds_key(reply):
+            waiting.add(key)
+
+
+def _suspects_last(slots: Sequence[Slot], rolled_back: RolledBack) -> list[Slot]:
+    """The key that was in hand when the time was over goes last: the others then get their answer
+    in any case."""
+    if rolled_back.trouble not in (Trouble.SLOW, Trouble.LOCKED):
+        return list(slots)
+    keys = {order_key(arrival.envelope) for arrival in rolled_back.in_hand}
+    return sorted(slots, key=lambda slot: order_key(slot.arrival.envelope) in keys)
+
+
+def _check_undo(envelope: Envelope, is_command: bool) -> None:
+    problem = ""
+    if not is_command:
+        problem = "an event cannot undo a command"
+    elif envelope.id in envelope.undoes:
+        problem = "a command cannot undo itself"
+    elif len(envelope.undoes) > MAX_UNDOES:
+        problem = f"it undoes {len(envelope.undoes)} commands, and at most {MAX_UNDOES} are allowed"
+    if problem:
+        raise ValueError(problem)
+
+
+def _too_busy(reason: str) -> Reply:
+    return Reply(Outcome.TOO_BUSY, code="too-busy", reason=reason, retry_after=1.0)
+
+
+def _reason(error: BaseException) -> str:
+    # A database error's own text would quote the statement with all its values.
+    shown = getattr(error, "orig", None) or error
+    return f"{type(shown).__name__}: {shown}"[:MAX_REASON_LENGTH]
+
+
+_IN_HAND = Reply(
+    Outcome.ONGOING,
+    code="ongoing",
+    reason="an earlier delivery of it is still in hand",
+    retry_after=1.0,
+)
+_NOT_ATTEMPTED = Reply(
+    Outcome.NOT_ATTEMPTED,
+    code="not-attempted",
+    reason="an earlier message of its key in this batch comes again",
+)

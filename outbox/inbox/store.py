@@ -1,0 +1,277 @@
+"""The only SQL of the inbox. Every function works in the transaction of the session it is given.
+
+Bulk statements take arrays on PostgreSQL, so that their text, and with it the prepared statement,
+is the same for every size of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+from sqlalchemy import (
+    ColumnElement,
+    LargeBinary,
+    Text,
+    Uuid,
+    and_,
+    bindparam,
+    column,
+    delete,
+    func,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.orm import Session
+
+from outbox.inbox.barrier import Change, Claim, Row, State
+from outbox.inbox.retention import Forgotten, Settled, horizon
+from outbox.tables import inbox, inbox_watermark
+from outbox.wire import reply_json as replyjson
+
+AGE, SAGA = "age", "saga"
+
+_Id = Uuid(as_uuid=False)
+
+
+def _given(**columns: Any) -> Any:
+    """Rows that come as one array for each column."""
+    arrays = [bindparam(f"{name}s", type_=ARRAY(kind)) for name, kind in columns.items()]
+    names = [column(name, kind) for name, kind in columns.items()]
+    return func.unnest(*arrays).table_valued(*names, name="given").render_derived()
+
+
+_claimed = _given(
+    id=_Id, state=Text(), fingerprint=LargeBinary(), barred_by=_Id, source=Text(), saga=_Id
+)
+_changed = _given(id=_Id, state=Text(), reply=Text(), barred_by=_Id)
+
+_INSERT_ARRAYS = (
+    postgresql_insert(inbox)
+    .from_select(
+        ["consumer", "received_at", *_claimed.c.keys()],
+        select(
+            bindparam("consumer", type_=inbox.c.consumer.type),
+            bindparam("received_at", type_=inbox.c.received_at.type),
+            *_claimed.c,
+        ),
+    )
+    .on_conflict_do_nothing()
+    .returning(inbox.c.id)
+)
+_INSERT_ROWS = sqlite_insert(inbox).on_conflict_do_nothing().returning(inbox.c.id)
+_UPDATE_ARRAYS = (
+    update(inbox)
+    .where(inbox.c.consumer == bindparam("the_consumer"), inbox.c.id == _changed.c.id)
+    .values(state=_changed.c.state, reply=_changed.c.reply, barred_by=_changed.c.barred_by)
+)
+_UPDATE_ROWS = update(inbox).where(
+    inbox.c.consumer == bindparam("the_consumer"), inbox.c.id == bindparam("the_id")
+)
+_SET_LIMITS = text(
+    "SELECT current_setting('transaction_isolation'),"
+    " set_config('lock_timeout', :lock, true), set_config('statement_timeout', :statement, true)"
+)
+
+
+def is_postgresql(session: Session) -> bool:
+    """Whether the session's database is PostgreSQL; if not, it is SQLite."""
+    return session.get_bind().dialect.name == "postgresql"
+
+
+def limit_waiting(session: Session, lock: float, statement: float) -> str:
+    """Bound, within this transaction, the wait for a lock and the time of a statement (seconds).
+
+    Returns the isolation level. For PostgreSQL; on SQLite the engine bounds the wait for its lock.
+    """
+    limits = {"lock": f"{lock * 1000:.0f}ms", "statement": f"{statement * 1000:.0f}ms"}
+    return str(session.execute(_SET_LIMITS, limits).scalar_one())
+
+
+def probe(session: Session) -> None:
+    """Raises where an earlier error has doomed the transaction."""
+    session.execute(text("SELECT 1"))
+
+
+def insert(session: Session, consumer: str, rows: Sequence[Claim], now: datetime) -> set[str]:
+    """Insert the rows, in the order given; returns the ids that were not there before. Waits for
+    whoever is inserting one of them, until it is known whether that stays."""
+    if is_postgresql(session):
+        arrays = {
+            "ids": [row.id for row in rows],
+            "states": [row.state.value for row in rows],
+            "fingerprints": [row.fingerprint for row in rows],
+            "barred_bys": [row.barred_by for row in rows],
+            "sources": [row.source for row in rows],
+            "sagas": [row.saga for row in rows],
+        }
+        constants = {"consumer": consumer, "received_at": now}
+        return set(session.execute(_INSERT_ARRAYS, arrays | constants).scalars())
+    values = [
+        {
+            "consumer": consumer,
+            "id": row.id,
+            "state": row.state.value,
+            "fingerprint": row.fingerprint,
+            "reply": None,
+            "barred_by": row.barred_by,
+            "source": row.source,
+            "saga": row.saga,
+            "received_at": now,
+        }
+        for row in rows
+    ]
+    return set(session.execute(_INSERT_ROWS, values).scalars())
+
+
+def read(session: Session, consumer: str, ids: Collection[str], *, lock: bool) -> dict[str, Row]:
+    """The rows with those ids. With `lock` nobody else changes them before this transaction ends;
+    they are locked in the order of their ids."""
+    columns = (inbox.c.id, inbox.c.state, inbox.c.fingerprint, inbox.c.reply, inbox.c.barred_by)
+    statement = (
+        select(*columns, inbox.c.saga)
+        .where(inbox.c.consumer == consumer, inbox.c.id.in_(ids))
+        .order_by(inbox.c.id)
+    )
+    if lock:
+        statement = statement.with_for_update()
+    return {
+        id: Row(
+            id,
+            State(state),
+            fingerprint,
+            None if reply is None else replyjson.loads(reply),
+            by,
+            saga,
+        )
+        for id, state, fingerprint, reply, by, saga in session.execute(statement)
+    }
+
+
+def write(session: Session, consumer: str, changes: Sequence[Change]) -> None:
+    """Change the rows, in one statement."""
+    replies = [_text(change) for change in changes]
+    if is_postgresql(session):
+        session.execute(
+            _UPDATE_ARRAYS,
+            {
+                "the_consumer": consumer,
+                "ids": [change.id for change in changes],
+                "states": [change.state.value for change in changes],
+                "replys": replies,
+                "barred_bys": [change.barred_by for change in changes],
+            },
+        )
+        return
+    session.execute(
+        _UPDATE_ROWS,
+        [
+            {
+                "the_consumer": consumer,
+                "the_id": change.id,
+                "state": change.state.value,
+                "reply": reply,
+                "barred_by": change.barred_by,
+            }
+            for change, reply in zip(changes, replies, strict=True)
+        ],
+    )
+
+
+def forget(session: Session, consumer: str, ids: Collection[str]) -> None:
+    """Delete the rows with those ids."""
+    session.execute(delete(inbox).where(inbox.c.consumer == consumer, inbox.c.id.in_(ids)))
+
+
+def watermarks(session: Session, consumer: str) -> Forgotten:
+    """How far this consumer has forgotten."""
+    marks = inbox_watermark.c
+    statement = select(marks.source, marks.scope, marks.below, marks.except_ids).where(
+        marks.consumer == consumer
+    )
+    age: str | None = None
+    sagas: dict[str, Settled] = {}
+    for source, scope, below, live in session.execute(statement):
+        if scope == AGE:
+            age = below
+        else:
+            sagas[source] = Settled(below, frozenset(orjson.loads(live)))
+    return Forgotten(age, sagas)
+
+
+def purge(
+    session: Session,
+    consumer: str,
+    settled: Mapping[str, Settled],
+    now: datetime,
+    retention: timedelta,
+    limit: int,
+) -> int:
+    """Delete up to `limit` rows that nobody can ask for any more, and store the watermarks that
+    cover them. `settled` is what each source said last. Returns how many rows went."""
+    if is_postgresql(session):
+        # One purge at a time, since a watermark is read and then written; others may read on.
+        session.execute(text(f"LOCK TABLE {inbox_watermark} IN SHARE ROW EXCLUSIVE MODE"))
+    cutoff, before = now - retention, horizon(now, retention)
+    old = and_(inbox.c.consumer == consumer, inbox.c.received_at < cutoff, inbox.c.id < before)
+    known = watermarks(session, consumer)
+    doomed = _some(session, and_(old, inbox.c.saga.is_(None)), limit)
+    for source in sorted({*settled, *known.sagas}):
+        mark = _joined(settled.get(source), known.sagas.get(source), before)
+        ended = and_(inbox.c.saga < mark.before, inbox.c.saga.not_in(mark.live))
+        found = _some(session, and_(old, inbox.c.source == source, ended), limit - len(doomed))
+        if found:
+            _set_watermark(session, consumer, source, SAGA, mark)
+            doomed += found
+    if doomed:
+        # Covers the commands of sagas too, for an undo that forgot to name the saga.
+        _set_watermark(session, consumer, "", AGE, Settled(max(before, known.age or before)))
+        forget(session, consumer, doomed)
+    return len(doomed)
+
+
+def _joined(said: Settled | None, stored: Settled | None, before: str) -> Settled:
+    if said is None:
+        assert stored is not None, "the source is known from one of the two"
+        return stored
+    # Sagas beyond the horizon have no rows to purge, so there is no need to believe it of them.
+    return said.capped(before).join(stored)
+
+
+def _some(session: Session, condition: ColumnElement[bool], limit: int) -> list[str]:
+    """The oldest rows that meet the condition and that nobody works on."""
+    if limit <= 0:
+        return []
+    statement = select(inbox.c.id).where(condition).order_by(inbox.c.received_at).limit(limit)
+    return list(session.execute(statement.with_for_update(skip_locked=True)).scalars())
+
+
+def _text(change: Change) -> str | None:
+    return None if change.reply is None else replyjson.dumps(change.reply).decode()
+
+
+def _set_watermark(session: Session, consumer: str, source: str, scope: str, mark: Settled) -> None:
+    """Store a watermark; the caller makes sure that it never covers less than the one before."""
+    insert = postgresql_insert if is_postgresql(session) else sqlite_insert
+    statement = insert(inbox_watermark).values(
+        consumer=consumer,
+        source=source,
+        scope=scope,
+        below=mark.before,
+        except_ids=orjson.dumps(sorted(mark.live)).decode(),
+    )
+    session.execute(
+        statement.on_conflict_do_update(
+            index_elements=["consumer", "source", "scope"],
+            set_={
+                "below": statement.excluded.below,
+                "except_ids": statement.excluded.except_ids,
+            },
+        )
+    )

@@ -1,0 +1,170 @@
+"""The statements about keys that rest because a message failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from sqlalchemy import and_, delete, func, insert, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.database.time import DatabaseClock
+from outbox.relay.message_store import FETCHED, MESSAGE_COLUMNS, Fetched, HeldKey, is_key, read
+from outbox.relay.verdicts import Pending
+from outbox.tables import outbox, outbox_held, outbox_parked
+
+
+class HoldStore(DatabaseClock):
+    """Holds and parked messages, in one database. Each method is one step of the caller's
+    transaction."""
+
+    async def due(
+        self, connection: AsyncConnection, destination: str, buckets: Sequence[int], most: int
+    ) -> list[HeldKey]:
+        """Keys whose rest is over, the longest first."""
+        statement = (
+            select(
+                outbox_held.c.bucket,
+                outbox_held.c.aggregateid,
+                outbox_held.c.head_id,
+                outbox_held.c.attempts,
+            )
+            .where(outbox_held.c.destination == destination, outbox_held.c.bucket.in_(buckets))
+            .where(outbox_held.c.next_at <= self._now)
+            .order_by(outbox_held.c.next_at)
+            .limit(most)
+        )
+        return [HeldKey(*row) for row in await connection.execute(statement)]
+
+    async def any(
+        self, connection: AsyncConnection, destination: str, buckets: Sequence[int]
+    ) -> bool:
+        """Whether any key of these buckets rests."""
+        found = select(outbox_held.c.bucket).where(
+            outbox_held.c.destination == destination, outbox_held.c.bucket.in_(buckets)
+        )
+        return bool((await connection.execute(select(found.exists()))).scalar_one())
+
+    async def begin_trials(
+        self,
+        connection: AsyncConnection,
+        destination: str,
+        trials: Sequence[tuple[HeldKey, float]],
+    ) -> None:
+        """Before these keys are tried again: their parked messages come back, and the attempt is
+        counted with its pause (seconds) at once, so that it counts even if it kills us."""
+        for key, pause in trials:
+            await connection.execute(
+                update(outbox_held)
+                .where(is_key(outbox_held, destination, key.bucket, key.key))
+                .values(attempts=key.attempts + 1, next_at=self._in(timedelta(seconds=pause)))
+            )
+        chosen = [(key.bucket, key.key) for key, _ in trials]
+        parked = and_(
+            outbox_parked.c.destination == destination,
+            tuple_(outbox_parked.c.bucket, outbox_parked.c.aggregateid).in_(chosen),
+        )
+        names = ("seq", *MESSAGE_COLUMNS)
+        await connection.execute(
+            insert(outbox).from_select(
+                list(names), select(*(outbox_parked.c[name] for name in names)).where(parked)
+            )
+        )
+        await connection.execute(delete(outbox_parked).where(parked))
+
+    async def fetch(
+        self, connection: AsyncConnection, destination: str, keys: Sequence[HeldKey]
+    ) -> Fetched:
+        """The first message of each of these keys."""
+        heads = {(key.bucket, key.key): key for key in keys}
+        first = (
+            select(func.min(outbox.c.seq))
+            .where(outbox.c.destination == destination)
+            .where(tuple_(outbox.c.bucket, outbox.c.aggregateid).in_(list(heads)))
+            .group_by(outbox.c.bucket, outbox.c.aggregateid)
+        )
+        statement = select(*FETCHED).where(outbox.c.seq.in_(first)).order_by(outbox.c.seq)
+        rows = (await connection.execute(statement)).all()
+        return read(rows, frozenset(), heads)
+
+    async def next_due(
+        self, connection: AsyncConnection, destination: str, buckets: Sequence[int]
+    ) -> float | None:
+        """Seconds until the next key of these buckets is due; None where none rests."""
+        statement = select(func.min(outbox_held.c.next_at), self._now).where(
+            outbox_held.c.destination == destination, outbox_held.c.bucket.in_(buckets)
+        )
+        due, now = (await connection.execute(statement)).one()
+        return None if due is None else max(0.0, (due - now).total_seconds())
+
+    async def buckets(self, connection: AsyncConnection, destination: str) -> frozenset[int]:
+        """The buckets of which any key rests."""
+        statement = (
+            select(outbox_held.c.bucket).where(outbox_held.c.destination == destination).distinct()
+        )
+        return frozenset((await connection.scalars(statement)).all())
+
+    async def free(
+        self, connection: AsyncConnection, destination: str, keys: Sequence[tuple[int, str]]
+    ) -> None:
+        """These keys rest no longer."""
+        await connection.execute(
+            delete(outbox_held).where(
+                outbox_held.c.destination == destination,
+                tuple_(outbox_held.c.bucket, outbox_held.c.aggregateid).in_(keys),
+            )
+        )
+
+    async def undo_trial(
+        self, connection: AsyncConnection, destination: str, message: Pending
+    ) -> None:
+        """The trial that `begin_trials` counted did not take place; it is due again."""
+        await connection.execute(
+            update(outbox_held)
+            .where(is_key(outbox_held, destination, *message.key))
+            .values(attempts=message.attempts, next_at=self._now)
+        )
+
+    async def hold(
+        self,
+        connection: AsyncConnection,
+        destination: str,
+        message: Pending,
+        *,
+        attempts: int,
+        delay: float,
+        error: str,
+        park: bool,
+    ) -> None:
+        """Let the key of `message` rest; with `park` its messages also leave the hot table."""
+        values = {
+            "head_id": message.envelope.id,
+            "attempts": attempts,
+            "next_at": self._in(timedelta(seconds=delay)),
+            "last_error": error,
+        }
+        bucket, key = message.key
+        await connection.execute(
+            self._insert(outbox_held)
+            .values(destination=destination, bucket=bucket, aggregateid=key, **values)
+            .on_conflict_do_update(
+                index_elements=["destination", "bucket", "aggregateid"], set_=values
+            )
+        )
+        if park:
+            waiting = is_key(outbox, destination, bucket, key)
+            names = ("seq", *MESSAGE_COLUMNS)
+            await connection.execute(
+                insert(outbox_parked).from_select(
+                    list(names), select(*(outbox.c[name] for name in names)).where(waiting)
+                )
+            )
+            await connection.execute(
+                delete(outbox).where(
+                    outbox.c.seq.in_(
+                        select(outbox_parked.c.seq).where(
+                            is_key(outbox_parked, destination, bucket, key)
+                        )
+                    )
+                )
+            )

@@ -1,0 +1,118 @@
+"""Messages that reach a courier from memory, without a way through the table.
+
+Whoever commits messages to buckets that are its alone may hand them over right after the commit.
+That is only right for a bucket whose older messages are all gone from the table, so each bucket is
+read to its end first; and whatever goes wrong with one leads back to the table, which has all of
+them.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection, Iterable, Sequence
+
+from outbox.relay.verdicts import Pending, size_of
+
+
+class Feed:
+    """The messages in memory for one destination, at most about `most` with `most_bytes`."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        # These are being read, perhaps to their end; what is offered meanwhile is kept.
+        self._catching_up: set[int] = set()
+        # The table has nothing of these but what was offered. All others are read from it.
+        self._in_memory: set[int] = set()
+        self._offered: dict[int, deque[Pending]] = {}
+        self._count = 0
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    @property
+    def waiting(self) -> frozenset[int]:
+        """The buckets of which there is something to take."""
+        return frozenset(self._in_memory & self._offered.keys())
+
+    def unread(self, buckets: Collection[int]) -> list[int]:
+        """Those of the buckets that are to be read from the table."""
+        if self._in_memory.issuperset(buckets):
+            return []
+        return [bucket for bucket in buckets if bucket not in self._in_memory]
+
+    def distrust(self, buckets: Iterable[int]) -> None:
+        """Read these from the table again, and forget what was offered of them."""
+        doubted = set(buckets)
+        self._catching_up -= doubted
+        self._in_memory -= doubted
+        for bucket in self._offered.keys() & doubted:
+            self._keep(bucket, deque())
+
+    def distrust_all(self) -> None:
+        """The same for every bucket."""
+        self.distrust(self._catching_up | self._in_memory)
+
+    def begin(self, buckets: Collection[int]) -> None:
+        """These are about to be read."""
+        self.distrust(buckets)
+        self._catching_up.update(buckets)
+
+    def read(self, to_the_end: Collection[int], seqs: Collection[int]) -> None:
+        """They were read, some of them to their end; `seqs` are the messages that were found."""
+        self.distrust(self._catching_up.difference(to_the_end))
+        for bucket in self._offered.keys() & self._catching_up:
+            offered = self._offered[bucket]
+            self._keep(bucket, deque(message for message in offered if message.seq not in seqs))
+        self._in_memory |= self._catching_up
+        self._catching_up = set()
+
+    def offer(self, messages: Iterable[Pending]) -> None:
+        """These were committed, in this order."""
+        for message in messages:
+            bucket = message.bucket
+            if bucket in self._in_memory or bucket in self._catching_up:
+                self._offered.setdefault(bucket, deque()).append(message)
+                self._count += 1
+                self._bytes += size_of(message)
+                if self._count > self._most or self._bytes > self._most_bytes:
+                    self.distrust([bucket])
+
+    def withdraw(self, ids: Collection[str]) -> None:
+        """The messages of these ids are gone from the table."""
+        for bucket, offered in list(self._offered.items()):
+            self._keep(bucket, deque(it for it in offered if it.envelope.id not in ids))
+
+    def take(self, buckets: Sequence[int], most: int, most_bytes: int) -> list[Pending]:
+        """The next messages of these buckets, in the order of `buckets`, and out of here; one at
+        least, however large it is."""
+        room = most_bytes
+        taken: list[Pending] = []
+        for bucket in buckets:
+            if bucket not in self._in_memory or bucket not in self._offered:
+                continue
+            offered = self._offered[bucket]
+            while offered and len(taken) < most:
+                size = size_of(offered[0])
+                if taken and size > room:
+                    break
+                room -= size
+                self._bytes -= size
+                taken.append(offered.popleft())
+            if not offered:
+                del self._offered[bucket]
+        self._count -= len(taken)
+        return taken
+
+    def _keep(self, bucket: int, messages: deque[Pending]) -> None:
+        """Let these be what is left of the bucket."""
+        before = self._offered[bucket]
+        self._count += len(messages) - len(before)
+        self._bytes += sum(map(size_of, messages)) - sum(map(size_of, before))
+        if messages:
+            self._offered[bucket] = messages
+        else:
+            del self._offered[bucket]

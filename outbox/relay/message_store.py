@@ -1,0 +1,301 @@
+"""The statements that fetch, settle and bury messages. Beside `lease_store` and `hold_store` it is
+the only SQL of the relay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    TextualSelect,
+    and_,
+    delete,
+    insert,
+    literal,
+    select,
+    text,
+    tuple_,
+)
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from outbox.coordination.leases import BUCKETS_PER_LANE
+from outbox.database.time import DatabaseClock
+from outbox.errors import MalformedEnvelope
+from outbox.relay.verdicts import Pending
+from outbox.tables import (
+    outbox,
+    outbox_dead,
+    outbox_lease,
+    outbox_scheduled,
+)
+from outbox.wire.envelope import from_row
+
+MESSAGE_COLUMNS = tuple(column.name for column in outbox_scheduled.c if column.name != "due_at")
+
+
+@dataclass(frozen=True, slots=True)
+class HeldKey:
+    """A key that rests: its first message, and how often that failed."""
+
+    bucket: int
+    key: str
+    head_id: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A row whose headers somebody broke; it can only be buried."""
+
+    seq: int
+    bucket: int
+    key: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """Messages in the order in which they must leave. `exhausted` has the buckets of which all
+    was fetched; of the others there may be more."""
+
+    messages: Sequence[Pending]
+    unreadable: Sequence[Unreadable]
+    exhausted: frozenset[int]
+
+
+class Store(DatabaseClock):
+    """The messages' way through one database. Each method is one step of the caller's
+    transaction.
+
+    `leased_as` is for couriers whose destinations share their leases, one for each bucket of a
+    lane: it is the name under which these leases stand.
+    """
+
+    def __init__(
+        self, *, postgres: bool, now: Callable[[], datetime], leased_as: str | None = None
+    ) -> None:
+        super().__init__(postgres=postgres, now=now)
+        self._leased_as = leased_as
+
+    # Fences
+
+    async def fence(
+        self, connection: AsyncConnection, destination: str, epochs: Mapping[int, int]
+    ) -> frozenset[int]:
+        """Which of these buckets (with their epochs) are still held, kept so until the transaction
+        ends: a takeover waits for it, a renewal does not."""
+        if self._leased_as is not None:
+            shards = {bucket % BUCKETS_PER_LANE: epoch for bucket, epoch in epochs.items()}
+            held = await self._fence(connection, self._leased_as, shards)
+            return frozenset(bucket for bucket in epochs if bucket % BUCKETS_PER_LANE in held)
+        return await self._fence(connection, destination, epochs)
+
+    async def _fence(
+        self, connection: AsyncConnection, destination: str, epochs: Mapping[int, int]
+    ) -> frozenset[int]:
+        statement = (
+            select(outbox_lease.c.bucket)
+            .where(outbox_lease.c.destination == destination)
+            .where(tuple_(outbox_lease.c.bucket, outbox_lease.c.epoch).in_(list(epochs.items())))
+            .order_by(outbox_lease.c.bucket)
+            .with_for_update(read=True, key_share=True)
+        )
+        return frozenset((await connection.scalars(statement)).all())
+
+    async def limit_idleness(self, connection: AsyncConnection, seconds: float) -> None:
+        """Let the database end this transaction if the process stops in the middle of it, so that
+        a stopped relay cannot keep a takeover waiting."""
+        if self._postgres:
+            await connection.execute(
+                text("SELECT set_config('idle_in_transaction_session_timeout', :ms, true)"),
+                {"ms": str(max(1, int(seconds * 1000)))},
+            )
+
+    # Fetching
+
+    async def fetch(
+        self,
+        connection: AsyncConnection,
+        destination: str,
+        floors: Mapping[int, int],
+        *,
+        per_bucket: int,
+        most: int,
+    ) -> Fetched:
+        """Up to `most` messages of the buckets in `floors` (bucket -> the `seq` up to which nothing
+        is left), in the order of that mapping and each bucket's in order; keys that rest are left
+        out."""
+        statement = _FETCH_POSTGRES if self._postgres else _fetch_sqlite(len(floors))
+        parameters: dict[str, Any] = {"destination": destination, "per": per_bucket, "most": most}
+        if self._postgres:
+            parameters |= {"buckets": list(floors), "floors": list(floors.values())}
+        else:
+            for position, (bucket, floor) in enumerate(floors.items()):
+                parameters |= {f"bucket{position}": bucket, f"floor{position}": floor}
+        rows = (await connection.execute(statement, parameters)).all()
+        counts = dict.fromkeys(floors, 0)
+        for row in rows:
+            counts[row.bucket] += 1
+        whole = len(rows) < most
+        exhausted = frozenset(b for b, count in counts.items() if whole and count < per_bucket)
+        return read(rows, exhausted, {})
+
+    async def settled_mark(self, connection: AsyncConnection) -> tuple[int, int]:
+        """PostgreSQL: a pair (seq, xid): once every transaction before `xid` has ended, no message
+        with a `seq` up to that one can appear any more.
+
+        The order matters: the sequence is read first, the transaction id is assigned second.
+        """
+        seq = (await connection.execute(_LAST_SEQ)).scalar_one()
+        xid = (await connection.execute(_ASSIGN_XID)).scalar_one()
+        return int(seq), int(xid)
+
+    async def oldest_xid(self, connection: AsyncConnection) -> int:
+        """PostgreSQL: every transaction before this one has ended."""
+        return int((await connection.execute(_OLDEST_XID)).scalar_one())
+
+    # Settling
+
+    async def settle(self, connection: AsyncConnection, seqs: Sequence[int]) -> None:
+        """Delete the rows of messages that are done. Right also after the lease was lost."""
+        if self._postgres:
+            await connection.execute(_SETTLE_POSTGRES, {"seqs": list(seqs)})
+        else:
+            await connection.execute(delete(outbox).where(outbox.c.seq.in_(seqs)))
+
+    async def bury(
+        self, connection: AsyncConnection, destination: str, seq: int, *, attempts: int, reason: str
+    ) -> None:
+        """Make a dead letter of that row."""
+        names = list(MESSAGE_COLUMNS)
+        row = select(
+            *(outbox.c[name] for name in names),
+            literal(reason),
+            literal(attempts),
+            self._now,
+        ).where(outbox.c.destination == destination, outbox.c.seq == seq)
+        await connection.execute(
+            self._insert(outbox_dead)
+            .from_select([*names, "reason", "attempts", "died_at"], row)
+            .on_conflict_do_nothing()
+            if self._postgres
+            else insert(outbox_dead)
+            .prefix_with("OR IGNORE")
+            .from_select([*names, "reason", "attempts", "died_at"], row)
+        )
+        await connection.execute(delete(outbox).where(outbox.c.seq == seq))
+
+    async def any_due(self, connection: AsyncConnection, destinations: Sequence[str]) -> bool:
+        """Whether the time of a scheduled message for any of these has come."""
+        due = select(outbox_scheduled.c.id).where(
+            outbox_scheduled.c.destination.in_(destinations),
+            outbox_scheduled.c.due_at <= self._now,
+        )
+        return bool((await connection.execute(select(due.exists()))).scalar_one())
+
+    async def move_due(
+        self, connection: AsyncConnection, destinations: Sequence[str], most: int
+    ) -> int:
+        """Move scheduled messages whose time has come into the outbox; how many."""
+        due = (
+            select(outbox_scheduled)
+            .where(outbox_scheduled.c.destination.in_(destinations))
+            .where(outbox_scheduled.c.due_at <= self._now)
+            .order_by(outbox_scheduled.c.due_at, outbox_scheduled.c.id)
+            .limit(most)
+            .with_for_update(skip_locked=True)
+        )
+        rows = (await connection.execute(due)).mappings().all()
+        if not rows:
+            return 0
+        await connection.execute(
+            insert(outbox), [{name: row[name] for name in MESSAGE_COLUMNS} for row in rows]
+        )
+        await connection.execute(
+            delete(outbox_scheduled).where(
+                tuple_(outbox_scheduled.c.id, outbox_scheduled.c.destination).in_(
+                    [(row["id"], row["destination"]) for row in rows]
+                )
+            )
+        )
+        return len(rows)
+
+
+FETCHED = (
+    outbox.c.seq,
+    outbox.c.bucket,
+    outbox.c.id,
+    outbox.c.aggregateid,
+    outbox.c.type,
+    outbox.c.payload,
+    outbox.c.headers,
+    outbox.c.occurred_at,
+)
+_FETCHED_NAMES = ", ".join(column.name for column in FETCHED)
+_NOT_HELD = """NOT EXISTS (
+    SELECT 1 FROM outbox_held h
+    WHERE h.destination = :destination AND h.bucket = o.bucket AND h.aggregateid = o.aggregateid)"""
+
+# One index range per bucket, whatever the backlog is.
+_FETCH_POSTGRES = text(f"""
+SELECT {_FETCHED_NAMES}
+FROM unnest(CAST(:buckets AS smallint[]), CAST(:floors AS bigint[]))
+    WITH ORDINALITY AS wanted(number, floor, place)
+CROSS JOIN LATERAL (
+    SELECT {_FETCHED_NAMES} FROM outbox o
+    WHERE o.destination = :destination AND o.bucket = wanted.number AND o.seq > wanted.floor
+        AND {_NOT_HELD}
+    ORDER BY o.seq LIMIT :per) found
+ORDER BY place, seq LIMIT :most
+""").columns(*FETCHED)
+
+_SETTLE_POSTGRES = text("DELETE FROM outbox WHERE seq = ANY(CAST(:seqs AS bigint[]))")
+# Before the first number is drawn, `last_value` is the number to come.
+_LAST_SEQ = text("SELECT last_value - CASE WHEN is_called THEN 0 ELSE 1 END FROM outbox_seq_seq")
+_ASSIGN_XID = text("SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint)")
+_OLDEST_XID = text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)")
+
+
+@cache
+def _fetch_sqlite(buckets: int) -> TextualSelect:
+    parts = " UNION ALL ".join(
+        f"""SELECT * FROM (
+        SELECT {place} AS place, {_FETCHED_NAMES} FROM outbox o
+        WHERE o.destination = :destination AND o.bucket = :bucket{place} AND o.seq > :floor{place}
+            AND {_NOT_HELD}
+        ORDER BY o.seq LIMIT :per)"""
+        for place in range(buckets)
+    )
+    statement = f"SELECT {_FETCHED_NAMES} FROM ({parts}) ORDER BY place, seq LIMIT :most"
+    return text(statement).columns(*FETCHED)
+
+
+def is_key(table: Table, destination: str, bucket: int, key: str) -> ColumnElement[bool]:
+    """The rows of one key."""
+    return and_(
+        table.c.destination == destination, table.c.bucket == bucket, table.c.aggregateid == key
+    )
+
+
+def read(
+    rows: Sequence[Any], exhausted: frozenset[int], heads: Mapping[tuple[int, str], HeldKey]
+) -> Fetched:
+    """Rows of `FETCHED` columns as messages; `heads` has the keys that rested."""
+    messages: list[Pending] = []
+    unreadable: list[Unreadable] = []
+    for seq, bucket, id_, key, type_, payload, headers, occurred_at in rows:
+        try:
+            envelope = from_row(id_, type_, key, occurred_at, payload, headers)
+        except MalformedEnvelope as error:
+            unreadable.append(Unreadable(seq, bucket, key, str(error)))
+            continue
+        head = heads.get((bucket, key))
+        # The message that the failures belong to may be gone by a person's hand.
+        attempts = head.attempts if head is not None and head.head_id == id_ else 0
+        messages.append(Pending(seq, bucket, envelope, attempts, head is not None))
+    return Fetched(messages, unreadable, exhausted)

@@ -1,0 +1,222 @@
+"""Sends the messages of one round to their destination, and judges the answers.
+
+It remembers how the destination has been: the circuit breaker, and which messages were under way
+when it fell silent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from outbox.clock import Clock
+from outbox.relay.breaker import Breaker
+from outbox.relay.ports import Gather, Within
+from outbox.relay.settings import RelaySettings
+from outbox.relay.verdicts import (
+    Bury,
+    Leave,
+    Pending,
+    Settle,
+    Verdict,
+    failed,
+    judge,
+    requests,
+    streams,
+)
+from outbox.replies import Reply
+from outbox.transports.base import Answered, Delivery, Transport, Unacceptable, Unreachable
+from outbox.wire.envelope import Envelope
+
+log = logging.getLogger("outbox.relay")
+
+
+@dataclass
+class Round:
+    """The outcome of one round: what is to be written about each message, with its answer.
+
+    `waiting` has the keys of which a message stays: nothing that comes after it may be sent.
+    """
+
+    verdicts: list[tuple[Pending, Verdict]] = field(default_factory=list)
+    answers: dict[int, Reply] = field(default_factory=dict)
+    waiting: set[tuple[int, str]] = field(default_factory=set)
+    stopped: bool = False
+
+    def judge(self, message: Pending, verdict: Verdict, reply: Reply | None = None) -> None:
+        """Note what becomes of `message`."""
+        self.verdicts.append((message, verdict))
+        if reply is not None:
+            self.answers[message.seq] = reply
+        if not isinstance(verdict, Settle | Bury):
+            self.waiting.add(message.key)
+
+    @property
+    def gone(self) -> frozenset[int]:
+        """The `seq` of each message that leaves the outbox."""
+        return frozenset(m.seq for m, it in self.verdicts if isinstance(it, Settle | Bury))
+
+
+class Sender:
+    """What leaves for one destination. `usable()` gives the buckets that may be sent from now."""
+
+    def __init__(
+        self,
+        destination: str,
+        transport: Transport,
+        *,
+        clock: Clock,
+        settings: RelaySettings,
+        usable: Callable[[], Mapping[int, int]],
+        chance: Callable[[], float],
+        within: Within = asyncio.timeout,
+        gather: Gather = asyncio.gather,
+    ) -> None:
+        self.unanswered = 0
+        """Requests that got no answer, since the start."""
+        self._destination = destination
+        self._transport = transport
+        self._clock = clock
+        self._settings = settings
+        self._usable = usable
+        self._chance = chance
+        self._within = within
+        self._gather = gather
+        self._breaker = Breaker()
+        # In the order in which they are tried; the value means nothing.
+        self._suspects: dict[tuple[int, str], None] = {}
+        self._answered_since_failure = False
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the last request got no answer."""
+        return self._breaker.is_open
+
+    def blocked_for(self) -> float:
+        """Seconds until something may be sent; 0 where it may now."""
+        return max(0.0, self._breaker.blocked_until - self._clock.monotonic())
+
+    async def send(self, trials: Sequence[Pending], fresh: Sequence[Pending]) -> Round:
+        """Send these; `trials` are the first messages of keys that rested. A trial that got no
+        answer was none: its verdict is Leave."""
+        result = Round()
+        if self._breaker.allowance is None:
+            await self._send_freely(result, trials, fresh)
+        else:
+            await self._send_with_care(result, [*trials, *fresh])
+        judged = {message.seq for message, _ in result.verdicts}
+        for message in trials:
+            if message.seq not in judged:
+                result.judge(message, Leave())
+        return result
+
+    async def _send_freely(
+        self, result: Round, trials: Sequence[Pending], fresh: Sequence[Pending]
+    ) -> None:
+        # What failed before goes apart from the rest, which it would slow down again.
+        sending = [
+            self._send_stream(result, stream, self._settings.batch)
+            for part in (trials, fresh)
+            for stream in streams(part, self._settings.width)
+        ]
+        if len(sending) == 1:
+            await sending[0]
+        else:
+            await self._gather(*sending)
+
+    async def _send_with_care(self, result: Round, messages: Sequence[Pending]) -> None:
+        """After a failure: small requests, and whatever was under way then comes last and alone."""
+        innocent = [message for message in messages if message.key not in self._suspects]
+        order = {key: place for place, key in enumerate(self._suspects)}
+        suspect = sorted(
+            (message for message in messages if message.key in order),
+            key=lambda message: order[message.key],
+        )
+        position = 0
+        while position < len(innocent) and not result.stopped:
+            allowance = self._breaker.allowance or self._settings.batch
+            await self._send_stream(result, innocent[position : position + allowance], allowance)
+            position += allowance
+        await self._send_stream(result, suspect, 1)
+
+    async def _send_stream(self, result: Round, messages: Sequence[Pending], most: int) -> None:
+        settings = self._settings
+        for batch in requests(messages, most=most, most_bytes=settings.batch_bytes):
+            await self._send_request(result, batch)
+            if result.stopped:
+                return
+
+    async def _send_request(self, result: Round, batch: Sequence[Pending]) -> None:
+        batch = [message for message in batch if message.key not in result.waiting]
+        usable = self._usable()
+        if not all(message.bucket in usable for message in batch):
+            result.stopped = True
+        if result.stopped or not batch:
+            return
+        match await self._deliver([message.envelope for message in batch]):
+            case Answered(replies):
+                self._answered(result, batch, replies)
+            case Unacceptable(reason):
+                await self._divide(result, batch, reason)
+            case Unreachable() as trouble:
+                self._unanswered(result, batch, trouble)
+
+    async def _deliver(self, envelopes: Sequence[Envelope]) -> Delivery:
+        try:
+            async with self._within(self._settings.delivery_timeout):
+                delivery = await self._transport.deliver(envelopes)
+        except TimeoutError:
+            limit = self._settings.delivery_timeout
+            return Unreachable(f"no answer within {limit} seconds", sent=True)
+        except Exception as error:
+            log.exception("the transport to %s broke its promise not to raise", self._destination)
+            return Unreachable(f"{type(error).__name__}: {error}", sent=True)
+        if isinstance(delivery, Answered) and len(delivery.replies) != len(envelopes):
+            count = len(delivery.replies)
+            return Unreachable(f"{count} replies to {len(envelopes)} messages", sent=True)
+        return delivery
+
+    def _answered(self, result: Round, batch: Sequence[Pending], replies: Sequence[Reply]) -> None:
+        self._breaker = self._breaker.answered(self._settings.batch)
+        self._answered_since_failure = True
+        for message, reply in zip(batch, replies, strict=True):
+            self._suspects.pop(message.key, None)
+            verdict = judge(message, reply, self._settings.retry, self._chance())
+            result.judge(message, verdict, reply)
+
+    async def _divide(self, result: Round, batch: Sequence[Pending], reason: str) -> None:
+        """The request was refused as a whole: find the message that it was refused for."""
+        self._breaker = self._breaker.answered(self._settings.batch)
+        if len(batch) == 1:
+            verdict = Bury(batch[0].attempts + 1, f"the destination refuses it: {reason}")
+            result.judge(batch[0], verdict)
+            return
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):
+            await self._send_request(result, half)
+
+    def _unanswered(self, result: Round, batch: Sequence[Pending], trouble: Unreachable) -> None:
+        """The destination's trouble, and no message's fault; unless one that is alone, and that
+        may have arrived, silenced a destination which was answering others."""
+        result.stopped = True
+        self.unanswered += 1
+        if not self._breaker.is_open:
+            log.warning("%s gives no answer: %s", self._destination, trouble.reason)
+        if trouble.sent:
+            if len(batch) == 1 and batch[0].key in self._suspects and self._answered_since_failure:
+                error = f"the destination gave no answer to it alone: {trouble.reason}"
+                verdict = failed(batch[0], error, self._settings.retry, self._chance())
+                result.judge(batch[0], verdict)
+            for message in batch:
+                # Last in the order of trials: the others get their chance to be answered first.
+                self._suspects.pop(message.key, None)
+                self._suspects[message.key] = None
+        self._answered_since_failure = False
+        self._breaker = self._breaker.without_answer(
+            self._clock.monotonic(),
+            sent=trouble.sent,
+            chance=self._chance(),
+            retry_after=trouble.retry_after,
+        )

@@ -1,0 +1,152 @@
+"""What the relay decides: how messages are put into requests, and what an answer means for a row.
+
+Pure: values in, values out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+from outbox.replies import Outcome, Reply
+from outbox.retry import RetryPolicy
+from outbox.wire.envelope import Envelope
+
+MAX_REASON_LENGTH = 500
+ENVELOPE_OVERHEAD = 1024
+"""Bytes to reckon for the attributes of one envelope."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A row of the outbox in the hands of its relay. `attempts` are the failures that it has had
+    so far, `held` tells whether its key rests because of it."""
+
+    seq: int
+    bucket: int
+    envelope: Envelope
+    attempts: int = 0
+    held: bool = False
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """What its order depends on: bucket and key."""
+        return self.bucket, self.envelope.key
+
+
+def size_of(message: Pending) -> int:
+    """How many bytes it takes in memory and in a request, about."""
+    return len(message.envelope.data) + ENVELOPE_OVERHEAD
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """It is answered for good: its row goes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Its key rests for `delay` seconds. `attempts` are its failures, this one included if it was
+    one."""
+
+    attempts: int
+    delay: float
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """It becomes a dead letter."""
+
+    attempts: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """Nothing happened to it: it stays, and goes out again."""
+
+
+Verdict = Settle | Hold | Bury | Leave
+
+
+def judge(message: Pending, reply: Reply, policy: RetryPolicy, chance: float) -> Verdict:
+    """What `reply` means for `message`. `chance` in [0, 1) is the jitter of a pause."""
+    has_sink = message.envelope.reply_to is not None
+    match reply.outcome:
+        case (
+            Outcome.DONE
+            | Outcome.REFUSED
+            | Outcome.ALREADY_UNDONE
+            | Outcome.NOTHING_TO_UNDO
+            | Outcome.EXPIRED
+            | Outcome.UNKNOWN
+        ):
+            return Settle()
+        case Outcome.TOO_OLD:
+            return Settle() if has_sink else Bury(message.attempts, describe(reply))
+        case Outcome.LOCKED | Outcome.ONGOING:
+            # Who awaits the answer decides; where nobody does, only asking again is left.
+            return Settle() if has_sink else _wait(message, reply, policy, chance)
+        case Outcome.TOO_BUSY:
+            return _wait(message, reply, policy, chance)
+        case Outcome.NOT_ATTEMPTED:
+            return Leave()
+        case Outcome.FAILED:
+            return failed(message, describe(reply), policy, chance)
+        case Outcome.REJECTED:
+            # A receiver that knows the type may be on its way; wrong data stays wrong.
+            if reply.code == "unknown-type":
+                return failed(message, describe(reply), policy, chance)
+            return Bury(message.attempts + 1, describe(reply))
+        case _:
+            assert_never(reply.outcome)
+
+
+def failed(message: Pending, error: str, policy: RetryPolicy, chance: float) -> Hold | Bury:
+    """One more failure of the message itself: it rests, or it is given up."""
+    attempts = message.attempts + 1
+    delay = policy.delay(attempts, chance)
+    if delay is None:
+        return Bury(attempts, f"given up after {attempts} attempts; the last: {error}")
+    return Hold(attempts, delay, error)
+
+
+def _wait(message: Pending, reply: Reply, policy: RetryPolicy, chance: float) -> Hold:
+    """It rests, and no attempt is used up."""
+    pause = policy.delay(1, chance) or policy.first
+    return Hold(message.attempts, max(pause, reply.retry_after or 0.0), describe(reply))
+
+
+def describe(reply: Reply) -> str:
+    """The reply in one line, for people."""
+    parts = [reply.outcome.value, *(part for part in (reply.code, reply.reason) if part)]
+    return ": ".join(parts)[:MAX_REASON_LENGTH]
+
+
+def requests(
+    messages: Iterable[Pending], *, most: int, most_bytes: int
+) -> Iterator[tuple[Pending, ...]]:
+    """Cut the messages, in their order, into requests of at most `most` messages and about
+    `most_bytes` bytes. A single one that is larger stands alone."""
+    batch: list[Pending] = []
+    size = 0
+    for message in messages:
+        weight = size_of(message)
+        if batch and (len(batch) >= most or size + weight > most_bytes):
+            yield tuple(batch)
+            batch, size = [], 0
+        batch.append(message)
+        size += weight
+    if batch:
+        yield tuple(batch)
+
+
+def streams(messages: Sequence[Pending], width: int) -> list[list[Pending]]:
+    """Spread the messages over up to `width` streams that can run side by side: a key is in one
+    stream only, in its order."""
+    result: list[list[Pending]] = [[] for _ in range(width)]
+    for message in messages:
+        result[message.bucket % width].append(message)
+    return [stream for stream in result if stream]

@@ -1,0 +1,1 @@
+"""How a message looks as bytes, and how bytes become a message. Pure."""

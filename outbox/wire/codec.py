@@ -1,0 +1,154 @@
+"""Messages and replies' values as JSON, and back.
+
+What may stand in a field is what pydantic takes for it, read strictly: a text is no number, and a
+number no text. Unknown fields are ignored, so that a sender may be newer than its receiver. Bytes
+travel as base64, times as RFC 3339 in UTC. `strictjson` tells what is refused besides.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import core_schema
+
+from outbox.errors import InvalidMessage, MessageTooLarge
+from outbox.messages import Message, type_of
+from outbox.wire import strict_json as strictjson
+from outbox.wire.json_types import Shape, shape_of
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+MAX_MESSAGE_BYTES = 256 * 1024
+
+_SHOWN_PROBLEMS = 3
+# What pydantic's serializer puts around the reason.
+_WRAPPING = re.compile(
+    r"Pydantic serializer warnings: PydanticSerializationUnexpectedValue\(|(?<=\])\)$"
+    r"|Error serializing to JSON: |PydanticSerializationError: |Error calling function `\w+`: "
+    r"|ValueError: "
+)
+_ANYTHING = Shape(core_schema.any_schema())
+
+
+def encode(message: Message, *, limit: int = MAX_MESSAGE_BYTES) -> bytes:
+    """The JSON of the dataclass' fields, UTF-8. What it returns, `decode` takes.
+
+    Raises InvalidMessage naming the field that does not fit, MessageTooLarge above `limit` bytes.
+    """
+    name = str(type_of(message))
+    return _encoded(_message_shape(type(message)), message, name, limit)
+
+
+def decode(cls: type[M], data: bytes) -> M:
+    """The message of that class. Raises InvalidMessage naming the field that does not fit."""
+    message: M = _decoded(_message_shape(cls), data, str(type_of(cls)))
+    return message
+
+
+def check_size(name: str, data: bytes, limit: int) -> None:
+    """Raises MessageTooLarge where the JSON has more than `limit` bytes once it is compact, which
+    is what `encode` counts; blanks of a foreign writer do not count."""
+    if len(data) > limit:
+        size = len(strictjson.dumps(strictjson.loads(data)))
+        if size > limit:
+            raise MessageTooLarge(name, size, limit)
+
+
+def encode_value(value: object) -> Any:
+    """A reply's value as JSON-ready Python: dataclasses, lists, dicts and scalars, also nested.
+
+    Raises InvalidMessage where it is no such value, MessageTooLarge above MAX_MESSAGE_BYTES.
+    """
+    return strictjson.loads(_encoded_value(value))
+
+
+def size_of_value(value: object) -> int:
+    """How many bytes that JSON has. Raises what `encode_value` does."""
+    data = _encoded_value(value)
+    strictjson.loads(data)
+    return len(data)
+
+
+def _encoded_value(value: object) -> bytes:
+    name = f"the value {type(value).__name__}"
+    return _encoded(_ANYTHING, _in_plain_terms(value), name, MAX_MESSAGE_BYTES)
+
+
+def decode_value(tp: type[T], value: Any) -> T:
+    """A reply's value read as `tp`. Raises InvalidMessage naming the field that does not fit."""
+    name = f"the value {getattr(tp, '__name__', tp)}"
+    try:
+        data = strictjson.dumps(value)
+    except ValueError as error:
+        raise _misfit(name, error) from None
+    decoded: T = _decoded(shape_of(tp), data, name)
+    return decoded
+
+
+def _message_shape(cls: type[Message]) -> Shape:
+    # Inherited fields are not enough: those that the class adds itself would be lost in silence.
+    if "__dataclass_fields__" not in vars(cls):
+        raise InvalidMessage(
+            f"{cls.__name__} is not a dataclass",
+            next_step="put @dataclass(frozen=True) above the class",
+        )
+    return shape_of(cls)
+
+
+def _encoded(shape: Shape, value: object, name: str, limit: int) -> bytes:
+    try:
+        data = shape.write(value)
+        # Reading what was written costs a few microseconds, and finds here, where the author of
+        # the mistake is on the stack, what every receiver would refuse later.
+        strictjson.check(data)
+        shape.read(data)
+    except ValueError as error:
+        raise _misfit(name, error) from None
+    if len(data) > limit:
+        raise MessageTooLarge(name, len(data), limit)
+    return data
+
+
+def _decoded(shape: Shape, data: bytes, name: str) -> Any:
+    try:
+        strictjson.check(data)
+        return shape.read(data)
+    except ValueError as error:
+        raise _misfit(name, error) from None
+
+
+def _in_plain_terms(value: object) -> Any:
+    """Lists, dicts and scalars; what has a type of its own is written by the shape of that."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case list() | tuple():
+            return [_in_plain_terms(each) for each in value]
+        case dict() if all(isinstance(key, str) for key in value):
+            return {key: _in_plain_terms(each) for key, each in value.items()}
+        case _:
+            shape = shape_of(type(value))
+            name = f"the value {type(value).__name__}"
+            return strictjson.loads(_encoded(shape, value, name, MAX_MESSAGE_BYTES))
+
+
+def _misfit(name: str, error: ValueError) -> InvalidMessage:
+    if isinstance(error, ValidationError):
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        problems = [_field_problem(each["loc"], each["msg"]) for each in found[:_SHOWN_PROBLEMS]]
+        if len(found) > _SHOWN_PROBLEMS:
+            problems.append(f"and {len(found) - _SHOWN_PROBLEMS} more")
+        problem = ", ".join(problems)
+    else:
+        problem = _WRAPPING.sub("", " ".join(str(error).split()))
+    return InvalidMessage(
+        f"{name} does not fit its declaration: {problem}",
+        next_step="send what the class in the owner's contract declares",
+    )
+
+
+def _field_problem(path: tuple[int | str, ...], problem: str) -> str:
+    return f"field {'.'.join(map(str, path))!r}: {problem}" if path else problem
