@@ -23,7 +23,7 @@ from benchmarks.deleting import STEPS, new_id
 from benchmarks.measuring import Load, closed_loop
 from benchmarks.places import Place
 from comments.contract import CloseThread, PurgeThread
-from orchestrator.engine_settings import EngineSettings
+from orchestrator.engine.settings import EngineSettings
 from orchestrator.sagas.delete_article import Deletion, delete_article
 from orchestrator.tables import saga
 from outbox.replies import Outcome, Reply

@@ -24,10 +24,10 @@ from outbox.lazy_names import names_of as _names_of
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
-    from orchestrator.definition import Saga
+    from orchestrator.definition.saga import Saga
+    from orchestrator.definition.steps import WhenLocked, compensatable, pivot, retriable
     from orchestrator.errors import InvalidSaga, OrchestratorError
     from orchestrator.settings import OrchestratorSettings
-    from orchestrator.steps import WhenLocked, compensatable, pivot, retriable
     from outbox.clock import Clock
     from outbox.transports.base import Transport
 
@@ -43,13 +43,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "compensatable": "orchestrator.steps",
+    "compensatable": "orchestrator.definition.steps",
     "InvalidSaga": "orchestrator.errors",
     "OrchestratorError": "orchestrator.errors",
-    "pivot": "orchestrator.steps",
-    "retriable": "orchestrator.steps",
-    "Saga": "orchestrator.definition",
-    "WhenLocked": "orchestrator.steps",
+    "pivot": "orchestrator.definition.steps",
+    "retriable": "orchestrator.definition.steps",
+    "Saga": "orchestrator.definition.saga",
+    "WhenLocked": "orchestrator.definition.steps",
 }
 if not TYPE_CHECKING:
     # A type checker would take any name then.

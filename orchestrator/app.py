@@ -11,19 +11,19 @@ from typing import Any, Protocol
 from fastapi import APIRouter, FastAPI
 
 from orchestrator import api, console
+from orchestrator.access.token_keys import TokenKeys
 from orchestrator.api import problems, session
-from orchestrator.api.access import ACCESS
-from orchestrator.api.desk import Desk, Runs
-from orchestrator.committer import CommitterStats
-from orchestrator.definition import Saga
+from orchestrator.api.context import Desk, Runs
+from orchestrator.api.route_access import ACCESS
+from orchestrator.definition.registry import Registry
+from orchestrator.definition.saga import Saga
 from orchestrator.discovery import discover
-from orchestrator.engine import Engine
-from orchestrator.engine_settings import EngineSettings
+from orchestrator.engine.commits.committer import CommitterStats
+from orchestrator.engine.engine import Engine
+from orchestrator.engine.settings import EngineSettings
 from orchestrator.errors import OrchestratorError
-from orchestrator.figures import Figures
 from orchestrator.handlers import make_handlers
-from orchestrator.keys import TokenKeys
-from orchestrator.registry import Registry
+from orchestrator.metrics import Figures
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tables import SCHEMA_REVISION
 from outbox.chassis.service import Blueprint, CannotStart, Carrier, Kit, build
@@ -63,7 +63,7 @@ def create_app(
 
 
 class Runner(Runs, Carrier, Protocol):
-    """All that the service wants of `orchestrator.engine.Engine`."""
+    """All that the service wants of `orchestrator.engine.engine.Engine`."""
 
     @property
     def stats(self) -> CommitterStats:
@@ -85,7 +85,7 @@ def assemble(
     transports: Mapping[str, Transport] | None = None,
 ) -> FastAPI:
     """The application around the engine that `make_engine` makes, which takes what
-    `orchestrator.engine.Engine` takes."""
+    `orchestrator.engine.engine.Engine` takes."""
     parts = _Parts(settings, registry, make_engine)
     app = build(
         Blueprint(

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from orchestrator.definition import Saga
-from orchestrator.wording import described
+from orchestrator.definition.saga import Saga
+from orchestrator.safe_text import described
 from outbox.chassis.settings import InvalidSettings
 
 T = TypeVar("T")

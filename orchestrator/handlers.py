@@ -12,8 +12,8 @@ from sqlalchemy import event, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from orchestrator.records import shard_of
-from orchestrator.stored_signals import StoredStart, dump_start
+from orchestrator.store.records import shard_of
+from orchestrator.store.signal_rows import StoredStart, dump_start
 from orchestrator.tables import saga_signal
 from outbox import tracing
 from outbox.adding.installation import installation_of

@@ -9,7 +9,7 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from orchestrator.api import dead_letters, definitions, events, operator, sagas
-from orchestrator.api.desk import Desk
+from orchestrator.api.context import Desk
 
 
 def router(desk: Desk) -> APIRouter:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 
-from orchestrator.definition import Saga
+from orchestrator.definition.saga import Saga
 from orchestrator.errors import InvalidInput
 from outbox.chassis.http.problems import HttpProblem
 from outbox.errors import InvalidMessage

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from orchestrator.api.desk import Desk
-from orchestrator.api.shapes import DeadLetterOut, Redriven, Redriving
+from orchestrator.api.context import Desk
+from orchestrator.api.models import DeadLetterOut, Redriven, Redriving
 from outbox import dead_letters
 from outbox.chassis.http import pages
 from outbox.chassis.http.input_types import NO_NUL

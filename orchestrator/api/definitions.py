@@ -5,8 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter, Path
 
 from orchestrator.api import views
-from orchestrator.api.desk import Desk
-from orchestrator.api.shapes import DefinitionList, DefinitionOut
+from orchestrator.api.context import Desk
+from orchestrator.api.models import DefinitionList, DefinitionOut
 from outbox.chassis.http.problems import documented
 
 _UNKNOWN = documented({404: "There is no such definition"})

@@ -12,12 +12,12 @@ from sqlalchemy import Row
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from orchestrator import queries
 from orchestrator.api import views
-from orchestrator.api.desk import LOOK_AGAIN, Desk
+from orchestrator.api.context import LOOK_AGAIN, Desk
+from orchestrator.api.models import EntryOut
 from orchestrator.api.sagas import GONE, SagaId
-from orchestrator.api.shapes import EntryOut
-from orchestrator.instance import Status
+from orchestrator.machine.instance import Status
+from orchestrator.store import queries
 from outbox.chassis.access.middleware import key_in, visit_in
 from outbox.chassis.access.routes import Access
 from outbox.chassis.http.problems import HttpProblem, documented

@@ -5,11 +5,11 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from orchestrator.api import views
-from orchestrator.api.desk import Desk
+from orchestrator.api.context import Desk
+from orchestrator.api.models import Intervention, SagaOut, SkipIntervention, StepIntervention
 from orchestrator.api.sagas import GONE, SagaId
-from orchestrator.api.shapes import Intervention, SagaOut, SkipIntervention, StepIntervention
 from orchestrator.errors import InvalidInput
-from orchestrator.signals import (
+from orchestrator.machine.signals import (
     Cancel,
     OperatorSignal,
     Pause,

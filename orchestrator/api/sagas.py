@@ -9,14 +9,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 
-from orchestrator import queries
 from orchestrator.api import views
 from orchestrator.api.bodies import IN_OPENAPI, json_object, read_input
-from orchestrator.api.desk import Desk
-from orchestrator.api.shapes import MAX_NAME, HistoryPage, SagaOut, Summary
-from orchestrator.engine import IdempotencyKey
-from orchestrator.instance import Status
-from orchestrator.queries import Filter
+from orchestrator.api.context import Desk
+from orchestrator.api.models import MAX_NAME, HistoryPage, SagaOut, Summary
+from orchestrator.engine.engine import IdempotencyKey
+from orchestrator.machine.instance import Status
+from orchestrator.store import queries
+from orchestrator.store.queries import Filter
 from outbox.chassis.http import pages
 from outbox.chassis.http.input_types import NO_NUL
 from outbox.chassis.http.problems import documented

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field, StringConstraints
 
-from orchestrator.keys import TokenKeys
+from orchestrator.access.token_keys import TokenKeys
 from outbox.chassis.access.caller import Credential, Shown
 from outbox.chassis.access.failed_keys import Failures
 from outbox.chassis.access.middleware import (

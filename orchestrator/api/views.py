@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
 from sqlalchemy import Row
 
-from orchestrator.api.shapes import (
+from orchestrator.api.models import (
     AwaitedOut,
     DefinitionInList,
     DefinitionOut,
@@ -20,12 +20,12 @@ from orchestrator.api.shapes import (
     StepOut,
     Summary,
 )
-from orchestrator.definition import Saga
-from orchestrator.instance import StepRun
-from orchestrator.permits import allowed_signals
-from orchestrator.records import Standing, record_of, standing_of
-from orchestrator.registry import Registry
-from orchestrator.wording import described
+from orchestrator.definition.registry import Registry
+from orchestrator.definition.saga import Saga
+from orchestrator.machine.instance import StepRun
+from orchestrator.machine.operator_rules import allowed_signals
+from orchestrator.safe_text import described
+from orchestrator.store.records import Standing, record_of, standing_of
 from outbox.wire import strict_json as strictjson
 from outbox.wire import traceparent
 

@@ -10,19 +10,19 @@ from importlib.metadata import version as version_of
 
 import typer
 
-from orchestrator.cli import operators, sagas
-from orchestrator.cli.audit import audit
-from orchestrator.cli.coverage import coverage
-from orchestrator.cli.dead_letters import app as dead_letters
+from orchestrator.cli.audit.command import audit
 from orchestrator.cli.demo import demo
-from orchestrator.cli.dev import dev
-from orchestrator.cli.errors import EXIT_CODES, Commands
-from orchestrator.cli.explore import explore
-from orchestrator.cli.migrate import migrate
-from orchestrator.cli.serve import app as serve
-from orchestrator.cli.simulate import simulate
-from orchestrator.cli.tokens import app as tokens
-from orchestrator.cli.watch import watch
+from orchestrator.cli.runs import operators, sagas
+from orchestrator.cli.runs.dead_letters import app as dead_letters
+from orchestrator.cli.runs.watch import watch
+from orchestrator.cli.services.dev import dev
+from orchestrator.cli.services.migrate import migrate
+from orchestrator.cli.services.serve import app as serve
+from orchestrator.cli.services.tokens import app as tokens
+from orchestrator.cli.terminal.errors import EXIT_CODES, Commands
+from orchestrator.cli.tools.coverage import coverage
+from orchestrator.cli.tools.explore import explore
+from orchestrator.cli.tools.simulate import simulate
 
 main = typer.Typer(
     cls=Commands,

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from articles.contract import ArticleHidden, DeleteArticle, HideArticle, UnhideArticle
 from comments.contract import CloseThread, PurgeThread, ReopenThread, ThreadClosed
-from orchestrator.definition import Saga
-from orchestrator.steps import compensatable, pivot, retriable
+from orchestrator.definition.saga import Saga
+from orchestrator.definition.steps import compensatable, pivot, retriable
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from articles.contract import ConfirmDeletion
 from comments.contract import DiscardThread
-from orchestrator.definition import Saga
-from orchestrator.steps import pivot, retriable
+from orchestrator.definition.saga import Saga
+from orchestrator.definition.steps import pivot, retriable
 
 
 @dataclass(frozen=True)

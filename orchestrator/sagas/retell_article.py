@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from articles.contract import RetellArticle
-from orchestrator.definition import Saga
-from orchestrator.steps import pivot
+from orchestrator.definition.saga import Saga
+from orchestrator.definition.steps import pivot
 
 
 @dataclass(frozen=True)

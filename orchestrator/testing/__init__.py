@@ -24,29 +24,29 @@ from typing import TYPE_CHECKING
 from outbox.lazy_names import names_of as _names_of
 
 if TYPE_CHECKING:
-    from orchestrator.testing.exploring.events import Crash, Event, What
-    from orchestrator.testing.exploring.exploration import (
+    from orchestrator.testing.exploring.model.events import Crash, Event, What
+    from orchestrator.testing.exploring.model.faults import Faults
+    from orchestrator.testing.exploring.model.view import Invariant, View
+    from orchestrator.testing.exploring.walk.exploration import (
         Covered,
         Exploration,
         PromiseBroken,
         Violation,
     )
-    from orchestrator.testing.exploring.explorer import TooManyWorlds, explore, replay
-    from orchestrator.testing.exploring.faults import Faults
-    from orchestrator.testing.exploring.sampling import sample_input
-    from orchestrator.testing.exploring.view import Invariant, View
+    from orchestrator.testing.exploring.walk.explorer import TooManyWorlds, explore, replay
+    from orchestrator.testing.exploring.walk.sampling import sample_input
     from orchestrator.testing.simulating.runner import Simulation, SimulationFailed, simulate
-    from orchestrator.testing.trying.checking import (
+    from orchestrator.testing.worlds.check_saga import (
         Checked,
         WayFailed,
         check_saga,
         check_saga_async,
     )
-    from orchestrator.testing.trying.crash_points import CrashPoints
-    from orchestrator.testing.trying.run import Run
-    from orchestrator.testing.trying.troubles import NotReached
-    from orchestrator.testing.trying.world import NotAtRest
-    from orchestrator.testing.trying.worlds import AsyncSagaWorld, SagaWorld
+    from orchestrator.testing.worlds.crash_points import CrashPoints
+    from orchestrator.testing.worlds.fixtures import AsyncSagaWorld, SagaWorld
+    from orchestrator.testing.worlds.run import Run
+    from orchestrator.testing.worlds.troubles import NotReached
+    from orchestrator.testing.worlds.world import NotAtRest
 
 __all__ = [
     "AsyncSagaWorld",
@@ -79,33 +79,33 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AsyncSagaWorld": "orchestrator.testing.trying.worlds",
-    "check_saga": "orchestrator.testing.trying.checking",
-    "check_saga_async": "orchestrator.testing.trying.checking",
-    "Checked": "orchestrator.testing.trying.checking",
-    "Covered": "orchestrator.testing.exploring.exploration",
-    "Crash": "orchestrator.testing.exploring.events",
-    "CrashPoints": "orchestrator.testing.trying.crash_points",
-    "Event": "orchestrator.testing.exploring.events",
-    "Exploration": "orchestrator.testing.exploring.exploration",
-    "explore": "orchestrator.testing.exploring.explorer",
-    "Faults": "orchestrator.testing.exploring.faults",
-    "Invariant": "orchestrator.testing.exploring.view",
-    "NotAtRest": "orchestrator.testing.trying.world",
-    "NotReached": "orchestrator.testing.trying.troubles",
-    "PromiseBroken": "orchestrator.testing.exploring.exploration",
-    "replay": "orchestrator.testing.exploring.explorer",
-    "Run": "orchestrator.testing.trying.run",
-    "SagaWorld": "orchestrator.testing.trying.worlds",
-    "sample_input": "orchestrator.testing.exploring.sampling",
+    "AsyncSagaWorld": "orchestrator.testing.worlds.fixtures",
+    "check_saga": "orchestrator.testing.worlds.check_saga",
+    "check_saga_async": "orchestrator.testing.worlds.check_saga",
+    "Checked": "orchestrator.testing.worlds.check_saga",
+    "Covered": "orchestrator.testing.exploring.walk.exploration",
+    "Crash": "orchestrator.testing.exploring.model.events",
+    "CrashPoints": "orchestrator.testing.worlds.crash_points",
+    "Event": "orchestrator.testing.exploring.model.events",
+    "Exploration": "orchestrator.testing.exploring.walk.exploration",
+    "explore": "orchestrator.testing.exploring.walk.explorer",
+    "Faults": "orchestrator.testing.exploring.model.faults",
+    "Invariant": "orchestrator.testing.exploring.model.view",
+    "NotAtRest": "orchestrator.testing.worlds.world",
+    "NotReached": "orchestrator.testing.worlds.troubles",
+    "PromiseBroken": "orchestrator.testing.exploring.walk.exploration",
+    "replay": "orchestrator.testing.exploring.walk.explorer",
+    "Run": "orchestrator.testing.worlds.run",
+    "SagaWorld": "orchestrator.testing.worlds.fixtures",
+    "sample_input": "orchestrator.testing.exploring.walk.sampling",
     "simulate": "orchestrator.testing.simulating.runner",
     "Simulation": "orchestrator.testing.simulating.runner",
     "SimulationFailed": "orchestrator.testing.simulating.runner",
-    "TooManyWorlds": "orchestrator.testing.exploring.explorer",
-    "View": "orchestrator.testing.exploring.view",
-    "Violation": "orchestrator.testing.exploring.exploration",
-    "WayFailed": "orchestrator.testing.trying.checking",
-    "What": "orchestrator.testing.exploring.events",
+    "TooManyWorlds": "orchestrator.testing.exploring.walk.explorer",
+    "View": "orchestrator.testing.exploring.model.view",
+    "Violation": "orchestrator.testing.exploring.walk.exploration",
+    "WayFailed": "orchestrator.testing.worlds.check_saga",
+    "What": "orchestrator.testing.exploring.model.events",
 }
 if not TYPE_CHECKING:
     # A type checker would take any name then.

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from orchestrator.testing.trying.crash_points import CrashPoints
-    from orchestrator.testing.trying.worlds import AsyncSagaWorld, SagaWorld
+    from orchestrator.testing.worlds.crash_points import CrashPoints
+    from orchestrator.testing.worlds.fixtures import AsyncSagaWorld, SagaWorld
 
 
 @pytest.fixture
 def saga_world(tmp_path: Path) -> Iterator[Callable[..., SagaWorld]]:
     """Makes worlds: `saga_world(saga, participants={name: handlers}, schema=Base.metadata)`."""
-    from orchestrator.testing.trying.worlds import SagaWorld
+    from orchestrator.testing.worlds.fixtures import SagaWorld
 
     made: list[SagaWorld] = []
 
@@ -34,7 +34,7 @@ def saga_world(tmp_path: Path) -> Iterator[Callable[..., SagaWorld]]:
 @pytest.fixture
 def async_saga_world(tmp_path: Path) -> Iterator[Callable[..., AsyncSagaWorld]]:
     """The same for async tests, which await the runs of the world."""
-    from orchestrator.testing.trying.worlds import AsyncSagaWorld
+    from orchestrator.testing.worlds.fixtures import AsyncSagaWorld
 
     made: list[AsyncSagaWorld] = []
 
@@ -52,7 +52,7 @@ def async_saga_world(tmp_path: Path) -> Iterator[Callable[..., AsyncSagaWorld]]:
 def crash_points() -> CrashPoints:
     """`with crash_points("engine: before commit", hit=2): ...` lets what gets there die there;
     `crash_points.names` are all that there are."""
-    from orchestrator.testing.trying.crash_points import CrashPoints
+    from orchestrator.testing.worlds.crash_points import CrashPoints
 
     return CrashPoints()
 

@@ -14,7 +14,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, Locator, Page, expect
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from orchestrator import tokens
+from orchestrator.access import tokens
 from outbox.chassis.access.caller import cookie_name
 from outbox.chassis.access.routes import Role
 from outbox.clock import SystemClock

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestrator.records import SHARDS, shard_of
+from orchestrator.store.records import SHARDS, shard_of
 from tests.support.deleting import Deletions, start_all
 from tests.support.fixtures import DatabaseFactory
 from tests.support.http_proxy import HttpProxy, http_proxy

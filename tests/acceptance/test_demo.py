@@ -20,7 +20,7 @@ from orchestrator.cli.demo import play
 from orchestrator.cli.demo.checks import Comment
 from orchestrator.cli.demo.deletions import refused
 from orchestrator.cli.demo.visitors import Visitors
-from orchestrator.cli.errors import ExitCode
+from orchestrator.cli.terminal.errors import ExitCode
 from tests.support.guardian import guardian, started
 from tests.support.waiting import wait_until
 

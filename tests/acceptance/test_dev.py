@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestrator.cli.services import SERVICES
+from orchestrator.cli.processes.services import SERVICES
 from tests.support.developing import DEADLINE, Dev, running_dev
 from tests.support.fixtures import DatabaseFactory
 from tests.support.guardian import started

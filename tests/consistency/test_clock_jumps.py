@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from orchestrator.cli.processes import Child
+from orchestrator.cli.processes.child import Child
 from outbox.clock import SystemClock
 from tests.support.agreement import assert_agreement
 from tests.support.deleting import Deletions, start_all

@@ -17,8 +17,8 @@ from orchestrator.testing.simulating import on_database
 from orchestrator.testing.simulating.on_database import OnDatabase
 from orchestrator.testing.simulating.runner import happen
 from orchestrator.testing.simulating.shapes import made_up
-from orchestrator.testing.simulating.storage import InMemory
 from orchestrator.testing.simulating.world import World
+from orchestrator.testing.virtual.storage import InMemory
 from outbox import sqlite
 from outbox import tables as library
 from tests.support.databases import Database, Kind, Schema

@@ -10,11 +10,11 @@ import time
 
 import pytest
 
-from orchestrator.instance import Status
+from orchestrator.machine.instance import Status
 from orchestrator.sagas.delete_article import delete_article
-from orchestrator.testing.simulating.chances import Fault
 from orchestrator.testing.simulating.runner import SimulationFailed, replay, simulate
 from orchestrator.testing.simulating.shapes import SHAPES, made_up
+from orchestrator.testing.virtual.chances import Fault
 from tests.support.quick import quick_first
 from tests.support.reporting import Count
 
@@ -90,7 +90,7 @@ def test_made_up_sagas_have_many_shapes() -> None:
 def test_a_failure_tells_the_fewest_faults_and_happens_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from orchestrator.testing.simulating import service
+    from orchestrator.testing.virtual import service
     from outbox.inbox import barrier
 
     monkeypatch.setattr(

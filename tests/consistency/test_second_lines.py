@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from orchestrator import machine
-from orchestrator.records import Record
-from orchestrator.registry import Registry
+from orchestrator.definition.registry import Registry
+from orchestrator.machine import machine
+from orchestrator.store.commit_statements import StaleRuns, Writes, Writing
+from orchestrator.store.records import Record
 from orchestrator.testing import sample_input
 from orchestrator.testing.simulating.shapes import PARTICIPANTS, made_up
-from orchestrator.writing import StaleRuns, Writes, Writing
 from outbox.crashpoints import Crash
 from outbox.retry import RetryPolicy
 from outbox.tables import outbox_held

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestrator.signals import Cancel, Retry, Skip
+from orchestrator.machine.signals import Cancel, Retry, Skip
 from outbox.chassis.access.routes import Role
 from tests.support.blog import Running, running
 from tests.support.callers import HERE, bearer, calling, give_token

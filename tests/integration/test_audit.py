@@ -10,7 +10,7 @@ from sqlalchemy import text
 import articles.invariants
 import comments.invariants
 from comments.model import Known
-from orchestrator.cli.audit_looks import Verdict
+from orchestrator.cli.audit.looks import Verdict
 from outbox import tables
 from outbox.invariants import Wrong
 from tests.support.audited import Audited, codes, look, make_healthy

@@ -7,9 +7,10 @@ from sqlalchemy import Table, insert, text
 from sqlalchemy.exc import DBAPIError
 
 from comments.model import Known
-from orchestrator.cli import audit_looks, audit_reading
-from orchestrator.cli.audit_databases import opened
-from orchestrator.cli.audit_looks import Verdict
+from orchestrator.cli.audit import looks as audit_looks
+from orchestrator.cli.audit import reading as audit_reading
+from orchestrator.cli.audit.databases import opened
+from orchestrator.cli.audit.looks import Verdict
 from outbox import tables
 from tests.support.audited import Audited, codes, look, make_healthy
 from tests.support.blog import new_id

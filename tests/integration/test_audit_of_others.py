@@ -12,10 +12,10 @@ from itertools import count
 import pytest
 from sqlalchemy import Connection, Engine, insert
 
-from orchestrator.cli import audit_reading
-from orchestrator.cli.audit_databases import addresses, opened
-from orchestrator.cli.audit_looks import Findings, Verdict, compare
-from orchestrator.cli.audit_rules import Ruleset, together
+from orchestrator.cli.audit import reading as audit_reading
+from orchestrator.cli.audit.databases import addresses, opened
+from orchestrator.cli.audit.looks import Findings, Verdict, compare
+from orchestrator.cli.audit.rules import Ruleset, together
 from outbox import tables
 from outbox.invariants import Holds, Invariants, Rule, Wrong
 from tests.support.audited import Audited

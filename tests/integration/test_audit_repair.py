@@ -30,7 +30,9 @@ from tests.support.whole_blog import WholeBlog, whole_blog
 
 pytestmark = pytest.mark.slow
 
-_COMMAND = sys.modules["orchestrator.cli.audit"]  # the package has the command under that name
+_COMMAND = sys.modules[
+    "orchestrator.cli.audit.command"
+]  # the package has the command under that name
 REPAIRS: tuple[Saga[Any], ...] = (purge_thread, release_article, retell_article)
 
 

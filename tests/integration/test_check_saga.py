@@ -15,7 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 import orchestrator
 import outbox
 from orchestrator import Saga, compensatable, retriable
-from orchestrator.instance import Status
+from orchestrator.machine.instance import Status
 from orchestrator.testing import Checked, Run, SagaWorld, WayFailed, check_saga, check_saga_async
 from outbox import Command, Context, Handlers, Refused
 from outbox.inbox import transaction as inbox_work

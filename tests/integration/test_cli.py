@@ -17,12 +17,12 @@ from typer.testing import CliRunner
 
 from migrations.cli import main as migrations_main
 from orchestrator.cli import main
-from orchestrator.cli.binding import require_loopback
-from orchestrator.cli.blog import Blog, ports_from
-from orchestrator.cli.errors import CommandError
-from orchestrator.cli.processes import Child
-from orchestrator.cli.secrets import shared_secret
-from orchestrator.cli.services import SERVICES
+from orchestrator.cli.processes.binding import require_loopback
+from orchestrator.cli.processes.blog import Blog, ports_from
+from orchestrator.cli.processes.child import Child
+from orchestrator.cli.processes.secrets import shared_secret
+from orchestrator.cli.processes.services import SERVICES
+from orchestrator.cli.terminal.errors import CommandError
 from outbox.chassis.settings import documented
 from outbox.transports.http.signing import Keyring
 from tests.support.guardian import guardian

@@ -244,7 +244,7 @@ def test_the_test_that_is_written_fails_like_the_story_until_the_saga_is_mended(
 BROKEN_MACHINE = """
 import inspect
 
-from orchestrator import machine
+from orchestrator.machine import machine
 
 source = inspect.getsource(machine)
 right = "            if run.action_ids:\\n"

@@ -11,9 +11,9 @@ import pytest
 
 from orchestrator.cli import main
 from orchestrator.errors import ActiveAlready, IllegalSignal
-from orchestrator.instance import Status
-from orchestrator.signals import Retry, Skip
-from orchestrator.transition import Entry, Happening
+from orchestrator.machine.instance import Status
+from orchestrator.machine.signals import Retry, Skip
+from orchestrator.machine.transition import Entry, Happening
 from outbox import tables
 from tests.support.blog import START, Running, new_id, running
 from tests.support.cli import sagabox, told_error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from orchestrator.testing.simulating.chances import Fault
+from orchestrator.testing.virtual.chances import Fault
 from tests.support.cli import sagabox
 
 

@@ -17,11 +17,11 @@ import httpx
 import pytest
 
 from articles.settings import ArticlesSettings
-from orchestrator.cli.binding import require_safe
-from orchestrator.cli.client import connect
-from orchestrator.cli.errors import CommandError, ExitCode
-from orchestrator.cli.processes import Child, Spec
-from orchestrator.cli.tokens import VARIABLE
+from orchestrator.cli.processes.binding import require_safe
+from orchestrator.cli.processes.child import Child, Spec
+from orchestrator.cli.services.tokens import VARIABLE
+from orchestrator.cli.terminal.client import connect
+from orchestrator.cli.terminal.errors import CommandError, ExitCode
 from outbox.chassis.access.routes import Role
 from outbox.chassis.settings import InvalidSettings, load
 from tests.support.blog import SECRETS
@@ -35,7 +35,7 @@ from tests.support.waiting import free_port
 
 pytestmark = pytest.mark.slow
 
-_SERVE = import_module("orchestrator.cli.serve")
+_SERVE = import_module("orchestrator.cli.services.serve")
 
 
 @pytest.fixture

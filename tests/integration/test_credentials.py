@@ -11,7 +11,8 @@ import httpx
 import pytest
 from sqlalchemy import func, select, text
 
-from orchestrator import keys, tokens
+from orchestrator.access import token_keys as keys
+from orchestrator.access import tokens
 from orchestrator.errors import InvalidToken
 from orchestrator.tables import saga_token
 from outbox.chassis.access.failed_keys import ALLOWED, WINDOW

@@ -11,8 +11,8 @@ from typing import Any, cast
 import pytest
 
 from orchestrator.cli.demo.stage import Stage, blog_in
-from orchestrator.cli.errors import CommandError
-from orchestrator.cli.processes import STOP_TIMEOUT, Child, Spec
+from orchestrator.cli.processes.child import STOP_TIMEOUT, Child, Spec
+from orchestrator.cli.terminal.errors import CommandError
 from tests.integration.test_processes import stub
 from tests.support.guardian import guardian, started
 

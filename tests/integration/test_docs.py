@@ -13,8 +13,8 @@ import typer
 
 from orchestrator import create_app
 from orchestrator.cli import main
-from orchestrator.cli.services import SERVICES
-from orchestrator.instance import Status, StepStatus
+from orchestrator.cli.processes.services import SERVICES
+from orchestrator.machine.instance import Status, StepStatus
 from orchestrator.settings import OrchestratorSettings
 from outbox.chassis.settings import documented
 from outbox.replies import Outcome

@@ -19,12 +19,12 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.cli import main
-from orchestrator.cli.services import SERVICES
-from orchestrator.instance import Direction, Instance, Status, StepStatus, Wait
-from orchestrator.machine import advance, start
-from orchestrator.permits import allowed_signals
-from orchestrator.signals import Buried, Replied, Signal, TimerFired, TimerKind
-from orchestrator.steps import Kind
+from orchestrator.cli.processes.services import SERVICES
+from orchestrator.definition.steps import Kind
+from orchestrator.machine.instance import Direction, Instance, Status, StepStatus, Wait
+from orchestrator.machine.machine import advance, start
+from orchestrator.machine.operator_rules import allowed_signals
+from orchestrator.machine.signals import Buried, Replied, Signal, TimerFired, TimerKind
 from outbox import Outcome, Reply
 from outbox.chassis.settings import documented
 from outbox.tables import outbox, outbox_dead

@@ -11,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from orchestrator.cli.services import BLOG_SAGAS, SERVICES
-from orchestrator.instance import Status
+from orchestrator.cli.processes.services import BLOG_SAGAS, SERVICES
+from orchestrator.machine.instance import Status
 from tests.support.developing import DEADLINE, Dev, running_dev
 from tests.support.manual import ROOT, Terminal, Told, commands
 from tests.support.waiting import wait_until

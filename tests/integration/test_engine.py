@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator import tables
-from orchestrator.engine import IdempotencyKey
-from orchestrator.engine_settings import EngineSettings
+from orchestrator.engine.engine import IdempotencyKey
+from orchestrator.engine.settings import EngineSettings
 from orchestrator.errors import ActiveAlready, IllegalSignal, InvalidInput, KeyReused, UnknownRun
-from orchestrator.instance import Status
+from orchestrator.machine.instance import Status
+from orchestrator.machine.signals import Cancel
 from orchestrator.sagas.delete_article import Deletion, delete_article
-from orchestrator.signals import Cancel
 from outbox import tables as library
 from outbox.clock import SystemClock
 from outbox.ids import compose

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from orchestrator import tables
-from orchestrator.instance import Status
+from orchestrator.machine.instance import Status
 from tests.support.databases import PostgresTemplates, Schema
 from tests.support.engines import Node, Scripted, orchestrator_tables, running
 from tests.support.postgres import PostgresServer, Stop

@@ -12,9 +12,9 @@ from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator import tables
-from orchestrator.engine_settings import EngineSettings
+from orchestrator.engine.settings import EngineSettings
 from orchestrator.errors import Unavailable
-from orchestrator.instance import Status
+from orchestrator.machine.instance import Status
 from outbox import tables as library
 from outbox.clock import SystemClock
 from outbox.replies import Outcome, Reply

@@ -15,13 +15,13 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator import tables
-from orchestrator.engine import IdempotencyKey
-from orchestrator.engine_settings import EngineSettings
+from orchestrator.engine.commits.items import Started
+from orchestrator.engine.engine import IdempotencyKey
+from orchestrator.engine.settings import EngineSettings
 from orchestrator.errors import Unavailable
-from orchestrator.instance import Status
-from orchestrator.signals import Cancel
-from orchestrator.transition import Happening
-from orchestrator.work import Started
+from orchestrator.machine.instance import Status
+from orchestrator.machine.signals import Cancel
+from orchestrator.machine.transition import Happening
 from outbox import tables as library
 from tests.support.databases import Database, Schema
 from tests.support.engines import QUICK, Node, Scripted, orchestrator_tables, running

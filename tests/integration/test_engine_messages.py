@@ -8,11 +8,12 @@ from datetime import timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from orchestrator import stored_signals, tables
-from orchestrator.instance import Status
-from orchestrator.records import shard_of
+from orchestrator import tables
+from orchestrator.machine.instance import Status
 from orchestrator.sagas.delete_article import Deletion, delete_article
-from orchestrator.stored_signals import StoredStart
+from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store.records import shard_of
+from orchestrator.store.signal_rows import StoredStart
 from outbox import tables as library
 from outbox.clock import SystemClock
 from outbox.ids import compose, first_at

@@ -9,11 +9,11 @@ import pytest
 
 from orchestrator import tables
 from orchestrator.errors import IllegalSignal, Unavailable, UnknownRun
-from orchestrator.instance import Status
-from orchestrator.records import SHARDS, shard_of
+from orchestrator.machine.instance import Status
+from orchestrator.machine.signals import Cancel
 from orchestrator.sagas.delete_article import Deletion, delete_article
-from orchestrator.signals import Cancel
-from orchestrator.stored_signals import StoredStart, dump_start
+from orchestrator.store.records import SHARDS, shard_of
+from orchestrator.store.signal_rows import StoredStart, dump_start
 from outbox import tables as library
 from outbox.clock import SystemClock
 from outbox.ids import compose

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from orchestrator.engine import Engine
-from orchestrator.engine_settings import EngineSettings
-from orchestrator.registry import Registry
+from orchestrator.definition.registry import Registry
+from orchestrator.engine.engine import Engine
+from orchestrator.engine.settings import EngineSettings
 from outbox.coordination.bell import Bell
 from outbox.ids import Ids, compose
 from outbox.inbox.retention import MAX_LIVE, Settled

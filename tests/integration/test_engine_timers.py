@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator import tables
-from orchestrator.instance import Status
-from orchestrator.steps import Step, compensatable, pivot
+from orchestrator.definition.steps import Step, compensatable, pivot
+from orchestrator.machine.instance import Status
 from outbox import tables as library
 from outbox.replies import Outcome, Reply
 from outbox.retry import RetryPolicy

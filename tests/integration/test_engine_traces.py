@@ -13,12 +13,13 @@ from opentelemetry.context import attach, detach
 from opentelemetry.trace import SpanKind
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from orchestrator import stored_signals, tables
-from orchestrator.instance import Status
-from orchestrator.records import shard_of
+from orchestrator import tables
+from orchestrator.machine.instance import Status
+from orchestrator.machine.signals import Retry
 from orchestrator.sagas.delete_article import Deletion, delete_article
-from orchestrator.signals import Retry
-from orchestrator.stored_signals import StoredStart
+from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store.records import shard_of
+from orchestrator.store.signal_rows import StoredStart
 from outbox import tracing
 from outbox.clock import SystemClock
 from outbox.ids import compose
@@ -201,7 +202,7 @@ async def test_a_refused_start_is_told_and_logged_in_its_trace(
         (row,) = await node.rows(tables.saga_alias)
     assert news(articles) == {saga_id: TRACE}
     assert row.trace == TRACE
-    (line,) = [it for it in caplog.records if it.name == "orchestrator.group_commit"]
+    (line,) = [it for it in caplog.records if it.name == "orchestrator.engine.commits.group_commit"]
     assert (vars(line)["saga"], vars(line)["trace_id"]) == (saga_id, trace_id(TRACE))
 
 
@@ -289,7 +290,7 @@ async def test_what_was_rolled_back_is_not_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The commit fails once after the run's end was worked out; it is worked out again."""
-    from orchestrator.group_commit import GroupCommit
+    from orchestrator.engine.commits.group_commit import GroupCommit
 
     caplog.set_level(logging.INFO)
     work, failures = GroupCommit.work, 0

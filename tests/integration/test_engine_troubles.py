@@ -13,11 +13,11 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchestrator import tables
-from orchestrator.definition import Saga
+from orchestrator.definition.saga import Saga
 from orchestrator.errors import DefinitionChanged, SecondNode, Unavailable
-from orchestrator.instance import Status
-from orchestrator.records import SHARDS
-from orchestrator.signals import Cancel
+from orchestrator.machine.instance import Status
+from orchestrator.machine.signals import Cancel
+from orchestrator.store.records import SHARDS
 from outbox import tables as library
 from outbox.replies import Outcome, Reply
 from tests.support.databases import Schema

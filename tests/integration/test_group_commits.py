@@ -8,12 +8,13 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from orchestrator import stored_signals, tables
-from orchestrator.node import Node
-from orchestrator.records import shard_of
+from orchestrator import tables
+from orchestrator.engine.commits.items import Begin, Started, Tell
+from orchestrator.engine.node import Node
+from orchestrator.machine.signals import Pause, Replied, Resume, Terminate
 from orchestrator.sagas.delete_article import Deletion, delete_article
-from orchestrator.signals import Pause, Replied, Resume, Terminate
-from orchestrator.work import Begin, Started, Tell
+from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store.records import shard_of
 from outbox.clock import SystemClock
 from outbox.ids import compose
 from outbox.replies import Outcome, Reply

@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from orchestrator.records import SHARDS
-from orchestrator.shards import LEASED_AS, Shards
+from orchestrator.engine.shards import LEASED_AS, Shards
+from orchestrator.store.records import SHARDS
 from outbox.clock import SystemClock
 from outbox.coordination.lease_store import LeaseStore
 from outbox.coordination.leases import BUCKETS

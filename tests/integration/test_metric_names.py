@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from orchestrator.queries import COUNTED_UP_TO
+from orchestrator.store.queries import COUNTED_UP_TO
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Unreachable
 from tests.support.blog import (

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from orchestrator.api import events
-from orchestrator.api.desk import Desk
+from orchestrator.api.context import Desk
 from orchestrator.api.events import Places, entries
-from orchestrator.cli.sse import Event
-from orchestrator.cli.sse import events as read_events
-from orchestrator.instance import Instance, Status
+from orchestrator.cli.terminal.sse import Event
+from orchestrator.cli.terminal.sse import events as read_events
+from orchestrator.machine.instance import Instance, Status
+from orchestrator.machine.transition import Entry, Happening
 from orchestrator.tables import saga, saga_history
-from orchestrator.transition import Entry, Happening
 from outbox.chassis.http.problems import HttpProblem
 from tests.support.blog import START, Running, new_id, running
 from tests.support.databases import Database, Schema

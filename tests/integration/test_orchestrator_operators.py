@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import insert, select
 
 from orchestrator.errors import IllegalSignal, OrchestratorError, UnknownRun
+from orchestrator.machine.signals import Cancel, Pause, Resolve, Resume, Retry, Skip, Terminate
 from orchestrator.sagas.delete_article import delete_article
-from orchestrator.signals import Cancel, Pause, Resolve, Resume, Retry, Skip, Terminate
 from outbox import tables
 from tests.support.blog import START, Running, new_id, running
 from tests.support.databases import Database, Schema

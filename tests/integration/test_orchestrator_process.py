@@ -14,8 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from orchestrator.cli.blog import Blog
-from orchestrator.cli.processes import Child
+from orchestrator.cli.processes.blog import Blog
+from orchestrator.cli.processes.child import Child
 from outbox.chassis.http.bounded_http import MAX_HEAD_BYTES, MAX_HEAD_LINES
 from tests.support.databases import Database, Schema
 from tests.support.guardian import guardian

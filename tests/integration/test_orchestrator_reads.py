@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.instance import Direction, Instance, Status, StepStatus
+from orchestrator.machine.instance import Direction, Instance, Status, StepStatus
+from orchestrator.machine.transition import Entry, Happening
 from orchestrator.sagas.delete_article import Deletion, delete_article
-from orchestrator.transition import Entry, Happening
 from tests.support.blog import START, Running, new_id, running
 from tests.support.databases import Database, Schema
 from tests.support.orchestrating import (

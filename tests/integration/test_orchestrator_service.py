@@ -16,11 +16,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import select
 
-from orchestrator import queries
 from orchestrator.errors import DefinitionChanged
-from orchestrator.instance import Status
-from orchestrator.records import shard_of
-from orchestrator.stored_signals import StoredStart, load
+from orchestrator.machine.instance import Status
+from orchestrator.store import queries
+from orchestrator.store.records import shard_of
+from orchestrator.store.signal_rows import StoredStart, load
 from orchestrator.tables import saga_signal
 from outbox.chassis.service import Blueprint, CannotStart, Service
 from outbox.chassis.shutdown import told_of_signals
@@ -263,7 +263,7 @@ async def test_the_settings_reach_the_engine(database: Database) -> None:
             given.update(named)
 
     from orchestrator.app import assemble
-    from orchestrator.registry import Registry
+    from orchestrator.definition.registry import Registry
 
     settings = orchestrator_settings(database, poll_interval=0.25)
     app = assemble(settings, Registry([], {}), make_engine=_Given, transports={})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import ActiveAlready, InvalidInput, KeyReused, Unavailable
-from orchestrator.instance import Instance, Status
+from orchestrator.machine.instance import Instance, Status
 from orchestrator.sagas.delete_article import Deletion, delete_article
 from tests.support.blog import START, Running, new_id, running
 from tests.support.databases import Database, Schema

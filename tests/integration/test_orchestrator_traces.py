@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from orchestrator import create_app
 from orchestrator.sagas.delete_article import delete_article
-from orchestrator.stored_signals import StoredStart, load
+from orchestrator.store.signal_rows import StoredStart, load
 from orchestrator.tables import saga_signal
 from outbox.contract import StartSaga
 from outbox.replies import Outcome

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from orchestrator.cli.sse import events as read_events
+from orchestrator.cli.terminal.sse import events as read_events
 from orchestrator.sagas.delete_article import delete_article
 from outbox.contract import StartSaga
 from tests.support.blog import (

@@ -6,9 +6,9 @@ import socket
 
 import pytest
 
-from orchestrator.cli import ports
-from orchestrator.cli.errors import CommandError
-from orchestrator.cli.ports import free_ports
+from orchestrator.cli.processes import ports
+from orchestrator.cli.processes.ports import free_ports
+from orchestrator.cli.terminal.errors import CommandError
 
 
 def test_a_port_at_which_somebody_listens_is_left_out() -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import lifeline
-from orchestrator.cli.errors import CommandError
-from orchestrator.cli.processes import Child, Spec
+from orchestrator.cli.processes import lifeline
+from orchestrator.cli.processes.child import Child, Spec
+from orchestrator.cli.terminal.errors import CommandError
 from tests.support import stub_service
 from tests.support.guardian import guardian, started
 from tests.support.waiting import free_port, wait_until
@@ -149,9 +149,9 @@ async def test_a_child_gets_the_environment_of_its_spec_and_no_other(
 _PARENT = """
 import asyncio, sys
 from pathlib import Path
-from orchestrator.cli.processes import Child, Spec
+from orchestrator.cli.processes.child import Child, Spec
 CODE = (
-    "import time; from orchestrator.cli.lifeline import tie_to_parent; "
+    "import time; from orchestrator.cli.processes.lifeline import tie_to_parent; "
     "tie_to_parent(); print('tied', flush=True); time.sleep(60)"
 )
 async def main():
@@ -180,7 +180,10 @@ def test_a_child_ends_with_its_parent_however_that_ends(tmp_path: Path) -> None:
 
 
 def test_a_child_whose_parent_has_ended_before_does_not_stay(tmp_path: Path) -> None:
-    code = "from orchestrator.cli.lifeline import tie_to_parent; tie_to_parent(); print('stays')"
+    code = (
+        "from orchestrator.cli.processes.lifeline import tie_to_parent; "
+        "tie_to_parent(); print('stays')"
+    )
     run = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, lifeline.VARIABLE: "1"},

@@ -14,7 +14,7 @@ import pytest
 
 from articles.api import ACCESS as OF_ARTICLES
 from comments.api import ACCESS as OF_COMMENTS
-from orchestrator.api.access import ACCESS as OF_ORCHESTRATOR
+from orchestrator.api.route_access import ACCESS as OF_ORCHESTRATOR
 from outbox.chassis.access.failed_keys import ALLOWED
 from outbox.chassis.access.routes import Access, RouteAccess
 from tests.support.blog import new_id

@@ -6,9 +6,9 @@ import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from orchestrator.engine_ports import EnginePorts
-from orchestrator.postbox import Letter
-from orchestrator.registry import Registry
+from orchestrator.definition.registry import Registry
+from orchestrator.engine.ports import EnginePorts
+from orchestrator.store.outgoing import Letter
 from outbox.clock import SystemClock
 from outbox.tables import outbox, outbox_dead
 from tests.support.databases import Schema

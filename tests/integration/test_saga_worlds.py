@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 import orchestrator
 import outbox
 from orchestrator.errors import InvalidInput
-from orchestrator.instance import Status, StepStatus
+from orchestrator.machine.instance import Status, StepStatus
 from orchestrator.testing import AsyncSagaWorld, CrashPoints, NotReached, SagaWorld
 from outbox import Context, Handlers, Refused
 from outbox.contract import SagaEnded

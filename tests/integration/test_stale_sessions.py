@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from orchestrator import tokens
+from orchestrator.access import tokens
 from outbox.chassis.access.failed_keys import ALLOWED
 from outbox.chassis.access.routes import Role
 from tests.support.blog import Running, running

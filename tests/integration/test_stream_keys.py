@@ -10,9 +10,10 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from orchestrator import keys, tokens
+from orchestrator.access import token_keys as keys
+from orchestrator.access import tokens
+from orchestrator.machine.transition import Entry, Happening
 from orchestrator.tables import saga
-from orchestrator.transition import Entry, Happening
 from outbox.chassis.access.routes import Role
 from tests.support.blog import START, Running, running
 from tests.support.callers import HERE, calling, clock_of, give_token

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import supervisor as supervisor_module
-from orchestrator.cli.processes import STOP_TIMEOUT
-from orchestrator.cli.supervisor import LONGEST_DELAY, Supervisor, delay_before_restart
+from orchestrator.cli.processes import supervisor as supervisor_module
+from orchestrator.cli.processes.child import STOP_TIMEOUT
+from orchestrator.cli.processes.supervisor import LONGEST_DELAY, Supervisor, delay_before_restart
 from tests.integration.test_processes import stub
 from tests.support.guardian import started
 from tests.support.waiting import until

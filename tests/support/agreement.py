@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cli.processes import Spec
+from orchestrator.cli.processes.child import Spec
 from tests.support import zygote
 from tests.support.databases import Database
 from tests.support.saga_writers import rows

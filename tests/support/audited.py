@@ -12,9 +12,9 @@ from sqlalchemy import Engine, Table, delete, insert, update
 import orchestrator.tables
 from articles.model import Article
 from comments.model import Comment, Known, Thread
-from orchestrator.cli.audit_databases import addresses, opened
-from orchestrator.cli.audit_looks import Findings, compare
-from orchestrator.cli.audit_rules import of_the_blog
+from orchestrator.cli.audit.databases import addresses, opened
+from orchestrator.cli.audit.looks import Findings, compare
+from orchestrator.cli.audit.rules import of_the_blog
 from outbox import tables
 from tests.support.blog import START, articles_schema, comments_schema, new_id
 from tests.support.databases import Database

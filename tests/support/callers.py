@@ -11,7 +11,7 @@ import httpx
 from fastapi import FastAPI
 from sqlalchemy import func, select
 
-from orchestrator import tokens
+from orchestrator.access import tokens
 from orchestrator.tables import saga, saga_session, saga_token
 from outbox.chassis.access.routes import Role
 from outbox.database.opening import Database

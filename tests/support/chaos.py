@@ -15,7 +15,7 @@ from random import Random
 
 from sqlalchemy.engine import make_url
 
-from orchestrator.cli.errors import CommandError
+from orchestrator.cli.terminal.errors import CommandError
 from tests.support.crashing import POINTS
 from tests.support.network import Weather, Wire, wire
 from tests.support.postgres import PostgresServer, Stop

@@ -12,7 +12,7 @@ import articles
 import comments
 import orchestrator
 import outbox
-from orchestrator.cli.processes import Child
+from orchestrator.cli.processes.child import Child
 from outbox.testing import crash_points
 from tests.support.agreement import until_all_is_sent
 from tests.support.deleting import SERVICES, Deletions, start_all

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from orchestrator.cli.services import SERVICES
+from orchestrator.cli.processes.services import SERVICES
 from tests.support.guardian import guardian
 from tests.support.waiting import free_port, wait_until
 

@@ -12,11 +12,11 @@ from sqlalchemy import Connection, select
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from orchestrator import tables
-from orchestrator.definition import Saga
-from orchestrator.engine import Engine
-from orchestrator.engine_settings import EngineSettings
-from orchestrator.instance import Status
-from orchestrator.registry import Registry
+from orchestrator.definition.registry import Registry
+from orchestrator.definition.saga import Saga
+from orchestrator.engine.engine import Engine
+from orchestrator.engine.settings import EngineSettings
+from orchestrator.machine.instance import Status
 from outbox import tables as library
 from outbox.clock import Clock, SystemClock
 from outbox.coordination.bell import Bell

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cli.services import FIRST_PORT, SERVICES
+from orchestrator.cli.processes.services import FIRST_PORT, SERVICES
 from tests.support.developing import Dev
 
 ROOT = Path(__file__).parents[2]

@@ -22,10 +22,10 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from orchestrator import tables
 from orchestrator.testing import Faults, explore
 from orchestrator.testing.simulating import on_database, runner
-from orchestrator.testing.simulating.chances import Fault
 from orchestrator.testing.simulating.shapes import SHAPES, made_up
-from orchestrator.testing.simulating.storage import Storage
 from orchestrator.testing.simulating.world import History, World
+from orchestrator.testing.virtual.chances import Fault
+from orchestrator.testing.virtual.storage import Storage
 from outbox import sqlite
 from outbox import tables as library
 from tests.support.mutants import Mutant, Tool

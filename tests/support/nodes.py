@@ -8,13 +8,13 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from orchestrator.definition import Saga
-from orchestrator.engine_ports import EnginePorts
-from orchestrator.engine_settings import EngineSettings
-from orchestrator.node import Node
-from orchestrator.registry import Registry
-from orchestrator.store import SagaStore
-from orchestrator.watchers import Watchers
+from orchestrator.definition.registry import Registry
+from orchestrator.definition.saga import Saga
+from orchestrator.engine.node import Node
+from orchestrator.engine.ports import EnginePorts
+from orchestrator.engine.settings import EngineSettings
+from orchestrator.engine.watchers import Watchers
+from orchestrator.store.run_store import SagaStore
 from outbox.clock import Clock
 from outbox.ids import Ids
 from outbox.transports.base import Transport

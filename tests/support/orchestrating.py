@@ -15,18 +15,18 @@ from sqlalchemy import Connection, insert
 
 import orchestrator.tables
 from orchestrator.app import assemble
-from orchestrator.committer import CommitterStats
-from orchestrator.definition import Saga
-from orchestrator.instance import Instance
-from orchestrator.machine import start
-from orchestrator.records import Record, document_json, shard_of, state_json
-from orchestrator.registry import Registry
+from orchestrator.definition.registry import Registry
+from orchestrator.definition.saga import Saga
+from orchestrator.engine.commits.committer import CommitterStats
+from orchestrator.engine.commits.items import Started
+from orchestrator.engine.watchers import Watchers
+from orchestrator.machine.instance import Instance
+from orchestrator.machine.machine import start
+from orchestrator.machine.signals import OperatorSignal
+from orchestrator.machine.transition import Entry
 from orchestrator.sagas.delete_article import Deletion, delete_article
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.signals import OperatorSignal
-from orchestrator.transition import Entry
-from orchestrator.watchers import Watchers
-from orchestrator.work import Started
+from orchestrator.store.records import Record, document_json, shard_of, state_json
 from outbox import schema, tables
 from outbox.database.opening import Database as Opened
 from outbox.inbox.retention import Settled

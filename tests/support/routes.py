@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 import articles.api
 import comments.api
-from orchestrator.api.access import ACCESS
+from orchestrator.api.route_access import ACCESS
 from outbox.chassis.access.routes import COMMON, Access, Table
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"

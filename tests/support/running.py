@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 
-from orchestrator.cli.blog import Blog
-from orchestrator.cli.errors import CommandError
-from orchestrator.cli.processes import Child, Spec
+from orchestrator.cli.processes.blog import Blog
+from orchestrator.cli.processes.child import Child, Spec
+from orchestrator.cli.terminal.errors import CommandError
 from outbox.clock import SystemClock
 from outbox.crashpoints import ENVIRONMENT_VARIABLE
 from outbox.transports.http import HttpTransport

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from orchestrator.definition import Saga
-from orchestrator.instance import Instance, Status, StepRun, StepStatus
-from orchestrator.machine import advance, start
-from orchestrator.signals import Buried, Replied, Signal, TimerFired, TimerKind
-from orchestrator.transition import Entry, Happening, Timer, Transition
+from orchestrator.definition.saga import Saga
+from orchestrator.machine.instance import Instance, Status, StepRun, StepStatus
+from orchestrator.machine.machine import advance, start
+from orchestrator.machine.signals import Buried, Replied, Signal, TimerFired, TimerKind
+from orchestrator.machine.transition import Entry, Happening, Timer, Transition
 from outbox.replies import Outcome, Reply
 from tests.support.trips import Trip
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from orchestrator.definition import Saga
-from orchestrator.steps import Step, compensatable, pivot, retriable
+from orchestrator.definition.saga import Saga
+from orchestrator.definition.steps import Step, compensatable, pivot, retriable
 from outbox.messages import Command
 from outbox.retry import RetryPolicy
 

@@ -28,14 +28,18 @@ from io import BufferedRWPair
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
-from orchestrator.cli import lifeline
-from orchestrator.cli.processes import Child, Spec
+from orchestrator.cli.processes import lifeline
+from orchestrator.cli.processes.child import Child, Spec
 
 ROOT = Path(__file__).resolve().parents[2]
 
 _IMPORTED = (
     *("uvicorn", "uvloop", "asyncpg", "aiosqlite", "uvicorn.protocols.http.httptools_impl"),
-    *("orchestrator.cli", "orchestrator.cli.log_format", "orchestrator.cli.starting"),
+    *(
+        "orchestrator.cli",
+        "orchestrator.cli.terminal.log_format",
+        "orchestrator.cli.processes.starting",
+    ),
     *("orchestrator.app", "orchestrator.sagas.delete_article", "articles.app", "comments.app"),
 )
 _LOOK = 0.02  # seconds between two looks whether a child has ended

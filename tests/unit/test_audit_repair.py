@@ -10,11 +10,11 @@ import httpx
 
 import articles.invariants
 import comments.invariants
-from orchestrator.cli.audit_repair import Planned, carry_out, plan
-from orchestrator.cli.audit_rules import together
-from orchestrator.cli.client import Api
-from orchestrator.cli.divergences import Divergence
-from orchestrator.cli.services import BLOG_SAGAS
+from orchestrator.cli.audit.divergences import Divergence
+from orchestrator.cli.audit.repair import Planned, carry_out, plan
+from orchestrator.cli.audit.rules import together
+from orchestrator.cli.processes.services import BLOG_SAGAS
+from orchestrator.cli.terminal.client import Api
 from orchestrator.discovery import discover
 from outbox.invariants import Invariants, Repair, Rule, Wrong
 from tests.support.blog import new_id

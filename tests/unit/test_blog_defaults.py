@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli import services
-from orchestrator.cli.blog import Blog
-from orchestrator.cli.services import BLOG_SAGAS, blog_defaults
+from orchestrator.cli.processes import services
+from orchestrator.cli.processes.blog import Blog
+from orchestrator.cli.processes.services import BLOG_SAGAS, blog_defaults
 from orchestrator.settings import participants_in
 
 _USUAL = {"articles": "http://127.0.0.1:8001", "comments": "http://127.0.0.1:8002"}

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from orchestrator.cli.demo.checks import Check
 from orchestrator.cli.demo.narrator import Narrator
-from orchestrator.cli.printer import Printer
+from orchestrator.cli.processes.printer import Printer
 
 
 def _console(*, terminal: bool) -> tuple[Console, io.StringIO]:

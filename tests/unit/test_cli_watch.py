@@ -9,10 +9,10 @@ from importlib import import_module
 import httpx
 import pytest
 
-from orchestrator.cli.client import Api
-from orchestrator.cli.errors import CommandError, ExitCode
-from orchestrator.cli.sse import Event, events
-from orchestrator.cli.watch import ATTEMPTS, LONGEST_PAUSE, Entry, follow
+from orchestrator.cli.runs.watch import ATTEMPTS, LONGEST_PAUSE, Entry, follow
+from orchestrator.cli.terminal.client import Api
+from orchestrator.cli.terminal.errors import CommandError, ExitCode
+from orchestrator.cli.terminal.sse import Event, events
 from tests.support.cli import sagabox, told_error
 from tests.support.stub_orchestrator import (
     ID,
@@ -29,7 +29,7 @@ from tests.support.stub_orchestrator import (
 
 @pytest.fixture
 def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubOrchestrator]:
-    monkeypatch.setattr(import_module("orchestrator.cli.watch"), "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(import_module("orchestrator.cli.runs.watch"), "FIRST_PAUSE", 0.0)
     with stub_orchestrator() as running:
         monkeypatch.setenv("SAGABOX_URL_ORCHESTRATOR", running.url)
         running.on("GET", f"/sagas/{ID}", Answer(saga("COMPLETED")))

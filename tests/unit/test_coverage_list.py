@@ -6,11 +6,11 @@ from dataclasses import fields
 
 import pytest
 
-from orchestrator.steps import Kind
+from orchestrator.definition.steps import Kind
 from orchestrator.testing import Faults
 from orchestrator.testing.coverage import COVERAGE, Sort, Tool, not_covered
-from orchestrator.testing.exploring.promises import MEANINGS
-from orchestrator.testing.simulating.chances import Fault
+from orchestrator.testing.exploring.model.promises import MEANINGS
+from orchestrator.testing.virtual.chances import Fault
 from outbox import transports
 from outbox.replies import Outcome
 from tests.support.crashing import POINTS

@@ -7,10 +7,10 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from orchestrator.definition import Saga
+from orchestrator.definition.probe import reply_type
+from orchestrator.definition.saga import Saga
+from orchestrator.definition.steps import Step, retriable
 from orchestrator.errors import InvalidInput
-from orchestrator.probe import reply_type
-from orchestrator.steps import Step, retriable
 from outbox.errors import InvalidMessage
 from outbox.messages import Command
 from tests.support.trips import (

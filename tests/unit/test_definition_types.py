@@ -16,8 +16,8 @@ pytestmark = pytest.mark.slow
 
 _DEFINITION = """
 from dataclasses import dataclass, replace
-from orchestrator.definition import Saga
-from orchestrator.steps import compensatable, pivot, retriable
+from orchestrator.definition.saga import Saga
+from orchestrator.definition.steps import compensatable, pivot, retriable
 from outbox.messages import Command
 
 @dataclass(frozen=True)

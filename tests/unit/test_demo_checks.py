@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.cli.demo.checks import Check, Outcome, differences, midway
 from orchestrator.cli.demo.play import require_held
-from orchestrator.cli.errors import CommandError, ExitCode
+from orchestrator.cli.terminal.errors import CommandError, ExitCode
 
 _ONE = {"id": "1", "content": "first", "author": "bob"}
 _TWO = {"id": "2", "content": "second", "author": "bob"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from orchestrator.shards import Shards
+from orchestrator.engine.shards import Shards
 from outbox import sqlite
 from outbox.clock import SystemClock
 from outbox.coordination.lease_store import LeaseStore

@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator import machine
-from orchestrator.definition import Saga
-from orchestrator.instance import Status
+from orchestrator.definition.saga import Saga
+from orchestrator.machine import machine
+from orchestrator.machine.instance import Status
 from orchestrator.testing import Event, Exploration, Faults, What, explore
-from orchestrator.testing.exploring.explorer import Rig
+from orchestrator.testing.exploring.walk.explorer import Rig
 from outbox.replies import Outcome
 from outbox.retry import RetryPolicy
 from tests.support.mutation import mutated
@@ -217,7 +217,7 @@ def test_a_pivot_that_turns_the_run_back_at_its_deadline_is_found() -> None:
 
 
 def test_a_cancel_after_the_point_of_no_return_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.permits.passed", lambda saga, instance: [])
+    monkeypatch.setattr("orchestrator.machine.operator_rules.passed", lambda saga, instance: [])
     # Since a pivot has no compensation, it is not undone wrongly, but blocks the way back.
     violation = explore(SHORT, Trip("t1"), faults=Faults(cancels=1)).violation
     assert violation is not None

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from orchestrator.errors import IllegalSignal
-from orchestrator.instance import Status
-from orchestrator.machine import advance, start
-from orchestrator.signals import Cancel, Replied, Signal, TimerFired
-from orchestrator.transition import Transition
+from orchestrator.machine.instance import Status
+from orchestrator.machine.machine import advance, start
+from orchestrator.machine.signals import Cancel, Replied, Signal, TimerFired
+from orchestrator.machine.transition import Transition
 from outbox import Outcome, Reply
 
 with pytest.MonkeyPatch.context() as patch:

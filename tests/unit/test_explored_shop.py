@@ -12,9 +12,9 @@ import typer
 
 from orchestrator.cli import main
 from orchestrator.testing import Faults, View, explore, simulate
-from orchestrator.testing.exploring.faults import USUAL
-from orchestrator.testing.exploring.promises import MEANINGS
-from orchestrator.testing.simulating.chances import Fault
+from orchestrator.testing.exploring.model.faults import USUAL
+from orchestrator.testing.exploring.model.promises import MEANINGS
+from orchestrator.testing.virtual.chances import Fault
 
 ROOT = Path(__file__).parents[2]
 

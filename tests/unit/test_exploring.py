@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator import machine
-from orchestrator.definition import Saga
+from orchestrator.definition.saga import Saga
 from orchestrator.errors import InvalidInput
-from orchestrator.instance import Status, StepStatus
+from orchestrator.machine import machine
+from orchestrator.machine.instance import Status, StepStatus
 from orchestrator.testing import (
     Crash,
     Event,
@@ -21,7 +21,7 @@ from orchestrator.testing import (
     explore,
     replay,
 )
-from orchestrator.testing.exploring.explorer import Rig
+from orchestrator.testing.exploring.walk.explorer import Rig
 from outbox.replies import Outcome
 from outbox.retry import RetryPolicy
 from tests.support.mutation import mutated
@@ -409,7 +409,7 @@ def test_what_the_walk_leaves_out_leads_nowhere_else(
 ) -> None:
     reduced, shorter = _situations(saga, faults)
     with monkeypatch.context() as unreduced:
-        where = "orchestrator.testing.exploring"
+        where = "orchestrator.testing.exploring.model"
         unreduced.setattr(f"{where}.faults.Budget.covered", lambda self, left: 1 << left)
         unreduced.setattr(f"{where}.idle.Idle.is_idle", lambda *_: False)
         everything, longer = _situations(saga, faults)

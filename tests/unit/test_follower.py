@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from orchestrator.cli.logs import Follower, tail
+from orchestrator.cli.processes.logs import Follower, tail
 
 
 def _append(path: Path, data: bytes) -> None:

@@ -19,10 +19,10 @@ from migrations.errors import MigrationError
 from migrations.services import SERVICES
 from orchestrator.cli.demo.checks import Outcome
 from orchestrator.cli.demo.narrator import Narrator
-from orchestrator.cli.errors import CommandError, Commands
-from orchestrator.cli.log_format import LogFormat, configure_logging
-from orchestrator.cli.output import print_fields, print_line, print_table
-from orchestrator.cli.printer import Printer
+from orchestrator.cli.processes.printer import Printer
+from orchestrator.cli.terminal.errors import CommandError, Commands
+from orchestrator.cli.terminal.log_format import LogFormat, configure_logging
+from orchestrator.cli.terminal.output import print_fields, print_line, print_table
 from outbox.errors import OutboxError
 from outbox.spelling import safe
 

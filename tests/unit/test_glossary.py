@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.instance import Direction, Status, StepStatus, Wait
-from orchestrator.steps import Kind
+from orchestrator.definition.steps import Kind
+from orchestrator.machine.instance import Direction, Status, StepStatus, Wait
 from outbox.chassis.access.routes import Role
 from outbox.coordination.leases import Lane
 from outbox.inbox.barrier import State

@@ -12,8 +12,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 import articles.invariants
 import comments.invariants
 import outbox.invariants
-from orchestrator.cli.audit_rules import together
-from orchestrator.cli.errors import CommandError
+from orchestrator.cli.audit.rules import together
+from orchestrator.cli.terminal.errors import CommandError
 from outbox.chassis.settings import InvalidSettings
 from outbox.errors import InvalidInvariant
 from outbox.invariants import Holds, Invariants, Keeps, Mirrors, Refers, Repair, Wrong

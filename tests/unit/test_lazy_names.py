@@ -9,7 +9,7 @@ import pytest
 
 import orchestrator
 import outbox
-from orchestrator.definition import Saga
+from orchestrator.definition.saga import Saga
 from outbox.relay.relay import Relay
 
 _HEAVY = (

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from opentelemetry.context import attach, detach
 
-from orchestrator.cli.log_format import LogFormat, LogLevel, configure_logging
+from orchestrator.cli.terminal.log_format import LogFormat, LogLevel, configure_logging
 from outbox import tracing
 from outbox.contract import SagaEnded
 from outbox.tracing import Handling

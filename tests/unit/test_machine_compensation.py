@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.commands import compensation_of, dispatch_of
-from orchestrator.instance import Status, StepStatus
-from orchestrator.signals import Retry
-from orchestrator.transition import Happening
+from orchestrator.machine.commands import compensation_of, dispatch_of
+from orchestrator.machine.instance import Status, StepStatus
+from orchestrator.machine.signals import Retry
+from orchestrator.machine.transition import Happening
 from outbox.replies import Reply
 from tests.support.story import LOCKED, NOTHING, ONGOING, REFUSED, RUN_ID, Story, outcome
 from tests.support.trips import BOOKING, CHARGE, ONE_WAY_ROOM, ROOM, SEAT, trip

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.instance import Status, StepStatus
-from orchestrator.signals import Pause, Resume, TimerFired, TimerKind
-from orchestrator.transition import Happening
+from orchestrator.machine.instance import Status, StepStatus
+from orchestrator.machine.signals import Pause, Resume, TimerFired, TimerKind
+from orchestrator.machine.transition import Happening
 from tests.support.story import REFUSED, RUN_ID, Story, outcome
 from tests.support.trips import BOOKING, DEADLINE, WITHOUT_PIVOT
 

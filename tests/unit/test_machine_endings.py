@@ -7,9 +7,17 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.errors import IllegalSignal
-from orchestrator.instance import Status, StepStatus
-from orchestrator.signals import Cancel, Pause, Resume, Skip, Terminate, TimerFired, TimerKind
-from orchestrator.transition import Happening
+from orchestrator.machine.instance import Status, StepStatus
+from orchestrator.machine.signals import (
+    Cancel,
+    Pause,
+    Resume,
+    Skip,
+    Terminate,
+    TimerFired,
+    TimerKind,
+)
+from orchestrator.machine.transition import Happening
 from tests.support.story import REFUSED, Story
 from tests.support.trips import (
     BOOKING,

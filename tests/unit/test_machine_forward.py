@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.definition.steps import Step
 from orchestrator.errors import InvalidInput
-from orchestrator.instance import Status, StepStatus, Wait
-from orchestrator.machine import advance, start
-from orchestrator.signals import Pause, Retry, Skip, TimerKind
-from orchestrator.steps import Step
-from orchestrator.transition import Happening
+from orchestrator.machine.instance import Status, StepStatus, Wait
+from orchestrator.machine.machine import advance, start
+from orchestrator.machine.signals import Pause, Retry, Skip, TimerKind
+from orchestrator.machine.transition import Happening
 from outbox.ids import derive, is_id
 from outbox.messages import Command
 from outbox.replies import Reply

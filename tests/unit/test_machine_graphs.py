@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from orchestrator.instance import Status, StepStatus
-from orchestrator.signals import Resolve, Retry, Skip
+from orchestrator.machine.instance import Status, StepStatus
+from orchestrator.machine.signals import Resolve, Retry, Skip
 from tests.support.story import NOTHING, REFUSED, Story
 from tests.support.trips import (
     CHARGE,

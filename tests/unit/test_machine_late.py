@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.draft import MAX_NOTES
-from orchestrator.instance import Status, StepStatus
-from orchestrator.machine import MAX_UNDOS
-from orchestrator.signals import Buried, Replied, Retry, Skip, Terminate
-from orchestrator.transition import Happening
+from orchestrator.machine.instance import Status, StepStatus
+from orchestrator.machine.machine import MAX_UNDOS
+from orchestrator.machine.signals import Buried, Replied, Retry, Skip, Terminate
+from orchestrator.machine.transition import Happening
+from orchestrator.machine.transition_builder import MAX_NOTES
 from outbox.ids import derive
 from outbox.replies import Outcome, Reply
 from tests.support.story import DONE, LOCKED, NOTHING, REFUSED, RUN_ID, SEAT_7, Story, outcome

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.errors import IllegalSignal, InvalidInput
-from orchestrator.instance import Status, StepStatus
-from orchestrator.permits import allowed_signals
-from orchestrator.signals import (
+from orchestrator.machine.instance import Status, StepStatus
+from orchestrator.machine.operator_rules import allowed_signals
+from orchestrator.machine.signals import (
     Cancel,
     OperatorSignal,
     Pause,
@@ -19,7 +19,7 @@ from orchestrator.signals import (
     Skip,
     Terminate,
 )
-from orchestrator.transition import Happening
+from orchestrator.machine.transition import Happening
 from outbox.replies import Reply
 from tests.support.story import LOCKED, REFUSED, Story
 from tests.support.trips import (

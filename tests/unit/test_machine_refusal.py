@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.instance import Status, StepStatus, Wait
-from orchestrator.signals import TimerKind
-from orchestrator.steps import WhenLocked
-from orchestrator.transition import Happening
+from orchestrator.definition.steps import WhenLocked
+from orchestrator.machine.instance import Status, StepStatus, Wait
+from orchestrator.machine.signals import TimerKind
+from orchestrator.machine.transition import Happening
 from outbox.replies import Reply
 from outbox.retry import RetryPolicy
 from tests.support.story import LOCKED, ONGOING, REFUSED, Story, outcome

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.testing.exploring.participant import Answer, Participant
-from orchestrator.transition import Dispatch
+from orchestrator.machine.transition import Dispatch
+from orchestrator.testing.exploring.model.participant import Answer, Participant
 from outbox.replies import Outcome
 
 

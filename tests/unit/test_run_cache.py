@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from orchestrator.instance import Instance
-from orchestrator.records import Record
-from orchestrator.run_cache import RunCache
+from orchestrator.engine.commits.run_cache import RunCache
+from orchestrator.machine.instance import Instance
+from orchestrator.store.records import Record
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 

@@ -13,10 +13,10 @@ import pytest
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from orchestrator.definition import Saga
+from orchestrator.definition.saga import Saga
+from orchestrator.definition.steps import Step, retriable
 from orchestrator.errors import InvalidInput
 from orchestrator.sagas.delete_article import Deletion, delete_article
-from orchestrator.steps import Step, retriable
 from orchestrator.testing import explore, sample_input
 from outbox.messages import Command
 from tests.support.trips import BOOKING, Trip

@@ -2,13 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.testing.trying.snapshot import (
-    Difference,
-    Ignored,
-    Rows,
-    Snapshot,
-    differences,
-)
+from orchestrator.testing.worlds.snapshot import Difference, Ignored, Rows, Snapshot, differences
 
 
 def shop(*rows: tuple[str, int], key: tuple[str, ...] = ("name",)) -> Snapshot:

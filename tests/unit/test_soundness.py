@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from orchestrator.definition import Saga
+from orchestrator.definition.saga import Saga
+from orchestrator.definition.steps import Kind, Step, WhenLocked, compensatable, pivot, retriable
 from orchestrator.errors import InvalidSaga
-from orchestrator.steps import Kind, Step, WhenLocked, compensatable, pivot, retriable
 from outbox.messages import Command
 from tests.support.trips import CHARGE, ROOM, SEAT, TICKET, Charge, ReleaseRoom, ReserveRoom, Trip
 

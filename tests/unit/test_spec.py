@@ -8,11 +8,11 @@ from typing import get_args
 
 import pytest
 
-from orchestrator.instance import Direction, Status, StepStatus, Wait
-from orchestrator.signals import OperatorSignal, Signal
+from orchestrator.machine.instance import Direction, Status, StepStatus, Wait
+from orchestrator.machine.signals import OperatorSignal, Signal
 from orchestrator.testing import Faults, What
-from orchestrator.testing.exploring.promises import MEANINGS
-from orchestrator.testing.simulating.chances import Fault
+from orchestrator.testing.exploring.model.promises import MEANINGS
+from orchestrator.testing.virtual.chances import Fault
 from outbox.inbox.barrier import Answer, Change, Row, Run, State, conclude, decide
 from outbox.inbox.retention import NOTHING_FORGOTTEN, Forgotten
 from outbox.replies import Outcome, Reply

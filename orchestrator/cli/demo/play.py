@@ -12,8 +12,8 @@ import httpx
 import typer
 from rich.console import Console
 
-from orchestrator.cli.audit_looks import Verdict, compare
-from orchestrator.cli.audit_rules import of_the_blog
+from orchestrator.cli.audit.looks import Verdict, compare
+from orchestrator.cli.audit.rules import of_the_blog
 from orchestrator.cli.demo.checks import Check, Outcome
 from orchestrator.cli.demo.crowd import crowded
 from orchestrator.cli.demo.deletions import (
@@ -29,8 +29,8 @@ from orchestrator.cli.demo.narrator import Narrator
 from orchestrator.cli.demo.stage import Stage, blog_in, staged
 from orchestrator.cli.demo.visitors import Visitors
 from orchestrator.cli.demo.waiting import LOOK, PATIENCE
-from orchestrator.cli.errors import CommandError, ExitCode
-from orchestrator.cli.services import SERVICES
+from orchestrator.cli.processes.services import SERVICES
+from orchestrator.cli.terminal.errors import CommandError, ExitCode
 
 ARTICLES = 3
 COMMENTS = 200

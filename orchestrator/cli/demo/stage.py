@@ -8,16 +8,16 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
-from orchestrator.cli import audit_reading as reading
-from orchestrator.cli.audit_databases import Databases, addresses, opened
-from orchestrator.cli.blog import Blog
-from orchestrator.cli.databases import bring_up_to_date
+from orchestrator.cli.audit import reading
+from orchestrator.cli.audit.databases import Databases, addresses, opened
 from orchestrator.cli.demo.waiting import PATIENCE, until
-from orchestrator.cli.errors import CommandError, ExitCode
-from orchestrator.cli.ports import free_ports
-from orchestrator.cli.processes import Child
-from orchestrator.cli.secrets import shared_secret
-from orchestrator.cli.services import SERVICES
+from orchestrator.cli.processes.blog import Blog
+from orchestrator.cli.processes.child import Child
+from orchestrator.cli.processes.databases import bring_up_to_date
+from orchestrator.cli.processes.ports import free_ports
+from orchestrator.cli.processes.secrets import shared_secret
+from orchestrator.cli.processes.services import SERVICES
+from orchestrator.cli.terminal.errors import CommandError, ExitCode
 from outbox.crashpoints import ENVIRONMENT_VARIABLE
 
 

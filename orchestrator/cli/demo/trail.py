@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.cli.demo.narrator import Narrator
 from orchestrator.cli.demo.visitors import Visitors
 from orchestrator.cli.demo.waiting import until
-from orchestrator.transition import Happening
+from orchestrator.machine.transition import Happening
 
 _MEANINGS = {
     "articles.hide-article.v1": "articles closes the article to changes, for this saga alone",

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.demo.checks import Comment
 from orchestrator.cli.demo.waiting import LOOK, until
-from orchestrator.cli.errors import CommandError, ExitCode
+from orchestrator.cli.terminal.errors import CommandError, ExitCode
 
 if TYPE_CHECKING:
     import httpx
 
-    from orchestrator.cli.blog import Blog
+    from orchestrator.cli.processes.blog import Blog
 
 _AT_ONCE = 8  # articles, comments or deletions, where there are many
 _PAGE = 200  # comments in one answer

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from orchestrator.cli.errors import CommandError, ExitCode
+from orchestrator.cli.terminal.errors import CommandError, ExitCode
 
 PATIENCE = 30.0
 """Seconds for anything to happen that should happen in a few."""

@@ -6,23 +6,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator import stored_signals
-from orchestrator.definition import Saga
+from orchestrator.definition.saga import Saga
+from orchestrator.engine.commits.items import Begin, Started
 from orchestrator.errors import ActiveAlready
-from orchestrator.instance import Status, StepStatus
-from orchestrator.records import shard_of
-from orchestrator.signals import Cancel, OperatorSignal, Pause, Resume, Retry, Terminate
-from orchestrator.store import StartKey
-from orchestrator.stored_signals import StoredStart
+from orchestrator.machine.instance import Status, StepStatus
+from orchestrator.machine.signals import Cancel, OperatorSignal, Pause, Resume, Retry, Terminate
+from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store.records import shard_of
+from orchestrator.store.run_store import StartKey
+from orchestrator.store.signal_rows import StoredStart
 from orchestrator.testing.simulating import samples
-from orchestrator.testing.simulating.broken import Broken
-from orchestrator.testing.simulating.chances import Chances, Fault, Number
 from orchestrator.testing.simulating.ledger import Ledger
-from orchestrator.testing.simulating.process import Process
-from orchestrator.testing.simulating.service import Originator
-from orchestrator.testing.simulating.storage import Storage
-from orchestrator.testing.simulating.timeline import Timeline
-from orchestrator.work import Begin, Started
+from orchestrator.testing.virtual.broken import Broken
+from orchestrator.testing.virtual.chances import Chances, Fault, Number
+from orchestrator.testing.virtual.process import Process
+from orchestrator.testing.virtual.service import Originator
+from orchestrator.testing.virtual.storage import Storage
+from orchestrator.testing.virtual.timeline import Timeline
 from outbox.wire.codec import encode_value
 
 CLIENT = "client"

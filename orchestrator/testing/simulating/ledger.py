@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from orchestrator.definition import Saga
-from orchestrator.instance import Instance, Status
-from orchestrator.registry import Registry
-from orchestrator.testing.simulating.broken import Broken
-from orchestrator.testing.simulating.service import Effect
-from orchestrator.testing.simulating.storage import Storage
+from orchestrator.definition.registry import Registry
+from orchestrator.definition.saga import Saga
+from orchestrator.machine.instance import Instance, Status
+from orchestrator.testing.virtual.broken import Broken
+from orchestrator.testing.virtual.service import Effect
+from orchestrator.testing.virtual.storage import Storage
 
 
 class Ledger:

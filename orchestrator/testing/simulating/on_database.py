@@ -16,17 +16,17 @@ from sqlalchemy import Column, Integer, MetaData, String, Table, func, insert, s
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
 from orchestrator import tables
-from orchestrator.engine_ports import EnginePorts
-from orchestrator.instance import Instance
-from orchestrator.records import record_of
-from orchestrator.registry import Registry
-from orchestrator.testing.simulating.broken import Broken
-from orchestrator.testing.simulating.chances import Chances, Fault
-from orchestrator.testing.simulating.database import away, fate_of_commit, lost
-from orchestrator.testing.simulating.process import BEGIN, ProcessClock
-from orchestrator.testing.simulating.service import Effect, Handlers, Service
-from orchestrator.testing.simulating.storage import NoLimit, one_after_the_other, sleep
-from orchestrator.testing.simulating.timeline import Gate, Timeline
+from orchestrator.definition.registry import Registry
+from orchestrator.engine.ports import EnginePorts
+from orchestrator.machine.instance import Instance
+from orchestrator.store.records import record_of
+from orchestrator.testing.virtual.broken import Broken
+from orchestrator.testing.virtual.chances import Chances, Fault
+from orchestrator.testing.virtual.database import away, fate_of_commit, lost
+from orchestrator.testing.virtual.process import BEGIN, ProcessClock
+from orchestrator.testing.virtual.service import Effect, Handlers, Service
+from orchestrator.testing.virtual.storage import NoLimit, one_after_the_other, sleep
+from orchestrator.testing.virtual.timeline import Gate, Timeline
 from outbox import Context, Locked, Ongoing, Refused
 from outbox import Handlers as Consumer
 from outbox import tables as library

@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from orchestrator.definition import Saga
-from orchestrator.instance import Status
-from orchestrator.testing.simulating.chances import Fault, Happened
+from orchestrator.definition.saga import Saga
+from orchestrator.machine.instance import Status
 from orchestrator.testing.simulating.shapes import SHAPES, made_up
-from orchestrator.testing.simulating.storage import InMemory
 from orchestrator.testing.simulating.world import History, World
+from orchestrator.testing.virtual.chances import Fault, Happened
+from orchestrator.testing.virtual.storage import InMemory
 
 T = TypeVar("T")
 

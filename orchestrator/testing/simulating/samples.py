@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from orchestrator.definition import Saga
+from orchestrator.definition.saga import Saga
 from orchestrator.errors import InvalidInput
-from orchestrator.testing.exploring.sampling import sample_input, sample_replies
+from orchestrator.testing.exploring.walk.sampling import sample_input, sample_replies
 from outbox.errors import InvalidMessage
 from outbox.wire.codec import decode_value, encode_value
 

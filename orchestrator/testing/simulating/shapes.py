@@ -7,9 +7,9 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
-from orchestrator.definition import Saga
-from orchestrator.steps import Step, WhenLocked, compensatable, pivot, retriable
-from orchestrator.testing.simulating.chances import Chances, Number
+from orchestrator.definition.saga import Saga
+from orchestrator.definition.steps import Step, WhenLocked, compensatable, pivot, retriable
+from orchestrator.testing.virtual.chances import Chances, Number
 from outbox.messages import Command
 from outbox.retry import RetryPolicy
 

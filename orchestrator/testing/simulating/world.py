@@ -11,21 +11,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestrator.definition import Saga
-from orchestrator.engine_settings import EngineSettings
-from orchestrator.instance import Status
-from orchestrator.registry import Registry
-from orchestrator.steps import Kind
+from orchestrator.definition.registry import Registry
+from orchestrator.definition.saga import Saga
+from orchestrator.definition.steps import Kind
+from orchestrator.engine.settings import EngineSettings
+from orchestrator.machine.instance import Status
 from orchestrator.testing.simulating import samples
-from orchestrator.testing.simulating.broken import Broken
-from orchestrator.testing.simulating.chances import Chances, Fault, Happened, Number
 from orchestrator.testing.simulating.clients import CLIENT, Clients
 from orchestrator.testing.simulating.ledger import Ledger
-from orchestrator.testing.simulating.network import LATEST, Receiver, Way
-from orchestrator.testing.simulating.process import CrashTrap, Process, ProcessClock
-from orchestrator.testing.simulating.service import Handlers, Originator
-from orchestrator.testing.simulating.storage import Storage
-from orchestrator.testing.simulating.timeline import Timeline
+from orchestrator.testing.virtual.broken import Broken
+from orchestrator.testing.virtual.chances import Chances, Fault, Happened, Number
+from orchestrator.testing.virtual.network import LATEST, Receiver, Way
+from orchestrator.testing.virtual.process import CrashTrap, Process, ProcessClock
+from orchestrator.testing.virtual.service import Handlers, Originator
+from orchestrator.testing.virtual.storage import Storage
+from orchestrator.testing.virtual.timeline import Timeline
 from outbox.crashpoints import arm
 from outbox.ids import Ids
 from outbox.relay.settings import RelaySettings

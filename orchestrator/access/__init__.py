@@ -1,0 +1,1 @@
+"""Tokens and sessions, and what they open."""

@@ -1,0 +1,105 @@
+"""What the routes work with, and how they find a run."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from fastapi import Response
+from sqlalchemy import Row
+
+from orchestrator.definition.registry import Registry
+from orchestrator.definition.saga import Saga
+from orchestrator.engine.commits.items import Started
+from orchestrator.engine.engine import IdempotencyKey
+from orchestrator.engine.watchers import Watchers
+from orchestrator.errors import UnknownRun
+from orchestrator.machine.signals import OperatorSignal
+from orchestrator.store import queries
+from orchestrator.store.queries import RefusedStart
+from outbox.chassis.access.keys import Keys
+from outbox.chassis.http.input_types import id_in_path
+from outbox.chassis.http.problems import HttpProblem
+from outbox.clock import Clock
+from outbox.coordination.bell import Bell
+from outbox.database.opening import Database
+
+LOOK_AGAIN = 1.0
+"""Seconds after which those who wait for a run look by themselves: another node may have worked on
+it, or the service may be about to stop."""
+
+
+class Runs(Protocol):
+    """What the routes want of `orchestrator.engine.engine.Engine`; its errors are those of
+    `orchestrator.errors`."""
+
+    @property
+    def registry(self) -> Registry:
+        """The definitions that this node runs."""
+
+    @property
+    def watchers(self) -> Watchers:
+        """Whom it tells of its commits."""
+
+    async def start(
+        self, saga: Saga[Any], state: Any, *, key: IdempotencyKey | None = None
+    ) -> Started:
+        """Begin a run, and return once it is committed."""
+
+    async def signal(self, instance_id: str, signal: OperatorSignal) -> None:
+        """Apply what a person asks for, and return once it is committed."""
+
+
+@dataclass(frozen=True)
+class Desk:
+    """`keys` are those of callers. `stopping` is set as soon as the service is told to stop."""
+
+    engine: Runs
+    database: Database
+    clock: Clock
+    bell: Bell
+    keys: Keys
+    stopping: asyncio.Event
+
+    @property
+    def registry(self) -> Registry:
+        """The definitions that this node runs."""
+        return self.engine.registry
+
+    async def find(self, id: str, response: Response | None = None) -> Row[Any]:
+        """The run of that id, or the active one that a start of that id was joined to; then
+        `response` says so.
+
+        Raises UnknownRun, and HttpProblem (410) for a start that was refused.
+        """
+        known = id_in_path(id)
+        found = None if known is None else await queries.find(self.database, known)
+        match found:
+            case None:
+                raise UnknownRun(id)
+            case RefusedStart(reason=reason):
+                raise HttpProblem(
+                    410,
+                    "start-refused",
+                    f"The start {id} began no saga: {reason}.",
+                    next_step="Mend what the reason names, and start it anew under a new id.",
+                )
+            case row:
+                if response is not None and row.id != known:
+                    response.headers["content-location"] = f"/sagas/{row.id}"
+                return row
+
+    async def until_ended(self, id: str, seconds: float) -> Row[Any]:
+        """The run once it has ended, or as it stands after that time, or when the service stops."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        with self.engine.watchers.watching(id) as watch:
+            while (left := end - loop.time()) > 0 and not self.stopping.is_set():
+                now = await queries.standing(self.database, id)
+                if now is None or now.has_ended:
+                    break
+                # Not at each of its steps: at many runs at once that would be most of the work.
+                if await watch.ended(min(left, LOOK_AGAIN)):
+                    break
+        return await self.find(id)

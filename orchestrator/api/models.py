@@ -1,0 +1,205 @@
+"""What the API says and takes, as JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, StringConstraints
+
+from orchestrator.definition.steps import Kind
+from orchestrator.machine.instance import Status, StepStatus, Wait
+from orchestrator.safe_text import MAX_REASON_LENGTH
+from outbox.chassis.http.input_types import NO_NUL, AnyId
+
+MAX_ACTOR = 200
+MAX_NAME = 100
+
+_Reason = Annotated[
+    str, StringConstraints(min_length=1, max_length=MAX_REASON_LENGTH, pattern=NO_NUL)
+]
+_Actor = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ACTOR, pattern=NO_NUL)]
+_Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, pattern=NO_NUL)]
+
+
+class DirectionOut(StrEnum):
+    """Which way a run goes, or went until it ended. It turns at most once."""
+
+    FORWARD = "FORWARD"
+    BACKWARD = "BACKWARD"
+
+
+class Summary(BaseModel):
+    """A run in a list."""
+
+    id: str
+    name: str = Field(description="The definition's name")
+    version: int = Field(description="The version of the definition that it is pinned to")
+    status: Status
+    paused: bool = Field(description="Whether it sends nothing until it is resumed")
+    key: str = Field(description="The entity that it is about")
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None
+    parked: str | None = Field(description="Why this orchestrator cannot work on it, if it cannot")
+
+
+class AwaitedOut(BaseModel):
+    """A command whose answer is awaited."""
+
+    id: str
+    type: str
+    wait: Wait = Field(description="What it waits for")
+    sendings: int = Field(description="How often it was sent")
+    deadline: datetime | None = Field(description="When a definite answer is overdue")
+
+
+class StepOut(BaseModel):
+    """How one step stands. What the definition says of it is null where that is not here."""
+
+    name: str
+    kind: Kind | None
+    status: StepStatus
+    attempts: int = Field(description="How many different commands there were for it, both ways")
+    reason: str | None = Field(description="Why it was refused or is stuck")
+    participant: str | None
+    after: list[str] = Field(description="The steps that it waits for")
+    action: str | None = Field(description="The type of the command that does it")
+    compensation: str | None = Field(description="The type of the command that undoes it")
+    awaited: AwaitedOut | None
+
+
+class SagaOut(Summary):
+    """A run."""
+
+    direction: DirectionOut | None = Field(
+        description="Which way it goes, or went until it ended; null where what is stored of it "
+        "cannot be read"
+    )
+    originator: str | None = Field(description="The service that is told of its end")
+    trace_id: str = Field(description="What log lines and messages about it have in common")
+    state: dict[str, Any]
+    not_undone: list[str] = Field(
+        description="The steps whose effect a person left in place, or took care of by hand"
+    )
+    allowed: list[str] = Field(description="What a person may do to it now")
+    steps: list[StepOut]
+
+
+class EntryOut(BaseModel):
+    """One line of a run's history."""
+
+    number: int
+    at: datetime
+    happening: str
+    detail: str
+    step: str | None
+    command_id: str | None
+    actor: str | None = Field(
+        description="Who stepped in, if somebody did: `token NAME` with the token that was shown, "
+        "behind it in brackets whom its holder named; without a token whom the caller named"
+    )
+
+
+class HistoryPage(BaseModel):
+    """A part of a history, oldest first."""
+
+    items: list[EntryOut]
+    next_cursor: str | None = Field(
+        description="Hand it back as ?after= for the lines after these; null on the last page"
+    )
+
+
+class Intervention(BaseModel):
+    """What a person asks for, and why."""
+
+    reason: _Reason
+    actor: _Actor | None = Field(
+        default=None,
+        description="Who asks. The history shows it behind the name of the token; without a token "
+        "it stands alone, and is `api` where it is left out",
+    )
+
+
+class StepIntervention(Intervention):
+    """The same for one step."""
+
+    step: _Name
+
+
+class SkipIntervention(StepIntervention):
+    """The same with an answer in the participant's place."""
+
+    result: Any = Field(
+        default=None, description="What the step's command would have answered, for `on_reply`"
+    )
+
+
+class DefinitionInList(BaseModel):
+    """One version of a definition."""
+
+    name: str
+    version: int
+    fingerprint: str = Field(description="Identifies its shape")
+    latest: bool = Field(description="Whether a start takes this version")
+
+
+class DefinitionList(BaseModel):
+    """All definitions that this orchestrator runs."""
+
+    items: list[DefinitionInList]
+
+
+class StepDefinition(BaseModel):
+    """One step of a definition."""
+
+    name: str
+    kind: Kind
+    after: list[str]
+    participant: str
+    action: str
+    compensation: str | None
+    deadline: float = Field(description="Seconds that an answer may take")
+
+
+class DefinitionOut(BaseModel):
+    """A definition."""
+
+    name: str
+    version: int
+    fingerprint: str
+    one_active: bool = Field(description="Whether one key has one active run at most")
+    participants: list[str]
+    input: dict[str, Any] = Field(description="The JSON schema of a run's input and state")
+    steps: list[StepDefinition]
+
+
+class DeadLetterOut(BaseModel):
+    """A message that was given up for one destination."""
+
+    id: str
+    destination: str
+    type: str
+    key: str
+    payload: str
+    saga: str | None = Field(description="The saga whose command it is; retry its step instead")
+    reason: str
+    attempts: int
+    occurred_at: datetime
+    died_at: datetime
+
+
+class Redriving(BaseModel):
+    """Which dead letters to send again."""
+
+    ids: list[AnyId] = Field(min_length=1, max_length=1000)
+    destination: _Name | None = Field(
+        default=None, description="Only to this one, where an id died for several"
+    )
+
+
+class Redriven(BaseModel):
+    """How many messages are on their way again."""
+
+    redriven: int

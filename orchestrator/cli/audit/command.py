@@ -1,0 +1,193 @@
+"""`sagabox audit`: whether services agree on what they share, while they are in use."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.cli.terminal.client import Url, connect
+from orchestrator.cli.terminal.errors import CommandError, ExitCode
+from orchestrator.cli.terminal.output import Json
+
+if TYPE_CHECKING:
+    from orchestrator.cli.audit.looks import Findings
+    from orchestrator.cli.audit.repair import Planned, Repaired
+    from orchestrator.cli.audit.rules import Ruleset
+
+_TIMEOUT = 30.0  # seconds
+_LISTED = 1000
+_URL = "Its database; otherwise SAGABOX_DATABASE_URL_{}."
+
+
+def audit(
+    articles: Annotated[
+        str | None, typer.Option(metavar="URL", help=_URL.format("ARTICLES"))
+    ] = None,
+    comments: Annotated[
+        str | None, typer.Option(metavar="URL", help=_URL.format("COMMENTS"))
+    ] = None,
+    orchestrator: Annotated[
+        str | None, typer.Option(metavar="URL", help=_URL.format("ORCHESTRATOR"))
+    ] = None,
+    service: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=URL",
+            help="The database of a service; otherwise SAGABOX_DATABASE_URL_NAME. May be repeated.",
+        ),
+    ] = None,
+    rules: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE:ATTRIBUTE",
+            help="What a service declares (see outbox.invariants); may be repeated. Otherwise "
+            "SAGABOX_AUDIT, else the blog's.",
+        ),
+    ] = None,
+    no_orchestrator: Annotated[
+        bool, typer.Option("--no-orchestrator", help="There are no sagas: only events.")
+    ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="Start the sagas that put it right, and look once more."),
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the repair.")] = False,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="How long messages may take to arrive, and repairs."
+        ),
+    ] = _TIMEOUT,
+    limit: Annotated[
+        int, typer.Option(min=1, max=10_000, help="How many divergences are listed at most.")
+    ] = _LISTED,
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """Compare what services declare to share, also while they are in use. Without --repair nothing
+    is changed.
+
+    Ends with 0 if they agree, with 1 if they do not, and with 4 if that cannot be told because
+    messages rest. With --repair that is said of the state after it.
+    """
+    # Only now: SQLAlchemy takes longer to load than the other commands to run.
+    from orchestrator.cli.audit.databases import ORCHESTRATOR, addresses
+    from orchestrator.cli.audit.looks import Verdict
+    from orchestrator.cli.audit.report import tell, tell_json, tell_repairs
+    from orchestrator.cli.audit.rules import load
+
+    if repair and json_ and not yes:
+        raise CommandError(
+            "with --json nobody is asked before the repair",
+            "what is printed is for programs",
+            "sagabox audit first, then: sagabox audit --repair --yes --json",
+        )
+    ruleset = load(rules or [])
+    given = _given(service or [], {"articles": articles, "comments": comments})
+    _require_used(given, ruleset)
+    wanted = {name: given.get(name) for name in ruleset.services}
+    if not no_orchestrator:
+        wanted[ORCHESTRATOR] = orchestrator
+    elif ruleset.names_sagas or repair:
+        raise CommandError(
+            "the orchestrator is needed here, and --no-orchestrator was given",
+            "a repair is a saga"
+            if repair
+            else "columns that are declared name sagas, and it alone knows which of them live",
+            "leave --no-orchestrator out, and give --orchestrator URL",
+        )
+    urls = addresses(wanted)
+    findings = asyncio.run(_looked(urls, ruleset, timeout))
+    before, repaired = findings, None
+    if repair and findings.verdict is Verdict.DIVERGE:
+        if not json_:
+            tell(findings, limit)
+        repaired = _repaired(findings, ruleset, url, timeout, ask=not yes)
+        if repaired:
+            findings = asyncio.run(_looked(urls, ruleset, timeout))
+    if json_:
+        tell_json(findings, limit, None if repaired is None else (before, repaired))
+    elif repaired is None:
+        tell(findings, limit)
+    elif repaired:
+        tell_repairs(repaired)
+        tell(findings, limit)
+    match findings.verdict:
+        case Verdict.AGREE:
+            return
+        case Verdict.DIVERGE:
+            raise typer.Exit(ExitCode.OTHERWISE)
+        case Verdict.INCONCLUSIVE:
+            raise typer.Exit(ExitCode.INCONCLUSIVE)
+
+
+async def _looked(urls: Mapping[str, str], rules: Ruleset, timeout: float) -> Findings:
+    from orchestrator.cli.audit.databases import opened
+    from orchestrator.cli.audit.looks import compare
+
+    async with opened(urls) as databases:
+        return await compare(databases, rules, timeout=timeout)
+
+
+def _repaired(
+    findings: Findings, rules: Ruleset, url: str | None, timeout: float, *, ask: bool
+) -> Sequence[Repaired]:
+    """What came of the repairs; nothing where there is none, or nobody agrees to them."""
+    from orchestrator.cli.audit.repair import carry_out, plan, require_sagas
+    from orchestrator.cli.audit.report import tell_plan
+
+    planned = plan(findings.divergences, rules)
+    if not planned:
+        return []
+    with connect(url) as api:
+        require_sagas(api, planned)
+        if ask:
+            tell_plan(planned)
+            _require_agreement(planned)
+        return carry_out(api, planned, timeout=timeout)
+
+
+def _require_agreement(planned: Sequence[Planned]) -> None:
+    """Raises CommandError where there is nobody to ask, and typer.Exit where they say no."""
+    if not at_a_terminal():
+        raise CommandError(
+            "nobody can be asked whether to repair",
+            "the input is no terminal",
+            "sagabox audit --repair --yes",
+        )
+    if not typer.confirm(f"start {len(planned)} sagas?"):
+        typer.echo("nothing was changed")
+        raise typer.Exit(ExitCode.OTHERWISE)
+
+
+def at_a_terminal() -> bool:
+    """Whether there is somebody who can be asked."""
+    return sys.stdin.isatty()
+
+
+def _given(services: Sequence[str], named: Mapping[str, str | None]) -> Mapping[str, str]:
+    """The addresses on the command line, by service. Raises CommandError."""
+    given = {name: url for name, url in named.items() if url is not None}
+    for text in services:
+        name, _, url = text.partition("=")
+        if not name or not url:
+            raise CommandError(
+                "--service takes a name and an address",
+                f"{name!r} was given, without an address or a name",
+                "--service NAME=postgresql://USER:PASSWORD@HOST/NAME, or NAME=sqlite:///FILE",
+            )
+        given[name] = url
+    return given
+
+
+def _require_used(given: Mapping[str, str], rules: Ruleset) -> None:
+    if unknown := sorted(given.keys() - set(rules.services)):
+        raise CommandError(
+            f"a database of {' and '.join(unknown)} was given, and nothing is declared of that",
+            f"the declarations are of {', '.join(rules.services)}",
+            "name its declaration too: --rules MODULE:ATTRIBUTE",
+        )

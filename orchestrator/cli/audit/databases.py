@@ -1,0 +1,145 @@
+"""The databases that the audit reads: where they are, and what keeps them from being read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Row, Select, literal, make_url, select
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from orchestrator.cli.processes import bundle
+from orchestrator.cli.processes.services import SERVICES
+from orchestrator.cli.terminal.errors import CommandError, ExitCode
+from outbox.chassis.settings import database_url
+from outbox.database.opening import open_database
+from outbox.sqlite import READ_ONLY
+
+ORCHESTRATOR = "orchestrator"
+"""The name of its database among the others."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """One service's database, for reading alone."""
+
+    name: str
+    url: str
+    engine: AsyncEngine
+
+    async def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        """What the query finds, read in a transaction of its own. Raises CommandError."""
+        try:
+            async with self.engine.connect() as connection:
+                rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
+                return rows
+        except (DBAPIError, OSError) as error:
+            raise self._explained(error) from error
+
+    def _explained(self, error: DBAPIError | OSError) -> Exception:
+        if _is_missing_table(error):
+            return CommandError(
+                f"the database of {self.name} has not the tables that the audit reads",
+                "it is new, or that of something else",
+                f"sagabox migrate upgrade {self.name}"
+                if self.name in SERVICES
+                else f"run the migrations of {self.name}, or correct its address",
+            )
+        bundle.put_on_path()
+        from migrations.failures import of_connect
+
+        told = of_connect(error, make_url(self.url))
+        if told is None:
+            return error
+        return CommandError(
+            f"the database of {self.name} cannot be read: {told.happened}",
+            told.why,
+            told.next_step,
+            exit_code=ExitCode.UNREACHABLE,
+        )
+
+
+@dataclass(frozen=True)
+class Databases:
+    """The databases of the services, by name, and that of the orchestrator, if there is one."""
+
+    services: Mapping[str, Source]
+    orchestrator: Source | None
+
+    @property
+    def all(self) -> Sequence[Source]:
+        """Every one of them."""
+        return [*self.services.values(), *([self.orchestrator] if self.orchestrator else [])]
+
+
+def addresses(given: Mapping[str, str | None]) -> Mapping[str, str]:
+    """The address of each of these databases: the given one, or that of the environment.
+
+    Raises CommandError where there is neither, or where it is no address.
+    """
+    return {name: _address(name, url) for name, url in given.items()}
+
+
+@asynccontextmanager
+async def opened(urls: Mapping[str, str]) -> AsyncIterator[Databases]:
+    """The databases at these addresses (see `addresses`). Raises CommandError where one of them
+    cannot be reached."""
+    async with AsyncExitStack() as stack:
+        sources = {}
+        for name, url in urls.items():
+            engine = open_database(url, name="sagabox audit", pool_size=1, pool_overflow=0).engine
+            stack.push_async_callback(engine.dispose)
+            sources[name] = Source(name, url, engine.execution_options(**READ_ONLY))
+            await sources[name].rows(select(literal(1)))
+        orchestrator = sources.pop(ORCHESTRATOR, None)
+        yield Databases(sources, orchestrator)
+
+
+def variable_of(name: str) -> str:
+    """The environment variable with the address of that service's database."""
+    return f"SAGABOX_DATABASE_URL_{name.upper().replace('-', '_')}"
+
+
+def _address(name: str, given: str | None) -> str:
+    variable = variable_of(name)
+    found = given or os.environ.get(variable)
+    if not found:
+        raise CommandError(
+            f"it is not known where the database of {name} is",
+            f"neither --{_option(name).rstrip(' =')} was given nor {variable} set",
+            f"export {variable}=sqlite:///.sagabox/{name}.sqlite",
+        )
+    try:
+        url = database_url(found)
+    except ValueError as error:
+        # The address itself is not shown: it may hold a password.
+        raise CommandError(
+            f"the address of the database of {name} cannot be used",
+            str(error),
+            f"--{_option(name)}postgresql://USER:PASSWORD@HOST/NAME, or sqlite:///FILE",
+        ) from error
+    parsed = make_url(url)
+    # SQLite would make the file.
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+        raise CommandError(
+            f"there is no database of {name} at {parsed.database}",
+            "the file does not exist",
+            f"sagabox audit --{_option(name)}sqlite:///FILE",
+            exit_code=ExitCode.UNREACHABLE,
+        )
+    return url
+
+
+def _option(name: str) -> str:
+    """The option that takes its address, up to the address."""
+    return f"{name} " if name in SERVICES else f"service {name}="
+
+
+def _is_missing_table(error: DBAPIError | OSError) -> bool:
+    cause: Any = error.orig if isinstance(error, DBAPIError) else error
+    return getattr(cause, "sqlstate", None) == "42P01" or "no such table" in str(cause)

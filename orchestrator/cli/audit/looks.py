@@ -1,0 +1,196 @@
+"""The audit's two looks at the databases.
+
+They are read at different moments, so what differs may only be on its way. What differs is
+therefore looked at twice, and in between every message that waited at the first look has left:
+nothing that was under way then can be the reason any more. A message may make its receiver send
+another; so that is waited for once for each service that a chain of events can go on through.
+Entities that a saga is at work on in one of the two looks are left out; the saga itself sees to
+them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from orchestrator.cli.audit import reading
+from orchestrator.cli.audit.columns import table_of
+from orchestrator.cli.audit.databases import Databases
+from orchestrator.cli.audit.divergences import Divergence, Facts, divergences
+from orchestrator.cli.audit.rules import Ruleset, Subject
+
+MAX_SUSPECTS = 10_000
+"""How many entities of a kind are looked at a second time."""
+
+_LOOK = 0.2  # seconds between two looks at what rests
+
+
+class Verdict(Enum):
+    """What an audit comes to."""
+
+    AGREE = "agree"
+    """Nothing is wrong."""
+    DIVERGE = "diverge"
+    """Something is wrong, and will not mend itself."""
+    INCONCLUSIVE = "inconclusive"
+    """Something looks wrong, and may mend itself when the messages that rest arrive."""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was compared, and what is wrong.
+
+    `compared` counts the rows of each table. `suspects` counts the entities that looked wrong at
+    first, `followed` those of them that were looked at again; `at_work` those that looked wrong and
+    were left to a saga. `resting` counts the messages, by database, that had not left in time.
+    """
+
+    services: Sequence[str]
+    compared: Mapping[str, int]
+    suspects: int
+    followed: int
+    at_work: int
+    divergences: Sequence[Divergence]
+    resting: Mapping[str, int]
+
+    @property
+    def verdict(self) -> Verdict:
+        """What it comes to."""
+        if self.divergences:
+            return Verdict.INCONCLUSIVE if self.resting else Verdict.DIVERGE
+        return Verdict.AGREE if self.followed == self.suspects else Verdict.INCONCLUSIVE
+
+
+@dataclass
+class _Counts:
+    compared: Counter[str] = field(default_factory=Counter)
+    suspects: int = 0
+    followed: int = 0
+    at_work: int = 0
+
+
+async def compare(
+    databases: Databases,
+    rules: Ruleset,
+    *,
+    timeout: float,
+    pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
+) -> Findings:
+    """Look twice; what waits at the first look has `timeout` seconds to leave.
+
+    Raises CommandError where a database fails.
+    """
+    await reading.require_tables(databases, rules.subjects)
+    counts = _Counts(Counter(dict.fromkeys(_counted(rules).values(), 0)))
+    first: dict[tuple[str, str], frozenset[Divergence]] = {}
+    for subject in rules.subjects:
+        first |= await _suspects(databases, rules, subject, counts)
+    rest: Mapping[str, int] = {}
+    held: list[Divergence] = []
+    if first:
+        hops = max(1, len(rules.services) - 1)
+        rest = await _until_arrived(databases, hops, timeout, pause)
+        for subject in rules.subjects:
+            suspected = sorted(id_ for entity, id_ in first if entity == subject.entity)
+            for ids in reading.chunks(suspected, reading.CHUNK):
+                facts = await reading.read_facts(databases, subject, ids)
+                for id_, wrong in (await _wrong(databases, subject, facts, counts)).items():
+                    held += first[subject.entity, id_] & wrong
+    return Findings(
+        services=rules.services,
+        compared=counts.compared,
+        suspects=counts.suspects,
+        followed=counts.followed,
+        at_work=counts.at_work,
+        divergences=sorted(held, key=lambda it: it.place),
+        resting=rest,
+    )
+
+
+async def _suspects(
+    databases: Databases, rules: Ruleset, subject: Subject, counts: _Counts
+) -> dict[tuple[str, str], frozenset[Divergence]]:
+    """What looks wrong with entities of this kind, of so many that are looked at again."""
+    found: dict[tuple[str, str], frozenset[Divergence]] = {}
+    counted = _counted(rules)
+    async for chunk in reading.everything(databases, subject):
+        for ids in reading.chunks(chunk, reading.CHUNK):
+            facts = await reading.read_facts(databases, subject, ids)
+            _count(counts, counted, subject, facts)
+            for id_, wrong in (await _wrong(databases, subject, facts, counts)).items():
+                # One that came or went meanwhile is met on both sides.
+                is_new = (subject.entity, id_) not in found
+                counts.suspects += is_new
+                if len(found) < MAX_SUSPECTS or not is_new:
+                    found[subject.entity, id_] = wrong
+    counts.followed += len(found)
+    return found
+
+
+async def _wrong(
+    databases: Databases, subject: Subject, facts: Sequence[Facts], counts: _Counts
+) -> Mapping[str, frozenset[Divergence]]:
+    """What is wrong with those entities that no saga is at work on."""
+    rules = [it.rule for it in subject.rules]
+    wrong = {it.id: frozenset(divergences(subject.entity, rules, it)) for it in facts}
+    suspects = [it for it in facts if wrong[it.id]]
+    if not suspects:
+        return {}
+    busy = await reading.at_work(databases, suspects)
+    counts.at_work += len(busy)
+    return {it.id: wrong[it.id] for it in suspects if it.id not in busy}
+
+
+async def _until_arrived(
+    databases: Databases,
+    hops: int,
+    timeout: float,
+    pause: Callable[[float], Awaitable[object]],
+) -> Mapping[str, int]:
+    """Wait until every message that waits now has left, and so many times those that its arrival
+    made; those that have not when time is up."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + timeout
+    for _ in range(hops):
+        marked = await reading.marks(databases)
+        while rest := await reading.resting(databases, marked):
+            if loop.time() >= end:
+                return rest
+            await pause(_LOOK)
+    return {}
+
+
+_Place = tuple[str, int]
+"""A kind of entity, and a place among its rules; -1 is who keeps it."""
+
+
+def _counted(rules: Ruleset) -> Mapping[_Place, str]:
+    """Where the rows of each table are counted, and what they are called: once, where all of them
+    are read."""
+    found: dict[tuple[str, str], _Place] = {}
+    for subject in rules.subjects:
+        found.setdefault((subject.keeper, table_of(subject.keeps.id)), (subject.entity, -1))
+    for subject in rules.subjects:
+        places = list(enumerate(subject.rules))
+        for number, it in sorted(places, key=lambda it: it[1].rule.where is not None):
+            found.setdefault((it.service, table_of(it.rule.id)), (subject.entity, number))
+    names = Counter(table for _, table in found)
+    return {
+        place: table if names[table] == 1 else f"{service}.{table}"
+        for (service, table), place in found.items()
+    }
+
+
+def _count(
+    counts: _Counts, counted: Mapping[_Place, str], subject: Subject, facts: Iterable[Facts]
+) -> None:
+    for it in facts:
+        if it.kept is not None and (subject.entity, -1) in counted:
+            counts.compared[counted[subject.entity, -1]] += 1
+        for number, rows in enumerate(it.rows):
+            if (subject.entity, number) in counted:
+                name = counted[subject.entity, number]
+                counts.compared[name] += sum(row.number for row in rows)

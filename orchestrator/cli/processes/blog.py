@@ -1,0 +1,79 @@
+"""The blog's services as child processes: the command, environment and address of each."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestrator import bundled
+from orchestrator.cli.processes.child import Spec
+from orchestrator.cli.processes.services import SERVICES, Service
+
+_ORCHESTRATOR = "orchestrator"
+
+
+def ports_from(first: int) -> Mapping[str, int]:
+    """The usual ports of a set: the orchestrator at the first one, the services behind it."""
+    return {_ORCHESTRATOR: first, **{it.name: first + it.offset for it in SERVICES.values()}}
+
+
+@dataclass(frozen=True)
+class Blog:
+    """One set of services that know each other.
+
+    `databases` holds an address and `ports` a port of 127.0.0.1 for each service. Their logs go
+    into the folder `logs`, as NAME.log. `base` is the environment that theirs is made from.
+    """
+
+    databases: Mapping[str, str]
+    ports: Mapping[str, int]
+    secret: str
+    logs: Path
+    base: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+    def spec(
+        self, name: str, *, extra: Mapping[str, str] | None = None, options: Sequence[str] = ()
+    ) -> Spec:
+        """How to start one service. `extra` is added to its environment, `options` to its command.
+
+        Raises KeyError for an unknown service, BundleMissing where the installation is incomplete.
+        """
+        service = SERVICES[name]
+        return Spec(
+            name=name,
+            command=(*_SAGABOX, "serve", name, "--port", str(self.ports[name]), *options),
+            environment={**self._environment(service), **(extra or {})},
+            url=self.url(name),
+            log=self.logs / f"{name}.log",
+        )
+
+    def url(self, name: str) -> str:
+        """Where the service listens."""
+        return f"http://127.0.0.1:{self.ports[name]}"
+
+    def _environment(self, service: Service) -> Mapping[str, str]:
+        return {
+            **bundled.child_environment(self.base),
+            **{f"SAGABOX_URL_{it.upper()}": self.url(it) for it in self.ports},
+            "SAGABOX_PARTICIPANTS": self._participants(),
+            "SAGABOX_SECRETS": self.secret,
+            # They listen at loopback alone, for the person who started them.
+            "SAGABOX_TRUST_LOOPBACK": "1",
+            service.database_variable: self.databases[service.name],
+            # What a service prints is to be read at once.
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def _participants(self) -> str:
+        """The services of this set at their ports, beside others that somebody named."""
+        given = self.base.get("SAGABOX_PARTICIPANTS", "").split(",")
+        others = [it for it in given if it and it.partition("=")[0].strip() not in self.ports]
+        own = [f"{it}={self.url(it)}" for it in self.ports if it != _ORCHESTRATOR]
+        return ",".join([*others, *own])
+
+
+# -P: a user's own folder `orchestrator` in the working directory must not come first.
+_SAGABOX = (sys.executable, "-P", "-m", "orchestrator.cli")

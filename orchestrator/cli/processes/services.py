@@ -1,0 +1,110 @@
+"""The services that the terminal can start, by name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cli.processes import bundle
+
+if TYPE_CHECKING:
+    from outbox.chassis.settings import ServiceSettings
+
+
+FIRST_PORT = 8000
+"""From where ports are counted unless somebody says otherwise."""
+
+BLOG_SAGAS = ",".join(
+    (
+        "orchestrator.sagas.delete_article:delete_article",
+        "orchestrator.sagas.purge_thread:purge_thread",
+        "orchestrator.sagas.release_article:release_article",
+        "orchestrator.sagas.retell_article:retell_article",
+    )
+)
+"""The sagas of the blog, as SAGABOX_SAGAS names them: the deletion, and those by which the audit
+repairs."""
+
+
+def blog_defaults(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """What lets an orchestrator that is told nothing of sagas run the one of the blog, with its
+    services at their usual ports."""
+    added = {}
+    if not environment.get("SAGABOX_SAGAS") and not entry_points(group="sagabox.sagas"):
+        added["SAGABOX_SAGAS"] = BLOG_SAGAS
+    if not environment.get("SAGABOX_PARTICIPANTS"):
+        addresses = {it.name: FIRST_PORT + it.offset for it in SERVICES.values() if it.offset}
+        added["SAGABOX_PARTICIPANTS"] = ",".join(
+            f"{name}=http://127.0.0.1:{port}" for name, port in addresses.items()
+        )
+    return added
+
+
+def _nothing(_: Mapping[str, str]) -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Service:
+    """`app` and `settings` are module:attribute; they are imported only where they are used.
+
+    `offset` is the service's port, counted from the first port of a set of services. `defaults`
+    gives what is added to an environment that does not say otherwise.
+    """
+
+    name: str
+    app: str
+    settings: str
+    offset: int
+    defaults: Callable[[Mapping[str, str]], Mapping[str, str]] = _nothing
+
+    @property
+    def database_variable(self) -> str:
+        """The environment variable with the address of its database."""
+        return f"SAGABOX_DATABASE_URL_{self.name.upper()}"
+
+    def create_app(self) -> Any:
+        """The application, made from the settings in the environment. Raises OutboxError, and
+        OrchestratorError where sagas are not what they should be."""
+        os.environ.update(self.defaults(os.environ))
+        return _attribute(self.app)()
+
+    def require_access(self) -> None:
+        """Raises InvalidSettings where the settings in the environment are wrong, or would close
+        the service's public routes to everybody."""
+        from outbox.chassis.settings import PublicSettings, load
+
+        model = self.settings_model()
+        if issubclass(model, PublicSettings):
+            load(model).require_public_access()
+
+    def settings_model(self) -> type[ServiceSettings]:
+        """What the service reads from the environment."""
+        model: type[ServiceSettings] = _attribute(self.settings)
+        return model
+
+
+SERVICES: Mapping[str, Service] = {
+    it.name: it
+    for it in (
+        Service("articles", "articles.app:create_app", "articles.settings:ArticlesSettings", 1),
+        Service("comments", "comments.app:create_app", "comments.settings:CommentsSettings", 2),
+        Service(
+            "orchestrator",
+            "orchestrator.app:create_app",
+            "orchestrator.settings:OrchestratorSettings",
+            0,
+            defaults=blog_defaults,
+        ),
+    )
+}
+
+
+def _attribute(path: str) -> Any:
+    bundle.put_on_path()
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,1 @@
+"""The commands about runs: start, list, show, watch, repair, dead letters."""

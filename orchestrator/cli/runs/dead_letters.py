@@ -1,0 +1,86 @@
+"""`sagabox dead-letters`: messages that the orchestrator gave up, and sending them again."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from orchestrator.cli.terminal.client import Url, connect
+from orchestrator.cli.terminal.errors import EXIT_CODES
+from orchestrator.cli.terminal.output import Json, print_json, print_line, print_table
+
+_Destination = Annotated[
+    str | None, typer.Option(metavar="D", help="Only those for this participant.")
+]
+_Limit = Annotated[int, typer.Option(min=1, max=200, help="How many at most.")]
+_Cursor = Annotated[str | None, typer.Option(metavar="C", help="Go on where the last list ended.")]
+
+app = typer.Typer(
+    help="Messages that the orchestrator gave up. Without a command: list them.",
+    epilog=EXIT_CODES,
+)
+
+
+@app.callback(invoke_without_command=True)
+def dead_letters(
+    ctx: typer.Context,
+    destination: _Destination = None,
+    limit: _Limit = 50,
+    cursor: _Cursor = None,
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """Messages that the orchestrator gave up. Without a command: list them."""
+    if ctx.invoked_subcommand is None:
+        list_(destination, limit, cursor, json_, url)
+
+
+@app.command("list", epilog=EXIT_CODES)
+def list_(
+    destination: _Destination = None,
+    limit: _Limit = 50,
+    cursor: _Cursor = None,
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """List dead letters, the last buried first."""
+    with connect(url) as api:
+        page = api.get("/dead-letters", destination=destination, limit=limit, cursor=cursor)
+    if json_:
+        print_json(page)
+        return
+    print_table(
+        ("id", "for", "type", "saga", "attempts", "died", "reason"),
+        (
+            [
+                letter.get(name)
+                for name in (
+                    *("id", "destination", "type", "saga", "attempts", "died_at", "reason"),
+                )
+            ]
+            for letter in page["items"]
+        ),
+    )
+    if page["next_cursor"]:
+        print_line(f"more: the same command with --cursor {page['next_cursor']}")
+
+
+@app.command(epilog=EXIT_CODES)
+def redrive(
+    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The messages' ids.")],
+    destination: _Destination = None,
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """Send dead letters again, under their own ids. A saga's commands are refused: its step is
+    retried instead."""
+    body: dict[str, object] = {"ids": ids}
+    if destination is not None:
+        body["destination"] = destination
+    with connect(url) as api:
+        answer = api.post("/dead-letters/redrive", body).body
+    if json_:
+        print_json(answer)
+    else:
+        print_line(f"{answer['redriven']} sent again")

@@ -1,0 +1,144 @@
+"""`sagabox cancel`, `terminate`, `resolve`, `pause`, `resume`, `retry` and `skip`: a person steps
+in, by name and with a reason."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from orchestrator.cli.runs.sagas import InstanceId
+from orchestrator.cli.runs.watch import outcome
+from orchestrator.cli.terminal.client import Url, connect
+from orchestrator.cli.terminal.errors import CommandError
+from orchestrator.cli.terminal.output import Json, print_json, print_line
+from outbox.wire import strict_json as strictjson
+
+_Reason = Annotated[str, typer.Option(metavar="R", help="Why; it is kept in the history.")]
+_Actor = Annotated[
+    str | None, typer.Option(metavar="A", help="Who asks for it; otherwise your user name.")
+]
+_Step = Annotated[str, typer.Option(metavar="S", help="The step that is stuck.")]
+
+
+def cancel(
+    instance_id: InstanceId,
+    reason: _Reason,
+    actor: _Actor = None,
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """Turn a run back and undo it. Possible until the point of no return was sent."""
+    _signal("cancel", instance_id, reason, actor, url, as_json=json_)
+
+
+def terminate(
+    instance_id: InstanceId,
+    reason: _Reason,
+    actor: _Actor = None,
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """End a run at once and undo nothing. What is in effect stays, and is listed."""
+    _signal("terminate", instance_id, reason, actor, url, as_json=json_)
+
+
+def resolve(
+    instance_id: InstanceId,
+    reason: _Reason,
+    actor: _Actor = None,
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """End a stuck run: you have taken care of what is not undone."""
+    _signal("resolve", instance_id, reason, actor, url, as_json=json_)
+
+
+def pause(
+    instance_id: InstanceId,
+    reason: _Reason,
+    actor: _Actor = None,
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """Send nothing for a run until it is resumed. Answers are still taken in."""
+    _signal("pause", instance_id, reason, actor, url, as_json=json_)
+
+
+def resume(
+    instance_id: InstanceId,
+    reason: _Reason,
+    actor: _Actor = None,
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """Go on with a run that was paused."""
+    _signal("resume", instance_id, reason, actor, url, as_json=json_)
+
+
+def retry(
+    instance_id: InstanceId,
+    step: _Step,
+    reason: _Reason,
+    actor: _Actor = None,
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """Try a stuck step again."""
+    _signal("retry", instance_id, reason, actor, url, as_json=json_, step=step)
+
+
+def skip(
+    instance_id: InstanceId,
+    step: _Step,
+    reason: _Reason,
+    result: Annotated[
+        str | None,
+        typer.Option(metavar="JSON", help="What the step would have answered, going forward."),
+    ] = None,
+    actor: _Actor = None,
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """Take a stuck step for done, or, going backward, leave it and list it as not undone."""
+    supplied = {} if result is None else {"result": _result(result)}
+    _signal("skip", instance_id, reason, actor, url, as_json=json_, step=step, **supplied)
+
+
+def _signal(
+    verb: str,
+    instance_id: str,
+    reason: str,
+    actor: str | None,
+    url: str | None,
+    *,
+    as_json: bool,
+    **more: Any,
+) -> None:
+    body = {"reason": reason, "actor": actor or _user(), **more}
+    with connect(url) as api:
+        saga = api.post(f"/sagas/{quote(instance_id, safe='')}/{verb}", body).body
+    if as_json:
+        print_json(saga)
+    else:
+        print_line(f"{verb} of {saga['id']} is taken in; it is {outcome(saga)}")
+
+
+def _result(text: str) -> Any:
+    try:
+        return strictjson.check(text.encode("utf-8", "surrogateescape"))
+    except ValueError as error:
+        raise CommandError(
+            "the result cannot be used", str(error), """--result '{"field": "value"}'"""
+        ) from error
+
+
+def _user() -> str:
+    """Who runs this command."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # the system has no name for the number
+        return f"uid {os.getuid()}"

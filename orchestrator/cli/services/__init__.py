@@ -1,0 +1,1 @@
+"""The commands about services: serve, dev, migrate, token."""

@@ -1,0 +1,208 @@
+"""`sagabox token`: who may call the orchestrator, kept in its database."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from orchestrator.cli.terminal.errors import EXIT_CODES, CommandError, ExitCode
+from orchestrator.cli.terminal.output import Json, print_fields, print_json, print_line, print_table
+from outbox.chassis.access.routes import Role
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+    from orchestrator.access.tokens import Token
+
+T = TypeVar("T")
+
+VARIABLE = "SAGABOX_DATABASE_URL_ORCHESTRATOR"
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="Make, list and revoke the tokens that open the orchestrator, by way of its database.",
+    epilog=EXIT_CODES,
+)
+
+_Name = Annotated[str, typer.Argument(help="Whose token it is; shown in lists.")]
+_Database = Annotated[
+    str | None,
+    typer.Option("--database", help=f"The orchestrator's database; otherwise {VARIABLE}."),
+]
+
+
+@app.command(epilog=EXIT_CODES)
+def create(
+    name: _Name,
+    role: Annotated[Role, typer.Option(help="What it may do.")],
+    expires: Annotated[
+        float | None,
+        typer.Option(metavar="DAYS", help="After so many days it ends; otherwise when revoked."),
+    ] = None,
+    json_: Json = False,
+    database: _Database = None,
+) -> None:
+    """Make a token, and print it, this once."""
+    from orchestrator.access import tokens
+    from outbox.clock import SystemClock
+
+    now = SystemClock().now()
+    expires_at = None if expires is None else _after(now, expires)
+
+    async def make(connection: AsyncConnection) -> str:
+        return await tokens.create(
+            connection, name, role, now=now, expires_at=expires_at, entropy=os.urandom
+        )
+
+    secret = _in_database(database, make)
+    if json_:
+        told = {"name": name, "role": role, "expires_at": _text(expires_at), "token": secret}
+        print_json(told)
+        return
+    print_fields([("token", secret), ("role", role), ("expires", _text(expires_at))])
+    print_line("It is not shown again. To use it: export SAGABOX_TOKEN=" + secret)
+
+
+@app.command("list", epilog=EXIT_CODES)
+def list_(json_: Json = False, database: _Database = None) -> None:
+    """List the tokens that were ever made; what they are is kept nowhere."""
+    from orchestrator.access import tokens
+    from outbox.clock import SystemClock
+
+    now = SystemClock().now()
+    found = [_shown(each, now) for each in _in_database(database, tokens.every)]
+    if json_:
+        print_json({"items": found})
+        return
+    columns = ("name", "role", "status", "made_at", "expires_at", "revoked_at")
+    print_table(columns, ([each[it] for it in columns] for each in found))
+
+
+@app.command(epilog=EXIT_CODES)
+def revoke(name: _Name, json_: Json = False, database: _Database = None) -> None:
+    """End a token and its sessions; the orchestrator knows within seconds."""
+    from orchestrator.access import tokens
+    from outbox.clock import SystemClock
+
+    async def end(connection: AsyncConnection) -> None:
+        await tokens.revoke(connection, name, now=SystemClock().now())
+
+    _in_database(database, end)
+    if json_:
+        print_json({"revoked": name})
+    else:
+        print_line(f"{name} opens nothing any more")
+
+
+def any_token_works(database: str | None = None) -> bool:
+    """Whether the orchestrator has a token that opens anything. Raises CommandError, OutboxError
+    and OrchestratorError where its database cannot be asked."""
+    from orchestrator.access import tokens
+    from outbox.clock import SystemClock
+
+    async def ask(connection: AsyncConnection) -> bool:
+        return await tokens.any_works(connection, SystemClock().now())
+
+    return _in_database(database, ask)
+
+
+def _after(now: datetime, days: float) -> datetime:
+    try:
+        found = now + timedelta(days=days)
+    except (OverflowError, ValueError):
+        found = now
+    if found <= now:
+        raise CommandError(
+            f"a token cannot expire in {days:g} days",
+            "it must be some time from now",
+            "--expires 30, or leave it out",
+        )
+    return found
+
+
+def _shown(token: Token, now: datetime) -> dict[str, Any]:
+    if token.revoked_at is not None:
+        status = "revoked"
+    else:
+        status = "works" if token.works(now) else "expired"
+    times = {name: _text(it) for name, it in asdict(token).items() if name.endswith("_at")}
+    return {"name": token.name, "role": token.role.value, "status": status, **times}
+
+
+def _text(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _in_database(given: str | None, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]]) -> T:
+    async def run() -> T:
+        async with _opened(_address(given)) as engine, engine.begin() as connection:
+            return await work(connection)
+
+    return asyncio.run(run())
+
+
+def _address(given: str | None) -> str:
+    from pathlib import Path
+
+    from sqlalchemy import make_url
+
+    from outbox.chassis.settings import database_url
+
+    found = given or os.environ.get(VARIABLE)
+    if not found:
+        raise CommandError(
+            "it is not known where the database of the orchestrator is",
+            f"neither --database was given nor {VARIABLE} set",
+            f"export {VARIABLE}=sqlite:///.sagabox/orchestrator.sqlite",
+        )
+    try:
+        url = database_url(found)
+    except ValueError as error:
+        # The address itself is not shown: it may hold a password.
+        raise CommandError(
+            "the address of the database of the orchestrator cannot be used",
+            str(error),
+            "--database postgresql://USER:PASSWORD@HOST/NAME, or sqlite:///FILE",
+        ) from error
+    parsed = make_url(url)
+    # SQLite would make the file.
+    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
+        raise CommandError(
+            f"there is no database of the orchestrator at {parsed.database}",
+            "the file does not exist",
+            f"sagabox migrate upgrade orchestrator --database sqlite:///{parsed.database}",
+            exit_code=ExitCode.UNREACHABLE,
+        )
+    return url
+
+
+@asynccontextmanager
+async def _opened(url: str) -> AsyncIterator[AsyncEngine]:
+    """The database, if it has the tables. What it raises comes out as a CommandError."""
+    from sqlalchemy.exc import DBAPIError
+
+    from orchestrator.tables import SCHEMA_REVISION
+    from outbox.database.opening import open_database
+    from outbox.schema import require_revision
+
+    engine = open_database(url, name="sagabox token", pool_size=1, pool_overflow=0).engine
+    try:
+        await require_revision(engine, service="orchestrator", expected=SCHEMA_REVISION)
+        yield engine
+    except (DBAPIError, OSError) as error:
+        cause = getattr(error, "orig", None) or error
+        raise CommandError(
+            "the database of the orchestrator does not do it",
+            str(cause) or type(cause).__name__,
+            "start the database, or correct its address: --database",
+            exit_code=ExitCode.UNREACHABLE,
+        ) from error
+    finally:
+        await engine.dispose()

@@ -1,0 +1,1 @@
+"""The commands of the consistency kit: explore, simulate, coverage."""

@@ -1,0 +1,1 @@
+"""What a saga is, declared and checked. Pure."""

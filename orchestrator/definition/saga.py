@@ -1,0 +1,212 @@
+"""A saga as a declared value: which commands, in which order, and how each is undone.
+
+    delete_article = Saga(
+        name="delete-article", version=1, state=Deletion, key=lambda it: it.article_id,
+        steps=[
+            compensatable("hide article", lambda it: HideArticle(it.article_id),
+                          compensation=lambda it: UnhideArticle(it.article_id)),
+            pivot("delete article", lambda it: DeleteArticle(it.article_id)),
+            retriable("purge comments", lambda it: PurgeThread(it.article_id)),
+        ],
+    )
+
+Steps run in the order of the list, unless one names the steps that it comes `after`: then they form
+a graph, and what does not depend on each other runs side by side. Everything that can be wrong with
+a definition is found when it is made, and the error names the step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+
+from orchestrator.definition import validation as soundness
+from orchestrator.definition.probe import command_class, reply_type
+from orchestrator.definition.steps import Kind, Step
+from orchestrator.errors import InvalidInput, InvalidSaga
+from orchestrator.safe_text import described, is_storable
+from outbox.errors import InvalidMessage
+from outbox.messages import MAX_KEY_LENGTH, Command, MessageType
+from outbox.wire.codec import decode_value, size_of_value
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Saga(Generic[S]):
+    """A definition. Raises InvalidSaga, naming the step, where it promises what cannot be kept.
+
+    `state` is a frozen dataclass: the saga's input, and what `on_reply` learns on the way.
+    `key` names the entity that a run is about. With `one_active`, a second run for the same key is
+    refused while one is active. A changed shape needs a new `version`.
+    """
+
+    name: str
+    version: int
+    state: type[S]
+    key: Callable[[S], str]
+    steps: Sequence[Step[S]]
+    _: KW_ONLY
+    one_active: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "steps", tuple(self.steps))
+        soundness.check(self)
+
+    def __str__(self) -> str:
+        return f"{self.name} v{self.version}"
+
+    def step(self, name: str) -> Step[S]:
+        """The step of that name. Raises KeyError."""
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Step[S]]:
+        return {step.name: step for step in self.steps}
+
+    # The graph
+
+    @cached_property
+    def dependencies(self) -> dict[str, frozenset[str]]:
+        """Which steps must have succeeded before each step starts."""
+        compensatable = frozenset(it.name for it in self.steps if it.kind is Kind.COMPENSATABLE)
+        before_retriable = frozenset(it.name for it in self.steps if it.kind is Kind.PIVOT)
+        result: dict[str, frozenset[str]] = {}
+        previous: frozenset[str] = frozenset()
+        for step in self.steps:
+            needs = previous if step.after is None else frozenset(step.after)
+            if step.kind is Kind.PIVOT:
+                needs |= compensatable
+            elif step.kind is Kind.RETRIABLE:
+                needs |= before_retriable or compensatable
+            result[step.name] = needs
+            previous = frozenset({step.name})
+        return result
+
+    @cached_property
+    def followers(self) -> dict[str, frozenset[str]]:
+        """Which steps come after each step, directly or by way of others: what has no effect any
+        more, by the time that it is undone."""
+        result: dict[str, frozenset[str]] = {}
+        for step in self.steps:
+            found: set[str] = set()
+            latest = {step.name}
+            while latest := {
+                other
+                for other, needs in self.dependencies.items()
+                if other not in found and not needs.isdisjoint(latest)
+            }:
+                found |= latest
+            result[step.name] = frozenset(found)
+        return result
+
+    @cached_property
+    def point_of_no_return(self) -> frozenset[str]:
+        """The steps of which the first to be sent makes the saga go forward only."""
+        return frozenset(step.name for step in self.steps if step.kind is not Kind.COMPENSATABLE)
+
+    # What is sent and answered
+
+    @cached_property
+    def actions(self) -> dict[str, type[Command[Any]]]:
+        """The class of the command that each step sends."""
+        return {step.name: _made(step.name, "action", step.action) for step in self.steps}
+
+    @cached_property
+    def compensations(self) -> dict[str, type[Command[Any]]]:
+        """The class of the command that undoes each compensatable step."""
+        return {
+            step.name: _made(step.name, "compensation", step.compensation)
+            for step in self.steps
+            if step.compensation is not None
+        }
+
+    def action_type(self, step: str) -> MessageType:
+        """The type of the command that the step sends."""
+        return self.actions[step].message_type
+
+    @cached_property
+    def participants(self) -> frozenset[str]:
+        """The names of the services that this saga sends commands to."""
+        return frozenset(self.action_type(step.name).owner for step in self.steps)
+
+    def decode_reply(self, step: str, value: Any) -> Any:
+        """A reply's JSON value as the type that the step's command promises to answer.
+
+        Raises InvalidMessage where it is no such thing.
+        """
+        return decode_value(self._replies[step], value)
+
+    @cached_property
+    def _replies(self) -> dict[str, Any]:
+        return {name: reply_type(command) for name, command in self.actions.items()}
+
+    # What it runs on
+
+    def accept(self, state: S) -> str:
+        """The key of a run with this input. Raises InvalidInput where the input cannot be kept, or
+        the key is no text of 1 to 200 characters."""
+        self.check_state(state)
+        return self.key_of(state)
+
+    def key_of(self, state: S) -> str:
+        """The key of a run with this input, which can be kept. Raises InvalidInput where it is no
+        text of 1 to 200 characters."""
+        try:
+            key: object = self.key(state)
+        except Exception as error:
+            raise InvalidInput(
+                f"the key of a run of {self} cannot be told: {described(error)}",
+                next_step="correct the input, or the function given as key=",
+            ) from error
+        if not isinstance(key, str) or not 0 < len(key) <= MAX_KEY_LENGTH or not is_storable(key):
+            raise InvalidInput(
+                f"the key of this run of {self} would be {key!r:.200}",
+                next_step=f"make it a text of 1 to {MAX_KEY_LENGTH} characters without NUL",
+            )
+        return key
+
+    def check_state(self, state: object) -> int:
+        """How many bytes `state` takes. Raises InvalidInput unless it is of the declared class and
+        can be stored."""
+        if not isinstance(state, self.state):
+            raise InvalidInput(
+                f"{self} runs on {self.state.__name__}, and was given {type(state).__name__}",
+                next_step=f"give it an instance of {self.state.__name__}",
+            )
+        try:
+            return size_of_value(state)
+        except InvalidMessage as error:
+            raise InvalidInput(
+                f"this state of {self} cannot be kept: {error.problem}",
+                next_step=f"give the fields of {self.state.__name__} what they declare",
+            ) from error
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Identifies the shape: names, kinds, order and message types; never what lambdas do."""
+        undo = self.compensations
+        shape = [
+            [
+                step.name,
+                step.kind,
+                sorted(self.dependencies[step.name]),
+                str(self.action_type(step.name)),
+                str(undo[step.name].message_type) if step.name in undo else None,
+            ]
+            for step in self.steps
+        ]
+        return hashlib.sha256(json.dumps([self.name, self.version, shape]).encode()).hexdigest()
+
+
+def _made(step: str, role: str, make: Callable[[Any], Command[Any]]) -> type[Command[Any]]:
+    try:
+        return command_class(make)
+    except InvalidMessage as error:
+        raise InvalidSaga(
+            f"the {role} of step {step!r}: {error.problem}", next_step=error.next_step
+        ) from error

@@ -1,0 +1,1 @@
+"""What keeps runs going on one node, together with other nodes."""

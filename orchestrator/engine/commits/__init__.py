@@ -1,0 +1,1 @@
+"""One transaction in which many runs take a step."""

@@ -1,0 +1,114 @@
+"""Sends what the runs of this node have to say: a courier for each participant, fed from memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from orchestrator.engine.settings import EngineSettings
+from orchestrator.store.outgoing import Letter, buckets
+from outbox.clock import Clock
+from outbox.coordination.bell import Bell
+from outbox.coordination.leases import Leases
+from outbox.coordination.loops import Step, repeat
+from outbox.relay.courier import Courier
+from outbox.relay.memory_queue import Feed
+from outbox.relay.ports import RelayPorts
+from outbox.relay.settler import Settlement
+from outbox.transports.base import Transport
+
+
+class Line:
+    """The way to one participant."""
+
+    def __init__(self, courier: Courier, feed: Feed) -> None:
+        self.courier = courier
+        self.feed = feed
+        self.bell = Bell()
+
+
+class Dispatcher:
+    """Hands each message to the courier of its destination."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        transports: Mapping[str, Transport],
+        settlement: Settlement,
+        *,
+        name: Callable[[], str],
+        clock: Clock,
+        settings: EngineSettings,
+        ports: RelayPorts,
+        chance: Callable[[], float],
+    ) -> None:
+        self._transports = dict(transports)
+        lines: dict[str, Line] = {}
+        for destination, transport in transports.items():
+            feed = Feed(settings.offered, settings.offered_bytes)
+            courier = Courier(
+                engine,
+                destination,
+                transport,
+                name=name,
+                clock=clock,
+                settings=settings.relay,
+                settlement=settlement,
+                feed=feed,
+                ports=ports,
+                chance=chance,
+            )
+            lines[destination] = Line(courier, feed)
+        self.lines: Mapping[str, Line] = lines
+
+    def lease(self, leases: Leases) -> None:
+        """From now on these shards' messages are sent."""
+        epochs = {
+            bucket: epoch for shard, epoch in leases.epochs.items() for bucket in buckets(shard)
+        }
+        for line in self.lines.values():
+            line.courier.lease(Leases(epochs, leases.until))
+            line.bell.ring()
+
+    def hand_over(self, letters: Sequence[Letter], seqs: Mapping[str, int]) -> None:
+        """These were committed, with these numbers."""
+        for name, line in self.lines.items():
+            mine = [it.pending(seqs[it.envelope.id]) for it in letters if it.destination == name]
+            if mine:
+                line.feed.offer(mine)
+                line.bell.ring()
+
+    def withdraw(self, ids: frozenset[str]) -> None:
+        """These are gone from the table."""
+        for line in self.lines.values():
+            line.feed.withdraw(ids)
+
+    def distrust(self, shards: Iterable[int]) -> None:
+        """The table alone tells what these shards have to send."""
+        doubted = [bucket for shard in shards for bucket in buckets(shard)]
+        for line in self.lines.values():
+            line.courier.distrust(doubted)
+            line.bell.ring()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send until `stop` is set, and finish what is under way then."""
+        async with asyncio.TaskGroup() as tasks:
+            for name, line in self.lines.items():
+                step = self._carry(line.courier)
+                tasks.create_task(repeat(stop, step, f"send to {name}", line.bell))
+            await stop.wait()
+            for line in self.lines.values():
+                line.bell.ring()
+
+    async def aclose(self) -> None:
+        """Close the transports."""
+        for transport in self._transports.values():
+            await transport.aclose()
+
+    def _carry(self, courier: Courier) -> Step:
+        async def step() -> float:
+            return 0.0 if await courier.run_once() else await courier.pause()
+
+        return step

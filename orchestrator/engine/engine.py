@@ -1,0 +1,234 @@
+"""The engine: runs sagas on a database, together with other nodes where that is PostgreSQL.
+
+It keeps a node going, and is what API and messages talk to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.definition.registry import Registry
+from orchestrator.definition.saga import Saga
+from orchestrator.engine.commits.committer import CommitterStats
+from orchestrator.engine.commits.items import Begin, Started, Tell
+from orchestrator.engine.node import Node
+from orchestrator.engine.ports import EnginePorts
+from orchestrator.engine.remote_signals import ask_owner
+from orchestrator.engine.settings import EngineSettings
+from orchestrator.engine.single_node import OnlyNode
+from orchestrator.engine.watchers import Watchers
+from orchestrator.errors import DefinitionChanged, Unavailable, UnknownRun
+from orchestrator.machine.signals import OperatorSignal
+from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store.records import shard_of
+from orchestrator.store.run_store import StartKey
+from outbox import tracing
+from outbox.clock import Clock
+from outbox.coordination.bell import Bell
+from outbox.coordination.loops import at_the_end, repeat
+from outbox.coordination.owners import HolderName
+from outbox.database.opening import Database
+from outbox.ids import first_at, is_id
+from outbox.inbox.retention import MAX_LIVE, Settled
+from outbox.transports.base import Transport
+
+log = logging.getLogger(__name__)
+
+_HOUSEKEEPING = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """What a client calls its start by, and 32 bytes that tell what it asked for."""
+
+    text: str
+    fingerprint: bytes
+
+
+class Engine:
+    """One node. `run` keeps it going; `start` and `signal` return after the commit.
+
+    `bell` rings when a message has left something in the database; `owner` is a label for this node
+    in the database, and any number of nodes may have the same.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        transports: Mapping[str, Transport],
+        *,
+        clock: Clock,
+        ids: Callable[[], str],
+        bell: Bell,
+        settings: EngineSettings,
+        owner: str,
+    ) -> None:
+        self.registry = registry
+        self.watchers = Watchers()
+        self._database = database
+        self._clock = clock
+        self._ids = ids
+        self._bell = bell
+        self._settings = settings
+        ports = EnginePorts.of(database.engine, registry, clock)
+        self._store = ports.sagas
+        self._node = Node(
+            database.engine,
+            ports,
+            registry,
+            transports,
+            self.watchers,
+            clock=clock,
+            ids=ids,
+            settings=settings,
+            name=HolderName(owner),
+        )
+        self._only_node = OnlyNode(database.engine)
+        self._settled: Settled | None = None
+        self._is_running = False
+        self._is_closing = False
+
+    # Its life
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it works."""
+        return self._is_running
+
+    @property
+    def shards(self) -> frozenset[int]:
+        """The shards that are this node's."""
+        return frozenset(self._node.shards.leases.epochs)
+
+    @property
+    def stats(self) -> CommitterStats:
+        """What was committed since the start."""
+        return self._node.committer.stats
+
+    async def check_start(self) -> None:
+        """Raises DefinitionChanged where a definition has another shape than it had, SecondNode
+        where another node has this SQLite database."""
+        self._only_node.claim()
+        try:
+            await self._check_definitions()
+        except Exception:
+            self._only_node.release()
+            raise
+
+    async def _check_definitions(self) -> None:
+        async with self._database.engine.begin() as connection:
+            changed = await self._store.register(connection)
+        if changed:
+            names = ", ".join(f"{name} v{version}" for name, version in changed)
+            raise DefinitionChanged(
+                f"{names} has another shape than runs in this database were started with",
+                next_step="give the changed definition a new version, and keep the old one "
+                "registered until its runs have ended",
+            )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; then finish what is under way and give the shards back.
+
+        Trouble with the database is logged and waited out.
+        """
+        finish = asyncio.Event()
+        self._is_running = True
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(repeat(stop, self._node.shards.tend_once, "tend the shards"))
+                tasks.create_task(repeat(stop, self._keep_house, "keep house"))
+                hearing = tasks.create_task(self._hear())
+                tasks.create_task(self._node.committer.run(finish))
+                await self._node.dispatcher.run(stop)
+                # What was answered to the last is committed before the shards are given back.
+                self._is_closing = True
+                finish.set()
+                self._node.committer.look()
+                hearing.cancel()
+        finally:
+            self._is_running = False
+            shards = self._node.shards
+            await at_the_end(shards.leave, "give the shards back, which expire by themselves")
+            await self._node.dispatcher.aclose()
+            self._only_node.release()
+
+    # What is asked of it
+
+    async def start(
+        self, saga: Saga[Any], state: Any, *, key: IdempotencyKey | None = None
+    ) -> Started:
+        """Begin a run. Raises InvalidInput, ActiveAlready, KeyReused, Unavailable."""
+        size = saga.check_state(state)
+        saga.key_of(state)
+        saga_id = self._id_of_ours()
+        stored = None
+        if key is not None:
+            stored = StartKey(saga.name, key.text, key.fingerprint, saga_id)
+        done: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
+        begin = Begin(
+            saga_id, saga, state, key=stored, trace=tracing.current(), done=done, size=size
+        )
+        await self._asked(begin, done)
+        return done.result()
+
+    async def signal(self, instance_id: str, signal: OperatorSignal) -> None:
+        """Tell a run what a person wants. Raises UnknownRun, IllegalSignal, InvalidInput,
+        Unavailable."""
+        if not is_id(instance_id):
+            raise UnknownRun(instance_id)
+        if shard_of(instance_id) not in self._node.shards.usable:
+            await ask_owner(
+                self._database, self._store, instance_id, signal, self._settings.patience
+            )
+            return
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        _, payload = stored_signals.dump(signal)
+        await self._asked(Tell(instance_id, signal, done=done, size=len(payload)), done)
+
+    def settled(self) -> Settled | None:
+        """What participants may forget: they are told with each delivery."""
+        return self._settled
+
+    async def _asked(self, item: Begin | Tell, done: asyncio.Future[Any]) -> None:
+        if self._is_closing or self._node.committer.is_full:
+            raise Unavailable("the orchestrator has no room, or is about to stop")
+        self._node.committer.put([item])
+        try:
+            async with asyncio.timeout(self._settings.patience):
+                await done
+        except TimeoutError:
+            raise Unavailable("it takes longer than it should") from None
+
+    def _id_of_ours(self) -> str:
+        """A new id whose shard is this node's."""
+        usable = self._node.shards.usable
+        if not usable:
+            raise Unavailable("this node has no part of the runs yet")
+        while True:
+            saga_id = self._ids()
+            if shard_of(saga_id) in usable:
+                return saga_id
+
+    # Its loops
+
+    async def _hear(self) -> None:
+        while True:
+            rings = self._bell.rings
+            self._node.committer.look()
+            await self._bell.wait(60.0, since=rings)
+
+    async def _keep_house(self) -> float:
+        below = first_at(self._clock.now() - self._settings.start_window)
+        async with self._database.reading.connect() as connection:
+            live = await self._store.live(connection, below, MAX_LIVE + 1)
+        if len(live) > MAX_LIVE:
+            below = live[MAX_LIVE]
+        self._settled = Settled(below, frozenset(live[:MAX_LIVE]))
+        async with self._database.engine.begin() as connection:
+            await self._store.forget(connection, self._settings.remember)
+        return _HOUSEKEEPING

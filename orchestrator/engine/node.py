@@ -1,0 +1,115 @@
+"""One node's part of the work: its shards, what it commits for them, and what it sends.
+
+Each part does one thing at a time when it is told to. `engine` repeats that as long as the process
+lives; a simulation does it in any order that can happen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from orchestrator.definition.registry import Registry
+from orchestrator.engine.commits.committer import Committer
+from orchestrator.engine.commits.items import Answer, Handed
+from orchestrator.engine.dispatcher import Dispatcher
+from orchestrator.engine.ports import EnginePorts
+from orchestrator.engine.settings import EngineSettings
+from orchestrator.engine.shards import Shards
+from orchestrator.engine.watchers import Watchers
+from orchestrator.machine.signals import Buried
+from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store.records import shard_of
+from outbox.clock import Clock
+from outbox.coordination.owners import is_surely_dead
+from outbox.relay.settler import Settlement
+from outbox.relay.verdicts import Pending
+from outbox.replies import Reply
+from outbox.transports.base import Transport
+from outbox.wire.envelope import Envelope
+
+
+class Node:
+    """One process's part of the engine: what holds leases, sends and commits.
+
+    `name` gives the name that it holds its leases under, which no other node has; where it gives
+    another one, the leases of the one before are left alone. `watchers` are told of the commits.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        ports: EnginePorts,
+        registry: Registry,
+        transports: Mapping[str, Transport],
+        watchers: Watchers,
+        *,
+        clock: Clock,
+        ids: Callable[[], str],
+        settings: EngineSettings,
+        name: Callable[[], str],
+        is_dead: Callable[[str], bool] = is_surely_dead,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.shards = Shards(
+            engine,
+            name=name,
+            clock=clock,
+            settings=settings.relay,
+            store=ports.relay.leases,
+            changed=self._shards_changed,
+            is_dead=is_dead,
+        )
+        self.dispatcher = Dispatcher(
+            engine,
+            transports,
+            settlement=_Settlement(self, ports),
+            name=name,
+            clock=clock,
+            settings=settings,
+            ports=ports.relay,
+            chance=chance,
+        )
+        self.committer = Committer(
+            engine,
+            ports.sagas,
+            ports.writing,
+            registry,
+            self.shards,
+            self.dispatcher,
+            watchers,
+            clock=clock,
+            ids=ids,
+            settings=settings,
+            sleep=ports.sleep,
+        )
+
+    def _shards_changed(self, gained: frozenset[int], lost: frozenset[int]) -> None:
+        if gained or lost:
+            self.committer.shards_changed(gained, lost)
+        # Also where only their end has moved.
+        self.dispatcher.lease(self.shards.leases)
+
+
+class _Settlement(Settlement):
+    """What the couriers tell: answers become part of a group commit."""
+
+    def __init__(self, node: Node, ports: EnginePorts) -> None:
+        self._node = node
+        self._sagas = ports.sagas
+        self._event = ports.event
+
+    def take(self, destination: str, answers: Sequence[tuple[Pending, Reply]]) -> asyncio.Event:
+        handed = Handed(len(answers), self._event())
+        self._node.committer.put(Answer(destination, it, reply, handed) for it, reply in answers)
+        return handed.all_decided
+
+    async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:
+        saga_id = envelope.correlation
+        if saga_id is not None:
+            kind, payload = stored_signals.dump(Buried(envelope.id, reason))
+            shard = shard_of(saga_id)
+            await self._sagas.add_signals(connection, [(saga_id, shard, kind, payload)])

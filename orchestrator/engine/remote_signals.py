@@ -1,0 +1,50 @@
+"""A person's signal for a run that another node owns: left in the database, and answered there."""
+
+from __future__ import annotations
+
+import asyncio
+
+from orchestrator.errors import Unavailable, UnknownRun
+from orchestrator.machine.signals import OperatorSignal
+from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store.records import shard_of
+from orchestrator.store.run_store import SagaStore
+from outbox.database.opening import Database
+
+_PAUSE = 0.05
+
+
+async def ask_owner(
+    database: Database,
+    store: SagaStore,
+    saga_id: str,
+    signal: OperatorSignal,
+    patience: float,
+) -> None:
+    """Leave the signal for the owner of the run, and wait for what becomes of it.
+
+    Raises UnknownRun, what the owner's machine raised, and Unavailable where nobody answers within
+    `patience` seconds; the signal is withdrawn then, if it was not applied.
+    """
+    kind, payload = stored_signals.dump(signal)
+    async with database.engine.begin() as connection:
+        if not await store.run_exists(connection, saga_id):
+            raise UnknownRun(saga_id)
+        seq = await store.ask(connection, saga_id, shard_of(saga_id), kind, payload)
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience
+    while True:
+        async with database.reading.connect() as connection:
+            answer = await store.answer_to(connection, seq)
+        if answer is not None:
+            break
+        if loop.time() > deadline:
+            async with database.engine.begin() as connection:
+                if await store.withdraw_question(connection, seq):
+                    raise Unavailable("the node that owns this run does not answer")
+        await asyncio.sleep(_PAUSE)
+    async with database.engine.begin() as connection:
+        await store.remove_signals(connection, [seq])
+    error = stored_signals.load_answer(answer, saga_id)
+    if error is not None:
+        raise error

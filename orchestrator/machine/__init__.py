@@ -1,0 +1,1 @@
+"""What happens next to a run, from values to values. Pure."""

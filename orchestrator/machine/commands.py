@@ -1,0 +1,88 @@
+"""The commands of a run: made by the saga's own functions, checked against what they declared."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from orchestrator.definition.saga import Saga
+from orchestrator.definition.steps import Kind, Step
+from orchestrator.machine.instance import Awaited, Instance
+from orchestrator.machine.transition import Dispatch
+from outbox.errors import InvalidMessage
+from outbox.ids import derive
+from outbox.messages import Command
+from outbox.wire.codec import encode
+
+S = TypeVar("S")
+
+
+def action_of(saga: Saga[S], instance: Instance[S], step: Step[S]) -> Awaited:
+    """The next command that does the step, with an id of its own. Raises what the saga's function
+    raises, and InvalidMessage where it makes something else than it declared."""
+    attempt = len(instance.steps[step.name].action_ids) + 1
+    declared = saga.actions[step.name]
+    return _made(instance, step, "do", attempt, declared, step.action, undoes=())
+
+
+def compensation_of(saga: Saga[S], instance: Instance[S], step: Step[S]) -> Awaited:
+    """The next command that undoes the step, with an id of its own; it names every action that
+    was ever sent. Raises as `action_of` does."""
+    run = instance.steps[step.name]
+    attempt = len(run.undo_ids) + 1
+    declared = saga.compensations[step.name]
+    assert step.compensation is not None
+    return _made(
+        instance, step, "undo", attempt, declared, step.compensation, undoes=run.action_ids
+    )
+
+
+def dispatch_of(saga: Saga[S], step: Step[S], awaited: Awaited) -> Dispatch:
+    """The awaited command as it is sent."""
+    may_be_given_up = step.kind is Kind.COMPENSATABLE and not awaited.is_undo
+    return Dispatch(
+        id=awaited.id,
+        step=step.name,
+        participant=saga.action_type(step.name).owner,
+        type=awaited.type,
+        key=awaited.key,
+        data=awaited.data,
+        undoes=awaited.undoes,
+        urgent=awaited.is_undo or step.kind is Kind.RETRIABLE,
+        expires=awaited.deadline if may_be_given_up else None,
+    )
+
+
+def jitter(command_id: str, tries: int) -> float:
+    """The random part of a pause, in [0, 1). It follows from the command, so that the machine
+    stays a function."""
+    digest = hashlib.sha256(f"{command_id}:{tries}".encode()).digest()
+    return int.from_bytes(digest[:4], "big") / (1 << 32)
+
+
+def _made(
+    instance: Instance[S],
+    step: Step[S],
+    direction: str,
+    attempt: int,
+    declared: type[Command[Any]],
+    make: Callable[[S], Command[Any]],
+    undoes: tuple[str, ...],
+) -> Awaited:
+    command: object = make(instance.state)
+    made = getattr(command, "message_type", None)
+    if not isinstance(command, Command) or made != declared.message_type:
+        # Whom it goes to, and what the fingerprint says, was told by what it declared.
+        raise InvalidMessage(
+            f"it made {made or type(command).__name__} instead of {declared.message_type}",
+            next_step="let the function of a step always make the same command",
+        )
+    return Awaited(
+        id=derive(instance.id, step.name, direction, str(attempt)),
+        type=str(declared.message_type),
+        # Ordered per run and step: one that is stuck holds up no other.
+        key=f"{instance.id}/{step.name}",
+        data=encode(command),
+        undoes=undoes,
+    )

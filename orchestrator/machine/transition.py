@@ -1,0 +1,97 @@
+"""What one signal leads to: the values that `start` and `advance` return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from orchestrator.machine.instance import Instance
+from orchestrator.machine.signals import TimerKind
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatch:
+    """A command to be sent. It is added to the outbox unless it is still there.
+
+    `urgent` is for undo and post-pivot commands, which have a lane of their own. `expires` is set
+    only where the command may be given up.
+    """
+
+    id: str
+    step: str
+    participant: str
+    type: str
+    key: str
+    data: bytes
+    undoes: tuple[str, ...]
+    urgent: bool
+    expires: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """A durable timer to be set. It guards one command, and there is at most one of a kind for it:
+    setting it again moves it."""
+
+    kind: TimerKind
+    command_id: str
+    due: datetime
+
+
+class Happening(StrEnum):
+    """The kinds of history entries."""
+
+    STARTED = "started"
+    """The run began."""
+    SENT = "sent"
+    """A new command."""
+    REPEATED = "repeated"
+    """The same command once more."""
+    ANSWERED = "answered"
+    """An answer that was awaited."""
+    LATE_ANSWER = "late-answer"
+    """An answer that nobody awaited, a duplicate mostly."""
+    OVERDUE = "overdue"
+    """No definite answer by the deadline."""
+    BURIED = "buried"
+    """A command became a dead letter."""
+    TURNED_BACK = "turned-back"
+    """From here on the run is undone."""
+    STUCK = "stuck"
+    """A step needs a person."""
+    OPERATOR = "operator"
+    """A person stepped in."""
+    ENDED = "ended"
+    """The final status."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a run's history. `actor` is set where a person acted, with the reason in
+    `detail`."""
+
+    at: datetime
+    happening: Happening
+    detail: str
+    step: str | None = None
+    command_id: str | None = None
+    actor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transition(Generic[S]):
+    """What one signal led to; to be kept as a whole or not at all.
+
+    `withdrawn` are command ids whose messages must not leave any more: their rows are removed from
+    the outbox, wherever they stand, before `commands` are added.
+    """
+
+    instance: Instance[S]
+    commands: tuple[Dispatch, ...] = ()
+    timers: tuple[Timer, ...] = ()
+    withdrawn: tuple[str, ...] = ()
+    history: tuple[Entry, ...] = ()

@@ -1,0 +1,192 @@
+"""A transition while it is being worked out. It keeps what the machine decides, and decides
+nothing itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+from orchestrator.definition.saga import Saga
+from orchestrator.machine.commands import action_of, compensation_of, dispatch_of
+from orchestrator.machine.instance import Awaited, Instance, Status, StepRun, StepStatus, Wait
+from orchestrator.machine.signals import TimerKind
+from orchestrator.machine.transition import Dispatch, Entry, Happening, Timer, Transition
+from orchestrator.safe_text import described, fit
+
+S = TypeVar("S")
+
+MAX_NOTES = 20
+"""How many lines the history gets about one command; further ones are only counted."""
+
+
+class Draft(Generic[S]):
+    """Collects one transition of `instance`, of which `instance` is always the latest version."""
+
+    def __init__(self, saga: Saga[S], instance: Instance[S], moment: datetime) -> None:
+        self.saga = saga
+        # Of its own, so that a step can be put without a copy of all the others.
+        self._steps = {**instance.steps}
+        self.instance = replace(instance, steps=self._steps)
+        self._moment = moment
+        self._commands: list[Dispatch] = []
+        self._timers: list[Timer] = []
+        self._withdrawn: list[str] = []
+        self._history: list[Entry] = []
+
+    def transition(self) -> Transition[S]:
+        """All that was collected."""
+        return Transition(
+            instance=self.instance,
+            commands=tuple(self._commands),
+            timers=tuple(self._timers),
+            withdrawn=tuple(dict.fromkeys(self._withdrawn)),
+            history=tuple(self._history),
+        )
+
+    def run(self, name: str) -> StepRun:
+        """How the step stands."""
+        return self._steps[name]
+
+    def put(self, name: str, run: StepRun) -> None:
+        """Let the step stand like this."""
+        self._steps[name] = run
+
+    def awaited(self, name: str) -> Awaited:
+        """The command that the step awaits; there must be one."""
+        awaited = self.run(name).awaited
+        assert awaited is not None, f"step {name!r} awaits nothing"
+        return awaited
+
+    def is_undo(self, name: str) -> bool:
+        """Whether the step awaits its compensation."""
+        awaited = self.run(name).awaited
+        return awaited is not None and awaited.is_undo
+
+    def put_awaited(self, name: str, awaited: Awaited) -> None:
+        """Let the step await this."""
+        self.put(name, replace(self.run(name), awaited=awaited))
+
+    def wait(self, name: str, wait: Wait, pause: timedelta | None = None) -> None:
+        """Let the awaited command wait for this, with a timer where it is for a time."""
+        awaited = self.awaited(name)
+        self.put_awaited(name, replace(awaited, wait=wait))
+        if pause is not None:
+            self.remind(TimerKind.REPEAT, awaited.id, pause)
+
+    def settle(self, name: str, status: StepStatus, reason: str | None = None) -> None:
+        """Nothing of the step is awaited any more."""
+        run = self.run(name)
+        self.put(name, replace(run, status=status, awaited=None, kept=None, tries=0, reason=reason))
+
+    def stick(self, name: str, reason: str) -> None:
+        """The step needs a person. The history is told once, however many reasons follow."""
+        run = self.run(name)
+        self.put(name, replace(run, status=StepStatus.STUCK, reason=fit(reason)))
+        if run.status is not StepStatus.STUCK:
+            self.note(Happening.STUCK, reason, name)
+
+    def leave_in_place(self, name: str) -> None:
+        """List the step as not undone."""
+        left = dict.fromkeys((*self.instance.not_undone, name))
+        self.instance = replace(self.instance, not_undone=tuple(left))
+
+    def end(self, status: Status) -> None:
+        """Nothing happens any more."""
+        self.instance = replace(self.instance, ended=status, paused=False)
+        self.note(Happening.ENDED, status.value)
+
+    def make_next(self, name: str) -> None:
+        """A new command in place of the awaited one, in the same direction."""
+        if self.is_undo(name):
+            self.make_undo(name)
+        else:
+            self.make_action(name)
+
+    def make_action(self, name: str) -> None:
+        """A new command that does the step, to be sent as soon as may be."""
+        step, run = self.saga.step(name), self.run(name)
+        awaited = self._made(name, lambda: action_of(self.saga, self.instance, step))
+        if awaited is not None:
+            ids = (*run.action_ids, awaited.id)
+            run = replace(run, status=StepStatus.SENT, action_ids=ids, awaited=awaited, notes=0)
+            self.put(name, run)
+
+    def make_undo(self, name: str) -> None:
+        """A new command that undoes the step, to be sent as soon as may be."""
+        step, run = self.saga.step(name), self.run(name)
+        awaited = self._made(name, lambda: compensation_of(self.saga, self.instance, step))
+        if awaited is not None:
+            # An action that is still on its way must not hold up its own undo.
+            self.withdraw(*run.action_ids)
+            ids = (*run.undo_ids, awaited.id)
+            run = replace(run, status=StepStatus.UNDOING, undo_ids=ids, awaited=awaited, notes=0)
+            self.put(name, run)
+
+    def _made(self, name: str, make: Callable[[], Awaited]) -> Awaited | None:
+        try:
+            return make()
+        except Exception as error:
+            self.stick(name, f"its command could not be made: {described(error)}")
+            return None
+
+    def send_due(self) -> None:
+        """Send every command that waits for nothing else."""
+        for name, run in self._steps.items():
+            is_due = run.awaited is not None and run.awaited.wait is Wait.SENDING
+            if is_due and run.status is not StepStatus.STUCK:
+                self.send(name, self.awaited(name))
+
+    def send(self, name: str, awaited: Awaited) -> None:
+        """Send the awaited command; where it has no deadline, it gets one."""
+        step = self.saga.step(name)
+        deadline = awaited.deadline
+        if deadline is None:
+            deadline = self._moment + step.deadline
+            self.remind(TimerKind.DEADLINE, awaited.id, step.deadline)
+        happening = Happening.REPEATED if awaited.sendings else Happening.SENT
+        sendings = awaited.sendings + 1
+        awaited = replace(awaited, wait=Wait.ANSWER, deadline=deadline, sendings=sendings)
+        self.put_awaited(name, awaited)
+        self._commands.append(dispatch_of(self.saga, step, awaited))
+        self.note_about(name, happening, awaited.type, awaited.id)
+
+    def remind(self, kind: TimerKind, command_id: str, pause: timedelta) -> None:
+        """Set a timer that guards the command."""
+        self._timers.append(Timer(kind, command_id, self._moment + pause))
+
+    def withdraw(self, *command_ids: str) -> None:
+        """Let these messages not leave any more."""
+        self._withdrawn.extend(command_ids)
+
+    def withdraw_awaited(self, name: str) -> None:
+        """The same for what the step awaits, if anything."""
+        awaited = self.run(name).awaited
+        if awaited is not None:
+            self.withdraw(awaited.id)
+
+    def note(
+        self,
+        happening: Happening,
+        detail: str,
+        step: str | None = None,
+        command_id: str | None = None,
+        actor: str | None = None,
+    ) -> None:
+        """A line of the history."""
+        who = None if actor is None else fit(actor)
+        self._history.append(Entry(self._moment, happening, fit(detail), step, command_id, who))
+
+    def note_about(self, name: str, happening: Happening, detail: str, command_id: str) -> None:
+        """A line about a command of the step, as long as there are not too many of them."""
+        run = self.run(name)
+        if run.notes < MAX_NOTES:
+            self.note(happening, detail, name, command_id)
+        self.put(name, replace(run, notes=run.notes + 1))
+
+    def note_stray(self, happening: Happening, detail: str, command_id: str) -> None:
+        """The same about a command that this run never sent."""
+        if self.instance.strays < MAX_NOTES:
+            self.note(happening, detail, command_id=command_id)
+        self.instance = replace(self.instance, strays=self.instance.strays + 1)

@@ -1,0 +1,1 @@
+"""Runs in the database: rows to values, and every statement."""

@@ -1,0 +1,290 @@
+"""The statements of every group commit: one to open it, one to write what came of it.
+
+On PostgreSQL each of them is a single statement, since round trips would take longer than all the
+rest. SQLite has no round trips, and gets the parts one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+import orjson
+from sqlalchemy import BigInteger, TextClause, TextualSelect, column, text
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.definition.registry import Registry
+from orchestrator.engine.shards import LEASED_AS
+from orchestrator.machine.transition import Entry
+from orchestrator.store import bulk
+from orchestrator.store.outgoing import Letter
+from orchestrator.store.records import Record, document_json, state_json
+from orchestrator.tables import saga, saga_batch, saga_history
+from outbox.database.time import DatabaseClock
+from outbox.relay.message_store import Store
+from outbox.tables import outbox
+
+_CHANGING = (
+    *("status", "paused", "parked", "state", "document", "entries", "active_key", "due_at"),
+    *("updated_at", "ended_at"),
+)
+_INSERTED = (
+    *("id", "shard", "name", "version", "key", "originator", "trace"),
+    *("created_at", "revision"),
+    *_CHANGING,
+)
+_HISTORY = ("saga_id", "number", "at", "happening", "detail", "step", "command_id", "actor")
+_LETTER = (
+    *("id", "destination", "bucket", "aggregatetype", "aggregateid", "type", "payload"),
+    *("headers", "occurred_at"),
+)
+
+
+@dataclass
+class Writes:
+    """What a group commit writes: runs over the revision that they were read in, lines of history
+    (run, number, entry), numbers of messages that were answered, and messages to be sent."""
+
+    records: Sequence[Record] = ()
+    history: list[tuple[str, int, Entry]] = field(default_factory=list)
+    answered: list[int] = field(default_factory=list)
+    letters: list[Letter] = field(default_factory=list)
+    sizes: dict[str, int] = field(default_factory=dict)
+    """How many bytes each of the runs takes as it is stored; known once they are written."""
+
+
+class StaleRuns(Exception):
+    """Somebody else wrote a run since it was read; the transaction must not be committed."""
+
+
+class Writing(DatabaseClock):
+    """Opens and fills group commits."""
+
+    def __init__(self, registry: Registry, *, postgres: bool, now: Callable[[], datetime]) -> None:
+        super().__init__(postgres=postgres, now=now)
+        self._registry = registry
+        self._values = bulk.Values(postgres=postgres)
+        self._relay = Store(postgres=postgres, now=now, leased_as=LEASED_AS)
+
+    # Opening
+
+    async def open(
+        self,
+        connection: AsyncConnection,
+        batch: str,
+        epochs: Mapping[int, int],
+        *,
+        idle: float,
+    ) -> tuple[datetime | None, frozenset[int]]:
+        """Write the id of a group commit, and raise the fence: the database's time, and which of
+        these shards (with their epochs) are still this node's, kept so until the end.
+
+        The time is None where the id is there already: the batch was committed. It waits for
+        another transaction that is writing the same id. `idle` is how many seconds the transaction
+        may rest before the database ends it.
+        """
+        if not self._postgres:
+            ours = await self.fence(connection, epochs)
+            return await self.write_batch(connection, batch), ours
+        row = (
+            await connection.execute(
+                _OPEN,
+                {
+                    "batch": batch,
+                    "leased_as": LEASED_AS,
+                    "idle": str(max(1, int(idle * 1000))),
+                    "epochs": orjson.dumps(list(epochs.items())).decode(),
+                },
+            )
+        ).one()
+        return row.made_at, frozenset(row.ours or ())
+
+    async def fence(self, connection: AsyncConnection, epochs: Mapping[int, int]) -> frozenset[int]:
+        """Which of these shards are still this node's, kept so until the transaction ends."""
+        return await self._relay.fence(connection, LEASED_AS, epochs) if epochs else frozenset()
+
+    async def write_batch(self, connection: AsyncConnection, batch: str) -> datetime | None:
+        """Write the id of a group commit alone, as `open` does."""
+        statement = (
+            self._insert(saga_batch)
+            .values(id=batch, made_at=self._now)
+            .on_conflict_do_nothing()
+            .returning(saga_batch.c.made_at)
+        )
+        found: datetime | None = (await connection.execute(statement)).scalar_one_or_none()
+        return found
+
+    # Filling
+
+    async def insert(
+        self, connection: AsyncConnection, records: Sequence[Record], now: datetime
+    ) -> Mapping[str, int]:
+        """Write new runs. The ids of those that were written, with the bytes that each takes: the
+        others' id is known already, or another run is active for their key."""
+        rows = [{**self._row(it, now), "revision": 1} for it in records]
+        sizes = {it.instance.id: _size(row) for it, row in zip(records, rows, strict=True)}
+        statement = _insert_sagas(self._postgres)
+        written = await connection.scalars(statement, {"sagas": bulk.document(rows)})
+        return {saga_id: sizes[saga_id] for saga_id in written.all()}
+
+    async def write(
+        self, connection: AsyncConnection, writes: Writes, now: datetime
+    ) -> Mapping[str, int]:
+        """Write all of it; the numbers of the messages to be sent, by their ids.
+
+        Raises StaleRuns.
+        """
+        documents = self._documents(writes, now)
+        if not documents:
+            return {}
+        if self._postgres:
+            rows = (await connection.execute(_write_at_once(tuple(documents)), documents)).all()
+            updated = rows[0].updated
+            seqs = {row.id: row.seq for row in rows if row.id is not None}
+        else:
+            updated, seqs = 0, {}
+            for part, document in documents.items():
+                result = await connection.execute(_part(part, postgres=False), {part: document})
+                if part == "sagas":
+                    updated = result.rowcount
+                elif part == "letters":
+                    seqs = {row.id: row.seq for row in result}
+        if updated != len(writes.records):
+            raise StaleRuns
+        return seqs
+
+    def _documents(self, writes: Writes, now: datetime) -> dict[str, str]:
+        documents: dict[str, str] = {}
+        if writes.records:
+            rows = [{**self._row(it, now), "revision": it.revision} for it in writes.records]
+            for record, row in zip(writes.records, rows, strict=True):
+                writes.sizes[record.instance.id] = _size(row)
+            documents["sagas"] = bulk.document(rows)
+        if writes.history:
+            documents["history"] = bulk.document([self._line(*it) for it in writes.history])
+        if writes.answered:
+            documents["answered"] = orjson.dumps(writes.answered).decode()
+        if writes.letters:
+            documents["letters"] = bulk.document([self._letter(it) for it in writes.letters])
+        return documents
+
+    def _row(self, record: Record, now: datetime) -> dict[str, Any]:
+        instance, values = record.instance, self._values
+        definition = self._registry.get(instance.saga, instance.version)
+        is_active = definition.one_active and instance.ended is None
+        return {
+            "id": values.id(instance.id),
+            "shard": record.shard,
+            "name": instance.saga,
+            "version": instance.version,
+            "key": instance.key,
+            "originator": record.originator,
+            "trace": record.trace,
+            "created_at": values.time(instance.created_at),
+            "status": instance.status.value,
+            "paused": instance.paused,
+            "parked": None,
+            "state": state_json(definition, instance.state),
+            "document": document_json(record),
+            "entries": record.entries,
+            "active_key": instance.key if is_active else None,
+            "due_at": values.time(record.due_at),
+            "updated_at": values.time(now),
+            "ended_at": None if instance.ended is None else values.time(now),
+        }
+
+    def _line(self, saga_id: str, number: int, entry: Entry) -> dict[str, Any]:
+        return {
+            "saga_id": self._values.id(saga_id),
+            "number": number,
+            "at": self._values.time(entry.at),
+            "happening": entry.happening.value,
+            "detail": entry.detail,
+            "step": entry.step,
+            "command_id": self._values.id(entry.command_id),
+            "actor": entry.actor,
+        }
+
+    def _letter(self, letter: Letter) -> dict[str, Any]:
+        row = letter.row()
+        row["id"] = self._values.id(row["id"])
+        row["occurred_at"] = self._values.time(row["occurred_at"])
+        return row
+
+
+def _size(row: Mapping[str, Any]) -> int:
+    texts = (row["state"], row["document"])
+    return sum(len(it) if it.isascii() else len(it.encode()) for it in texts)
+
+
+_OPEN = text("""
+WITH idle AS (
+    SELECT set_config('idle_in_transaction_session_timeout', :idle, true)
+), fence AS (
+    SELECT l.bucket FROM outbox_lease l
+    WHERE l.destination = :leased_as AND (l.bucket, l.epoch) IN (
+        SELECT CAST(e ->> 0 AS smallint), CAST(e ->> 1 AS bigint)
+        FROM json_array_elements(CAST(:epochs AS json)) e)
+    ORDER BY l.bucket FOR KEY SHARE
+), batch AS (
+    INSERT INTO saga_batch (id, made_at) VALUES (CAST(:batch AS uuid), clock_timestamp())
+    ON CONFLICT DO NOTHING RETURNING made_at
+)
+SELECT (SELECT made_at FROM batch) AS made_at, (SELECT array_agg(bucket) FROM fence) AS ours
+FROM idle
+""")
+
+
+@cache
+def _insert_sagas(postgres: bool) -> TextualSelect:
+    statement = bulk.insert(saga, _INSERTED, "sagas", postgres=postgres)
+    return text(f"{statement} ON CONFLICT DO NOTHING RETURNING id").columns(saga.c.id)
+
+
+@cache
+def _part(name: str, *, postgres: bool) -> TextClause | TextualSelect:
+    statement = text(_sql_of(name, postgres=postgres))
+    return statement.columns(outbox.c.seq, outbox.c.id) if name == "letters" else statement
+
+
+@cache
+def _write_at_once(parts: tuple[str, ...]) -> TextualSelect:
+    """One statement for PostgreSQL. All parts see the tables as they were before it, and none
+    touches a row that another one does."""
+    named = [
+        f"{part} AS ({_sql_of(part, postgres=True)}{' RETURNING 1' if part == 'sagas' else ''})"
+        for part in parts
+    ]
+    updated = "(SELECT count(*) FROM sagas)" if "sagas" in parts else "0"
+    letters = (
+        "letters.seq, letters.id FROM (VALUES (1)) AS one(n) LEFT JOIN letters ON true"
+        if "letters" in parts
+        else "CAST(NULL AS bigint) AS seq, CAST(NULL AS uuid) AS id"
+    )
+    statement = text(f"WITH {', '.join(named)} SELECT {updated} AS updated, {letters}")
+    return statement.columns(column("updated", BigInteger), outbox.c.seq, outbox.c.id)
+
+
+def _sql_of(part: str, *, postgres: bool) -> str:
+    match part:
+        case "sagas":
+            return bulk.update(
+                saga, _CHANGING, ("id", "revision"), "sagas", postgres=postgres
+            ).replace(" SET ", " SET revision = saga.revision + 1, ", 1)
+        case "history":
+            return bulk.insert(saga_history, _HISTORY, "history", postgres=postgres)
+        case "letters":
+            sql = bulk.insert(outbox, _LETTER, "letters", postgres=postgres)
+            return f"{sql} RETURNING seq, id"
+        case "answered" if postgres:
+            return (
+                "DELETE FROM outbox WHERE seq IN (SELECT CAST(value AS bigint) "
+                "FROM json_array_elements_text(CAST(:answered AS json)))"
+            )
+        case "answered":
+            return "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(:answered))"
+        case _:
+            raise ValueError(part)

@@ -1,0 +1,145 @@
+"""What is read of runs, without working on them. Each function is one or two statements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, Select, Text, bindparam, func, literal, select, union_all
+
+from orchestrator.machine.instance import Status
+from orchestrator.tables import saga, saga_alias, saga_history
+from outbox.chassis.http import pages
+from outbox.database.opening import Database
+
+COUNTED_UP_TO = 100_000
+"""Runs of one status that are counted, at most."""
+
+
+@dataclass(frozen=True)
+class RefusedStart:
+    """A start that began nothing, and why."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which runs are asked for: those that have every property that is given. `made_before` is
+    about their beginning."""
+
+    statuses: Sequence[Status] = ()
+    name: str | None = None
+    key: str | None = None
+    made_before: datetime | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a run is: its status, how many lines its history has, and whether it has ended."""
+
+    status: Status
+    entries: int
+    has_ended: bool
+
+
+_ONE = select(saga).where(saga.c.id == bindparam("id"))
+_ALIAS = select(saga_alias.c.saga_id, saga_alias.c.reason).where(saga_alias.c.id == bindparam("id"))
+_STANDING = select(saga.c.status, saga.c.entries, saga.c.ended_at).where(
+    saga.c.id == bindparam("id")
+)
+# What a list does not show can be large.
+_LIST = select(*(it for it in saga.c if it not in {saga.c.state, saga.c.document}))
+_HISTORY = (
+    select(saga_history)
+    .where(saga_history.c.saga_id == bindparam("id"), saga_history.c.number > bindparam("after"))
+    .order_by(saga_history.c.number)
+)
+
+
+async def find(database: Database, id: str) -> Row[Any] | RefusedStart | None:
+    """The row of that run, or of the one that it is an alias of: then their ids differ."""
+    async with database.reading.connect() as connection:
+        row = (await connection.execute(_ONE, {"id": id})).first()
+        if row is not None:
+            return row
+        alias = (await connection.execute(_ALIAS, {"id": id})).first()
+        if alias is None:
+            return None
+        if alias.saga_id is None:
+            return RefusedStart(id, alias.reason or "it was refused")
+        return (await connection.execute(_ONE, {"id": alias.saga_id})).first()
+
+
+async def standing(database: Database, id: str) -> Standing | None:
+    """How far that very run is."""
+    async with database.reading.connect() as connection:
+        row = (await connection.execute(_STANDING, {"id": id})).first()
+    if row is None:
+        return None
+    return Standing(Status(row.status), row.entries, row.ended_at is not None)
+
+
+async def page(
+    database: Database, wanted: pages.Wanted, filter: Filter
+) -> tuple[Sequence[Row[Any]], str | None]:
+    """Runs without their state, newest first, and the cursor of the next page, if any."""
+    query: Select[*tuple[Any, ...]] = _LIST
+    if filter.statuses:
+        query = query.where(saga.c.status.in_([it.value for it in filter.statuses]))
+    if filter.name is not None:
+        query = query.where(saga.c.name == filter.name)
+    if filter.key is not None:
+        query = query.where(saga.c.key == filter.key)
+    if filter.made_before is not None:
+        query = query.where(saga.c.created_at <= filter.made_before)
+    async with database.reading.connect() as connection:
+        return await pages.fetch(connection, query, saga.c.id, wanted)
+
+
+async def history(
+    database: Database, id: str, *, after: int = 0, limit: int
+) -> tuple[Sequence[Row[Any]], int | None]:
+    """The lines behind number `after`, oldest first, and the number that the next page is behind,
+    if there is one."""
+    async with database.reading.connect() as connection:
+        found = await connection.execute(_HISTORY.limit(limit + 1), {"id": id, "after": after})
+        rows = found.all()
+    if len(rows) <= limit:
+        return rows, None
+    return rows[:limit], rows[limit - 1].number
+
+
+async def counts(database: Database) -> dict[tuple[str, Status], int]:
+    """How many runs of each definition have each status. Of one status, the newest
+    `COUNTED_UP_TO` are counted."""
+    async with database.reading.connect() as connection:
+        rows = (await connection.execute(_COUNTS)).all()
+    return {(row.name, Status(row.status)): row.runs for row in rows}
+
+
+def _counts() -> Select[*tuple[Any, ...]]:
+    parts = []
+    for status in Status:
+        newest = (
+            select(saga.c.name)
+            .where(saga.c.status == status.value)
+            .order_by(saga.c.id.desc())
+            .limit(COUNTED_UP_TO)
+            .subquery()
+        )
+        parts.append(
+            select(
+                newest.c.name,
+                literal(status.value, Text, literal_execute=True).label("status"),
+                func.count().label("runs"),
+            ).group_by(newest.c.name)
+        )
+    found = union_all(*parts).subquery()
+    return select(found)
+
+
+_COUNTS = _counts()

@@ -1,0 +1,168 @@
+"""A run as it is stored: rows to values, and back.
+
+Pure. The state is written by the shape of its own class, so a field that the class no longer has is
+ignored, and a missing one gets its default.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from zlib import crc32
+
+from orchestrator.definition.saga import Saga
+from orchestrator.machine.instance import Direction, Instance, Status, StepRun
+from orchestrator.machine.transition import Timer, Transition
+from outbox.coordination.leases import BUCKETS_PER_LANE
+from outbox.wire.json_types import shape_of
+from outbox.wire.traceparent import minted
+
+SHARDS = tuple(range(BUCKETS_PER_LANE))
+"""The parts that the runs are divided into; each is owned by one node at a time."""
+
+
+def shard_of(instance_id: str) -> int:
+    """The shard of a run: that of everything it sends, too."""
+    return crc32(instance_id.encode()) % len(SHARDS)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A run with what is kept beside it.
+
+    `revision` counts its writes and `entries` the lines of its history. `due_at` is when it is to
+    be looked at, no later than its first timer. `originator` is the service that is told of its
+    end. `trace` is the traceparent that its start came with.
+    """
+
+    instance: Instance[Any]
+    revision: int = 0
+    entries: int = 0
+    timers: tuple[Timer, ...] = ()
+    due_at: datetime | None = None
+    originator: str | None = None
+    trace: str | None = None
+
+    @property
+    def traceparent(self) -> str:
+        """What its messages carry."""
+        return self.trace or minted(self.instance.id)
+
+    @property
+    def shard(self) -> int:
+        """Where it belongs."""
+        return shard_of(self.instance.id)
+
+    def after(self, transition: Transition[Any], now: datetime) -> Record:
+        """The same run after that transition, not yet written."""
+        timers = _kept(self.timers, transition)
+        return Record(
+            instance=transition.instance,
+            revision=self.revision,
+            entries=self.entries + len(transition.history),
+            timers=timers,
+            due_at=_bound(self.due_at, timers, now),
+            originator=self.originator,
+            trace=self.trace,
+        )
+
+
+@dataclass(frozen=True)
+class _Document:
+    """What of a run no query asks for."""
+
+    steps: dict[str, StepRun]
+    direction: Direction
+    ended: Status | None = None
+    not_undone: tuple[str, ...] = ()
+    strays: int = 0
+    timers: tuple[Timer, ...] = ()
+
+
+_DOCUMENT = shape_of(_Document)
+
+
+def state_json(saga: Saga[Any], state: object) -> str:
+    """The state of a run as it is stored."""
+    return shape_of(saga.state).write(state).decode()
+
+
+def document_json(record: Record) -> str:
+    """All that stands in the column `document`."""
+    instance = record.instance
+    document = _Document(
+        steps=dict(instance.steps),
+        direction=instance.direction,
+        ended=instance.ended,
+        not_undone=instance.not_undone,
+        strays=instance.strays,
+        timers=record.timers,
+    )
+    return _DOCUMENT.write(document).decode()
+
+
+def record_of(row: Any, saga: Saga[Any]) -> Record:
+    """The run in a row of the table `saga`. Raises ValueError where its state does not fit the
+    class that the definition names now."""
+    document: _Document = _DOCUMENT.read(row.document.encode())
+    missing = [step.name for step in saga.steps if step.name not in document.steps]
+    if missing:
+        raise ValueError(f"the run knows nothing of step {missing[0]!r}")
+    return Record(
+        instance=Instance(
+            id=row.id,
+            saga=row.name,
+            version=row.version,
+            key=row.key,
+            state=shape_of(saga.state).read(row.state.encode()),
+            steps=document.steps,
+            created_at=row.created_at,
+            direction=document.direction,
+            ended=document.ended,
+            paused=row.paused,
+            not_undone=document.not_undone,
+            strays=document.strays,
+        ),
+        revision=row.revision,
+        entries=row.entries,
+        timers=document.timers,
+        due_at=row.due_at,
+        originator=row.originator,
+        trace=row.trace,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a stored run stands, as far as that can be told without its definition."""
+
+    steps: Mapping[str, StepRun]
+    direction: Direction
+    not_undone: tuple[str, ...]
+
+
+def standing_of(document: str) -> Standing:
+    """What the column `document` says. Raises ValueError where it cannot be read."""
+    read: _Document = _DOCUMENT.read(document.encode())
+    return Standing(read.steps, read.direction, read.not_undone)
+
+
+def _kept(timers: tuple[Timer, ...], transition: Transition[Any]) -> tuple[Timer, ...]:
+    """The timers that still guard an awaited command: at most one of a kind for each."""
+    instance = transition.instance
+    if instance.ended is not None:
+        return ()
+    awaited = {run.awaited.id for run in instance.steps.values() if run.awaited is not None}
+    latest = {(it.kind, it.command_id): it for it in (*timers, *transition.timers)}
+    return tuple(it for it in latest.values() if it.command_id in awaited)
+
+
+def _bound(stored: datetime | None, timers: tuple[Timer, ...], now: datetime) -> datetime | None:
+    """When to look next. An earlier time that stands already is left: looking in vain now and then
+    costs less than an index entry for each step."""
+    if not timers:
+        return None
+    first = min(timer.due for timer in timers)
+    return stored if stored is not None and now < stored <= first else first

@@ -1,0 +1,112 @@
+"""Signals as they lie in the database until the owner of their run applies them.
+
+Pure: a kind and a JSON text, and back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.errors import IllegalSignal, InvalidInput, OrchestratorError, UnknownRun
+from orchestrator.machine.signals import (
+    Buried,
+    Cancel,
+    OperatorSignal,
+    Pause,
+    Replied,
+    Resolve,
+    Resume,
+    Retry,
+    Skip,
+    Terminate,
+)
+from outbox.wire import reply_json as replyjson
+from outbox.wire import strict_json as strictjson
+
+START = "start"
+REPLIED = "replied"
+
+OPERATOR: dict[str, type[Any]] = {
+    it.__name__.lower(): it for it in (Cancel, Terminate, Retry, Skip, Resolve, Pause, Resume)
+}
+"""The signals of a person, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStart:
+    """What somebody asked for by a message. `input` is JSON that nobody has looked at yet;
+    `trace` is the traceparent of that message."""
+
+    name: str
+    input: Any
+    originator: str
+    trace: str | None = None
+
+
+def dump(signal: Replied | Buried | OperatorSignal) -> tuple[str, str]:
+    """The kind and the JSON of a signal."""
+    if isinstance(signal, Replied):
+        reply = strictjson.loads(replyjson.dumps(signal.reply))
+        fields = {"command_id": signal.command_id, "reply": reply}
+    else:
+        fields = {it.name: getattr(signal, it.name) for it in dataclasses.fields(signal)}
+    return type(signal).__name__.lower(), strictjson.dumps(fields).decode()
+
+
+def dump_start(start: StoredStart) -> tuple[str, str]:
+    """The same for a start."""
+    return START, strictjson.dumps(dataclasses.asdict(start)).decode()
+
+
+def load(kind: str, payload: str) -> Replied | Buried | OperatorSignal | StoredStart:
+    """What was stored. Raises ValueError where that is nothing of ours."""
+    fields = strictjson.loads(payload.encode())
+    if not isinstance(fields, dict):
+        raise ValueError("a stored signal is a JSON object")
+    try:
+        match kind:
+            case "start":
+                return StoredStart(**fields)
+            case "replied":
+                reply = replyjson.loads(strictjson.dumps(fields["reply"]))
+                return Replied(fields["command_id"], reply)
+            case "buried":
+                return Buried(**fields)
+            case _ if kind in OPERATOR:
+                signal: OperatorSignal = OPERATOR[kind](**fields)
+                return signal
+            case _:
+                raise ValueError(f"there is no signal {kind!r}")
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"the stored signal {kind!r} lacks or has too much: {error}") from None
+
+
+def dump_answer(error: OrchestratorError | None) -> str:
+    """What became of a person's signal, for the node that was asked."""
+    fields: dict[str, Any] = {}
+    match error:
+        case None:
+            pass
+        case IllegalSignal():
+            fields = {"problem": error.problem, "status": error.status, "allowed": error.allowed}
+        case _:
+            fields = {"problem": error.problem, "next_step": error.next_step}
+    kind = None if error is None else type(error).__name__
+    return strictjson.dumps({"error": kind, **fields}).decode()
+
+
+def load_answer(answer: str, saga_id: str) -> OrchestratorError | None:
+    """The error that the owner's machine raised; None where the signal was applied."""
+    fields = strictjson.loads(answer.encode())
+    match fields["error"]:
+        case None:
+            return None
+        case "IllegalSignal":
+            allowed = tuple(fields["allowed"])
+            return IllegalSignal(fields["problem"], status=fields["status"], allowed=allowed)
+        case "UnknownRun":
+            return UnknownRun(saga_id)
+        case _:
+            return InvalidInput(fields["problem"], next_step=fields["next_step"])

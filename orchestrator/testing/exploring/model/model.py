@@ -1,0 +1,288 @@
+"""One run with everything around it, and all that can happen to it next.
+
+A command that was withdrawn stays on its way here: it may have left before, and that it may never
+arrive is among what can happen anyway.
+
+What can happen does not depend on the faults that are left, except that some of it costs one. So
+each place is worked out once, whatever was spent on the way there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from orchestrator.definition.saga import Saga
+from orchestrator.machine.instance import Instance, Status
+from orchestrator.machine.signals import Buried, Replied, Signal, TimerFired, TimerKind
+from orchestrator.testing.exploring.model import promises
+from orchestrator.testing.exploring.model.events import Crash, Event, What
+from orchestrator.testing.exploring.model.faults import FREE, Price
+from orchestrator.testing.exploring.model.idle import Idle, reply_of
+from orchestrator.testing.exploring.model.orchestrating import Orchestrating
+from orchestrator.testing.exploring.model.participant import Participant
+from orchestrator.testing.exploring.model.participating import Participating, Receipt
+from orchestrator.testing.exploring.model.persons import Request, requests
+from orchestrator.testing.exploring.model.promises import Broken
+from orchestrator.testing.exploring.model.values import Edge, Message, Numbers, Place, Sent
+from orchestrator.testing.exploring.model.view import Invariant
+
+_AT_PARTICIPANTS = frozenset({FREE, "duplicates", "refusals", "locks", "ongoing", "expiries"})
+"""The groups in which commands arrive."""
+
+
+class Choice(NamedTuple):
+    """Something that may come to the orchestrator: what it is, and what is on its way apart from
+    it. `name` stands for the signal."""
+
+    event: Event
+    name: Hashable
+    signal: Signal
+    network: tuple[int, ...]
+    price: Price = ()
+
+
+class Model:
+    """Knows places by number, and works out what leads from one to another.
+
+    `replies` has, for a step, the JSON values that its action may be answered with.
+    """
+
+    def __init__(
+        self,
+        saga: Saga[Any],
+        machine: ModuleType,
+        replies: Mapping[str, Sequence[Any]],
+        invariants: Sequence[Invariant],
+    ) -> None:
+        self.saga = saga
+        self._replies = replies
+        self._invariants = invariants
+        self._messages: Numbers[Message] = Numbers()
+        self._orchestrating = Orchestrating(saga, machine, self._messages)
+        self._participating = Participating(saga, self._messages, self._orchestrating.sent, replies)
+        self._idle = Idle(self._messages, self._orchestrating, self._participating, replies)
+        self._places: Numbers[Place] = Numbers()
+        self._edges: dict[tuple[int, str], list[Edge]] = {}
+        self._events: dict[tuple[What, int], Event] = {}
+        self._asked_for: dict[int, list[Request]] = {}
+        self._latest: tuple[Place | None, list[Choice]] = (None, [])
+        self._broken: dict[tuple[int, int], Broken | None] = {}
+
+    # Places
+
+    def first(self, state: Any, participant: Participant) -> int:
+        """The place in which the run has just begun. Raises InvalidInput and Broken."""
+        engine, sent = self._orchestrating.start(state)
+        return self._place(engine, self._participating.participants.of(participant), sent)
+
+    def place(self, number: int) -> Place:
+        """The place of that number."""
+        return self._places.values[number]
+
+    def instance(self, number: int) -> Instance[Any]:
+        """The run as it is stored there."""
+        return self._orchestrating.instances[self.place(number).engine]
+
+    def status(self, number: int) -> Status:
+        """How the run stands there."""
+        return self.instance(number).status
+
+    def broken(self, number: int) -> Broken | None:
+        """The promise that does not hold there, if any."""
+        place = self.place(number)
+        key = place[:2]
+        if key not in self._broken:
+            self._broken[key] = None
+            instance, participant = self.instance(number), self.participant(number)
+            try:
+                promises.check_effects(self.saga, instance, participant)
+                promises.check_invariants(self._invariants, instance, participant)
+            except Broken as broken:
+                self._broken[key] = broken
+        return self._broken[key]
+
+    def participant(self, number: int) -> Participant:
+        """The participants as they are there."""
+        return self._participating.participants.values[self.place(number).participant]
+
+    def message(self, number: int) -> tuple[Message, Sent]:
+        """What is on its way under that number."""
+        message = self._messages.values[number]
+        return message, self._orchestrating.sent[message.command_id]
+
+    # What leads from one to another
+
+    def edges(self, number: int, group: str) -> list[Edge]:
+        """All that can happen there of that group; each is in one group alone."""
+        key = (number, group)
+        if key not in self._edges:
+            self._edges[key] = list(self._worked_out(self.place(number), group))
+        return self._edges[key]
+
+    def _worked_out(self, place: Place, group: str) -> Iterator[Edge]:
+        if group in _AT_PARTICIPANTS:
+            yield from self._receptions(place, group)
+        if group == "losses":
+            yield from self._losses(place)
+        if group == "crashes":
+            yield from self._crashes(place)
+        price: Price = () if group == FREE else (group,)
+        for choice in self._choices(place):
+            if choice.price == price:
+                yield self._taken_in(place, choice)
+            if group == "duplicates" and choice.event.what is What.ANSWERED:
+                event = replace(choice.event, copy=True)
+                copied = choice._replace(event=event, network=place.network, price=price)
+                yield self._taken_in(place, copied)
+
+    def _receptions(self, place: Place, group: str) -> Iterator[Edge]:
+        """Commands that arrive."""
+        for number in dict.fromkeys(place.network):
+            message, _ = self.message(number)
+            if message.answer is not None:
+                continue
+            instance = self._orchestrating.instances[place.engine]
+            receipts = self._participating.received(
+                place.participant, number, place.engine, instance
+            )
+            for receipt in receipts:
+                price = receipt.price
+                if (price or (FREE,)) == (group,):
+                    rest = _without(place.network, number)
+                    yield self._arrival(place, number, receipt, rest, price)
+                if group == "duplicates":
+                    price = ("duplicates", *price)
+                    yield self._arrival(place, number, receipt, place.network, price)
+
+    def _arrival(
+        self, place: Place, number: int, receipt: Receipt, rest: tuple[int, ...], price: Price
+    ) -> Edge:
+        answer = self._messages.values[receipt.answer].answer
+        assert answer is not None
+        event = replace(
+            self._about(What.ARRIVES, number),
+            answer=answer.outcome,
+            choice=answer.choice,
+            copy=len(rest) == len(place.network),
+        )
+        after = self._place(place.engine, receipt.participant, (*rest, receipt.answer))
+        return Edge(event, after, price, receipt.broken)
+
+    def _losses(self, place: Place) -> Iterator[Edge]:
+        for number in dict.fromkeys(place.network):
+            rest = _without(place.network, number)
+            after = self._place(place.engine, place.participant, rest)
+            yield Edge(self._about(What.LOST, number), after, ("losses",))
+
+    # What comes to the orchestrator
+
+    def _choices(self, place: Place) -> list[Choice]:
+        if self._latest[0] != place:
+            self._latest = place, list(self._found(place))
+        return self._latest[1]
+
+    def _found(self, place: Place) -> Iterator[Choice]:
+        for number in dict.fromkeys(place.network):
+            message, sent = self.message(number)
+            rest = _without(place.network, number)
+            if message.answer is None:
+                event = self._about(What.BURIED, number)
+                signal = Buried(message.command_id, "-")
+                yield Choice(event, ("buried", number), signal, rest, ("burials",))
+            else:
+                event = self._about(What.ANSWERED, number)
+                reply = Replied(message.command_id, reply_of(message, sent, self._replies))
+                yield Choice(event, number, reply, rest)
+        on_the_way = {self._messages.values[it].command_id for it in place.network}
+        for kind, id in self._orchestrating.timers(place.engine):
+            is_late = kind is TimerKind.DEADLINE and id in on_the_way
+            what = What.DEADLINE if kind is TimerKind.DEADLINE else What.REPEAT
+            event = self._about(what, self._messages.of(Message(id, None)))
+            price: Price = ("late",) if is_late else ()
+            yield Choice(event, (kind, id), TimerFired(kind, id), place.network, price)
+        for event, request, price in self._requests(place.engine):
+            yield Choice(event, (event.what, event.step), request, place.network, price)
+
+    def _requests(self, engine: int) -> list[Request]:
+        if engine not in self._asked_for:
+            instance = self._orchestrating.instances[engine]
+            self._asked_for[engine] = requests(self.saga, instance, self._replies)
+        return self._asked_for[engine]
+
+    def _taken_in(self, place: Place, choice: Choice) -> Edge:
+        try:
+            engine, sent = self._orchestrating.advance(place.engine, choice.name, choice.signal)
+        except Broken as broken:
+            return Edge(choice.event, -1, choice.price, broken)
+        # One that is still in the outbox is not added to it again.
+        added = tuple(number for number in sent if number not in choice.network)
+        after = self._place(engine, place.participant, choice.network + added)
+        return Edge(choice.event, after, choice.price)
+
+    # Crashes
+
+    def _crashes(self, place: Place) -> Iterator[Edge]:
+        """A crash before the commit of what comes again leaves what a crash between two commits
+        leaves. Only an answer that was in the orchestrator's memory alone is gone: then its
+        command, which is not settled yet, is sent once more."""
+        again = self._orchestrating.outstanding(place.engine)
+        if again:
+            after = self._place(place.engine, place.participant, place.network + again)
+            yield Edge(Event(What.CRASH), after, ("crashes",))
+        for choice in self._choices(place):
+            if choice.event.what is What.ANSWERED:
+                yield self._forgotten(place, choice, again)
+            crashed = self._crashed_after(place, choice)
+            if crashed is not None:
+                yield crashed
+
+    def _forgotten(self, place: Place, choice: Choice, again: tuple[int, ...]) -> Edge:
+        assert isinstance(choice.signal, Replied)
+        unsettled = self._messages.of(Message(choice.signal.command_id, None))
+        sent = dict.fromkeys((unsettled, *again))
+        after = self._place(place.engine, place.participant, (*choice.network, *sent))
+        event = replace(choice.event, crash=Crash.BEFORE_COMMIT)
+        return Edge(event, after, ("crashes",))
+
+    def _crashed_after(self, place: Place, choice: Choice) -> Edge | None:
+        try:
+            engine, sent = self._orchestrating.advance(place.engine, choice.name, choice.signal)
+        except Broken:
+            return None  # found without a crash too
+        added = tuple(number for number in sent if number not in choice.network)
+        again = tuple(it for it in self._orchestrating.outstanding(engine) if it not in sent)
+        if not again:
+            # What was not handed over is sent at recovery, and nothing else: as without a crash,
+            # only that a crash was spent.
+            return None
+        network = choice.network + added + again
+        event = replace(choice.event, crash=Crash.AFTER_COMMIT)
+        after = self._place(engine, place.participant, network)
+        return Edge(event, after, ("crashes", *choice.price))
+
+    # Tidying
+
+    def _place(self, engine: int, participant: int, network: tuple[int, ...]) -> int:
+        """The number of the place, without the order of the network, which has none, and without
+        messages that neither now nor ever change anything (see `Idle`). Both leave out no
+        behaviour: what is dropped could only have arrived and changed nothing."""
+        kept = [it for it in network if not self._idle.is_idle(engine, participant, it)]
+        return self._places.of(Place(engine, participant, tuple(sorted(kept))))
+
+    def _about(self, what: What, number: int) -> Event:
+        key = (what, number)
+        if key not in self._events:
+            message, (command, attempt) = self.message(number)
+            answer, choice = message.answer or (None, 0)
+            self._events[key] = Event(
+                what, command.step, bool(command.undoes), attempt, answer=answer, choice=choice
+            )
+        return self._events[key]
+
+
+def _without(network: tuple[int, ...], number: int) -> tuple[int, ...]:
+    index = network.index(number)
+    return network[:index] + network[index + 1 :]

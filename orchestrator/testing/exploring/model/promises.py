@@ -1,0 +1,135 @@
+"""What must hold in every world, whatever happens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import MappingProxyType
+from typing import Any
+
+from orchestrator.definition.saga import Saga
+from orchestrator.errors import InvalidInput
+from orchestrator.machine.instance import Direction, Instance, Status, StepRun, StepStatus
+from orchestrator.machine.transition import Transition
+from orchestrator.safe_text import described
+from orchestrator.testing.exploring.model.participant import Participant
+from orchestrator.testing.exploring.model.view import Invariant, View
+
+MEANINGS = {
+    "P3": "an action and its compensation never both stay in effect, and nothing happens twice",
+    "P4": "COMPLETED means every effect, COMPENSATED none, and what a person ends lists the rest",
+    "P5": "never forward after backward, and no way back once the point of no return happened",
+    "order": "a step is undone only when no step that came after it is in effect",
+    "end": "without further faults every run ends, or is STUCK",
+    "total": "machine and saga take in whatever happens",
+}
+"""The promises, in a sentence each."""
+
+_BY_HAND = frozenset({Status.RESOLVED, Status.TERMINATED})
+
+
+class Broken(Exception):
+    """A promise does not hold. `promise` names it, `problem` says how."""
+
+    def __init__(self, promise: str, problem: str) -> None:
+        super().__init__(promise, problem)
+        self.promise = promise
+        self.problem = problem
+
+
+def check_effects(saga: Saga[Any], instance: Instance[Any], participant: Participant) -> None:
+    """P3, P4 and P5, as far as the participants can tell."""
+    effects = {step.name: participant.effect(step.name) for step in saga.steps}
+    for name, effect in effects.items():
+        if effect not in {"", "A", "AC"}:
+            raise Broken("P3", f"step {name!r} was {_told(effect)}")
+        by_hand = instance.steps[name].status is StepStatus.SKIPPED
+        if instance.status is Status.COMPLETED and effect != "A" and not by_hand:
+            raise Broken("P4", f"COMPLETED, and step {name!r} is not in effect")
+        if instance.status is Status.COMPENSATED and (effect == "A" or by_hand):
+            raise Broken("P4", f"COMPENSATED, and step {name!r} is in effect")
+        if instance.status in _BY_HAND and effect == "A" and name not in instance.not_undone:
+            raise Broken(
+                "P4", f"{instance.status}, and step {name!r} is in effect without being listed"
+            )
+    if any(run.undo_ids for run in instance.steps.values()):
+        for name in saga.point_of_no_return:
+            if effects[name]:
+                raise Broken("P5", f"there are compensations, and {name!r} happened")
+
+
+def check_transition(before: Instance[Any], transition: Transition[Any]) -> None:
+    """P5, the finality of P4, and the saga's own functions, as far as the orchestrator can tell."""
+    after = transition.instance
+    is_backward = before.direction is Direction.BACKWARD
+    if is_backward and after.direction is not Direction.BACKWARD:
+        raise Broken("P5", "the run turned forward again")
+    for command in transition.commands:
+        if after.direction is Direction.BACKWARD and not command.undoes:
+            raise Broken("P5", f"{command.step!r} was sent after the run had turned back")
+    if before.ended is not None and (after.ended is not before.ended or transition.commands):
+        raise Broken("P4", f"a run that was {before.ended} went on")
+    check_functions(after)
+
+
+def check_functions(instance: Instance[Any]) -> None:
+    """No function of the saga raises. (One that does makes its run STUCK, and would every run.)"""
+    for name, run in instance.steps.items():
+        if instance.ended is None and _fails(run):
+            raise Broken("total", f"step {name!r}: {run.reason}")
+
+
+def _fails(run: StepRun) -> bool:
+    # Stuck without a command, or with an answer that it keeps for later: nothing else does that.
+    return run.status is StepStatus.STUCK and (run.awaited is None or run.kept is not None)
+
+
+def check_order(
+    saga: Saga[Any], instance: Instance[Any], participant: Participant, undone: str
+) -> None:
+    """A step is undone only when no step that came after it is in effect, save those that a
+    person left as they are."""
+    for follower in saga.followers[undone]:
+        by_hand = instance.steps[follower].status is StepStatus.SKIPPED
+        if participant.effect(follower) == "A" and not by_hand:
+            raise Broken("order", f"{undone!r} was undone, and {follower!r} is in effect")
+
+
+def check_invariants(
+    invariants: Sequence[Invariant], instance: Instance[Any], participant: Participant
+) -> None:
+    """What the saga's author wants to hold. Raises InvalidInput where one says neither yes nor
+    no."""
+    if not invariants:
+        return
+    view = View(
+        status=instance.status,
+        steps=MappingProxyType({name: run.status for name, run in instance.steps.items()}),
+        state=instance.state,
+        in_effect=frozenset(name for name, effect in participant.effects if effect == "A"),
+        not_undone=instance.not_undone,
+    )
+    for invariant in invariants:
+        name = name_of(invariant)
+        try:
+            said: object = invariant(view)
+        except AssertionError as error:
+            raise Broken(name, str(error) or "it does not hold") from None
+        except Exception as error:
+            raise Broken(name, f"it raised {described(error)}") from error
+        if not isinstance(said, bool | str):
+            raise InvalidInput(
+                f"the invariant {name} returned {said!r:.100}",
+                next_step="let it return True where it holds, else False or a sentence",
+            )
+        if said is not True:
+            raise Broken(name, said or "it does not hold")
+
+
+def name_of(invariant: Invariant) -> str:
+    """What the invariant is called in a story."""
+    return str(getattr(invariant, "__name__", type(invariant).__name__))
+
+
+def _told(effect: str) -> str:
+    words = ", then ".join({"A": "done", "C": "undone"}[letter] for letter in effect)
+    return f"{words}, before it was done" if effect[0] == "C" else words

@@ -1,0 +1,97 @@
+"""The values that an explored world is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from orchestrator.machine.instance import Instance
+from orchestrator.machine.signals import TimerKind
+from orchestrator.machine.transition import Dispatch
+from orchestrator.testing.exploring.model.events import Event
+from orchestrator.testing.exploring.model.faults import Price
+from orchestrator.testing.exploring.model.participant import Answer
+from orchestrator.testing.exploring.model.promises import Broken
+
+V = TypeVar("V", bound=Hashable)
+
+
+class Message(NamedTuple):
+    """A command on its way, or the answer to it."""
+
+    command_id: str
+    answer: Answer | None
+
+
+class Engine(NamedTuple):
+    """What the orchestrator has stored of the run, as far as it decides anything."""
+
+    essence: Hashable
+    timers: frozenset[tuple[TimerKind, str]]
+
+
+class Place(NamedTuple):
+    """One state of everything but the faults that are left, by numbers. `network` is what is on
+    its way, in no order."""
+
+    engine: int
+    participant: int
+    network: tuple[int, ...]
+
+
+class Edge(NamedTuple):
+    """One thing that can happen. It costs `price`, and leads to `place` or, where that very step
+    breaks a promise, to `broken`."""
+
+    event: Event
+    place: int
+    price: Price = ()
+    broken: Broken | None = None
+
+
+class Sent(NamedTuple):
+    """A command that was ever sent, and which one it is of its step in that direction."""
+
+    dispatch: Dispatch
+    attempt: int
+
+
+class Numbers(Generic[V]):
+    """A number for each different value."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[V, int] = {}
+        self.values: list[V] = []
+
+    def of(self, value: V) -> int:
+        """Its number; a new one, where it is new."""
+        number = self._numbers.setdefault(value, len(self.values))
+        if number == len(self.values):
+            self.values.append(value)
+        return number
+
+
+def essence(instance: Instance[Any], state: bytes) -> Hashable:
+    """All of a run that decides anything: equal ones behave alike.
+
+    What is left out (the times, the history's counts, the words of reasons) is stored and shown,
+    and no decision asks for it.
+    """
+    return (
+        instance.direction,
+        instance.ended,
+        instance.paused,
+        instance.not_undone,
+        state,
+        tuple(
+            (
+                run.status,
+                run.action_ids,
+                run.undo_ids,
+                run.awaited and (run.awaited.id, run.awaited.wait, run.awaited.deadline is None),
+                run.tries,
+                run.kept is not None,
+            )
+            for run in instance.steps.values()
+        ),
+    )

@@ -1,0 +1,1 @@
+"""Virtual time, processes, network and tables, for random histories."""

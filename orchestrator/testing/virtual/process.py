@@ -1,0 +1,233 @@
+"""One process of the orchestrator in a history: the real node, on a virtual machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from orchestrator.definition.registry import Registry
+from orchestrator.engine.node import Node
+from orchestrator.engine.ports import EnginePorts
+from orchestrator.engine.settings import EngineSettings
+from orchestrator.engine.watchers import Watchers
+from orchestrator.testing.virtual.chances import Chances, Fault, Number
+from orchestrator.testing.virtual.timeline import Step, Timeline
+from outbox.crashpoints import Crash
+from outbox.ids import Ids
+from outbox.transports.base import Transport
+
+BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
+_TROUBLE = 0.2
+_SOON = 0.0001
+_NEVER = float("inf")
+
+
+class ProcessClock:
+    """The clocks of one process: right in the long run, or wrong by `skew` seconds."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.skew = 0.0
+        self._timeline = timeline
+
+    def now(self) -> datetime:
+        return BEGIN + timedelta(seconds=self._timeline.now + self.skew)
+
+    def monotonic(self) -> float:
+        return self._timeline.now
+
+
+class Storage(Protocol):
+    """Where the orchestrator keeps its runs."""
+
+    engine: Any
+    is_local: bool
+
+    def ports(self, clock: ProcessClock) -> EnginePorts:
+        """The statements, for a process with that clock."""
+
+
+class Process:
+    """Runs a node until it dies, and then another one. `trace` is told of every step."""
+
+    def __init__(
+        self,
+        name: str,
+        timeline: Timeline,
+        chances: Chances,
+        storage: Storage,
+        registry: Registry,
+        ways: Callable[[], Mapping[str, Transport]],
+        settings: EngineSettings,
+        trace: Callable[..., None],
+    ) -> None:
+        self.name = name
+        self.clock = ProcessClock(timeline)
+        self.node: Node | None = None
+        self._timeline = timeline
+        self._chances = chances
+        self._storage = storage
+        self._registry = registry
+        self._ways = ways
+        self._settings = settings
+        self._trace = trace
+        self._life = 0
+        self._held_until = 0.0
+        self._busy: dict[str, Step] = {}
+        self._timers: dict[str, float] = {}
+        self._rung: dict[str, int] = {}
+        self._failures = 0
+
+    # Its life
+
+    async def start(self) -> None:
+        """A new process takes the place of the last one."""
+        if self.node is not None:
+            return
+        self._life += 1
+        self._trace("starts", self.name)
+        self.node = Node(
+            self._storage.engine,
+            self._storage.ports(self.clock),
+            self._registry,
+            self._ways(),
+            Watchers(),
+            clock=self.clock,
+            ids=Ids(self.clock, self._chances.entropy),
+            settings=self._settings,
+            name=self._own_name,
+            is_dead=self._is_surely_dead,
+            chance=lambda: self._chances.number(Number.JITTER),
+        )
+        self._rung = dict.fromkeys(self.node.dispatcher.lines, 0)
+        self._timers = {}
+        self._in("tend", 0.0)
+
+    def _own_name(self) -> str:
+        return f"{self.name}-{self._life}"
+
+    def _is_surely_dead(self, holder: str) -> bool:
+        """Processes of one machine know it of each other; those of two machines do not."""
+        return self._storage.is_local and holder != self._own_name()
+
+    def die(self) -> None:
+        """Everything in its memory is gone."""
+        if self.node is None:
+            return
+        self._trace("dies", self.name)
+        self.node = None
+        for step in self._busy.values():
+            step.abandon()
+        self._busy = {}
+        self._timeline.after(self._chances.between(Number.LENGTH, 0.1, 5.0), self.start)
+
+    def pause(self, seconds: float) -> None:
+        """It stands still, and does not know it."""
+        self._trace("stands still", self.name, seconds)
+        self._held_until = self._timeline.now + seconds
+
+    def heal(self) -> None:
+        """Its clock is right again, and it goes on."""
+        self._held_until = 0.0
+        self.clock.skew = 0.0
+
+    # Its loops
+
+    def wake(self) -> None:
+        """Begin what there is to do and is not under way."""
+        node = self.node
+        if node is None:
+            return
+        if "commit" not in self._busy:
+            self._in("commit", node.committer.pause or _SOON)
+        for name, line in node.dispatcher.lines.items():
+            if line.bell.rings != self._rung[name]:
+                self._in(name, _SOON)
+
+    def _in(self, loop: str, seconds: float) -> None:
+        """Let that loop take its next step by then, if it is not under way."""
+        if loop in self._busy:
+            return
+        at = max(self._timeline.now + seconds, self._held_until)
+        if self._timers.get(loop, _NEVER) <= at:
+            return
+        self._timers[loop] = at
+        life = self._life
+
+        async def begin() -> None:
+            if self._life != life or self._timers.get(loop) != at or self.node is None:
+                return
+            del self._timers[loop]
+            if self._held_until > at:
+                self._in(loop, 0.0)
+            else:
+                await self._begin(loop)
+
+        self._timeline.at(at, begin)
+
+    async def _begin(self, loop: str) -> None:
+        node = self.node
+        assert node is not None
+        self._busy[loop] = step = Step(
+            self._timeline,
+            self._work(loop, node),
+            lambda pause: self._done(loop, pause),
+            lambda error: self._failed(loop, error),
+            lambda: self._held_until,
+        )
+        await step.go_on()
+
+    def _work(self, loop: str, node: Node) -> Coroutine[Any, Any, float]:
+        match loop:
+            case "tend":
+                return node.shards.tend_once()
+            case "commit":
+                return self._commit(node)
+            case _:
+                return self._carry(node, loop)
+
+    async def _commit(self, node: Node) -> float:
+        done = await node.committer.run_once()
+        self._failures = 0
+        if done:
+            self._trace("commits", self.name, done)
+        return node.committer.pause
+
+    async def _carry(self, node: Node, name: str) -> float:
+        line = node.dispatcher.lines[name]
+        self._rung[name] = line.bell.rings
+        settled = await line.courier.run_once()
+        return 0.0 if settled else await line.courier.pause()
+
+    def _done(self, loop: str, pause: float) -> None:
+        self._busy.pop(loop, None)
+        self._in(loop, max(pause, _SOON))
+        self.wake()
+
+    def _failed(self, loop: str, error: BaseException) -> None:
+        self._busy.pop(loop, None)
+        if isinstance(error, Crash):
+            self.die()
+            return
+        if not isinstance(error, Exception):
+            raise error
+        self._trace("fails", self.name, loop, type(error).__name__)
+        if loop == "commit" and self.node is not None:
+            self._failures += 1
+            self.node.committer.in_trouble(self._failures)
+        self._in(loop, _TROUBLE)
+        self.wake()
+
+
+class CrashTrap:
+    """Decides at each crash point whether the process that is at work dies there."""
+
+    def __init__(self, chances: Chances, trace: Callable[..., None]) -> None:
+        self._chances = chances
+        self._trace = trace
+
+    def __call__(self, name: str) -> None:
+        # A participant dies by another fault, which is decided where it is simulated too.
+        if name.startswith(("engine:", "relay:")) and self._chances.fault(Fault.NODE_CRASH):
+            self._trace("dies at", name)
+            raise Crash(name)

@@ -1,0 +1,183 @@
+"""A participant in a history: the real rules of the inbox, and a memory of what took effect."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+from orchestrator.testing.virtual.chances import Chances, Fault
+from outbox.inbox.barrier import (
+    Answer,
+    Arrival,
+    Change,
+    Row,
+    Slot,
+    claims,
+    conclude,
+    decide,
+    holds_key,
+    order_key,
+    split,
+)
+from outbox.inbox.retention import NOTHING_FORGOTTEN
+from outbox.replies import Outcome, Reply
+from outbox.wire.envelope import Envelope, fingerprint
+
+DONE = Reply(Outcome.DONE)
+_NOT_ATTEMPTED = Reply(Outcome.NOT_ATTEMPTED, code="not-attempted", reason="its key waits")
+_FAILED = Reply(Outcome.FAILED, code="failed", reason="the handler raised an error")
+_LOCKED = Reply(Outcome.LOCKED, code="locked", reason="another operation has it")
+_ONGOING = Reply(Outcome.ONGOING, code="ongoing", retry_after=1.0)
+_REFUSED = Reply(Outcome.REFUSED, code="refused", reason="the rules say no")
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What one command did, for good."""
+
+    saga_id: str
+    step: str
+    is_undo: bool
+
+
+class Wishes(Protocol):
+    """What the handlers of a participant would answer."""
+
+    def may_be_refused(self, envelope: Envelope) -> bool:
+        """Whether a refusal of that command is part of the business."""
+
+    def value(self, envelope: Envelope) -> Any:
+        """The value of its reply."""
+
+
+class Handlers:
+    """What handlers answer, with the accidents that happen to them."""
+
+    def __init__(self, chances: Chances, wishes: Wishes) -> None:
+        self._chances = chances
+        self._wishes = wishes
+        self._poisonous: set[str] = set()
+        self._settled: dict[str, bool] = {}
+
+    def run(self, envelope: Envelope) -> Reply:
+        """The answer of one call."""
+        chances = self._chances
+        if envelope.id in self._poisonous:
+            if chances.rates.get(Fault.POISON):
+                return _FAILED
+            self._poisonous.discard(envelope.id)
+        if chances.fault(Fault.HANDLER_FAILS):
+            return _FAILED
+        if chances.fault(Fault.LOCKED):
+            return _LOCKED
+        if chances.fault(Fault.ONGOING):
+            return _ONGOING
+        if chances.fault(Fault.POISON):
+            self._poisonous.add(envelope.id)
+            return _FAILED
+        may_be_refused = self._wishes.may_be_refused(envelope)
+        if chances.fault(Fault.REFUSED if may_be_refused else Fault.REFUSED_LATE):
+            return _REFUSED
+        value = self._wishes.value(envelope)
+        return DONE if value is None else Reply(Outcome.DONE, value=value)
+
+
+class Service:
+    """One participant. Each message is a transaction of its own, or the batch is one."""
+
+    def __init__(
+        self,
+        name: str,
+        chances: Chances,
+        handlers: Handlers,
+        now: Callable[[], datetime],
+        took_effect: Callable[[Effect], Awaitable[None]],
+    ) -> None:
+        self.name = name
+        self.away_until = 0.0
+        """When it can be reached again, in the timeline's seconds."""
+        self._chances = chances
+        self._handlers = handlers
+        self._now = now
+        self._took_effect = took_effect
+        self._rows: dict[str, Row] = {}
+
+    async def receive(self, envelopes: Sequence[Envelope]) -> list[Reply] | None:
+        """The answers; None where it died before it gave any."""
+        replies: list[Reply | None] = [None] * len(envelopes)
+        waiting: set[tuple[bool, str]] = set()
+        arrivals = [(place, _arrival(envelope)) for place, envelope in enumerate(envelopes)]
+        for part in split(arrivals):
+            for slot in part:
+                key = order_key(slot.arrival.envelope)
+                if key in waiting:
+                    reply = _NOT_ATTEMPTED
+                else:
+                    if self._chances.fault(Fault.SERVICE_CRASH):
+                        return None
+                    reply = await self._transact(slot)
+                    if holds_key(reply):
+                        waiting.add(key)
+                for place in slot.positions:
+                    replies[place] = reply
+        if self._chances.fault(Fault.SERVICE_CRASH):
+            return None
+        return [it for it in replies if it is not None]
+
+    async def _transact(self, slot: Slot) -> Reply:
+        arrival, rows = slot.arrival, self._rows
+        envelope = arrival.envelope
+        claimed = claims([arrival])
+        found = {it.id: rows[it.id] for it in claimed if it.id in rows}
+        new = {
+            it.id: Row(it.id, it.state, it.fingerprint, None, it.barred_by, it.saga)
+            for it in claimed
+            if it.id not in rows
+        }
+        verdict = decide(arrival, found, NOTHING_FORGOTTEN, self._now())
+        if isinstance(verdict, Answer):
+            rows.update(new)
+            self._change(verdict.changes)
+            for id in verdict.forget:
+                rows.pop(id, None)
+            return verdict.reply
+        reply = self._handlers.run(envelope)
+        if reply.outcome in (Outcome.DONE, Outcome.REFUSED):
+            rows.update(new)
+            self._change(conclude(arrival, verdict, reply))
+        if reply.outcome is Outcome.DONE:
+            saga_id, _, step = envelope.key.partition("/")
+            await self._took_effect(Effect(saga_id, step, bool(envelope.undoes)))
+        return reply
+
+    def _change(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            row = self._rows[change.id]
+            self._rows[change.id] = Row(
+                change.id, change.state, row.fingerprint, change.reply, change.barred_by, row.saga
+            )
+
+
+class Originator:
+    """The service that asked for sagas: it is told of their ends."""
+
+    def __init__(self, read: Callable[[bytes], Mapping[str, Any]]) -> None:
+        self.told: dict[str, str] = {}
+        """What it was told of each start: its final status."""
+        self.away_until = 0.0
+        self._read = read
+
+    async def receive(self, envelopes: Sequence[Envelope]) -> list[Reply] | None:
+        """Takes the news."""
+        for envelope in envelopes:
+            news = self._read(envelope.data)
+            self.told[news["instance_id"]] = news["status"]
+        return [DONE] * len(envelopes)
+
+
+def _arrival(envelope: Envelope) -> Arrival:
+    # No handler here looks at the message itself.
+    message: Any = None
+    return Arrival(envelope, message, fingerprint(envelope), envelope.correlation)

@@ -1,0 +1,181 @@
+"""Where a history keeps what survives a process: the tables of the orchestrator, and the services.
+
+`Storage` is what a world asks; `InMemory` is the fast one. The other ones are real databases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+from orchestrator.definition.registry import Registry
+from orchestrator.engine.ports import EnginePorts
+from orchestrator.machine.instance import Instance
+from orchestrator.testing.virtual.chances import Chances
+from orchestrator.testing.virtual.database import Database, Engine
+from orchestrator.testing.virtual.process import BEGIN, ProcessClock
+from orchestrator.testing.virtual.relay_tables import VirtualHolds, VirtualLeases, VirtualMessages
+from orchestrator.testing.virtual.saga_tables import VirtualSagas, VirtualWriting
+from orchestrator.testing.virtual.service import Effect, Handlers, Service
+from orchestrator.testing.virtual.timeline import Gate, Timeline, Wait
+from outbox.errors import TransactionLost
+from outbox.relay.ports import RelayPorts
+
+
+class Storage(Protocol):
+    """What survives."""
+
+    engine: Any
+    is_away: bool
+    is_local: bool
+    """Whether one process alone may use it: then its time is that of the process, unless it has
+    one of its own."""
+
+    def ports(self, clock: ProcessClock) -> EnginePorts:
+        """The orchestrator's statements, for a process with that clock."""
+
+    def service(
+        self,
+        name: str,
+        chances: Chances,
+        handlers: Handlers,
+        clock: ProcessClock,
+        took_effect: Callable[[Effect], Awaitable[None]],
+    ) -> Service:
+        """A participant."""
+
+    async def tell(self, saga_id: str, shard: int, kind: str, payload: str) -> bool:
+        """Leave a signal for a run; false where the database did not take it."""
+
+    async def runs(self) -> Sequence[tuple[Instance[Any], str | None]]:
+        """All runs, each with the reason why it is parked."""
+
+    async def aliases(self) -> Mapping[str, str]:
+        """Which run other starts stand for."""
+
+    async def is_quiet(self) -> bool:
+        """Whether no run is open and nothing is to be sent or applied."""
+
+    async def check(self) -> None:
+        """Raises Broken where the tables contradict themselves."""
+
+
+class NoLimit(AbstractAsyncContextManager[None]):
+    """Stands for `asyncio.timeout`: the network keeps to its own time."""
+
+    def __init__(self, _seconds: float) -> None:
+        pass
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+
+async def one_after_the_other(*coroutines: Coroutine[Any, Any, Any]) -> None:
+    """A history has one thing at a time."""
+    try:
+        for each in coroutines:
+            await each
+    finally:
+        for each in coroutines:
+            each.close()
+
+
+async def sleep(seconds: float) -> None:
+    """In virtual time."""
+    await Wait(seconds)
+
+
+class InMemory:
+    """Everything in dicts."""
+
+    has_own_time = False
+    """Whether its time is its own even where one process alone uses it, as a PostgreSQL's is."""
+
+    def __init__(
+        self, timeline: Timeline, chances: Chances, registry: Registry, is_local: bool
+    ) -> None:
+        self._database = Database(chances)
+        self.engine = Engine(self._database)
+        self._timeline = timeline
+        self._chances = chances
+        self._registry = registry
+        self.is_local = is_local
+
+    @property
+    def is_away(self) -> bool:
+        return self._database.is_away
+
+    @is_away.setter
+    def is_away(self, value: bool) -> None:
+        self._database.is_away = value
+
+    def ports(self, clock: ProcessClock) -> EnginePorts:
+        # A database that only one process may open has that one's time.
+        now = clock.now if self.is_local and not self.has_own_time else self._now
+        return EnginePorts(
+            VirtualSagas(self._registry, now),
+            VirtualWriting(self._registry, now),
+            RelayPorts(
+                VirtualMessages(now),
+                VirtualHolds(now),
+                VirtualLeases(now),
+                within=NoLimit,
+                gather=one_after_the_other,
+            ),
+            sleep=sleep,
+            event=Gate,
+        )
+
+    def _now(self) -> datetime:
+        return BEGIN + timedelta(seconds=self._timeline.now)
+
+    def service(
+        self,
+        name: str,
+        chances: Chances,
+        handlers: Handlers,
+        clock: ProcessClock,
+        took_effect: Callable[[Effect], Awaitable[None]],
+    ) -> Service:
+        return Service(name, chances, handlers, clock.now, took_effect)
+
+    async def tell(self, saga_id: str, shard: int, kind: str, payload: str) -> bool:
+        try:
+            async with self.engine.begin() as connection:
+                await VirtualSagas(self._registry, self._now).add_signals(
+                    connection, [(saga_id, shard, kind, payload)]
+                )
+        except TransactionLost:
+            return False
+        return True
+
+    async def runs(self) -> Sequence[tuple[Instance[Any], str | None]]:
+        tables = self._database.tables
+        return [
+            (it.instance, tables.parked_runs.get(saga_id))
+            for saga_id, it in sorted(tables.runs.items())
+        ]
+
+    async def aliases(self) -> Mapping[str, str]:
+        return {
+            alias: it["saga_id"]
+            for alias, it in self._database.tables.aliases.items()
+            if it["saga_id"] is not None
+        }
+
+    async def is_quiet(self) -> bool:
+        tables = self._database.tables
+        if tables.outbox or tables.parked or tables.signals:
+            return False
+        return all(it.instance.ended is not None for it in tables.runs.values())
+
+    async def check(self) -> None:
+        tables = self._database.tables
+        for saga_id, record in tables.runs.items():
+            lines = sum(it == saga_id for it, _ in tables.history)
+            assert lines == record.entries, (saga_id, lines, record.entries)

@@ -1,0 +1,294 @@
+"""Try a saga with its handlers in every way, and see that it keeps what it promises."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import tempfile
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.definition.saga import Saga
+from orchestrator.machine.instance import Status
+from orchestrator.testing.worlds import every_way as ways
+from orchestrator.testing.worlds import promises
+from orchestrator.testing.worlds.every_way import Way
+from orchestrator.testing.worlds.fixtures import AsyncSagaWorld, SagaWorld
+from orchestrator.testing.worlds.participant import Schema
+from orchestrator.testing.worlds.run import Run
+from orchestrator.testing.worlds.snapshot import Difference, Ignored, Snapshot, differences
+from orchestrator.testing.worlds.troubles import NotReached
+from orchestrator.testing.worlds.world import NotAtRest, World
+from outbox.adding.installation import Routes
+from outbox.inbox.handlers import Handlers
+
+Prepare = Callable[[Any], Awaitable[None] | None]
+"""Fills the participants' databases: it is given the world."""
+Invariant = Callable[[Any, Run], Awaitable[None] | None]
+"""Raises AssertionError where something does not hold after a run: it is given world and run."""
+
+_SHOWN = 10
+
+
+class Broken(AssertionError):
+    """A promise did not hold."""
+
+
+class WayFailed(AssertionError):
+    """In one way, something did not hold. The text tells which, what, and what happened."""
+
+    def __init__(self, way: str, problem: str, history: Collection[str], tried: int) -> None:
+        self.way = way
+        self.problem = problem
+        lines = [
+            f"{problem}",
+            f"  the way: {way}",
+            *(f"  {line}" for line in history),
+            f"  ({tried} ways were tried before it; only={way!r} tries this one alone)",
+        ]
+        super().__init__("\n".join(lines))
+
+
+@dataclass
+class Checked:
+    """What was tried. `missed` are the ways that the run never came to: of steps that it does not
+    reach with this input."""
+
+    ways: list[str] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
+    ends: dict[str, Status] = field(default_factory=dict)
+    """How the run ended in each way."""
+
+    def __str__(self) -> str:
+        return f"{len(self.ways)} ways tried, {len(self.missed)} of them not reached"
+
+
+def check_saga(
+    saga: Saga[Any],
+    state: Any,
+    *,
+    participants: Mapping[str, Handlers],
+    schema: Schema | Mapping[str, Schema],
+    prepare: Prepare = lambda _: None,
+    invariant: Invariant = lambda _world, _run: None,
+    ignore: Collection[str] = (),
+    only: str = "",
+    routes: Mapping[str, Routes] | None = None,
+    originator: str | None = None,
+) -> Checked:
+    """Run the saga on `state` in every way, each time from what `prepare` made. Raises WayFailed.
+
+    After each way the promises must hold, the run must have ended (with a person's help where it
+    was STUCK), and `invariant` must not raise. After COMPENSATED the participants' own tables must
+    hold what they held before; after COMPLETED, what they hold when nothing goes wrong. `ignore`
+    names tables and columns (`orders`, `updated_at`, `orders.status`) in which they may differ.
+    `only` chooses the ways whose words contain it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        world = SagaWorld(
+            saga,
+            participants=participants,
+            schema=schema,
+            folder=Path(folder),
+            routes=routes,
+            originator=originator,
+        )
+        try:
+            return world.wait_for(_check(world, state, prepare, invariant, ignore, only))
+        finally:
+            world.close()
+
+
+async def check_saga_async(
+    saga: Saga[Any],
+    state: Any,
+    *,
+    participants: Mapping[str, Handlers],
+    schema: Schema | Mapping[str, Schema],
+    prepare: Prepare = lambda _: None,
+    invariant: Invariant = lambda _world, _run: None,
+    ignore: Collection[str] = (),
+    only: str = "",
+    routes: Mapping[str, Routes] | None = None,
+    originator: str | None = None,
+) -> Checked:
+    """The same as `check_saga`, in the event loop of an async test."""
+    with tempfile.TemporaryDirectory() as folder:
+        world = AsyncSagaWorld(
+            saga,
+            participants=participants,
+            schema=schema,
+            folder=Path(folder),
+            routes=routes,
+            originator=originator,
+        )
+        try:
+            return await _check(world, state, prepare, invariant, ignore, only)
+        finally:
+            await world.close()
+
+
+async def _check(
+    world: World,
+    state: Any,
+    prepare: Prepare,
+    invariant: Invariant,
+    ignore: Collection[str],
+    only: str,
+) -> Checked:
+    await _called(prepare(world))
+    world.keep()
+    before = world.snapshot()
+    ignored = Ignored(ignore)
+    ignored.check(before)
+    with _quiet():
+        check = _Check(world, state, before, ignored, invariant)
+        await check.undisturbed()
+        await check.every(only)
+    if len(check.checked.ways) == 1 and only not in ways.FORWARD.words:
+        raise ValueError(f"there is no way whose words contain {only!r}")
+    return check.checked
+
+
+class _Check:
+    def __init__(
+        self, world: World, state: Any, before: Snapshot, ignored: Ignored, invariant: Invariant
+    ) -> None:
+        self.checked = Checked()
+        self._world = world
+        self._state = state
+        self._before = before
+        self._ignored = ignored
+        self._invariant = invariant
+        self._completed: Snapshot | None = None
+        self._varies = ignored
+
+    async def undisturbed(self) -> None:
+        """Learn what it leaves behind when nothing goes wrong. What two such runs leave differently
+        is made anew each time (ids, times), and is not compared after COMPLETED."""
+        run = await self._one(ways.FORWARD)
+        if run is None or run.status is not Status.COMPLETED:
+            return
+        first = self._world.snapshot()
+        self._world.restore()
+        await self._world._run(self._state)
+        second = self._world.snapshot()
+        self._varies = self._ignored.also(_varying(first, second, self._ignored))
+        self._completed = first
+
+    async def every(self, only: str) -> None:
+        """Go every way whose words contain `only`."""
+        saga = self._world.saga
+        await self._go(ways.at_steps(saga), only)
+        back = ways.backward(saga)
+        if back is not None:
+            await self._go(ways.at_compensations(saga, back), only)
+        bases = [ways.FORWARD] if back is None else [ways.FORWARD, back]
+        for base in bases:
+            await self._go(ways.of_messages(base), only)
+        for base in bases:
+            # The crash points are those that a run comes to when nobody dies.
+            await self._go(ways.of_crashes(base, await self._points_of(base)), only)
+
+    async def _points_of(self, base: Way) -> Mapping[str, int]:
+        self._world.restore()
+        base.arrange(self._world)
+        try:
+            await self._world._run(self._state)
+        except NotReached:
+            return {}
+        return dict(self._world.points)
+
+    async def _go(self, some: Iterable[Way], only: str) -> None:
+        for way in some:
+            if only in way.words:
+                await self._one(way)
+
+    async def _one(self, way: Way) -> Run | None:
+        world = self._world
+        world.restore()
+        way.arrange(world)
+        history: Collection[str] = ()
+        tried = len(self.checked.ways)
+        self.checked.ways.append(way.words)
+        try:
+            run = await world._run(self._state)
+            history = run.history
+            if run.status is Status.STUCK:
+                self._check_effects(run)
+                run = await world._repair(run)
+                history = run.history
+            await self._check_run(run, way)
+        except NotReached:
+            self.checked.missed.append(way.words)
+            return None
+        except (Broken, NotAtRest) as broken:
+            raise WayFailed(way.words, str(broken), history, tried) from None
+        except AssertionError as error:
+            problem = f"the invariant does not hold: {error}"
+            raise WayFailed(way.words, problem, history, tried) from error
+        self.checked.ends[way.words] = run.status
+        return run
+
+    async def _check_run(self, run: Run, way: Way) -> None:
+        if not run.is_ended:
+            raise NotAtRest(f"the run is {run.status} and does not end: {run.problem}")
+        self._check_effects(run)
+        if run.status not in way.ends:
+            wanted = " or ".join(sorted(way.ends))
+            raise Broken(f"P4: the run is {run.status}, and should be {wanted}")
+        after = self._world.snapshot()
+        if run.status is Status.COMPENSATED:
+            _compare(
+                "the run is COMPENSATED, and not everything is as it was before",
+                differences(self._before, after, self._ignored),
+            )
+        elif self._completed is not None:
+            _compare(
+                "the run is COMPLETED, and not everything is as it is when nothing goes wrong",
+                differences(self._completed, after, self._varies),
+            )
+        await _called(self._invariant(self._world, run))
+
+    def _check_effects(self, run: Run) -> None:
+        effects = self._world.effects(run)
+        for problem in promises.broken(self._world.saga, run.status, effects):
+            raise Broken(problem)
+
+
+def _compare(what: str, found: list[Difference]) -> None:
+    if found:
+        more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
+        raise Broken("\n  ".join([f"{what}:", *map(str, found[:_SHOWN]), *more]))
+
+
+def _varying(first: Snapshot, second: Snapshot, ignored: Ignored) -> list[Difference]:
+    """The columns in which two undisturbed runs differ."""
+    found = differences(first, second, ignored)
+    whole = {(it.participant, it.table) for it in found if not it.column}
+    # A row that is there in one and not in the other has a key that is made anew.
+    keys = [
+        Difference(participant, table, "", column)
+        for participant, table in whole
+        for column in first[participant][table].key
+    ]
+    return [*found, *keys]
+
+
+async def _called(result: Awaitable[None] | None) -> None:
+    if inspect.isawaitable(result):
+        await result
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What goes wrong on purpose is not worth a line in the log."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)

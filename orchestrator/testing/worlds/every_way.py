@@ -1,0 +1,115 @@
+"""Every way that a run of a saga can go, one after the other: the simplest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from orchestrator.definition.saga import Saga
+from orchestrator.definition.steps import Kind
+from orchestrator.machine.instance import Status
+from orchestrator.testing.worlds.world import World
+
+Arrange = Callable[[World], object]
+
+
+@dataclass(frozen=True)
+class Way:
+    """One of them. `arrange` lets it happen in a world that has just begun; `ends` are the ends
+    that are right, once what went wrong is mended."""
+
+    words: str
+    arrange: Arrange
+    ends: frozenset[Status] = frozenset({Status.COMPLETED, Status.COMPENSATED})
+
+    def __str__(self) -> str:
+        return self.words
+
+    def also(self, words: str, arrange: Arrange) -> Way:
+        """The same, and this too."""
+
+        def both(world: World) -> None:
+            self.arrange(world)
+            arrange(world)
+
+        return Way(f"{words}, {self.words}", both, self.ends)
+
+
+FORWARD = Way("while nothing else goes wrong", lambda _: None)
+
+
+def backward(saga: Saga[Any]) -> Way | None:
+    """The way on which most is undone: nothing can be where there is no compensation."""
+    names = [step.name for step in saga.steps if step.kind is Kind.COMPENSATABLE]
+    pivots = [step.name for step in saga.steps if step.kind is Kind.PIVOT]
+    if not names:
+        return None
+    undone = frozenset({Status.COMPENSATED})
+    if pivots:
+        pivot = pivots[0]
+        return Way(f"while step {pivot!r} is refused", partial(World.refuse, step=pivot), undone)
+    last = names[-1]
+    return Way(
+        f"while a person cancels during step {last!r}", partial(World.cancel, step=last), undone
+    )
+
+
+def at_steps(saga: Saga[Any]) -> Iterator[Way]:
+    """What can happen to each step."""
+    for step in saga.steps:
+        name = step.name
+        if step.kind is not Kind.RETRIABLE:
+            yield Way(
+                f"step {name!r} is refused",
+                partial(World.refuse, step=name),
+                frozenset({Status.COMPENSATED}),
+            )
+    for step in saga.steps:
+        name, words = step.name, f"step {step.name!r}"
+        if step.kind is Kind.COMPENSATABLE:
+            yield Way(f"a person cancels during {words}", partial(World.cancel, step=name))
+            yield Way(
+                f"{words} is overtaken by its compensation",
+                partial(World.overtake, step=name),
+                frozenset({Status.COMPENSATED}),
+            )
+        yield Way(f"{words} finds a lock", partial(World.lock, step=name))
+        yield Way(
+            f"the handler of {words} fails twice after its work",
+            partial(World.fail, step=name, times=2),
+        )
+        yield Way(
+            f"the handler of {words} fails for good after its work",
+            partial(World.fail, step=name),
+        )
+
+
+def at_compensations(saga: Saga[Any], back: Way) -> Iterator[Way]:
+    """What can happen to each compensation on the way back."""
+    for name in saga.compensations:
+        words = f"the compensation of step {name!r}"
+        yield back.also(f"{words} finds a lock", partial(World.lock, step=name, undo=True))
+        yield back.also(
+            f"{words} fails for good after its work",
+            partial(World.fail, step=name, undo=True),
+        )
+
+
+def of_messages(base: Way) -> Iterator[Way]:
+    """What can happen to messages."""
+    yield base.also("every message arrives twice", World.duplicate)
+    yield base.also("every message arrives again when all is over", World.arrive_again)
+    yield base.also("the first answer to every message is lost", World.lose_answers)
+
+
+def of_crashes(base: Way, points: Mapping[str, int]) -> Iterator[Way]:
+    """A death at each crash point, each time that it was reached."""
+    for name, hits in sorted(points.items()):
+        who = "a participant" if name.startswith(("inbox:", "outbox:")) else "the orchestrator"
+        for hit in range(1, hits + 1):
+            yield base.also(
+                f"{who} dies at {name!r}, time {hit} of {hits}",
+                partial(World.crash_at, name=name, hit=hit),
+            )

@@ -1,0 +1,118 @@
+"""The orchestrator's database in a world: the real tables and the real statements, on SQLite."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import select
+
+from orchestrator import tables
+from orchestrator.definition.registry import Registry
+from orchestrator.definition.saga import Saga
+from orchestrator.engine.ports import EnginePorts
+from orchestrator.machine.instance import Instance, Status, StepStatus
+from orchestrator.store.records import record_of, shard_of
+from orchestrator.testing.virtual.process import ProcessClock
+from orchestrator.testing.virtual.storage import NoLimit, one_after_the_other, sleep
+from orchestrator.testing.virtual.timeline import Gate
+from orchestrator.testing.worlds.participant import Database
+from outbox import sqlite
+from outbox import tables as library
+from outbox.clock import Clock
+
+_UNDER_WAY = (StepStatus.SENT, StepStatus.IN_DOUBT, StepStatus.UNDOING)
+
+
+class Books:
+    """What the orchestrator knows. `engine` and `ports` are what its process works with."""
+
+    is_local = True
+    """Only one process may open a SQLite database, so that an older one is surely dead."""
+
+    def __init__(self, database: Database, registry: Registry, clock: Clock) -> None:
+        database.create(library.metadata, tables.metadata)
+        self.engine = database.engine
+        # A plain connection answers much sooner than one that has a thread of its own.
+        self._reading = database.plain.execution_options(**sqlite.READ_ONLY)
+        self.registry = registry
+        self._clock = clock
+
+    def ports(self, clock: ProcessClock) -> EnginePorts:
+        """The statements of the orchestrator, in virtual time."""
+        ports = EnginePorts.of(self.engine, self.registry, clock)
+        relay = replace(ports.relay, within=NoLimit, gather=one_after_the_other)
+        return replace(ports, relay=relay, sleep=sleep, event=Gate)
+
+    async def tell(self, saga_id: str, kind: str, payload: str) -> None:
+        """Leave a signal for a run."""
+        sagas = EnginePorts.of(self.engine, self.registry, self._clock).sagas
+        async with self.engine.begin() as connection:
+            await sagas.add_signals(connection, [(saga_id, shard_of(saga_id), kind, payload)])
+
+    def run_of(self, start: str) -> str | None:
+        """The id of the run that a start led to, which may be an older one; None before it is
+        taken in. Raises ValueError where it was declined."""
+        alias, run = tables.saga_alias.c, tables.saga.c
+        with self._reading.connect() as connection:
+            found = connection.scalar(select(run.id).where(run.id == start))
+            if found is not None:
+                return str(found)
+            row = connection.execute(
+                select(alias.saga_id, alias.reason).where(alias.id == start)
+            ).one_or_none()
+        if row is None:
+            return None
+        if row.saga_id is None:
+            raise ValueError(f"the orchestrator declined this run: {row.reason}")
+        return str(row.saga_id)
+
+    def instance(self, saga_id: str) -> tuple[Instance[Any], str | None]:
+        """The run, and why it is parked if it is."""
+        with self._reading.connect() as connection:
+            row = connection.execute(select(tables.saga).where(tables.saga.c.id == saga_id)).one()
+        return record_of(row, self.registry.get(row.name, row.version)).instance, row.parked
+
+    def history(self, saga_id: str) -> list[Any]:
+        """The lines of its history, the oldest first."""
+        history = tables.saga_history.c
+        with self._reading.connect() as connection:
+            found = connection.execute(
+                select(tables.saga_history)
+                .where(history.saga_id == saga_id)
+                .order_by(history.number)
+            )
+            return list(found)
+
+    def is_at_rest(self, saga_id: str) -> bool:
+        """Whether nothing happens any more unless somebody does something."""
+        signal = tables.saga_signal.c
+        waiting = (
+            select(library.outbox.c.seq),
+            select(library.outbox_parked.c.seq),
+            select(signal.seq).where(signal.answer.is_(None)),
+        )
+        run = select(tables.saga).where(tables.saga.c.id == saga_id)
+        with self._reading.connect() as connection:
+            row = connection.execute(run).one_or_none()
+            if row is None:
+                return False
+            if row.parked is not None:
+                return True
+            for statement in waiting:
+                if connection.execute(statement.limit(1)).first() is not None:
+                    return False
+        instance = record_of(row, self.registry.get(row.name, row.version)).instance
+        return instance.ended is not None or is_stuck(instance)
+
+
+def is_stuck(instance: Instance[Any]) -> bool:
+    """Whether a person is needed, and nothing goes on meanwhile."""
+    return instance.status is Status.STUCK and not any(
+        it.awaited is not None and it.status in _UNDER_WAY for it in instance.steps.values()
+    )
+
+
+def registry_of(saga: Saga[Any], names: frozenset[str]) -> Registry:
+    """The registry that knows this saga alone, and these services."""
+    return Registry([saga], dict.fromkeys(names, ""))

@@ -1,0 +1,82 @@
+"""What a test asks of a world: what is to go wrong in it, and at which step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchestrator.definition.saga import Saga
+from orchestrator.definition.steps import Kind, Step
+from orchestrator.testing.worlds.troubles import Sort, Troubles
+
+
+class Steering:
+    """Says what goes wrong in runs of this saga. Raises ValueError for a step that it has not, or
+    to which that cannot happen."""
+
+    def __init__(self, saga: Saga[Any]) -> None:
+        self.saga = saga
+        self._troubles = Troubles()
+
+    def refuse(self, step: str) -> None:
+        """The participant refuses the step's action, once; its handler is not called."""
+        if self._step(step).kind is Kind.RETRIABLE:
+            raise ValueError(f"step {step!r} is retriable: it may not be refused")
+        self._troubles.add(Sort.REFUSED, f"step {step!r} is refused", step)
+
+    def fail(self, step: str, times: int | None = None, *, undo: bool = False) -> None:
+        """The handler of the step's action, or with `undo` of its compensation, does its work and
+        raises an error then: so many times, or as long as this world is not mended."""
+        what = self._words(step, undo)
+        how_often = "for good" if times is None else f"{times} times"
+        self._troubles.add(Sort.FAILS, f"{what} fails {how_often}", step, undo=undo, times=times)
+
+    def lock(self, step: str, times: int = 1, *, undo: bool = False) -> None:
+        """Another operation holds what the step needs, so many times."""
+        words = f"{self._words(step, undo)} finds a lock"
+        self._troubles.add(Sort.LOCKED, words, step, undo=undo, times=times)
+
+    def cancel(self, step: str) -> None:
+        """A person cancels the run while that step is under way."""
+        self._step(step)
+        self._troubles.add(Sort.CANCELLED, f"a person cancels during step {step!r}", step)
+
+    def overtake(self, step: str) -> None:
+        """The step's action is so long on its way that its deadline passes: its compensation
+        arrives before it."""
+        if self._step(step).kind is not Kind.COMPENSATABLE:
+            raise ValueError(f"step {step!r} has no compensation that could overtake it")
+        self._troubles.add(Sort.OVERTAKEN, f"step {step!r} is overtaken", step)
+
+    def duplicate(self) -> None:
+        """Every message arrives twice."""
+        self._troubles.add(Sort.TWICE, "everything arrives twice", times=None)
+
+    def arrive_again(self) -> None:
+        """When all is over, everything that was sent arrives once more, the last first."""
+        self._troubles.add(Sort.AGAIN, "everything arrives again at the end", times=None)
+
+    def lose_answers(self) -> None:
+        """The first answer to every message is lost."""
+        self._troubles.add(Sort.ANSWER_LOST, "every first answer is lost", times=None)
+
+    def crash_at(self, name: str, hit: int = 1) -> None:
+        """The process that gets to that crash point dies there, at the `hit`-th time from now."""
+        if hit < 1:
+            raise ValueError(f"hit={hit}; times are counted from 1")
+        self._troubles.add_crash(name, hit)
+
+    def mend(self) -> None:
+        """Nothing goes wrong any more."""
+        self._troubles.clear()
+
+    def _step(self, name: str) -> Step[Any]:
+        names = [it.name for it in self.saga.steps]
+        if name not in names:
+            raise ValueError(f"{self.saga} has no step {name!r}; it has {', '.join(names)}")
+        return self.saga.step(name)
+
+    def _words(self, step: str, undo: bool) -> str:
+        if undo and self._step(step).kind is not Kind.COMPENSATABLE:
+            raise ValueError(f"step {step!r} has no compensation")
+        self._step(step)
+        return f"the compensation of step {step!r}" if undo else f"step {step!r}"

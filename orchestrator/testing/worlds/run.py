@@ -1,0 +1,60 @@
+"""How a run ended in a world, for a test to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from orchestrator.machine.instance import Instance, Status, StepStatus
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that came to rest: it ended, or is STUCK. `reasons` are of the steps that have one;
+    `history` is what happened, in words."""
+
+    id: str
+    status: Status
+    state: Any
+    steps: Mapping[str, StepStatus]
+    reasons: Mapping[str, str]
+    history: tuple[str, ...]
+    parked: str | None = None
+    """Why the orchestrator cannot work on it, where that is so."""
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether it ended."""
+        return self.status.is_final
+
+    @property
+    def problem(self) -> str:
+        """Why it did not end, as far as it is known."""
+        stuck = [
+            f"step {name!r} is STUCK: {self.reasons.get(name, 'nobody knows why')}"
+            for name, status in self.steps.items()
+            if status is StepStatus.STUCK
+        ]
+        return "; ".join([f"parked: {self.parked}"] if self.parked else stuck)
+
+
+def run_of(instance: Instance[Any], parked: str | None, lines: list[Any], begin: datetime) -> Run:
+    """The run, with the lines of its history."""
+    return Run(
+        id=instance.id,
+        status=instance.status,
+        state=instance.state,
+        steps={name: it.status for name, it in instance.steps.items()},
+        reasons={name: it.reason for name, it in instance.steps.items() if it.reason},
+        history=tuple(_line(it, begin) for it in lines),
+        parked=parked,
+    )
+
+
+def _line(row: Any, begin: datetime) -> str:
+    words = [f"{(row.at - begin).total_seconds():9.3f} s", row.happening]
+    words += [repr(row.step)] if row.step else []
+    words += [row.detail] if row.detail else []
+    return "  ".join(words)
