@@ -25,7 +25,7 @@ from outbox.contract import StartSaga
 from outbox.replies import Locked, Refused
 from outbox.tables import UtcDateTime
 
-SCHEMA_REVISION = "articles_0001"
+SCHEMA_REVISION = "articles_0002"
 """The revision of the database that this code needs."""
 
 MAX_TITLE = 200

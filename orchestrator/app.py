@@ -152,7 +152,9 @@ class _Parts:
             transitions=lambda: self.engine.stats.transitions,
             monotonic=kit.clock.monotonic,
         )
-        desk = Desk(self.engine, kit.database, kit.clock, kit.bell, self.keys, kit.stopping)
+        desk = Desk(
+            self.engine, kit.database, kit.clock, kit.bell, self.keys, kit.stopping, kit.new_id
+        )
         parts = (
             api.router(desk),
             session.router(self.keys, kit.failures, kit.clock),

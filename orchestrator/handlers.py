@@ -51,6 +51,7 @@ def make_handlers(clock: Clock) -> Handlers:
                     "kind": kind,
                     "payload": payload,
                     "made_at": now,
+                    "message_id": context.id,
                 }
             )
         await session.execute(insert(saga_signal), rows)

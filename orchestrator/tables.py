@@ -23,7 +23,7 @@ from sqlalchemy import (
 
 from outbox.tables import UtcDateTime
 
-SCHEMA_REVISION = "orchestrator_0003"
+SCHEMA_REVISION = "orchestrator_0004"
 """The revision of the database that this code needs."""
 
 metadata = MetaData()
@@ -57,6 +57,8 @@ saga = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("ended_at", UtcDateTime, nullable=True),
+    _id("number", nullable=True),
+    _id("start_id", nullable=True),
     PrimaryKeyConstraint("id"),
     # Room for new versions of a row beside the old ones: most updates then touch no index.
     postgresql_with={"fillfactor": 60},
@@ -65,7 +67,8 @@ saga = Table(
 guards it; `entries` counts the history. `active_key` is the key where the definition wants one
 active run for it. `due_at` is no later than the earliest timer. `parked` says why a run cannot be
 worked on by this code. `trace` is the W3C traceparent that its start came with; without one, it
-follows from the id."""
+follows from the id. `number` tells its age, and is made when it begins; without one, the id does.
+`start_id` is the message that asked for it, where one did."""
 
 _is_active = saga.c.active_key.is_not(None)
 Index(
@@ -80,6 +83,7 @@ _is_due = saga.c.due_at.is_not(None)
 Index("saga_due", saga.c.shard, saga.c.due_at, postgresql_where=_is_due, sqlite_where=_is_due)
 _is_live = saga.c.ended_at.is_(None)
 Index("saga_live", saga.c.id, postgresql_where=_is_live, sqlite_where=_is_live)
+Index("saga_live_number", saga.c.number, postgresql_where=_is_live, sqlite_where=_is_live)
 Index("saga_by_status", saga.c.status, saga.c.id)
 Index("saga_by_name", saga.c.name, saga.c.id)
 Index("saga_by_key", saga.c.key, saga.c.id)
@@ -108,11 +112,12 @@ saga_alias = Table(
     Column("trace", String(55), nullable=True),
     Column("reason", Text, nullable=True),
     Column("made_at", UtcDateTime, nullable=False),
+    _id("start_id", nullable=True),
     PrimaryKeyConstraint("id"),
     Index("saga_alias_saga_id", "saga_id"),
 )
 """Starts that began no run of their own: another run was active for their key (`saga_id`), or they
-were refused (`reason`)."""
+were refused (`reason`). `start_id` is the message that asked."""
 
 saga_start_key = Table(
     "saga_start_key",
@@ -135,12 +140,14 @@ saga_signal = Table(
     Column("payload", Text, nullable=False),
     Column("made_at", UtcDateTime, nullable=False),
     Column("answer", Text, nullable=True),
+    _id("message_id", nullable=True),
     PrimaryKeyConstraint("seq"),
     Index("saga_signal_queue", "shard", "seq"),
     sqlite_autoincrement=True,
 )
 """What was told to a run and is not yet applied. Any node adds rows; the one that owns the shard
-applies and removes them, or puts an `answer` there where somebody waits for one."""
+applies and removes them, or puts an `answer` there where somebody waits for one. `message_id` is
+the message that a start came by."""
 
 saga_batch = Table(
     "saga_batch",

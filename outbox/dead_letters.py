@@ -1,7 +1,8 @@
 """Messages that were given up, and keys that rest: look at them, send again, delete, wake.
 
-Every function is a step in the caller's transaction. Messages keep their ids, so a receiver that
-had taken one after all recognises it.
+Every function is a step in the caller's transaction. Messages keep their ids and the time at which
+they were due, so a receiver that had taken one after all recognises it, or says that it is too old
+to tell. `redrive_as_new` is for those, once a person has made sure that it did not take effect.
 
     async with engine.begin() as connection:
         await dead_letters.redrive(connection, [letter.id])
@@ -9,7 +10,7 @@ had taken one after all recognises it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeAlias
@@ -23,6 +24,7 @@ from outbox.database.pages import DEFAULT_LIMIT, Page, after, page
 from outbox.errors import BelongsToSaga, InvalidSelection, NoSuchMessage
 from outbox.ids import is_id
 from outbox.tables import outbox, outbox_dead, outbox_held
+from outbox.wire.envelope import with_due
 
 Database: TypeAlias = AsyncConnection | AsyncSession
 
@@ -94,6 +96,13 @@ async def redrive(
     All or none: raises InvalidSelection, NoSuchMessage or BelongsToSaga, naming the first id that
     is wrong, before anything changes.
     """
+    return await _move_back(database, await _chosen(database, ids, destination))
+
+
+async def _chosen(
+    database: Database, ids: Collection[str], destination: str | None
+) -> Sequence[RowMapping]:
+    """The dead letters that may be sent again. Raises as `redrive` does."""
     wanted = _checked(ids)
     chosen: ColumnElement[bool] = outbox_dead.c.id.in_(wanted)
     if destination is not None:
@@ -113,7 +122,37 @@ async def redrive(
                 "up or undone it since",
                 next_step=f"retry the step of the saga {saga} instead",
             )
-    return await _move_back(database, rows)
+    return rows
+
+
+async def redrive_as_new(
+    database: Database,
+    ids: Collection[str],
+    *,
+    new_id: Callable[[], str],
+    now: datetime,
+    destination: str | None = None,
+) -> Mapping[str, str]:
+    """As `redrive`, but under new ids and due now; the new ids by the old ones.
+
+    To a receiver that is another message: it takes effect there, also where the one under the old
+    id did. An id that died for several destinations gets one new id for all of them.
+    """
+    rows = await _chosen(database, ids, destination)
+    renamed = {id: new_id() for id in sorted({row["id"] for row in rows})}
+    await _insert(
+        database,
+        [
+            {
+                **row,
+                "id": renamed[row["id"]],
+                "headers": with_due(row["headers"], now, anew=True),
+            }
+            for row in _in_order(rows)
+        ],
+    )
+    await _delete(database, rows)
+    return renamed
 
 
 async def redrive_all(database: Database, destination: str, *, limit: int = MAX_AT_ONCE) -> int:
@@ -198,14 +237,21 @@ async def _locked(
 
 
 async def _move_back(database: Database, rows: Sequence[RowMapping]) -> int:
-    if rows:
-        # In the order in which they came into being, which their sequence numbers no longer tell.
-        ordered = sorted(rows, key=lambda row: (row["occurred_at"], row["id"], row["destination"]))
-        await database.execute(
-            insert(outbox), [{name: row[name] for name in _MOVED} for row in ordered]
-        )
-        await _delete(database, rows)
+    await _insert(database, [dict(row) for row in _in_order(rows)])
+    await _delete(database, rows)
     return len(rows)
+
+
+def _in_order(rows: Sequence[RowMapping]) -> list[RowMapping]:
+    """As they came into being, which their sequence numbers no longer tell."""
+    return sorted(rows, key=lambda row: (row["occurred_at"], row["id"], row["destination"]))
+
+
+async def _insert(database: Database, rows: Sequence[Mapping[str, Any]]) -> None:
+    if rows:
+        await database.execute(
+            insert(outbox), [{name: row[name] for name in _MOVED} for row in rows]
+        )
 
 
 async def _delete(database: Database, rows: Sequence[RowMapping]) -> None:

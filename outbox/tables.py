@@ -222,12 +222,15 @@ inbox = Table(
     Column("barred_by", Uuid(as_uuid=False), nullable=True),
     Column("source", String(100), nullable=False),
     Column("saga", Uuid(as_uuid=False), nullable=True),
+    Column("saga_number", Uuid(as_uuid=False), nullable=True),
+    Column("due", UtcDateTime, nullable=True),
     Column("received_at", UtcDateTime, nullable=False),
     PrimaryKeyConstraint("consumer", "id"),
     Index("inbox_received_at", "received_at"),
 )
 """What each consumer has seen. `state` is one of inbox.State; `saga` is set for commands that may
-be undone (their correlation id), whose rows are kept as long as that saga lives."""
+be undone (their correlation id), whose rows are kept as long as that saga lives; `saga_number` is
+the number of that saga, and `due` the attribute of the message, where its sender knows them."""
 
 inbox_watermark = Table(
     "inbox_watermark",
@@ -239,9 +242,11 @@ inbox_watermark = Table(
     Column("except_ids", Text, nullable=False),
     PrimaryKeyConstraint("consumer", "source", "scope"),
 )
-"""How far the inbox has forgotten. Scope `age` (source ''): a message without a saga whose id is
-smaller than `below`, and that is absent, may have been purged. Scope `saga`: the same for commands
-of a saga of that source whose saga id is smaller than `below` and not in `except_ids` (JSON)."""
+"""How far the inbox has forgotten. Scope `age` (source ''): a message without a saga whose age (its
+`due`, else its id) is smaller than `below`, and that is absent, may have been purged. Scope
+`barred`: the same for one whose id is, since its undo came first. Scope `saga`: the same for
+commands of a saga of that source whose number (else saga id) is smaller than `below` and not in
+`except_ids` (JSON)."""
 
 schema_revision = Table(
     "schema_revision",

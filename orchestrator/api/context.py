@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -53,7 +54,8 @@ class Runs(Protocol):
 
 @dataclass(frozen=True)
 class Desk:
-    """`keys` are those of callers. `stopping` is set as soon as the service is told to stop."""
+    """`keys` are those of callers; `ids` makes ids of messages. `stopping` is set as soon as the
+    service is told to stop."""
 
     engine: Runs
     database: Database
@@ -61,6 +63,7 @@ class Desk:
     bell: Bell
     keys: Keys
     stopping: asyncio.Event
+    ids: Callable[[], str]
 
     @property
     def registry(self) -> Registry:

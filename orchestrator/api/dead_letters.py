@@ -49,10 +49,7 @@ def router(desk: Desk) -> APIRouter:
     )
     async def redrive(asked: Redriving) -> Redriven:
         try:
-            async with desk.database.engine.begin() as connection:
-                count = await dead_letters.redrive(
-                    connection, asked.ids, destination=asked.destination
-                )
+            done = await _redriven(desk, asked)
         except BelongsToSaga as error:
             raise HttpProblem(
                 409,
@@ -61,6 +58,21 @@ def router(desk: Desk) -> APIRouter:
                 next_step=f"{error.next_step}: sagabox retry SAGA --step STEP --reason REASON",
             ) from error
         desk.bell.ring()
-        return Redriven(redriven=count)
+        return done
 
     return routes
+
+
+async def _redriven(desk: Desk, asked: Redriving) -> Redriven:
+    async with desk.database.engine.begin() as connection:
+        if not asked.as_new:
+            count = await dead_letters.redrive(connection, asked.ids, destination=asked.destination)
+            return Redriven(redriven=count)
+        renamed = await dead_letters.redrive_as_new(
+            connection,
+            asked.ids,
+            destination=asked.destination,
+            new_id=desk.ids,
+            now=desk.clock.now(),
+        )
+        return Redriven(redriven=len(renamed), new_ids=dict(renamed))

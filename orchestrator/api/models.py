@@ -197,9 +197,17 @@ class Redriving(BaseModel):
     destination: _Name | None = Field(
         default=None, description="Only to this one, where an id died for several"
     )
+    as_new: bool = Field(
+        default=False,
+        description="Under new ids, and due now: a receiver that answers too-old then takes them. "
+        "It takes them for new messages, so what took effect before takes effect again",
+    )
 
 
 class Redriven(BaseModel):
     """How many messages are on their way again."""
 
     redriven: int
+    new_ids: dict[str, str] = Field(
+        default_factory=dict, description="Where they were sent as new: the new ids by the old ones"
+    )

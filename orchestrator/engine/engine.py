@@ -223,7 +223,7 @@ class Engine:
             await self._bell.wait(60.0, since=rings)
 
     async def _keep_house(self) -> float:
-        below = first_at(self._clock.now() - self._settings.start_window)
+        below = first_at(self._clock.now() - self._settings.unsettled)
         async with self._database.reading.connect() as connection:
             live = await self._store.live(connection, below, MAX_LIVE + 1)
         if len(live) > MAX_LIVE:

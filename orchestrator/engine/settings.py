@@ -31,7 +31,8 @@ class EngineSettings:
     """Bytes of the messages in memory for each participant, at most."""
     patience: float = 10.0
     """Seconds that one who asks waits for the commit, before being told to ask again."""
-    start_window: timedelta = timedelta(days=7)
-    """How old a start may be that comes by a message; an older one is refused."""
+    unsettled: timedelta = timedelta(days=7)
+    """Of runs that began within this time participants are not told whether they have ended, so
+    that nodes, and clocks, may differ by less."""
     remember: timedelta = timedelta(hours=1)
     """How long the ids of group commits, and answers nobody came for, are kept."""

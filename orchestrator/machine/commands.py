@@ -51,6 +51,7 @@ def dispatch_of(saga: Saga[S], step: Step[S], awaited: Awaited) -> Dispatch:
         undoes=awaited.undoes,
         urgent=awaited.is_undo or step.kind is Kind.RETRIABLE,
         expires=awaited.deadline if may_be_given_up else None,
+        due=awaited.due,
     )
 
 

@@ -90,7 +90,8 @@ class Awaited:
     """A command whose answer is awaited, kept byte for byte: repeated, it is the same message.
 
     `deadline` is when a definite answer is overdue; None until it is sent, or sent again after
-    its deadline. `sendings` counts how often it was sent. `undoes` is empty for an action.
+    its deadline. `sendings` counts how often it was sent. `undoes` is empty for an action. `due` is
+    when it was sent first; None where code that knew no such time sent it.
     """
 
     id: str
@@ -101,6 +102,7 @@ class Awaited:
     wait: Wait = Wait.SENDING
     deadline: datetime | None = None
     sendings: int = 0
+    due: datetime | None = None
 
     @property
     def is_undo(self) -> bool:

@@ -18,7 +18,7 @@ class Dispatch:
     """A command to be sent. It is added to the outbox unless it is still there.
 
     `urgent` is for undo and post-pivot commands, which have a lane of their own. `expires` is set
-    only where the command may be given up.
+    only where the command may be given up. `due` is the same each time it is sent.
     """
 
     id: str
@@ -30,6 +30,7 @@ class Dispatch:
     undoes: tuple[str, ...]
     urgent: bool
     expires: datetime | None
+    due: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

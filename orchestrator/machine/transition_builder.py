@@ -147,7 +147,8 @@ class Draft(Generic[S]):
             self.remind(TimerKind.DEADLINE, awaited.id, step.deadline)
         happening = Happening.REPEATED if awaited.sendings else Happening.SENT
         sendings = awaited.sendings + 1
-        awaited = replace(awaited, wait=Wait.ANSWER, deadline=deadline, sendings=sendings)
+        due = awaited.due if awaited.sendings else self._moment
+        awaited = replace(awaited, wait=Wait.ANSWER, deadline=deadline, sendings=sendings, due=due)
         self.put_awaited(name, awaited)
         self._commands.append(dispatch_of(self.saga, step, awaited))
         self.note_about(name, happening, awaited.type, awaited.id)

@@ -32,7 +32,7 @@ _CHANGING = (
     *("updated_at", "ended_at"),
 )
 _INSERTED = (
-    *("id", "shard", "name", "version", "key", "originator", "trace"),
+    *("id", "shard", "name", "version", "key", "originator", "trace", "start_id", "number"),
     *("created_at", "revision"),
     *_CHANGING,
 )
@@ -183,6 +183,8 @@ class Writing(DatabaseClock):
             "key": instance.key,
             "originator": record.originator,
             "trace": record.trace,
+            "start_id": values.id(record.start_id),
+            "number": values.id(record.number),
             "created_at": values.time(instance.created_at),
             "status": instance.status.value,
             "paused": instance.paused,

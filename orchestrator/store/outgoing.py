@@ -64,9 +64,16 @@ def buckets(shard: int) -> tuple[int, ...]:
 
 
 def command(
-    dispatch: Dispatch, saga_id: str, shard: int, now: datetime, *, trace: str, repeats: bool
+    dispatch: Dispatch,
+    saga_id: str,
+    shard: int,
+    now: datetime,
+    *,
+    number: str | None,
+    trace: str,
+    repeats: bool,
 ) -> Letter:
-    """A command of the run, in its trace."""
+    """A command of the run, in its trace. `number` is the run's."""
     return Letter(
         destination=dispatch.participant,
         bucket=bucket(Lane.URGENT if dispatch.urgent else Lane.NORMAL, shard),
@@ -82,21 +89,35 @@ def command(
             reply_to=SOURCE,
             undoes=dispatch.undoes,
             expires=dispatch.expires,
+            due=dispatch.due,
+            run_number=number,
         ),
         repeats=repeats,
     )
 
 
 def ended(
-    saga_id: str, status: str, originator: str, shard: int, now: datetime, *, trace: str
+    saga_id: str,
+    status: str,
+    originator: str,
+    shard: int,
+    now: datetime,
+    *,
+    start_id: str | None,
+    trace: str,
 ) -> Letter:
-    """The news of the end of a run, or of a start that came to nothing, for whoever asked."""
+    """The news of the end of a run, or of a start that came to nothing, for whoever asked.
+
+    It answers the message `start_id`, and its id follows from that: told again, it is the same
+    message, and the answer to another start is another one. Where old code has not kept that
+    message, the id follows from the run's, as it did then.
+    """
     event = SagaEnded(saga_id, status)
     return Letter(
         destination=originator,
         bucket=bucket(Lane.NORMAL, shard),
         envelope=Envelope(
-            id=derive(saga_id, "ended"),
+            id=derive(start_id or saga_id, "ended"),
             source=SOURCE,
             type=str(event.message_type),
             key=saga_id,
@@ -104,5 +125,6 @@ def ended(
             data=encode(event),
             correlation=saga_id,
             trace=trace,
+            due=now,
         ),
     )

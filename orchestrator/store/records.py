@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from zlib import crc32
 
@@ -16,6 +16,7 @@ from orchestrator.definition.saga import Saga
 from orchestrator.machine.instance import Direction, Instance, Status, StepRun
 from orchestrator.machine.transition import Timer, Transition
 from outbox.coordination.leases import BUCKETS_PER_LANE
+from outbox.ids import derive, first_at, time_of
 from outbox.wire.json_types import shape_of
 from outbox.wire.traceparent import minted
 
@@ -23,9 +24,24 @@ SHARDS = tuple(range(BUCKETS_PER_LANE))
 """The parts that the runs are divided into; each is owned by one node at a time."""
 
 
+_MINUTE = timedelta(minutes=1)
+
+
 def shard_of(instance_id: str) -> int:
     """The shard of a run: that of everything it sends, too."""
     return crc32(instance_id.encode()) % len(SHARDS)
+
+
+def number_of(instance_id: str, began: datetime) -> str:
+    """The number of a run that begins at that time of the database: its age, which its id does not
+    tell, since the run may have been asked for long before.
+
+    That is the id itself, where it was made within a minute of the begin. So most runs have but one
+    of both, and count in the list of those that live but once.
+    """
+    if abs(time_of(instance_id) - began) <= _MINUTE:
+        return instance_id
+    return derive(first_at(began), instance_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +50,8 @@ class Record:
 
     `revision` counts its writes and `entries` the lines of its history. `due_at` is when it is to
     be looked at, no later than its first timer. `originator` is the service that is told of its
-    end. `trace` is the traceparent that its start came with.
+    end. `trace` is the traceparent that its start came with, and `start_id` the message, if it was
+    one. `number` tells the run's age; None for a run that began before there were numbers.
     """
 
     instance: Instance[Any]
@@ -44,6 +61,8 @@ class Record:
     due_at: datetime | None = None
     originator: str | None = None
     trace: str | None = None
+    start_id: str | None = None
+    number: str | None = None
 
     @property
     def traceparent(self) -> str:
@@ -66,6 +85,8 @@ class Record:
             due_at=_bound(self.due_at, timers, now),
             originator=self.originator,
             trace=self.trace,
+            start_id=self.start_id,
+            number=self.number,
         )
 
 
@@ -131,6 +152,8 @@ def record_of(row: Any, saga: Saga[Any]) -> Record:
         due_at=row.due_at,
         originator=row.originator,
         trace=row.trace,
+        start_id=row.start_id,
+        number=row.number,
     )
 
 

@@ -8,7 +8,18 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Table, delete, exists, func, or_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Table,
+    case,
+    delete,
+    exists,
+    func,
+    or_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition.registry import Registry
@@ -25,6 +36,9 @@ from orchestrator.tables import (
 from outbox.database.time import DatabaseClock
 from outbox.tables import outbox, outbox_dead, outbox_held, outbox_parked
 
+REFUSED = "REFUSED"
+"""What is told of the end of a start that began no run."""
+
 
 @dataclass(frozen=True, slots=True)
 class StartKey:
@@ -37,12 +51,22 @@ class StartKey:
 
 
 class AliasRow(NamedTuple):
-    """A start that another run stands for, who asked for it, and in which trace."""
+    """A start that another run stands for, who asked for it, in which trace, by which message."""
 
     saga_id: str
     id: str
     originator: str | None
     trace: str | None = None
+    start_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What became of an id that was used for a start: the message that asked for it, and the
+    status with which it ended; REFUSED, where it began no run; None, while it lives."""
+
+    start_id: str | None
+    ended: str | None
 
 
 class SagaStore(DatabaseClock):
@@ -65,6 +89,7 @@ class SagaStore(DatabaseClock):
                 saga_signal.c.kind,
                 saga_signal.c.payload,
                 saga_signal.c.made_at,
+                saga_signal.c.message_id,
             )
             .where(self._waits(shards))
             .order_by(saga_signal.c.seq)
@@ -153,11 +178,24 @@ class SagaStore(DatabaseClock):
             delete(saga_start_key).where(saga_start_key.c.saga_id.in_(sorted(saga_ids)))
         )
 
-    async def existing(self, connection: AsyncConnection, ids: Collection[str]) -> frozenset[str]:
-        """Which of these ids are runs or aliases already."""
-        runs = select(saga.c.id).where(saga.c.id.in_(sorted(ids)))
-        aliases = select(saga_alias.c.id).where(saga_alias.c.id.in_(sorted(ids)))
-        return frozenset((await connection.scalars(runs.union_all(aliases))).all())
+    async def existing(
+        self, connection: AsyncConnection, ids: Collection[str]
+    ) -> Mapping[str, Known]:
+        """Which of these ids are runs or aliases already, and what became of them."""
+        wanted = sorted(ids)
+        ended = case((saga.c.ended_at.is_not(None), saga.c.status))
+        runs = select(saga.c.id, saga.c.start_id, ended).where(saga.c.id.in_(wanted))
+        aliases = (
+            select(
+                saga_alias.c.id,
+                saga_alias.c.start_id,
+                case((saga_alias.c.saga_id.is_(None), REFUSED), else_=ended),
+            )
+            .select_from(saga_alias.outerjoin(saga, saga.c.id == saga_alias.c.saga_id))
+            .where(saga_alias.c.id.in_(wanted))
+        )
+        found = await connection.execute(runs.union_all(aliases))
+        return {id: Known(start_id, status) for id, start_id, status in found}
 
     async def active(self, connection: AsyncConnection, name: str, key: str) -> str | None:
         """The active run for that key, which cannot end before this transaction has."""
@@ -179,6 +217,7 @@ class SagaStore(DatabaseClock):
         originator: str | None,
         reason: str | None,
         trace: str | None,
+        start_id: str | None,
     ) -> None:
         """A start that began no run."""
         await connection.execute(
@@ -189,6 +228,7 @@ class SagaStore(DatabaseClock):
                 originator=originator,
                 reason=reason,
                 trace=trace,
+                start_id=start_id,
                 made_at=self._now,
             )
             .on_conflict_do_nothing()
@@ -201,7 +241,7 @@ class SagaStore(DatabaseClock):
         no more can come."""
         of_alias = saga_alias.c
         statement = select(
-            of_alias.saga_id, of_alias.id, of_alias.originator, of_alias.trace
+            of_alias.saga_id, of_alias.id, of_alias.originator, of_alias.trace, of_alias.start_id
         ).where(of_alias.saga_id.in_(sorted(saga_ids)))
         return [AliasRow(*it) for it in await connection.execute(statement)]
 
@@ -308,14 +348,17 @@ class SagaStore(DatabaseClock):
     # Keeping house
 
     async def live(self, connection: AsyncConnection, below: str, most: int) -> Sequence[str]:
-        """The oldest runs that have not ended, with ids below that one."""
-        statement = (
-            select(saga.c.id)
-            .where(saga.c.ended_at.is_(None), saga.c.id < below)
-            .order_by(saga.c.id)
-            .limit(most)
-        )
-        return (await connection.scalars(statement)).all()
+        """The oldest numbers and ids, below that one, of runs that have not ended."""
+        found: set[str] = set()
+        for told_by in (saga.c.id, saga.c.number):
+            statement = (
+                select(told_by)
+                .where(saga.c.ended_at.is_(None), told_by < below)
+                .order_by(told_by)
+                .limit(most)
+            )
+            found.update((await connection.scalars(statement)).all())
+        return sorted(found)[:most]
 
     async def forget(self, connection: AsyncConnection, before: timedelta) -> None:
         """Remove the ids of old group commits, and answers that nobody came for."""

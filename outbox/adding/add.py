@@ -90,12 +90,14 @@ def add(
     id = installation.ids() if id is None else _id("id", id)
     message_type = str(type_of(message))
     saga = _optional_id("correlation", correlation, cause.correlation if cause else None)
+    now = installation.clock.now()
+    later = None if deliver_at is None else _utc("deliver_at", deliver_at)
     envelope = Envelope(
         id=id,
         source=installation.source,
         type=message_type,
         key=message.message_key,
-        time=installation.clock.now(),
+        time=now,
         data=codec.encode(message, limit=installation.max_bytes),
         correlation=saga,
         causation=_optional_id("causation", causation, cause.id if cause else None),
@@ -103,13 +105,13 @@ def add(
         reply_to=None if reply_to is None else destination(reply_to),
         undoes=tuple(_id("undoes", each) for each in undoes),
         expires=None if expires is None else _utc("expires", expires),
+        due=now if later is None else later,
     )
-    due = None if deliver_at is None else _utc("deliver_at", deliver_at)
     staged = Staged(
         message_class=type(message),
         data=envelope.data,
-        rows=[_row(envelope, name, lane, due) for name in installation.destinations(message, to)],
-        order=f"{lane:d}:{envelope.key}" if due is None else None,
+        rows=[_row(envelope, name, lane, later) for name in installation.destinations(message, to)],
+        order=f"{lane:d}:{envelope.key}" if later is None else None,
     )
     _keep(target, staged, installation)
     return envelope.id
@@ -140,7 +142,7 @@ def _keep(target: Session | Connection, staged: Staged, installation: Installati
             ring_after(target, installation.bell)
 
 
-def _row(envelope: Envelope, to: str, lane: Lane, due: datetime | None) -> Row:
+def _row(envelope: Envelope, to: str, lane: Lane, later: datetime | None) -> Row:
     row: dict[str, Any] = {
         "id": envelope.id,
         "destination": to,
@@ -152,8 +154,8 @@ def _row(envelope: Envelope, to: str, lane: Lane, due: datetime | None) -> Row:
         "headers": headers_json(envelope),
         "occurred_at": envelope.time,
     }
-    if due is not None:
-        row["due_at"] = due
+    if later is not None:
+        row["due_at"] = later
     return row
 
 

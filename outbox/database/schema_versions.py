@@ -177,5 +177,18 @@ def _drop_1(op: Operations) -> None:
         op.drop_table(table)
 
 
-VERSIONS: tuple[Version, ...] = (Version(_create_1, _drop_1),)
+def _create_2(op: Operations) -> None:
+    """Ages that stand in no id: the code of version 1 leaves these empty."""
+    op.add_column("inbox", sa.Column("saga_number", sa.Uuid(as_uuid=False), nullable=True))
+    op.add_column("inbox", sa.Column("due", sa.DateTime(timezone=True), nullable=True))
+
+
+def _drop_2(op: Operations) -> None:
+    op.drop_column("inbox", "due")
+    op.drop_column("inbox", "saga_number")
+    # The code of version 1 would take it for the watermark of a saga.
+    op.execute("DELETE FROM inbox_watermark WHERE scope = 'barred'")
+
+
+VERSIONS: tuple[Version, ...] = (Version(_create_1, _drop_1), Version(_create_2, _drop_2))
 """The first is version 1."""

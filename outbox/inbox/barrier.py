@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from outbox.inbox.retention import Forgotten
-from outbox.messages import Message
+from outbox.messages import Command, Message
 from outbox.replies import Outcome, Reply
 from outbox.wire.envelope import Envelope
 
@@ -68,10 +68,21 @@ class Arrival:
     fingerprint: bytes
     saga: str | None
 
+    @property
+    def saga_number(self) -> str | None:
+        """What the age of its saga is told by."""
+        return None if self.saga is None else self.envelope.run_number or self.saga
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether it is a command that belongs to no saga."""
+        return self.saga is None and isinstance(self.message, Command)
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A row to insert, before anything is known."""
+    """A row to insert, before anything is known. `due` is that of the message itself; of an action
+    that its undo bars it is not known."""
 
     id: str
     state: State
@@ -79,6 +90,8 @@ class Claim:
     barred_by: str | None
     source: str
     saga: str | None
+    saga_number: str | None = None
+    due: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +122,10 @@ def claims(arrivals: Iterable[Arrival]) -> list[Claim]:
     rows: list[Claim] = []
     for each in arrivals:
         envelope = each.envelope
-        source, saga = envelope.source, each.saga
-        rows.append(Claim(envelope.id, State.RAN, each.fingerprint, None, source, saga))
+        whose = envelope.source, each.saga, envelope.run_number if each.saga else None
+        rows.append(Claim(envelope.id, State.RAN, each.fingerprint, None, *whose, envelope.due))
         rows += [
-            Claim(action, State.BARRED, None, envelope.id, source, saga)
-            for action in envelope.undoes
+            Claim(action, State.BARRED, None, envelope.id, *whose) for action in envelope.undoes
         ]
     return sorted(rows, key=lambda row: row.id)
 
@@ -129,10 +141,10 @@ def decide(
     if own is not None:
         # What a copy of an undo bars, the first one has barred, undone or refused to judge.
         return Answer(_stored(own, arrival), forget=tuple(barred_now))
-    unsure = [
-        action for action in barred_now if forgotten.covers(action, envelope.source, arrival.saga)
-    ]
-    if forgotten.covers(envelope.id, envelope.source, arrival.saga):
+    source, saga = envelope.source, arrival.saga_number
+    unsure = [action for action in barred_now if forgotten.covers(action, source, saga)]
+    is_barred = arrival.is_alone and forgotten.may_bar(envelope.id)
+    if is_barred or forgotten.covers(envelope.id, source, saga, envelope.due):
         # Not stored: a row would let a later undo conclude that this never ran.
         return Answer(_too_old(envelope), forget=(envelope.id, *unsure))
     if not envelope.undoes:

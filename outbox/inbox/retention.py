@@ -2,7 +2,10 @@
 
 An inbox that forgets by age alone would one day take "forgotten" for "never ran". So it keeps the
 rows of a saga's commands for as long as the saga lives, and whatever it forgets it first covers
-with a watermark: an id under the watermark that is absent may have run, and is never run again.
+with a watermark: a message under the watermark that is absent may have run, and is never run again.
+
+Age is not in an id, which may be derived from an old one, or wait for its time: a message is as old
+as its `due`, and a run as its number. Only what has none of them is judged by its ids.
 
 Pure: values to values.
 """
@@ -15,23 +18,27 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from outbox.errors import MalformedEnvelope
-from outbox.ids import first_at, is_id
+from outbox.ids import first_at, is_id, time_of
 
 SETTLED_HEADER = "Sagabox-Settled"
 MAX_LIVE = 100
 
 MINIMUM_RETENTION = timedelta(days=1)
-"""No inbox forgets a message sooner, nor an id younger than this. Half of it is the margin for
-clocks that differ: an id that is younger than that half cannot have been forgotten."""
+"""No inbox forgets a message sooner, nor one that was due later than this. Half of it is the margin
+for clocks that differ: what is younger than that half cannot have been forgotten."""
 
+_TICK = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HEADER = re.compile(r"(?P<before>[0-9a-f-]{36})(?:;live=(?P<live>[0-9a-f,-]*))?")
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """What an orchestrator says of its sagas: every one whose id is smaller than `before` has
+    """What an orchestrator says of its sagas: every one whose number is smaller than `before` has
     ended for good, except those in `live` (running, paused or stuck; at most MAX_LIVE).
+
+    The number of a saga is the one that it got at its begin; where a command tells none, it is the
+    saga's id. So `live` has both, where both are smaller than `before` and they differ.
 
     A saga that has ended never lives again, so two such statements never contradict each other,
     whichever came first: `join` is all that both say. Ids in `live` that are not smaller than
@@ -61,7 +68,7 @@ class Settled:
         )
 
     def capped(self, before: str) -> Settled:
-        """The same for sagas with ids under `before` only."""
+        """The same for sagas with numbers under `before` only."""
         return Settled(min(self.before, before), self.live)
 
     def to_header(self) -> str:
@@ -85,32 +92,63 @@ class Settled:
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What an inbox may have purged: `age` bounds the ids of messages without a saga, `sagas` has
-    the watermark of the sagas of each source. Nothing was purged where there is no watermark."""
+    """What an inbox may have purged: `age` bounds the ages of messages without a saga, `barred` the
+    ids of commands without a saga that were undone before they came, and `sagas` has the watermark
+    of the sagas of each source. Nothing was purged where there is no watermark."""
 
     age: str | None = None
     sagas: Mapping[str, Settled] = field(default_factory=dict)
+    barred: str | None = None
 
-    def covers(self, id: str, source: str, saga: str | None) -> bool:
-        """Whether that message, which is absent, may have been seen once."""
+    def covers(self, id: str, source: str, saga: str | None, due: datetime | None = None) -> bool:
+        """Whether that message, which is absent, may have been seen once. `saga` is the number of
+        the saga that it is a command of."""
         if saga is None:
-            return self.age is not None and id < self.age
+            return _is_under(age_of(id, due), self.age)
         watermark = self.sagas.get(source)
         return watermark is not None and watermark.covers(saga)
+
+    def may_bar(self, id: str) -> bool:
+        """Whether a command of that id, which is absent, may have been undone before it came."""
+        return _is_under(id, self.barred)
 
 
 NOTHING_FORGOTTEN = Forgotten()
 
 
-def may_be_forgotten(ids: Iterable[str], now: datetime) -> bool:
-    """Whether any of the ids is old enough for the watermarks to matter at all."""
-    oldest = min(ids, default=None)
+def age_of(id: str, due: datetime | None) -> str:
+    """The age of a message, to be compared with other ages: the smallest id of the millisecond in
+    which it was due; the id itself, where the message does not say."""
+    return id if due is None else _first_at(due)
+
+
+def beyond(rows: Iterable[tuple[str, datetime | None]]) -> str:
+    """The watermark that covers these rows (id, due), at least one, and none that is younger.
+
+    A row counts by the later of its two times. Otherwise an undo, which names its actions by their
+    ids alone, would take one that was purged for one that never ran.
+    """
+    return _first_at(max(_latest(id, due) for id, due in rows) + _TICK)
+
+
+def may_be_forgotten(ages: Iterable[str], now: datetime) -> bool:
+    """Whether any of these ages is old enough for the watermarks to matter at all."""
+    oldest = min(ages, default=None)
     return oldest is not None and oldest < _first_at(now - MINIMUM_RETENTION / 2)
 
 
 def horizon(now: datetime, retention: timedelta) -> str:
-    """Rows with ids from here on are kept, whatever else is known of them."""
+    """Rows of this age or younger are kept, whatever else is known of them."""
     return _first_at(now - retention)
+
+
+def _is_under(age: str, watermark: str | None) -> bool:
+    return watermark is not None and age < watermark
+
+
+def _latest(id: str, due: datetime | None) -> datetime:
+    made = time_of(id)
+    return made if due is None else max(made, due)
 
 
 def _first_at(moment: datetime) -> str:

@@ -7,6 +7,7 @@ is the same for every size of a batch.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from sqlalchemy import (
     column,
     delete,
     func,
+    or_,
     select,
     text,
     update,
@@ -31,11 +33,11 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from outbox.inbox.barrier import Change, Claim, Row, State
-from outbox.inbox.retention import Forgotten, Settled, horizon
-from outbox.tables import inbox, inbox_watermark
+from outbox.inbox.retention import Forgotten, Settled, beyond, horizon
+from outbox.tables import UtcDateTime, inbox, inbox_watermark
 from outbox.wire import reply_json as replyjson
 
-AGE, SAGA = "age", "saga"
+AGE, SAGA, BARRED = "age", "saga", "barred"
 
 _Id = Uuid(as_uuid=False)
 
@@ -48,7 +50,14 @@ def _given(**columns: Any) -> Any:
 
 
 _claimed = _given(
-    id=_Id, state=Text(), fingerprint=LargeBinary(), barred_by=_Id, source=Text(), saga=_Id
+    id=_Id,
+    state=Text(),
+    fingerprint=LargeBinary(),
+    barred_by=_Id,
+    source=Text(),
+    saga=_Id,
+    saga_number=_Id,
+    due=UtcDateTime(),
 )
 _changed = _given(id=_Id, state=Text(), reply=Text(), barred_by=_Id)
 
@@ -110,6 +119,8 @@ def insert(session: Session, consumer: str, rows: Sequence[Claim], now: datetime
             "barred_bys": [row.barred_by for row in rows],
             "sources": [row.source for row in rows],
             "sagas": [row.saga for row in rows],
+            "saga_numbers": [row.saga_number for row in rows],
+            "dues": [row.due for row in rows],
         }
         constants = {"consumer": consumer, "received_at": now}
         return set(session.execute(_INSERT_ARRAYS, arrays | constants).scalars())
@@ -123,6 +134,8 @@ def insert(session: Session, consumer: str, rows: Sequence[Claim], now: datetime
             "barred_by": row.barred_by,
             "source": row.source,
             "saga": row.saga,
+            "saga_number": row.saga_number,
+            "due": row.due,
             "received_at": now,
         }
         for row in rows
@@ -195,14 +208,14 @@ def watermarks(session: Session, consumer: str) -> Forgotten:
     statement = select(marks.source, marks.scope, marks.below, marks.except_ids).where(
         marks.consumer == consumer
     )
-    age: str | None = None
+    bounds: dict[str, str] = {}
     sagas: dict[str, Settled] = {}
     for source, scope, below, live in session.execute(statement):
-        if scope == AGE:
-            age = below
-        else:
+        if scope == SAGA:
             sagas[source] = Settled(below, frozenset(orjson.loads(live)))
-    return Forgotten(age, sagas)
+        else:
+            bounds[scope] = below
+    return Forgotten(bounds.get(AGE), sagas, bounds.get(BARRED))
 
 
 def purge(
@@ -219,20 +232,27 @@ def purge(
         # One purge at a time, since a watermark is read and then written; others may read on.
         session.execute(text(f"LOCK TABLE {inbox_watermark} IN SHARE ROW EXCLUSIVE MODE"))
     cutoff, before = now - retention, horizon(now, retention)
-    old = and_(inbox.c.consumer == consumer, inbox.c.received_at < cutoff, inbox.c.id < before)
+    was_due = or_(inbox.c.due.is_(None), inbox.c.due < cutoff)
+    of_age = and_(inbox.c.received_at < cutoff, inbox.c.id < before, was_due)
+    old = and_(inbox.c.consumer == consumer, of_age)
+    number = func.coalesce(inbox.c.saga_number, inbox.c.saga, type_=_Id)
     known = watermarks(session, consumer)
     doomed = _some(session, and_(old, inbox.c.saga.is_(None)), limit)
     for source in sorted({*settled, *known.sagas}):
         mark = _joined(settled.get(source), known.sagas.get(source), before)
-        ended = and_(inbox.c.saga < mark.before, inbox.c.saga.not_in(mark.live))
+        ended = and_(number < mark.before, number.not_in(mark.live))
         found = _some(session, and_(old, inbox.c.source == source, ended), limit - len(doomed))
         if found:
             _set_watermark(session, consumer, source, SAGA, mark)
             doomed += found
     if doomed:
         # Covers the commands of sagas too, for an undo that forgot to name the saga.
-        _set_watermark(session, consumer, "", AGE, Settled(max(before, known.age or before)))
-        forget(session, consumer, doomed)
+        _raise_watermark(session, consumer, AGE, [(row.id, row.due) for row in doomed], known.age)
+        # When these were to come, if ever, is told by nothing but their ids.
+        barred = [(row.id, None) for row in doomed if row.is_barred and row.saga is None]
+        if barred:
+            _raise_watermark(session, consumer, BARRED, barred, known.barred)
+        forget(session, consumer, [row.id for row in doomed])
     return len(doomed)
 
 
@@ -244,16 +264,48 @@ def _joined(said: Settled | None, stored: Settled | None, before: str) -> Settle
     return said.capped(before).join(stored)
 
 
-def _some(session: Session, condition: ColumnElement[bool], limit: int) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class _Doomed:
+    """A row that is about to be purged."""
+
+    id: str
+    due: datetime | None
+    saga: str | None
+    is_barred: bool
+    """Its undo came first."""
+
+
+def _some(session: Session, condition: ColumnElement[bool], limit: int) -> list[_Doomed]:
     """The oldest rows that meet the condition and that nobody works on."""
     if limit <= 0:
         return []
-    statement = select(inbox.c.id).where(condition).order_by(inbox.c.received_at).limit(limit)
-    return list(session.execute(statement.with_for_update(skip_locked=True)).scalars())
+    came_too_late = and_(inbox.c.state == State.BARRED.value, inbox.c.barred_by.is_not(None))
+    statement = (
+        select(inbox.c.id, inbox.c.due, inbox.c.saga, came_too_late)
+        .where(condition)
+        .order_by(inbox.c.received_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [_Doomed(*row) for row in session.execute(statement)]
 
 
 def _text(change: Change) -> str | None:
     return None if change.reply is None else replyjson.dumps(change.reply).decode()
+
+
+def _raise_watermark(
+    session: Session,
+    consumer: str,
+    scope: str,
+    rows: Sequence[tuple[str, datetime | None]],
+    known: str | None,
+) -> None:
+    """Let the watermark cover these rows: it stands where the youngest of all that were ever purged
+    stood, so that an inbox that was away for long has forgotten nothing younger."""
+    reached = beyond(rows)
+    mark = Settled(reached if known is None else max(reached, known))
+    _set_watermark(session, consumer, "", scope, mark)
 
 
 def _set_watermark(session: Session, consumer: str, source: str, scope: str, mark: Settled) -> None:

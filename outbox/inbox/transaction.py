@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import datetime
 from typing import assert_never
 
@@ -32,7 +32,7 @@ from outbox.inbox.barrier import (
 )
 from outbox.inbox.handlers import Context, Handler, Handlers
 from outbox.inbox.limits import Pace
-from outbox.inbox.retention import NOTHING_FORGOTTEN, may_be_forgotten
+from outbox.inbox.retention import NOTHING_FORGOTTEN, age_of, may_be_forgotten
 from outbox.inbox.session import CommitLock, HandlerMeddled
 from outbox.replies import Outcome, Reply
 from outbox.tracing import Handling, fields_of, tracer_in_use
@@ -163,7 +163,7 @@ class Work:
             if len(found) < len(lost):
                 raise _Vanished
         forgotten = NOTHING_FORGOTTEN
-        if may_be_forgotten(won, self._now):
+        if may_be_forgotten(_ages(self._arrivals, won), self._now):
             # After the insert: the watermark of a purge in between would have gone unseen.
             forgotten = store.watermarks(session, consumer)
         return [decide(each, found, forgotten, self._now) for each in self._arrivals]
@@ -289,6 +289,15 @@ def _tell(consumer: str, arrivals: Sequence[Arrival], replies: Sequence[Reply]) 
     for arrival, reply in zip(arrivals, replies, strict=True):
         envelope, outcome = arrival.envelope, reply.outcome.value
         log.debug("%s handled %s: %s", consumer, envelope.type, outcome, extra=fields_of(envelope))
+
+
+def _ages(arrivals: Sequence[Arrival], won: Collection[str]) -> Iterator[str]:
+    """The ages of the messages, and of the actions that they undo, that were not known before."""
+    for each in arrivals:
+        envelope = each.envelope
+        if envelope.id in won:
+            yield age_of(envelope.id, None if each.is_alone else envelope.due)
+        yield from (action for action in envelope.undoes if action in won)
 
 
 def _cause(arrival: Arrival) -> Cause:

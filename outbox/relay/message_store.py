@@ -21,6 +21,7 @@ from sqlalchemy import (
     text,
     tuple_,
 )
+from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.coordination.leases import BUCKETS_PER_LANE
@@ -33,7 +34,7 @@ from outbox.tables import (
     outbox_lease,
     outbox_scheduled,
 )
-from outbox.wire.envelope import from_row
+from outbox.wire.envelope import from_row, with_due
 
 MESSAGE_COLUMNS = tuple(column.name for column in outbox_scheduled.c if column.name != "due_at")
 
@@ -213,9 +214,7 @@ class Store(DatabaseClock):
         rows = (await connection.execute(due)).mappings().all()
         if not rows:
             return 0
-        await connection.execute(
-            insert(outbox), [{name: row[name] for name in MESSAGE_COLUMNS} for row in rows]
-        )
+        await connection.execute(insert(outbox), [_unscheduled(row) for row in rows])
         await connection.execute(
             delete(outbox_scheduled).where(
                 tuple_(outbox_scheduled.c.id, outbox_scheduled.c.destination).in_(
@@ -224,6 +223,13 @@ class Store(DatabaseClock):
             )
         )
         return len(rows)
+
+
+def _unscheduled(row: RowMapping) -> dict[str, Any]:
+    moved = {name: row[name] for name in MESSAGE_COLUMNS}
+    # Scheduled by code that knew no `due`: its id is as old as the time of adding.
+    moved["headers"] = with_due(row["headers"], row["due_at"])
+    return moved
 
 
 FETCHED = (

@@ -36,7 +36,12 @@ class Envelope:
 
     On the wire: `key` is `partitionkey`, `correlation` (the saga) `correlationid`, `causation` the
     id of the message that caused this one, `trace` a W3C `traceparent`, `undoes` the ids of the
-    commands that this one compensates, separated by single spaces, `expires` is `expirytime`.
+    commands that this one compensates, separated by single spaces, `expires` is `expirytime`,
+    `due` and `run_number` are `due` and `runnumber`.
+
+    `due` is when the message was to leave at the earliest: fixed when it was added, and the same in
+    each copy, so that a receiver can tell its age. `run_number` is the number that the run got when
+    it began. Either is None where the sender is older than the attribute.
     """
 
     id: str
@@ -51,6 +56,8 @@ class Envelope:
     reply_to: str | None = None
     undoes: tuple[str, ...] = ()
     expires: datetime | None = None
+    due: datetime | None = None
+    run_number: str | None = None
 
 
 # --- Writing ---------------------------------------------------------------------------------
@@ -82,6 +89,18 @@ def headers_json(envelope: Envelope) -> str:
     """What the `headers` column holds: all that has no column of its own, as short JSON."""
     headers = {"source": envelope.source} | _extensions(envelope)
     return orjson.dumps(headers, option=orjson.OPT_UTC_Z).decode()
+
+
+def with_due(headers: str, due: datetime, *, anew: bool = False) -> str:
+    """The same `headers` column with that `due`: where it has none, or in any case if `anew`. What
+    is not JSON of this library stays as it is."""
+    try:
+        known = orjson.loads(headers)
+    except orjson.JSONDecodeError:
+        return headers
+    if not isinstance(known, dict) or ("due" in known and not anew):
+        return headers
+    return orjson.dumps(known | {"due": at.utc(due)}, option=orjson.OPT_UTC_Z).decode()
 
 
 def _event(envelope: Envelope) -> dict[str, Any]:
@@ -116,6 +135,10 @@ def _extensions(envelope: Envelope) -> dict[str, Any]:
         extensions["undoes"] = " ".join(envelope.undoes)
     if envelope.expires is not None:
         extensions["expirytime"] = at.utc(envelope.expires)
+    if envelope.due is not None:
+        extensions["due"] = at.utc(envelope.due)
+    if envelope.run_number is not None:
+        extensions["runnumber"] = envelope.run_number
     return extensions
 
 
@@ -166,7 +189,7 @@ def from_row(id: str, type: str, key: str, time: datetime, payload: str, headers
     """
     try:
         rest = orjson.loads(headers)
-        expires = rest.get("expirytime")
+        expires, due = rest.get("expirytime"), rest.get("due")
         return Envelope(
             id=id,
             source=rest["source"],
@@ -180,6 +203,8 @@ def from_row(id: str, type: str, key: str, time: datetime, payload: str, headers
             reply_to=rest.get("replyto"),
             undoes=tuple(rest["undoes"].split(" ")) if "undoes" in rest else (),
             expires=None if expires is None else datetime.fromisoformat(expires),
+            due=None if due is None else datetime.fromisoformat(due),
+            run_number=rest.get("runnumber"),
         )
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise MalformedEnvelope(
@@ -237,6 +262,8 @@ def _envelope(attributes: Mapping[str, Any], data: bytes, position: int | None) 
         reply_to=at.optional_text("replyto", get("replyto"), MAX_NAME_LENGTH, position),
         undoes=at.identifiers("undoes", get("undoes"), position),
         expires=at.optional_instant("expirytime", get("expirytime"), position),
+        due=at.optional_instant("due", get("due"), position),
+        run_number=at.optional_identifier("runnumber", get("runnumber"), position),
     )
 
 

@@ -318,7 +318,7 @@ def test_messages_carry_what_caused_them(engine: Engine, sessions: sessionmaker[
     assert inherited["causationid"] == ID
     assert inherited["traceparent"] == trace
     assert (given["correlationid"], given["causationid"]) == (ID, SAGA)
-    assert nothing.keys() == {"source"}
+    assert nothing.keys() == {"source", "due"}
 
 
 def test_the_current_span_is_the_trace(engine: Engine, sessions: sessionmaker[Session]) -> None:

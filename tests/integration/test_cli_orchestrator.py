@@ -158,7 +158,10 @@ async def test_dead_letters_are_listed_and_sent_again(served: Served) -> None:
     async with served.running.service.database.engine.begin() as connection:
         await connection.execute(tables.outbox_dead.insert().values(row))
     assert letter in (await served.ask("dead-letters")).out
-    assert await served.ask_json("dead-letters", "redrive", letter) == {"redriven": 1}
+    assert await served.ask_json("dead-letters", "redrive", letter) == {
+        "redriven": 1,
+        "new_ids": {},
+    }
     assert (await served.ask_json("dead-letters"))["items"] == []
     told = await served.ask("dead-letters", "redrive", letter, "--json")
     assert (told.code, told_error(told)["code"]) == (2, "no-such-message")

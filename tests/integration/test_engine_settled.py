@@ -21,7 +21,7 @@ from tests.support.engines import opened, orchestrator_tables
 from tests.support.orchestrating import begun, put
 
 DAY = timedelta(days=1)
-SETTINGS = EngineSettings(start_window=7 * DAY)
+SETTINGS = EngineSettings(unsettled=7 * DAY)
 
 pytestmark = pytest.mark.databases("sqlite")
 
@@ -72,5 +72,5 @@ async def test_no_saga_that_may_still_begin_is_said_to_have_ended(engine: AsyncE
     """Whoever asks for one by a message makes its id, and the message may be long on its way."""
     clock = FakeClock()
     settled = await look(engine, clock)
-    assert not settled.covers(id_of(clock.now() - SETTINGS.start_window))
-    assert settled.covers(id_of(clock.now() - SETTINGS.start_window - timedelta(seconds=1)))
+    assert not settled.covers(id_of(clock.now() - SETTINGS.unsettled))
+    assert settled.covers(id_of(clock.now() - SETTINGS.unsettled - timedelta(seconds=1)))

@@ -78,7 +78,13 @@ async def test_an_alias_that_is_added_while_its_run_ends_is_told_of_the_end(
     async with engine.connect() as another:
         assert await store.active(another, "delete-article", article) == FIRST
         await store.add_alias(
-            another, SECOND, saga_id=FIRST, originator="articles", reason=None, trace=None
+            another,
+            SECOND,
+            saga_id=FIRST,
+            originator="articles",
+            reason=None,
+            trace=None,
+            start_id=None,
         )
         node.committer.put([Tell(FIRST, Terminate("ada", "enough"))])
         ending = asyncio.create_task(node.committer.run_once())

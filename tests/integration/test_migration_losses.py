@@ -75,7 +75,7 @@ def test_it_deletes_them_when_told_to_and_names_what_it_deleted(
     with sync_engine.begin() as connection:
         add_article(connection, 1)
     told = migrate(
-        "downgrade", "articles", "-1", "--yes-delete-data", "--database", address(database)
+        "downgrade", "articles", "base", "--yes-delete-data", "--database", address(database)
     )
     assert told.code == 0, told.err
     assert "articles: deleted the table articles with 1 row\narticles: at base\n" in told.out
@@ -145,7 +145,7 @@ def test_nobody_can_write_between_the_count_and_the_downgrade(sync_engine: Engin
 
 @pytest.mark.parametrize(
     ("command", "revision", "right"),
-    [("downgrade", "articles_0001", "already"), ("upgrade", "base", "downgrade articles base")],
+    [("downgrade", "articles_0002", "already"), ("upgrade", "base", "downgrade articles base")],
 )
 def test_each_command_goes_its_own_way_only(
     database: Database, command: str, revision: str, right: str

@@ -60,7 +60,13 @@ def _desk(orchestrator: Running) -> Desk:
     kit = orchestrator.service._kit
     service = orchestrator.service
     return Desk(
-        engine_of(orchestrator), kit.database, kit.clock, kit.bell, service._callers, kit.stopping
+        engine_of(orchestrator),
+        kit.database,
+        kit.clock,
+        kit.bell,
+        service._callers,
+        kit.stopping,
+        kit.new_id,
     )
 
 

@@ -177,9 +177,18 @@ async def test_dead_letters_are_listed_and_sent_again(orchestrator: Running) -> 
     bell = orchestrator.service._kit.bell
     rings = bell.rings
     answer = await orchestrator.http.post("/dead-letters/redrive", json={"ids": [first]})
-    assert (answer.status_code, answer.json()) == (200, {"redriven": 1})
+    assert (answer.status_code, answer.json()) == (200, {"redriven": 1, "new_ids": {}})
     assert bell.rings > rings
     assert await _unsent(orchestrator) == [first]
+
+
+async def test_dead_letters_are_sent_again_as_new_messages(orchestrator: Running) -> None:
+    letter = await _bury(orchestrator)
+    body = {"ids": [letter], "as_new": True}
+    answer = (await orchestrator.http.post("/dead-letters/redrive", json=body)).json()
+    assert (answer["redriven"], list(answer["new_ids"])) == (1, [letter])
+    assert await _unsent(orchestrator) == [answer["new_ids"][letter]]
+    assert letter not in await _unsent(orchestrator)
 
 
 async def test_a_sagas_command_is_not_sent_again_but_its_step_is_retried(

@@ -25,6 +25,7 @@ from orchestrator.tables import saga_signal
 from outbox.chassis.service import Blueprint, CannotStart, Service
 from outbox.chassis.shutdown import told_of_signals
 from outbox.contract import StartSaga
+from outbox.ids import is_id
 from outbox.inbox.retention import Settled
 from outbox.replies import Outcome
 from outbox.testing import FakeClock
@@ -175,6 +176,8 @@ async def test_a_start_by_message_is_written_down_for_the_owner_of_its_shard(
     assert (row.saga_id, row.shard) == (start.instance_id, shard_of(start.instance_id))
     assert load(row.kind, row.payload) == StoredStart(start.name, start.input, "tests")
     assert (row.made_at, row.answer) == (START, None)
+    assert is_id(row.message_id)
+    assert row.message_id != start.instance_id
     assert bell.rings > rings
 
 

@@ -237,3 +237,47 @@ async def test_a_released_key_is_tried_at_once(engine: AsyncEngine) -> None:
         await dead_letters.release(connection, "comments", "a", now=NOON.replace(year=2020))
     assert await drain(relay) == 2
     assert destination.ids == [ids[0], *ids]
+
+
+# --- As new ------------------------------------------------------------------------------------
+
+
+async def test_a_letter_that_is_redriven_keeps_when_it_was_due(engine: AsyncEngine) -> None:
+    letter = a_letter(1) | {"headers": headers_json(an_envelope(due=NOON))}
+    await bury(engine, letter)
+    async with engine.begin() as connection:
+        await dead_letters.redrive(connection, [an_id(1)])
+    (row,) = await queue(engine)
+    assert (row["id"], row["headers"]) == (an_id(1), letter["headers"])
+
+
+async def test_a_letter_that_is_redriven_as_new_gets_one_id_for_all_and_is_due_now(
+    engine: AsyncEngine,
+) -> None:
+    letter = a_letter(1) | {"headers": headers_json(an_envelope(due=at(-5)))}
+    await bury(engine, letter, letter | {"destination": "another"}, a_letter(2))
+    async with engine.begin() as connection:
+        renamed = await dead_letters.redrive_as_new(
+            connection, [an_id(1)], new_id=lambda: an_id(9), now=NOON
+        )
+    assert renamed == {an_id(1): an_id(9)}
+    rows = await queue(engine)
+    assert {(row["id"], row["destination"]) for row in rows} == {
+        (an_id(9), letter["destination"]),
+        (an_id(9), "another"),
+    }
+    for row in rows:
+        names = ("type", "aggregateid", "occurred_at", "payload", "headers")
+        sent = from_row(row["id"], *(row[name] for name in names))
+        assert (sent.due, sent.data) == (NOON, letter["payload"].encode())
+    assert {id for id, _ in await dead(engine)} == {an_id(2)}
+
+
+async def test_a_sagas_command_is_not_redriven_as_new(engine: AsyncEngine) -> None:
+    await bury(engine, of_saga(1))
+    async with engine.begin() as connection:
+        with pytest.raises(BelongsToSaga):
+            await dead_letters.redrive_as_new(
+                connection, [an_id(1)], new_id=lambda: an_id(9), now=NOON
+            )
+    assert await queue(engine) == []

@@ -107,7 +107,7 @@ class Histories:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         shutil.copytree(SERVICES["articles"].folder, folder)
-        self._number = 1
+        self._number = sum(1 for _ in (folder / "versions").glob("[0-9]*.py"))
 
     def service(self) -> Service:
         """The articles service with this history."""

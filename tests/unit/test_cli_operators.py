@@ -152,6 +152,15 @@ def test_dead_letters_are_sent_again_by_their_ids(stub: StubOrchestrator) -> Non
     ]
 
 
+def test_dead_letters_are_sent_again_as_new_messages_and_their_ids_are_told(
+    stub: StubOrchestrator,
+) -> None:
+    stub.on("POST", "/dead-letters/redrive", Answer({"redriven": 1, "new_ids": {ID: OTHER}}))
+    told = sagabox("dead-letters", "redrive", ID, "--as-new")
+    assert told.out == f"1 sent again\n{ID} is the new message {OTHER}\n"
+    assert [it.body for it in stub.asked] == [{"ids": [ID], "as_new": True}]
+
+
 def test_a_saga_s_command_is_not_sent_again_and_the_orchestrator_says_what_to_do(
     stub: StubOrchestrator,
 ) -> None:

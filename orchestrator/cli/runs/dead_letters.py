@@ -70,12 +70,22 @@ def list_(
 def redrive(
     ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The messages' ids.")],
     destination: _Destination = None,
+    as_new: Annotated[
+        bool,
+        typer.Option(
+            "--as-new",
+            help="Under new ids, and due now, for what the receiver calls too-old. It takes them "
+            "for new messages: what took effect before takes effect again.",
+        ),
+    ] = False,
     json_: Json = False,
     url: Url = None,
 ) -> None:
     """Send dead letters again, under their own ids. A saga's commands are refused: its step is
     retried instead."""
     body: dict[str, object] = {"ids": ids}
+    if as_new:
+        body["as_new"] = True
     if destination is not None:
         body["destination"] = destination
     with connect(url) as api:
@@ -84,3 +94,5 @@ def redrive(
         print_json(answer)
     else:
         print_line(f"{answer['redriven']} sent again")
+        for old, new in answer.get("new_ids", {}).items():
+            print_line(f"{old} is the new message {new}")

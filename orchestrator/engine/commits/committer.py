@@ -36,7 +36,7 @@ from orchestrator.engine.commits.run_cache import RunCache
 from orchestrator.engine.settings import EngineSettings
 from orchestrator.engine.shards import Shards
 from orchestrator.engine.watchers import Watchers
-from orchestrator.errors import InvalidInput, OrchestratorError, Unavailable
+from orchestrator.errors import OrchestratorError, Unavailable
 from orchestrator.safe_text import described
 from orchestrator.store import signal_rows as stored_signals
 from orchestrator.store.commit_statements import StaleRuns, Writing
@@ -49,7 +49,6 @@ from outbox.crashpoints import crashpoint
 from outbox.database.engines import reading
 from outbox.database.troubles import Trouble, trouble_in_statement
 from outbox.errors import InvalidMessage
-from outbox.ids import first_at
 from outbox.wire.codec import decode_value
 
 log = logging.getLogger(__name__)
@@ -288,22 +287,18 @@ class Committer:
             return Decline(saga_id, "", f"unreadable: {error}", seq)
         if not isinstance(signal, StoredStart):
             return Tell(saga_id, signal, seq=seq, size=len(payload))
-        return self._begin_from(signal, saga_id, seq, size=len(payload))
+        return self._begin_from(signal, saga_id, seq, start_id=row.message_id, size=len(payload))
 
     def _begin_from(
-        self, asked: StoredStart, saga_id: str, seq: int, *, size: int
+        self, asked: StoredStart, saga_id: str, seq: int, *, start_id: str | None, size: int
     ) -> Begin | Decline:
-        oldest = first_at(self._clock.now() - self._settings.start_window)
+        """However old it is: the run of an id that was used before is still there, and its age is
+        told by the number that it gets now."""
         try:
-            if saga_id < oldest:
-                days = self._settings.start_window.days
-                raise InvalidInput(
-                    f"it was asked for more than {days} days ago", next_step="ask again"
-                )
             definition = self._registry.get(asked.name)
             state = decode_value(definition.state, asked.input)
         except (OrchestratorError, InvalidMessage) as error:
-            return Decline(saga_id, asked.originator, str(error), seq, asked.trace)
+            return Decline(saga_id, asked.originator, str(error), seq, asked.trace, start_id)
         return Begin(
             saga_id,
             definition,
@@ -311,6 +306,7 @@ class Committer:
             originator=asked.originator,
             trace=asked.trace,
             seq=seq,
+            start_id=start_id,
             size=size,
         )
 
@@ -362,7 +358,7 @@ class Committer:
         except Exception as another:
             log.warning("it could not be parked: %s", described(another))
         declined = [
-            Decline(it.instance_id, it.originator or "", reason, it.seq, it.trace)
+            Decline(it.instance_id, it.originator or "", reason, it.seq, it.trace, it.start_id)
             for it in items
             if isinstance(it, Begin) and it.seq is not None
         ]

@@ -34,15 +34,12 @@ from orchestrator.store import outgoing as postbox
 from orchestrator.store import signal_rows as stored_signals
 from orchestrator.store.commit_statements import Writes, Writing
 from orchestrator.store.outgoing import Letter
-from orchestrator.store.records import Record, record_of, shard_of
-from orchestrator.store.run_store import SagaStore, StartKey
+from orchestrator.store.records import Record, number_of, record_of, shard_of
+from orchestrator.store.run_store import REFUSED, Known, SagaStore, StartKey
 from outbox import tracing
 from outbox.wire.traceparent import minted
 
 log = logging.getLogger(__name__)
-
-REFUSED = "REFUSED"
-"""What is told of the end of a start that began no run."""
 
 
 class GroupCommit:
@@ -247,7 +244,15 @@ class GroupCommit:
             repeats = awaited is not None and awaited.sendings > 1
             trace = self._trace_of(dispatch, after)
             self._writes.letters.append(
-                postbox.command(dispatch, saga_id, shard, self._now, trace=trace, repeats=repeats)
+                postbox.command(
+                    dispatch,
+                    saga_id,
+                    shard,
+                    self._now,
+                    number=after.number,
+                    trace=trace,
+                    repeats=repeats,
+                )
             )
 
     def _trace_of(self, dispatch: Dispatch, record: Record) -> str:
@@ -282,20 +287,32 @@ class GroupCommit:
     async def _tell_originators(self) -> None:
         for saga_id in self.ended:
             record = self.records[saga_id]
-            self._tell_of_end(saga_id, saga_id, record.originator, record.traceparent)
+            self._tell_of_end(
+                saga_id, saga_id, record.originator, record.start_id, record.traceparent
+            )
         named = [saga_id for saga_id in self.ended if self._may_have_aliases(saga_id)]
         if not named:
             return
         for alias in await self._store.aliases(self._connection, named):
             trace = alias.trace or minted(alias.id)
-            self._tell_of_end(alias.id, alias.saga_id, alias.originator, trace)
+            self._tell_of_end(alias.id, alias.saga_id, alias.originator, alias.start_id, trace)
 
-    def _tell_of_end(self, told: str, saga_id: str, originator: str | None, trace: str) -> None:
+    def _tell_of_end(
+        self, told: str, saga_id: str, originator: str | None, start_id: str | None, trace: str
+    ) -> None:
         if originator is not None:
             status = self.records[saga_id].instance.status.value
-            self._write_to(originator, told, status, shard_of(saga_id), trace)
+            self._write_to(originator, told, status, shard_of(saga_id), start_id, trace)
 
-    def _write_to(self, originator: str, saga_id: str, status: str, shard: int, trace: str) -> None:
+    def _write_to(
+        self,
+        originator: str,
+        saga_id: str,
+        status: str,
+        shard: int,
+        start_id: str | None,
+        trace: str,
+    ) -> None:
         if originator not in self._registry.participants:
             log.warning(
                 "nobody knows where %s is; it is not told of saga %s",
@@ -305,7 +322,9 @@ class GroupCommit:
             )
             return
         self._writes.letters.append(
-            postbox.ended(saga_id, status, originator, shard, self._now, trace=trace)
+            postbox.ended(
+                saga_id, status, originator, shard, self._now, start_id=start_id, trace=trace
+            )
         )
 
     # Starts
@@ -320,7 +339,13 @@ class GroupCommit:
             except InvalidInput as error:
                 await self._cannot_begin(item, error)
                 continue
-            record = Record(transition.instance, originator=item.originator, trace=item.trace)
+            record = Record(
+                transition.instance,
+                originator=item.originator,
+                trace=item.trace,
+                start_id=item.start_id,
+                number=number_of(item.instance_id, self._now),
+            )
             new[item.instance_id] = (item, record.after(transition, self._now), transition)
         if not new:
             return
@@ -337,17 +362,31 @@ class GroupCommit:
             self._done(item, Started(saga_id, is_new=True))
 
     async def _only_new(self, begins: Sequence[Begin]) -> list[Begin]:
-        """A start that came by a message may come again, long after it was carried out."""
+        """A start that came by a message may come again, long after it was carried out. One that
+        came by another message is answered in its turn, once there is an answer."""
         known = await self._store.existing(
             self._connection, [it.instance_id for it in begins if it.seq is not None]
         )
         first: dict[str, Begin] = {}
         for item in begins:
             if item.instance_id in known or item.instance_id in first:
+                self._answer_again(item, known.get(item.instance_id))
                 self._done(item, Started(item.instance_id, is_new=False))
             else:
                 first[item.instance_id] = item
         return list(first.values())
+
+    def _answer_again(self, item: Begin | Decline, known: Known | None) -> None:
+        """Tell another message that asked for the same what the first was told. While the run lives
+        its end is still to be told."""
+        if known is None or known.ended is None or item.start_id is None or not item.originator:
+            return
+        if item.start_id != (known.start_id or item.instance_id):
+            trace = item.trace or minted(item.instance_id)
+            shard = shard_of(item.instance_id)
+            self._write_to(
+                item.originator, item.instance_id, known.ended, shard, item.start_id, trace
+            )
 
     async def _with_keys(self, begins: Sequence[Begin]) -> list[Begin]:
         wanted: list[StartKey] = [it.key for it in begins if it.key is not None]
@@ -391,6 +430,7 @@ class GroupCommit:
                 originator=item.originator,
                 reason=None,
                 trace=item.trace,
+                start_id=item.start_id,
             )
             self._done(item, None)
 
@@ -398,7 +438,9 @@ class GroupCommit:
         await self._release(item)
         if item.seq is not None:
             reason, originator = str(error), item.originator or ""
-            await self._decline(Decline(item.instance_id, originator, reason, item.seq, item.trace))
+            await self._decline(
+                Decline(item.instance_id, originator, reason, item.seq, item.trace, item.start_id)
+            )
         else:
             self._done(item, error)
 
@@ -408,7 +450,9 @@ class GroupCommit:
 
     async def _decline(self, item: Decline) -> None:
         self._applied.append(item.seq)
-        if await self._store.existing(self._connection, [item.instance_id]):
+        known = await self._store.existing(self._connection, [item.instance_id])
+        if known:
+            self._answer_again(item, known[item.instance_id])
             return
         trace = item.trace or minted(item.instance_id)
         log.error(
@@ -424,9 +468,10 @@ class GroupCommit:
             originator=item.originator,
             reason=item.reason,
             trace=item.trace,
+            start_id=item.start_id,
         )
         shard = shard_of(item.instance_id)
-        self._write_to(item.originator, item.instance_id, REFUSED, shard, trace)
+        self._write_to(item.originator, item.instance_id, REFUSED, shard, item.start_id, trace)
 
     def _done(self, item: Begin, outcome: Started | OrchestratorError | None) -> None:
         if item.done is not None:

@@ -44,8 +44,8 @@ class Handed:
 @dataclass(eq=False, slots=True)
 class Begin:
     """A run is to begin. It came by a message where it has a `seq`, and from a caller where it has
-    a `done`. `trace` is the traceparent of whichever asked for it, `size` the bytes of its input.
-    """
+    a `done`. `trace` is the traceparent of whichever asked for it, `start_id` the message, `size`
+    the bytes of its input."""
 
     instance_id: str
     definition: Saga[Any]
@@ -56,6 +56,7 @@ class Begin:
     done: asyncio.Future[Started] | None = None
     seq: int | None = None
     tries: int = 0
+    start_id: str | None = None
     size: int = 0
 
 
@@ -68,6 +69,7 @@ class Decline:
     reason: str
     seq: int
     trace: str | None = None
+    start_id: str | None = None
 
 
 @dataclass(eq=False, slots=True)

@@ -60,6 +60,7 @@ class Told:
     kind: str
     payload: str
     answer: str | None = None
+    message_id: str | None = None
 
 
 @dataclass(eq=False)

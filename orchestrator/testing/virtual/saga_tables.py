@@ -18,7 +18,7 @@ from orchestrator.definition.registry import Registry
 from orchestrator.store.commit_statements import StaleRuns, Writes, Writing
 from orchestrator.store.outgoing import Letter
 from orchestrator.store.records import Record, document_json, shard_of, state_json
-from orchestrator.store.run_store import AliasRow, SagaStore, StartKey
+from orchestrator.store.run_store import REFUSED, AliasRow, Known, SagaStore, StartKey
 from orchestrator.testing.virtual.database import Connection, Hold, Message, Told
 
 _NO_BYTES = 0
@@ -106,9 +106,19 @@ class VirtualSagas(SagaStore):
         for name in [it for it, key in stored.items() if key.saga_id in saga_ids]:
             connection.drop(stored, name)
 
-    async def existing(self, connection: Any, ids: Collection[str]) -> frozenset[str]:
+    async def existing(self, connection: Any, ids: Collection[str]) -> Mapping[str, Known]:
         tables = connection.tables
-        return frozenset(it for it in ids if it in tables.runs or it in tables.aliases)
+        found = {}
+        for id in ids:
+            if id in tables.runs:
+                run = tables.runs[id]
+                found[id] = Known(run.start_id, _ended(run))
+            elif id in tables.aliases:
+                alias = tables.aliases[id]
+                stands = alias["saga_id"]
+                ended = REFUSED if stands is None else _ended(tables.runs[stands])
+                found[id] = Known(alias["start_id"], ended)
+        return found
 
     async def active(self, connection: Any, name: str, key: str) -> str | None:
         found: str | None = connection.tables.active.get((name, key))
@@ -125,7 +135,13 @@ class VirtualSagas(SagaStore):
 
     async def aliases(self, connection: Any, saga_ids: Collection[str]) -> Sequence[Any]:
         return [
-            AliasRow(values["saga_id"], alias, values["originator"], values["trace"])
+            AliasRow(
+                values["saga_id"],
+                alias,
+                values["originator"],
+                values["trace"],
+                values["start_id"],
+            )
             for alias, values in connection.tables.aliases.items()
             if values["saga_id"] in saga_ids
         ]
@@ -183,6 +199,11 @@ class VirtualSagas(SagaStore):
     async def now(self, connection: Any) -> datetime:
         found: datetime = self._time()
         return found
+
+
+def _ended(record: Record) -> str | None:
+    ended = record.instance.ended
+    return None if ended is None else ended.value
 
 
 def _kept_beside(record: Record) -> dict[str, Any]:
