@@ -10,7 +10,7 @@ from orchestrator.definition.saga import Saga
 from orchestrator.errors import InvalidInput
 from outbox.chassis.http.problems import HttpProblem
 from outbox.errors import InvalidMessage
-from outbox.wire import strict_json as strictjson
+from outbox.wire import strict_json
 from outbox.wire.codec import decode_value
 
 S = TypeVar("S")
@@ -36,7 +36,7 @@ async def json_object(request: Request) -> dict[str, Any]:
             next_step="Send one JSON object with content-type: application/json.",
         )
     try:
-        value = strictjson.check(await request.body())
+        value = strict_json.check(await request.body())
     except ValueError as error:
         raise HttpProblem(
             400,

@@ -21,7 +21,7 @@ from orchestrator.machine.signals import (
 )
 from outbox.chassis.access.middleware import key_in
 from outbox.chassis.http.problems import documented
-from outbox.wire import strict_json as strictjson
+from outbox.wire import strict_json
 
 _TOKEN = "token"
 """How an actor begins that was proven, and no other."""
@@ -118,7 +118,7 @@ def _actor(asked: Intervention, request: Request) -> str:
 def _storable(result: object) -> object:
     """The result, which the framework has read less strictly than databases want it."""
     try:
-        return strictjson.check(strictjson.dumps(result))
+        return strict_json.check(strict_json.dumps(result))
     except ValueError as error:
         raise InvalidInput(
             f"the result cannot be kept: {error}", next_step="send another result"

@@ -21,7 +21,7 @@ from outbox.chassis.http import pages
 from outbox.chassis.http.input_types import NO_NUL
 from outbox.chassis.http.problems import documented
 from outbox.messages import MAX_KEY_LENGTH
-from outbox.wire import strict_json as strictjson
+from outbox.wire import strict_json
 
 MAX_WAIT = 30
 """Seconds that a start waits for the end, at most."""
@@ -165,7 +165,7 @@ def _key(text: str | None, saga: str, body: dict[str, object]) -> IdempotencyKey
         return None
     # What was sent, and not what was read from it: a later version of the state's class may read
     # the same input otherwise, and it is the same request all the same.
-    asked = saga.encode() + b"\0" + strictjson.dumps(body, sort_keys=True)
+    asked = saga.encode() + b"\0" + strict_json.dumps(body, sort_keys=True)
     return IdempotencyKey(text, hashlib.sha256(asked).digest())
 
 

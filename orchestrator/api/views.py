@@ -26,8 +26,7 @@ from orchestrator.machine.instance import StepRun
 from orchestrator.machine.operator_rules import allowed_signals
 from orchestrator.safe_text import described
 from orchestrator.store.records import Standing, record_of, standing_of
-from outbox.wire import strict_json as strictjson
-from outbox.wire import traceparent
+from outbox.wire import strict_json, traceparent
 
 
 def summary(row: Row[Any], registry: Registry) -> Summary:
@@ -167,7 +166,7 @@ def _compensation(name: str, definition: Saga[Any]) -> str | None:
 
 def _state(text: str) -> dict[str, Any]:
     try:
-        state = strictjson.loads(text.encode())
+        state = strict_json.loads(text.encode())
     except ValueError:
         return {}
     return state if isinstance(state, dict) else {}

@@ -24,7 +24,7 @@ from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 
-from orchestrator.definition import validation as soundness
+from orchestrator.definition import validation
 from orchestrator.definition.probe import command_class, reply_type
 from orchestrator.definition.steps import Kind, Step
 from orchestrator.errors import InvalidInput, InvalidSaga
@@ -55,7 +55,7 @@ class Saga(Generic[S]):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(self.steps))
-        soundness.check(self)
+        validation.check(self)
 
     def __str__(self) -> str:
         return f"{self.name} v{self.version}"

@@ -23,7 +23,7 @@ from orchestrator.engine.single_node import OnlyNode
 from orchestrator.engine.watchers import Watchers
 from orchestrator.errors import DefinitionChanged, Unavailable, UnknownRun
 from orchestrator.machine.signals import OperatorSignal
-from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store import signal_rows
 from orchestrator.store.records import shard_of
 from orchestrator.store.run_store import StartKey
 from outbox import tracing
@@ -187,7 +187,7 @@ class Engine:
             )
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        _, payload = stored_signals.dump(signal)
+        _, payload = signal_rows.dump(signal)
         await self._asked(Tell(instance_id, signal, done=done, size=len(payload)), done)
 
     def settled(self) -> Settled | None:

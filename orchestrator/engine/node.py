@@ -21,7 +21,7 @@ from orchestrator.engine.settings import EngineSettings
 from orchestrator.engine.shards import Shards
 from orchestrator.engine.watchers import Watchers
 from orchestrator.machine.signals import Buried
-from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store import signal_rows
 from orchestrator.store.records import shard_of
 from outbox.clock import Clock
 from outbox.coordination.owners import is_surely_dead
@@ -110,6 +110,6 @@ class _Settlement(Settlement):
     async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:
         saga_id = envelope.correlation
         if saga_id is not None:
-            kind, payload = stored_signals.dump(Buried(envelope.id, reason))
+            kind, payload = signal_rows.dump(Buried(envelope.id, reason))
             shard = shard_of(saga_id)
             await self._sagas.add_signals(connection, [(saga_id, shard, kind, payload)])

@@ -6,7 +6,7 @@ import asyncio
 
 from orchestrator.errors import Unavailable, UnknownRun
 from orchestrator.machine.signals import OperatorSignal
-from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store import signal_rows
 from orchestrator.store.records import shard_of
 from orchestrator.store.run_store import SagaStore
 from outbox.database.opening import Database
@@ -26,7 +26,7 @@ async def ask_owner(
     Raises UnknownRun, what the owner's machine raised, and Unavailable where nobody answers within
     `patience` seconds; the signal is withdrawn then, if it was not applied.
     """
-    kind, payload = stored_signals.dump(signal)
+    kind, payload = signal_rows.dump(signal)
     async with database.engine.begin() as connection:
         if not await store.run_exists(connection, saga_id):
             raise UnknownRun(saga_id)
@@ -45,6 +45,6 @@ async def ask_owner(
         await asyncio.sleep(_PAUSE)
     async with database.engine.begin() as connection:
         await store.remove_signals(connection, [seq])
-    error = stored_signals.load_answer(answer, saga_id)
+    error = signal_rows.load_answer(answer, saga_id)
     if error is not None:
         raise error

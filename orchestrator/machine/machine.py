@@ -18,7 +18,7 @@ from typing import Any, TypeVar, assert_never
 from orchestrator.definition.saga import Saga
 from orchestrator.definition.steps import Kind, Step, WhenLocked
 from orchestrator.errors import InvalidInput
-from orchestrator.machine import operator_rules as permits
+from orchestrator.machine import operator_rules
 from orchestrator.machine.commands import jitter
 from orchestrator.machine.instance import Direction, Instance, Status, StepRun, StepStatus, Wait
 from orchestrator.machine.signals import (
@@ -307,7 +307,7 @@ class _Turn(Draft[S]):
     def operator(self, signal: OperatorSignal) -> None:
         verb = type(signal).__name__.lower()
         step = signal.step if isinstance(signal, Retry | Skip) else None
-        permits.check(self.saga, self.instance, verb, step)
+        operator_rules.check(self.saga, self.instance, verb, step)
         self.note(Happening.OPERATOR, f"{verb}: {signal.reason}", step, actor=signal.actor)
         match signal:
             case Cancel():
@@ -384,7 +384,7 @@ class _Turn(Draft[S]):
     def _turn_back(self, reason: str) -> None:
         """From here on the run is undone. Every step that was ever sent and has no definite "no"
         is taken for one that may have run."""
-        assert not permits.passed(self.saga, self.instance)
+        assert not operator_rules.passed(self.saga, self.instance)
         self.instance = replace(self.instance, direction=Direction.BACKWARD)
         self.note(Happening.TURNED_BACK, reason)
         for name, run in self.instance.steps.items():

@@ -22,8 +22,7 @@ from orchestrator.machine.signals import (
     Skip,
     Terminate,
 )
-from outbox.wire import reply_json as replyjson
-from outbox.wire import strict_json as strictjson
+from outbox.wire import reply_json, strict_json
 
 START = "start"
 REPLIED = "replied"
@@ -48,21 +47,21 @@ class StoredStart:
 def dump(signal: Replied | Buried | OperatorSignal) -> tuple[str, str]:
     """The kind and the JSON of a signal."""
     if isinstance(signal, Replied):
-        reply = strictjson.loads(replyjson.dumps(signal.reply))
+        reply = strict_json.loads(reply_json.dumps(signal.reply))
         fields = {"command_id": signal.command_id, "reply": reply}
     else:
         fields = {it.name: getattr(signal, it.name) for it in dataclasses.fields(signal)}
-    return type(signal).__name__.lower(), strictjson.dumps(fields).decode()
+    return type(signal).__name__.lower(), strict_json.dumps(fields).decode()
 
 
 def dump_start(start: StoredStart) -> tuple[str, str]:
     """The same for a start."""
-    return START, strictjson.dumps(dataclasses.asdict(start)).decode()
+    return START, strict_json.dumps(dataclasses.asdict(start)).decode()
 
 
 def load(kind: str, payload: str) -> Replied | Buried | OperatorSignal | StoredStart:
     """What was stored. Raises ValueError where that is nothing of ours."""
-    fields = strictjson.loads(payload.encode())
+    fields = strict_json.loads(payload.encode())
     if not isinstance(fields, dict):
         raise ValueError("a stored signal is a JSON object")
     try:
@@ -70,7 +69,7 @@ def load(kind: str, payload: str) -> Replied | Buried | OperatorSignal | StoredS
             case "start":
                 return StoredStart(**fields)
             case "replied":
-                reply = replyjson.loads(strictjson.dumps(fields["reply"]))
+                reply = reply_json.loads(strict_json.dumps(fields["reply"]))
                 return Replied(fields["command_id"], reply)
             case "buried":
                 return Buried(**fields)
@@ -94,12 +93,12 @@ def dump_answer(error: OrchestratorError | None) -> str:
         case _:
             fields = {"problem": error.problem, "next_step": error.next_step}
     kind = None if error is None else type(error).__name__
-    return strictjson.dumps({"error": kind, **fields}).decode()
+    return strict_json.dumps({"error": kind, **fields}).decode()
 
 
 def load_answer(answer: str, saga_id: str) -> OrchestratorError | None:
     """The error that the owner's machine raised; None where the signal was applied."""
-    fields = strictjson.loads(answer.encode())
+    fields = strict_json.loads(answer.encode())
     match fields["error"]:
         case None:
             return None

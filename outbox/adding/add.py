@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_s
 from sqlalchemy.orm import Session, scoped_session
 
 from outbox import tracing
-from outbox.adding import session_events as hooks
+from outbox.adding import session_events
 from outbox.adding.insert import write
 from outbox.adding.installation import Installation, destination, installation_of, ring_after
 from outbox.adding.staging import Row, Staged
@@ -136,7 +136,9 @@ def _cause_of(
 def _keep(target: Session | Connection, staged: Staged, installation: Installation) -> None:
     match target:
         case Session():
-            hooks.stage(target, staged, ordered=installation.ordered, bell=installation.bell)
+            session_events.stage(
+                target, staged, ordered=installation.ordered, bell=installation.bell
+            )
         case Connection():
             write(target, [staged], ordered=installation.ordered)
             ring_after(target, installation.bell)

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from outbox import sqlite
-from outbox.adding import session_events as hooks
+from outbox.adding import session_events
 from outbox.clock import Clock, SystemClock
 from outbox.coordination.bell import Bell
 from outbox.errors import InvalidMessage, OutboxError, OutboxNotInstalled, Unrouted
@@ -112,13 +112,13 @@ def install(
         case sessionmaker():
             if not _is_installed(target.kw):
                 # A sessionmaker has a class of its own, so that no other one's sessions listen.
-                hooks.listen(target.class_)
+                session_events.listen(target.class_)
             _configure(target, installation)
         case async_sessionmaker():
             if not _is_installed(target.kw):
                 base = target.kw.get("sync_session_class", target.class_.sync_session_class)
                 own: type[Session] = type(base.__name__, (base,), {})
-                hooks.listen(own)
+                session_events.listen(own)
                 target.configure(sync_session_class=own)
             _configure(target, installation)
         case Engine():

@@ -17,7 +17,7 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.util.concurrency import in_greenlet
 
-from outbox.adding import connection_events as watches
+from outbox.adding import connection_events
 from outbox.adding.insert import INSERT, refuse_autocommit, write
 from outbox.adding.staging import Mark, Staged, Staging
 from outbox.coordination.bell import Bell
@@ -78,9 +78,9 @@ def _open(session: Session, staging: Staging) -> Engine:
     for connection in [] if root is None else root.connections:
         if connection.engine is bind.engine:
             refuse_autocommit(connection)
-            watches.watch(connection, staging)
+            connection_events.watch(connection, staging)
     if isinstance(bind, Connection):
-        watches.watch(bind, staging)
+        connection_events.watch(bind, staging)
     # Savepoints that began before the first message: a rollback to one leaves nothing.
     savepoint = session.get_nested_transaction()
     while savepoint is not None:
@@ -143,7 +143,7 @@ def _after_commit(session: Session) -> None:
         staging.release_savepoint(savepoint)
         return
     if staging.has_pending:
-        raise watches.left_behind([staging])
+        raise connection_events.left_behind([staging])
     if staging.messages and staging.bell is not None:
         crashpoint("outbox: after commit, before bell")
         staging.bell.ring()
@@ -169,13 +169,13 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
     elif transaction.parent is None:
         staging = session.info.pop(_STAGING, None)
         if staging is not None:
-            watches.forget(staging)
+            connection_events.forget(staging)
 
 
 def _after_begin(session: Session, _: SessionTransaction, connection: Connection) -> None:
     staging = staging_of(session)
     if staging is not None and connection.engine is staging.engine:
-        watches.watch(connection, staging)
+        connection_events.watch(connection, staging)
 
 
 _SESSION_EVENTS: dict[str, Callable[..., None]] = {

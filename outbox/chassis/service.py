@@ -25,8 +25,7 @@ from outbox.chassis.access.middleware import Doors
 from outbox.chassis.access.policy import House
 from outbox.chassis.access.rate_limit import Rates
 from outbox.chassis.access.routes import NOTHING, Opens, RouteAccess, Table
-from outbox.chassis.endpoints import api_docs as docs
-from outbox.chassis.endpoints import health, openapi
+from outbox.chassis.endpoints import api_docs, health, openapi
 from outbox.chassis.endpoints.backlog import Backlog, standing
 from outbox.chassis.endpoints.metrics import MeteredInbox, Metrics
 from outbox.chassis.http import problems
@@ -242,7 +241,7 @@ class Service:
             ),
             health.router(checks),
             self.metrics.router(self._standing, relay_runs=self._relay_runs),
-            docs.router(self._blueprint.title),
+            api_docs.router(self._blueprint.title),
         )
 
     @asynccontextmanager

@@ -35,7 +35,7 @@ from sqlalchemy.orm import Session
 from outbox.inbox.barrier import Change, Claim, Row, State
 from outbox.inbox.retention import Forgotten, Settled, beyond, horizon
 from outbox.tables import UtcDateTime, inbox, inbox_watermark
-from outbox.wire import reply_json as replyjson
+from outbox.wire import reply_json
 
 AGE, SAGA, BARRED = "age", "saga", "barred"
 
@@ -159,7 +159,7 @@ def read(session: Session, consumer: str, ids: Collection[str], *, lock: bool) -
             id,
             State(state),
             fingerprint,
-            None if reply is None else replyjson.loads(reply),
+            None if reply is None else reply_json.loads(reply),
             by,
             saga,
         )
@@ -291,7 +291,7 @@ def _some(session: Session, condition: ColumnElement[bool], limit: int) -> list[
 
 
 def _text(change: Change) -> str | None:
-    return None if change.reply is None else replyjson.dumps(change.reply).decode()
+    return None if change.reply is None else reply_json.dumps(change.reply).decode()
 
 
 def _raise_watermark(

@@ -12,7 +12,7 @@ from types import ModuleType
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from outbox.adding import session_events as hooks
+from outbox.adding import session_events
 from outbox.crashpoints import Crash, arm, countdown
 from outbox.messages import Message
 from outbox.wire import codec
@@ -110,7 +110,7 @@ def sent(session: Session | AsyncSession) -> Sequence[Message]:
     """The messages that were added in the session's present transaction, in their order, as their
     receivers will read them. What a savepoint's rollback took back is left out."""
     inner = session.sync_session if isinstance(session, AsyncSession) else session
-    staging = hooks.staging_of(inner)
+    staging = session_events.staging_of(inner)
     if staging is None:
         return []
     return [codec.decode(each.message_class, each.data) for each in staging.messages]

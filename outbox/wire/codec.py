@@ -15,7 +15,7 @@ from pydantic_core import core_schema
 
 from outbox.errors import InvalidMessage, MessageTooLarge
 from outbox.messages import Message, type_of
-from outbox.wire import strict_json as strictjson
+from outbox.wire import strict_json
 from outbox.wire.json_types import Shape, shape_of
 
 M = TypeVar("M", bound=Message)
@@ -52,7 +52,7 @@ def check_size(name: str, data: bytes, limit: int) -> None:
     """Raises MessageTooLarge where the JSON has more than `limit` bytes once it is compact, which
     is what `encode` counts; blanks of a foreign writer do not count."""
     if len(data) > limit:
-        size = len(strictjson.dumps(strictjson.loads(data)))
+        size = len(strict_json.dumps(strict_json.loads(data)))
         if size > limit:
             raise MessageTooLarge(name, size, limit)
 
@@ -62,13 +62,13 @@ def encode_value(value: object) -> Any:
 
     Raises InvalidMessage where it is no such value, MessageTooLarge above MAX_MESSAGE_BYTES.
     """
-    return strictjson.loads(_encoded_value(value))
+    return strict_json.loads(_encoded_value(value))
 
 
 def size_of_value(value: object) -> int:
     """How many bytes that JSON has. Raises what `encode_value` does."""
     data = _encoded_value(value)
-    strictjson.loads(data)
+    strict_json.loads(data)
     return len(data)
 
 
@@ -81,7 +81,7 @@ def decode_value(tp: type[T], value: Any) -> T:
     """A reply's value read as `tp`. Raises InvalidMessage naming the field that does not fit."""
     name = f"the value {getattr(tp, '__name__', tp)}"
     try:
-        data = strictjson.dumps(value)
+        data = strict_json.dumps(value)
     except ValueError as error:
         raise _misfit(name, error) from None
     decoded: T = _decoded(shape_of(tp), data, name)
@@ -103,7 +103,7 @@ def _encoded(shape: Shape, value: object, name: str, limit: int) -> bytes:
         data = shape.write(value)
         # Reading what was written costs a few microseconds, and finds here, where the author of
         # the mistake is on the stack, what every receiver would refuse later.
-        strictjson.check(data)
+        strict_json.check(data)
         shape.read(data)
     except ValueError as error:
         raise _misfit(name, error) from None
@@ -114,7 +114,7 @@ def _encoded(shape: Shape, value: object, name: str, limit: int) -> bytes:
 
 def _decoded(shape: Shape, data: bytes, name: str) -> Any:
     try:
-        strictjson.check(data)
+        strict_json.check(data)
         return shape.read(data)
     except ValueError as error:
         raise _misfit(name, error) from None
@@ -132,7 +132,7 @@ def _in_plain_terms(value: object) -> Any:
         case _:
             shape = shape_of(type(value))
             name = f"the value {type(value).__name__}"
-            return strictjson.loads(_encoded(shape, value, name, MAX_MESSAGE_BYTES))
+            return strict_json.loads(_encoded(shape, value, name, MAX_MESSAGE_BYTES))
 
 
 def _misfit(name: str, error: ValueError) -> InvalidMessage:

@@ -17,8 +17,7 @@ from outbox.errors import MalformedEnvelope
 from outbox.messages import MAX_KEY_LENGTH, MAX_TYPE_LENGTH
 from outbox.replies import Reply
 from outbox.wire import attributes as at
-from outbox.wire import reply_json as replyjson
-from outbox.wire import strict_json as strictjson
+from outbox.wire import reply_json, strict_json
 
 SPEC_VERSION = "1.0"
 STRUCTURED = "application/cloudevents+json"
@@ -175,7 +174,7 @@ def from_binary(headers: Mapping[str, str], body: bytes) -> Envelope:
         elif lowered == "content-type":
             attributes["datacontenttype"] = value
     try:
-        strictjson.dumps(strictjson.loads(body))
+        strict_json.dumps(strict_json.loads(body))
     except ValueError as error:
         raise at.wrong("data", None, str(error)) from None
     return _envelope(attributes, body, None)
@@ -216,7 +215,7 @@ def from_row(id: str, type: str, key: str, time: datetime, payload: str, headers
 
 def _parsed(body: bytes) -> Any:
     try:
-        return strictjson.loads(body)
+        return strict_json.loads(body)
     except ValueError as error:
         raise MalformedEnvelope(
             f"the body is no CloudEvent: {error}",
@@ -234,7 +233,7 @@ def _from_event(event: Any, position: int | None) -> Envelope:
     try:
         # The bytes in which the sender wrote `data` are gone with the parsing; these are equal to
         # them as JSON, which is all that a handler or a fingerprint depends on.
-        data = strictjson.dumps(event["data"])
+        data = strict_json.dumps(event["data"])
     except ValueError as error:
         raise at.wrong("data", position, str(error)) from None
     return _envelope(event, data, position)
@@ -287,7 +286,7 @@ def replies_to_batch(
                 type=REPLY_TYPE,
                 key=asked.key,
                 time=now,
-                data=replyjson.dumps(reply),
+                data=reply_json.dumps(reply),
                 correlation=asked.correlation,
                 causation=asked.id,
                 trace=asked.trace,
@@ -307,7 +306,7 @@ def replies_from_batch(body: bytes, ids: Sequence[str]) -> list[Reply]:
         if event.type != REPLY_TYPE:
             raise at.wrong("type", position, f"must be {REPLY_TYPE!r}, and is {event.type!r}")
         try:
-            answers[event.causation] = replyjson.loads(event.data)
+            answers[event.causation] = reply_json.loads(event.data)
         except ValueError as error:
             raise at.wrong("data", position, f"is no reply: {error}") from None
     missing = [each for each in ids if each not in answers]
@@ -333,5 +332,5 @@ def fingerprint(envelope: Envelope) -> bytes:
     """
     # A JSON list frames its parts, so that no text can pass from one into the next.
     head = orjson.dumps([envelope.type, envelope.key, sorted(envelope.undoes)])
-    data = strictjson.dumps(strictjson.loads(envelope.data), sort_keys=True)
+    data = strict_json.dumps(strict_json.loads(envelope.data), sort_keys=True)
     return hashlib.sha256(head + data).digest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from outbox.replies import Outcome, Reply
-from outbox.wire import strict_json as strictjson
+from outbox.wire import strict_json
 
 MAX_REASON_LENGTH = 2000
 
@@ -24,12 +24,12 @@ def dumps(reply: Reply) -> bytes:
         fields["reason"] = _readable(reply.reason)
     if reply.retry_after is not None:
         fields["retry_after"] = reply.retry_after
-    return strictjson.dumps(fields)
+    return strict_json.dumps(fields)
 
 
 def loads(data: bytes | str) -> Reply:
     """The reply. Raises ValueError naming the field where `data` is not one."""
-    fields = strictjson.loads(data.encode() if isinstance(data, str) else data)
+    fields = strict_json.loads(data.encode() if isinstance(data, str) else data)
     if not isinstance(fields, dict):
         raise ValueError("a reply is a JSON object")
     try:

@@ -7,7 +7,7 @@ from sqlalchemy import Engine, event, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
-from outbox.adding import connection_events as watches
+from outbox.adding import connection_events
 from outbox.adding.add import add
 from outbox.adding.installation import install
 from outbox.errors import NotInTransaction
@@ -280,8 +280,8 @@ def test_released_savepoints_leave_nothing_in_memory(sessions: sessionmaker[Sess
         for _ in range(10):
             with connection.begin_nested(), session.begin_nested():
                 session.execute(select(Thing))
-        assert watches._watches[connection].savepoints == []
-    assert connection not in watches._watches
+        assert connection_events._watches[connection].savepoints == []
+    assert connection not in connection_events._watches
 
 
 def test_a_savepoint_of_the_plain_connection_may_be_older_than_the_first_message(

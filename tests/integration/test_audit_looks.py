@@ -7,8 +7,7 @@ from sqlalchemy import Table, insert, text
 from sqlalchemy.exc import DBAPIError
 
 from comments.model import Known
-from orchestrator.cli.audit import looks as audit_looks
-from orchestrator.cli.audit import reading as audit_reading
+from orchestrator.cli.audit import looks, reading
 from orchestrator.cli.audit.databases import opened
 from orchestrator.cli.audit.looks import Verdict
 from outbox import tables
@@ -150,7 +149,7 @@ async def test_messages_that_rest_matter_only_where_something_looks_wrong(blog: 
 async def test_every_article_is_looked_at_once_however_many_chunks_they_are(
     blog: Audited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_reading, "CHUNK", 2)
+    monkeypatch.setattr(reading, "CHUNK", 2)
     wrong = [blog.article_alone() for _ in range(5)]
     wrong += [_thread_of_unknown(blog) for _ in range(5)]
     wrong += [_comments_of_unknown(blog) for _ in range(4)]
@@ -167,7 +166,7 @@ async def test_every_article_is_looked_at_once_however_many_chunks_they_are(
 async def test_no_more_than_so_many_are_looked_at_twice_and_the_rest_is_not_called_right(
     blog: Audited, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audit_looks, "MAX_SUSPECTS", 1)
+    monkeypatch.setattr(looks, "MAX_SUSPECTS", 1)
     articles = [blog.article_alone() for _ in range(2)]
     blog.message("articles")
 

@@ -12,7 +12,7 @@ from itertools import count
 import pytest
 from sqlalchemy import Connection, Engine, insert
 
-from orchestrator.cli.audit import reading as audit_reading
+from orchestrator.cli.audit import reading
 from orchestrator.cli.audit.databases import addresses, opened
 from orchestrator.cli.audit.looks import Findings, Verdict, compare
 from orchestrator.cli.audit.rules import Ruleset, together
@@ -135,7 +135,7 @@ async def test_an_entity_that_is_met_on_both_sides_counts_once(
         yield ["7"]
         yield ["7"]
 
-    monkeypatch.setattr(audit_reading, "everything", twice)
+    monkeypatch.setattr(reading, "everything", twice)
     findings = await look(databases)
     assert (findings.suspects, findings.followed, len(findings.divergences)) == (1, 1, 1)
     assert findings.verdict is Verdict.DIVERGE

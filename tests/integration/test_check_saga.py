@@ -18,7 +18,7 @@ from orchestrator import Saga, compensatable, retriable
 from orchestrator.machine.instance import Status
 from orchestrator.testing import Checked, Run, SagaWorld, WayFailed, check_saga, check_saga_async
 from outbox import Command, Context, Handlers, Refused
-from outbox.inbox import transaction as inbox_work
+from outbox.inbox import transaction
 from outbox.inbox.barrier import Answer, Verdict, decide
 from outbox.inbox.barrier import Run as Runs
 from outbox.testing import crash_points as crash_points_of
@@ -235,7 +235,7 @@ def _run_every_action(arrival: Any, found: Any, forgotten: Any, now: Any) -> Ver
 def test_an_inbox_that_forgets_what_it_had_is_found(
     monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    monkeypatch.setattr(inbox_work, "decide", _run_every_action)
+    monkeypatch.setattr(transaction, "decide", _run_every_action)
     with pytest.raises(WayFailed, match=r"P2, P3: step .* took effect as action, action") as failed:
         check(way, write=_write_once)
     assert way in failed.value.way
@@ -244,7 +244,7 @@ def test_an_inbox_that_forgets_what_it_had_is_found(
 def test_a_barrier_that_lets_a_late_action_through_is_found(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(inbox_work, "decide", _run_every_action)
+    monkeypatch.setattr(transaction, "decide", _run_every_action)
     with pytest.raises(WayFailed, match="P4: it is COMPENSATED, and step 'write' is in effect"):
         check("is overtaken")
 

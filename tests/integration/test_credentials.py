@@ -11,8 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select, text
 
-from orchestrator.access import token_keys as keys
-from orchestrator.access import tokens
+from orchestrator.access import token_keys, tokens
 from orchestrator.errors import InvalidToken
 from orchestrator.tables import saga_token
 from outbox.chassis.access.failed_keys import ALLOWED, WINDOW
@@ -108,7 +107,7 @@ async def test_an_expired_token_opens_nothing(database_factory: DatabaseFactory)
             assert (await client.get("/sagas")).status_code == 200
             clock.advance(2)
             assert (await client.get("/sagas")).status_code == 401
-            clock.advance(keys.TRUSTED)
+            clock.advance(token_keys.TRUSTED)
             assert (await client.get("/sagas")).status_code == 401
 
 
@@ -121,7 +120,7 @@ async def test_a_revoked_token_opens_nothing_after_a_few_seconds(
             assert (await client.get("/sagas")).status_code == 200
             async with database.engine.begin() as connection:
                 await tokens.revoke(connection, "ann", now=START)
-            clock_of(service).advance(keys.TRUSTED)
+            clock_of(service).advance(token_keys.TRUSTED)
             assert (await client.get("/sagas")).status_code == 401
             assert (await log_in(client, token)).status_code == 401
 
@@ -146,7 +145,7 @@ async def test_a_token_costs_no_query_each_time(
         for _ in range(5):
             assert (await client.get("/definitions")).status_code == 200
         assert asked == 1
-        clock_of(service).advance(keys.TRUSTED)
+        clock_of(service).advance(token_keys.TRUSTED)
         await client.get("/definitions")
         assert asked == 2
 
@@ -254,7 +253,7 @@ async def test_a_session_ends_with_its_token(database_factory: DatabaseFactory) 
             async with database.engine.begin() as connection:
                 await tokens.revoke(connection, "ann", now=START)
             assert (await rows(database))["saga_session"] == 0
-            clock.advance(keys.TRUSTED)
+            clock.advance(token_keys.TRUSTED)
             assert (await client.get("/sagas")).status_code == 401
 
 
@@ -384,10 +383,10 @@ async def test_who_shows_too_many_wrong_keys_waits_and_others_do_not(
 async def test_remembered_keys_take_bounded_memory(
     database_factory: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(keys, "REMEMBERED", 20)
+    monkeypatch.setattr(token_keys, "REMEMBERED", 20)
     async with started(database_factory) as (service, _):
         known = service.service._callers
-        assert isinstance(known, keys.TokenKeys)
+        assert isinstance(known, token_keys.TokenKeys)
         for number in range(60):
             async with calling(service.app, f"192.0.2.{number}", f"sgb_{number}") as client:
                 assert (await client.get("/sagas")).status_code == 401

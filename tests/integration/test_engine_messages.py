@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from orchestrator import tables
 from orchestrator.machine.instance import Status
 from orchestrator.sagas.delete_article import Deletion, delete_article
-from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store import signal_rows
 from orchestrator.store.records import shard_of
 from orchestrator.store.signal_rows import StoredStart
 from outbox import tables as library
@@ -60,7 +60,7 @@ async def ask(
     **input: object,
 ) -> None:
     """As the handler of StartSaga does; without a `message_id` as it did before it kept that."""
-    kind, payload = stored_signals.dump_start(StoredStart(name, input, "articles"))
+    kind, payload = signal_rows.dump_start(StoredStart(name, input, "articles"))
     async with node.database.engine.begin() as connection:
         await connection.execute(
             tables.saga_signal.insert().values(

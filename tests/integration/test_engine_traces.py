@@ -17,7 +17,7 @@ from orchestrator import tables
 from orchestrator.machine.instance import Status
 from orchestrator.machine.signals import Retry
 from orchestrator.sagas.delete_article import Deletion, delete_article
-from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store import signal_rows
 from orchestrator.store.records import shard_of
 from orchestrator.store.signal_rows import StoredStart
 from outbox import tracing
@@ -78,7 +78,7 @@ def an_id(number: int) -> str:
 async def ask(node: Node, saga_id: str, trace: str | None, name: str = "delete-article") -> None:
     """As the handler of StartSaga does."""
     start = StoredStart(name, {"article_id": ARTICLE}, "articles", trace)
-    kind, payload = stored_signals.dump_start(start)
+    kind, payload = signal_rows.dump_start(start)
     async with node.database.engine.begin() as connection:
         await connection.execute(
             tables.saga_signal.insert().values(

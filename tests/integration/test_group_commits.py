@@ -13,7 +13,7 @@ from orchestrator.engine.commits.items import Begin, Started, Tell
 from orchestrator.engine.node import Node
 from orchestrator.machine.signals import Pause, Replied, Resume, Terminate
 from orchestrator.sagas.delete_article import Deletion, delete_article
-from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store import signal_rows
 from orchestrator.store.records import shard_of
 from outbox.clock import SystemClock
 from outbox.ids import compose
@@ -127,7 +127,7 @@ async def test_what_a_run_was_told_is_kept_by_the_commit_that_parks_it(
         command = await connection.scalar(select(outbox.c.id))
         assert command is not None
         reply = Reply(Outcome.DONE, value={"number": "12a"})
-        kind, payload = stored_signals.dump(Replied(command, reply))
+        kind, payload = signal_rows.dump(Replied(command, reply))
         await store.add_signals(connection, [(FIRST, shard_of(FIRST), kind, payload)])
     without = make_node(engine, [], OF_TRIPS, clock=clock, owner="without")
     await without.shards.tend_once()

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from outbox.ids import first_at
-from outbox.inbox import store as inbox_store
+from outbox.inbox import store
 from outbox.inbox.limits import InboxLimits
 from outbox.inbox.retention import Settled
 from outbox.replies import Outcome
@@ -360,7 +360,7 @@ async def test_a_purge_that_fails_keeps_rows_and_watermark(
         session.execute(delete(inbox).where(inbox.c.id.in_(ids)))
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(inbox_store, "forget", fail)
+    monkeypatch.setattr(store, "forget", fail)
     with pytest.raises(OSError, match="the disk is gone"):
         await bench.inbox.purge()
     assert len(await known(bench)) == 1

@@ -12,7 +12,7 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from outbox.inbox import store as inbox_store
+from outbox.inbox import store
 from outbox.inbox.retention import Settled
 from outbox.replies import Outcome
 from outbox.tables import inbox
@@ -79,7 +79,7 @@ async def test_a_copy_that_waited_for_a_purge_is_too_old(
     pass_time(bench, LATER)
     async with bench.sessions() as session:
         now = bench.clock.now()
-        gone = await session.run_sync(inbox_store.purge, "bank", {}, now, RETENTION, 10)
+        gone = await session.run_sync(store.purge, "bank", {}, now, RETENTION, 10)
         assert gone == 1
         copy = asyncio.create_task(bench.receive_one(note))
         await until(lambda: _locks_waited_for(engine), what="the copy waits for the purge")
@@ -101,15 +101,15 @@ def purge_before_read(
     many, each time."""
     purged: list[int] = []
     other = make_sync_engine(database)
-    read = inbox_store.read
+    read = store.read
 
     def purge_and_read(*arguments: Any, **rest: Any) -> Any:
         with Session(other) as session, session.begin():
             now = bench.clock.now()
-            purged.append(inbox_store.purge(session, "bank", {}, now, RETENTION, 10))
+            purged.append(store.purge(session, "bank", {}, now, RETENTION, 10))
         return read(*arguments, **rest)
 
-    monkeypatch.setattr(inbox_store, "read", purge_and_read)
+    monkeypatch.setattr(store, "read", purge_and_read)
     return purged
 
 
@@ -171,7 +171,7 @@ async def test_a_purge_that_knows_less_does_not_take_a_watermark_back(
 
     async def purge(session: AsyncSession, settled: Settled, limit: int) -> int:
         said = {"orchestrator": settled}
-        return await session.run_sync(inbox_store.purge, "bank", said, now, RETENTION, limit)
+        return await session.run_sync(store.purge, "bank", said, now, RETENTION, limit)
 
     async def purge_with_less_knowledge() -> int:
         async with bench.sessions.begin() as session:

@@ -10,8 +10,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from orchestrator.access import token_keys as keys
-from orchestrator.access import tokens
+from orchestrator.access import token_keys, tokens
 from orchestrator.machine.transition import Entry, Happening
 from orchestrator.tables import saga
 from outbox.chassis.access.routes import Role
@@ -54,7 +53,7 @@ async def listening(
 
 async def over(answer: asyncio.Task[httpx.Response]) -> httpx.Response:
     """The answer, which has to end by itself soon."""
-    return await asyncio.wait_for(asyncio.shield(answer), keys.TRUSTED)
+    return await asyncio.wait_for(asyncio.shield(answer), token_keys.TRUSTED)
 
 
 async def end(service: Running, id: str) -> None:
@@ -81,7 +80,7 @@ async def test_a_stream_ends_soon_after_its_token_was_revoked(
             async with listening(service, client) as (id, answer):
                 async with database.engine.begin() as connection:
                     await tokens.revoke(connection, "ann", now=START)
-                clock_of(service).advance(keys.TRUSTED)
+                clock_of(service).advance(token_keys.TRUSTED)
                 told = await over(answer)
                 assert (told.status_code, told.text.count("event: ")) == (200, 1)
                 assert (await client.get(f"/sagas/{id}/events")).status_code == 401
@@ -126,7 +125,7 @@ async def test_a_stream_goes_on_as_long_as_its_key_or_without_one_on_this_machin
                 client.cookies.set("sagabox-session", "stale")
             async with listening(service, client) as (id, answer):
                 for _ in range(3):
-                    clock_of(service).advance(keys.TRUSTED)
+                    clock_of(service).advance(token_keys.TRUSTED)
                     engine_of(service).watchers.tell([id])
                     await asyncio.sleep(0)
                 await end(service, id)

@@ -16,7 +16,7 @@ from pydantic import Field
 from outbox.contract import StartSaga
 from outbox.errors import InvalidMessage, MessageTooLarge
 from outbox.messages import Command, Event
-from outbox.wire import strict_json as strictjson
+from outbox.wire import strict_json
 from outbox.wire.codec import MAX_MESSAGE_BYTES, decode, decode_value, encode
 from outbox.wire.json_types import shape_of
 from tests.support.envelopes import A_TIME, json_values, times
@@ -153,7 +153,7 @@ def test_a_slotted_message_comes_back_as_it_was(id: str, at: datetime) -> None:
 @settings(deadline=None)
 @given(_MESSAGES)
 def test_what_is_encoded_is_strict_json(message: Happened) -> None:
-    strictjson.check(encode(message))
+    strict_json.check(encode(message))
 
 
 def test_the_json_holds_the_fields_and_nothing_else() -> None:

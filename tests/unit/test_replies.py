@@ -9,7 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
-from outbox.wire import reply_json as replyjson
+from outbox.wire import reply_json
 from tests.support.envelopes import json_values
 
 FINAL = {
@@ -60,14 +60,14 @@ def test_answers_are_values() -> None:
 @settings(deadline=None)
 @given(_REPLIES)
 def test_a_reply_comes_back_from_json_as_it_was(reply: Reply) -> None:
-    data = replyjson.dumps(reply)
-    assert replyjson.loads(data) == reply
-    assert replyjson.loads(data.decode()) == reply
+    data = reply_json.dumps(reply)
+    assert reply_json.loads(data) == reply
+    assert reply_json.loads(data.decode()) == reply
 
 
 def test_json_holds_only_what_is_set() -> None:
-    assert replyjson.dumps(Reply(Outcome.DONE)) == b'{"outcome":"done"}'
-    assert json.loads(replyjson.dumps(Reply(Outcome.TOO_BUSY, 0, "c", "r", 0))) == {
+    assert reply_json.dumps(Reply(Outcome.DONE)) == b'{"outcome":"done"}'
+    assert json.loads(reply_json.dumps(Reply(Outcome.TOO_BUSY, 0, "c", "r", 0))) == {
         "outcome": "too-busy",
         "value": 0,
         "code": "c",
@@ -77,7 +77,7 @@ def test_json_holds_only_what_is_set() -> None:
 
 
 def test_unknown_fields_of_a_reply_are_ignored() -> None:
-    assert replyjson.loads(b'{"outcome":"done","new":1}') == Reply(Outcome.DONE)
+    assert reply_json.loads(b'{"outcome":"done","new":1}') == Reply(Outcome.DONE)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_unknown_fields_of_a_reply_are_ignored() -> None:
 )
 def test_what_is_no_reply_is_refused_naming_the_field(data: bytes, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        replyjson.loads(data)
+        reply_json.loads(data)
 
 
 _ANY_TEXT = st.text(st.characters(exclude_categories=[]))
@@ -110,14 +110,14 @@ _ANY_TEXT = st.text(st.characters(exclude_categories=[]))
 @example("a\0b", "c\ud800d")
 @example("\udfff", "\0")
 def test_whatever_an_exception_says_can_be_stored_and_read(code: str, reason: str) -> None:
-    read = replyjson.loads(replyjson.dumps(Reply(Outcome.FAILED, code=code, reason=reason)))
+    read = reply_json.loads(reply_json.dumps(Reply(Outcome.FAILED, code=code, reason=reason)))
     for text, given_text in ((read.code, code), (read.reason, reason)):
         assert text is not None
         assert "\0" not in text
         text.encode()
-        assert len(text) <= min(len(given_text), replyjson.MAX_REASON_LENGTH)
+        assert len(text) <= min(len(given_text), reply_json.MAX_REASON_LENGTH)
 
 
 def test_a_long_reason_is_cut() -> None:
     reply = Reply(Outcome.FAILED, reason="x" * 10_000)
-    assert replyjson.loads(replyjson.dumps(reply)).reason == "x" * replyjson.MAX_REASON_LENGTH
+    assert reply_json.loads(reply_json.dumps(reply)).reason == "x" * reply_json.MAX_REASON_LENGTH

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from outbox.chassis.endpoints import api_docs as docs
+from outbox.chassis.endpoints import api_docs
 from outbox.chassis.http import problems
 from outbox.chassis.http.middleware import SecurityHeaders
 
@@ -18,7 +18,7 @@ _LINE = re.compile(r"^\| (\S+) \| ([0-9a-f]{64}) \|$", re.MULTILINE)
 @pytest.fixture
 def client() -> httpx.AsyncClient:
     app = FastAPI(docs_url=None, redoc_url=None)
-    app.include_router(docs.router("Tea & <biscuits>"))
+    app.include_router(api_docs.router("Tea & <biscuits>"))
     problems.install(app)
     app.add_middleware(SecurityHeaders)
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
@@ -38,12 +38,12 @@ class _Addresses(HTMLParser):
 
 
 def test_the_vendored_files_are_those_that_were_vendored() -> None:
-    written = dict(_LINE.findall((docs.FOLDER / "VENDORED.md").read_text("utf-8")))
-    there = {path.name for path in docs.FOLDER.iterdir()} - {"VENDORED.md"}
+    written = dict(_LINE.findall((api_docs.FOLDER / "VENDORED.md").read_text("utf-8")))
+    there = {path.name for path in api_docs.FOLDER.iterdir()} - {"VENDORED.md"}
     assert set(written) == there
-    assert set(docs.FILES) | {"LICENSE"} <= there
+    assert set(api_docs.FILES) | {"LICENSE"} <= there
     for name, digest in written.items():
-        assert hashlib.sha256((docs.FOLDER / name).read_bytes()).hexdigest() == digest, name
+        assert hashlib.sha256((api_docs.FOLDER / name).read_bytes()).hexdigest() == digest, name
 
 
 async def test_the_page_loads_nothing_from_another_host(client: httpx.AsyncClient) -> None:
@@ -80,7 +80,7 @@ async def test_the_page_forbids_the_browser_to_load_from_another_host(
 
 
 def test_no_file_of_the_page_names_another_host_to_load_from() -> None:
-    style = (docs.FOLDER / "swagger-ui.css").read_text("utf-8")
+    style = (api_docs.FOLDER / "swagger-ui.css").read_text("utf-8")
     assert not re.search(r"@import|url\(\s*['\"]?(https?:)?//", style)
 
 

@@ -9,7 +9,7 @@ from orchestrator.cli.audit.divergences import Divergence
 from orchestrator.cli.audit.looks import Findings, Verdict
 from orchestrator.cli.audit.repair import Planned, Repaired
 from orchestrator.cli.terminal.output import print_json, print_line, print_table
-from outbox.wire import strict_json as strictjson
+from outbox.wire import strict_json
 
 
 def tell(findings: Findings, limit: int) -> None:
@@ -43,7 +43,7 @@ def tell_plan(planned: Sequence[Planned]) -> None:
     print_line("")
     print_table(
         ("to be started", "input"),
-        [(it.saga, strictjson.dumps(dict(it.input)).decode()) for it in planned],
+        [(it.saga, strict_json.dumps(dict(it.input)).decode()) for it in planned],
     )
 
 

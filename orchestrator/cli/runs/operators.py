@@ -15,7 +15,7 @@ from orchestrator.cli.runs.watch import outcome
 from orchestrator.cli.terminal.client import Url, connect
 from orchestrator.cli.terminal.errors import CommandError
 from orchestrator.cli.terminal.output import Json, print_json, print_line
-from outbox.wire import strict_json as strictjson
+from outbox.wire import strict_json
 
 _Reason = Annotated[str, typer.Option(metavar="R", help="Why; it is kept in the history.")]
 _Actor = Annotated[
@@ -129,7 +129,7 @@ def _signal(
 
 def _result(text: str) -> Any:
     try:
-        return strictjson.check(text.encode("utf-8", "surrogateescape"))
+        return strict_json.check(text.encode("utf-8", "surrogateescape"))
     except ValueError as error:
         raise CommandError(
             "the result cannot be used", str(error), """--result '{"field": "value"}'"""

@@ -26,7 +26,7 @@ from orchestrator.cli.terminal.output import (
 from orchestrator.cli.terminal.refusals import operator_command
 from orchestrator.machine.instance import Status
 from outbox.spelling import safe
-from outbox.wire import strict_json as strictjson
+from outbox.wire import strict_json
 
 _LONGEST_PREFER = 30  # seconds that the orchestrator itself waits at most
 _LOOK = 0.5  # seconds between two looks after that
@@ -177,7 +177,7 @@ def _input(text: str | None, file: str | None) -> bytes:
         )
     example = """sagabox start NAME '{"field": "value"}'"""
     try:
-        value = strictjson.check(content)
+        value = strict_json.check(content)
     except ValueError as error:
         raise _bad_input(str(error), example) from error
     if not isinstance(value, dict):
@@ -264,7 +264,7 @@ def _print_saga(saga: dict[str, Any]) -> None:
             ("created", saga["created_at"]),
             ("updated", saga["updated_at"]),
             ("ended", saga["ended_at"]),
-            ("state", strictjson.dumps(saga["state"]).decode()),
+            ("state", strict_json.dumps(saga["state"]).decode()),
             ("not undone", ", ".join(saga["not_undone"])),
         ]
     )

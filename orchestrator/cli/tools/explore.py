@@ -133,13 +133,13 @@ def find_saga(name: str, version: int | None = None) -> Saga[Any]:
 def _input(saga: Saga[Any], text: str | None) -> Any:
     from orchestrator.testing import sample_input
     from outbox.errors import InvalidMessage
-    from outbox.wire import strict_json as strictjson
+    from outbox.wire import strict_json
     from outbox.wire.codec import decode_value
 
     if text is None:
         return sample_input(saga)
     try:
-        return decode_value(saga.state, strictjson.loads(text.encode()))
+        return decode_value(saga.state, strict_json.loads(text.encode()))
     except (ValueError, InvalidMessage) as error:
         why = error.problem if isinstance(error, InvalidMessage) else f"it is no JSON ({error})"
         raise CommandError(

@@ -38,7 +38,7 @@ from orchestrator.engine.shards import Shards
 from orchestrator.engine.watchers import Watchers
 from orchestrator.errors import OrchestratorError, Unavailable
 from orchestrator.safe_text import described
-from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store import signal_rows
 from orchestrator.store.commit_statements import StaleRuns, Writing
 from orchestrator.store.outgoing import Letter
 from orchestrator.store.records import shard_of
@@ -276,7 +276,7 @@ class Committer:
         """`row` is one of `SagaStore.signals`."""
         seq, saga_id, kind, payload = row.seq, row.saga_id, row.kind, row.payload
         try:
-            signal = stored_signals.load(kind, payload)
+            signal = signal_rows.load(kind, payload)
         except ValueError as error:
             log.error(
                 "a stored signal for saga %s is unreadable: %s",

@@ -30,8 +30,7 @@ from orchestrator.machine.machine import advance, start
 from orchestrator.machine.signals import OperatorSignal, Replied, Signal, TimerFired
 from orchestrator.machine.transition import Dispatch, Transition
 from orchestrator.safe_text import described
-from orchestrator.store import outgoing as postbox
-from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store import outgoing, signal_rows
 from orchestrator.store.commit_statements import Writes, Writing
 from orchestrator.store.outgoing import Letter
 from orchestrator.store.records import Record, number_of, record_of, shard_of
@@ -173,7 +172,7 @@ class GroupCommit:
             self._outcomes.append((item.done, error))
         if item.seq is not None:
             if isinstance(item.signal, OperatorSignal):
-                self._answers[item.seq] = stored_signals.dump_answer(error)
+                self._answers[item.seq] = signal_rows.dump_answer(error)
             else:
                 self._applied.append(item.seq)
 
@@ -187,7 +186,7 @@ class GroupCommit:
         if record is not None:
             self._advance(record, signal)
         elif item.instance_id in self.parked:
-            kind, payload = stored_signals.dump(signal)
+            kind, payload = signal_rows.dump(signal)
             shard = shard_of(item.instance_id)
             self._to_store.append((item.instance_id, shard, kind, payload))
         else:
@@ -244,7 +243,7 @@ class GroupCommit:
             repeats = awaited is not None and awaited.sendings > 1
             trace = self._trace_of(dispatch, after)
             self._writes.letters.append(
-                postbox.command(
+                outgoing.command(
                     dispatch,
                     saga_id,
                     shard,
@@ -322,7 +321,7 @@ class GroupCommit:
             )
             return
         self._writes.letters.append(
-            postbox.ended(
+            outgoing.ended(
                 saga_id, status, originator, shard, self._now, start_id=start_id, trace=trace
             )
         )

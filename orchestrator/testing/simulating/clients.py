@@ -11,7 +11,7 @@ from orchestrator.engine.commits.items import Begin, Started
 from orchestrator.errors import ActiveAlready
 from orchestrator.machine.instance import Status, StepStatus
 from orchestrator.machine.signals import Cancel, OperatorSignal, Pause, Resume, Retry, Terminate
-from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store import signal_rows
 from orchestrator.store.records import shard_of
 from orchestrator.store.run_store import StartKey
 from orchestrator.store.signal_rows import StoredStart
@@ -89,7 +89,7 @@ class Clients:
         if asked.known_as is not None and not self._chances.fault(Fault.START_TWICE):
             return
         start = StoredStart(asked.saga.name, encode_value(asked.state), CLIENT)
-        if await self._signal(asked.id, *stored_signals.dump_start(start)):
+        if await self._signal(asked.id, *signal_rows.dump_start(start)):
             asked.known_as = asked.id
         self._timeline.after(self._chances.between(Number.WHEN, 0.0, 5.0), self._ask(asked))
 
@@ -138,7 +138,7 @@ class Clients:
                     await self._tell(run.id, Retry(name, "ada", "mended"))
 
     async def _tell(self, saga_id: str, signal: OperatorSignal) -> None:
-        await self._signal(saga_id, *stored_signals.dump(signal))
+        await self._signal(saga_id, *signal_rows.dump(signal))
 
     async def _signal(self, saga_id: str, kind: str, payload: str) -> bool:
         if not await self._storage.tell(saga_id, shard_of(saga_id), kind, payload):

@@ -7,7 +7,7 @@ from functools import cached_property
 
 import orchestrator
 import outbox
-from outbox.testing import tools as testing
+from outbox.testing import tools
 
 
 class CrashPoints:
@@ -16,10 +16,10 @@ class CrashPoints:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """All that there are in Sagabox, sorted."""
-        return tuple(sorted(testing.crash_points(outbox, orchestrator)))
+        return tuple(sorted(tools.crash_points(outbox, orchestrator)))
 
     def __call__(self, name: str, hit: int = 1) -> AbstractContextManager[None]:
         """Die there at the `hit`-th time within the block: a process of a world, which is started
         again, or else the block itself. Raises AssertionError where the block does not get there.
         """
-        return testing.crash_at(name, hit)
+        return tools.crash_at(name, hit)

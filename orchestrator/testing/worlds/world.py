@@ -20,7 +20,7 @@ from orchestrator.definition.saga import Saga
 from orchestrator.engine.settings import EngineSettings
 from orchestrator.machine.instance import StepStatus
 from orchestrator.machine.signals import Cancel, Retry
-from orchestrator.store import signal_rows as stored_signals
+from orchestrator.store import signal_rows
 from orchestrator.store.signal_rows import StoredStart
 from orchestrator.testing.virtual.chances import Chances
 from orchestrator.testing.virtual.process import BEGIN, Process, ProcessClock
@@ -171,7 +171,7 @@ class World(Steering):
         self.saga.accept(state)
         start = self._ids()
         asked = StoredStart(self.saga.name, encode_value(state), self._originator)
-        await self._books.tell(start, *stored_signals.dump_start(asked))
+        await self._books.tell(start, *signal_rows.dump_start(asked))
         return await self._live(start)
 
     async def _repair(self, run: Run) -> Run:
@@ -219,7 +219,7 @@ class World(Steering):
         return run_of(instance, parked, self._books.history(saga_id), BEGIN)
 
     async def _tell(self, saga_id: str, signal: Cancel | Retry) -> None:
-        await self._books.tell(saga_id, *stored_signals.dump(signal))
+        await self._books.tell(saga_id, *signal_rows.dump(signal))
         self._wake()
 
     async def _cancel(self, saga_id: str) -> None:

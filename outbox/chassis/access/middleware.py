@@ -10,7 +10,7 @@ import logging
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from outbox.chassis.access import policy as decisions
+from outbox.chassis.access import policy
 from outbox.chassis.access.caller import Shown, Visit, cookie_name, port_in, visit_of
 from outbox.chassis.access.failed_keys import Failures
 from outbox.chassis.access.keys import Key, Keys
@@ -82,12 +82,12 @@ class Doors:
         """The key that the request came in with, None where it needed none. Raises HttpProblem
         where it does not come in."""
         key = None
-        refusal = decisions.before_the_key(visit, needs, self._house)
-        if refusal is None and decisions.asks_for_a_key(needs):
+        refusal = policy.before_the_key(visit, needs, self._house)
+        if refusal is None and policy.asks_for_a_key(needs):
             if visit.credential.shown is not Shown.NOT:
                 key = await self._find(visit, needs)
             opened = None if key is None else key.opens
-            refusal = decisions.with_the_key(visit, needs, self._house, opened)
+            refusal = policy.with_the_key(visit, needs, self._house, opened)
         if refusal is Refusal.WRONG_CREDENTIALS:
             self._failures.note(visit.peer)
         wait = self._wait(visit, key)
@@ -99,7 +99,7 @@ class Doors:
         return key
 
     async def _find(self, visit: Visit, needs: Access) -> Key | None:
-        if not self._keys.was_right(visit.credential) and not decisions.is_ignorable(
+        if not self._keys.was_right(visit.credential) and not policy.is_ignorable(
             visit, needs, self._house
         ):
             require_patience(self._failures, visit.peer)
@@ -107,7 +107,7 @@ class Doors:
 
     def _wait(self, visit: Visit, key: Key | None) -> float:
         """Count the request; how many seconds its caller has to wait, 0 where it need not."""
-        if decisions.is_uncounted(visit, self._house):
+        if policy.is_uncounted(visit, self._house):
             return 0.0
         # Only a right key has a bucket of its own: of wrong ones anybody has any number.
         caller = f"from {network_of(visit.peer)}" if key is None else f"with {key.name}"
