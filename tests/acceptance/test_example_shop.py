@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.checkout import ROOT
 from tests.support.guardian import guardian
 from tests.support.waiting import wait_until
 
@@ -32,7 +33,7 @@ pytestmark = pytest.mark.timeout(300)
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    script = Path(__file__).parents[2] / "examples" / "shop" / "run.py"
+    script = ROOT / "examples" / "shop" / "run.py"
     process = subprocess.Popen(
         [sys.executable, "-u", str(script)],
         cwd=tmp_path,

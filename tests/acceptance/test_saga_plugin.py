@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
-_EXAMPLE = Path(__file__).parents[2] / "examples" / "testing_a_saga"
+from tests.support.checkout import ROOT
+
+_EXAMPLE = ROOT / "examples" / "testing_a_saga"
 _UNDO = "    grand.free += 1\n"
 
 pytestmark = pytest.mark.timeout(300)

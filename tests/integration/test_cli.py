@@ -25,11 +25,11 @@ from orchestrator.cli.processes.services import SERVICES
 from orchestrator.cli.terminal.errors import CommandError
 from outbox.chassis.settings import documented
 from outbox.transports.http.signing import Keyring
+from tests.support.checkout import ROOT
 from tests.support.guardian import guardian
 from tests.support.migrating import Told, explained
 from tests.support.waiting import free_port
 
-_ROOT = Path(__file__).parents[2]
 SECRET = "test:" + base64.b64encode(b"a secret for tests, not for use!").decode()
 
 
@@ -185,7 +185,7 @@ def test_every_command_that_is_written_somewhere_exists() -> None:
     found = {
         (match["command"], match["sub"])
         for folder in folders
-        for path in (_ROOT / folder).rglob("*.py")
+        for path in (ROOT / folder).rglob("*.py")
         for match in written.finditer(path.read_text("utf-8"))
         if match["command"] in _ADVISED
     }

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from orchestrator.testing import Faults, PromiseBroken, Violation, explore
+from tests.support.checkout import ROOT
 from tests.support.cli import sagabox, told_error
 from tests.support.trip_rules import never_charged_without_a_ticket, nobody_sits_in_1b
 from tests.support.trips import BOOKING, UNMAKEABLE_ROOM, Seat, Trip, trip
 
-ROOT = Path(__file__).parents[2]
 NONE = [f"--{field.name}=0" for field in fields(Faults)]
 TRIP = "tests.support.trips:BOOKING"
 RULE = "tests.support.trip_rules:never_charged_without_a_ticket"

@@ -18,7 +18,8 @@ from orchestrator.machine.instance import Status, StepStatus
 from orchestrator.settings import OrchestratorSettings
 from outbox.chassis.settings import documented
 from outbox.replies import Outcome
-from tests.support.manual import ROOT, blocks
+from tests.support.checkout import ROOT
+from tests.support.manual import blocks
 
 DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 

@@ -28,10 +28,11 @@ from orchestrator.machine.signals import Buried, Replied, Signal, TimerFired, Ti
 from outbox import Outcome, Reply
 from outbox.chassis.settings import documented
 from outbox.tables import outbox, outbox_dead
+from tests.support.checkout import ROOT
 from tests.support.cli import sagabox
 from tests.support.databases import Database, Schema
 from tests.support.letters import a_letter, an_id, of_saga
-from tests.support.manual import ROOT, blocks, commands
+from tests.support.manual import blocks, commands
 from tests.support.migrating import migrated
 
 with pytest.MonkeyPatch.context() as patch:

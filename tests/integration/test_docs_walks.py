@@ -13,8 +13,9 @@ import pytest
 
 from orchestrator.cli.processes.services import BLOG_SAGAS, SERVICES
 from orchestrator.machine.instance import Status
+from tests.support.checkout import ROOT
 from tests.support.developing import DEADLINE, Dev, running_dev
-from tests.support.manual import ROOT, Terminal, Told, commands
+from tests.support.manual import Terminal, Told, commands
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(300)  # for a machine that has much else to do

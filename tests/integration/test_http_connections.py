@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from pathlib import Path
 
 import pytest
 import uvloop
 
 from outbox.transports import Unacceptable, Unreachable
+from tests.support.checkout import CERTIFICATE
 from tests.support.http_ends import (
     DONE,
     ONE,
@@ -23,8 +23,6 @@ from tests.support.http_ends import (
 )
 from tests.support.servers import Exchange, Script, scripted
 from tests.support.waiting import free_port
-
-CERTIFICATE = Path(__file__).parents[1] / "support" / "loopback.pem"
 
 # --- No answer -------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from migrations import commands
 from migrations.errors import MigrationError
 from migrations.services import SERVICES
 from outbox.testing import FakeClock
+from tests.support.checkout import ROOT
 from tests.support.databases import Database, Schema
 from tests.support.fixtures import DatabaseFactory, MakeSyncEngine
 from tests.support.migrating import (
@@ -35,8 +36,6 @@ from tests.support.postgres import PostgresServer
 from tests.support.waiting import free_port
 
 pytestmark = pytest.mark.slow
-
-_ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -238,7 +237,7 @@ def test_a_folder_that_may_not_be_written_is_told(tmp_path: Path, exists: bool) 
     arguments = ["upgrade", "articles", "--database", f"sqlite:///{path}"]
     run = subprocess.run(
         [*command, *arguments],
-        cwd=_ROOT,
+        cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,

@@ -21,6 +21,7 @@ from migrations.services import SERVICES
 from outbox.clock import Clock
 from outbox.tables import schema_revision
 from outbox.testing import FakeClock
+from tests.support.checkout import ROOT
 from tests.support.databases import Database, Schema
 from tests.support.fixtures import DatabaseFactory, MakeSyncEngine
 from tests.support.migrating import (
@@ -39,7 +40,6 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.slow
 
 ARTICLES = SERVICES["articles"]
-_ROOT = Path(__file__).parents[2]
 
 
 RELEASED = [("articles_0001", "expand"), ("articles_0002", "expand")]
@@ -253,7 +253,7 @@ def _upgrading(database: Database) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "migrations", "upgrade", "articles"]
     return subprocess.Popen(
         [*command, "--database", address(database)],
-        cwd=_ROOT,
+        cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

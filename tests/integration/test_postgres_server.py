@@ -12,6 +12,7 @@ import psycopg
 import pytest
 
 from tests.support import binaries
+from tests.support.checkout import ROOT
 from tests.support.guardian import started
 from tests.support.postgres import PostgresServer, Stop
 from tests.support.waiting import wait_until
@@ -151,7 +152,7 @@ def test_nothing_of_the_server_is_left_when_the_test_run_has_ended(ending: str) 
         capture_output=True,
         text=True,
         check=False,
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         start_new_session=True,
         timeout=60,
     )

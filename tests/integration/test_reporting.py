@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.checkout import ROOT
 from tests.support.reporting import REQUIRE_SERVERS, TIERS, tier_of
 
-_CHECKOUT = Path(__file__).parents[2]
 _TESTS = """
 import pytest
 
@@ -43,7 +43,7 @@ def _run(
     (folder / "unit").mkdir()
     (folder / "unit" / "test_some.py").write_text(tests)
     environment = {k: v for k, v in os.environ.items() if k != REQUIRE_SERVERS}
-    environment |= {"PYTHONPATH": str(_CHECKOUT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment |= {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     environment |= {REQUIRE_SERVERS: "1"} if required else {}
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, "unit"],

@@ -17,9 +17,10 @@ from orchestrator.testing import AsyncSagaWorld, CrashPoints, NotReached, SagaWo
 from outbox import Context, Handlers, Refused
 from outbox.contract import SagaEnded
 from outbox.testing import crash_points as all_crash_points
+from tests.support.checkout import ROOT
 
 with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(Path(__file__).parents[2] / "examples" / "testing_a_saga")
+    patch.syspath_prepend(ROOT / "examples" / "testing_a_saga")
     from trips import (
         Base,
         Card,

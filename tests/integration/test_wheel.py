@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from orchestrator.bundled import PACKAGES
+from tests.support.checkout import ROOT
 
-_CHECKOUT = Path(__file__).parents[2]
 _INSTALLED = ("outbox", "orchestrator")
 
 
@@ -53,7 +53,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=_CHECKOUT,
+        cwd=ROOT,
         check=True,
         capture_output=True,
         timeout=60,
@@ -129,13 +129,13 @@ def test_the_wheel_puts_nothing_else_on_the_top_level(wheel: Path) -> None:
 def test_the_installed_packages_are_complete(project: Project, package: str) -> None:
     shipped = _files(project.site_packages / package)
     shipped = {name for name in shipped if not name.startswith("_bundled/")}
-    assert shipped == _files(_CHECKOUT / package)
+    assert shipped == _files(ROOT / package)
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_the_bundled_packages_are_complete(project: Project, package: str) -> None:
     bundle = project.site_packages / "orchestrator" / "_bundled"
-    assert _files(bundle / package) == _files(_CHECKOUT / package)
+    assert _files(bundle / package) == _files(ROOT / package)
 
 
 _CHILD = """

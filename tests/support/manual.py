@@ -18,9 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cli.processes.services import FIRST_PORT, SERVICES
+from tests.support.checkout import ROOT
 from tests.support.developing import Dev
-
-ROOT = Path(__file__).parents[2]
 
 _FILL_IN = re.compile(r"export (\w+)=\.\.\.\s+# the (\w+) in that answer")
 

@@ -27,7 +27,8 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
-from tests.support.mutants import FOLDER, ROOT, Mutant, parsed
+from tests.support.checkout import ROOT
+from tests.support.mutants import FOLDER, Mutant, parsed
 
 OURS = frozenset({"outbox", "orchestrator", "articles", "comments", "migrations"})
 _IMPORTED = (

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+from tests.support.checkout import ROOT
 from tests.support.mutant_server import MutantServer, Searched
-from tests.support.mutants import FOLDER, ROOT, Mutant, Tool, mutants
+from tests.support.mutants import FOLDER, Mutant, Tool, mutants
 
 DOCUMENT = ROOT / "docs" / "testing-mutants.md"
 _TABLE = re.compile(r"\| mutant \|.*?\n\n", re.DOTALL)

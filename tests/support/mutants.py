@@ -22,9 +22,9 @@ import enum
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
+
 FOLDER = ROOT / "tests" / "consistency" / "mutants"
 
 _FIELD = re.compile(r"(Tool|With|Breaks|Found|Within): (.+)")

@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.support.checkout import CERTIFICATE
 from tests.support.guardian import guardian
 from tests.support.waiting import free_port, until
 
-CERTIFICATE = Path(__file__).with_name("loopback.pem")
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 _ATTEMPTS = 5
 

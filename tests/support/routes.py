@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,8 +11,9 @@ import articles.api
 import comments.api
 from orchestrator.api.route_access import ACCESS
 from outbox.chassis.access.routes import COMMON, Access, Table
+from tests.support.checkout import ROOT
 
-PAGE = Path(__file__).parents[2] / "docs" / "security.md"
+PAGE = ROOT / "docs" / "security.md"
 OWN = {"orchestrator": ACCESS, "articles": articles.api.ACCESS, "comments": comments.api.ACCESS}
 """What each service's own routes ask for."""
 

@@ -25,13 +25,11 @@ import traceback
 from asyncio.subprocess import Process
 from importlib import import_module
 from io import BufferedRWPair
-from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from orchestrator.cli.processes import lifeline
 from orchestrator.cli.processes.child import Child, Spec
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.checkout import ROOT
 
 _IMPORTED = (
     *("uvicorn", "uvloop", "asyncpg", "aiosqlite", "uvicorn.protocols.http.httptools_impl"),

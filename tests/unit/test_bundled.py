@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import bundled
-
-_ROOT = Path(__file__).parents[2]
+from tests.support.checkout import ROOT
 
 
 def _complete(folder: Path) -> Path:
@@ -20,7 +19,7 @@ def _complete(folder: Path) -> Path:
 
 
 def test_in_a_checkout_the_folder_is_the_root_of_the_repository() -> None:
-    assert bundled.directory() == _ROOT
+    assert bundled.directory() == ROOT
 
 
 def test_an_installed_package_uses_the_files_within_it_and_not_those_beside_it(
@@ -45,13 +44,13 @@ def test_an_incomplete_installation_is_refused_with_the_command_that_mends_it(
 
 def test_a_child_finds_the_folder_first_and_never_its_working_directory() -> None:
     child = bundled.child_environment({"PATH": "/bin"})
-    assert child == {"PATH": "/bin", "PYTHONPATH": str(_ROOT), "PYTHONSAFEPATH": "1"}
+    assert child == {"PATH": "/bin", "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
 
 
 def test_what_was_on_the_path_stays_on_it_behind_the_folder() -> None:
-    base = {"PYTHONPATH": os.pathsep.join(["/their/code", str(_ROOT), "", "/more"])}
+    base = {"PYTHONPATH": os.pathsep.join(["/their/code", str(ROOT), "", "/more"])}
     path = bundled.child_environment(base)["PYTHONPATH"].split(os.pathsep)
-    assert path == [str(_ROOT), "/their/code", "/more"]
+    assert path == [str(ROOT), "/their/code", "/more"]
 
 
 def test_the_environment_that_was_given_is_not_changed() -> None:

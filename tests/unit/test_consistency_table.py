@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from tests.support.chaos import FAULTS
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 # These have pages of their own.
 _OTHERS = {
     "test_histories_on_databases.py",

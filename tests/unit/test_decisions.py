@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "docs" / "decisions"
+from tests.support.checkout import ROOT
+
+FOLDER = ROOT / "docs" / "decisions"
 PAGES = sorted(set(FOLDER.iterdir()) - {FOLDER / "README.md"})
 
 

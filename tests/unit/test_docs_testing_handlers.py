@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 
 from orchestrator.testing import SagaWorld
-from tests.support.manual import ROOT, blocks
+from tests.support.checkout import ROOT
+from tests.support.manual import blocks
 
 PAGE = "docs/testing-handlers.md"
 EXAMPLE = ROOT / "examples" / "testing_a_saga"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,9 +14,10 @@ from orchestrator.machine.machine import advance, start
 from orchestrator.machine.signals import Cancel, Replied, Signal, TimerFired
 from orchestrator.machine.transition import Transition
 from outbox import Outcome, Reply
+from tests.support.checkout import ROOT
 
 with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(Path(__file__).parents[2] / "examples")
+    patch.syspath_prepend(ROOT / "examples")
     from shop.saga import Placing, place_order
 
 RUN = "0190a000-0000-7000-8000-000000000001"

@@ -15,8 +15,7 @@ from orchestrator.testing import Faults, View, explore, simulate
 from orchestrator.testing.exploring.model.faults import USUAL
 from orchestrator.testing.exploring.model.promises import MEANINGS
 from orchestrator.testing.virtual.chances import Fault
-
-ROOT = Path(__file__).parents[2]
+from tests.support.checkout import ROOT
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(ROOT / "examples")

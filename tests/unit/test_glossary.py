@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from pathlib import Path
 
 import pytest
 
@@ -14,8 +13,8 @@ from outbox.chassis.access.routes import Role
 from outbox.coordination.leases import Lane
 from outbox.inbox.barrier import State
 from outbox.replies import Outcome
+from tests.support.checkout import ROOT
 
-ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs" / "glossary.md").read_text()
 ENTRIES = re.findall(r"^\*\*(.+?)\*\*: (.+?)(?=\n\n|\Z)", TEXT, re.M | re.S)
 WORDS = [word for word, _ in ENTRIES]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-_ROOT = Path(__file__).parents[2]
-_OWN_FILE = Path(__file__).relative_to(_ROOT)
+from tests.support.checkout import ROOT
+
+_OWN_FILE = Path(__file__).relative_to(ROOT)
 _SKIPPED_FOLDERS = {"__pycache__", "vendor", "build", "dist", "htmlcov", "node_modules"}
 _HIDDEN_BUT_OURS = {".ci", ".github"}
 
@@ -25,7 +26,7 @@ _REASONED = re.compile(
 )
 
 
-def _files(root: Path = _ROOT) -> Iterator[Path]:
+def _files(root: Path = ROOT) -> Iterator[Path]:
     """The text files of the project, relative to its root."""
     for path in sorted(root.iterdir()):
         hidden = path.name.startswith(".") and path.name not in _HIDDEN_BUT_OURS
@@ -33,13 +34,13 @@ def _files(root: Path = _ROOT) -> Iterator[Path]:
             if not hidden and path.name not in _SKIPPED_FOLDERS:
                 yield from _files(path)
         elif b"\0" not in path.read_bytes()[:1024]:
-            yield path.relative_to(_ROOT)
+            yield path.relative_to(ROOT)
 
 
 def _lines(*suffixes: str) -> Iterator[tuple[Path, int, str]]:
     for path in _files():
         if path != _OWN_FILE and (not suffixes or path.suffix in suffixes):
-            for number, line in enumerate((_ROOT / path).read_text("utf-8").splitlines(), 1):
+            for number, line in enumerate((ROOT / path).read_text("utf-8").splitlines(), 1):
                 yield path, number, line
 
 
@@ -50,7 +51,7 @@ def test_only_the_clock_reads_the_clock() -> None:
         if path != _CLOCK and _READS_A_CLOCK.search(line)
     ]
     assert not found, "\n" + "\n".join(found)
-    assert _READS_A_CLOCK.search((_ROOT / _CLOCK).read_text("utf-8")), "the search finds nothing"
+    assert _READS_A_CLOCK.search((ROOT / _CLOCK).read_text("utf-8")), "the search finds nothing"
 
 
 def test_no_file_names_a_place_of_one_machine_or_a_package_index() -> None:

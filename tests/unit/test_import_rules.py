@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.support import layers
+from tests.support.checkout import ROOT
 from tests.support.imports import Import, Sources, within
 
-_ROOT = Path(__file__).parents[2]
 _RULES: list[Callable[[Sources], Iterator[str]]] = [
     layers.wrong_directions,
     layers.more_than_contracts,
@@ -29,7 +29,7 @@ _NAMES = ["directions", "sagas", "contracts", "lists", "purity"]
 
 @pytest.fixture(scope="module")
 def sources() -> Sources:
-    return Sources(_ROOT, layers.PACKAGES)
+    return Sources(ROOT, layers.PACKAGES)
 
 
 @pytest.mark.parametrize("rule", _RULES, ids=_NAMES)
@@ -42,7 +42,7 @@ def test_the_packages_keep_the_rules(
 
 def test_the_walk_saw_every_package(sources: Sources) -> None:
     seen = {module.partition(".")[0] for module in sources.files}
-    assert seen == {package for package in layers.PACKAGES if (_ROOT / package).exists()}
+    assert seen == {package for package in layers.PACKAGES if (ROOT / package).exists()}
     assert {"outbox", "orchestrator"} <= seen
 
 

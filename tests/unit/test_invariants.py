@@ -17,7 +17,8 @@ from orchestrator.cli.terminal.errors import CommandError
 from outbox.chassis.settings import InvalidSettings
 from outbox.errors import InvalidInvariant
 from outbox.invariants import Holds, Invariants, Keeps, Mirrors, Refers, Repair, Wrong
-from tests.support.manual import ROOT, blocks
+from tests.support.checkout import ROOT
+from tests.support.manual import blocks
 from tests.support.parcels import DEPOT, SHOP, Order, Parcel
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 
+from tests.support.checkout import ROOT
 from tests.support.quick import is_quick, quick_first
 
-MAKEFILE = (Path(__file__).parents[2] / "Makefile").read_text()
+MAKEFILE = (ROOT / "Makefile").read_text()
 
 
 @dataclass

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]  # PyYAML comes without types
 
-ROOT = Path(__file__).parents[2]
+from tests.support.checkout import ROOT
+
 GITHUB = ROOT / ".github"
 FILES = [ROOT / ".pre-commit-config.yaml", *sorted(GITHUB.rglob("*.yml"))]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -16,9 +16,9 @@ from orchestrator.testing.virtual.chances import Fault
 from outbox.inbox.barrier import Answer, Change, Row, Run, State, conclude, decide
 from outbox.inbox.retention import NOTHING_FORGOTTEN, Forgotten
 from outbox.replies import Outcome, Reply
+from tests.support.checkout import ROOT
 from tests.support.dictionary_inbox import arriving
 from tests.support.inboxes import START, Book, Names, Unbook
-from tests.support.manual import ROOT
 
 TEXT = (ROOT / "docs/spec/protocol.md").read_text()
 ACTIONS = re.findall(r"^- \*\*([EORIMG]\d+) ", TEXT, re.M)
