@@ -20,9 +20,9 @@ import uvloop
 from benchmarks import adding, engine, relaying, sagas
 from benchmarks.measuring import Figure
 from benchmarks.places import Place
-from tests.support import binaries
-from tests.support.databases import PostgresTemplates, SqliteTemplates
-from tests.support.postgres import PostgresServer
+from tests.support.databases import binaries
+from tests.support.databases.databases import PostgresTemplates, SqliteTemplates
+from tests.support.databases.postgres import PostgresServer
 
 _PARTS = ("relaying", "adding", "engine", "sagas")
 

@@ -29,10 +29,10 @@ from orchestrator.tables import saga
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Answered, Delivery, Unreachable
 from outbox.wire.envelope import Envelope
-from tests.support import binaries
-from tests.support.databases import Database, configured
-from tests.support.engines import Node, orchestrator_tables, running
-from tests.support.waiting import until
+from tests.support.databases import binaries
+from tests.support.databases.databases import Database, configured
+from tests.support.orchestrator.engines import Node, orchestrator_tables, running
+from tests.support.processes.waiting import until
 
 CLIENTS = 64
 _SECONDS = 2.0

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.databases import Database, Schema
+from tests.support.databases.databases import Database, Schema
 
 
 @dataclass(frozen=True)

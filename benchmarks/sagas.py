@@ -14,7 +14,7 @@ from benchmarks.deleting import STEPS
 from benchmarks.measuring import Load, closed_loop, percentile
 from benchmarks.services import Client, Services
 from orchestrator import tables
-from tests.support.databases import Database, Schema
+from tests.support.databases.databases import Database, Schema
 
 CONCURRENT = (1, 16, 64)
 _AT_LEAST = 8

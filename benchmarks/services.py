@@ -18,9 +18,9 @@ from benchmarks.http_client import Connection
 from benchmarks.measuring import closed_loop
 from outbox import sqlite, tables
 from outbox.transports.http.signing import Keyring
-from tests.support.databases import Database, Schema, schema_named
-from tests.support.running import SECRET, RunningBlog, running_blog
-from tests.support.waiting import until
+from tests.support.databases.databases import Database, Schema, schema_named
+from tests.support.processes.running import SECRET, RunningBlog, running_blog
+from tests.support.processes.waiting import until
 
 COMMENTS = 2
 """How many comments each article has."""

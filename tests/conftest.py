@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import gc
 
-from tests.support.scratch import use_memory
+from tests.support.processes.scratch import use_memory
 
-pytest_plugins = ["tests.support.fixtures", "tests.support.reporting", "tests.support.quick"]
+pytest_plugins = [
+    "tests.support.fixtures",
+    "tests.support.repository.reporting",
+    "tests.support.repository.quick",
+]
 
 # Before anything asks for a temporary folder, and before further processes are started.
 use_memory()

@@ -18,10 +18,10 @@ from comments.contract import CloseThread, ReopenThread
 from outbox.replies import Outcome, Reply
 from outbox.testing import crash_points
 from outbox.transports.base import Answered
-from tests.support.blog import envelope, new_id
+from tests.support.blog.blog import envelope, new_id
 from tests.support.fixtures import DatabaseFactory
-from tests.support.running import RunningBlog, running_blog
-from tests.support.waiting import until
+from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
 

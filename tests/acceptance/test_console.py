@@ -18,10 +18,10 @@ from orchestrator.access import tokens
 from outbox.chassis.access.caller import cookie_name
 from outbox.chassis.access.routes import Role
 from outbox.clock import SystemClock
-from tests.support.browser import Watched, page_of, started
-from tests.support.databases import Database, Schema, Templates, schema_named
-from tests.support.running import RunningBlog, running_blog
-from tests.support.waiting import until
+from tests.support.databases.databases import Database, Schema, Templates, schema_named
+from tests.support.http.browser import Watched, page_of, started
+from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.waiting import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 

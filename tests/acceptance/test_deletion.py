@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.deleting import assert_gone, commented, kept, start_all, until_published
+from tests.support.blog.deleting import assert_gone, commented, kept, start_all, until_published
 from tests.support.fixtures import DatabaseFactory
-from tests.support.running import RunningBlog, running_blog
+from tests.support.processes.running import RunningBlog, running_blog
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -15,13 +15,13 @@ import httpx
 import pytest
 
 from orchestrator.store.records import SHARDS, shard_of
-from tests.support.deleting import Deletions, start_all
+from tests.support.blog.deleting import Deletions, start_all
+from tests.support.faults.http_proxy import HttpProxy, http_proxy
 from tests.support.fixtures import DatabaseFactory
-from tests.support.http_proxy import HttpProxy, http_proxy
-from tests.support.running import RunningBlog, running_blog
-from tests.support.saga_writers import SECOND, Writers, connect
-from tests.support.servers import Exchange
-from tests.support.waiting import until
+from tests.support.http.servers import Exchange
+from tests.support.orchestrator.saga_writers import SECOND, Writers, connect
+from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 FIRST = "postgres"

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.test_deletion_faults import intervene, step
-from tests.support.databases import Database, Kind
-from tests.support.deleting import Deletions, Kept, commented, kept, start_all, until_published
+from tests.support.blog.deleting import Deletions, Kept, commented, kept, start_all, until_published
+from tests.support.databases.databases import Database, Kind
 from tests.support.fixtures import DatabaseFactory
-from tests.support.running import RunningBlog, running_blog
-from tests.support.saga_writers import assert_histories_are_whole, execute, rows
-from tests.support.waiting import until
+from tests.support.orchestrator.saga_writers import assert_histories_are_whole, execute, rows
+from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -95,7 +95,7 @@ async def until_stuck(blog: RunningBlog, sagas: Iterable[str]) -> None:
 async def test_p4_a_compensation_that_fails_for_ever_is_stuck_visibly_and_a_person_repairs_it(
     blog: RunningBlog,
 ) -> None:
-    blog.settings["SAGABOX_SAGAS"] = "tests.support.impatient:delete_article"
+    blog.settings["SAGABOX_SAGAS"] = "tests.support.blog.impatient:delete_article"
     await start_all(blog)
     threads = blog.databases["comments"]
     held = [await commented(blog, 2) for _ in range(3)]

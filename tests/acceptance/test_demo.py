@@ -21,8 +21,8 @@ from orchestrator.cli.demo.checks import Comment
 from orchestrator.cli.demo.deletions import refused
 from orchestrator.cli.demo.visitors import Visitors
 from orchestrator.cli.terminal.errors import ExitCode
-from tests.support.guardian import guardian, started
-from tests.support.waiting import wait_until
+from tests.support.processes.guardian import guardian, started
+from tests.support.processes.waiting import wait_until
 
 _DEADLINE = 120.0  # seconds; a machine that has nothing else to do needs twenty
 

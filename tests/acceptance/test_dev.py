@@ -16,10 +16,10 @@ import httpx
 import pytest
 
 from orchestrator.cli.processes.services import SERVICES
-from tests.support.developing import DEADLINE, Dev, running_dev
 from tests.support.fixtures import DatabaseFactory
-from tests.support.guardian import started
-from tests.support.waiting import free_port, wait_until
+from tests.support.processes.developing import DEADLINE, Dev, running_dev
+from tests.support.processes.guardian import started
+from tests.support.processes.waiting import free_port, wait_until
 
 pytestmark = pytest.mark.timeout(300)  # for one that has much else to do
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkout import ROOT
-from tests.support.guardian import guardian
-from tests.support.waiting import wait_until
+from tests.support.processes.guardian import guardian
+from tests.support.processes.waiting import wait_until
 
 _DEADLINE = 240.0  # seconds; a machine that has nothing else to do needs ten
 _OUTPUT = """\

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from outbox.wire.traceparent import trace_id
-from tests.support.deleting import SERVICES, commented
+from tests.support.blog.deleting import SERVICES, commented
 from tests.support.fixtures import DatabaseFactory
-from tests.support.running import RunningBlog, running_blog
-from tests.support.waiting import until
+from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 

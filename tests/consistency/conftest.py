@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import binaries
-from tests.support.databases import PostgresTemplates
-from tests.support.postgres import PostgresServer
-from tests.support.running import RunningBlog, running_blog
+from tests.support.databases import binaries
+from tests.support.databases.databases import PostgresTemplates
+from tests.support.databases.postgres import PostgresServer
+from tests.support.processes.running import RunningBlog, running_blog
 
 
 @pytest.fixture

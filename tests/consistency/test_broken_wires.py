@@ -9,13 +9,13 @@ from random import Random
 
 import pytest
 
-from tests.support.agreement import assert_agreement
-from tests.support.chaos import NODES, world
-from tests.support.deleting import Deletions
-from tests.support.postgres import PostgresServer
-from tests.support.reporting import Count
-from tests.support.rounds import scenario
-from tests.support.running import RunningBlog
+from tests.support.blog.agreement import assert_agreement
+from tests.support.blog.deleting import Deletions
+from tests.support.blog.rounds import scenario
+from tests.support.databases.postgres import PostgresServer
+from tests.support.faults.chaos import NODES, world
+from tests.support.processes.running import RunningBlog
+from tests.support.repository.reporting import Count
 
 pytestmark = pytest.mark.timeout(400)
 SERVICES = (

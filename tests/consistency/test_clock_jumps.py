@@ -16,12 +16,12 @@ import pytest
 
 from orchestrator.cli.processes.child import Child
 from outbox.clock import SystemClock
-from tests.support.agreement import assert_agreement
-from tests.support.deleting import Deletions, start_all
+from tests.support.blog.agreement import assert_agreement
+from tests.support.blog.deleting import Deletions, start_all
 from tests.support.fixtures import DatabaseFactory
-from tests.support.running import RunningBlog, running_blog
-from tests.support.saga_writers import SECOND, Writers
-from tests.support.waiting import until
+from tests.support.orchestrator.saga_writers import SECOND, Writers
+from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.waiting import until
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.databases("postgresql")]
 _LIBRARY = "faketime/libfaketime.so.1"

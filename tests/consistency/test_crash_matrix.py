@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agreement import assert_agreement, until_all_is_sent
-from tests.support.crashing import POINTS, die, survey
-from tests.support.deleting import SERVICES, Deletions
+from tests.support.blog.agreement import assert_agreement, until_all_is_sent
+from tests.support.blog.deleting import SERVICES, Deletions
+from tests.support.faults.crashing import POINTS, die, survey
 from tests.support.fixtures import DatabaseFactory
-from tests.support.reporting import Count
-from tests.support.running import RunningBlog, running_blog
+from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.repository.reporting import Count
 
 pytestmark = pytest.mark.timeout(600)
 FIRST = pytest.param((1,), id="first hit")

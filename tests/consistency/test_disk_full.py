@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import binaries
-from tests.support.agreement import assert_agreement
-from tests.support.databases import PostgresTemplates
-from tests.support.deleting import SERVICES, Deletions, commented, start_all
+from tests.support.blog.agreement import assert_agreement
+from tests.support.blog.deleting import SERVICES, Deletions, commented, start_all
+from tests.support.databases import binaries
+from tests.support.databases.databases import PostgresTemplates
+from tests.support.databases.full_disks import SmallDisk, small_disk
+from tests.support.databases.postgres import PostgresServer
 from tests.support.fixtures import DatabaseFactory
-from tests.support.full_disks import SmallDisk, small_disk
-from tests.support.postgres import PostgresServer
-from tests.support.preparing import limited_to_pages
-from tests.support.running import RunningBlog, running_blog
-from tests.support.saga_writers import rows
-from tests.support.waiting import until
+from tests.support.orchestrator.saga_writers import rows
+from tests.support.processes.preparing import limited_to_pages
+from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 _LARGE = "x" * 4000

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agreement import assert_agreement
-from tests.support.crashing import die, die_again, survey
-from tests.support.deleting import SERVICES, Deletions
+from tests.support.blog.agreement import assert_agreement
+from tests.support.blog.deleting import SERVICES, Deletions
+from tests.support.faults.crashing import die, die_again, survey
 from tests.support.fixtures import DatabaseFactory
-from tests.support.reporting import Count
-from tests.support.running import RunningBlog, running_blog
+from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.repository.reporting import Count
 
 pytestmark = pytest.mark.timeout(1800)
 

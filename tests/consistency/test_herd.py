@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agreement import assert_agreement
-from tests.support.deleting import Deletions, start_all, until_all_have_ended
+from tests.support.blog.agreement import assert_agreement
+from tests.support.blog.deleting import Deletions, start_all, until_all_have_ended
 from tests.support.fixtures import DatabaseFactory
-from tests.support.memory import growth, resident
-from tests.support.reporting import Count
-from tests.support.running import RunningBlog, running_blog
-from tests.support.saga_writers import assert_histories_are_whole, rows
+from tests.support.orchestrator.saga_writers import assert_histories_are_whole, rows
+from tests.support.processes.memory import growth, resident
+from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.repository.reporting import Count
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.databases("postgresql")]
 LARGE = pytest.param(10_000, id="10000", marks=pytest.mark.soak)

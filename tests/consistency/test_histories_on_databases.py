@@ -21,8 +21,8 @@ from orchestrator.testing.simulating.world import World
 from orchestrator.testing.virtual.storage import InMemory
 from outbox import sqlite
 from outbox import tables as library
-from tests.support.databases import Database, Kind, Schema
-from tests.support.reporting import Count
+from tests.support.databases.databases import Database, Kind, Schema
+from tests.support.repository.reporting import Count
 
 HISTORIES = {Kind.SQLITE: 60, Kind.POSTGRESQL: 40}
 MORE = 40

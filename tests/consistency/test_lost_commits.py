@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.chaos import NODES
-from tests.support.postgres import PostgresServer
-from tests.support.reporting import Count
-from tests.support.rounds import scenario
-from tests.support.running import RunningBlog
-from tests.support.tcp_proxy import Loss
+from tests.support.blog.rounds import scenario
+from tests.support.databases.postgres import PostgresServer
+from tests.support.faults.chaos import NODES
+from tests.support.faults.tcp_proxy import Loss
+from tests.support.processes.running import RunningBlog
+from tests.support.repository.reporting import Count
 
 pytestmark = pytest.mark.timeout(400)
 KINDS = {

@@ -11,14 +11,14 @@ import pytest
 
 from migrations import commands
 from outbox.clock import SystemClock
-from tests.support.agreement import assert_agreement
-from tests.support.blog import articles_schema
-from tests.support.databases import Database, Schema
-from tests.support.deleting import start_all
+from tests.support.blog.agreement import assert_agreement
+from tests.support.blog.blog import articles_schema
+from tests.support.blog.deleting import start_all
+from tests.support.blog.traffic import Traffic, wrong_with
+from tests.support.databases.databases import Database, Schema
+from tests.support.databases.migrating import Histories, at, migrated
 from tests.support.fixtures import DatabaseFactory
-from tests.support.migrating import Histories, at, migrated
-from tests.support.running import RunningBlog, running_blog
-from tests.support.traffic import Traffic, wrong_with
+from tests.support.processes.running import RunningBlog, running_blog
 
 pytestmark = pytest.mark.timeout(240)
 

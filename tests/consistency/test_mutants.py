@@ -1,7 +1,7 @@
 """Every kept bug is found: by the histories around the one that found it when that was measured
 last. `make soak` looks from the first history on.
 
-`python -m tests.support.mutant_table` measures all of them, and writes docs/testing-mutants.md.
+`python -m tests.support.mutants.table` measures all of them, and writes docs/testing-mutants.md.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.mutant_server import MutantServer
-from tests.support.mutant_table import DOCUMENT, as_measured, table
-from tests.support.mutants import FOLDER, DoesNotApply, Hunk, Mutant, Tool, mutants, parsed
-from tests.support.reporting import Count
+from tests.support.mutants.mutants import FOLDER, DoesNotApply, Hunk, Mutant, Tool, mutants, parsed
+from tests.support.mutants.server import MutantServer
+from tests.support.mutants.table import DOCUMENT, as_measured, table
+from tests.support.repository.reporting import Count
 
 MUTANTS = mutants()
 AT_LEAST = 24
@@ -34,7 +34,7 @@ def test_the_kit_finds_the_mutant(mutant: Mutant, server: MutantServer, count: C
     found = server.search(mutant, range(first, first + mutant.within))
     assert found.promise, (
         f"nothing that the kit looks at breaks although {mutant.about} Look from the start with "
-        f"`python -m tests.support.mutant_table {mutant.name}`"
+        f"`python -m tests.support.mutants.table {mutant.name}`"
     )
     assert found.promise in mutant.breaks, found.problem
     count("mutants found", 1)
@@ -48,7 +48,7 @@ def test_the_kit_finds_the_mutant_from_the_first_history_on(
 ) -> None:
     found = server.search(mutant, range(mutant.within))
     assert found.promise in mutant.breaks, found.problem
-    assert as_measured(mutant, found) == mutant, "run `python -m tests.support.mutant_table`"
+    assert as_measured(mutant, found) == mutant, "run `python -m tests.support.mutants.table`"
 
 
 def test_there_are_enough_of_them_and_every_tool_has_some() -> None:
@@ -58,7 +58,7 @@ def test_there_are_enough_of_them_and_every_tool_has_some() -> None:
 
 
 def test_the_page_has_the_mutants_with_what_it_takes_to_find_them() -> None:
-    assert table(MUTANTS) in DOCUMENT.read_text(), "run `python -m tests.support.mutant_table`"
+    assert table(MUTANTS) in DOCUMENT.read_text(), "run `python -m tests.support.mutants.table`"
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda it: it.name)

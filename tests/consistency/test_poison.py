@@ -9,14 +9,14 @@ import pytest
 from sqlalchemy import create_engine, insert
 
 from outbox import tables
-from tests.support.agreement import audited, waiting
-from tests.support.blog import START, new_id
-from tests.support.databases import Database, configured
-from tests.support.deleting import Deletions, start_all
+from tests.support.blog.agreement import audited, waiting
+from tests.support.blog.blog import START, new_id
+from tests.support.blog.deleting import Deletions, start_all
+from tests.support.databases.databases import Database, configured
 from tests.support.fixtures import DatabaseFactory
-from tests.support.running import RunningBlog, running_blog
-from tests.support.saga_writers import rows
-from tests.support.waiting import until
+from tests.support.orchestrator.saga_writers import rows
+from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.waiting import until
 
 pytestmark = pytest.mark.timeout(240)
 _POISON = {

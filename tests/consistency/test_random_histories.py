@@ -15,8 +15,8 @@ from orchestrator.sagas.delete_article import delete_article
 from orchestrator.testing.simulating.runner import SimulationFailed, replay, simulate
 from orchestrator.testing.simulating.shapes import SHAPES, made_up
 from orchestrator.testing.virtual.chances import Fault
-from tests.support.quick import quick_first
-from tests.support.reporting import Count
+from tests.support.repository.quick import quick_first
+from tests.support.repository.reporting import Count
 
 HISTORIES = 100_000
 """So many in every run of the tests; a long one goes on where they end."""

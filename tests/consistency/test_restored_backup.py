@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agreement import assert_agreement, audited, until_all_is_sent
-from tests.support.backups import Backup
-from tests.support.deleting import SERVICES, assert_gone, commented, start_all
+from tests.support.blog.agreement import assert_agreement, audited, until_all_is_sent
+from tests.support.blog.deleting import SERVICES, assert_gone, commented, start_all
+from tests.support.databases.backups import Backup
 from tests.support.fixtures import DatabaseFactory
-from tests.support.running import RunningBlog, running_blog
+from tests.support.processes.running import RunningBlog, running_blog
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -20,9 +20,9 @@ from outbox.crashpoints import Crash
 from outbox.retry import RetryPolicy
 from outbox.tables import outbox_held
 from outbox.testing import FakeClock, crash_at
-from tests.support.databases import Schema
-from tests.support.engines import orchestrator_tables
-from tests.support.relays import FAILED, Destination, commit, counts, make_relay, message
+from tests.support.databases.databases import Schema
+from tests.support.orchestrator.engines import orchestrator_tables
+from tests.support.outbox.relays import FAILED, Destination, commit, counts, make_relay, message
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 RUN_ID = "0190a000-0000-7000-8000-000000000001"

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.agreement import assert_agreement
-from tests.support.deleting import Deletions, start_all
+from tests.support.blog.agreement import assert_agreement
+from tests.support.blog.deleting import Deletions, start_all
+from tests.support.faults.http_proxy import HttpProxy, http_proxy
 from tests.support.fixtures import DatabaseFactory
-from tests.support.http_proxy import HttpProxy, http_proxy
-from tests.support.memory import growth, resident
-from tests.support.reporting import Count
-from tests.support.running import RunningBlog, running_blog
+from tests.support.processes.memory import growth, resident
+from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.repository.reporting import Count
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.databases("postgresql")]
 LARGE = pytest.param(2_000, id="2000", marks=pytest.mark.soak)

@@ -18,12 +18,12 @@ from random import Random
 import pytest
 
 from outbox.clock import SystemClock
-from tests.support.chaos import FAULTS, world
-from tests.support.postgres import PostgresServer
-from tests.support.reporting import Count
-from tests.support.rounds import play, scenario, tally
-from tests.support.running import RunningBlog
-from tests.support.soak_report import SoakReport
+from tests.support.blog.rounds import play, scenario, tally
+from tests.support.blog.soak_report import SoakReport
+from tests.support.databases.postgres import PostgresServer
+from tests.support.faults.chaos import FAULTS, world
+from tests.support.processes.running import RunningBlog
+from tests.support.repository.reporting import Count
 
 PROCESSES = tuple(it for it in FAULTS if it.startswith("a process"))
 _TOO_MANY = 20  # violations, after which nothing new is learnt

@@ -29,10 +29,10 @@ from outbox.transports import (
 from outbox.transports.http.receiver import receiver
 from outbox.transports.http.signing import Keyring
 from outbox.wire.envelope import Envelope
-from tests.support.databases import Schema
-from tests.support.envelopes import AN_ID, a_full_envelope, an_envelope
-from tests.support.inboxes import Bench, Book, envelope, ledger_schema
-from tests.support.servers import serving
+from tests.support.databases.databases import Schema
+from tests.support.http.servers import serving
+from tests.support.outbox.envelopes import AN_ID, a_full_envelope, an_envelope
+from tests.support.outbox.inboxes import Bench, Book, envelope, ledger_schema
 
 CLOCK = SystemClock()
 KEYS = Keyring({"now": os.urandom(32)}, "now")

@@ -22,8 +22,8 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.support import binaries
-from tests.support.databases import (
+from tests.support.databases import binaries
+from tests.support.databases.databases import (
     Database,
     Engines,
     PostgresTemplates,
@@ -32,7 +32,7 @@ from tests.support.databases import (
     Templates,
     schema_named,
 )
-from tests.support.postgres import PostgresServer
+from tests.support.databases.postgres import PostgresServer
 
 _TEMPLATES = {
     "sqlite": "sqlite_templates",

@@ -1,0 +1,277 @@
+"""How the orchestrator starts, stops, takes starts by message, and shows its figures."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import FrameType
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from sqlalchemy import select
+
+from orchestrator.errors import DefinitionChanged
+from orchestrator.machine.instance import Status
+from orchestrator.store import queries
+from orchestrator.store.records import shard_of
+from orchestrator.store.signal_rows import StoredStart, load
+from orchestrator.tables import saga_signal
+from outbox.chassis.service import Blueprint, CannotStart, Service
+from outbox.chassis.shutdown import told_of_signals
+from outbox.contract import StartSaga
+from outbox.ids import is_id
+from outbox.inbox.retention import Settled
+from outbox.replies import Outcome
+from outbox.testing import FakeClock
+from tests.support.blog.blog import SECRETS, START, Running, envelope, new_id, running
+from tests.support.databases.databases import Database, Schema
+from tests.support.orchestrator.orchestrating import (
+    NotedEngine,
+    begun,
+    engine_of,
+    noted_app,
+    orchestrator_schema,
+    orchestrator_settings,
+    put,
+)
+
+
+@pytest.fixture
+def database_schema() -> Schema:
+    return orchestrator_schema
+
+
+@pytest.fixture
+async def orchestrator(database: Database) -> AsyncIterator[Running]:
+    async with running(noted_app(database)) as service:
+        yield service
+
+
+@asynccontextmanager
+async def _started(service: Running) -> AsyncIterator[None]:
+    async with service.app.router.lifespan_context(service.app):
+        yield
+
+
+# Its life
+
+
+async def test_it_is_ready_while_its_engine_runs(orchestrator: Running) -> None:
+    assert (await orchestrator.http.get("/readyz")).status_code == 503
+    async with _started(orchestrator):
+        ready = await orchestrator.http.get("/readyz")
+        assert (ready.status_code, ready.json()["checks"]) == (200, ["database", "relay"])
+    assert (await orchestrator.http.get("/readyz")).status_code == 503
+
+
+async def test_it_is_not_ready_once_its_engine_broke(orchestrator: Running) -> None:
+    engine_of(orchestrator).runs = False
+    async with _started(orchestrator):
+        await asyncio.sleep(0)
+        assert (await orchestrator.http.get("/readyz")).status_code == 503
+        assert (await orchestrator.http.get("/livez")).status_code == 200
+
+
+async def test_it_does_not_start_where_its_engine_must_not(orchestrator: Running) -> None:
+    engine_of(orchestrator).start_refusal = DefinitionChanged("it changed", next_step="a version")
+    with pytest.raises(CannotStart, match="it changed; a version"):
+        async with _started(orchestrator):
+            raise AssertionError("it started")
+
+
+async def test_it_tells_its_long_answers_that_it_stops_and_may_be_started_again(
+    orchestrator: Running,
+) -> None:
+    stopping = orchestrator.service._kit.stopping
+    for _ in range(2):
+        async with _started(orchestrator):
+            assert not stopping.is_set()
+        assert stopping.is_set()
+
+
+async def test_a_signal_reaches_long_answers_before_the_server_has_ended(
+    orchestrator: Running,
+) -> None:
+    heard = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def server(_number: int, _frame: FrameType | None) -> None:
+        loop.call_soon(heard.set)
+
+    before = signal.signal(signal.SIGTERM, server)
+    try:
+        async with _started(orchestrator):
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.wait_for(heard.wait(), 10)
+            await asyncio.wait_for(orchestrator.service._kit.stopping.wait(), 10)
+        assert signal.getsignal(signal.SIGTERM) is server
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+async def test_a_signal_that_nobody_handles_is_left_alone() -> None:
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with told_of_signals(asyncio.Event()):
+            assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+async def test_signals_are_nothing_to_a_service_in_another_thread() -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+
+    async def within() -> bool:
+        with told_of_signals(asyncio.Event()):
+            return signal.getsignal(signal.SIGTERM) is handler
+
+    assert await asyncio.to_thread(asyncio.run, within())
+
+
+async def test_deliveries_say_what_the_blueprint_knows_of_ended_sagas(database: Database) -> None:
+    settled = Settled(new_id())
+    asked: list[Callable[[], Settled | None] | None] = []
+
+    class _Noting(Service):
+        def _over_http(self, url: str) -> Any:
+            transport: Any = super()._over_http(url)
+            asked.append(transport._settled)
+            return transport
+
+    app = noted_app(database)
+    blueprint: Blueprint = replace(app.state.service._blueprint, settled=lambda: settled)
+    service = _Noting(
+        blueprint, orchestrator_settings(database), database.url, FakeClock(START), None
+    )
+    assert [None if it is None else it() for it in asked] == [settled, settled]
+    await service.database.engine.dispose()
+    await app.state.service.database.engine.dispose()
+
+
+# Starts by message
+
+
+async def _signals(orchestrator: Running) -> Sequence[Any]:
+    async with orchestrator.service.database.reading.connect() as connection:
+        return (await connection.execute(select(saga_signal).order_by(saga_signal.c.seq))).all()
+
+
+def _start(instance_id: str | None = None, name: str = "delete-article") -> StartSaga:
+    return StartSaga(name, {"article_id": "a"}, instance_id or new_id())
+
+
+async def test_a_start_by_message_is_written_down_for_the_owner_of_its_shard(
+    orchestrator: Running,
+) -> None:
+    start, bell = _start(), orchestrator.service._kit.bell
+    rings = bell.rings
+    assert (await orchestrator.tell(start)).outcome is Outcome.DONE
+    (row,) = await _signals(orchestrator)
+    assert (row.saga_id, row.shard) == (start.instance_id, shard_of(start.instance_id))
+    assert load(row.kind, row.payload) == StoredStart(start.name, start.input, "tests")
+    assert (row.made_at, row.answer) == (START, None)
+    assert is_id(row.message_id)
+    assert row.message_id != start.instance_id
+    assert bell.rings > rings
+
+
+async def test_a_start_that_is_sent_twice_is_written_down_once(orchestrator: Running) -> None:
+    sent = envelope(_start())
+    assert [it.outcome for it in await orchestrator.tell_all(sent)] == [Outcome.DONE]
+    assert [it.outcome for it in await orchestrator.tell_all(sent)] == [Outcome.DONE]
+    assert len(await _signals(orchestrator)) == 1
+
+
+async def test_what_is_asked_for_is_left_to_the_engine_to_judge(orchestrator: Running) -> None:
+    starts = [_start(name="nobody-knows-it"), _start(name="x" * 5000)]
+    replies = await orchestrator.tell_all(*map(envelope, starts))
+    assert {it.outcome for it in replies} == {Outcome.DONE}
+    assert len(await _signals(orchestrator)) == 2
+
+
+async def test_a_start_under_no_id_is_refused_and_holds_up_no_other(
+    orchestrator: Running,
+) -> None:
+    good, bad = envelope(_start()), envelope(_start("no-id"))
+    replies = await orchestrator.tell_all(good, bad)
+    assert replies[0].outcome is Outcome.DONE
+    assert replies[1].outcome is not Outcome.DONE
+    assert "'no-id'" in json.dumps(replies[1].reason)
+    assert [row.saga_id for row in await _signals(orchestrator)] == [good.key]
+
+
+# Figures
+
+
+async def _figures(orchestrator: Running) -> dict[tuple[str, ...], float]:
+    answer = await orchestrator.http.get("/metrics")
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+        if sample.name.startswith("sagabox_saga")
+    }
+
+
+async def test_the_metrics_count_sagas_by_definition_and_status(database: Database) -> None:
+    async with running(noted_app(database)) as orchestrator:
+        opened = orchestrator.service.database
+        await put(opened, begun())
+        await put(opened, begun())
+        await put(opened, replace(begun(), ended=Status.COMPENSATED))
+        await put(opened, begun(), name="another")
+        clock = orchestrator.service._clock
+        assert isinstance(clock, FakeClock)
+        engine_of(orchestrator).stats.transitions = 3
+        expected: dict[tuple[str, ...], float] = {
+            ("sagabox_sagas", "delete-article", "RUNNING"): 2,
+            ("sagabox_sagas", "delete-article", "COMPENSATED"): 1,
+            ("sagabox_sagas", "another", "RUNNING"): 1,
+            ("sagabox_saga_transitions_total",): 3,
+        }
+        found = await _figures(orchestrator)
+        found.pop(("sagabox_saga_transitions_created",), None)
+        assert found == expected
+        await put(opened, begun())
+        engine_of(orchestrator).stats.transitions = 5
+        found = await _figures(orchestrator)
+        assert found["sagabox_sagas", "delete-article", "RUNNING"] == 2  # counted a moment ago
+        assert found["sagabox_saga_transitions_total",] == 5
+        clock.advance(5)
+        found = await _figures(orchestrator)
+        assert found["sagabox_sagas", "delete-article", "RUNNING"] == 3
+
+
+async def test_counting_has_an_end(orchestrator: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queries, "COUNTED_UP_TO", 2)
+    monkeypatch.setattr(queries, "_COUNTS", queries._counts())
+    for _ in range(3):
+        await put(orchestrator.service.database, begun())
+    counts = await queries.counts(orchestrator.service.database)
+    assert counts == {("delete-article", Status.RUNNING): 2}
+
+
+async def test_the_settings_reach_the_engine(database: Database) -> None:
+    given: dict[str, Any] = {}
+
+    class _Given(NotedEngine):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments)
+            given.update(named)
+
+    from orchestrator.app import assemble
+    from orchestrator.definition.registry import Registry
+
+    settings = orchestrator_settings(database, poll_interval=0.25)
+    app = assemble(settings, Registry([], {}), make_engine=_Given, transports={})
+    assert given["settings"].relay == replace(settings.relay_settings(), width=1)
+    assert given["owner"].startswith("orchestrator")
+    assert given["bell"] is app.state.service._kit.bell
+    assert SECRETS not in repr(settings)
+    await app.state.service.database.engine.dispose()

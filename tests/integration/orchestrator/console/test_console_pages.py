@@ -1,0 +1,240 @@
+"""The console's pages in a real Chromium, in front of answers that the test writes down."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+from playwright.async_api import Browser, Page, expect
+
+from orchestrator import console
+from outbox.chassis.http.middleware import SecurityHeaders
+from tests.support.http.browser import Watched, page_of, started
+from tests.support.http.servers import serving
+from tests.support.orchestrator.stub_api import (
+    EMPTY,
+    Asked,
+    Says,
+    StubApi,
+    problem,
+    put,
+    run_of,
+    step_of,
+)
+from tests.support.processes.waiting import until
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
+NO_DEFINITIONS = {"GET /definitions": Says({"items": []})}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
+    async with started(tmp_path_factory.mktemp("profile")) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def origin() -> AsyncIterator[str]:
+    """Where the console's files are."""
+    app = FastAPI()
+    app.include_router(console.router())
+    app.add_middleware(SecurityHeaders)
+    async with serving(app) as address:
+        yield address
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def watched(browser: Browser) -> AsyncIterator[Watched]:
+    async with page_of(browser) as page:
+        yield page
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def api(watched: Watched) -> StubApi:
+    stub = StubApi({"GET /sagas": EMPTY, **NO_DEFINITIONS, "GET /dead-letters": EMPTY})
+    await stub.attach(watched.page)
+    return stub
+
+
+@pytest.fixture
+def page(watched: Watched) -> Page:
+    return watched.page
+
+
+# The list
+
+
+async def test_a_page_that_nobody_sees_asks_for_nothing(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    await page.clock.install()
+    await page.goto(f"{origin}/console")
+    await expect(page.get_by_text("Nothing was started yet")).to_be_visible()
+    await page.clock.run_for(2_000)
+    await until(lambda: api.count("GET /sagas") == 2)
+    await page.clock.run_for(2_000)
+    await until(lambda: api.count("GET /sagas") == 3)
+    await hide(page, True)
+    await page.clock.run_for(20_000)
+    # What was asked for before this one has come in before it.
+    await page.evaluate("fetch('last').then(() => null)")
+    assert api.count("GET /last") == 1
+    assert api.count("GET /sagas") == 3
+    await hide(page, False)
+    await until(lambda: api.count("GET /sagas") == 4)
+
+
+async def hide(page: Page, hidden: bool) -> None:
+    """Let the page believe that nobody, or somebody, sees it."""
+    await page.evaluate(
+        """(hidden) => {
+            Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
+async def test_older_runs_are_a_page_further(page: Page, api: StubApi, origin: str) -> None:
+    def pages(asked: Asked) -> Says:
+        if "cursor" in asked.query:
+            return Says({"items": [run_of("first")], "next_cursor": None})
+        return Says({"items": [run_of("second")], "next_cursor": "behind second"})
+
+    api.answers["GET /sagas"] = pages
+    await page.goto(f"{origin}/console")
+    await page.get_by_role("button", name="Older").click()
+    await expect(page.locator("tr[data-saga=first]")).to_be_visible()
+    assert api.last("GET /sagas").query["cursor"] == ["behind second"]
+    await expect(page.get_by_role("button", name="Older")).to_be_disabled()
+    await page.get_by_role("button", name="Newer").click()
+    await expect(page.locator("tr[data-saga=second]")).to_be_visible()
+
+
+async def test_filters_are_asked_of_the_api_and_what_is_typed_outlives_a_look(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    await page.clock.install()
+    await page.goto(f"{origin}/console#/sagas?status=STUCK&status=RUNNING&name=place-order")
+    await until(lambda: api.count("GET /sagas") == 1)
+    query = api.last("GET /sagas").query
+    assert (query["status"], query["name"]) == (["STUCK", "RUNNING"], ["place-order"])
+    await page.get_by_label("Key").press_sequentially("order")
+    await expect(page.locator(".empty")).to_contain_text("No saga fits")
+    api.answers["GET /sagas"] = Says({"items": [run_of()], "next_cursor": None})
+    await page.clock.run_for(2_000)
+    await expect(page.locator("tr[data-saga]")).to_have_count(1)
+    await expect(page.get_by_label("Key")).to_have_value("order")
+    await expect(page.get_by_label("Key")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await until(lambda: api.last("GET /sagas").query.get("key") == ["order"])
+
+
+# Dead letters, definitions
+
+
+async def test_a_dead_letter_is_sent_again_and_a_refusal_is_shown(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    letter = {
+        **{"id": "7", "destination": "comments", "type": "articles.published.v1", "key": "a"},
+        **{"payload": "{}", "saga": None, "reason": "503", "attempts": 9},
+        **{"occurred_at": "2030-01-01T12:00:00Z", "died_at": "2030-01-02T12:00:00Z"},
+    }
+    of_saga = {**letter, "id": "8", "saga": "01a"}
+    api.answers["GET /dead-letters"] = Says({"items": [letter, of_saga], "next_cursor": None})
+    api.answers["POST /dead-letters/redrive"] = problem(409, "not now", "wait a little")
+    await page.goto(f"{origin}/console#/dead-letters")
+    await expect(page.locator("tr[data-letter='8'] a")).to_have_attribute("href", "#/sagas/01a")
+    redrive = page.get_by_role("button", name="Redrive")
+    await redrive.click()
+    await expect(page.get_by_text("wait a little")).to_be_visible()
+    api.answers["POST /dead-letters/redrive"] = Says({"redriven": 1})
+    await redrive.click()
+    # Only now: a look between would take the button away.
+    api.answers["GET /dead-letters"] = EMPTY
+    await expect(page.get_by_text("No message was given up")).to_be_visible()
+    asked = api.last("POST /dead-letters/redrive").body
+    assert asked == {"ids": ["7"], "destination": "comments"}
+
+
+async def test_a_definition_starts_with_the_fields_that_its_schema_asks_for(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    schema = {
+        "required": ["order_id", "count"],
+        "properties": {"order_id": {"type": "string"}, "count": {"type": "integer"}, "total": {}},
+    }
+    api.answers["GET /definitions/place-order/1"] = Says(
+        {
+            **{"name": "place-order", "version": 1, "fingerprint": "f", "one_active": True},
+            **{"participants": ["stock"], "input": schema},
+            "steps": [{**step_of("reserve"), "deadline": 300.0}],
+        }
+    )
+    api.answers["POST /sagas/place-order"] = Says(run_of(), 202)
+    put(api, run_of(steps=[step_of("reserve")]))
+    await page.goto(f"{origin}/console#/definitions/place-order/1")
+    await expect(page.get_by_text("5 min")).to_be_visible()
+    await page.get_by_role("button", name="Start place-order").click()
+    await page.wait_for_url("**/console#/sagas/01a")
+    started = api.last("POST /sagas/place-order")
+    assert started.body == {"order_id": "", "count": 0}
+    assert len(started.headers["idempotency-key"]) == 32
+
+
+# Who looks, and how
+
+
+async def test_a_token_is_asked_for_and_the_page_goes_on(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    closed = problem(401, "who are you?", "show a token")
+    api.answers["GET /sagas"] = closed
+
+    def trade(asked: Asked) -> Says:
+        if asked.body != {"token": "right"}:
+            return problem(401, "that token opens nothing", "make one")
+        put(api, run_of())
+        return Says({}, 201)
+
+    api.answers["POST /session"] = trade
+    await page.goto(f"{origin}/console")
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.get_by_label("Token")).to_be_focused()
+    await page.keyboard.press("Escape")
+    await expect(dialog.get_by_label("Token")).to_be_focused()
+    await dialog.get_by_label("Token").fill("wrong")
+    await dialog.get_by_role("button", name="Sign in").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("that token opens nothing")
+    await dialog.get_by_label("Token").fill("right")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("tr[data-saga='01a']")).to_be_visible()
+    await expect(dialog).to_have_count(0)
+    kept = await page.evaluate("JSON.stringify({ ...localStorage, ...sessionStorage })")
+    assert "right" not in kept
+
+    api.answers["DELETE /session"] = Says(status=204, text="")
+    api.answers["GET /sagas"] = closed
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(dialog.get_by_label("Token")).to_be_visible()
+    assert api.count("DELETE /session") == 1
+
+
+async def test_the_chosen_colours_are_kept(page: Page, api: StubApi, origin: str) -> None:
+    async def ground() -> Any:
+        return await page.evaluate("getComputedStyle(document.body).backgroundColor")
+
+    await page.goto(f"{origin}/console")
+    light = await ground()
+    await page.get_by_label("Colours").select_option("dark")
+    dark = await ground()
+    assert dark != light
+    await page.reload()
+    await expect(page.get_by_label("Colours")).to_have_value("dark")
+    assert await ground() == dark
+    await page.get_by_label("Colours").select_option("")
+    assert await ground() == light

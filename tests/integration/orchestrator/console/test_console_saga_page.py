@@ -1,0 +1,219 @@
+"""The console's page of one saga in Chromium: its graph, its history, and what a person may do."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from fastapi import FastAPI
+from playwright.async_api import Browser, Page, expect
+
+from orchestrator import console
+from outbox.chassis.http.middleware import SecurityHeaders
+from tests.support.http.browser import Watched, page_of, started
+from tests.support.http.servers import serving
+from tests.support.orchestrator.stub_api import (
+    EMPTY,
+    Asked,
+    Says,
+    StubApi,
+    events,
+    line_of,
+    problem,
+    put,
+    run_of,
+    step_of,
+)
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
+
+HOSTILE = "<img src=x onerror=alert(1)><b>bold</b>"
+NO_DEFINITIONS = {"GET /definitions": Says({"items": []})}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
+    async with started(tmp_path_factory.mktemp("profile")) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def origin() -> AsyncIterator[str]:
+    """Where the console's files are."""
+    app = FastAPI()
+    app.include_router(console.router())
+    app.add_middleware(SecurityHeaders)
+    async with serving(app) as address:
+        yield address
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def watched(browser: Browser) -> AsyncIterator[Watched]:
+    async with page_of(browser) as page:
+        yield page
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def api(watched: Watched) -> StubApi:
+    stub = StubApi({"GET /sagas": EMPTY, **NO_DEFINITIONS, "GET /dead-letters": EMPTY})
+    await stub.attach(watched.page)
+    return stub
+
+
+@pytest.fixture
+def page(watched: Watched) -> Page:
+    return watched.page
+
+
+async def test_what_the_server_tells_is_text_and_never_markup(
+    page: Page, watched: Watched, api: StubApi, origin: str
+) -> None:
+    step = step_of(HOSTILE, "STUCK", reason=HOSTILE, compensation=HOSTILE, participant=HOSTILE)
+    told = dict.fromkeys(("name", "key", "parked", "originator"), HOSTILE)
+    run = run_of("01a", **told, steps=[step], state={"it": HOSTILE}, not_undone=[HOSTILE])
+    put(api, run, line_of(1, HOSTILE, detail=HOSTILE, step=HOSTILE, actor=HOSTILE))
+    await page.goto(f"{origin}/console")
+    await expect(page.locator("td.main")).to_contain_text(HOSTILE)
+    await page.locator("td.main a").click()
+    await expect(page.locator(".history tbody")).to_contain_text(HOSTILE)
+    await expect(page.locator("h1")).to_contain_text(HOSTILE)
+    await expect(page.locator("img:not(.brand img), main b")).to_have_count(0)
+    watched.assert_clean()
+
+
+async def test_a_stream_that_ends_early_goes_on_behind_the_last_line(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    """Even where the saga is known to have ended meanwhile: nothing of its history is left out."""
+    steps = [step_of("ship", "DONE")]
+    ended = run_of(status="COMPLETED", ended_at="2030-01-01T12:00:02Z", steps=steps)
+
+    def told(asked: Asked) -> Says:
+        if asked.headers["last-event-id"] == "0":
+            api.answers["GET /sagas/01a"] = Says(ended)
+            return events(line_of(1), line_of(2))
+        # One line of the old ones comes again: it is shown once.
+        return events(line_of(2), line_of(3, "ended"))
+
+    put(api, run_of(steps=[step_of("ship", "SENT")]))
+    api.answers["GET /sagas/01a/events"] = told
+    await page.goto(f"{origin}/console#/sagas/01a")
+    await expect(page.locator("[data-link]")).to_have_attribute("data-link", "over")
+    numbers = await page.locator("tr[data-happening] td:first-child").all_inner_texts()
+    assert numbers == ["1", "2", "3"]
+    assert api.last("GET /sagas/01a/events").headers["last-event-id"] == "2"
+    await expect(page.locator("[data-step=ship]")).to_contain_text("Done")
+
+
+async def test_a_saga_that_nobody_has_heard_of_yet_is_looked_for_again(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    await page.clock.install()
+    await page.goto(f"{origin}/console#/sagas/01a")
+    await expect(page.get_by_role("alert")).to_contain_text(["", "look elsewhere"])
+    put(api, run_of(steps=[step_of("ship", "SENT")]), line_of(1))
+    await page.clock.run_for(2_000)
+    await expect(page.locator("[data-step=ship]")).to_contain_text("Sent")
+    await expect(page.locator(".trouble")).to_have_count(0)
+
+
+async def test_skipping_asks_for_the_step_and_sends_its_result_as_json(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    steps = [step_of("reserve", "DONE"), step_of("ship", "STUCK", after=["reserve"])]
+    put(api, run_of(status="STUCK", steps=steps, allowed=["retry", "skip", "resolve"]))
+    api.answers["POST /sagas/01a/skip"] = Says(run_of(), 202)
+    await page.goto(f"{origin}/console#/sagas/01a")
+    await page.get_by_role("button", name="Skip").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.get_by_label("Reason")).to_be_focused()
+    assert await dialog.get_by_label("Step").inner_text() == "ship"
+    await dialog.get_by_label("Reason").fill("handed over")
+    await dialog.get_by_label("Result").fill("{parcel: 7}")
+    await dialog.get_by_role("button", name="Skip").click()
+    await expect(dialog.get_by_role("alert")).to_contain_text("The result is no JSON")
+    assert api.count("POST /sagas/01a/skip") == 0
+    await dialog.get_by_label("Result").fill('{"parcel": 7}')
+    await dialog.get_by_role("button", name="Skip").click()
+    await expect(dialog).to_have_count(0)
+    assert api.last("POST /sagas/01a/skip").body == {
+        "reason": "handed over",
+        "actor": "console",
+        "step": "ship",
+        "result": {"parcel": 7},
+    }
+
+
+async def test_who_is_signed_in_need_not_say_who_asks(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    put(api, run_of(allowed=["pause"], steps=[step_of("ship")]))
+    listed = api.answers["GET /sagas/01a"]
+    api.answers["GET /sagas/01a"] = problem(401, "who are you?", "show a token")
+
+    def trade(_: Asked) -> Says:
+        api.answers["GET /sagas/01a"] = listed
+        return Says({}, 201)
+
+    api.answers |= {"POST /session": trade, "POST /sagas/01a/pause": Says(run_of(), 202)}
+    await page.goto(f"{origin}/console#/sagas/01a")
+    dialog = page.get_by_role("dialog")
+    await dialog.get_by_label("Token").fill("right")
+    await page.keyboard.press("Enter")
+
+    async def pause(behalf: str) -> Any:
+        before = api.count("POST /sagas/01a/pause")
+        await page.get_by_role("button", name="Pause").click()
+        await dialog.get_by_label("Reason").fill("lunch")
+        await dialog.get_by_label("On whose behalf").fill(behalf)
+        await dialog.get_by_role("button", name="Pause").click()
+        await expect(dialog).to_have_count(0)
+        assert api.count("POST /sagas/01a/pause") == before + 1
+        return api.last("POST /sagas/01a/pause").body
+
+    await page.get_by_role("button", name="Pause").click()
+    await expect(dialog.get_by_label("On whose behalf")).to_have_value("")
+    await dialog.get_by_role("button", name="Leave it").click()
+    assert await pause("") == {"reason": "lunch"}
+    assert await pause("ada") == {"reason": "lunch", "actor": "ada"}
+
+
+async def test_only_what_is_allowed_is_offered(page: Page, api: StubApi, origin: str) -> None:
+    put(api, run_of(allowed=["pause", "terminate"], steps=[step_of("ship")]))
+    await page.goto(f"{origin}/console#/sagas/01a")
+    await expect(page.locator(".actions button")).to_have_text(["Pause…", "Terminate…"])
+
+
+async def test_a_step_is_chosen_with_the_keyboard_alone(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    steps = [step_of("reserve", "DONE"), step_of("ship", "SENT", after=["reserve"])]
+    put(api, run_of(steps=steps), line_of(1))
+    await page.goto(f"{origin}/console#/sagas/01a")
+    await expect(page.locator(".step-facts h3")).to_contain_text("ship")
+    await page.locator(".graph").focus()
+    await page.keyboard.press("Tab")
+    await expect(page.locator("[data-step=reserve]")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.locator(".step-facts h3")).to_contain_text("reserve")
+
+
+async def test_the_compensation_on_which_a_saga_is_stuck_is_marked(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    steps = [step_of("reserve", "STUCK", compensation="stock.release.v1", reason="closed")]
+    put(api, run_of(status="STUCK", steps=steps, direction="BACKWARD"))
+    await page.goto(f"{origin}/console#/sagas/01a")
+    await expect(page.locator("[data-undoes=reserve]")).to_contain_text("Stuck")
+
+
+async def test_an_action_on_which_a_saga_is_stuck_leaves_its_compensation_unmarked(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    steps = [step_of("reserve", "STUCK", compensation="stock.release.v1", reason="closed")]
+    put(api, run_of(status="STUCK", steps=steps, direction="FORWARD"))
+    await page.goto(f"{origin}/console#/sagas/01a")
+    await expect(page.locator("[data-step=reserve]")).to_contain_text("Stuck")
+    await expect(page.locator("[data-undoes=reserve]")).to_contain_text("not called")

@@ -1,0 +1,199 @@
+"""When a courier believes its memory, its floors and its marks, and when it reads the table."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal, cast
+
+import pytest
+from sqlalchemy import delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from outbox.coordination.leases import BUCKETS, Leases
+from outbox.relay.courier import Courier
+from outbox.relay.memory_queue import Feed
+from outbox.relay.message_store import Store
+from outbox.relay.settings import RelaySettings
+from outbox.relay.settler import Settlement
+from outbox.relay.verdicts import Pending
+from outbox.replies import Reply
+from outbox.retry import RetryPolicy
+from outbox.tables import outbox, outbox_held, outbox_lease
+from outbox.testing import FakeClock
+from outbox.wire.envelope import Envelope
+from tests.support.outbox.relays import (
+    DONE,
+    FAILED,
+    Destination,
+    commit,
+    counts,
+    drain,
+    make_relay,
+    message,
+    put,
+)
+
+LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
+LONG = RetryPolicy(first=600.0, factor=1.0, ceiling=600.0, jitter=0.0, attempts=9)
+
+
+async def make_courier(
+    engine: AsyncEngine,
+    destination: Destination,
+    feed: Feed,
+    settlement: Settlement | None = None,
+) -> Courier:
+    """A courier that is fed from memory and holds every bucket for ever."""
+    async with engine.begin() as connection:
+        rows = [
+            {"destination": "comments", "bucket": it, "epoch": 1, "expires_at": LONG_AGO}
+            for it in BUCKETS
+        ]
+        await connection.execute(insert(outbox_lease), rows)
+    courier = Courier(
+        engine,
+        "comments",
+        destination,
+        name=lambda: "node",
+        clock=FakeClock(),
+        settings=RelaySettings(retry=LONG),
+        settlement=settlement,
+        feed=feed,
+        chance=lambda: 0.0,
+    )
+    courier.lease(Leases(dict.fromkeys(BUCKETS, 1), math.inf))
+    return courier
+
+
+async def seq_of(connection: AsyncConnection, id_: str) -> int:
+    found: int = (
+        await connection.execute(select(outbox.c.seq).where(outbox.c.id == id_))
+    ).scalar_one()
+    return found
+
+
+# Memory
+
+
+async def test_what_is_offered_of_a_bucket_with_a_resting_key_does_not_overtake_it(
+    engine: AsyncEngine,
+) -> None:
+    feed, destination = Feed(100, 1 << 24), Destination(answer=lambda _: FAILED)
+    courier = await make_courier(engine, destination, feed)
+    (first,) = await commit(engine, message("k"))
+    await courier.run_once()
+    assert (await counts(engine))["outbox_held"] == 1
+    await courier.run_once()  # reads the table to its end, of which the resting key is no part
+    bucket, envelope = message("k")
+    await commit(engine, (bucket, envelope))
+    async with engine.connect() as connection:
+        seq = await seq_of(connection, envelope.id)
+    feed.offer([Pending(seq, bucket, envelope)])
+    await courier.run_once()
+    assert destination.ids == [first]
+
+
+class Deciding(asyncio.Event):
+    """Is set when somebody waits for it: then the rows go."""
+
+    def __init__(self, engine: AsyncEngine, seqs: Sequence[int]) -> None:
+        super().__init__()
+        self._engine = engine
+        self._seqs = seqs
+
+    async def wait(self) -> Literal[True]:
+        async with self._engine.begin() as connection:
+            await connection.execute(delete(outbox).where(outbox.c.seq.in_(self._seqs)))
+        self.set()
+        return True
+
+
+class LateSettlement:
+    """Settles what it took no sooner than the courier waits for it."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    def take(self, destination: str, answers: Sequence[tuple[Pending, Reply]]) -> asyncio.Event:
+        return Deciding(self._engine, [message.seq for message, _ in answers])
+
+    async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:
+        raise AssertionError(f"{envelope.id} became a dead letter: {reason}")
+
+
+async def test_what_is_being_settled_is_not_fetched_and_sent_again(engine: AsyncEngine) -> None:
+    destination = Destination()
+    courier = await make_courier(engine, destination, Feed(100, 1 << 24), LateSettlement(engine))
+    bucket, envelope = message("k")
+    await commit(engine, (bucket, envelope))
+    await courier.run_once()
+    assert (await counts(engine))["outbox"] == 1
+    courier.distrust([bucket])
+    await courier.run_once()
+    assert destination.ids == [envelope.id]
+    assert (await counts(engine))["outbox"] == 0
+
+
+# Floors
+
+
+@pytest.mark.databases("postgresql")
+async def test_what_waited_behind_a_resting_key_leaves_right_after_it(engine: AsyncEngine) -> None:
+    """The floor has risen over it meanwhile, since a key that rests is not looked for."""
+    clock, replies = FakeClock(), {"k": FAILED}
+    destination = Destination(answer=lambda it: replies.get(it.key, DONE))
+    settings: dict[str, Any] = {"sweep": 3600.0, "park_after": 3600.0}
+    relay = make_relay(engine, destination, clock=clock, retry=LONG, **settings)
+    (first,) = await commit(engine, message("k"))
+    await relay.run_once()
+    (second,) = await commit(engine, message("k"))
+    for _ in range(4):
+        clock.advance(1.5)
+        await drain(relay)
+    replies.clear()
+    async with engine.begin() as connection:
+        await connection.execute(update(outbox_held).values(next_at=LONG_AGO))
+    assert await drain(relay) == 2
+    assert destination.ids == [first, first, second]
+
+
+# Marks
+
+
+class Interrupted:
+    """A connection behind whose first statement something else happens."""
+
+    def __init__(self, connection: AsyncConnection, then: Callable[[], Awaitable[None]]) -> None:
+        self._connection = connection
+        self._then: Callable[[], Awaitable[None]] | None = then
+
+    async def execute(self, statement: Any) -> Any:
+        result = await self._connection.execute(statement)
+        then, self._then = self._then, None
+        if then is not None:
+            await then()
+        return result
+
+
+@pytest.mark.databases("postgresql")
+async def test_a_number_that_is_drawn_while_a_mark_is_taken_is_not_below_it(
+    engine: AsyncEngine,
+) -> None:
+    store = Store(postgres=True, now=FakeClock().now)
+    drawn: list[int] = []
+    reading = engine.execution_options(isolation_level="AUTOCOMMIT")
+    async with reading.connect() as marking, engine.connect() as writing:
+
+        async def draw() -> None:
+            (id_,) = await put(writing, message("k"))
+            drawn.append(await seq_of(writing, id_))
+
+        interrupted = cast(AsyncConnection, Interrupted(marking, draw))
+        seq, xid = await store.settled_mark(interrupted)
+        is_proven = await store.oldest_xid(marking) >= xid
+        assert drawn
+        assert drawn[0] > seq or not is_proven, "a row of an open transaction counts as settled"
+        await writing.rollback()

@@ -1,0 +1,117 @@
+"""The three services in one process, asked through their public addresses alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+import articles.app
+import comments.app
+from articles.settings import ArticlesSettings
+from comments.settings import CommentsSettings
+from orchestrator import Saga, create_app
+from outbox.inbox.retention import Settled
+from outbox.replies import Reply
+from outbox.transports.memory import MemoryTransport
+from outbox.wire.envelope import Envelope
+from tests.support.blog.blog import SECRETS, Running, running
+from tests.support.databases.databases import Database
+from tests.support.orchestrator.orchestrating import PARTICIPANTS, orchestrator_settings
+from tests.support.processes.waiting import until
+
+QUICK: dict[str, Any] = {"secrets": SECRETS, "poll_interval": 0.2, "trust_loopback": True}
+
+
+@dataclass
+class WholeBlog:
+    """While `open` is not set, no command of a saga reaches a service."""
+
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    services: dict[str, Running] = field(default_factory=dict)
+
+    def way_to(self, name: str) -> MemoryTransport:
+        async def receive(batch: Sequence[Envelope], settled: Settled | None) -> Sequence[Reply]:
+            if batch[0].source == "orchestrator":
+                await self.open.wait()
+            return await self.services[name].service.inbox.receive(batch, settled)
+
+        return MemoryTransport(receive, timeout=60)
+
+    async def ask(self, name: str, method: str, path: str, **options: Any) -> httpx.Response:
+        return await self.services[name].http.request(method, path, **options)
+
+    async def publish(self) -> str:
+        """An article with a comment; its id."""
+        new = {"title": "Tides", "body": "High and low.", "author": "Ada"}
+        article: str = (await self.ask("articles", "POST", "/articles", json=new)).json()["id"]
+        comment = {"article_id": article, "author": "Bob", "content": "Well said."}
+
+        async def taken() -> bool:
+            answer = await self.ask("comments", "POST", "/comments", json=comment)
+            return answer.status_code == 201
+
+        await until(taken, what="comments knows the article")
+        return article
+
+    async def saga(self, id: str) -> dict[str, Any]:
+        answer = await self.ask("orchestrator", "GET", f"/sagas/{id}")
+        found: dict[str, Any] = answer.json()
+        return found
+
+    async def until_ended(self, id: str) -> dict[str, Any]:
+        async def ended() -> bool:
+            return (await self.saga(id)).get("ended_at") is not None
+
+        await until(ended, deadline=20, what=f"{id} has ended")
+        return await self.saga(id)
+
+    async def start(self, article: str, **headers: str) -> httpx.Response:
+        body = {"article_id": article}
+        return await self.ask(
+            "orchestrator", "POST", "/sagas/delete-article", json=body, headers=headers
+        )
+
+    async def tell(self, id: str, verb: str, **body: str) -> httpx.Response:
+        return await self.ask(
+            "orchestrator", "POST", f"/sagas/{id}/{verb}", json={"reason": "lunch", **body}
+        )
+
+
+@asynccontextmanager
+async def whole_blog(
+    databases: Mapping[str, Database], sagas: Sequence[Saga[Any]]
+) -> AsyncIterator[WholeBlog]:
+    """The services on these databases, at work. The first saga takes an `article_id`."""
+    blog = WholeBlog()
+    blog.open.set()
+    orchestrator = create_app(
+        orchestrator_settings(databases["orchestrator"], **QUICK),
+        sagas=sagas,
+        participants=PARTICIPANTS,
+        transports={name: blog.way_to(name) for name in PARTICIPANTS},
+    )
+    of_articles = articles.app.create_app(
+        ArticlesSettings(database_url=databases["articles"].url, **QUICK),
+        transports={name: blog.way_to(name) for name in ("comments", "orchestrator")},
+    )
+    of_comments = comments.app.create_app(
+        CommentsSettings(database_url=databases["comments"].url, **QUICK),
+        transports={},
+    )
+    apps = {"orchestrator": orchestrator, "articles": of_articles, "comments": of_comments}
+    async with AsyncExitStack() as stack:
+        for name, app in apps.items():
+            blog.services[name] = await stack.enter_async_context(running(app))
+        for app in reversed(apps.values()):
+            await stack.enter_async_context(app.router.lifespan_context(app))
+
+        async def ready() -> bool:
+            return (await blog.start("no-article", prefer="wait=5")).status_code < 300
+
+        await until(ready, what="the engine has its shards")
+        yield blog

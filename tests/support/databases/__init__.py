@@ -1,0 +1,1 @@
+"""Databases in tests: real servers, templates, disks, locks, copies."""

@@ -1,0 +1,1 @@
+"""Both ends of HTTP in tests: servers, browsers, proxies."""

@@ -1,0 +1,1 @@
+"""Kept bugs, and the tools that look for them."""

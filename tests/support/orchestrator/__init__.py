@@ -1,0 +1,1 @@
+"""What the tests of sagas tell stories with: engines, nodes, trips, stubs."""

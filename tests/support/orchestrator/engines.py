@@ -1,0 +1,161 @@
+"""An engine on a test's database, with participants in the same process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from sqlalchemy import Connection, select
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+
+from orchestrator import tables
+from orchestrator.definition.registry import Registry
+from orchestrator.definition.saga import Saga
+from orchestrator.engine.engine import Engine
+from orchestrator.engine.settings import EngineSettings
+from orchestrator.machine.instance import Status
+from outbox import tables as library
+from outbox.clock import Clock, SystemClock
+from outbox.coordination.bell import Bell
+from outbox.database.engines import reading
+from outbox.database.opening import Database
+from outbox.ids import Ids
+from outbox.relay.settings import RelaySettings
+from outbox.replies import Outcome, Reply
+from outbox.transports.base import Answered, Delivery, Transport, Unreachable
+from outbox.wire.envelope import Envelope
+from tests.support.processes.waiting import until
+
+QUICK = RelaySettings(lease=3.0, margin=1.0, delivery_timeout=0.8, poll=0.2)
+
+
+def orchestrator_tables(connection: Connection) -> None:
+    """All that an orchestrator's database has."""
+    library.metadata.create_all(connection)
+    tables.metadata.create_all(connection)
+
+
+def opened(engine: AsyncEngine) -> Database:
+    """The engine in the three forms that a service uses."""
+    sessions = async_sessionmaker(engine, expire_on_commit=False)
+    return Database(engine, sessions, reading(engine))
+
+
+class Scripted:
+    """A participant that says DONE, or what the test put into `replies` for a type of command.
+
+    `seen` has every envelope that arrived, in its order.
+    """
+
+    def __init__(self) -> None:
+        self.seen: list[Envelope] = []
+        self.replies: dict[str, Reply] = {}
+        self.values: dict[str, Any] = {}
+        self.refusals = 0
+        """How many further requests find nobody there."""
+        self._is_there = asyncio.Event()
+        self._is_there.set()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it lets everybody wait for its answers."""
+        return not self._is_there.is_set()
+
+    @is_away.setter
+    def is_away(self, away: bool) -> None:
+        if away:
+            self._is_there.clear()
+        else:
+            self._is_there.set()
+
+    async def deliver(self, envelopes: Sequence[Envelope]) -> Delivery:
+        """Answer all of them."""
+        await self._is_there.wait()
+        if self.refusals:
+            self.refusals -= 1
+            return Unreachable("nobody listens", sent=False)
+        self.seen += envelopes
+        return Answered([self._reply(it) for it in envelopes])
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+    def types(self) -> list[str]:
+        """The types of what arrived."""
+        return [it.type for it in self.seen]
+
+    def _reply(self, envelope: Envelope) -> Reply:
+        default = Reply(Outcome.DONE, value=self.values.get(envelope.type))
+        return self.replies.get(envelope.type, default)
+
+
+class Node:
+    """A running engine."""
+
+    def __init__(self, engine: Engine, database: Database, bell: Bell) -> None:
+        self.engine = engine
+        self.database = database
+        self.bell = bell
+
+    async def status(self, saga_id: str) -> str:
+        """How the run stands in the database."""
+        async with self.database.reading.connect() as connection:
+            found = await connection.scalar(
+                select(tables.saga.c.status).where(tables.saga.c.id == saga_id)
+            )
+        return str(found)
+
+    async def until_status(self, saga_id: str, *wanted: Status, deadline: float = 20) -> str:
+        """Wait until it stands like this."""
+
+        async def reached() -> bool:
+            return await self.status(saga_id) in wanted
+
+        await until(reached, deadline=deadline, what=f"{saga_id} is {wanted}")
+        return await self.status(saga_id)
+
+    async def rows(self, table: Any) -> Sequence[Any]:
+        """Everything in a table."""
+        async with self.database.reading.connect() as connection:
+            return (await connection.execute(select(table))).all()
+
+
+@asynccontextmanager
+async def running(
+    engine: AsyncEngine,
+    sagas: Sequence[Saga[Any]],
+    transports: Mapping[str, Transport],
+    *,
+    clock: Clock | None = None,
+    settings: EngineSettings | None = None,
+    owner: str = "orchestrator",
+) -> AsyncIterator[Node]:
+    """A node that works until the end of the block, and is stopped properly."""
+    clock = clock or SystemClock()
+    database, bell = opened(engine), Bell()
+    node = Engine(
+        database,
+        Registry(sagas, dict.fromkeys(transports, "http://127.0.0.1:1")),
+        transports,
+        clock=clock,
+        ids=Ids(clock, os.urandom),
+        bell=bell,
+        settings=settings or EngineSettings(relay=QUICK),
+        owner=owner,
+    )
+    await node.check_start()
+    stop = asyncio.Event()
+    task = asyncio.create_task(node.run(stop))
+    try:
+
+        async def has_shards() -> bool:
+            return bool(node.shards)
+
+        await until(has_shards, deadline=10, what="the node has shards")
+        yield Node(node, database, bell)
+    finally:
+        stop.set()
+        await task

@@ -1,0 +1,1 @@
+"""What the tests of the library put in and look at: envelopes, inboxes, relays, letters."""

@@ -1,0 +1,1 @@
+"""Real processes of tests: started, watched, waited for, and always ended."""

@@ -1,0 +1,1 @@
+"""What tests read of the repository itself: imports, layers, routes, pages, the report of a run."""

@@ -1,0 +1,239 @@
+"""Which imports the design forbids. Each rule gives its violations as sentences."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tests.support.repository.imports import Import, Sources, within
+
+PACKAGES = ("outbox", "orchestrator", "articles", "comments", "migrations")
+
+PURE = (
+    "orchestrator.cli.audit.divergences",
+    "orchestrator.cli.terminal.sse",
+    "orchestrator.machine.commands",
+    "orchestrator.definition.saga",
+    "orchestrator.machine.transition_builder",
+    "orchestrator.errors",
+    "orchestrator.machine.instance",
+    "orchestrator.machine.machine",
+    "orchestrator.machine.operator_rules",
+    "orchestrator.store.outgoing",
+    "orchestrator.definition.probe",
+    "orchestrator.store.records",
+    "orchestrator.definition.registry",
+    "orchestrator.machine.signals",
+    "orchestrator.definition.validation",
+    "orchestrator.definition.steps",
+    "orchestrator.store.signal_rows",
+    "orchestrator.testing.coverage",
+    "orchestrator.testing.exploring.model.events",
+    "orchestrator.testing.exploring.walk.exploration",
+    "orchestrator.testing.exploring.walk.explorer",
+    "orchestrator.testing.exploring.model.faults",
+    "orchestrator.testing.exploring.model.idle",
+    "orchestrator.testing.exploring.model.model",
+    "orchestrator.testing.exploring.model.orchestrating",
+    "orchestrator.testing.exploring.model.participant",
+    "orchestrator.testing.exploring.model.participating",
+    "orchestrator.testing.exploring.model.persons",
+    "orchestrator.testing.exploring.model.promises",
+    "orchestrator.testing.exploring.walk.sampling",
+    "orchestrator.testing.exploring.walk.source",
+    "orchestrator.testing.exploring.walk.story",
+    "orchestrator.testing.exploring.model.values",
+    "orchestrator.testing.exploring.model.view",
+    "orchestrator.testing.exploring.walk.walk",
+    "orchestrator.machine.transition",
+    "orchestrator.safe_text",
+    "outbox.wire.attributes",
+    "outbox.inbox.barrier",
+    "outbox.relay.breaker",
+    "outbox.wire.codec",
+    "outbox.contract",
+    "outbox.relay.verdicts",
+    "outbox.wire.envelope",
+    "outbox.errors",
+    "outbox.relay.memory_queue",
+    "outbox.relay.low_watermarks",
+    "outbox.inbox.limits",
+    "outbox.invariants",
+    "outbox.coordination.leases",
+    "outbox.messages",
+    "outbox.relay.settings",
+    "outbox.replies",
+    "outbox.wire.reply_json",
+    "outbox.inbox.retention",
+    "outbox.retry",
+    "outbox.wire.json_types",
+    "outbox.transports.http.signing",
+    "outbox.adding.staging",
+    "outbox.wire.strict_json",
+    "outbox.wire.traceparent",
+)
+"""Modules that only turn values into values."""
+
+PLANNED: tuple[str, ...] = ()
+"""Pure modules that are not written yet. One that exists belongs into PURE."""
+
+HANDED = ("outbox.ids",)
+"""What pure modules may import beside each other: it is handed its clock and its randomness."""
+
+CONTRACT_MAY_IMPORT = (
+    "__future__",
+    "collections.abc",
+    "dataclasses",
+    "datetime",
+    "decimal",
+    "enum",
+    "outbox.messages",
+    "typing",
+    "uuid",
+)
+PURE_MAY_IMPORT = (
+    *("__future__", "abc", "base64", "binascii", "bisect", "collections", "copy", "dataclasses"),
+    *("datetime", "decimal", "enum", "functools", "graphlib", "hashlib", "heapq", "hmac"),
+    *("itertools", "json", "math", "operator", "pprint", "re", "reprlib", "string", "struct"),
+    *("textwrap", "types", "typing", "urllib.parse", "uuid", "zlib"),
+    *("orjson", "pydantic", "pydantic_core"),
+)
+_READS_THE_WORLD = {
+    "now": "the time",
+    "utcnow": "the time",
+    "today": "the date",
+    "uuid1": "the time and the machine",
+    "uuid4": "randomness",
+    "uuid6": "the time",
+    "uuid7": "the time",
+    "getnode": "the machine",
+}
+_DOES_INPUT_OR_OUTPUT = ("open", "print", "input", "exec", "eval", "breakpoint")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Modules of `who` import nothing of `forbidden`, modules of `but` excepted."""
+
+    who: str
+    forbidden: tuple[str, ...]
+    why: str
+    but: tuple[str, ...] = ()
+
+
+RULES = (
+    Rule(
+        "outbox",
+        ("orchestrator", "articles", "comments", "migrations"),
+        "the library knows nothing of sagas or of any service",
+    ),
+    Rule(
+        "articles",
+        ("comments", "orchestrator", "migrations"),
+        "a service answers commands, and does not know who else there is",
+    ),
+    Rule(
+        "comments",
+        ("articles", "orchestrator", "migrations"),
+        "a service answers commands, and does not know who else there is",
+    ),
+    Rule(
+        "orchestrator",
+        ("articles", "comments"),
+        "only orchestrator.sagas names the contracts of services",
+        but=("orchestrator.sagas",),
+    ),
+    Rule(
+        "orchestrator",
+        ("migrations",),
+        "only the command line runs migrations",
+        but=("orchestrator.cli",),
+    ),
+    *(
+        Rule(
+            package, ("tests", "benchmarks", "examples"), "what ships depends on nothing beside it"
+        )
+        for package in PACKAGES
+    ),
+)
+
+
+def wrong_directions(sources: Sources) -> Iterator[str]:
+    """Imports against the one way that they run."""
+    for found in sources.all_imports():
+        for rule in RULES:
+            if (
+                within(found.importer, rule.who)
+                and within(found.imported, *rule.forbidden)
+                and not within(found.importer, *rule.but)
+            ):
+                yield _sentence(found, rule.why)
+
+
+def more_than_contracts(sources: Sources) -> Iterator[str]:
+    """What sagas import of services beside their contracts."""
+    for found in sources.all_imports():
+        if (
+            within(found.importer, "orchestrator.sagas")
+            and within(found.imported, "articles", "comments")
+            and found.imported not in ("articles.contract", "comments.contract")
+        ):
+            yield _sentence(found, "a saga knows the contract of a service, and nothing else")
+
+
+def heavy_contracts(sources: Sources) -> Iterator[str]:
+    """What contracts import that plain declarations do not need."""
+    for found in sources.all_imports():
+        if found.importer.endswith(".contract") and found.imported not in CONTRACT_MAY_IMPORT:
+            yield _sentence(
+                found, f"a contract imports only these: {', '.join(CONTRACT_MAY_IMPORT)}"
+            )
+
+
+def impurities(sources: Sources, pure: tuple[str, ...]) -> Iterator[str]:
+    """Imports, calls and coroutines by which a pure module would read or change the world."""
+    for module in pure:
+        for found in sources.imports_of(module):
+            if not found.for_types_only and not within(
+                found.imported, *pure, *HANDED, *PURE_MAY_IMPORT
+            ):
+                yield _sentence(found, "a pure module is handed what it needs as an argument")
+        yield from _impure_syntax(sources, module)
+
+
+def missing(sources: Sources) -> Iterator[str]:
+    """Entries of PURE and PLANNED that do not fit the tree."""
+    for module in PURE:
+        if module not in sources.files:
+            yield f"{module} is listed in PURE, and there is no such module: rename or remove it"
+    for module in PLANNED:
+        if module in sources.files:
+            yield f"{module} is listed in PLANNED, and exists: move it to PURE"
+
+
+def _impure_syntax(sources: Sources, module: str) -> Iterator[str]:
+    file = module.replace(".", "/") + ".py"
+    for node in ast.walk(ast.parse(sources.files[module].read_text("utf-8"))):
+        match node:
+            case ast.Attribute(attr=name) if name in _READS_THE_WORLD:
+                yield (
+                    f"{file}:{node.lineno}: the pure module {module} reads "
+                    f"{_READS_THE_WORLD[name]} by {name}: take it as an argument"
+                )
+            case ast.Call(func=ast.Name(id=name)) if name in _DOES_INPUT_OR_OUTPUT:
+                yield (
+                    f"{file}:{node.lineno}: the pure module {module} calls {name}(): "
+                    "leave that to the caller"
+                )
+            case ast.AsyncFunctionDef() | ast.Await() | ast.AsyncFor() | ast.AsyncWith():
+                yield (
+                    f"{file}:{node.lineno}: the pure module {module} waits for something: "
+                    "its functions take values and return values"
+                )
+            case _:
+                pass
+
+
+def _sentence(found: Import, why: str) -> str:
+    return f"{found.where}: {found.importer} imports {found.imported}: {why}"

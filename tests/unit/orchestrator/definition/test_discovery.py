@@ -1,0 +1,110 @@
+"""Which sagas an orchestrator is to run, and who answers their commands."""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+
+from orchestrator import discovery
+from orchestrator.discovery import discover
+from orchestrator.sagas.delete_article import delete_article
+from orchestrator.settings import OrchestratorSettings, participants_in
+from outbox.chassis.settings import InvalidSettings, load
+from tests.support.blog.blog import SECRETS
+
+NAME = "orchestrator.sagas.delete_article:delete_article"
+
+
+def _installed(monkeypatch: pytest.MonkeyPatch, *points: EntryPoint) -> None:
+    monkeypatch.setattr(discovery, "entry_points", lambda group: [*points])
+
+
+def test_sagas_are_found_by_name_and_each_once() -> None:
+    assert discover(f" {NAME}, ,{NAME}") == [delete_article]
+    assert discover("") == []
+
+
+def test_sagas_of_installed_packages_are_found_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    _installed(monkeypatch, EntryPoint("deletion", NAME, discovery.GROUP))
+    assert discover("") == [delete_article]
+    assert discover(NAME) == [delete_article]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem", "next_step"),
+    [
+        ("shop", "'shop', which is not module:attribute", "shop.sagas:checkout"),
+        ("shop sagas:x", "is not module:attribute", "shop.sagas:checkout"),
+        (":x", "is not module:attribute", "shop.sagas:checkout"),
+        ("no_shop.sagas:x", "there is no module 'no_shop'", "PYTHONPATH"),
+        (
+            "orchestrator.sagas.delete_article:delete",
+            "'orchestrator.sagas.delete_article' has no 'delete'",
+            "orchestrator.sagas.delete_article:delete_article",
+        ),
+        (
+            "orchestrator.sagas.delete_article:Deletion",
+            "which is a type and no Saga",
+            "orchestrator.sagas.delete_article:delete_article",
+        ),
+    ],
+)
+def test_a_name_that_leads_nowhere_is_told_with_the_next_step(
+    name: str, problem: str, next_step: str
+) -> None:
+    with pytest.raises(InvalidSettings) as refused:
+        discover(name)
+    assert refused.value.problem.startswith("SAGABOX_SAGAS names ")
+    assert problem in refused.value.problem
+    assert next_step in refused.value.next_step
+
+
+def test_a_module_that_breaks_is_named_with_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "broken_sagas.py").write_text("1 / 0\n")
+    (tmp_path / "sagas_without.py").write_text("import not_there_at_all\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InvalidSettings, match=r"importing 'broken_sagas' failed \(ZeroDivision"):
+        discover("broken_sagas:x")
+    with pytest.raises(InvalidSettings, match="there is no module 'not_there_at_all'"):
+        discover("sagas_without:x")
+
+
+def test_an_entry_point_that_leads_nowhere_is_told_with_its_package(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _installed(monkeypatch, EntryPoint("deletion", "no_shop:x", discovery.GROUP))
+    with pytest.raises(InvalidSettings, match="declares the entry point deletion = no_shop:x"):
+        discover("")
+
+
+def test_participants_are_names_with_addresses() -> None:
+    assert participants_in("") == {}
+    assert participants_in(" a = http://127.0.0.1:1/ , b=https://b.example/x") == {
+        "a": "http://127.0.0.1:1",
+        "b": "https://b.example/x",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("a", "'a' is not name=address"),
+        ("a=ftp://x", "the address of a, is no http or https URL"),
+        ("=http://x", "is no name of a service"),
+        ("a=http://x,a=http://y", "a has two addresses"),
+    ],
+)
+def test_participants_that_cannot_be_are_named(
+    text: str, problem: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAGABOX_DATABASE_URL_ORCHESTRATOR", "sqlite:////tmp/none.sqlite")
+    monkeypatch.setenv("SAGABOX_SECRETS", SECRETS)
+    monkeypatch.setenv("SAGABOX_PARTICIPANTS", text)
+    with pytest.raises(InvalidSettings) as refused:
+        load(OrchestratorSettings)
+    assert "SAGABOX_PARTICIPANTS" in refused.value.problem
+    assert problem in refused.value.problem

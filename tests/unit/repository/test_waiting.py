@@ -1,0 +1,50 @@
+"""Waits are bounded, and a failed one says what was waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import pytest
+
+from tests.support.processes.waiting import free_port, until, wait_until
+
+
+def test_a_wait_ends_as_soon_as_the_predicate_is_true() -> None:
+    looks = iter([False, False, True])
+    wait_until(lambda: next(looks))
+    with pytest.raises(StopIteration):
+        next(looks)
+
+
+def test_a_wait_in_vain_fails_and_names_what_was_waited_for() -> None:
+    with pytest.raises(AssertionError, match=r"the moon: not within 0\.05 s"):
+        wait_until(lambda: False, deadline=0.05, what="the moon")
+
+
+async def test_an_asynchronous_wait_lets_the_loop_run_on() -> None:
+    arrived = asyncio.Event()
+    asyncio.get_running_loop().call_soon(arrived.set)
+    await until(arrived.is_set)
+
+
+async def test_an_asynchronous_wait_takes_a_coroutine_as_predicate() -> None:
+    looks = iter([False, True])
+
+    async def look() -> bool:
+        return next(looks)
+
+    await until(look)
+
+
+async def test_an_asynchronous_wait_in_vain_fails_too() -> None:
+    with pytest.raises(AssertionError, match="not within"):
+        await until(lambda: False, deadline=0.05)
+
+
+def test_free_ports_differ_and_can_be_listened_at() -> None:
+    ports = [free_port() for _ in range(50)]
+    assert len(set(ports)) == 50
+    for port in ports:
+        with socket.socket() as server:
+            server.bind(("127.0.0.1", port))
