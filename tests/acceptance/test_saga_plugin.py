@@ -65,7 +65,7 @@ def test_the_plugin_is_registered_and_imports_nothing_before_a_fixture_is_used()
     (found,) = [it for it in entry_points(group="pytest11") if it.name == "sagabox"]
     code = (
         f"import sys, {found.module}; "
-        "heavy = {'sqlalchemy', 'fastapi', 'pydantic', 'outbox', 'asyncio'}; "
+        "heavy = {'sqlalchemy', 'fastapi', 'pydantic', 'httpx', 'asyncio'}; "
         "print(sorted(heavy & set(sys.modules)))"
     )
     command = [sys.executable, "-c", f"import pytest; {code}"]
