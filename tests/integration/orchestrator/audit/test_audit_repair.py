@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from articles.model import Article
 from comments.model import Comment, Known, Thread
@@ -19,6 +19,7 @@ from orchestrator.sagas.delete_article import delete_article
 from orchestrator.sagas.purge_thread import purge_thread
 from orchestrator.sagas.release_article import release_article
 from orchestrator.sagas.retell_article import retell_article
+from outbox import sqlite
 from tests.support.blog.audited import Audited
 from tests.support.blog.blog import START, new_id
 from tests.support.blog.whole_blog import WholeBlog, whole_blog
@@ -60,21 +61,25 @@ class Place:
         status: str = ended["status"]
         return status
 
+    def _reading(self, name: str) -> Connection:
+        # A reader waits for no writer: this loop would stand still, and the writer is a task of it.
+        return self.databases.engines[name].execution_options(**sqlite.READ_ONLY).connect()
+
     def article(self, id: str) -> Any:
         """What articles has of it."""
-        with self.databases.engines["articles"].connect() as connection:
+        with self._reading("articles") as connection:
             return connection.execute(select(Article.__table__).where(Article.id == id)).one()
 
     def thread(self, id: str) -> Any:
         """What comments has of it."""
         query = select(Thread.__table__).where(Thread.article_id == id)
-        with self.databases.engines["comments"].connect() as connection:
+        with self._reading("comments") as connection:
             return connection.execute(query).one()
 
     def tags(self, id: str) -> list[str | None]:
         """Who archived its comments, for each of them."""
         query = select(Comment.archived_by).where(Comment.article_id == id)
-        with self.databases.engines["comments"].connect() as connection:
+        with self._reading("comments") as connection:
             return list(connection.scalars(query))
 
 
