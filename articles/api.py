@@ -25,6 +25,7 @@ from outbox.chassis.access.routes import Access, Table
 from outbox.chassis.http import pages
 from outbox.chassis.http.input_types import NO_NUL, id_in_path
 from outbox.chassis.http.problems import HttpProblem, documented
+from outbox.chassis.http.strict_bodies import StrictRoute
 from outbox.clock import Clock
 from outbox.database.opening import Database
 
@@ -107,7 +108,7 @@ def router(
     database: Database, *, clock: Clock, new_id: Callable[[], str], orchestrator: str
 ) -> APIRouter:
     """The addresses. `orchestrator` is where the sagas can be watched."""
-    routes = APIRouter(tags=["articles"])
+    routes = APIRouter(tags=["articles"], route_class=StrictRoute)
 
     @routes.post("/articles", status_code=201, summary="Publish an article")
     async def create(new: NewArticle, response: Response) -> ArticleOut:

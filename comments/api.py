@@ -17,6 +17,7 @@ from outbox.chassis.access.routes import Access, Table
 from outbox.chassis.http import pages
 from outbox.chassis.http.input_types import NO_NUL, AnyId, id_in_path
 from outbox.chassis.http.problems import HttpProblem, documented
+from outbox.chassis.http.strict_bodies import StrictRoute
 from outbox.clock import Clock
 from outbox.database.opening import Database
 
@@ -91,7 +92,7 @@ _CLOSED = {409: "The article is being deleted", 410: "The article has been delet
 
 def router(database: Database, *, clock: Clock, new_id: Callable[[], str]) -> APIRouter:
     """The addresses."""
-    routes = APIRouter(tags=["comments"])
+    routes = APIRouter(tags=["comments"], route_class=StrictRoute)
 
     @routes.post(
         "/comments",

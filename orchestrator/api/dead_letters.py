@@ -13,12 +13,13 @@ from outbox import dead_letters
 from outbox.chassis.http import pages
 from outbox.chassis.http.input_types import NO_NUL
 from outbox.chassis.http.problems import HttpProblem, documented
+from outbox.chassis.http.strict_bodies import StrictRoute
 from outbox.errors import BelongsToSaga
 
 
 def router(desk: Desk) -> APIRouter:
     """The addresses."""
-    routes = APIRouter(prefix="/dead-letters", tags=["dead letters"])
+    routes = APIRouter(prefix="/dead-letters", tags=["dead letters"], route_class=StrictRoute)
 
     @routes.get("", summary="List the messages that were given up, the last one first")
     async def list_dead(

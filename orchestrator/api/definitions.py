@@ -8,13 +8,14 @@ from orchestrator.api import views
 from orchestrator.api.context import Desk
 from orchestrator.api.models import DefinitionList, DefinitionOut
 from outbox.chassis.http.problems import documented
+from outbox.chassis.http.strict_bodies import StrictRoute
 
 _UNKNOWN = documented({404: "There is no such definition"})
 
 
 def router(desk: Desk) -> APIRouter:
     """The addresses."""
-    routes = APIRouter(tags=["definitions"])
+    routes = APIRouter(tags=["definitions"], route_class=StrictRoute)
 
     @routes.get("/definitions", summary="List the definitions, by name and version")
     async def list_definitions() -> DefinitionList:

@@ -21,6 +21,7 @@ from orchestrator.machine.signals import (
 )
 from outbox.chassis.access.middleware import key_in
 from outbox.chassis.http.problems import documented
+from outbox.chassis.http.strict_bodies import StrictRoute
 from outbox.wire import strict_json
 
 _TOKEN = "token"
@@ -30,7 +31,9 @@ _ANSWERS = documented(GONE | {409: "It is not possible now; `allowed` lists what
 
 def router(desk: Desk) -> APIRouter:
     """The addresses."""
-    routes = APIRouter(prefix="/sagas/{saga}", tags=["interventions"], responses=_ANSWERS)
+    routes = APIRouter(
+        prefix="/sagas/{saga}", tags=["interventions"], responses=_ANSWERS, route_class=StrictRoute
+    )
 
     async def signal(saga: str, signal: OperatorSignal, response: Response) -> SagaOut:
         row = await desk.find(saga, response)

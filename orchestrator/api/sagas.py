@@ -20,6 +20,7 @@ from orchestrator.store.queries import Filter
 from outbox.chassis.http import pages
 from outbox.chassis.http.input_types import NO_NUL
 from outbox.chassis.http.problems import documented
+from outbox.chassis.http.strict_bodies import StrictRoute
 from outbox.messages import MAX_KEY_LENGTH
 from outbox.wire import strict_json
 
@@ -34,7 +35,7 @@ GONE = {404: "There is no such saga", 410: "It is the id of a start that was ref
 
 def router(desk: Desk) -> APIRouter:
     """The addresses."""
-    routes = APIRouter(tags=["sagas"])
+    routes = APIRouter(tags=["sagas"], route_class=StrictRoute)
 
     # One name for what stands in the path, though it is a definition here and an id elsewhere: two
     # templates of one form would be one path in the document.

@@ -20,6 +20,7 @@ from outbox.chassis.access.middleware import (
 from outbox.chassis.access.routes import Role
 from outbox.chassis.http.input_types import NO_NUL
 from outbox.chassis.http.problems import HttpProblem, documented
+from outbox.chassis.http.strict_bodies import StrictRoute
 from outbox.clock import Clock
 
 
@@ -41,7 +42,7 @@ class SessionOut(BaseModel):
 
 def router(keys: TokenKeys, failures: Failures, clock: Clock) -> APIRouter:
     """The addresses."""
-    routes = APIRouter(prefix="/session", tags=["session"])
+    routes = APIRouter(prefix="/session", tags=["session"], route_class=StrictRoute)
 
     @routes.post(
         "",

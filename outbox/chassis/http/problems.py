@@ -143,11 +143,13 @@ def from_outbox_error(error: OutboxError) -> HttpProblem:
 def from_validation(errors: Iterable[Mapping[str, Any]]) -> HttpProblem:
     """A 422 that names the first fields that are wrong, and never quotes their values."""
     found = list(errors)
-    if any(error["type"] == "json_invalid" for error in found):
+    for error in found:
+        if error["type"] != "json_invalid":
+            continue
         return HttpProblem(
             400,
             "malformed-json",
-            "The body is not JSON.",
+            f"The body cannot be read: {error['ctx']['error']}.",
             next_step="Send one JSON object, encoded in UTF-8, as application/json.",
         )
     named = [f"{_place(error['loc'])}: {error['msg']}" for error in found[:_MAX_NAMED]]

@@ -89,7 +89,7 @@ async def test_a_service_refuses_to_start_on_a_database_of_another_revision(
     if prepare == "older":
         _change(database, "UPDATE schema_revision SET revision = 'articles_0000'")
     elif prepare == "newer":
-        _record(database, "articles_0002", "contract")
+        _record(database, "articles_9999", "contract")
     async with running(articles_app(database)) as articles:
         with pytest.raises(error, match="migrate upgrade articles"):
             async with _started(articles):
