@@ -100,7 +100,7 @@ async def test_a_service_starts_on_a_newer_database_that_only_has_more(
     database_factory: DatabaseFactory,
 ) -> None:
     database = database_factory(articles_schema)
-    _record(database, "articles_0002", "expand")
+    _record(database, "articles_9999", "expand")
     async with running(articles_app(database)) as articles, _started(articles):
         assert (await articles.http.get("/readyz")).status_code == 200
 

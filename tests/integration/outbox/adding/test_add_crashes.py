@@ -33,7 +33,7 @@ SERVICE = textwrap.dedent(
     import asyncio, sys
     from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
     from outbox.adding.installation import install
-    from outbox.outbox import add
+    from outbox.adding.add import add
     from tests.support.databases.databases import configured
     from tests.support.outbox.producers import ROUTES, Noted, Thing
 

@@ -147,7 +147,7 @@ async def test_what_a_handler_logs_has_the_ids_of_its_message(
     lines = [
         (it.name, it.levelname, vars(it)["message_id"], vars(it)["trace_id"], vars(it)["type"])
         for it in caplog.records
-        if it.name in {"bank", "outbox.inbox", "outbox.inbox.transaction"}
+        if it.name in {"bank", "outbox.inbox.inbox", "outbox.inbox.transaction"}
     ]
     assert lines == [
         ("bank", "WARNING", good.id, trace_id(ONE), good.type),
@@ -155,7 +155,7 @@ async def test_what_a_handler_logs_has_the_ids_of_its_message(
         # Together with its batch, and alone.
         ("bank", "WARNING", bad.id, trace_id(OTHER), bad.type),
         ("bank", "WARNING", bad.id, trace_id(OTHER), bad.type),
-        ("outbox.inbox", "ERROR", bad.id, trace_id(OTHER), bad.type),
+        ("outbox.inbox.inbox", "ERROR", bad.id, trace_id(OTHER), bad.type),
     ]
     assert vars(caplog.records[0])["saga"] == saga
 
