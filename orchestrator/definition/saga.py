@@ -89,8 +89,8 @@ class Saga(Generic[S]):
 
     @cached_property
     def followers(self) -> dict[str, frozenset[str]]:
-        """Which steps come after each step, directly or by way of others: what has no effect any
-        more, by the time that it is undone."""
+        """The steps that come after each step, directly or through others: these must be undone
+        before it."""
         result: dict[str, frozenset[str]] = {}
         for step in self.steps:
             found: set[str] = set()

@@ -1,4 +1,4 @@
-"""The commands of a run: made by the saga's own functions, checked against what they declared."""
+"""The commands of a run: made by the saga's functions, checked against what those declared."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ S = TypeVar("S")
 
 def action_of(saga: Saga[S], instance: Instance[S], step: Step[S]) -> Awaited:
     """The next command that does the step, with an id of its own. Raises what the saga's function
-    raises, and InvalidMessage where it makes something else than it declared."""
+    raises, and InvalidMessage where it makes another command than the declared one."""
     attempt = len(instance.steps[step.name].action_ids) + 1
     declared = saga.actions[step.name]
     return _made(instance, step, "do", attempt, declared, step.action, undoes=())
 
 
 def compensation_of(saga: Saga[S], instance: Instance[S], step: Step[S]) -> Awaited:
-    """The next command that undoes the step, with an id of its own; it names every action that
-    was ever sent. Raises as `action_of` does."""
+    """The next command that undoes the step, with an id of its own; it names every action of the
+    step that was ever sent. Raises as `action_of` does."""
     run = instance.steps[step.name]
     attempt = len(run.undo_ids) + 1
     declared = saga.compensations[step.name]
@@ -39,7 +39,7 @@ def compensation_of(saga: Saga[S], instance: Instance[S], step: Step[S]) -> Awai
 
 
 def dispatch_of(saga: Saga[S], step: Step[S], awaited: Awaited) -> Dispatch:
-    """The awaited command as it is sent."""
+    """The dispatch of the awaited command."""
     may_be_given_up = step.kind is Kind.COMPENSATABLE and not awaited.is_undo
     return Dispatch(
         id=awaited.id,
@@ -56,8 +56,8 @@ def dispatch_of(saga: Saga[S], step: Step[S], awaited: Awaited) -> Dispatch:
 
 
 def jitter(command_id: str, tries: int) -> float:
-    """The random part of a pause, in [0, 1). It follows from the command, so that the machine
-    stays a function."""
+    """The random part of a pause, in [0, 1). It is derived from the command and the count of tries,
+    so that the machine stays a function."""
     digest = hashlib.sha256(f"{command_id}:{tries}".encode()).digest()
     return int.from_bytes(digest[:4], "big") / (1 << 32)
 
@@ -74,7 +74,7 @@ def _made(
     command: object = make(instance.state)
     made = getattr(command, "message_type", None)
     if not isinstance(command, Command) or made != declared.message_type:
-        # Whom it goes to, and what the fingerprint says, was told by what it declared.
+        # The participant and the fingerprint were derived from the declared command.
         raise InvalidMessage(
             f"it made {made or type(command).__name__} instead of {declared.message_type}",
             next_step="let the function of a step always make the same command",
@@ -82,7 +82,7 @@ def _made(
     return Awaited(
         id=derive(instance.id, step.name, direction, str(attempt)),
         type=str(declared.message_type),
-        # Ordered per run and step: one that is stuck holds up no other.
+        # Ordered per run and step: a stuck command holds up no other.
         key=f"{instance.id}/{step.name}",
         data=encode(command),
         undoes=undoes,

@@ -1,4 +1,4 @@
-"""What a person may ask of a run, as it stands."""
+"""The rules for operators: which signals a run allows as it stands."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from orchestrator.machine.instance import Direction, Instance, Status, StepStatu
 
 
 def allowed_signals(saga: Saga[Any], instance: Instance[Any]) -> tuple[str, ...]:
-    """The operator signals that are possible now, by name."""
+    """The names of the operator signals that are possible now, sorted."""
     if instance.ended is not None:
         return ()
     names = ["terminate", "resume" if instance.paused else "pause"]
@@ -22,7 +22,7 @@ def allowed_signals(saga: Saga[Any], instance: Instance[Any]) -> tuple[str, ...]
 
 
 def passed(saga: Saga[Any], instance: Instance[Any]) -> list[str]:
-    """The steps because of which there is no return: sent without a "no", or taken for done."""
+    """The steps past the point of no return: sent and not refused, or skipped by an operator."""
     runs = {name: instance.steps[name] for name in sorted(saga.point_of_no_return)}
     return [
         name

@@ -1,5 +1,4 @@
-"""A transition while it is being worked out. It keeps what the machine decides, and decides
-nothing itself."""
+"""The builder of one transition: records what the machine decides, and decides nothing itself."""
 
 from __future__ import annotations
 
@@ -21,8 +20,8 @@ MAX_NOTES = 20
 """How many lines the history gets about one command; further ones are only counted."""
 
 
-class Draft(Generic[S]):
-    """Collects one transition of `instance`, of which `instance` is always the latest version."""
+class TransitionBuilder(Generic[S]):
+    """One transition of a run while it is worked out; `instance` is the run as it stands by now."""
 
     def __init__(self, saga: Saga[S], instance: Instance[S], moment: datetime) -> None:
         self.saga = saga
@@ -36,7 +35,7 @@ class Draft(Generic[S]):
         self._history: list[Entry] = []
 
     def transition(self) -> Transition[S]:
-        """All that was collected."""
+        """The transition with everything recorded so far."""
         return Transition(
             instance=self.instance,
             commands=tuple(self._commands),
@@ -46,42 +45,42 @@ class Draft(Generic[S]):
         )
 
     def run(self, name: str) -> StepRun:
-        """How the step stands."""
+        """The step's record as it stands."""
         return self._steps[name]
 
     def put(self, name: str, run: StepRun) -> None:
-        """Let the step stand like this."""
+        """Replace the step's record."""
         self._steps[name] = run
 
     def awaited(self, name: str) -> Awaited:
-        """The command that the step awaits; there must be one."""
+        """The command whose answer the step awaits; there must be one."""
         awaited = self.run(name).awaited
         assert awaited is not None, f"step {name!r} awaits nothing"
         return awaited
 
     def is_undo(self, name: str) -> bool:
-        """Whether the step awaits its compensation."""
+        """Whether the step awaits the answer to its compensation."""
         awaited = self.run(name).awaited
         return awaited is not None and awaited.is_undo
 
     def put_awaited(self, name: str, awaited: Awaited) -> None:
-        """Let the step await this."""
+        """Replace the command that the step awaits."""
         self.put(name, replace(self.run(name), awaited=awaited))
 
     def wait(self, name: str, wait: Wait, pause: timedelta | None = None) -> None:
-        """Let the awaited command wait for this, with a timer where it is for a time."""
+        """Set what the awaited command waits for, with a timer where it waits for a time."""
         awaited = self.awaited(name)
         self.put_awaited(name, replace(awaited, wait=wait))
         if pause is not None:
             self.remind(TimerKind.REPEAT, awaited.id, pause)
 
     def settle(self, name: str, status: StepStatus, reason: str | None = None) -> None:
-        """Nothing of the step is awaited any more."""
+        """Give the step a status in which it awaits nothing."""
         run = self.run(name)
         self.put(name, replace(run, status=status, awaited=None, kept=None, tries=0, reason=reason))
 
     def stick(self, name: str, reason: str) -> None:
-        """The step needs a person. The history is told once, however many reasons follow."""
+        """Mark the step as stuck. The history is told once, however many reasons follow."""
         run = self.run(name)
         self.put(name, replace(run, status=StepStatus.STUCK, reason=fit(reason)))
         if run.status is not StepStatus.STUCK:
@@ -93,19 +92,19 @@ class Draft(Generic[S]):
         self.instance = replace(self.instance, not_undone=tuple(left))
 
     def end(self, status: Status) -> None:
-        """Nothing happens any more."""
+        """End the run with this final status."""
         self.instance = replace(self.instance, ended=status, paused=False)
         self.note(Happening.ENDED, status.value)
 
     def make_next(self, name: str) -> None:
-        """A new command in place of the awaited one, in the same direction."""
+        """Make a new command in place of the awaited one, in the same direction."""
         if self.is_undo(name):
             self.make_undo(name)
         else:
             self.make_action(name)
 
     def make_action(self, name: str) -> None:
-        """A new command that does the step, to be sent as soon as may be."""
+        """Make a new command that does the step; `send_due` sends it."""
         step, run = self.saga.step(name), self.run(name)
         awaited = self._made(name, lambda: action_of(self.saga, self.instance, step))
         if awaited is not None:
@@ -114,7 +113,7 @@ class Draft(Generic[S]):
             self.put(name, run)
 
     def make_undo(self, name: str) -> None:
-        """A new command that undoes the step, to be sent as soon as may be."""
+        """Make a new command that undoes the step; `send_due` sends it."""
         step, run = self.saga.step(name), self.run(name)
         awaited = self._made(name, lambda: compensation_of(self.saga, self.instance, step))
         if awaited is not None:
@@ -132,14 +131,14 @@ class Draft(Generic[S]):
             return None
 
     def send_due(self) -> None:
-        """Send every command that waits for nothing else."""
+        """Send every command that waits only for being sent, except those of stuck steps."""
         for name, run in self._steps.items():
             is_due = run.awaited is not None and run.awaited.wait is Wait.SENDING
             if is_due and run.status is not StepStatus.STUCK:
                 self.send(name, self.awaited(name))
 
     def send(self, name: str, awaited: Awaited) -> None:
-        """Send the awaited command; where it has no deadline, it gets one."""
+        """Send the awaited command, and give it a deadline if it has none."""
         step = self.saga.step(name)
         deadline = awaited.deadline
         if deadline is None:
@@ -158,11 +157,11 @@ class Draft(Generic[S]):
         self._timers.append(Timer(kind, command_id, self._moment + pause))
 
     def withdraw(self, *command_ids: str) -> None:
-        """Let these messages not leave any more."""
+        """Withdraw commands: their messages must not leave any more."""
         self._withdrawn.extend(command_ids)
 
     def withdraw_awaited(self, name: str) -> None:
-        """The same for what the step awaits, if anything."""
+        """Withdraw the command that the step awaits, if any."""
         awaited = self.run(name).awaited
         if awaited is not None:
             self.withdraw(awaited.id)
@@ -175,19 +174,19 @@ class Draft(Generic[S]):
         command_id: str | None = None,
         actor: str | None = None,
     ) -> None:
-        """A line of the history."""
+        """Add a line to the history."""
         who = None if actor is None else fit(actor)
         self._history.append(Entry(self._moment, happening, fit(detail), step, command_id, who))
 
     def note_about(self, name: str, happening: Happening, detail: str, command_id: str) -> None:
-        """A line about a command of the step, as long as there are not too many of them."""
+        """Add a line about a command of the step, up to MAX_NOTES for each command."""
         run = self.run(name)
         if run.notes < MAX_NOTES:
             self.note(happening, detail, name, command_id)
         self.put(name, replace(run, notes=run.notes + 1))
 
     def note_stray(self, happening: Happening, detail: str, command_id: str) -> None:
-        """The same about a command that this run never sent."""
+        """Add a line about a command that this run never sent, up to MAX_NOTES for the run."""
         if self.instance.strays < MAX_NOTES:
             self.note(happening, detail, command_id=command_id)
         self.instance = replace(self.instance, strays=self.instance.strays + 1)

@@ -1,19 +1,38 @@
-"""A module with one line changed, to see that a test would notice."""
+"""The state machine with one line changed, to see that a test would notice."""
 
 from __future__ import annotations
 
 import inspect
+import sys
 from types import ModuleType
+from unittest.mock import patch
+
+from orchestrator.machine import (
+    answers,
+    machine,
+    operators,
+    timers,
+    transition_builder,
+    turning_back,
+)
+
+PARTS = (transition_builder, turning_back, answers, timers, operators, machine)
+"""The modules of the machine; each imports only those before it."""
 
 
-def mutated(module: ModuleType, right: str, wrong: str) -> ModuleType:
-    """A copy of the module with `wrong` in place of `right`, which stands in it exactly once.
+def mutated_machine(right: str, wrong: str) -> ModuleType:
+    """A copy of `orchestrator.machine.machine` with `wrong` in place of `right`, which stands
+    exactly once in all PARTS.
 
-    Other modules go on using the real one.
+    The copy uses copies of the other parts. Other modules go on using the real ones.
     """
-    source = inspect.getsource(module)
-    assert source.count(right) == 1, f"{right!r} stands {source.count(right)} times in {module}"
-    mutant = ModuleType(f"{module.__name__}_mutant")
-    code = compile(source.replace(right, wrong), f"<mutant of {module.__name__}>", "exec")
-    exec(code, mutant.__dict__)
+    sources = {part.__name__: inspect.getsource(part) for part in PARTS}
+    places = [name for name, source in sources.items() for _ in range(source.count(right))]
+    assert len(places) == 1, f"{right!r} stands in {places or 'no part of the machine'}, not once"
+    mutant = machine
+    with patch.dict(sys.modules):
+        for name, source in sources.items():
+            mutant = sys.modules[name] = ModuleType(name)
+            code = compile(source.replace(right, wrong), f"<mutant of {name}>", "exec")
+            exec(code, mutant.__dict__)
     return mutant

@@ -245,13 +245,16 @@ def test_the_test_that_is_written_fails_like_the_story_until_the_saga_is_mended(
 BROKEN_MACHINE = """
 import inspect
 
-from orchestrator.machine import machine
+from orchestrator.machine import turning_back
 
-source = inspect.getsource(machine)
-right = "            if run.action_ids:\\n"
+source = inspect.getsource(turning_back)
+right = "        if run.action_ids:\\n"
 assert source.count(right) == 1
-wrong = "            if run.action_ids and run.status is not StepStatus.SENT:\\n"
-exec(compile(source.replace(right, wrong), "machine with a mistake", "exec"), machine.__dict__)
+wrong = "        if run.action_ids and run.status is not StepStatus.SENT:\\n"
+broken = {"__name__": "a machine with a mistake"}
+exec(compile(source.replace(right, wrong), "machine with a mistake", "exec"), broken)
+# In place, since other modules have imported the function by its name.
+turning_back.turn_back.__code__ = broken["turn_back"].__code__
 """
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from orchestrator.machine.answers import MAX_UNDOS
 from orchestrator.machine.instance import Status, StepStatus
-from orchestrator.machine.machine import MAX_UNDOS
 from orchestrator.machine.signals import Buried, Replied, Retry, Skip, Terminate
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import MAX_NOTES

@@ -24,7 +24,7 @@ from orchestrator.testing import (
 from orchestrator.testing.exploring.walk.explorer import Rig
 from outbox.replies import Outcome
 from outbox.retry import RetryPolicy
-from tests.support.mutants.mutation import mutated
+from tests.support.mutants.mutation import mutated_machine
 from tests.support.orchestrator.trip_rules import (
     a_run_that_completed_knows_its_seat,
     never_charged_without_a_seat,
@@ -76,9 +76,9 @@ def test_a_person_may_end_a_run_at_any_moment_and_what_is_left_is_listed() -> No
 
 
 def test_an_end_by_hand_that_does_not_list_what_is_left_is_found() -> None:
-    right = "elif run.action_ids and run.status in _MAY_BE_IN_EFFECT | unknown:"
-    wrong = "elif run.action_ids and run.status in _MAY_BE_IN_EFFECT:"
-    rig = Rig(machine=mutated(machine, right, wrong))
+    right = "elif run.action_ids and run.status in MAY_BE_IN_EFFECT | unknown:"
+    wrong = "elif run.action_ids and run.status in MAY_BE_IN_EFFECT:"
+    rig = Rig(machine=mutated_machine(right, wrong))
     violation = explore(BOOKING, faults=Faults(terminations=1), rig=rig).violation
     assert violation is not None
     assert violation.problem.startswith("TERMINATED, and step 'reserve seat' is in effect")
@@ -91,9 +91,9 @@ def test_a_command_that_expired_never_runs_and_its_run_is_undone() -> None:
 
 
 def test_an_expired_command_that_is_taken_for_done_is_found() -> None:
-    right = "            case Outcome.DONE:\n                self._take_in(step, reply)"
+    right = "        case Outcome.DONE:\n            take_in(builder, step, reply)"
     wrong = right.replace("case Outcome.DONE:", "case Outcome.DONE | Outcome.EXPIRED:")
-    rig = Rig(machine=mutated(machine, right, wrong))
+    rig = Rig(machine=mutated_machine(right, wrong))
     found = explore(trip(CHARGE, TICKET), faults=Faults(expiries=1), rig=rig)
     assert found.violation is None  # nothing after the point of no return may expire
     found = explore(trip(replace(SEAT, on_reply=None), CHARGE), faults=Faults(expiries=1), rig=rig)
@@ -333,8 +333,8 @@ def test_a_story_that_cannot_happen_any_more_is_well() -> None:
 
 
 def test_a_run_that_does_not_end_after_a_story_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = "            self.wait(name, Wait.SENDING)\n        self.put_awaited"
-    mutant = mutated(machine, right, "            pass\n        self.put_awaited")
+    right = "        builder.wait(name, Wait.SENDING)\n    builder.put_awaited"
+    mutant = mutated_machine(right, "        pass\n    builder.put_awaited")
     monkeypatch.setattr(machine, "advance", mutant.advance)
     violation = explore(BOOKING, faults=Faults(losses=1)).violation
     assert violation is not None
@@ -346,18 +346,18 @@ def test_a_run_that_does_not_end_after_a_story_is_found(monkeypatch: pytest.Monk
 @pytest.mark.parametrize(
     ("right", "wrong", "promise"),
     [
-        ("self.saga.followers[step.name]", "()", "order"),
+        ("builder.saga.followers[step.name]", "()", "order"),
         (
-            "    turn = _Turn(saga, instance, now)\n    match signal:",
+            "    builder = TransitionBuilder(saga, instance, now)\n    match signal:",
             "    assert not isinstance(signal, Cancel)\n"
-            "    turn = _Turn(saga, instance, now)\n    match signal:",
+            "    builder = TransitionBuilder(saga, instance, now)\n    match signal:",
             "total",
         ),
         (
-            "                self.settle(name, StepStatus.UNDONE)\n",
-            "                self.settle(name, StepStatus.UNDONE)\n"
-            "                self.instance = "
-            "replace(self.instance, direction=Direction.FORWARD)\n",
+            "            builder.settle(name, StepStatus.UNDONE)\n",
+            "            builder.settle(name, StepStatus.UNDONE)\n"
+            "            builder.instance = "
+            "replace(builder.instance, direction=type(builder.instance.direction).FORWARD)\n",
             "P5",
         ),
     ],
@@ -366,7 +366,7 @@ def test_a_run_that_does_not_end_after_a_story_is_found(monkeypatch: pytest.Monk
 def test_a_story_whose_last_event_breaks_the_promise_breaks_it_again(
     right: str, wrong: str, promise: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mutant = mutated(machine, right, wrong)
+    mutant = mutated_machine(right, wrong)
     monkeypatch.setattr(machine, "advance", mutant.advance)
     violation = explore(BOOKING).violation
     assert violation is not None

@@ -11,13 +11,12 @@ from dataclasses import replace
 import pytest
 
 from orchestrator.definition.saga import Saga
-from orchestrator.machine import machine
 from orchestrator.machine.instance import Status
 from orchestrator.testing import Event, Exploration, Faults, What, explore
 from orchestrator.testing.exploring.walk.explorer import Rig
 from outbox.replies import Outcome
 from outbox.retry import RetryPolicy
-from tests.support.mutants.mutation import mutated
+from tests.support.mutants.mutation import mutated_machine
 from tests.support.orchestrator.trips import CHARGE, ROOM, SEAT, TICKET, Trip, trip
 
 BRIEF = RetryPolicy(attempts=2)
@@ -160,7 +159,7 @@ def found(
     faults: Faults = NETWORK,
 ) -> str:
     """Which promise breaks with one line of the machine changed."""
-    mutant = mutated(machine, right, wrong)
+    mutant = mutated_machine(right, wrong)
     violation = explore(saga, Trip("t1"), faults=faults, rig=Rig(machine=mutant)).violation
     assert violation is not None
     assert violation.trace[0] == Event(What.STARTS)
@@ -182,37 +181,37 @@ def test_without_the_barrier_an_action_and_its_undo_are_both_in_effect() -> None
 @pytest.mark.parametrize("saga", [IN_A_ROW, NO_PIVOT], ids=["in a row", "no pivot"])
 def test_compensations_in_the_wrong_order_are_found(saga: Saga[Trip]) -> None:
     faults = Faults(cancels=1)
-    right = "self.saga.followers[step.name]"
-    assert found(saga, right, "self.saga.dependencies[step.name]", faults) == "order"
+    right = "builder.saga.followers[step.name]"
+    assert found(saga, right, "builder.saga.dependencies[step.name]", faults) == "order"
 
 
 def test_compensations_all_at_once_are_found() -> None:
-    assert found(IN_A_ROW, "self.saga.followers[step.name]", "()", Faults()) == "order"
+    assert found(IN_A_ROW, "builder.saga.followers[step.name]", "()", Faults()) == "order"
 
 
 def test_a_refused_pivot_that_is_taken_for_one_in_doubt_is_found() -> None:
-    right = "self._refused(step.name, told(reply))"
-    wrong = f"{right} if step.kind is Kind.COMPENSATABLE else self._undecided(step.name, reply)"
+    right = "_refused(builder, step.name, words)"
+    wrong = f"{right} if step.kind is Kind.COMPENSATABLE else _undecided(builder, step.name, words)"
     assert found(IN_A_ROW, right, wrong, Faults()) == "end"
 
 
 def test_a_refused_pivot_that_is_tried_anew_like_a_retriable_step_is_found() -> None:
     right = "if step.kind is Kind.RETRIABLE:"
     wrong = "if step.kind is not Kind.COMPENSATABLE:"
-    mutant = mutated(machine, right, wrong)
+    mutant = mutated_machine(right, wrong)
     found = explore(IN_A_ROW, Trip("t1"), faults=Faults(), rig=Rig(machine=mutant))
     assert Status.STUCK in found.ends
 
 
 def test_a_step_in_doubt_that_is_not_undone_is_found() -> None:
-    right = "            if run.action_ids:\n"
-    wrong = "            if run.action_ids and run.status is not StepStatus.SENT:\n"
+    right = "        if run.action_ids:\n"
+    wrong = "        if run.action_ids and run.status is not StepStatus.SENT:\n"
     assert found(SHORTEST, right, wrong) == "P4"
 
 
 def test_a_pivot_that_turns_the_run_back_at_its_deadline_is_found() -> None:
-    right = "return self._may_be_undone(name) and not self.is_undo(name)"
-    wrong = "return not self.is_undo(name)"
+    right = "return may_be_undone(builder, name) and not builder.is_undo(name)"
+    wrong = "return not builder.is_undo(name)"
     assert found(IN_A_ROW, right, wrong) == "total"
 
 
@@ -225,17 +224,18 @@ def test_a_cancel_after_the_point_of_no_return_is_found(monkeypatch: pytest.Monk
 
 
 def test_a_command_in_doubt_that_is_never_asked_for_again_is_found() -> None:
-    right = "            self.wait(name, Wait.SENDING)\n        self.put_awaited"
-    assert found(IN_A_ROW, right, "            pass\n        self.put_awaited") == "end"
+    right = "        builder.wait(name, Wait.SENDING)\n    builder.put_awaited"
+    assert found(IN_A_ROW, right, "        pass\n    builder.put_awaited") == "end"
 
 
 def test_a_run_that_is_said_to_be_undone_too_early_is_found() -> None:
-    right = "_MAY_BE_IN_EFFECT = _TO_BE_UNDONE | {StepStatus.UNDOING, StepStatus.STUCK}"
-    wrong = "_MAY_BE_IN_EFFECT = _TO_BE_UNDONE"
+    right = "MAY_BE_IN_EFFECT = _TO_BE_UNDONE | {StepStatus.UNDOING, StepStatus.STUCK}"
+    wrong = "MAY_BE_IN_EFFECT = _TO_BE_UNDONE"
     assert found(SHORTEST, right, wrong) == "P4"
 
 
 def test_a_run_that_goes_forward_again_is_found() -> None:
-    right = "                self.settle(name, StepStatus.UNDONE)\n"
-    again = "                self.instance = replace(self.instance, direction=Direction.FORWARD)\n"
+    right = "            builder.settle(name, StepStatus.UNDONE)\n"
+    forward = "direction=type(builder.instance.direction).FORWARD"
+    again = f"            builder.instance = replace(builder.instance, {forward})\n"
     assert found(IN_A_ROW, right, right + again) == "P5"

@@ -1,0 +1,207 @@
+"""What an answer does to a run: a participant's reply to a command, or the command's burial."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, TypeVar, assert_never
+
+from orchestrator.definition.steps import Kind, Step, WhenLocked
+from orchestrator.machine.commands import jitter
+from orchestrator.machine.instance import StepStatus, Wait
+from orchestrator.machine.transition import Happening
+from orchestrator.machine.transition_builder import TransitionBuilder
+from orchestrator.machine.turning_back import (
+    in_doubt_for_good,
+    may_be_undone,
+    may_turn_back,
+    turn_back,
+)
+from orchestrator.safe_text import described, told
+from outbox.replies import Outcome, Reply
+
+S = TypeVar("S")
+
+MAX_PAUSE = timedelta(days=1)
+"""The longest pause that a participant may ask for in `retry_after`."""
+MAX_UNDOS = 20
+"""How often a step is compensated once more because its action reports a success that late."""
+
+
+def replied(builder: TransitionBuilder[S], command_id: str, reply: Reply) -> None:
+    """A participant answered a command."""
+    words = told(reply)
+    name = builder.instance.step_awaiting(command_id)
+    if name is None or not _counts(builder, name, reply):
+        _late_answer(builder, command_id, reply, words)
+        return
+    builder.note_about(name, Happening.ANSWERED, words, command_id)
+    if builder.is_undo(name):
+        _undo_answered(builder, name, reply, words)
+    else:
+        _action_answered(builder, builder.saga.step(name), reply, words)
+
+
+def buried(builder: TransitionBuilder[S], command_id: str, reason: str) -> None:
+    """A command became a dead letter."""
+    name = builder.instance.step_of(command_id)
+    if name is None:
+        builder.note_stray(Happening.BURIED, reason, command_id)
+        return
+    builder.note_about(name, Happening.BURIED, reason, command_id)
+    awaits_it = name == builder.instance.step_awaiting(command_id)
+    if awaits_it and builder.run(name).answer_counts:
+        in_doubt_for_good(builder, name, f"its command became a dead letter: {reason}")
+
+
+def take_in(builder: TransitionBuilder[S], step: Step[S], reply: Reply) -> None:
+    """The action took effect: let the saga's state learn from its answer."""
+    run = builder.run(step.name)
+    try:
+        state = learned(builder, step, reply.value)
+    except Exception as error:
+        builder.put(step.name, replace(run, kept=reply))
+        builder.stick(step.name, f"its answer could not be taken in: {described(error)}")
+        return
+    builder.instance = replace(builder.instance, state=state)
+    builder.settle(step.name, StepStatus.DONE)
+
+
+def learned(builder: TransitionBuilder[S], step: Step[S], value: Any) -> S:
+    """The state that knows of the answer. Raises what the saga's function raises, InvalidInput
+    or InvalidMessage where value or state do not fit."""
+    if step.on_reply is None:
+        return builder.instance.state
+    state = step.on_reply(builder.instance.state, builder.saga.decode_reply(step.name, value))
+    builder.saga.check_state(state)
+    return state
+
+
+def _counts(builder: TransitionBuilder[S], name: str, reply: Reply) -> bool:
+    """Whether an answer to the step's awaited command decides anything. "Not yet" decides nothing
+    for a step that waits to be repeated, where it is a duplicate, nor for one that is stuck."""
+    run = builder.run(name)
+    if reply.outcome.is_final or not run.answer_counts:
+        return run.answer_counts
+    return builder.awaited(name).wait is not Wait.REPEAT and run.status is not StepStatus.STUCK
+
+
+# Answers to an action
+
+
+def _action_answered(
+    builder: TransitionBuilder[S], step: Step[S], reply: Reply, words: str
+) -> None:
+    match reply.outcome:
+        case Outcome.DONE:
+            take_in(builder, step, reply)
+        case Outcome.REFUSED | Outcome.ALREADY_UNDONE | Outcome.EXPIRED:
+            if step.kind is Kind.RETRIABLE:
+                _try_anew_later(builder, step.name, words)
+            else:
+                _refused(builder, step.name, words)
+        case Outcome.LOCKED if step.when_locked is WhenLocked.REJECT:
+            # A copy of the command may still find the lock gone, so this is no refusal.
+            in_doubt_for_good(builder, step.name, words)
+        case Outcome.LOCKED | Outcome.ONGOING:
+            _repeat_later(builder, step.name, reply, words)
+        case Outcome.TOO_OLD | Outcome.UNKNOWN | Outcome.NOTHING_TO_UNDO:
+            in_doubt_for_good(builder, step.name, words)
+        case Outcome.TOO_BUSY | Outcome.NOT_ATTEMPTED | Outcome.FAILED | Outcome.REJECTED:
+            _undecided(builder, step.name, words)
+        case _:
+            assert_never(reply.outcome)
+
+
+def _refused(builder: TransitionBuilder[S], name: str, words: str) -> None:
+    builder.settle(name, StepStatus.REFUSED, words)
+    turn_back(builder, f"step {name!r} was not done: {words}")
+
+
+# Answers to a compensation
+
+
+def _undo_answered(builder: TransitionBuilder[S], name: str, reply: Reply, words: str) -> None:
+    match reply.outcome:
+        case Outcome.DONE | Outcome.NOTHING_TO_UNDO:
+            builder.settle(name, StepStatus.UNDONE)
+        case Outcome.REFUSED:
+            _try_anew_later(builder, name, words)
+        case Outcome.LOCKED | Outcome.ONGOING:
+            _repeat_later(builder, name, reply, words)
+        case Outcome.UNKNOWN | Outcome.TOO_OLD | Outcome.EXPIRED | Outcome.ALREADY_UNDONE:
+            builder.wait(name, Wait.ANEW)
+            builder.stick(name, f"its compensation was answered {words}")
+        case Outcome.TOO_BUSY | Outcome.NOT_ATTEMPTED | Outcome.FAILED | Outcome.REJECTED:
+            _undecided(builder, name, words)
+        case _:
+            assert_never(reply.outcome)
+
+
+# Answers to either
+
+
+def _undecided(builder: TransitionBuilder[S], name: str, words: str) -> None:
+    """The relay goes on delivering the command; here the answer is only shown."""
+    builder.put(name, replace(builder.run(name), reason=words))
+
+
+def _repeat_later(builder: TransitionBuilder[S], name: str, reply: Reply, words: str) -> None:
+    """Locked or ongoing: nothing is decided, so the same command goes out again."""
+    seconds = _next_try(builder, name, words)
+    ends_otherwise = reply.outcome is Outcome.ONGOING or may_turn_back(builder, name)
+    if seconds is None and not ends_otherwise:
+        builder.stick(name, f"it was still answered {words}")
+        return
+    if seconds is None:
+        seconds = builder.saga.step(name).retry.ceiling
+    builder.wait(name, Wait.REPEAT, _pause(max(seconds, reply.retry_after or 0)))
+
+
+def _try_anew_later(builder: TransitionBuilder[S], name: str, words: str) -> None:
+    """Refused where it must succeed: a new command after a pause, or an operator."""
+    seconds = _next_try(builder, name, words)
+    if seconds is None or builder.run(name).status is StepStatus.STUCK:
+        builder.wait(name, Wait.ANEW)
+        builder.stick(name, f"it was still answered {words}")
+    else:
+        builder.wait(name, Wait.ANEW, _pause(seconds))
+
+
+def _next_try(builder: TransitionBuilder[S], name: str, words: str) -> float | None:
+    """Counts one more try. Seconds until it; None where the step's policy gives up."""
+    run = builder.run(name)
+    builder.put(name, replace(run, tries=run.tries + 1, reason=words))
+    chance = jitter(builder.awaited(name).id, run.tries)
+    return builder.saga.step(name).retry.delay(run.tries + 1, chance)
+
+
+def _pause(seconds: float) -> timedelta:
+    return timedelta(seconds=min(seconds, MAX_PAUSE.total_seconds()))
+
+
+# Answers that no step awaits
+
+
+def _late_answer(builder: TransitionBuilder[S], command_id: str, reply: Reply, words: str) -> None:
+    """An answer that no step awaits: it is noted and changes nothing, except that an action which
+    turns out to have run after its undo is undone once more.
+
+    After the end not even that: the entity may be another run's by then.
+    """
+    name = builder.instance.step_of(command_id)
+    if name is None:
+        builder.note_stray(Happening.LATE_ANSWER, words, command_id)
+        return
+    builder.note_about(name, Happening.LATE_ANSWER, words, command_id)
+    run = builder.run(name)
+    ran = reply.outcome is Outcome.DONE and command_id in run.action_ids
+    is_undone = run.status in {StepStatus.UNDONE, StepStatus.REFUSED}
+    counts = ran and is_undone and may_be_undone(builder, name)
+    if not counts or builder.instance.ended is not None:
+        return
+    if len(run.undo_ids) < MAX_UNDOS:
+        builder.put(name, replace(run, status=StepStatus.IN_DOUBT))
+    else:
+        undos = len(run.undo_ids)
+        builder.stick(name, f"its action still reports success after {undos} compensations")

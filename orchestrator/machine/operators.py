@@ -1,0 +1,101 @@
+"""What operators ask of a run, and what that does to it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, TypeVar, assert_never
+
+from orchestrator.errors import InvalidInput
+from orchestrator.machine import operator_rules
+from orchestrator.machine.answers import learned, take_in
+from orchestrator.machine.instance import Direction, Status, StepStatus, Wait
+from orchestrator.machine.signals import (
+    Cancel,
+    OperatorSignal,
+    Pause,
+    Resolve,
+    Resume,
+    Retry,
+    Skip,
+    Terminate,
+)
+from orchestrator.machine.transition import Happening
+from orchestrator.machine.transition_builder import TransitionBuilder
+from orchestrator.machine.turning_back import MAY_BE_IN_EFFECT, turn_back
+from orchestrator.safe_text import described
+
+S = TypeVar("S")
+
+
+def asked(builder: TransitionBuilder[S], signal: OperatorSignal) -> None:
+    """An operator asked for something. Raises IllegalSignal where it is not possible now,
+    InvalidInput where the result supplied does not fit."""
+    verb = type(signal).__name__.lower()
+    step = signal.step if isinstance(signal, Retry | Skip) else None
+    operator_rules.check(builder.saga, builder.instance, verb, step)
+    builder.note(Happening.OPERATOR, f"{verb}: {signal.reason}", step, actor=signal.actor)
+    match signal:
+        case Cancel():
+            turn_back(builder, f"cancelled by {signal.actor}: {signal.reason}")
+        case Terminate():
+            _end_by_hand(builder, Status.TERMINATED)
+        case Resolve():
+            _end_by_hand(builder, Status.RESOLVED)
+        case Retry():
+            _retry(builder, signal.step)
+        case Skip():
+            _skip(builder, signal.step, signal.result)
+        case Pause():
+            builder.instance = replace(builder.instance, paused=True)
+        case Resume():
+            builder.instance = replace(builder.instance, paused=False)
+        case _:
+            assert_never(signal)
+
+
+def _retry(builder: TransitionBuilder[S], name: str) -> None:
+    is_forward = builder.instance.direction is Direction.FORWARD
+    status = StepStatus.SENT if is_forward else StepStatus.UNDOING
+    run = replace(builder.run(name), status=status, tries=0, reason=None)
+    builder.put(name, run)
+    if run.kept is not None:
+        take_in(builder, builder.saga.step(name), run.kept)
+    elif run.awaited is None:
+        status = StepStatus.PENDING if is_forward else StepStatus.IN_DOUBT
+        builder.put(name, replace(run, status=status))
+    elif run.awaited.wait is Wait.ANEW:
+        builder.make_next(name)
+    else:
+        builder.put_awaited(name, replace(run.awaited, wait=Wait.SENDING, deadline=None))
+
+
+def _skip(builder: TransitionBuilder[S], name: str, result: Any) -> None:
+    if builder.instance.direction is Direction.BACKWARD:
+        builder.leave_in_place(name)
+    else:
+        try:
+            state = learned(builder, builder.saga.step(name), result)
+        except Exception as error:
+            raise InvalidInput(
+                f"the result given for step {name!r} cannot be taken in: {described(error)}",
+                next_step="give what the step's command promises to answer",
+            ) from error
+        builder.instance = replace(builder.instance, state=state)
+    builder.withdraw_awaited(name)
+    builder.settle(name, StepStatus.SKIPPED)
+
+
+def _end_by_hand(builder: TransitionBuilder[S], status: Status) -> None:
+    """End the run without undoing anything, and list what may be in effect."""
+    unknown = {StepStatus.SENT, StepStatus.UNDOING}
+    for name in builder.instance.steps:
+        builder.withdraw_awaited(name)
+        run = replace(builder.run(name), awaited=None, kept=None)
+        if run.status is StepStatus.SKIPPED:
+            builder.leave_in_place(name)
+        elif run.action_ids and run.status in MAY_BE_IN_EFFECT | unknown:
+            builder.leave_in_place(name)
+            if run.status in unknown:
+                run = replace(run, status=StepStatus.IN_DOUBT)
+        builder.put(name, run)
+    builder.end(status)

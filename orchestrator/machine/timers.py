@@ -1,0 +1,63 @@
+"""What a timer does to a run: send a command once more, or take its answer for overdue."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar, assert_never
+
+from orchestrator.machine.instance import StepStatus, Wait
+from orchestrator.machine.signals import TimerKind
+from orchestrator.machine.transition import Happening
+from orchestrator.machine.transition_builder import TransitionBuilder
+from orchestrator.machine.turning_back import in_doubt_for_good, may_turn_back
+
+S = TypeVar("S")
+
+
+def timer_fired(builder: TransitionBuilder[S], kind: TimerKind, command_id: str) -> None:
+    """A timer came due. It does nothing unless its command is still awaited by a step that is not
+    stuck."""
+    name = builder.instance.step_awaiting(command_id)
+    if name is None or builder.run(name).status is StepStatus.STUCK:
+        return
+    match kind:
+        case TimerKind.REPEAT:
+            _repeat(builder, name)
+        case TimerKind.DEADLINE:
+            _overdue(builder, name)
+        case _:
+            assert_never(kind)
+
+
+def _repeat(builder: TransitionBuilder[S], name: str) -> None:
+    wait = builder.awaited(name).wait
+    match wait:
+        case Wait.REPEAT:
+            builder.wait(name, Wait.SENDING)
+        case Wait.ANEW:
+            builder.make_next(name)
+        case Wait.SENDING | Wait.ANSWER:
+            pass
+        case _:
+            assert_never(wait)
+
+
+def _overdue(builder: TransitionBuilder[S], name: str) -> None:
+    awaited = builder.awaited(name)
+    if awaited.wait is Wait.ANEW or awaited.deadline is None:
+        return
+    reason = "no definite answer by its deadline"
+    builder.note_about(name, Happening.OVERDUE, reason, awaited.id)
+    if may_turn_back(builder, name) and not builder.instance.paused:
+        in_doubt_for_good(builder, name, reason)
+        return
+    if awaited.wait is Wait.ANSWER:
+        _show_overdue(builder, name, reason)
+        builder.wait(name, Wait.SENDING)
+    builder.put_awaited(name, replace(builder.awaited(name), deadline=None))
+
+
+def _show_overdue(builder: TransitionBuilder[S], name: str, reason: str) -> None:
+    run = builder.run(name)
+    status = run.status if builder.is_undo(name) else StepStatus.IN_DOUBT
+    builder.put(name, replace(run, status=status, reason=reason))

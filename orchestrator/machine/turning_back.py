@@ -1,0 +1,73 @@
+"""Turning back and undoing: whether a run may turn, the turn itself, and the compensations in
+reverse order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TypeVar
+
+from orchestrator.definition.steps import Kind
+from orchestrator.machine import operator_rules
+from orchestrator.machine.instance import Direction, Status, StepStatus
+from orchestrator.machine.transition import Happening
+from orchestrator.machine.transition_builder import TransitionBuilder
+from orchestrator.safe_text import fit
+
+S = TypeVar("S")
+
+_TO_BE_UNDONE = frozenset({StepStatus.DONE, StepStatus.IN_DOUBT})
+MAY_BE_IN_EFFECT = _TO_BE_UNDONE | {StepStatus.UNDOING, StepStatus.STUCK}
+"""How a step stands whose action may have an effect, once it was sent."""
+
+
+def may_be_undone(builder: TransitionBuilder[S], name: str) -> bool:
+    """Whether the step has a compensation."""
+    return builder.saga.step(name).kind is Kind.COMPENSATABLE
+
+
+def may_turn_back(builder: TransitionBuilder[S], name: str) -> bool:
+    """Whether the run may turn back because of the command that the step awaits."""
+    return may_be_undone(builder, name) and not builder.is_undo(name)
+
+
+def in_doubt_for_good(builder: TransitionBuilder[S], name: str, reason: str) -> None:
+    """Waiting cannot tell whether the step's command ran: turn back, or let an operator decide."""
+    if may_turn_back(builder, name):
+        builder.put(name, replace(builder.run(name), reason=fit(reason)))
+        turn_back(builder, f"step {name!r} is in doubt: {reason}")
+    else:
+        builder.stick(name, reason)
+
+
+def turn_back(builder: TransitionBuilder[S], reason: str) -> None:
+    """Undo the run from here on. Every step that was ever sent and has no definite "no" counts as
+    one that may have run."""
+    assert not operator_rules.passed(builder.saga, builder.instance)
+    builder.instance = replace(builder.instance, direction=Direction.BACKWARD)
+    builder.note(Happening.TURNED_BACK, reason)
+    for name, run in builder.instance.steps.items():
+        if run.status in {StepStatus.PENDING, StepStatus.REFUSED, StepStatus.DONE}:
+            continue
+        builder.withdraw_awaited(name)
+        if run.action_ids:
+            builder.settle(name, StepStatus.IN_DOUBT, run.reason)
+        elif run.status is StepStatus.SKIPPED:
+            # An operator did it by hand: no command of the saga knows how to undo that.
+            builder.leave_in_place(name)
+        else:
+            builder.settle(name, StepStatus.PENDING, run.reason)
+
+
+def go_backward(builder: TransitionBuilder[S]) -> None:
+    """Undo the steps whose followers have no effect any more; end the run after the last one."""
+    if not builder.instance.paused:
+        for step in reversed(builder.saga.steps):
+            followers = builder.saga.followers[step.name]
+            is_ready = builder.run(step.name).status in _TO_BE_UNDONE
+            if is_ready and not any(
+                builder.run(other).status in MAY_BE_IN_EFFECT for other in followers
+            ):
+                builder.make_undo(step.name)
+        builder.send_due()
+    if not any(run.status in MAY_BE_IN_EFFECT for run in builder.instance.steps.values()):
+        builder.end(Status.RESOLVED if builder.instance.not_undone else Status.COMPENSATED)
