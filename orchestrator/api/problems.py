@@ -42,14 +42,8 @@ def of(error: OrchestratorError) -> HttpProblem:
         case _:
             # The others are found when the service starts, before there are requests.
             return unexpected()
-    return HttpProblem(
-        status,
-        code,
-        error.problem,
-        next_step=error.next_step,
-        retry_after=retry_after,
-        headers=headers,
-        members=members,
+    return HttpProblem.telling(
+        error, status, code, retry_after=retry_after, headers=headers, members=members
     )
 
 

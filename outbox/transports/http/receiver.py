@@ -18,13 +18,18 @@ from fastapi import APIRouter, Request, Response
 from sqlalchemy.exc import DBAPIError
 from starlette.requests import ClientDisconnect
 
-from outbox.chassis.http.problems import HttpProblem, documented, from_outbox_error, unexpected
 from outbox.clock import Clock
 from outbox.database.troubles import Trouble, trouble_in_statement
 from outbox.errors import MalformedEnvelope, OutboxError, UntrustedRequest
 from outbox.ids import Ids
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.retention import SETTLED_HEADER, Settled
+from outbox.transports.http.problems import (
+    HttpProblem,
+    documented,
+    from_outbox_error,
+    unexpected,
+)
 from outbox.transports.http.signing import Keyring, verify
 from outbox.wire.envelope import (
     BATCH,

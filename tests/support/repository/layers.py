@@ -133,6 +133,12 @@ RULES = (
         "the library knows nothing of sagas or of any service",
     ),
     Rule(
+        "outbox",
+        ("outbox.chassis",),
+        "the library works without the chassis that the reference services stand on",
+        but=("outbox.chassis", "outbox.integrations"),
+    ),
+    Rule(
         "articles",
         ("comments", "orchestrator", "migrations"),
         "a service answers commands, and does not know who else there is",
