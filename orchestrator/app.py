@@ -29,9 +29,9 @@ from orchestrator.tables import SCHEMA_REVISION
 from outbox.chassis.service import Blueprint, CannotStart, Carrier, Kit, build
 from outbox.chassis.settings import load
 from outbox.clock import Clock
-from outbox.inbox.retention import Settled
 from outbox.relay.settings import RelaySettings
 from outbox.transports.base import Transport
+from outbox.wire.settled import EndedSagas
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +72,7 @@ class Runner(Runs, Carrier, Protocol):
     async def check_start(self) -> None:
         """Raises OrchestratorError where this node must not run."""
 
-    def settled(self) -> Settled | None:
+    def settled(self) -> EndedSagas | None:
         """What participants may forget."""
 
 
@@ -166,7 +166,7 @@ class _Parts:
         self.keys = TokenKeys(kit.database, kit.clock, os.urandom)
         return self.keys
 
-    def settled(self) -> Settled | None:
+    def settled(self) -> EndedSagas | None:
         return self.engine.settled()
 
     async def refresh_figures(self) -> None:

@@ -52,7 +52,6 @@ if TYPE_CHECKING:
     from outbox.inbox.handlers import Context, Handlers
     from outbox.inbox.inbox import Inbox
     from outbox.inbox.limits import InboxLimits, Pace
-    from outbox.inbox.retention import Settled
     from outbox.messages import Command, Event, Message, MessageType
     from outbox.relay.relay import Relay
     from outbox.relay.settings import RelaySettings
@@ -62,6 +61,7 @@ if TYPE_CHECKING:
     from outbox.transports.http.receiver import receiver
     from outbox.transports.http.signing import Keyring
     from outbox.wire.envelope import Envelope
+    from outbox.wire.settled import EndedSagas
 
 __all__ = [
     "add",
@@ -74,6 +74,7 @@ __all__ = [
     "Crash",
     "crashpoint",
     "Done",
+    "EndedSagas",
     "Envelope",
     "Event",
     "Handlers",
@@ -114,7 +115,6 @@ __all__ = [
     "SchemaMissing",
     "SchemaNewer",
     "SchemaOlder",
-    "Settled",
     "sqlite",
     "SystemClock",
     "TransactionLost",
@@ -134,6 +134,7 @@ _HOMES = {
     "Crash": "outbox.crashpoints",
     "crashpoint": "outbox.crashpoints",
     "Done": "outbox.replies",
+    "EndedSagas": "outbox.wire.settled",
     "Envelope": "outbox.wire.envelope",
     "Event": "outbox.messages",
     "Handlers": "outbox.inbox.handlers",
@@ -174,7 +175,6 @@ _HOMES = {
     "SchemaMissing": "outbox.errors",
     "SchemaNewer": "outbox.errors",
     "SchemaOlder": "outbox.errors",
-    "Settled": "outbox.inbox.retention",
     "sqlite": "outbox.sqlite",
     "SystemClock": "outbox.clock",
     "TransactionLost": "outbox.errors",

@@ -33,8 +33,8 @@ from outbox.coordination.loops import at_the_end, repeat
 from outbox.coordination.owners import HolderName
 from outbox.database.opening import Database
 from outbox.ids import first_at, is_id
-from outbox.inbox.retention import MAX_LIVE, Settled
 from outbox.transports.base import Transport
+from outbox.wire.settled import MAX_LIVE, EndedSagas
 
 log = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ class Engine:
             name=HolderName(owner),
         )
         self._only_node = OnlyNode(database.engine)
-        self._settled: Settled | None = None
+        self._settled: EndedSagas | None = None
         self._is_running = False
         self._is_closing = False
 
@@ -190,7 +190,7 @@ class Engine:
         _, payload = signal_rows.dump(signal)
         await self._asked(Tell(instance_id, signal, done=done, size=len(payload)), done)
 
-    def settled(self) -> Settled | None:
+    def settled(self) -> EndedSagas | None:
         """What participants may forget: they are told with each delivery."""
         return self._settled
 
@@ -228,7 +228,7 @@ class Engine:
             live = await self._store.live(connection, below, MAX_LIVE + 1)
         if len(live) > MAX_LIVE:
             below = live[MAX_LIVE]
-        self._settled = Settled(below, frozenset(live[:MAX_LIVE]))
+        self._settled = EndedSagas(below, frozenset(live[:MAX_LIVE]))
         async with self._database.engine.begin() as connection:
             await self._store.forget(connection, self._settings.remember)
         return _HOUSEKEEPING

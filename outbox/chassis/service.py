@@ -42,12 +42,12 @@ from outbox.errors import OutboxError
 from outbox.ids import Ids
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
-from outbox.inbox.retention import Settled
 from outbox.relay.relay import Relay
 from outbox.schema import require_revision
 from outbox.transports.base import Transport
 from outbox.transports.http.receiver import receiver
 from outbox.transports.http.transport import HttpTransport
+from outbox.wire.settled import EndedSagas
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Blueprint:
     peers: Mapping[str, str]
     api: Callable[[Kit], APIRouter]
     carrier: Callable[[Kit, Mapping[str, Transport]], Carrier] | None = None
-    settled: Callable[[], Settled | None] | None = None
+    settled: Callable[[], EndedSagas | None] | None = None
     before_start: Callable[[], Awaitable[None]] | None = None
     before_scrape: Callable[[], Awaitable[None]] | None = None
     access: Table = field(default_factory=dict)

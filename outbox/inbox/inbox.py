@@ -23,13 +23,13 @@ from outbox.inbox.barrier import Arrival, Slot, State, holds_key, order_key, spl
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.in_hand import InHand
 from outbox.inbox.limits import InboxLimits, Pace
-from outbox.inbox.retention import Settled
 from outbox.inbox.session import watch
 from outbox.inbox.transaction import RolledBack, Work
 from outbox.replies import Outcome, Reply
 from outbox.tracing import fields_of
 from outbox.wire.codec import check_size, decode
 from outbox.wire.envelope import Envelope, fingerprint
+from outbox.wire.settled import EndedSagas
 
 __all__ = ["Inbox", "InboxLimits", "State"]
 
@@ -85,10 +85,10 @@ class Inbox:
         self._limits = limits or InboxLimits()
         self._in_hand = InHand()
         self._calls: OrderedDict[str, int] = OrderedDict()
-        self._settled: OrderedDict[str, Settled] = OrderedDict()
+        self._settled: OrderedDict[str, EndedSagas] = OrderedDict()
 
     async def receive(
-        self, envelopes: Sequence[Envelope], settled: Settled | None = None
+        self, envelopes: Sequence[Envelope], settled: EndedSagas | None = None
     ) -> list[Reply]:
         """One answer for each envelope, in their order; `settled` is what the orchestrator that
         sent the batch says of its sagas.
@@ -149,7 +149,7 @@ class Inbox:
                 break
         return total
 
-    def _note(self, envelopes: Sequence[Envelope], settled: Settled | None) -> None:
+    def _note(self, envelopes: Sequence[Envelope], settled: EndedSagas | None) -> None:
         sources = {envelope.source for envelope in envelopes}
         if settled is None or len(sources) != 1:
             return

@@ -12,16 +12,12 @@ Pure: values to values.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from outbox.errors import MalformedEnvelope
-from outbox.ids import first_at, is_id, time_of
-
-SETTLED_HEADER = "Sagabox-Settled"
-MAX_LIVE = 100
+from outbox.ids import first_at, time_of
+from outbox.wire.settled import EndedSagas
 
 MINIMUM_RETENTION = timedelta(days=1)
 """No inbox forgets a message sooner, nor one that was due later than this. Half of it is the margin
@@ -29,65 +25,6 @@ for clocks that differ: what is younger than that half cannot have been forgotte
 
 _TICK = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_HEADER = re.compile(r"(?P<before>[0-9a-f-]{36})(?:;live=(?P<live>[0-9a-f,-]*))?")
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """What an orchestrator says of its sagas: every one whose number is smaller than `before` has
-    ended for good, except those in `live` (running, paused or stuck; at most MAX_LIVE).
-
-    The number of a saga is the one that it got at its begin; where a command tells none, it is the
-    saga's id. So `live` has both, where both are smaller than `before` and they differ.
-
-    A saga that has ended never lives again, so two such statements never contradict each other,
-    whichever came first: `join` is all that both say. Ids in `live` that are not smaller than
-    `before` say nothing, and are dropped.
-    """
-
-    before: str
-    live: frozenset[str] = field(default_factory=frozenset)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "live", frozenset(each for each in self.live if each < self.before)
-        )
-
-    def covers(self, saga: str) -> bool:
-        """Whether that saga has ended."""
-        return saga < self.before and saga not in self.live
-
-    def join(self, other: Settled | None) -> Settled:
-        """Covers exactly what one of the two covers."""
-        if other is None:
-            return self
-        lower, upper = sorted((self, other), key=lambda each: each.before)
-        return Settled(
-            upper.before,
-            frozenset(saga for saga in upper.live if not lower.covers(saga)),
-        )
-
-    def capped(self, before: str) -> Settled:
-        """The same for sagas with numbers under `before` only."""
-        return Settled(min(self.before, before), self.live)
-
-    def to_header(self) -> str:
-        """The value of the header SETTLED_HEADER. Raises ValueError above MAX_LIVE live sagas: then
-        `before` must be a smaller id."""
-        if len(self.live) > MAX_LIVE:
-            raise ValueError(f"{len(self.live)} live sagas, and the header takes {MAX_LIVE}")
-        return f"{self.before};live={','.join(sorted(self.live))}" if self.live else self.before
-
-    @classmethod
-    def from_header(cls, text: str) -> Settled:
-        """Raises MalformedEnvelope that says what is wrong."""
-        match = _HEADER.fullmatch(text.strip())
-        live = (match["live"] or "").split(",") if match and match["live"] else []
-        if match is None or not all(map(is_id, (match["before"], *live))):
-            raise _malformed("is not understood")
-        if len(live) > MAX_LIVE:
-            raise _malformed(f"names {len(live)} live sagas, and at most {MAX_LIVE} are allowed")
-        return cls(match["before"], frozenset(live))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +34,7 @@ class Forgotten:
     of the sagas of each source. Nothing was purged where there is no watermark."""
 
     age: str | None = None
-    sagas: Mapping[str, Settled] = field(default_factory=dict)
+    sagas: Mapping[str, EndedSagas] = field(default_factory=dict)
     barred: str | None = None
 
     def covers(self, id: str, source: str, saga: str | None, due: datetime | None = None) -> bool:
@@ -153,10 +90,3 @@ def _latest(id: str, due: datetime | None) -> datetime:
 
 def _first_at(moment: datetime) -> str:
     return first_at(max(moment, _EPOCH))
-
-
-def _malformed(problem: str) -> MalformedEnvelope:
-    return MalformedEnvelope(
-        f"the header {SETTLED_HEADER} {problem}",
-        next_step="send BEFORE or BEFORE;live=ID,ID with the ids of sagas, or leave it out",
-    )

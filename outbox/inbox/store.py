@@ -33,9 +33,10 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from outbox.inbox.barrier import Change, Claim, Row, State
-from outbox.inbox.retention import Forgotten, Settled, beyond, horizon
+from outbox.inbox.retention import Forgotten, beyond, horizon
 from outbox.tables import UtcDateTime, inbox, inbox_watermark
 from outbox.wire import reply_json
+from outbox.wire.settled import EndedSagas
 
 AGE, SAGA, BARRED = "age", "saga", "barred"
 
@@ -209,10 +210,10 @@ def watermarks(session: Session, consumer: str) -> Forgotten:
         marks.consumer == consumer
     )
     bounds: dict[str, str] = {}
-    sagas: dict[str, Settled] = {}
+    sagas: dict[str, EndedSagas] = {}
     for source, scope, below, live in session.execute(statement):
         if scope == SAGA:
-            sagas[source] = Settled(below, frozenset(orjson.loads(live)))
+            sagas[source] = EndedSagas(below, frozenset(orjson.loads(live)))
         else:
             bounds[scope] = below
     return Forgotten(bounds.get(AGE), sagas, bounds.get(BARRED))
@@ -221,7 +222,7 @@ def watermarks(session: Session, consumer: str) -> Forgotten:
 def purge(
     session: Session,
     consumer: str,
-    settled: Mapping[str, Settled],
+    settled: Mapping[str, EndedSagas],
     now: datetime,
     retention: timedelta,
     limit: int,
@@ -256,7 +257,7 @@ def purge(
     return len(doomed)
 
 
-def _joined(said: Settled | None, stored: Settled | None, before: str) -> Settled:
+def _joined(said: EndedSagas | None, stored: EndedSagas | None, before: str) -> EndedSagas:
     if said is None:
         assert stored is not None, "the source is known from one of the two"
         return stored
@@ -304,11 +305,13 @@ def _raise_watermark(
     """Let the watermark cover these rows: it stands where the youngest of all that were ever purged
     stood, so that an inbox that was away for long has forgotten nothing younger."""
     reached = beyond(rows)
-    mark = Settled(reached if known is None else max(reached, known))
+    mark = EndedSagas(reached if known is None else max(reached, known))
     _set_watermark(session, consumer, "", scope, mark)
 
 
-def _set_watermark(session: Session, consumer: str, source: str, scope: str, mark: Settled) -> None:
+def _set_watermark(
+    session: Session, consumer: str, source: str, scope: str, mark: EndedSagas
+) -> None:
     """Store a watermark; the caller makes sure that it never covers less than the one before."""
     insert = postgresql_insert if is_postgresql(session) else sqlite_insert
     statement = insert(inbox_watermark).values(

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from outbox.errors import MalformedEnvelope
 from outbox.ids import derive
-from outbox.inbox.retention import Settled
 from outbox.replies import Reply
 from outbox.transports.base import Answered, Delivery, Unacceptable, Unreachable
 from outbox.wire.envelope import (
@@ -21,8 +20,9 @@ from outbox.wire.envelope import (
     replies_to_batch,
     to_batch,
 )
+from outbox.wire.settled import EndedSagas
 
-Receive = Callable[[Sequence[Envelope], Settled | None], Awaitable[Sequence[Reply]]]
+Receive = Callable[[Sequence[Envelope], EndedSagas | None], Awaitable[Sequence[Reply]]]
 """An `Inbox.receive`: one reply for each envelope, in their order."""
 
 _log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class MemoryTransport:
         self,
         receive: Receive,
         *,
-        settled: Callable[[], Settled | None] | None = None,
+        settled: Callable[[], EndedSagas | None] | None = None,
         timeout: float = 4.0,
     ) -> None:
         self._receive = receive

@@ -16,7 +16,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from outbox.clock import SystemClock
 from outbox.ids import Ids
 from outbox.inbox.inbox import Inbox
-from outbox.inbox.retention import Settled
 from outbox.replies import Outcome, Reply
 from outbox.transports import (
     Answered,
@@ -29,6 +28,7 @@ from outbox.transports import (
 from outbox.transports.http.receiver import receiver
 from outbox.transports.http.signing import Keyring
 from outbox.wire.envelope import Envelope
+from outbox.wire.settled import EndedSagas
 from tests.support.databases.databases import Schema
 from tests.support.http.servers import serving
 from tests.support.outbox.envelopes import AN_ID, a_full_envelope, an_envelope
@@ -38,7 +38,7 @@ CLOCK = SystemClock()
 KEYS = Keyring({"now": os.urandom(32)}, "now")
 new_id = Ids(CLOCK, os.urandom)
 
-Receive = Callable[[Sequence[Envelope], Settled | None], Awaitable[Sequence[Reply]]]
+Receive = Callable[[Sequence[Envelope], EndedSagas | None], Awaitable[Sequence[Reply]]]
 
 
 @dataclass
@@ -47,11 +47,11 @@ class Participant:
 
     consumer: str = "comments"
     arrived: list[Envelope] = field(default_factory=list)
-    statements: list[Settled | None] = field(default_factory=list)
+    statements: list[EndedSagas | None] = field(default_factory=list)
     answer: Receive | None = None
 
     async def receive(
-        self, envelopes: Sequence[Envelope], settled: Settled | None = None
+        self, envelopes: Sequence[Envelope], settled: EndedSagas | None = None
     ) -> Sequence[Reply]:
         self.arrived.extend(envelopes)
         self.statements.append(settled)
@@ -82,7 +82,7 @@ class Features:
 async def by_memory(inbox: Any, **options: Any) -> AsyncIterator[Line]:
     gone = False
 
-    async def receive(envelopes: Sequence[Envelope], settled: Settled | None) -> Sequence[Reply]:
+    async def receive(envelopes: Sequence[Envelope], settled: EndedSagas | None) -> Sequence[Reply]:
         if gone:
             raise ConnectionError("nobody is there")
         replies: Sequence[Reply] = await inbox.receive(envelopes, settled)
@@ -310,7 +310,7 @@ async def test_what_the_orchestrator_says_of_its_sagas_arrives_with_each_deliver
     features: Features, participant: Participant
 ) -> None:
     live, before = new_id(), new_id()
-    statements = [None, Settled(before, frozenset({live})), Settled(before)]
+    statements = [None, EndedSagas(before, frozenset({live})), EndedSagas(before)]
     coming = iter(statements)
     async with features.connect(participant, settled=lambda: next(coming)) as line:
         for _ in statements:

@@ -23,10 +23,10 @@ from outbox.clock import Clock
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
-from outbox.inbox.retention import Settled
 from outbox.replies import Reply
 from outbox.transports.base import Answered, Delivery, Transport, Unacceptable, Unreachable
 from outbox.wire.envelope import Envelope
+from outbox.wire.settled import EndedSagas
 
 log = logging.getLogger(__name__)
 
@@ -245,7 +245,7 @@ class MeteredInbox(Inbox):
         self._metrics = metrics
 
     async def receive(
-        self, envelopes: Sequence[Envelope], settled: Settled | None = None
+        self, envelopes: Sequence[Envelope], settled: EndedSagas | None = None
     ) -> list[Reply]:
         """As `Inbox.receive`."""
         replies = await super().receive(envelopes, settled)

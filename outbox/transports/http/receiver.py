@@ -23,7 +23,6 @@ from outbox.database.troubles import Trouble, trouble_in_statement
 from outbox.errors import MalformedEnvelope, OutboxError, UntrustedRequest
 from outbox.ids import Ids
 from outbox.inbox.inbox import Inbox
-from outbox.inbox.retention import SETTLED_HEADER, Settled
 from outbox.transports.http.problems import (
     HttpProblem,
     documented,
@@ -41,6 +40,7 @@ from outbox.wire.envelope import (
     from_structured,
     replies_to_batch,
 )
+from outbox.wire.settled import SETTLED_HEADER, EndedSagas
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ class _Door:
             ) from None
         return b"".join(chunks)
 
-    def open(self, request: Request, body: bytes) -> tuple[list[Envelope], Settled | None]:
+    def open(self, request: Request, body: bytes) -> tuple[list[Envelope], EndedSagas | None]:
         """What the request says, once its signature is right. Raises UntrustedRequest,
         MalformedEnvelope, or HttpProblem."""
         verify(
@@ -215,7 +215,7 @@ class _Door:
             )
         return envelopes, _statement(request)
 
-    async def take(self, envelopes: list[Envelope], settled: Settled | None) -> Response:
+    async def take(self, envelopes: list[Envelope], settled: EndedSagas | None) -> Response:
         """The replies. Raises HttpProblem where the database is in trouble."""
         try:
             replies = await self._inbox.receive(envelopes, settled)
@@ -237,12 +237,12 @@ class _Door:
         )
 
 
-def _statement(request: Request) -> Settled | None:
+def _statement(request: Request) -> EndedSagas | None:
     header = request.headers.get(SETTLED_HEADER)
     if header is None:
         return None
     try:
-        return Settled.from_header(header)
+        return EndedSagas.from_header(header)
     except MalformedEnvelope as error:
         # Without it the inbox only remembers for longer; no message is to blame, nor to be lost.
         log.warning("a statement about sagas is left out: %s", error)

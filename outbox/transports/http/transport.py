@@ -18,13 +18,13 @@ import orjson
 from outbox import tracing
 from outbox.clock import Clock
 from outbox.errors import MalformedEnvelope
-from outbox.inbox.retention import SETTLED_HEADER, Settled
 from outbox.transports.base import Answered, Delivery, Unacceptable, Unreachable
 from outbox.transports.http.address import Address
 from outbox.transports.http.posting import DEFAULT_MAX_ANSWER, Answer, NoAnswer, Poster
 from outbox.transports.http.signing import Keyring, sign
 from outbox.wire import attributes
 from outbox.wire.envelope import BATCH, Envelope, replies_from_batch, to_batch
+from outbox.wire.settled import SETTLED_HEADER, EndedSagas
 
 MAX_RETRY_AFTER = 300.0
 """Seconds; a destination that wishes to be left alone for longer is asked again all the same."""
@@ -55,7 +55,7 @@ class HttpTransport:
         source: str,
         keys: Keyring,
         clock: Clock,
-        settled: Callable[[], Settled | None] | None = None,
+        settled: Callable[[], EndedSagas | None] | None = None,
         timeout: float = 4.0,
         max_answer: int = DEFAULT_MAX_ANSWER,
         tls: ssl.SSLContext | None = None,

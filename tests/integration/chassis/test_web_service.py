@@ -18,10 +18,10 @@ from outbox import schema, tables
 from outbox.chassis.service import CannotStart
 from outbox.chassis.settings import InvalidSettings
 from outbox.errors import SchemaMissing, SchemaNewer, SchemaOlder
-from outbox.inbox.retention import Settled
 from outbox.transports.base import Answered, Delivery, Unreachable
 from outbox.transports.memory import MemoryTransport
 from outbox.wire.envelope import BATCH, Envelope, to_batch
+from outbox.wire.settled import EndedSagas
 from tests.support.blog.blog import (
     START,
     Running,
@@ -227,7 +227,7 @@ async def test_events_flow_from_articles_to_comments_while_both_run(
 ) -> None:
     async with running(comments_app(database_factory(comments_schema))) as comments:
 
-        async def receive(envelopes: Sequence[Envelope], settled: Settled | None) -> object:
+        async def receive(envelopes: Sequence[Envelope], settled: EndedSagas | None) -> object:
             return await comments.service.inbox.receive(envelopes, settled)
 
         transports = {"comments": MemoryTransport(receive)}  # type: ignore[arg-type]  # it answers

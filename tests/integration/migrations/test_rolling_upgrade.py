@@ -19,11 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox import schema
 from outbox.ids import derive, first_at
-from outbox.inbox.retention import Settled
 from outbox.relay.ports import RelayPorts
 from outbox.replies import Outcome
 from outbox.tables import inbox, inbox_watermark, outbox, outbox_scheduled
 from outbox.wire.envelope import Envelope, fingerprint, from_batch, headers_json, to_batch
+from outbox.wire.settled import EndedSagas
 from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import START, Bench, Book, Names, Noted, envelope, ledger_metadata
 
@@ -113,15 +113,15 @@ async def test_the_older_inbox_writes_beside_the_newer_one(
     bench.clock.advance((40 * DAY).total_seconds())
     now = bench.clock.now()
 
-    async def say(settled: Settled) -> None:
+    async def say(settled: EndedSagas) -> None:
         news = envelope(names(now), Noted("a"), source="orchestrator", due=now)
         await bench.receive(news, settled=settled)
 
     # Its run lives, and is told of by its id and by its number.
     number, before = names(START + DAY), first_at(START + 5 * DAY)
-    await say(Settled(before, frozenset({saga, number})))
+    await say(EndedSagas(before, frozenset({saga, number})))
     assert await bench.inbox.purge() == 0
-    await say(Settled(before))
+    await say(EndedSagas(before))
     assert await bench.inbox.purge() == 1
     late = dataclasses.replace(action, due=START, run_number=None)
     assert (await bench.receive_one(late)).outcome is Outcome.TOO_OLD

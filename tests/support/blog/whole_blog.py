@@ -15,10 +15,10 @@ import comments.app
 from articles.settings import ArticlesSettings
 from comments.settings import CommentsSettings
 from orchestrator import Saga, create_app
-from outbox.inbox.retention import Settled
 from outbox.replies import Reply
 from outbox.transports.memory import MemoryTransport
 from outbox.wire.envelope import Envelope
+from outbox.wire.settled import EndedSagas
 from tests.support.blog.blog import SECRETS, Running, running
 from tests.support.databases.databases import Database
 from tests.support.orchestrator.orchestrating import PARTICIPANTS, orchestrator_settings
@@ -35,7 +35,7 @@ class WholeBlog:
     services: dict[str, Running] = field(default_factory=dict)
 
     def way_to(self, name: str) -> MemoryTransport:
-        async def receive(batch: Sequence[Envelope], settled: Settled | None) -> Sequence[Reply]:
+        async def receive(batch: Sequence[Envelope], settled: EndedSagas | None) -> Sequence[Reply]:
             if batch[0].source == "orchestrator":
                 await self.open.wait()
             return await self.services[name].service.inbox.receive(batch, settled)

@@ -29,8 +29,8 @@ from orchestrator.settings import OrchestratorSettings
 from orchestrator.store.records import Record, document_json, shard_of, state_json
 from outbox import schema, tables
 from outbox.database.opening import Database as Opened
-from outbox.inbox.retention import Settled
 from outbox.testing import FakeClock
+from outbox.wire.settled import EndedSagas
 from tests.support.blog.blog import SECRETS, START, Running, new_id
 from tests.support.databases.databases import Database
 
@@ -87,7 +87,7 @@ class NotedEngine:
         if self.start_refusal is not None:
             raise self.start_refusal
 
-    def settled(self) -> Settled | None:
+    def settled(self) -> EndedSagas | None:
         """Nothing is known."""
         return None
 

@@ -74,6 +74,7 @@ PURE = (
     "outbox.wire.json_types",
     "outbox.transports.http.signing",
     "outbox.adding.staging",
+    "outbox.wire.settled",
     "outbox.wire.strict_json",
     "outbox.wire.traceparent",
 )

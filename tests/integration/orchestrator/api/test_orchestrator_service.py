@@ -26,9 +26,9 @@ from outbox.chassis.service import Blueprint, CannotStart, Service
 from outbox.chassis.shutdown import told_of_signals
 from outbox.contract import StartSaga
 from outbox.ids import is_id
-from outbox.inbox.retention import Settled
 from outbox.replies import Outcome
 from outbox.testing import FakeClock
+from outbox.wire.settled import EndedSagas
 from tests.support.blog.blog import SECRETS, START, Running, envelope, new_id, running
 from tests.support.databases.databases import Database, Schema
 from tests.support.orchestrator.orchestrating import (
@@ -135,8 +135,8 @@ async def test_signals_are_nothing_to_a_service_in_another_thread() -> None:
 
 
 async def test_deliveries_say_what_the_blueprint_knows_of_ended_sagas(database: Database) -> None:
-    settled = Settled(new_id())
-    asked: list[Callable[[], Settled | None] | None] = []
+    settled = EndedSagas(new_id())
+    asked: list[Callable[[], EndedSagas | None] | None] = []
 
     class _Noting(Service):
         def _over_http(self, url: str) -> Any:

@@ -14,8 +14,8 @@ from orchestrator.engine.engine import Engine
 from orchestrator.engine.settings import EngineSettings
 from outbox.coordination.bell import Bell
 from outbox.ids import Ids, compose
-from outbox.inbox.retention import MAX_LIVE, Settled
 from outbox.testing import FakeClock
+from outbox.wire.settled import MAX_LIVE, EndedSagas
 from tests.support.databases.databases import Schema
 from tests.support.orchestrator.engines import opened, orchestrator_tables
 from tests.support.orchestrator.orchestrating import begun, put
@@ -36,7 +36,7 @@ def id_of(moment: datetime, number: int = 0) -> str:
     return compose(int(moment.timestamp() * 1000), number)
 
 
-async def look(engine: AsyncEngine, clock: FakeClock) -> Settled:
+async def look(engine: AsyncEngine, clock: FakeClock) -> EndedSagas:
     """What an engine says after it has looked at its database."""
     made = Engine(
         opened(engine),
@@ -65,7 +65,7 @@ async def test_no_saga_that_lives_is_said_to_have_ended_however_many_there_are(
     settled = await look(engine, clock)
     assert not any(map(settled.covers, ids))
     assert settled.covers(id_of(clock.now() - 31 * DAY))
-    assert Settled.from_header(settled.to_header()) == settled
+    assert EndedSagas.from_header(settled.to_header()) == settled
 
 
 async def test_no_saga_that_may_still_begin_is_said_to_have_ended(engine: AsyncEngine) -> None:

@@ -10,10 +10,10 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox.ids import derive, first_at
-from outbox.inbox.retention import Settled
 from outbox.replies import Outcome
 from outbox.tables import inbox, inbox_watermark
 from outbox.wire.envelope import Envelope
+from outbox.wire.settled import EndedSagas
 from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import (
     START,
@@ -192,7 +192,7 @@ def of_run(id: str, saga: str, number: str | None, due: datetime | None) -> Enve
     )
 
 
-async def say(bench: Bench, names: Names, settled: Settled) -> None:
+async def say(bench: Bench, names: Names, settled: EndedSagas) -> None:
     now = bench.clock.now()
     news = envelope(names(now), Noted("a"), source="orchestrator", due=now)
     await bench.receive(news, settled=settled)
@@ -203,7 +203,7 @@ async def test_a_run_is_as_old_as_its_number_whatever_its_id(bench: Bench, names
     asked, other = names(), names()
     await bench.receive(of_run(derive(other, "do"), other, other, START))
     days(bench, 40)
-    await say(bench, names, Settled(names(bench.clock.now() - 7 * DAY)))
+    await say(bench, names, EndedSagas(names(bench.clock.now() - 7 * DAY)))
     assert await bench.inbox.purge() == 1
     number, now = names(bench.clock.now()), bench.clock.now()
     action = of_run(derive(asked, "do"), asked, number, now)
@@ -219,11 +219,11 @@ async def test_rows_of_a_run_are_kept_by_its_number(bench: Bench, names: Names) 
     action = of_run(derive(saga, "do"), saga, number, START + 2 * DAY)
     await bench.receive(action)
     days(bench, 60)
-    await say(bench, names, Settled(between))
+    await say(bench, names, EndedSagas(between))
     assert await bench.inbox.purge() == 0
-    await say(bench, names, Settled(names(START + 3 * DAY), frozenset({number})))
+    await say(bench, names, EndedSagas(names(START + 3 * DAY), frozenset({number})))
     assert await bench.inbox.purge() == 0
-    await say(bench, names, Settled(names(START + 3 * DAY)))
+    await say(bench, names, EndedSagas(names(START + 3 * DAY)))
     assert await bench.inbox.purge() == 1
     assert (await bench.receive_one(action)).outcome is Outcome.TOO_OLD
 

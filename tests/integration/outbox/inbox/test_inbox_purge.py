@@ -13,10 +13,10 @@ from sqlalchemy.orm import Session
 from outbox.ids import first_at
 from outbox.inbox import store
 from outbox.inbox.limits import InboxLimits
-from outbox.inbox.retention import Settled
 from outbox.replies import Outcome
 from outbox.tables import inbox, inbox_watermark
 from outbox.wire.envelope import Envelope
+from outbox.wire.settled import EndedSagas
 from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import (
     START,
@@ -57,7 +57,7 @@ async def known(bench: Bench) -> set[str]:
     return set(await bench.states())
 
 
-async def say(bench: Bench, names: Names, settled: Settled) -> None:
+async def say(bench: Bench, names: Names, settled: EndedSagas) -> None:
     """The orchestrator's next batch, with its statement; the message in it is a new event."""
     note = envelope(names(bench.clock.now()), Noted("a"), source="orchestrator")
     await bench.receive(note, settled=settled)
@@ -162,7 +162,7 @@ async def test_commands_of_a_saga_outlive_every_age(bench: Bench, names: Names) 
     action = command(names, saga)
     await bench.receive(action)
     pass_time(bench, timedelta(days=60))
-    await say(bench, names, Settled(saga))
+    await say(bench, names, EndedSagas(saga))
     assert await bench.inbox.purge() == 0
     undo = envelope(
         names(bench.clock.now()),
@@ -190,7 +190,7 @@ async def test_commands_of_a_settled_saga_are_purged_in_every_state(
     await bench.receive(ran, undone)
     await bench.receive(undo)
     pass_time(bench, LATER)
-    await say(bench, names, Settled(names()))
+    await say(bench, names, EndedSagas(names()))
     assert await bench.inbox.purge() == 4
     assert (await bench.receive_one(ran)).outcome is Outcome.TOO_OLD
     assert (await bench.receive_one(undo)).outcome is Outcome.UNKNOWN
@@ -203,7 +203,7 @@ async def test_an_undo_that_forgot_its_saga_does_not_take_a_purged_action_for_on
     action = command(names, names())
     await bench.receive(action)
     pass_time(bench, LATER)
-    await say(bench, names, Settled(names()))
+    await say(bench, names, EndedSagas(names()))
     assert await bench.inbox.purge() == 1
     undo = envelope(names(bench.clock.now()), Unbook("a"), undoes=(action.id,))
     assert (await bench.receive_one(undo)).outcome is Outcome.UNKNOWN
@@ -216,7 +216,7 @@ async def test_a_settled_saga_is_kept_through_the_time_of_redelivery(
     action = command(names, saga)
     await bench.receive(action)
     pass_time(bench, RETENTION - DAY)
-    await say(bench, names, Settled(names()))
+    await say(bench, names, EndedSagas(names()))
     assert await bench.inbox.purge() == 0
     assert (await bench.receive_one(action)).outcome is Outcome.DONE
 
@@ -226,7 +226,7 @@ async def test_live_sagas_among_settled_ones_are_kept(bench: Bench, names: Names
     kept, gone = command(names, stuck), command(names, ended)
     await bench.receive(kept, gone)
     pass_time(bench, LATER)
-    await say(bench, names, Settled(after, frozenset({stuck})))
+    await say(bench, names, EndedSagas(after, frozenset({stuck})))
     assert await bench.inbox.purge() == 1
     assert (await bench.receive_one(kept)).outcome is Outcome.DONE
     assert (await bench.receive_one(gone)).outcome is Outcome.TOO_OLD
@@ -243,13 +243,13 @@ async def test_a_delayed_old_statement_resurrects_nothing(
     purged = [command(names, first), command(names, second)]
     await bench.receive(*purged)
     pass_time(bench, LATER)
-    await say(bench, names, Settled(after))
+    await say(bench, names, EndedSagas(after))
     assert await bench.inbox.purge() == 2
     restarted = Bench(engine, clock=bench.clock)
     id = names(bench.clock.now())
     await restarted.receive(envelope(id, Book("a"), source="orchestrator", correlation=zeroth))
     pass_time(bench, LATER)
-    old = {"same": Settled(after, frozenset({first, second})), "older": Settled(first)}
+    old = {"same": EndedSagas(after, frozenset({first, second})), "older": EndedSagas(first)}
     await say(restarted, names, old[late])
     assert await restarted.inbox.purge() > 0, "the late statement had something to purge"
     for each in purged:
@@ -262,8 +262,8 @@ async def test_a_delayed_old_statement_takes_nothing_back(bench: Bench, names: N
     action = command(names, saga)
     await bench.receive(action)
     pass_time(bench, LATER)
-    await say(bench, names, Settled(names()))
-    await say(bench, names, Settled(saga))
+    await say(bench, names, EndedSagas(names()))
+    await say(bench, names, EndedSagas(saga))
     assert await bench.inbox.purge() == 1
     assert (await bench.receive_one(action)).outcome is Outcome.TOO_OLD
 
@@ -273,9 +273,9 @@ async def test_an_exception_ends_with_its_saga(bench: Bench, names: Names) -> No
     held, gone = command(names, stuck), command(names, other)
     await bench.receive(held, gone)
     pass_time(bench, LATER)
-    await say(bench, names, Settled(after, frozenset({stuck})))
+    await say(bench, names, EndedSagas(after, frozenset({stuck})))
     assert await bench.inbox.purge() == 1
-    await say(bench, names, Settled(after))
+    await say(bench, names, EndedSagas(after))
     assert await bench.inbox.purge() == 1
     assert (await bench.receive_one(held)).outcome is Outcome.TOO_OLD
 
@@ -286,7 +286,7 @@ async def test_one_orchestrator_does_not_settle_the_sagas_of_another(
     action = envelope(names(), Book("a"), source="another", correlation=names())
     await bench.receive(action)
     pass_time(bench, LATER)
-    await say(bench, names, Settled(first_at(bench.clock.now())))
+    await say(bench, names, EndedSagas(first_at(bench.clock.now())))
     assert await bench.inbox.purge() == 0
     assert (await bench.receive_one(action)).outcome is Outcome.DONE
 
@@ -299,7 +299,7 @@ async def test_a_statement_with_a_batch_of_mixed_sources_counts_for_nobody(
     await bench.receive(action)
     pass_time(bench, LATER)
     mixed = [envelope(names(), Noted("a"), source=each) for each in ("orchestrator", "another")]
-    await bench.receive(*mixed, settled=Settled(first_at(bench.clock.now())))
+    await bench.receive(*mixed, settled=EndedSagas(first_at(bench.clock.now())))
     await bench.inbox.purge()
     assert action.id in await known(bench)
 
@@ -310,7 +310,7 @@ async def test_a_statement_about_the_future_is_believed_up_to_the_horizon_only(
     old = command(names, names())
     await bench.receive(old)
     pass_time(bench, LATER)
-    await say(bench, names, Settled(first_at(START + 1000 * DAY)))
+    await say(bench, names, EndedSagas(first_at(START + 1000 * DAY)))
     assert await bench.inbox.purge() == 1
     pass_time(bench, 10 * DAY)
     saga = names(bench.clock.now() - 2 * DAY)

@@ -13,10 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from outbox.inbox import store
-from outbox.inbox.retention import Settled
 from outbox.replies import Outcome
 from outbox.tables import inbox
 from outbox.wire.envelope import Envelope
+from outbox.wire.settled import EndedSagas
 from tests.support.databases.databases import Database, Schema
 from tests.support.fixtures import MakeSyncEngine
 from tests.support.outbox.inboxes import Bench, Book, Names, Noted, Unbook, envelope, ledger_schema
@@ -52,7 +52,7 @@ async def known(bench: Bench) -> set[str]:
     return set(await bench.states())
 
 
-async def say(bench: Bench, names: Names, settled: Settled) -> None:
+async def say(bench: Bench, names: Names, settled: EndedSagas) -> None:
     """The orchestrator's next batch, with its statement; the message in it is a new event."""
     note = envelope(names(bench.clock.now()), Noted("a"), source="orchestrator")
     await bench.receive(note, settled=settled)
@@ -161,16 +161,16 @@ async def test_a_purge_that_knows_less_does_not_take_a_watermark_back(
     pass_time(bench, LATER)
     now = bench.clock.now()
 
-    async def purge(session: AsyncSession, settled: Settled, limit: int) -> int:
+    async def purge(session: AsyncSession, settled: EndedSagas, limit: int) -> int:
         said = {"orchestrator": settled}
         return await session.run_sync(store.purge, "bank", said, now, RETENTION, limit)
 
     async def purge_with_less_knowledge() -> int:
         async with bench.sessions.begin() as session:
-            return await purge(session, Settled(late), 10)
+            return await purge(session, EndedSagas(late), 10)
 
     async with bench.sessions() as session:
-        assert await purge(session, Settled(after), 2) == 2
+        assert await purge(session, EndedSagas(after), 2) == 2
         other = asyncio.create_task(purge_with_less_knowledge())
         await until(lambda: _locks_waited_for(engine), what="the other purge waits")
         await session.commit()

@@ -18,7 +18,6 @@ from outbox import tracing
 from outbox.errors import OutboxError
 from outbox.ids import compose
 from outbox.inbox.inbox import Inbox
-from outbox.inbox.retention import Settled
 from outbox.replies import Outcome, Reply
 from outbox.testing import FakeClock
 from outbox.transports import HttpTransport, Unacceptable, Unreachable
@@ -27,6 +26,7 @@ from outbox.transports.http import transport as http
 from outbox.transports.http.receiver import receiver
 from outbox.transports.http.signing import Keyring, verify
 from outbox.wire.envelope import BATCH, Envelope, from_batch
+from outbox.wire.settled import EndedSagas
 from tests.support.http.http_ends import (
     DONE,
     KEYS,
@@ -45,7 +45,7 @@ from tests.support.outbox.envelopes import AN_ID, ANOTHER_ID, an_envelope
 
 async def test_the_request_is_a_signed_batch() -> None:
     clock = FakeClock()
-    settled = Settled(ANOTHER_ID, frozenset({AN_ID}))
+    settled = EndedSagas(ANOTHER_ID, frozenset({AN_ID}))
     async with connected(do_all, clock=clock, settled=lambda: settled) as (transport, server):
         assert await transport.deliver(ONE) == DONE
     (request,) = server.requests
@@ -97,7 +97,7 @@ async def test_too_many_live_sagas_leave_the_statement_out_and_say_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     live = frozenset(compose(1, number) for number in range(101))
-    settled = Settled(compose(2, 0), live)
+    settled = EndedSagas(compose(2, 0), live)
     with caplog.at_level(logging.ERROR, logger="outbox"):
         async with connected(do_all, settled=lambda: settled) as (transport, server):
             assert await transport.deliver(ONE) == DONE

@@ -13,7 +13,6 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from outbox.inbox.retention import SETTLED_HEADER, Settled
 from outbox.replies import Outcome, Reply
 from outbox.transports.http.signing import Keyring, sign
 from outbox.wire.codec import MAX_MESSAGE_BYTES
@@ -27,6 +26,7 @@ from outbox.wire.envelope import (
     to_binary,
     to_structured,
 )
+from outbox.wire.settled import SETTLED_HEADER, EndedSagas
 from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import Bench, Book, Names, Noted, envelope, ledger_schema
 from tests.support.outbox.receiving import KEYS, Client, assert_problem
@@ -102,16 +102,16 @@ async def test_an_empty_batch_is_answered_with_an_empty_one(client: Client) -> N
 async def test_what_the_orchestrator_says_of_its_sagas_reaches_the_inbox(
     client: Client, bench: Bench, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    heard: list[Settled | None] = []
+    heard: list[EndedSagas | None] = []
     receive = bench.inbox.receive
 
-    async def listen(envelopes: Sequence[Envelope], settled: Settled | None = None) -> Any:
+    async def listen(envelopes: Sequence[Envelope], settled: EndedSagas | None = None) -> Any:
         heard.append(settled)
         return await receive(envelopes, settled)
 
     monkeypatch.setattr(bench.inbox, "receive", listen)
     live, before = names(), names()
-    settled = Settled(before, frozenset({live}))
+    settled = EndedSagas(before, frozenset({live}))
     note = envelope(names(), Noted("a"))
     await client.send(note, headers={SETTLED_HEADER: settled.to_header()})
     await client.send(note)
@@ -192,7 +192,7 @@ async def test_a_request_that_was_altered_is_not_let_in(
 ) -> None:
     body = to_batch([envelope(names(), Noted("a", "1"))])
     headers = {SETTLED_HEADER: names()}
-    other = Settled(names()).to_header()
+    other = EndedSagas(names()).to_header()
     for answer in [
         await client.post(body, content=body.replace(b'"1"', b'"2"')),
         await client.post(body, url="/messages?and=more"),

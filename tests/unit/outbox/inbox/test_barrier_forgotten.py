@@ -7,8 +7,9 @@ from datetime import timedelta
 import pytest
 
 from outbox.inbox.barrier import DONE, State
-from outbox.inbox.retention import Forgotten, Settled
+from outbox.inbox.retention import Forgotten
 from outbox.replies import Outcome
+from outbox.wire.settled import EndedSagas
 from tests.support.outbox.dictionary_inbox import Table, arriving
 from tests.support.outbox.inboxes import START, Book, Names, Noted, Unbook
 
@@ -25,7 +26,7 @@ AGED = Forgotten(age=Names(START - timedelta(days=30))())
 
 
 def settled(names: Names, *live: str) -> Forgotten:
-    return Forgotten(sagas={"sender": Settled(names(START), frozenset(live))})
+    return Forgotten(sagas={"sender": EndedSagas(names(START), frozenset(live))})
 
 
 def test_an_absent_message_under_the_watermark_is_too_old_and_not_stored() -> None:

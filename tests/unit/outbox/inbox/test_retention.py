@@ -8,51 +8,47 @@ from hypothesis import strategies as st
 
 from outbox.errors import MalformedEnvelope
 from outbox.ids import compose
-from outbox.inbox.retention import (
-    MAX_LIVE,
-    MINIMUM_RETENTION,
-    Forgotten,
-    Settled,
-    horizon,
-    may_be_forgotten,
-)
+from outbox.inbox.retention import MINIMUM_RETENTION, Forgotten, horizon, may_be_forgotten
+from outbox.wire.settled import MAX_LIVE, EndedSagas
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 SAGAS = [compose(1_000 + number, 0) for number in range(8)]
 
 
-def statements() -> st.SearchStrategy[Settled]:
-    return st.builds(Settled, st.sampled_from(SAGAS), st.frozensets(st.sampled_from(SAGAS)))
+def statements() -> st.SearchStrategy[EndedSagas]:
+    return st.builds(EndedSagas, st.sampled_from(SAGAS), st.frozensets(st.sampled_from(SAGAS)))
 
 
-def covered(settled: Settled) -> set[str]:
+def covered(settled: EndedSagas) -> set[str]:
     return {saga for saga in SAGAS if settled.covers(saga)}
 
 
 def test_sagas_before_the_watermark_are_settled_except_the_live_ones() -> None:
-    assert covered(Settled(SAGAS[4], frozenset({SAGAS[1]}))) == {SAGAS[0], SAGAS[2], SAGAS[3]}
+    assert covered(EndedSagas(SAGAS[4], frozenset({SAGAS[1]}))) == {SAGAS[0], SAGAS[2], SAGAS[3]}
 
 
 def test_live_sagas_that_the_watermark_leaves_out_anyway_say_nothing() -> None:
-    assert Settled(SAGAS[2], frozenset(SAGAS[2:])) == Settled(SAGAS[2])
+    assert EndedSagas(SAGAS[2], frozenset(SAGAS[2:])) == EndedSagas(SAGAS[2])
 
 
 @given(statements(), statements())
 def test_two_statements_together_cover_exactly_what_one_of_them_covers(
-    one: Settled, two: Settled
+    one: EndedSagas, two: EndedSagas
 ) -> None:
     assert covered(one.join(two)) == covered(one) | covered(two)
 
 
 @given(statements(), statements(), statements())
 def test_the_order_in_which_statements_arrive_does_not_matter(
-    one: Settled, two: Settled, three: Settled
+    one: EndedSagas, two: EndedSagas, three: EndedSagas
 ) -> None:
     assert one.join(two).join(three) == three.join(one).join(two)
 
 
 @given(statements(), st.lists(statements()))
-def test_a_delayed_old_statement_resurrects_nothing(now: Settled, late: list[Settled]) -> None:
+def test_a_delayed_old_statement_resurrects_nothing(
+    now: EndedSagas, late: list[EndedSagas]
+) -> None:
     watermark = now
     for each in late:
         joined = watermark.join(each)
@@ -64,24 +60,24 @@ def test_a_delayed_old_statement_resurrects_nothing(now: Settled, late: list[Set
 
 
 def test_a_statement_joined_with_nothing_is_itself() -> None:
-    assert Settled(SAGAS[1]).join(None) == Settled(SAGAS[1])
+    assert EndedSagas(SAGAS[1]).join(None) == EndedSagas(SAGAS[1])
 
 
 @given(statements(), st.sampled_from(SAGAS))
 def test_a_capped_statement_says_the_same_of_the_sagas_before_the_cap(
-    settled: Settled, cap: str
+    settled: EndedSagas, cap: str
 ) -> None:
     assert covered(settled.capped(cap)) == {saga for saga in covered(settled) if saga < cap}
 
 
 @given(statements())
-def test_a_header_reads_as_it_was_written(settled: Settled) -> None:
-    assert Settled.from_header(settled.to_header()) == settled
+def test_a_header_reads_as_it_was_written(settled: EndedSagas) -> None:
+    assert EndedSagas.from_header(settled.to_header()) == settled
 
 
 def test_the_header_has_the_form_that_was_agreed() -> None:
-    assert Settled(SAGAS[3]).to_header() == SAGAS[3]
-    settled = Settled(SAGAS[3], frozenset({SAGAS[1], SAGAS[0]}))
+    assert EndedSagas(SAGAS[3]).to_header() == SAGAS[3]
+    settled = EndedSagas(SAGAS[3], frozenset({SAGAS[1], SAGAS[0]}))
     assert settled.to_header() == f"{SAGAS[3]};live={SAGAS[0]},{SAGAS[1]}"
 
 
@@ -91,17 +87,17 @@ def test_the_header_has_the_form_that_was_agreed() -> None:
 )
 def test_a_header_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(MalformedEnvelope, match="Sagabox-Settled is not understood"):
-        Settled.from_header(text)
+        EndedSagas.from_header(text)
 
 
 def test_a_header_names_a_bounded_number_of_live_sagas() -> None:
     live = frozenset(compose(number, 0) for number in range(MAX_LIVE + 1))
-    too_many = Settled(compose(10_000, 0), live)
+    too_many = EndedSagas(compose(10_000, 0), live)
     with pytest.raises(ValueError, match="101 live sagas"):
         too_many.to_header()
     text = f"{too_many.before};live={','.join(live)}"
     with pytest.raises(MalformedEnvelope, match="names 101 live sagas"):
-        Settled.from_header(text)
+        EndedSagas.from_header(text)
 
 
 def test_without_watermarks_nothing_was_forgotten() -> None:
@@ -110,13 +106,13 @@ def test_without_watermarks_nothing_was_forgotten() -> None:
 
 
 def test_a_message_without_a_saga_is_judged_by_its_id_alone() -> None:
-    forgotten = Forgotten(age=SAGAS[2], sagas={"sender": Settled(SAGAS[7])})
+    forgotten = Forgotten(age=SAGAS[2], sagas={"sender": EndedSagas(SAGAS[7])})
     assert forgotten.covers(SAGAS[1], "sender", None)
     assert not forgotten.covers(SAGAS[2], "sender", None)
 
 
 def test_a_command_is_judged_by_its_saga_alone() -> None:
-    forgotten = Forgotten(age=SAGAS[7], sagas={"sender": Settled(SAGAS[2])})
+    forgotten = Forgotten(age=SAGAS[7], sagas={"sender": EndedSagas(SAGAS[2])})
     assert forgotten.covers(SAGAS[5], "sender", SAGAS[1])
     assert not forgotten.covers(SAGAS[1], "sender", SAGAS[5])
     assert not forgotten.covers(SAGAS[1], "another", SAGAS[1])

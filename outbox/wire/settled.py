@@ -1,0 +1,82 @@
+"""What an orchestrator says of its ended sagas, and the header in which it says it.
+
+Pure: values to values.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from outbox.errors import MalformedEnvelope
+from outbox.ids import is_id
+
+SETTLED_HEADER = "Sagabox-Settled"
+MAX_LIVE = 100
+
+_HEADER = re.compile(r"(?P<before>[0-9a-f-]{36})(?:;live=(?P<live>[0-9a-f,-]*))?")
+
+
+@dataclass(frozen=True, slots=True)
+class EndedSagas:
+    """What an orchestrator says of its sagas: every one whose number is smaller than `before` has
+    ended for good, except those in `live` (running, paused or stuck; at most MAX_LIVE).
+
+    The number of a saga is the one that it got at its begin; where a command tells none, it is the
+    saga's id. So `live` has both, where both are smaller than `before` and they differ.
+
+    A saga that has ended never lives again, so two such statements never contradict each other,
+    whichever came first: `join` is all that both say. Ids in `live` that are not smaller than
+    `before` say nothing, and are dropped.
+    """
+
+    before: str
+    live: frozenset[str] = field(default_factory=frozenset)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "live", frozenset(each for each in self.live if each < self.before)
+        )
+
+    def covers(self, saga: str) -> bool:
+        """Whether that saga has ended."""
+        return saga < self.before and saga not in self.live
+
+    def join(self, other: EndedSagas | None) -> EndedSagas:
+        """Covers exactly what one of the two covers."""
+        if other is None:
+            return self
+        lower, upper = sorted((self, other), key=lambda each: each.before)
+        return EndedSagas(
+            upper.before,
+            frozenset(saga for saga in upper.live if not lower.covers(saga)),
+        )
+
+    def capped(self, before: str) -> EndedSagas:
+        """The same for sagas with numbers under `before` only."""
+        return EndedSagas(min(self.before, before), self.live)
+
+    def to_header(self) -> str:
+        """The value of the header SETTLED_HEADER. Raises ValueError above MAX_LIVE live sagas: then
+        `before` must be a smaller id."""
+        if len(self.live) > MAX_LIVE:
+            raise ValueError(f"{len(self.live)} live sagas, and the header takes {MAX_LIVE}")
+        return f"{self.before};live={','.join(sorted(self.live))}" if self.live else self.before
+
+    @classmethod
+    def from_header(cls, text: str) -> EndedSagas:
+        """Raises MalformedEnvelope that says what is wrong."""
+        match = _HEADER.fullmatch(text.strip())
+        live = (match["live"] or "").split(",") if match and match["live"] else []
+        if match is None or not all(map(is_id, (match["before"], *live))):
+            raise _malformed("is not understood")
+        if len(live) > MAX_LIVE:
+            raise _malformed(f"names {len(live)} live sagas, and at most {MAX_LIVE} are allowed")
+        return cls(match["before"], frozenset(live))
+
+
+def _malformed(problem: str) -> MalformedEnvelope:
+    return MalformedEnvelope(
+        f"the header {SETTLED_HEADER} {problem}",
+        next_step="send BEFORE or BEFORE;live=ID,ID with the ids of sagas, or leave it out",
+    )
