@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.cli.terminal.output import Json, print_json, print_line, print_table
-from orchestrator.testing.coverage import COVERAGE, Covered, Row, Tool, not_covered
+from orchestrator.testing.coverage import COVERAGE, CoverageRow, Covered, Tool, not_covered
 
 
 def coverage(
@@ -27,12 +27,18 @@ def coverage(
     elif tool is None:
         print_table(
             ("WHAT", "NAME", *(it.value for it in Tool)),
-            ((row.sort.value, row.name, *(_word(row.by(it)) for it in Tool)) for row in COVERAGE),
+            (
+                (row.subject.value, row.name, *(_word(row.by(it)) for it in Tool))
+                for row in COVERAGE
+            ),
         )
     else:
         print_table(
             ("WHAT", "NAME", "HOW", "LEFT OUT"),
-            ((row.sort.value, row.name, row.by(tool).how, row.by(tool).limits) for row in COVERAGE),
+            (
+                (row.subject.value, row.name, row.by(tool).how, row.by(tool).limits)
+                for row in COVERAGE
+            ),
         )
 
 
@@ -41,14 +47,14 @@ def print_gaps(tool: Tool) -> None:
     print_line("Not covered, or not wholly:", style="dim")
     print_table(
         ("WHAT", "NAME", "LIMITS"),
-        ((row.sort.value, row.name, row.by(tool).limits) for row in not_covered(tool)),
+        ((row.subject.value, row.name, row.by(tool).limits) for row in not_covered(tool)),
     )
 
 
 def gaps(tool: Tool) -> list[dict[str, str]]:
     """The same for programs."""
     return [
-        {"sort": row.sort.value, "name": row.name, "limits": row.by(tool).limits}
+        {"sort": row.subject.value, "name": row.name, "limits": row.by(tool).limits}
         for row in not_covered(tool)
     ]
 
@@ -59,6 +65,6 @@ def _word(covered: Covered) -> str:
     return "in part" if covered.limits else "yes"
 
 
-def _document(row: Row) -> dict[str, Any]:
+def _document(row: CoverageRow) -> dict[str, Any]:
     tools = {it.value: {"how": row.by(it).how, "limits": row.by(it).limits} for it in Tool}
-    return {"sort": row.sort.value, "name": row.name, "tools": tools}
+    return {"sort": row.subject.value, "name": row.name, "tools": tools}
