@@ -12,8 +12,9 @@ import typer
 
 from orchestrator.cli.audit.command import audit
 from orchestrator.cli.demo import demo
-from orchestrator.cli.runs import operators, sagas
+from orchestrator.cli.runs import sagas
 from orchestrator.cli.runs.dead_letters import app as dead_letters
+from orchestrator.cli.runs.operators import OPERATOR_COMMANDS
 from orchestrator.cli.runs.watch import watch
 from orchestrator.cli.services.dev import dev
 from orchestrator.cli.services.migrate import migrate
@@ -45,15 +46,7 @@ main.command(epilog=EXIT_CODES)(sagas.start)
 main.command("list", epilog=EXIT_CODES)(sagas.list_)
 main.command(epilog=EXIT_CODES)(sagas.show)
 main.command(epilog=EXIT_CODES)(watch)
-for _operator in (
-    operators.cancel,
-    operators.terminate,
-    operators.resolve,
-    operators.pause,
-    operators.resume,
-    operators.retry,
-    operators.skip,
-):
+for _operator in OPERATOR_COMMANDS:
     main.command(epilog=EXIT_CODES)(_operator)
 main.add_typer(dead_letters, name="dead-letters")
 main.add_typer(tokens, name="token")

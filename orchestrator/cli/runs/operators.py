@@ -1,10 +1,11 @@
-"""`sagabox cancel`, `terminate`, `resolve`, `pause`, `resume`, `retry` and `skip`: a person steps
-in, by name and with a reason."""
+"""`sagabox cancel`, `terminate`, `resolve`, `pause`, `resume`, `retry` and `skip`: an operator's
+signals, by name and with a reason."""
 
 from __future__ import annotations
 
 import getpass
 import os
+from collections.abc import Callable
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -24,71 +25,37 @@ _Actor = Annotated[
 _Step = Annotated[str, typer.Option(metavar="S", help="The step that is stuck.")]
 
 
-def cancel(
-    instance_id: InstanceId,
-    reason: _Reason,
-    actor: _Actor = None,
-    json_: Json = False,
-    url: Url = None,
-) -> None:
-    """Turn a run back and undo it. Possible until the point of no return was sent."""
-    _signal("cancel", instance_id, reason, actor, url, as_json=json_)
+def _for_run(verb: str, does: str) -> Callable[..., None]:
+    """The command that sends one signal for a run."""
+
+    def command(
+        instance_id: InstanceId,
+        reason: _Reason,
+        actor: _Actor = None,
+        json_: Json = False,
+        url: Url = None,
+    ) -> None:
+        _signal(verb, instance_id, reason, actor, url, as_json=json_)
+
+    command.__name__, command.__doc__ = verb, does
+    return command
 
 
-def terminate(
-    instance_id: InstanceId,
-    reason: _Reason,
-    actor: _Actor = None,
-    json_: Json = False,
-    url: Url = None,
-) -> None:
-    """End a run at once and undo nothing. What is in effect stays, and is listed."""
-    _signal("terminate", instance_id, reason, actor, url, as_json=json_)
+def _for_step(verb: str, does: str) -> Callable[..., None]:
+    """The command that sends one signal for a stuck step of a run."""
 
+    def command(
+        instance_id: InstanceId,
+        step: _Step,
+        reason: _Reason,
+        actor: _Actor = None,
+        json_: Json = False,
+        url: Url = None,
+    ) -> None:
+        _signal(verb, instance_id, reason, actor, url, as_json=json_, step=step)
 
-def resolve(
-    instance_id: InstanceId,
-    reason: _Reason,
-    actor: _Actor = None,
-    json_: Json = False,
-    url: Url = None,
-) -> None:
-    """End a stuck run: you have taken care of what is not undone."""
-    _signal("resolve", instance_id, reason, actor, url, as_json=json_)
-
-
-def pause(
-    instance_id: InstanceId,
-    reason: _Reason,
-    actor: _Actor = None,
-    json_: Json = False,
-    url: Url = None,
-) -> None:
-    """Send nothing for a run until it is resumed. Answers are still taken in."""
-    _signal("pause", instance_id, reason, actor, url, as_json=json_)
-
-
-def resume(
-    instance_id: InstanceId,
-    reason: _Reason,
-    actor: _Actor = None,
-    json_: Json = False,
-    url: Url = None,
-) -> None:
-    """Go on with a run that was paused."""
-    _signal("resume", instance_id, reason, actor, url, as_json=json_)
-
-
-def retry(
-    instance_id: InstanceId,
-    step: _Step,
-    reason: _Reason,
-    actor: _Actor = None,
-    json_: Json = False,
-    url: Url = None,
-) -> None:
-    """Try a stuck step again."""
-    _signal("retry", instance_id, reason, actor, url, as_json=json_, step=step)
+    command.__name__, command.__doc__ = verb, does
+    return command
 
 
 def skip(
@@ -106,6 +73,23 @@ def skip(
     """Take a stuck step for done, or, going backward, leave it and list it as not undone."""
     supplied = {} if result is None else {"result": _result(result)}
     _signal("skip", instance_id, reason, actor, url, as_json=json_, step=step, **supplied)
+
+
+OPERATOR_COMMANDS: tuple[Callable[..., None], ...] = (
+    _for_run(
+        "cancel", "Turn a run back and undo it. Possible until the point of no return was sent."
+    ),
+    _for_run(
+        "terminate",
+        "End a run at once and undo nothing. What is in effect stays, and is listed.",
+    ),
+    _for_run("resolve", "End a stuck run: you have taken care of what is not undone."),
+    _for_run("pause", "Send nothing for a run until it is resumed. Answers are still taken in."),
+    _for_run("resume", "Go on with a run that was paused."),
+    _for_step("retry", "Try a stuck step again."),
+    skip,
+)
+"""The commands of an operator, in the order of `sagabox --help`."""
 
 
 def _signal(
