@@ -18,7 +18,7 @@ from articles.model import (
     MAX_REASON,
     MAX_TITLE,
     Article,
-    Status,
+    ArticleStatus,
     status_of,
 )
 from outbox.chassis.access.routes import Access, Table
@@ -172,7 +172,7 @@ def router(
     ) -> ArticleOut:
         async with database.sessions.begin() as session:
             article = await _locked(session, id)
-            if article.status is Status.DELETING:
+            if article.status is ArticleStatus.DELETING:
                 raise _being_deleted(id)
             _require_match(if_match, article.version)
             outbox.add(session, article.edit(title=new.title, body=new.body, now=clock.now()))
@@ -246,7 +246,7 @@ async def _locked(session: AsyncSession, id: str) -> Article:
     article: Article | None = await session.scalar(_LOCKED, {"id": _named(id)})
     if article is None:
         raise _unknown(id)
-    if article.status is Status.DELETED:
+    if article.status is ArticleStatus.DELETED:
         raise _deleted(id)
     return article
 

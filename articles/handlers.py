@@ -27,7 +27,7 @@ from articles.contract import (
     RetellArticle,
     UnhideArticle,
 )
-from articles.model import Article, Status
+from articles.model import Article, ArticleStatus
 from outbox.clock import Clock
 from outbox.contract import SagaEnded
 from outbox.ids import is_id
@@ -103,7 +103,7 @@ def make_handlers(clock: Clock) -> Handlers:
     ) -> list[ArticleRetold | No]:
         def act(article: Article, by: _By[RetellArticle]) -> ArticleRetold | No:
             outbox.add(session, article.retell(), causation=by.id, correlation=by.saga)
-            return ArticleRetold(article.version, article.status is Status.DELETED)
+            return ArticleRetold(article.version, article.status is ArticleStatus.DELETED)
 
         return await _each(session, commands, contexts, act)
 

@@ -51,7 +51,7 @@ class Base(DeclarativeBase):
     metadata = metadata
 
 
-class Status(Enum):
+class ArticleStatus(Enum):
     """What an article is to the public."""
 
     PUBLISHED = "published"
@@ -65,7 +65,7 @@ class Status(Enum):
 class NotPublished(Exception):
     """The article cannot be changed in the status that it has."""
 
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: ArticleStatus) -> None:
         super().__init__(status)
         self.status = status
 
@@ -105,7 +105,7 @@ class Article(Base):
         )
 
     @property
-    def status(self) -> Status:
+    def status(self) -> ArticleStatus:
         return status_of(self.hidden_by, self.deletion_saga, self.deleted_at)
 
     def publish(self) -> ArticlePublished:
@@ -114,7 +114,7 @@ class Article(Base):
 
     def edit(self, *, title: str, body: str, now: datetime) -> ArticleEdited:
         """Replace the text. Raises NotPublished."""
-        if self.status is not Status.PUBLISHED:
+        if self.status is not ArticleStatus.PUBLISHED:
             raise NotPublished(self.status)
         self.title, self.body = title, body
         self.version += 1
@@ -123,13 +123,13 @@ class Article(Base):
 
     def put_on_hold(self, reason: str) -> None:
         """Forbid its deletion, also one that is under way. Raises NotPublished for a tombstone."""
-        if self.status is Status.DELETED:
+        if self.status is ArticleStatus.DELETED:
             raise NotPublished(self.status)
         self.legal_hold = reason
 
     def release_hold(self) -> None:
         """Allow its deletion again. Raises NotPublished for a tombstone."""
-        if self.status is Status.DELETED:
+        if self.status is ArticleStatus.DELETED:
             raise NotPublished(self.status)
         self.legal_hold = None
 
@@ -138,7 +138,7 @@ class Article(Base):
 
         Raises NotPublished for a tombstone. `deletion_saga` then names the saga.
         """
-        if self.status is Status.DELETED:
+        if self.status is ArticleStatus.DELETED:
             raise NotPublished(self.status)
         if self.deletion_saga is not None:
             return None
@@ -152,11 +152,11 @@ class Article(Base):
 
     def retell(self) -> ArticlePublished | ArticleDeleted:
         """Tell the world once more what it is."""
-        return ArticleDeleted(self.id) if self.status is Status.DELETED else self.publish()
+        return ArticleDeleted(self.id) if self.status is ArticleStatus.DELETED else self.publish()
 
     def hide(self, saga: str) -> ArticleHidden | Locked | Refused:
         """Take the article for `saga`."""
-        if self.status is Status.DELETED:
+        if self.status is ArticleStatus.DELETED:
             return _already_deleted(self.id)
         if self.hidden_by is not None and self.hidden_by != saga:
             return Locked(self.hidden_by)
@@ -165,7 +165,7 @@ class Article(Base):
 
     def unhide(self, saga: str) -> ArticleUnhidden | Refused:
         """Give back what `hide` took for this saga."""
-        if self.status is Status.DELETED:
+        if self.status is ArticleStatus.DELETED:
             return _already_deleted(self.id)
         was_hidden = self.hidden_by == saga
         if was_hidden:
@@ -174,7 +174,7 @@ class Article(Base):
 
     def release(self, holder: str) -> ArticleReleased | Refused:
         """Give back whatever `holder`, which has ended, took or was asked to take."""
-        if self.status is Status.DELETED:
+        if self.status is ArticleStatus.DELETED:
             return _already_deleted(self.id)
         was_held = holder in (self.hidden_by, self.deletion_saga)
         if self.hidden_by == holder:
@@ -191,7 +191,7 @@ class Article(Base):
 
     def delete(self, saga: str, now: datetime) -> ArticleDeleted | Locked | Refused:
         """Become a tombstone: there is no way back."""
-        if self.status is Status.DELETED:
+        if self.status is ArticleStatus.DELETED:
             return _already_deleted(self.id)
         if self.hidden_by is None:
             return Refused("not-hidden", f"article {self.id} must be hidden before its deletion")
@@ -206,13 +206,13 @@ class Article(Base):
 
 def status_of(
     hidden_by: str | None, deletion_saga: str | None, deleted_at: datetime | None
-) -> Status:
+) -> ArticleStatus:
     """What an article with these columns is to the public."""
     if deleted_at is not None:
-        return Status.DELETED
+        return ArticleStatus.DELETED
     if hidden_by is not None or deletion_saga is not None:
-        return Status.DELETING
-    return Status.PUBLISHED
+        return ArticleStatus.DELETING
+    return ArticleStatus.PUBLISHED
 
 
 def _already_deleted(article_id: str) -> Refused:

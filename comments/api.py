@@ -12,7 +12,7 @@ from sqlalchemy import bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from comments import threads
-from comments.model import MAX_AUTHOR, MAX_CONTENT, Comment, Status, Thread, status_of
+from comments.model import MAX_AUTHOR, MAX_CONTENT, Comment, Thread, ThreadStatus, status_of
 from outbox.chassis.access.routes import Access, Table
 from outbox.chassis.http import pages
 from outbox.chassis.http.input_types import NO_NUL, AnyId, id_in_path
@@ -179,11 +179,11 @@ def router(database: Database, *, clock: Clock, new_id: Callable[[], str]) -> AP
     async def thread(article_id: str) -> ThreadOut:
         known = id_in_path(article_id)
         if known is None:
-            raise _closed(article_id, Status.UNKNOWN)
+            raise _closed(article_id, ThreadStatus.UNKNOWN)
         async with database.reading.connect() as connection:
             row = (await connection.execute(_THREAD, {"id": known})).first()
         if row is None:
-            raise _closed(known, Status.UNKNOWN)
+            raise _closed(known, ThreadStatus.UNKNOWN)
         status = status_of(row.known, row.closed_by, row.purged_at)
         return ThreadOut(**row._mapping, status=status.value)
 
@@ -206,9 +206,9 @@ def _named(id: str) -> str:
     return known
 
 
-def _closed(article_id: str, status: Status) -> HttpProblem:
+def _closed(article_id: str, status: ThreadStatus) -> HttpProblem:
     match status:
-        case Status.UNKNOWN | Status.PUBLISHED:
+        case ThreadStatus.UNKNOWN | ThreadStatus.PUBLISHED:
             # PUBLISHED: the news came between the attempt and this look.
             return HttpProblem(
                 404,
@@ -218,7 +218,7 @@ def _closed(article_id: str, status: Status) -> HttpProblem:
                 "little later. If not, take the id from the articles service.",
                 retry_after=RETRY_AFTER,
             )
-        case Status.DELETING:
+        case ThreadStatus.DELETING:
             return HttpProblem(
                 409,
                 "article-being-deleted",
@@ -227,7 +227,7 @@ def _closed(article_id: str, status: Status) -> HttpProblem:
                 next_step="Try again later: the article is gone then, or it takes comments again.",
                 retry_after=RETRY_AFTER,
             )
-        case Status.DELETED:
+        case ThreadStatus.DELETED:
             return HttpProblem(
                 410,
                 "article-deleted",

@@ -50,7 +50,7 @@ class Known(Enum):
     """That it is gone, for good."""
 
 
-class Status(Enum):
+class ThreadStatus(Enum):
     """What a thread is to the public."""
 
     UNKNOWN = "unknown"
@@ -102,7 +102,7 @@ class Thread(Base):
         }
 
     @property
-    def status(self) -> Status:
+    def status(self) -> ThreadStatus:
         return status_of(self.known, self.closed_by, self.purged_at)
 
     @classmethod
@@ -130,7 +130,7 @@ class Thread(Base):
 
     def close(self, saga: str) -> Locked | Refused | None:
         """Take the thread for `saga`, whatever is known of it. None: `saga` holds it now."""
-        if self.status is Status.DELETED:
+        if self.status is ThreadStatus.DELETED:
             return _already_deleted(self.article_id)
         if self.closed_by is not None and self.closed_by != saga:
             return Locked(self.closed_by)
@@ -139,7 +139,7 @@ class Thread(Base):
 
     def reopen(self, saga: str) -> Refused | None:
         """Give back what `close` took for `saga`; another saga's hold stays. None: it is done."""
-        if self.status is Status.DELETED:
+        if self.status is ThreadStatus.DELETED:
             return _already_deleted(self.article_id)
         if self.closed_by == saga:
             self.closed_by = None
@@ -182,17 +182,17 @@ class Comment(Base):
     archived_by: Mapped[str | None] = mapped_column(Uuid(as_uuid=False))
 
 
-def status_of(known: Known, closed_by: str | None, purged_at: datetime | None) -> Status:
+def status_of(known: Known, closed_by: str | None, purged_at: datetime | None) -> ThreadStatus:
     """What a thread with these columns is to the public."""
     if purged_at is not None or known is Known.DELETED:
-        return Status.DELETED
+        return ThreadStatus.DELETED
     if closed_by is not None:
-        return Status.DELETING
+        return ThreadStatus.DELETING
     match known:
         case Known.UNKNOWN:
-            return Status.UNKNOWN
+            return ThreadStatus.UNKNOWN
         case Known.PUBLISHED:
-            return Status.PUBLISHED
+            return ThreadStatus.PUBLISHED
         case _:
             assert_never(known)
 

@@ -30,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from comments.model import Comment, Status, Thread, status_of
+from comments.model import Comment, Thread, ThreadStatus, status_of
 
 SHOWN = (
     Comment.id,
@@ -118,10 +118,10 @@ async def delete_comment(connection: AsyncConnection, comment_id: str) -> bool:
     return (await connection.execute(_DELETE, {"comment_id": comment_id})).rowcount == 1
 
 
-async def find_status(connection: AsyncConnection, article_id: str) -> Status:
+async def find_status(connection: AsyncConnection, article_id: str) -> ThreadStatus:
     """What the thread of the article is now."""
     row = (await connection.execute(_STATUS, {"article_id": article_id})).first()
-    return Status.UNKNOWN if row is None else status_of(*row)
+    return ThreadStatus.UNKNOWN if row is None else status_of(*row)
 
 
 async def hold(session: AsyncSession, article_ids: Iterable[str]) -> dict[str, Thread]:

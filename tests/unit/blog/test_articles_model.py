@@ -12,7 +12,7 @@ from articles.contract import (
     ArticlePublished,
     ArticleUnhidden,
 )
-from articles.model import Article, NotPublished, Status
+from articles.model import Article, ArticleStatus, NotPublished
 from outbox.contract import StartSaga
 from outbox.ids import Ids
 from outbox.replies import Locked, Refused
@@ -35,7 +35,7 @@ def _tombstone(article: Article) -> Article:
 
 
 def test_a_new_article_is_published_at_version_1(article: Article) -> None:
-    assert article.status is Status.PUBLISHED
+    assert article.status is ArticleStatus.PUBLISHED
     assert article.publish() == ArticlePublished(article.id, "Tides", "Ada", 1)
 
 
@@ -50,7 +50,7 @@ def test_an_edit_is_the_next_version_and_tells_of_it(article: Article) -> None:
 @pytest.mark.parametrize("field", ["hidden_by", "deletion_saga"])
 def test_an_article_under_deletion_is_not_edited(article: Article, field: str) -> None:
     setattr(article, field, SAGA)
-    assert article.status is Status.DELETING
+    assert article.status is ArticleStatus.DELETING
     with pytest.raises(NotPublished):
         article.edit(title="New", body="", now=NOW)
     assert (article.title, article.version) == ("Tides", 1)
@@ -71,7 +71,7 @@ def test_a_saga_that_ended_without_deleting_sets_the_article_free(
     article.deletion_ended(OTHER, status)
     assert article.deletion_saga == SAGA
     article.deletion_ended(SAGA, status)
-    assert article.status is Status.PUBLISHED
+    assert article.status is ArticleStatus.PUBLISHED
     assert article.ask_for_deletion(OTHER) is not None
 
 
@@ -88,14 +88,14 @@ def test_hiding_is_a_lock_of_one_saga(article: Article) -> None:
     assert article.unhide(OTHER) == ArticleUnhidden(was_hidden=False)
     assert article.hidden_by == SAGA
     assert article.unhide(SAGA) == ArticleUnhidden(was_hidden=True)
-    assert article.status is Status.PUBLISHED
+    assert article.status is ArticleStatus.PUBLISHED
 
 
 def test_unhiding_leaves_the_saga_that_was_asked_for(article: Article) -> None:
     article.ask_for_deletion(SAGA)
     article.hide(SAGA)
     article.unhide(SAGA)
-    assert article.status is Status.DELETING
+    assert article.status is ArticleStatus.DELETING
 
 
 def test_a_legal_hold_is_put_at_any_time_and_stops_the_deletion_alone(article: Article) -> None:
@@ -104,7 +104,7 @@ def test_a_legal_hold_is_put_at_any_time_and_stops_the_deletion_alone(article: A
     answer = article.delete(SAGA, NOW)
     assert isinstance(answer, Refused)
     assert answer.code == "legal-hold"
-    assert (article.status, article.title) == (Status.DELETING, "Tides")
+    assert (article.status, article.title) == (ArticleStatus.DELETING, "Tides")
     article.release_hold()
     assert isinstance(article.delete(SAGA, NOW), ArticleDeleted)
 
@@ -115,12 +115,12 @@ def test_only_the_saga_that_hid_the_article_deletes_it(article: Article) -> None
     assert not_hidden.code == "not-hidden"
     article.hide(OTHER)
     assert article.delete(SAGA, NOW) == Locked(OTHER)
-    assert article.status is Status.DELETING
+    assert article.status is ArticleStatus.DELETING
 
 
 def test_a_tombstone_keeps_nothing_of_the_text(article: Article) -> None:
     _tombstone(article)
-    assert article.status is Status.DELETED
+    assert article.status is ArticleStatus.DELETED
     assert (article.title, article.body, article.author) == ("", "", "")
     assert article.deleted_at == NOW
 

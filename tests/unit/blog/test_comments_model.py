@@ -9,7 +9,7 @@ from sqlalchemy import create_engine, insert, select
 
 from articles import contract as articles
 from comments import article_events as heard
-from comments.model import Known, Status, Thread, metadata, status_of
+from comments.model import Known, Thread, ThreadStatus, metadata, status_of
 from outbox.ids import Ids
 from outbox.messages import Event, type_of
 from outbox.replies import Locked, Refused
@@ -27,9 +27,9 @@ def thread() -> Thread:
 
 
 def test_a_thread_opens_with_the_news_of_its_article(thread: Thread) -> None:
-    assert thread.status is Status.UNKNOWN
+    assert thread.status is ThreadStatus.UNKNOWN
     thread.heard(title="Tides", version=1)
-    assert (thread.status, thread.title, thread.version) == (Status.PUBLISHED, "Tides", 1)
+    assert (thread.status, thread.title, thread.version) == (ThreadStatus.PUBLISHED, "Tides", 1)
     assert (thread.events, thread.out_of_order) == (1, 0)
 
 
@@ -48,21 +48,21 @@ def test_an_older_event_that_comes_late_is_counted_and_changes_no_title(thread: 
 def test_a_late_publication_opens_no_closed_thread(thread: Thread) -> None:
     assert thread.close(SAGA) is None
     thread.heard(title="Tides", version=1)
-    assert thread.status is Status.DELETING
+    assert thread.status is ThreadStatus.DELETING
     assert thread.closed_by == SAGA
 
 
 def test_a_late_publication_brings_back_no_deleted_thread(thread: Thread) -> None:
     thread.heard_of_deletion()
     thread.heard(title="Tides", version=1)
-    assert (thread.status, thread.title) == (Status.DELETED, "")
+    assert (thread.status, thread.title) == (ThreadStatus.DELETED, "")
 
 
 def test_a_late_publication_brings_back_no_purged_thread(thread: Thread) -> None:
     thread.close(SAGA)
     thread.purge(SAGA, NOW)
     thread.heard(title="Tides", version=1)
-    assert thread.status is Status.DELETED
+    assert thread.status is ThreadStatus.DELETED
 
 
 def test_closing_is_a_lock_of_one_saga(thread: Thread) -> None:
@@ -74,20 +74,20 @@ def test_closing_is_a_lock_of_one_saga(thread: Thread) -> None:
     assert thread.reopen(OTHER) is None
     assert thread.closed_by == SAGA
     assert thread.reopen(SAGA) is None
-    assert thread.status is Status.PUBLISHED
+    assert thread.status is ThreadStatus.PUBLISHED
 
 
 def test_reopening_a_thread_that_nobody_has_heard_of_leaves_it_unknown(thread: Thread) -> None:
     thread.close(SAGA)
     thread.reopen(SAGA)
-    assert thread.status is Status.UNKNOWN
+    assert thread.status is ThreadStatus.UNKNOWN
 
 
 def test_a_purged_thread_is_closed_and_reopened_by_nobody(thread: Thread) -> None:
     thread.heard(title="Tides", version=1)
     thread.close(SAGA)
     assert thread.purge(SAGA, NOW) is None
-    assert (thread.status, thread.title, thread.purged_at) == (Status.DELETED, "", NOW)
+    assert (thread.status, thread.title, thread.purged_at) == (ThreadStatus.DELETED, "", NOW)
     for answer in (thread.close(SAGA), thread.close(OTHER), thread.reopen(SAGA)):
         assert isinstance(answer, Refused)
         assert answer.code == "already-deleted"
@@ -111,7 +111,7 @@ def test_the_database_calls_open_exactly_what_the_rule_calls_published() -> None
         found = set(connection.scalars(select(Thread.article_id).where(Thread.is_open())))
     engine.dispose()
     assert len(rows) == 12
-    assert found == {id for id, row in rows.items() if status_of(*row) is Status.PUBLISHED}
+    assert found == {id for id, row in rows.items() if status_of(*row) is ThreadStatus.PUBLISHED}
     assert len(found) == 1
 
 
