@@ -16,20 +16,11 @@ OrchestratorError
 
 from __future__ import annotations
 
+from outbox.errors import ExplainedError
 
-class OrchestratorError(Exception):
-    """Base of all errors of this package.
 
-    `problem` says what happened and why; `next_step` what to do about it. `str()` gives both.
-    """
-
-    def __init__(self, problem: str, *, next_step: str) -> None:
-        super().__init__(problem, next_step)
-        self.problem = problem
-        self.next_step = next_step
-
-    def __str__(self) -> str:
-        return f"{self.problem}; {self.next_step}"
+class OrchestratorError(ExplainedError):
+    """Base of all errors of this package."""
 
 
 class InvalidSaga(OrchestratorError):

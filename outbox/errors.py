@@ -28,11 +28,9 @@ OutboxError
 from __future__ import annotations
 
 
-class OutboxError(Exception):
-    """Base of all errors of this package.
-
-    `problem` says what happened and why; `next_step` what to do about it. `str()` gives both.
-    """
+class ExplainedError(Exception):
+    """An error with its remedy: `problem` says what happened and why, `next_step` what to do about
+    it, and `str()` gives both."""
 
     def __init__(self, problem: str, *, next_step: str) -> None:
         super().__init__(problem, next_step)
@@ -48,10 +46,14 @@ class OutboxError(Exception):
         return _restored, (type(self), self.problem, self.next_step), self.__dict__
 
 
-def _restored(cls: type[OutboxError], problem: str, next_step: str) -> OutboxError:
+def _restored(cls: type[ExplainedError], problem: str, next_step: str) -> ExplainedError:
     error = cls.__new__(cls)
-    OutboxError.__init__(error, problem, next_step=next_step)
+    ExplainedError.__init__(error, problem, next_step=next_step)
     return error
+
+
+class OutboxError(ExplainedError):
+    """Base of all errors of this package."""
 
 
 class NotInTransaction(OutboxError):

@@ -41,7 +41,7 @@ def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
 
 def _drawn(text: str) -> dict[str, str]:
     """The name of each class in the drawing, with the name of its base."""
-    tree = {"OutboxError": "Exception"}
+    tree = {"OutboxError": "ExplainedError"}
     above = {0: "OutboxError"}
     for line in text.splitlines():
         if match := re.match(r"^([│ ]*)[├└]── (\w+)", line):
