@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -119,7 +119,7 @@ def router(
             session.add(article)
             outbox.add(session, article.publish())
         response.headers["location"] = f"/articles/{article.id}"
-        return _shown(article, response)
+        return _shown(article.columns(), response)
 
     @routes.get(
         "/articles",
@@ -137,7 +137,7 @@ def router(
         query = _LIST if author is None else _LIST.where(_TABLE.c.author == author)
         async with database.reading.connect() as connection:
             rows, cursor = await pages.fetch(connection, query, Article.id, wanted)
-        items = [ArticleInList(**_common(row)) for row in rows]
+        items = [ArticleInList(**_with_status(row._mapping)) for row in rows]
         return pages.Page(items=items, next_cursor=cursor)
 
     @routes.get("/articles/{id}", summary="Read an article", responses=documented(_GONE))
@@ -148,7 +148,7 @@ def router(
             raise _unknown(id)
         if row.deleted_at is not None:
             raise _deleted(id)
-        return _shown(row, response)
+        return _shown(row._mapping, response)
 
     @routes.put(
         "/articles/{id}",
@@ -176,7 +176,7 @@ def router(
                 raise _being_deleted(id)
             _require_match(if_match, article.version)
             outbox.add(session, article.edit(title=new.title, body=new.body, now=clock.now()))
-        return _shown(article, response)
+        return _shown(article.columns(), response)
 
     @routes.delete(
         "/articles/{id}",
@@ -206,7 +206,7 @@ def router(
         async with database.sessions.begin() as session:
             article = await _locked(session, id)
             article.put_on_hold(hold.reason)
-        return _shown(article, response)
+        return _shown(article.columns(), response)
 
     @routes.delete(
         "/articles/{id}/legal-hold",
@@ -222,23 +222,15 @@ def router(
     return routes
 
 
-def _shown(article: Any, response: Response) -> ArticleOut:
-    response.headers["etag"] = f'"{article.version}"'
-    return ArticleOut(**_common(article), body=article.body)
+def _shown(columns: Mapping[str, Any], response: Response) -> ArticleOut:
+    response.headers["etag"] = f'"{columns["version"]}"'
+    return ArticleOut(**_with_status(columns))
 
 
-def _common(article: Any) -> dict[str, Any]:
-    status = status_of(article.hidden_by, article.deletion_saga, article.deleted_at)
-    return {
-        "id": article.id,
-        "title": article.title,
-        "author": article.author,
-        "status": status.value,
-        "version": article.version,
-        "created_at": article.created_at,
-        "updated_at": article.updated_at,
-        "legal_hold": article.legal_hold,
-    }
+def _with_status(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of an article, and its status for the public."""
+    status = status_of(columns["hidden_by"], columns["deletion_saga"], columns["deleted_at"])
+    return {**columns, "status": status.value}
 
 
 async def _locked(session: AsyncSession, id: str) -> Article:

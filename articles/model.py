@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import Enum
+from typing import Any
 
 from sqlalchemy import Index, MetaData, String, Text, Uuid
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -23,7 +24,7 @@ from articles.contract import (
 )
 from outbox.contract import StartSaga
 from outbox.replies import Locked, Refused
-from outbox.tables import UtcDateTime
+from outbox.tables import NAMING_CONVENTION, UtcDateTime
 
 SCHEMA_REVISION = "articles_0002"
 """The revision of the database that this code needs."""
@@ -37,12 +38,7 @@ DELETION = "delete-article"
 """The name of the saga that deletes an article together with its comments."""
 
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+metadata = MetaData(naming_convention=NAMING_CONVENTION)
 
 
 class Base(DeclarativeBase):
@@ -103,6 +99,10 @@ class Article(Base):
             created_at=now,
             updated_at=now,
         )
+
+    def columns(self) -> dict[str, Any]:
+        """The values of its columns, by name."""
+        return {column.name: getattr(self, column.name) for column in Article.__table__.columns}
 
     @property
     def status(self) -> ArticleStatus:

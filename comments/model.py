@@ -17,7 +17,7 @@ from sqlalchemy import Enum as EnumColumn
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from outbox.replies import Locked, Refused
-from outbox.tables import UtcDateTime
+from outbox.tables import NAMING_CONVENTION, UtcDateTime
 
 SCHEMA_REVISION = "comments_0002"
 """The revision of the database that this code needs."""
@@ -25,12 +25,7 @@ SCHEMA_REVISION = "comments_0002"
 MAX_AUTHOR = 100
 MAX_CONTENT = 10_000
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+metadata = MetaData(naming_convention=NAMING_CONVENTION)
 
 
 class Base(DeclarativeBase):

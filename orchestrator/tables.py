@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -18,27 +16,19 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    Uuid,
 )
 
-from outbox.tables import UtcDateTime
+from outbox.tables import SEQUENCE, UtcDateTime, id_column
 
 SCHEMA_REVISION = "orchestrator_0004"
 """The revision of the database that this code needs."""
 
 metadata = MetaData()
 
-
-def _id(name: str, *, nullable: bool = False) -> Column[Any]:
-    return Column(name, Uuid(as_uuid=False), nullable=nullable)
-
-
-_SEQUENCE = BigInteger().with_variant(Integer(), "sqlite")
-
 saga = Table(
     "saga",
     metadata,
-    _id("id"),
+    id_column("id"),
     Column("shard", SmallInteger, nullable=False),
     Column("name", String(100), nullable=False),
     Column("version", Integer, nullable=False),
@@ -57,8 +47,8 @@ saga = Table(
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
     Column("ended_at", UtcDateTime, nullable=True),
-    _id("number", nullable=True),
-    _id("start_id", nullable=True),
+    id_column("number", nullable=True),
+    id_column("start_id", nullable=True),
     PrimaryKeyConstraint("id"),
     # Room for new versions of a row beside the old ones: most updates then touch no index.
     postgresql_with={"fillfactor": 60},
@@ -91,13 +81,13 @@ Index("saga_by_key", saga.c.key, saga.c.id)
 saga_history = Table(
     "saga_history",
     metadata,
-    _id("saga_id"),
+    id_column("saga_id"),
     Column("number", Integer, nullable=False),
     Column("at", UtcDateTime, nullable=False),
     Column("happening", String(20), nullable=False),
     Column("detail", Text, nullable=False),
     Column("step", String(100), nullable=True),
-    _id("command_id", nullable=True),
+    id_column("command_id", nullable=True),
     Column("actor", Text, nullable=True),
     PrimaryKeyConstraint("saga_id", "number"),
 )
@@ -106,13 +96,13 @@ saga_history = Table(
 saga_alias = Table(
     "saga_alias",
     metadata,
-    _id("id"),
-    _id("saga_id", nullable=True),
+    id_column("id"),
+    id_column("saga_id", nullable=True),
     Column("originator", String(100), nullable=True),
     Column("trace", String(55), nullable=True),
     Column("reason", Text, nullable=True),
     Column("made_at", UtcDateTime, nullable=False),
-    _id("start_id", nullable=True),
+    id_column("start_id", nullable=True),
     PrimaryKeyConstraint("id"),
     Index("saga_alias_saga_id", "saga_id"),
 )
@@ -125,7 +115,7 @@ saga_start_key = Table(
     Column("name", String(100), nullable=False),
     Column("key", String(200), nullable=False),
     Column("fingerprint", LargeBinary(32), nullable=False),
-    _id("saga_id"),
+    id_column("saga_id"),
     PrimaryKeyConstraint("name", "key"),
 )
 """Idempotency keys of starts, each with what was asked for and the run that it began."""
@@ -133,14 +123,14 @@ saga_start_key = Table(
 saga_signal = Table(
     "saga_signal",
     metadata,
-    Column("seq", _SEQUENCE, Identity(), nullable=False, autoincrement=True),
+    Column("seq", SEQUENCE, Identity(), nullable=False, autoincrement=True),
     Column("shard", SmallInteger, nullable=False),
-    _id("saga_id"),
+    id_column("saga_id"),
     Column("kind", String(20), nullable=False),
     Column("payload", Text, nullable=False),
     Column("made_at", UtcDateTime, nullable=False),
     Column("answer", Text, nullable=True),
-    _id("message_id", nullable=True),
+    id_column("message_id", nullable=True),
     PrimaryKeyConstraint("seq"),
     Index("saga_signal_queue", "shard", "seq"),
     sqlite_autoincrement=True,
@@ -152,7 +142,7 @@ the message that a start came by."""
 saga_batch = Table(
     "saga_batch",
     metadata,
-    _id("id"),
+    id_column("id"),
     Column("made_at", UtcDateTime, nullable=False),
     PrimaryKeyConstraint("id"),
 )

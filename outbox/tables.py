@@ -7,6 +7,7 @@ Ids and times are text and aware datetimes on both databases.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,6 +34,12 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import DDLCompiler, SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import TypeDecorator, UserDefinedType
+
+NAMING_CONVENTION: Mapping[str, str] = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+}
+"""The names of the keys and indexes of a service's own tables, for its `MetaData`."""
 
 metadata = MetaData()
 
@@ -92,18 +99,20 @@ def _no_transaction_id(_f: Any, _compiler: SQLCompiler, **_: Any) -> str:
     return "0"
 
 
-def _id(name: str = "id", **options: Any) -> Column[str]:
-    return Column(name, Uuid(as_uuid=False), nullable=False, **options)
+def id_column(name: str = "id", *, nullable: bool = False) -> Column[str]:
+    """A column for an id, which is text in Python."""
+    return Column(name, Uuid(as_uuid=False), nullable=nullable)
 
 
-_SEQUENCE = BigInteger().with_variant(Integer(), "sqlite")
+SEQUENCE = BigInteger().with_variant(Integer(), "sqlite")
+"""The type of a column that the database numbers."""
 
 
 def _message_columns() -> list[Column[Any]]:
     """What every table that holds whole messages has; the names are those that Debezium's outbox
     event router reads (`id`, `aggregatetype`, `aggregateid`, `type`, `payload`)."""
     return [
-        _id(),
+        id_column(),
         Column("destination", String(100), nullable=False),
         Column("bucket", SmallInteger, nullable=False),
         Column("aggregatetype", String(100), nullable=False),
@@ -121,7 +130,7 @@ outbox = Table(
     "outbox",
     metadata,
     Column("xid", Xid8, nullable=False, server_default=CurrentTransactionId()),
-    Column("seq", _SEQUENCE, Identity(), nullable=False, autoincrement=True),
+    Column("seq", SEQUENCE, Identity(), nullable=False, autoincrement=True),
     *_message_columns(),
     PrimaryKeyConstraint("seq"),
     Index("outbox_queue", "destination", "bucket", "seq"),
@@ -170,7 +179,7 @@ outbox_held = Table(
     Column("destination", String(100), nullable=False),
     Column("bucket", SmallInteger, nullable=False),
     Column("aggregateid", String(200), nullable=False),
-    _id("head_id"),
+    id_column("head_id"),
     Column("attempts", Integer, nullable=False),
     Column("next_at", UtcDateTime, nullable=False),
     Column("last_error", Text, nullable=False),
@@ -215,7 +224,7 @@ inbox = Table(
     "inbox",
     metadata,
     Column("consumer", String(100), nullable=False),
-    _id(),
+    id_column(),
     Column("state", String(10), nullable=False),
     Column("fingerprint", LargeBinary(32), nullable=True),
     Column("reply", Text, nullable=True),
@@ -238,7 +247,7 @@ inbox_watermark = Table(
     Column("consumer", String(100), nullable=False),
     Column("source", String(100), nullable=False),
     Column("scope", String(10), nullable=False),
-    _id("below"),
+    id_column("below"),
     Column("except_ids", Text, nullable=False),
     PrimaryKeyConstraint("consumer", "source", "scope"),
 )
