@@ -5,7 +5,7 @@ Each handler takes a list, and does for the whole list at once what SQL can do f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -22,6 +22,7 @@ from comments.contract import (
     ThreadPurged,
     ThreadReopened,
 )
+from comments.model import Thread
 from outbox.clock import Clock
 from outbox.errors import InvalidMessage
 from outbox.ids import is_id
@@ -59,9 +60,7 @@ def make_handlers(clock: Clock) -> Handlers:
         session: AsyncSession, commands: Sequence[CloseThread], contexts: Sequence[Context]
     ) -> list[ThreadClosed | Locked | Refused]:
         asked = _read(commands, contexts)
-        found = await threads.hold(session, _places(asked))
-        for each in _open(asked):
-            each.no = found[each.article_id].close(each.saga)
+        await _each(session, asked, lambda it, by: it.close(by.saga))
         archived = await threads.archive(session, _places(asked))
         return [it.no or ThreadClosed(archived.get(it.article_id, 0)) for it in asked]
 
@@ -70,22 +69,16 @@ def make_handlers(clock: Clock) -> Handlers:
         session: AsyncSession, commands: Sequence[ReopenThread], contexts: Sequence[Context]
     ) -> list[ThreadReopened | Locked | Refused]:
         asked = _read(commands, contexts)
-        found = await threads.hold(session, _places(asked))
-        for each in _open(asked):
-            each.no = found[each.article_id].reopen(each.saga)
-        restored = await threads.restore(session, [(it.article_id, it.saga) for it in _open(asked)])
-        return [it.no or ThreadReopened(restored.pop((it.article_id, it.saga), 0)) for it in asked]
+        await _each(session, asked, lambda it, by: it.reopen(by.saga))
+        return await _restored(session, asked)
 
     @handlers.on_list(PurgeThread)
     async def purge(
         session: AsyncSession, commands: Sequence[PurgeThread], contexts: Sequence[Context]
     ) -> list[ThreadPurged | Locked | Refused]:
-        asked = _read(commands, contexts)
-        found = await threads.hold(session, _places(asked))
-        for each in _open(asked):
-            each.no = found[each.article_id].purge(each.saga, clock.now())
-        removed = await threads.remove(session, _places(asked))
-        return [it.no or ThreadPurged(removed.pop(it.article_id, 0)) for it in asked]
+        asked, now = _read(commands, contexts), clock.now()
+        await _each(session, asked, lambda it, by: it.purge(by.saga, now))
+        return await _removed(session, asked)
 
     @handlers.on_list(ReleaseThread)
     async def release(
@@ -96,22 +89,16 @@ def make_handlers(clock: Clock) -> Handlers:
             if each.no is None and not is_id(command.holder):
                 each.no = Refused("invalid-holder", f"{command.holder!r} is not a saga's id")
             each.saga = command.holder
-        found = await threads.hold(session, _places(asked))
-        for each in _open(asked):
-            found[each.article_id].release(each.saga)
-        restored = await threads.restore(session, [(it.article_id, it.saga) for it in _open(asked)])
-        return [it.no or ThreadReopened(restored.pop((it.article_id, it.saga), 0)) for it in asked]
+        await _each(session, asked, lambda it, by: it.release(by.saga))
+        return await _restored(session, asked)
 
     @handlers.on_list(DiscardThread)
     async def discard(
         session: AsyncSession, commands: Sequence[DiscardThread], contexts: Sequence[Context]
     ) -> list[ThreadPurged | Locked | Refused]:
-        asked = _read(commands, contexts)
-        found = await threads.hold(session, _places(asked))
-        for each in _open(asked):
-            found[each.article_id].discard(clock.now())
-        removed = await threads.remove(session, _places(asked))
-        return [it.no or ThreadPurged(removed.pop(it.article_id, 0)) for it in asked]
+        asked, now = _read(commands, contexts), clock.now()
+        await _each(session, asked, lambda it, _: it.discard(now))
+        return await _removed(session, asked)
 
     return handlers
 
@@ -138,6 +125,34 @@ def _read(
             each.no = Refused("invalid-article-id", f"{each.article_id!r} is not an article's id")
         asked.append(each)
     return asked
+
+
+async def _each(
+    session: AsyncSession,
+    asked: Iterable[_Asked],
+    act: Callable[[Thread, _Asked], Locked | Refused | None],
+) -> None:
+    """Lock the threads, and let each of them answer; a refusal is noted as `no`."""
+    found = await threads.hold(session, _places(asked))
+    for each in _open(asked):
+        each.no = act(found[each.article_id], each)
+
+
+async def _restored(
+    session: AsyncSession, asked: Sequence[_Asked]
+) -> list[ThreadReopened | Locked | Refused]:
+    """Show the comments again that the sagas archived; the answer to each command."""
+    tags = [(it.article_id, it.saga) for it in _open(asked)]
+    restored = await threads.restore(session, tags)
+    return [it.no or ThreadReopened(restored.pop((it.article_id, it.saga), 0)) for it in asked]
+
+
+async def _removed(
+    session: AsyncSession, asked: Sequence[_Asked]
+) -> list[ThreadPurged | Locked | Refused]:
+    """Delete the comments of the threads; the answer to each command."""
+    removed = await threads.remove(session, _places(asked))
+    return [it.no or ThreadPurged(removed.pop(it.article_id, 0)) for it in asked]
 
 
 def _open(asked: Iterable[_Asked]) -> list[_Asked]:
