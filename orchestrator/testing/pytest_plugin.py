@@ -5,13 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 if TYPE_CHECKING:
     from orchestrator.testing.worlds.crash_points import CrashPoints
     from orchestrator.testing.worlds.fixtures import AsyncSagaWorld, SagaWorld
+
+W = TypeVar("W")
 
 
 @pytest.fixture
@@ -21,12 +23,7 @@ def saga_world(tmp_path: Path) -> Iterator[Callable[..., SagaWorld]]:
 
     made: list[SagaWorld] = []
 
-    def make(saga: Any, **options: Any) -> SagaWorld:
-        world = SagaWorld(saga, folder=_folder(tmp_path, len(made)), **options)
-        made.append(world)
-        return world
-
-    yield make
+    yield _maker(SagaWorld, tmp_path, made)
     for world in made:
         world.close()
 
@@ -38,12 +35,7 @@ def async_saga_world(tmp_path: Path) -> Iterator[Callable[..., AsyncSagaWorld]]:
 
     made: list[AsyncSagaWorld] = []
 
-    def make(saga: Any, **options: Any) -> AsyncSagaWorld:
-        world = AsyncSagaWorld(saga, folder=_folder(tmp_path, len(made)), **options)
-        made.append(world)
-        return world
-
-    yield make
+    yield _maker(AsyncSagaWorld, tmp_path, made)
     for world in made:
         world.close_now()
 
@@ -57,7 +49,13 @@ def crash_points() -> CrashPoints:
     return CrashPoints()
 
 
-def _folder(parent: Path, number: int) -> Path:
-    folder = parent / f"sagabox-{number}"
-    folder.mkdir()
-    return folder
+def _maker(world: Callable[..., W], parent: Path, made: list[W]) -> Callable[..., W]:
+    """A function that makes a world in a folder of its own, and notes it in `made`."""
+
+    def make(saga: Any, **options: Any) -> W:
+        folder = parent / f"sagabox-{len(made)}"
+        folder.mkdir()
+        made.append(world(saga, folder=folder, **options))
+        return made[-1]
+
+    return make
