@@ -14,7 +14,7 @@ from orchestrator.cli.terminal.errors import CommandError, ExitCode
 from orchestrator.cli.terminal.output import Json
 
 if TYPE_CHECKING:
-    from orchestrator.cli.audit.looks import Findings
+    from orchestrator.cli.audit.looks import Agreement, Findings
     from orchestrator.cli.audit.repair import Planned, Repaired
     from orchestrator.cli.audit.rules import Ruleset
 
@@ -76,7 +76,7 @@ def audit(
     """
     # Only now: SQLAlchemy takes longer to load than the other commands to run.
     from orchestrator.cli.audit.databases import ORCHESTRATOR, addresses
-    from orchestrator.cli.audit.looks import Verdict
+    from orchestrator.cli.audit.looks import Agreement
     from orchestrator.cli.audit.report import tell, tell_json, tell_repairs
     from orchestrator.cli.audit.rules import load
 
@@ -90,20 +90,14 @@ def audit(
     given = _given(service or [], {"articles": articles, "comments": comments})
     _require_used(given, ruleset)
     wanted = {name: given.get(name) for name in ruleset.services}
-    if not no_orchestrator:
+    if no_orchestrator:
+        _require_no_sagas(ruleset, repair=repair)
+    else:
         wanted[ORCHESTRATOR] = orchestrator
-    elif ruleset.names_sagas or repair:
-        raise CommandError(
-            "the orchestrator is needed here, and --no-orchestrator was given",
-            "a repair is a saga"
-            if repair
-            else "columns that are declared name sagas, and it alone knows which of them live",
-            "leave --no-orchestrator out, and give --orchestrator URL",
-        )
     urls = addresses(wanted)
     findings = asyncio.run(_looked(urls, ruleset, timeout))
     before, repaired = findings, None
-    if repair and findings.verdict is Verdict.DIVERGE:
+    if repair and findings.agreement is Agreement.DIVERGE:
         if not json_:
             tell(findings, limit)
         repaired = _repaired(findings, ruleset, url, timeout, ask=not yes)
@@ -116,12 +110,19 @@ def audit(
     elif repaired:
         tell_repairs(repaired)
         tell(findings, limit)
-    match findings.verdict:
-        case Verdict.AGREE:
+    _exit(findings.agreement)
+
+
+def _exit(agreement: Agreement) -> None:
+    """End with the code that says whether the services agree."""
+    from orchestrator.cli.audit.looks import Agreement
+
+    match agreement:
+        case Agreement.AGREE:
             return
-        case Verdict.DIVERGE:
+        case Agreement.DIVERGE:
             raise typer.Exit(ExitCode.OTHERWISE)
-        case Verdict.INCONCLUSIVE:
+        case Agreement.INCONCLUSIVE:
             raise typer.Exit(ExitCode.INCONCLUSIVE)
 
 
@@ -182,6 +183,17 @@ def _given(services: Sequence[str], named: Mapping[str, str | None]) -> Mapping[
             )
         given[name] = url
     return given
+
+
+def _require_no_sagas(rules: Ruleset, *, repair: bool) -> None:
+    if rules.names_sagas or repair:
+        raise CommandError(
+            "the orchestrator is needed here, and --no-orchestrator was given",
+            "a repair is a saga"
+            if repair
+            else "columns that are declared name sagas, and it alone knows which of them live",
+            "leave --no-orchestrator out, and give --orchestrator URL",
+        )
 
 
 def _require_used(given: Mapping[str, str], rules: Ruleset) -> None:

@@ -28,7 +28,7 @@ MAX_SUSPECTS = 10_000
 _LOOK = 0.2  # seconds between two looks at what rests
 
 
-class Verdict(Enum):
+class Agreement(Enum):
     """What an audit comes to."""
 
     AGREE = "agree"
@@ -57,11 +57,11 @@ class Findings:
     resting: Mapping[str, int]
 
     @property
-    def verdict(self) -> Verdict:
+    def agreement(self) -> Agreement:
         """What it comes to."""
         if self.divergences:
-            return Verdict.INCONCLUSIVE if self.resting else Verdict.DIVERGE
-        return Verdict.AGREE if self.followed == self.suspects else Verdict.INCONCLUSIVE
+            return Agreement.INCONCLUSIVE if self.resting else Agreement.DIVERGE
+        return Agreement.AGREE if self.followed == self.suspects else Agreement.INCONCLUSIVE
 
 
 @dataclass

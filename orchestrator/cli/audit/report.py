@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from orchestrator.cli.audit.divergences import Divergence
-from orchestrator.cli.audit.looks import Findings, Verdict
+from orchestrator.cli.audit.looks import Agreement, Findings
 from orchestrator.cli.audit.repair import Planned, Repaired
 from orchestrator.cli.terminal.output import print_json, print_line, print_table
 from outbox.wire import strict_json
@@ -81,7 +81,7 @@ def tell_json(
 
 def _as_json(findings: Findings, limit: int) -> dict[str, Any]:
     return {
-        "verdict": findings.verdict.value,
+        "verdict": findings.agreement.value,
         "compared": dict(findings.compared),
         "suspects": findings.suspects,
         "followed": findings.followed,
@@ -112,10 +112,10 @@ def _end(it: Repaired) -> str:
 
 def _conclusion(findings: Findings) -> Iterable[str]:
     names = _and(findings.services)
-    match findings.verdict:
-        case Verdict.AGREE:
+    match findings.agreement:
+        case Agreement.AGREE:
             yield f"{names} agree"
-        case Verdict.DIVERGE:
+        case Agreement.DIVERGE:
             number = len(findings.divergences)
             yield f"{names} do not agree: {number} divergences"
             repairable = sum(it.wrong.repair is not None for it in findings.divergences)
@@ -123,7 +123,7 @@ def _conclusion(findings: Findings) -> Iterable[str]:
                 yield f"next: sagabox audit --repair, for {repairable} of them"
             if repairable < number:
                 yield "next: sagabox dead-letters; sagabox show SAGA --history"
-        case Verdict.INCONCLUSIVE:
+        case Agreement.INCONCLUSIVE:
             yield f"it cannot be told whether {names} agree"
             for name, count in findings.resting.items():
                 yield f"  {count} messages rest in the database of {name}"

@@ -12,7 +12,7 @@ import httpx
 import typer
 from rich.console import Console
 
-from orchestrator.cli.audit.looks import Verdict, compare
+from orchestrator.cli.audit.looks import Agreement, compare
 from orchestrator.cli.audit.rules import of_the_blog
 from orchestrator.cli.demo.checks import Check, Outcome
 from orchestrator.cli.demo.crowd import crowded
@@ -51,12 +51,12 @@ async def audited(demo: Demo) -> Outcome:
     seconds = demo.narrator.seconds - began
     checks = [
         Check("no divergence between articles and comments", [], wrong),
-        Check("the audit could tell", Verdict.AGREE.value, findings.verdict.value),
+        Check("the audit could tell", Agreement.AGREE.value, findings.agreement.value),
         Check("it saw all articles", True, findings.compared["articles"] >= len(demo.articles)),
         Check("no saga needs a person", [], await demo.visitors.stuck()),
     ]
     how = ", ".join(f"{number} {name}" for name, number in findings.compared.items()) + " compared"
-    return concluded(demo, Outcome(title, findings.verdict.value, seconds, how, checks))
+    return concluded(demo, Outcome(title, findings.agreement.value, seconds, how, checks))
 
 
 SCENES: Sequence[Scene] = (

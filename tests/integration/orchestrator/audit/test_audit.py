@@ -10,7 +10,7 @@ from sqlalchemy import text
 import articles.invariants
 import comments.invariants
 from comments.model import Known
-from orchestrator.cli.audit.looks import Verdict
+from orchestrator.cli.audit.looks import Agreement
 from outbox import tables
 from outbox.invariants import Wrong
 from tests.support.blog.audited import Audited, codes, look, make_healthy
@@ -38,7 +38,7 @@ def blog(database_factory: DatabaseFactory, make_sync_engine: MakeSyncEngine) ->
 async def test_nothing_is_found_where_nothing_is_wrong(blog: Audited) -> None:
     make_healthy(blog)
     findings = await look(blog)
-    assert findings.verdict is Verdict.AGREE
+    assert findings.agreement is Agreement.AGREE
     assert codes(findings) == []
     assert findings.compared == {"articles": 5, "threads": 6, "comments": 3}
     assert (findings.suspects, findings.at_work) == (0, 1)
@@ -144,7 +144,7 @@ async def test_what_is_wrong_is_found(
     article = plant(blog)
     make_healthy(blog)
     findings = await look(blog)
-    assert findings.verdict is Verdict.DIVERGE
+    assert findings.agreement is Agreement.DIVERGE
     assert sorted(codes(findings)) == sorted((article, it) for it in kinds)
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from comments.model import Known
 from orchestrator.cli.audit import looks, reading
 from orchestrator.cli.audit.databases import opened
-from orchestrator.cli.audit.looks import Verdict
+from orchestrator.cli.audit.looks import Agreement
 from outbox import tables
 from tests.support.blog.audited import Audited, codes, look, make_healthy
 from tests.support.blog.blog import new_id
@@ -53,7 +53,7 @@ async def test_what_heals_when_the_messages_of_the_first_look_arrive_is_not_told
             connection.execute(table.delete())
 
     findings = await look(blog, pause=arrive)
-    assert findings.verdict is Verdict.AGREE
+    assert findings.agreement is Agreement.AGREE
     assert (findings.suspects, findings.followed, len(pauses)) == (1, 1, 1)
 
 
@@ -67,7 +67,7 @@ async def test_a_signal_that_waits_is_waited_for_unless_it_has_an_answer(blog: A
         with blog.engines["orchestrator"].begin() as connection:
             connection.execute(text("DELETE FROM saga_signal WHERE answer IS NULL"))
 
-    assert (await look(blog, pause=apply)).verdict is Verdict.AGREE
+    assert (await look(blog, pause=apply)).agreement is Agreement.AGREE
 
 
 async def test_messages_that_come_after_the_first_look_are_not_waited_for(blog: Audited) -> None:
@@ -81,7 +81,7 @@ async def test_messages_that_come_after_the_first_look_are_not_waited_for(blog: 
             connection.execute(text("DELETE FROM outbox WHERE seq = 1"))
 
     findings = await look(blog, pause=more)
-    assert findings.verdict is Verdict.DIVERGE
+    assert findings.agreement is Agreement.DIVERGE
     assert findings.resting == {}
 
 
@@ -100,7 +100,7 @@ async def test_a_message_that_is_parked_meanwhile_is_still_waited_for(blog: Audi
             with blog.engines["articles"].begin() as connection:
                 connection.execute(tables.outbox_parked.delete())
 
-    assert (await look(blog, pause=park_then_deliver)).verdict is Verdict.AGREE
+    assert (await look(blog, pause=park_then_deliver)).agreement is Agreement.AGREE
     assert len(pauses) == 2
 
 
@@ -112,7 +112,7 @@ async def test_a_divergence_counts_only_if_it_is_the_same_in_both_looks(blog: Au
         blog.change_article(article, hidden_by=new_id())
         blog.deliver_all("articles")
 
-    assert (await look(blog, pause=another_one)).verdict is Verdict.AGREE
+    assert (await look(blog, pause=another_one)).agreement is Agreement.AGREE
 
 
 async def test_an_article_that_a_saga_takes_up_between_the_looks_is_left_out(
@@ -126,7 +126,7 @@ async def test_an_article_that_a_saga_takes_up_between_the_looks_is_left_out(
         blog.deliver_all("articles")
 
     findings = await look(blog, pause=take_up)
-    assert findings.verdict is Verdict.AGREE
+    assert findings.agreement is Agreement.AGREE
     assert findings.at_work == 1
 
 
@@ -135,7 +135,7 @@ async def test_while_messages_rest_it_cannot_be_told(blog: Audited) -> None:
     blog.message("articles")
     blog.message("orchestrator", table=tables.outbox_parked)
     findings = await look(blog, timeout=0)
-    assert findings.verdict is Verdict.INCONCLUSIVE
+    assert findings.agreement is Agreement.INCONCLUSIVE
     assert codes(findings) == [(article, "thread-missing")]
     assert findings.resting == {"articles": 1, "orchestrator": 1}
 
@@ -143,7 +143,7 @@ async def test_while_messages_rest_it_cannot_be_told(blog: Audited) -> None:
 async def test_messages_that_rest_matter_only_where_something_looks_wrong(blog: Audited) -> None:
     make_healthy(blog)
     blog.message("articles")
-    assert (await look(blog, timeout=0)).verdict is Verdict.AGREE
+    assert (await look(blog, timeout=0)).agreement is Agreement.AGREE
 
 
 async def test_every_article_is_looked_at_once_however_many_chunks_they_are(
@@ -177,7 +177,7 @@ async def test_no_more_than_so_many_are_looked_at_twice_and_the_rest_is_not_call
 
     findings = await look(blog, pause=heal)
     assert (findings.suspects, findings.followed) == (2, 1)
-    assert findings.verdict is Verdict.INCONCLUSIVE
+    assert findings.agreement is Agreement.INCONCLUSIVE
 
 
 @pytest.mark.parametrize("service", ["articles", "comments", "orchestrator"])

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, insert
 
 from orchestrator.cli.audit import reading
 from orchestrator.cli.audit.databases import addresses, opened
-from orchestrator.cli.audit.looks import Findings, Verdict, compare
+from orchestrator.cli.audit.looks import Agreement, Findings, compare
 from orchestrator.cli.audit.rules import Ruleset, together
 from outbox import tables
 from outbox.invariants import Holds, Invariants, Rule, Wrong
@@ -91,7 +91,7 @@ async def test_traffic_is_no_divergence_and_hides_none(
     async with carrying(of_shop, of_depot) as shop, traffic(shop):
         for number in range(30):
             findings = await look(databases)
-            assert findings.verdict is Verdict.AGREE, findings
+            assert findings.agreement is Agreement.AGREE, findings
             suspects += findings.suspects
             if number and suspects:
                 break
@@ -99,7 +99,7 @@ async def test_traffic_is_no_divergence_and_hides_none(
         # In this thread it would wait for a turn that this thread's own loop has to end.
         await asyncio.to_thread(write, engines["depot"], Parcel, order="987654321")
         findings = await look(databases)
-    assert findings.verdict is Verdict.DIVERGE
+    assert findings.agreement is Agreement.DIVERGE
     assert [(it.id, it.code) for it in findings.divergences] == [
         ("987654321", "parcel-of-no-order")
     ]
@@ -138,7 +138,7 @@ async def test_an_entity_that_is_met_on_both_sides_counts_once(
     monkeypatch.setattr(reading, "everything", twice)
     findings = await look(databases)
     assert (findings.suspects, findings.followed, len(findings.divergences)) == (1, 1, 1)
-    assert findings.verdict is Verdict.DIVERGE
+    assert findings.agreement is Agreement.DIVERGE
 
 
 async def test_what_a_living_saga_wrote_is_left_to_it(
@@ -183,7 +183,7 @@ async def test_a_chain_of_events_is_waited_for_to_its_end(
     rules = together([SHOP, DEPOT, Invariants("carrier")])
     async with opened(addresses({name: it.url for name, it in chain.items()})) as sources:
         findings = await compare(sources, rules, timeout=20, pause=arrive)
-    assert (findings.verdict, findings.suspects) == (Verdict.AGREE, 1)
+    assert (findings.agreement, findings.suspects) == (Agreement.AGREE, 1)
 
 
 def test_the_command_takes_services_and_declarations_from_its_options(
