@@ -137,7 +137,7 @@ def router(
         query = _LIST if author is None else _LIST.where(_TABLE.c.author == author)
         async with database.reading.connect() as connection:
             rows, cursor = await pages.fetch(connection, query, Article.id, wanted)
-        items = [ArticleInList(**_with_status(row._mapping)) for row in rows]
+        items = [ArticleInList(**_with_status(row._asdict())) for row in rows]
         return pages.Page(items=items, next_cursor=cursor)
 
     @routes.get("/articles/{id}", summary="Read an article", responses=documented(_GONE))
@@ -148,7 +148,7 @@ def router(
             raise _unknown(id)
         if row.deleted_at is not None:
             raise _deleted(id)
-        return _shown(row._mapping, response)
+        return _shown(row._asdict(), response)
 
     @routes.put(
         "/articles/{id}",

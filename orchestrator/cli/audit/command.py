@@ -81,11 +81,7 @@ def audit(
     from orchestrator.cli.audit.rules import load
 
     if repair and json_ and not yes:
-        raise CommandError(
-            "with --json nobody is asked before the repair",
-            "what is printed is for programs",
-            "sagabox audit first, then: sagabox audit --repair --yes --json",
-        )
+        raise _cannot_ask()
     ruleset = load(rules or [])
     given = _given(service or [], {"articles": articles, "comments": comments})
     _require_used(given, ruleset)
@@ -111,6 +107,14 @@ def audit(
         tell_repairs(repaired)
         tell(findings, limit)
     _exit(findings.agreement)
+
+
+def _cannot_ask() -> CommandError:
+    return CommandError(
+        "with --json nobody is asked before the repair",
+        "what is printed is for programs",
+        "sagabox audit first, then: sagabox audit --repair --yes --json",
+    )
 
 
 def _exit(agreement: Agreement) -> None:
