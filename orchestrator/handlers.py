@@ -12,7 +12,7 @@ from sqlalchemy import event, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from orchestrator.store.records import shard_of
+from orchestrator.store.sharding import shard_of
 from orchestrator.store.signal_rows import StoredStart, dump_start
 from orchestrator.tables import saga_signal
 from outbox import tracing

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.engine.settings import EngineSettings
-from orchestrator.store.outgoing import Letter, buckets
+from orchestrator.store.outgoing import OutgoingMessage
+from orchestrator.store.sharding import buckets
 from outbox.clock import Clock
 from outbox.coordination.bell import Bell
 from outbox.coordination.leases import Leases
@@ -72,10 +73,10 @@ class Dispatcher:
             line.courier.lease(Leases(epochs, leases.until))
             line.bell.ring()
 
-    def hand_over(self, letters: Sequence[Letter], seqs: Mapping[str, int]) -> None:
+    def hand_over(self, messages: Sequence[OutgoingMessage], seqs: Mapping[str, int]) -> None:
         """These were committed, with these numbers."""
         for name, line in self.lines.items():
-            mine = [it.pending(seqs[it.envelope.id]) for it in letters if it.destination == name]
+            mine = [it.pending(seqs[it.envelope.id]) for it in messages if it.destination == name]
             if mine:
                 line.feed.offer(mine)
                 line.bell.ring()

@@ -24,8 +24,8 @@ from orchestrator.engine.watchers import Watchers
 from orchestrator.errors import DefinitionChanged, Unavailable, UnknownRun
 from orchestrator.machine.signals import OperatorSignal
 from orchestrator.store import signal_rows
-from orchestrator.store.records import shard_of
-from orchestrator.store.run_store import StartKey
+from orchestrator.store.sharding import shard_of
+from orchestrator.store.start_store import StartKey
 from outbox import tracing
 from outbox.clock import Clock
 from outbox.coordination.bell import Bell
@@ -76,7 +76,7 @@ class Engine:
         self._bell = bell
         self._settings = settings
         ports = EnginePorts.of(database.engine, registry, clock)
-        self._store = ports.sagas
+        self._ports = ports
         self._node = Node(
             database.engine,
             ports,
@@ -122,7 +122,7 @@ class Engine:
 
     async def _check_definitions(self) -> None:
         async with self._database.engine.begin() as connection:
-            changed = await self._store.register(connection)
+            changed = await self._ports.runs.register(connection)
         if changed:
             names = ", ".join(f"{name} v{version}" for name, version in changed)
             raise DefinitionChanged(
@@ -183,7 +183,7 @@ class Engine:
             raise UnknownRun(instance_id)
         if shard_of(instance_id) not in self._node.shards.usable:
             await ask_owner(
-                self._database, self._store, instance_id, signal, self._settings.patience
+                self._database, self._ports, instance_id, signal, self._settings.patience
             )
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -225,10 +225,11 @@ class Engine:
     async def _keep_house(self) -> float:
         below = first_at(self._clock.now() - self._settings.unsettled)
         async with self._database.reading.connect() as connection:
-            live = await self._store.live(connection, below, MAX_LIVE + 1)
+            live = await self._ports.runs.live(connection, below, MAX_LIVE + 1)
         if len(live) > MAX_LIVE:
             below = live[MAX_LIVE]
         self._settled = EndedSagas(below, frozenset(live[:MAX_LIVE]))
         async with self._database.engine.begin() as connection:
-            await self._store.forget(connection, self._settings.remember)
+            await self._ports.statements.forget_batches(connection, self._settings.remember)
+            await self._ports.signals.forget_answers(connection, self._settings.remember)
         return _HOUSEKEEPING

@@ -1,4 +1,4 @@
-"""One node's part of the work: its shards, what it commits for them, and what it sends.
+"""One node: its shards, its committer, its couriers.
 
 Each part does one thing at a time when it is told to. `engine` repeats that as long as the process
 lives; a simulation does it in any order that can happen.
@@ -22,7 +22,7 @@ from orchestrator.engine.shards import Shards
 from orchestrator.engine.watchers import Watchers
 from orchestrator.machine.signals import Buried
 from orchestrator.store import signal_rows
-from orchestrator.store.records import shard_of
+from orchestrator.store.sharding import shard_of
 from outbox.clock import Clock
 from outbox.coordination.owners import is_surely_dead
 from outbox.relay.settler import Settlement
@@ -33,7 +33,7 @@ from outbox.wire.envelope import Envelope
 
 
 class Node:
-    """One process's part of the engine: what holds leases, sends and commits.
+    """One process's part of the engine: it holds leases, sends and commits.
 
     `name` gives the name that it holds its leases under, which no other node has; where it gives
     another one, the leases of the one before are left alone. `watchers` are told of the commits.
@@ -75,8 +75,7 @@ class Node:
         )
         self.committer = Committer(
             engine,
-            ports.sagas,
-            ports.writing,
+            ports,
             registry,
             self.shards,
             self.dispatcher,
@@ -84,7 +83,6 @@ class Node:
             clock=clock,
             ids=ids,
             settings=settings,
-            sleep=ports.sleep,
         )
 
     def _shards_changed(self, gained: frozenset[int], lost: frozenset[int]) -> None:
@@ -95,11 +93,11 @@ class Node:
 
 
 class _Settlement(Settlement):
-    """What the couriers tell: answers become part of a group commit."""
+    """Hands the answers that couriers bring to the committer, and tells runs of dead letters."""
 
     def __init__(self, node: Node, ports: EnginePorts) -> None:
         self._node = node
-        self._sagas = ports.sagas
+        self._signals = ports.signals
         self._event = ports.event
 
     def take(self, destination: str, answers: Sequence[tuple[Pending, Reply]]) -> asyncio.Event:
@@ -112,4 +110,4 @@ class _Settlement(Settlement):
         if saga_id is not None:
             kind, payload = signal_rows.dump(Buried(envelope.id, reason))
             shard = shard_of(saga_id)
-            await self._sagas.add_signals(connection, [(saga_id, shard, kind, payload)])
+            await self._signals.add(connection, [(saga_id, shard, kind, payload)])

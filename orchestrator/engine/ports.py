@@ -1,4 +1,4 @@
-"""What a node touches of its database: the statements, gathered in one place."""
+"""The ports of a node: its statements on the database, gathered in one place."""
 
 from __future__ import annotations
 
@@ -9,30 +9,36 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.definition.registry import Registry
-from orchestrator.engine.shards import LEASED_AS
-from orchestrator.store.commit_statements import Writing
-from orchestrator.store.run_store import SagaStore
+from orchestrator.store.commit_statements import CommitStatements
+from orchestrator.store.run_store import RunStore
+from orchestrator.store.sharding import LEASED_AS
+from orchestrator.store.signal_store import SignalStore
+from orchestrator.store.start_store import StartStore
 from outbox.clock import Clock
 from outbox.relay.ports import RelayPorts
 
 
 @dataclass(frozen=True)
 class EnginePorts:
-    """`sleep` is how it waits between two tries, `event` makes what its parts wait for each
-    other with."""
+    """The stores of a node and the statements of its group commits. `sleep` is the pause between
+    two tries, `event` makes the events that its parts wait for."""
 
-    sagas: SagaStore
-    writing: Writing
+    runs: RunStore
+    starts: StartStore
+    signals: SignalStore
+    statements: CommitStatements
     relay: RelayPorts
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     event: Callable[[], asyncio.Event] = asyncio.Event
 
     @classmethod
     def of(cls, engine: AsyncEngine, registry: Registry, clock: Clock) -> EnginePorts:
-        """Those of a database."""
+        """The ports on a database."""
         postgres = engine.dialect.name == "postgresql"
         return cls(
-            SagaStore(registry, postgres=postgres, now=clock.now),
-            Writing(registry, postgres=postgres, now=clock.now),
+            RunStore(registry, postgres=postgres, now=clock.now),
+            StartStore(postgres=postgres, now=clock.now),
+            SignalStore(postgres=postgres, now=clock.now),
+            CommitStatements(registry, postgres=postgres, now=clock.now),
             RelayPorts.of(engine, clock, leased_as=LEASED_AS),
         )

@@ -11,7 +11,7 @@ from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from orchestrator.store.records import SHARDS
+from orchestrator.store.sharding import LEASED_AS, SHARDS
 from outbox.clock import Clock
 from outbox.coordination.lease_store import LeaseStore
 from outbox.coordination.leases import Leases, fair_share, in_excess
@@ -20,9 +20,6 @@ from outbox.database.engines import reading
 from outbox.relay.settings import RelaySettings
 
 log = logging.getLogger(__name__)
-
-LEASED_AS = "sagas:shards"
-"""The name that the leases of shards stand under. No service can have it: it holds a colon."""
 
 
 class Shards:

@@ -71,10 +71,17 @@ def insert(table: Table, names: Sequence[str], parameter: str, *, postgres: bool
 
 
 def update(
-    table: Table, names: Sequence[str], by: Sequence[str], parameter: str, *, postgres: bool
+    table: Table,
+    names: Sequence[str],
+    by: Sequence[str],
+    parameter: str,
+    *,
+    postgres: bool,
+    also: Sequence[str] = (),
 ) -> str:
-    """UPDATE the rows that agree with the JSON text in the columns `by`: set the others."""
-    assigned = ", ".join(f"{name} = r.{name}" for name in names)
+    """UPDATE the rows that agree with the JSON text in the columns `by`: set the others, and what
+    the assignments in `also` say."""
+    assigned = ", ".join([*also, *(f"{name} = r.{name}" for name in names)])
     matched = " AND ".join(f"{table.name}.{name} = r.{name}" for name in by)
     rows = source(table, [*by, *names], parameter, postgres=postgres)
     return f"UPDATE {table.name} SET {assigned} FROM {rows} WHERE {matched}"

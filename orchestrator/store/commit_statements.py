@@ -8,20 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import BigInteger, TextClause, TextualSelect, column, text
+from sqlalchemy import BigInteger, TextClause, TextualSelect, column, delete, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition.registry import Registry
-from orchestrator.engine.shards import LEASED_AS
 from orchestrator.machine.transition import Entry
 from orchestrator.store import bulk
-from orchestrator.store.outgoing import Letter
+from orchestrator.store.outgoing import OutgoingMessage
 from orchestrator.store.records import Record, document_json, state_json
+from orchestrator.store.sharding import LEASED_AS
 from orchestrator.tables import saga, saga_batch, saga_history
 from outbox.database.time import DatabaseClock
 from outbox.relay.message_store import Store
@@ -37,7 +37,7 @@ _INSERTED = (
     *_CHANGING,
 )
 _HISTORY = ("saga_id", "number", "at", "happening", "detail", "step", "command_id", "actor")
-_LETTER = (
+_MESSAGE = (
     *("id", "destination", "bucket", "aggregatetype", "aggregateid", "type", "payload"),
     *("headers", "occurred_at"),
 )
@@ -51,17 +51,17 @@ class Writes:
     records: Sequence[Record] = ()
     history: list[tuple[str, int, Entry]] = field(default_factory=list)
     answered: list[int] = field(default_factory=list)
-    letters: list[Letter] = field(default_factory=list)
+    messages: list[OutgoingMessage] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
     """How many bytes each of the runs takes as it is stored; known once they are written."""
 
 
 class StaleRuns(Exception):
-    """Somebody else wrote a run since it was read; the transaction must not be committed."""
+    """Another node wrote a run since it was read; the transaction must not be committed."""
 
 
-class Writing(DatabaseClock):
-    """Opens and fills group commits."""
+class CommitStatements(DatabaseClock):
+    """The statements that open and fill group commits."""
 
     def __init__(self, registry: Registry, *, postgres: bool, now: Callable[[], datetime]) -> None:
         super().__init__(postgres=postgres, now=now)
@@ -117,6 +117,10 @@ class Writing(DatabaseClock):
         found: datetime | None = (await connection.execute(statement)).scalar_one_or_none()
         return found
 
+    async def forget_batches(self, connection: AsyncConnection, before: timedelta) -> None:
+        """Remove the ids of group commits that are older than that."""
+        await connection.execute(delete(saga_batch).where(saga_batch.c.made_at < self._in(-before)))
+
     # Filling
 
     async def insert(
@@ -150,7 +154,7 @@ class Writing(DatabaseClock):
                 result = await connection.execute(_part(part, postgres=False), {part: document})
                 if part == "sagas":
                     updated = result.rowcount
-                elif part == "letters":
+                elif part == "messages":
                     seqs = {row.id: row.seq for row in result}
         if updated != len(writes.records):
             raise StaleRuns
@@ -167,8 +171,8 @@ class Writing(DatabaseClock):
             documents["history"] = bulk.document([self._line(*it) for it in writes.history])
         if writes.answered:
             documents["answered"] = orjson.dumps(writes.answered).decode()
-        if writes.letters:
-            documents["letters"] = bulk.document([self._letter(it) for it in writes.letters])
+        if writes.messages:
+            documents["messages"] = bulk.document([self._message(it) for it in writes.messages])
         return documents
 
     def _row(self, record: Record, now: datetime) -> dict[str, Any]:
@@ -210,8 +214,8 @@ class Writing(DatabaseClock):
             "actor": entry.actor,
         }
 
-    def _letter(self, letter: Letter) -> dict[str, Any]:
-        row = letter.row()
+    def _message(self, message: OutgoingMessage) -> dict[str, Any]:
+        row = message.row()
         row["id"] = self._values.id(row["id"])
         row["occurred_at"] = self._values.time(row["occurred_at"])
         return row
@@ -249,7 +253,7 @@ def _insert_sagas(postgres: bool) -> TextualSelect:
 @cache
 def _part(name: str, *, postgres: bool) -> TextClause | TextualSelect:
     statement = text(_sql_of(name, postgres=postgres))
-    return statement.columns(outbox.c.seq, outbox.c.id) if name == "letters" else statement
+    return statement.columns(outbox.c.seq, outbox.c.id) if name == "messages" else statement
 
 
 @cache
@@ -261,12 +265,12 @@ def _write_at_once(parts: tuple[str, ...]) -> TextualSelect:
         for part in parts
     ]
     updated = "(SELECT count(*) FROM sagas)" if "sagas" in parts else "0"
-    letters = (
-        "letters.seq, letters.id FROM (VALUES (1)) AS one(n) LEFT JOIN letters ON true"
-        if "letters" in parts
+    messages = (
+        "messages.seq, messages.id FROM (VALUES (1)) AS one(n) LEFT JOIN messages ON true"
+        if "messages" in parts
         else "CAST(NULL AS bigint) AS seq, CAST(NULL AS uuid) AS id"
     )
-    statement = text(f"WITH {', '.join(named)} SELECT {updated} AS updated, {letters}")
+    statement = text(f"WITH {', '.join(named)} SELECT {updated} AS updated, {messages}")
     return statement.columns(column("updated", BigInteger), outbox.c.seq, outbox.c.id)
 
 
@@ -274,12 +278,14 @@ def _sql_of(part: str, *, postgres: bool) -> str:
     match part:
         case "sagas":
             return bulk.update(
-                saga, _CHANGING, ("id", "revision"), "sagas", postgres=postgres
-            ).replace(" SET ", " SET revision = saga.revision + 1, ", 1)
+                *(saga, _CHANGING, ("id", "revision"), "sagas"),
+                postgres=postgres,
+                also=["revision = saga.revision + 1"],
+            )
         case "history":
             return bulk.insert(saga_history, _HISTORY, "history", postgres=postgres)
-        case "letters":
-            sql = bulk.insert(outbox, _LETTER, "letters", postgres=postgres)
+        case "messages":
+            sql = bulk.insert(outbox, _MESSAGE, "messages", postgres=postgres)
             return f"{sql} RETURNING seq, id"
         case "answered" if postgres:
             return (

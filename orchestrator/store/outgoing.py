@@ -1,19 +1,15 @@
-"""What a run sends, as rows of the outbox and as messages for a courier.
-
-Pure. Everything that a run sends goes into the buckets of its own shard, so that the node which
-owns the shard is the only one that adds to them and sends from them.
-"""
+"""The messages of a run, as rows of the outbox and as a courier takes them. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any
 
 from orchestrator.machine.transition import Dispatch
+from orchestrator.store.sharding import bucket
 from outbox.contract import SagaEnded
-from outbox.coordination.leases import BUCKETS_PER_LANE, Lane
+from outbox.coordination.leases import Lane
 from outbox.ids import derive
 from outbox.relay.verdicts import Pending
 from outbox.wire.codec import encode
@@ -24,7 +20,7 @@ SOURCE = "orchestrator"
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class OutgoingMessage:
     """A message to be sent. `repeats` tells that it was sent before."""
 
     destination: str
@@ -52,17 +48,6 @@ class Letter:
         }
 
 
-def bucket(lane: Lane, shard: int) -> int:
-    """The bucket of a shard in that lane."""
-    return lane * BUCKETS_PER_LANE + shard
-
-
-@cache
-def buckets(shard: int) -> tuple[int, ...]:
-    """All buckets of a shard."""
-    return tuple(bucket(lane, shard) for lane in Lane)
-
-
 def command(
     dispatch: Dispatch,
     saga_id: str,
@@ -72,9 +57,9 @@ def command(
     number: str | None,
     trace: str,
     repeats: bool,
-) -> Letter:
+) -> OutgoingMessage:
     """A command of the run, in its trace. `number` is the run's."""
-    return Letter(
+    return OutgoingMessage(
         destination=dispatch.participant,
         bucket=bucket(Lane.URGENT if dispatch.urgent else Lane.NORMAL, shard),
         envelope=Envelope(
@@ -105,15 +90,15 @@ def ended(
     *,
     start_id: str | None,
     trace: str,
-) -> Letter:
-    """The news of the end of a run, or of a start that came to nothing, for whoever asked.
+) -> OutgoingMessage:
+    """The event SagaEnded of a run, or of a start that began none, for the service that asked.
 
     It answers the message `start_id`, and its id follows from that: told again, it is the same
     message, and the answer to another start is another one. Where old code has not kept that
     message, the id follows from the run's, as it did then.
     """
     event = SagaEnded(saga_id, status)
-    return Letter(
+    return OutgoingMessage(
         destination=originator,
         bucket=bucket(Lane.NORMAL, shard),
         envelope=Envelope(

@@ -10,26 +10,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from zlib import crc32
 
 from orchestrator.definition.saga import Saga
 from orchestrator.machine.instance import Direction, Instance, Status, StepRun
 from orchestrator.machine.transition import Timer, Transition
-from outbox.coordination.leases import BUCKETS_PER_LANE
+from orchestrator.store.sharding import shard_of
 from outbox.ids import derive, first_at, time_of
 from outbox.wire.json_types import shape_of
 from outbox.wire.traceparent import minted
 
-SHARDS = tuple(range(BUCKETS_PER_LANE))
-"""The parts that the runs are divided into; each is owned by one node at a time."""
-
-
 _MINUTE = timedelta(minutes=1)
-
-
-def shard_of(instance_id: str) -> int:
-    """The shard of a run: that of everything it sends, too."""
-    return crc32(instance_id.encode()) % len(SHARDS)
 
 
 def number_of(instance_id: str, began: datetime) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestrator.store.records import SHARDS, shard_of
+from orchestrator.store.sharding import SHARDS, shard_of
 from tests.support.blog.deleting import Deletions, start_all
 from tests.support.faults.http_proxy import HttpProxy, http_proxy
 from tests.support.fixtures import DatabaseFactory

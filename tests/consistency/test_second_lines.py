@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.definition.registry import Registry
 from orchestrator.machine import machine
-from orchestrator.store.commit_statements import StaleRuns, Writes, Writing
+from orchestrator.store.commit_statements import CommitStatements, StaleRuns, Writes
 from orchestrator.store.records import Record
 from orchestrator.testing import sample_input
 from orchestrator.testing.simulating.shapes import PARTICIPANTS, made_up
@@ -38,14 +38,14 @@ def database_schema() -> Schema:
 async def test_a_run_that_somebody_else_wrote_is_not_written_over(engine: AsyncEngine) -> None:
     saga = made_up(4)
     registry = Registry([saga], dict.fromkeys(PARTICIPANTS, ""))
-    writing = Writing(registry, postgres=False, now=lambda: NOW)
+    statements = CommitStatements(registry, postgres=False, now=lambda: NOW)
     begun = machine.start(saga, RUN_ID, sample_input(saga), NOW)
     record = replace(Record(begun.instance).after(begun, NOW), revision=1)
     async with engine.begin() as connection:
-        assert set(await writing.insert(connection, [record], NOW)) == {RUN_ID}
-        await writing.write(connection, Writes(records=[record]), NOW)
+        assert set(await statements.insert(connection, [record], NOW)) == {RUN_ID}
+        await statements.write(connection, Writes(records=[record]), NOW)
         with pytest.raises(StaleRuns):
-            await writing.write(connection, Writes(records=[record]), NOW)
+            await statements.write(connection, Writes(records=[record]), NOW)
 
 
 async def test_an_attempt_that_kills_the_relay_was_counted_before_it_was_made(

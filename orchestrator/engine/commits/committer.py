@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,16 +33,16 @@ from orchestrator.engine.commits.items import (
     shard_for,
 )
 from orchestrator.engine.commits.run_cache import RunCache
+from orchestrator.engine.ports import EnginePorts
 from orchestrator.engine.settings import EngineSettings
 from orchestrator.engine.shards import Shards
 from orchestrator.engine.watchers import Watchers
 from orchestrator.errors import OrchestratorError, Unavailable
 from orchestrator.safe_text import described
 from orchestrator.store import signal_rows
-from orchestrator.store.commit_statements import StaleRuns, Writing
-from orchestrator.store.outgoing import Letter
-from orchestrator.store.records import shard_of
-from orchestrator.store.run_store import SagaStore
+from orchestrator.store.commit_statements import StaleRuns
+from orchestrator.store.outgoing import OutgoingMessage
+from orchestrator.store.sharding import shard_of
 from orchestrator.store.signal_rows import StoredStart
 from outbox.clock import Clock
 from outbox.crashpoints import crashpoint
@@ -65,7 +65,7 @@ class _NotCommitted(Exception):
 class Outgoing(Protocol):
     """Where committed messages go."""
 
-    def hand_over(self, letters: Sequence[Letter], seqs: Mapping[str, int]) -> None:
+    def hand_over(self, messages: Sequence[OutgoingMessage], seqs: Mapping[str, int]) -> None:
         """These were committed, with these numbers."""
 
     def withdraw(self, ids: frozenset[str]) -> None:
@@ -91,8 +91,7 @@ class Committer:
     def __init__(
         self,
         engine: AsyncEngine,
-        store: SagaStore,
-        writing: Writing,
+        ports: EnginePorts,
         registry: Registry,
         shards: Shards,
         outgoing: Outgoing,
@@ -101,13 +100,11 @@ class Committer:
         clock: Clock,
         ids: Callable[[], str],
         settings: EngineSettings,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.stats = CommitterStats()
         self._engine = engine
         self._reading = reading(engine)
-        self._store = store
-        self._writing = writing
+        self._ports = ports
         self._registry = registry
         self._shards = shards
         self._outgoing = outgoing
@@ -115,7 +112,7 @@ class Committer:
         self._clock = clock
         self._ids = ids
         self._settings = settings
-        self._sleep = sleep
+        self._sleep = ports.sleep
         self._time = DatabaseTime(clock)
         self._queue: deque[Work] = deque()
         self._queued_bytes = 0
@@ -242,12 +239,12 @@ class Committer:
         items: list[Work] = []
         most = self._look_most
         async with self._reading.connect() as connection:
-            rows = await self._store.signals(connection, shards, most)
-            due = await self._store.next_due(connection, shards)
-            self._time.told(await self._store.now(connection))
+            rows = await self._ports.signals.waiting(connection, shards, most)
+            due = await self._ports.runs.next_due(connection, shards)
+            self._time.told(await self._ports.runs.now(connection))
             now = self._time.now()
             if due is not None and due <= now:
-                items += map(Look, await self._store.due(connection, shards, now, most))
+                items += map(Look, await self._ports.runs.due(connection, shards, now, most))
         self._pace_looks([len(row.payload) for row in rows])
         if len(rows) == most or len(items) == most:
             self._look_at = 0.0
@@ -269,11 +266,11 @@ class Committer:
         if self._to_unpark:
             shards = frozenset(self._to_unpark)
             async with self._engine.begin() as connection:
-                await self._store.unpark(connection, shards)
+                await self._ports.runs.unpark(connection, shards)
             self._to_unpark -= shards
 
     def _from_row(self, row: Any) -> Work:
-        """`row` is one of `SagaStore.signals`."""
+        """`row` is one of `SignalStore.waiting`."""
         seq, saga_id, kind, payload = row.seq, row.saga_id, row.kind, row.payload
         try:
             signal = signal_rows.load(kind, payload)
@@ -370,8 +367,8 @@ class Committer:
         shard = shard_of(saga_id)
         epochs = {it: epoch for it, epoch in self._shards.leases.epochs.items() if it == shard}
         async with self._engine.begin() as connection:
-            if epochs and await self._writing.fence(connection, epochs):
-                await self._store.park(connection, saga_id, reason)
+            if epochs and await self._ports.statements.fence(connection, epochs):
+                await self._ports.runs.park(connection, saga_id, reason)
 
     async def _transact(self, items: Sequence[Work]) -> None:
         batch = self._ids()
@@ -415,7 +412,7 @@ class Committer:
         epochs = self._shards.leases.epochs
         touched = {shard_for(item) for item in items}
         wanted = {shard: epochs[shard] for shard in sorted(touched) if shard in epochs}
-        now, ours = await self._writing.open(
+        now, ours = await self._ports.statements.open(
             connection, batch, wanted, idle=self._settings.relay.lease / 4
         )
         if lost := frozenset(wanted) - ours:
@@ -424,9 +421,7 @@ class Committer:
         self._time.told(now)
         mine = [item for item in items if shard_for(item) in ours]
         others = [item for item in items if shard_for(item) not in ours]
-        group = GroupCommit(
-            connection, self._store, self._writing, self._registry, self._cached, now
-        )
+        group = GroupCommit(connection, self._ports, self._registry, self._cached, now)
         await group.work(mine)
         return group, mine, others
 
@@ -435,7 +430,7 @@ class Committer:
         for attempt in range(_TRIES * 4):
             try:
                 async with self._engine.connect() as connection:
-                    is_there = await self._writing.write_batch(connection, batch) is None
+                    is_there = await self._ports.statements.write_batch(connection, batch) is None
                     # Were it committed and the answer lost, the next look would find this row.
                     await connection.rollback()
                     return is_there
@@ -462,7 +457,7 @@ class Committer:
             self._cached.forget(saga_id)
         if group.withdrawn:
             self._outgoing.withdraw(frozenset(group.withdrawn))
-        self._outgoing.hand_over(group.letters, group.seqs)
+        self._outgoing.hand_over(group.messages, group.seqs)
         self._again(group.again)
         group.resolve()
         self._settle([item for item in items if item not in group.again])

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from orchestrator.definition.registry import Registry
 from orchestrator.engine.commits import run_log
 from orchestrator.engine.commits.items import Answer, Begin, Decline, Look, Started, Tell, Work
+from orchestrator.engine.ports import EnginePorts
 from orchestrator.errors import (
     ActiveAlready,
     InvalidInput,
@@ -31,10 +32,11 @@ from orchestrator.machine.signals import OperatorSignal, Replied, Signal, TimerF
 from orchestrator.machine.transition import Dispatch, Transition
 from orchestrator.safe_text import described
 from orchestrator.store import outgoing, signal_rows
-from orchestrator.store.commit_statements import Writes, Writing
-from orchestrator.store.outgoing import Letter
-from orchestrator.store.records import Record, number_of, record_of, shard_of
-from orchestrator.store.run_store import REFUSED, Known, SagaStore, StartKey
+from orchestrator.store.commit_statements import Writes
+from orchestrator.store.outgoing import OutgoingMessage
+from orchestrator.store.records import Record, number_of, record_of
+from orchestrator.store.sharding import shard_of
+from orchestrator.store.start_store import REFUSED, Known, StartKey
 from outbox import tracing
 from outbox.wire.traceparent import minted
 
@@ -47,15 +49,13 @@ class GroupCommit:
     def __init__(
         self,
         connection: AsyncConnection,
-        store: SagaStore,
-        writing: Writing,
+        ports: EnginePorts,
         registry: Registry,
         cached: Mapping[str, Record],
         now: datetime,
     ) -> None:
         self._connection = connection
-        self._store = store
-        self._writing = writing
+        self._ports = ports
         self._registry = registry
         self._now = now
         self._cached = cached
@@ -110,9 +110,9 @@ class GroupCommit:
         await self._write_rest()
 
     @property
-    def letters(self) -> Sequence[Letter]:
+    def messages(self) -> Sequence[OutgoingMessage]:
         """What was added to the outbox."""
-        return self._writes.letters
+        return self._writes.messages
 
     @property
     def sizes(self) -> Mapping[str, int]:
@@ -136,7 +136,7 @@ class GroupCommit:
         missing = [it for it in ids if it and it not in self._found]
         if not missing:
             return
-        for row in await self._store.load(self._connection, missing):
+        for row in await self._ports.runs.load(self._connection, missing):
             definition = self._registry.find(row.name, row.version)
             if row.parked is not None:
                 self.parked[row.id] = row.parked
@@ -234,15 +234,15 @@ class GroupCommit:
         ]
         if transition.withdrawn:
             self.withdrawn.update(transition.withdrawn)
-            self._writes.letters = [
-                it for it in self.letters if it.envelope.id not in self.withdrawn
+            self._writes.messages = [
+                it for it in self.messages if it.envelope.id not in self.withdrawn
             ]
         self.news += run_log.worth_telling(after, transition.history)
         for dispatch in transition.commands:
             awaited = after.instance.steps[dispatch.step].awaited
             repeats = awaited is not None and awaited.sendings > 1
             trace = self._trace_of(dispatch, after)
-            self._writes.letters.append(
+            self._writes.messages.append(
                 outgoing.command(
                     dispatch,
                     saga_id,
@@ -271,7 +271,7 @@ class GroupCommit:
             for saga_id, record in self.records.items()
         }
         if self._begins or any(self._may_have_aliases(it) for it in self.ended):
-            await self._writing.write(
+            await self._ports.statements.write(
                 self._connection,
                 Writes(records=self._writes.records, sizes=self._writes.sizes),
                 self._now,
@@ -292,7 +292,7 @@ class GroupCommit:
         named = [saga_id for saga_id in self.ended if self._may_have_aliases(saga_id)]
         if not named:
             return
-        for alias in await self._store.aliases(self._connection, named):
+        for alias in await self._ports.starts.aliases(self._connection, named):
             trace = alias.trace or minted(alias.id)
             self._tell_of_end(alias.id, alias.saga_id, alias.originator, alias.start_id, trace)
 
@@ -320,7 +320,7 @@ class GroupCommit:
                 extra={"saga": saga_id, **tracing.fields_of_trace(trace)},
             )
             return
-        self._writes.letters.append(
+        self._writes.messages.append(
             outgoing.ended(
                 saga_id, status, originator, shard, self._now, start_id=start_id, trace=trace
             )
@@ -348,7 +348,7 @@ class GroupCommit:
             new[item.instance_id] = (item, record.after(transition, self._now), transition)
         if not new:
             return
-        written = await self._writing.insert(
+        written = await self._ports.statements.insert(
             self._connection, [record for _, record, _ in new.values()], self._now
         )
         for saga_id, (item, record, transition) in new.items():
@@ -363,7 +363,7 @@ class GroupCommit:
     async def _only_new(self, begins: Sequence[Begin]) -> list[Begin]:
         """A start that came by a message may come again, long after it was carried out. One that
         came by another message is answered in its turn, once there is an answer."""
-        known = await self._store.existing(
+        known = await self._ports.starts.existing(
             self._connection, [it.instance_id for it in begins if it.seq is not None]
         )
         first: dict[str, Begin] = {}
@@ -391,7 +391,7 @@ class GroupCommit:
         wanted: list[StartKey] = [it.key for it in begins if it.key is not None]
         if not wanted:
             return list(begins)
-        standing = await self._store.claim_keys(self._connection, wanted)
+        standing = await self._ports.starts.claim_keys(self._connection, wanted)
         beginning = {item.instance_id for item in begins}
         left = []
         for item in begins:
@@ -413,7 +413,7 @@ class GroupCommit:
     async def _lost_to_another(self, item: Begin, key: str) -> None:
         """The run could not be written: another one is active for its key."""
         definition = item.definition
-        active = await self._store.active(self._connection, definition.name, key)
+        active = await self._ports.starts.active(self._connection, definition.name, key)
         if active is None:
             # It has ended in this moment.
             await self._release(item)
@@ -422,7 +422,7 @@ class GroupCommit:
         elif item.seq is None:
             await self._cannot_begin(item, ActiveAlready(definition.name, key, active))
         else:
-            await self._store.add_alias(
+            await self._ports.starts.add_alias(
                 self._connection,
                 item.instance_id,
                 saga_id=active,
@@ -445,11 +445,11 @@ class GroupCommit:
 
     async def _release(self, item: Begin) -> None:
         if item.key is not None:
-            await self._store.release_keys(self._connection, [item.instance_id])
+            await self._ports.starts.release_keys(self._connection, [item.instance_id])
 
     async def _decline(self, item: Decline) -> None:
         self._applied.append(item.seq)
-        known = await self._store.existing(self._connection, [item.instance_id])
+        known = await self._ports.starts.existing(self._connection, [item.instance_id])
         if known:
             self._answer_again(item, known[item.instance_id])
             return
@@ -460,7 +460,7 @@ class GroupCommit:
             item.reason,
             extra={"saga": item.instance_id, **tracing.fields_of_trace(trace)},
         )
-        await self._store.add_alias(
+        await self._ports.starts.add_alias(
             self._connection,
             item.instance_id,
             saga_id=None,
@@ -481,28 +481,30 @@ class GroupCommit:
     # Writing the rest
 
     async def _write_rest(self) -> None:
-        connection, store = self._connection, self._store
+        connection, ports = self._connection, self._ports
         for saga_id, reason in self._newly_parked.items():
-            await store.park(connection, saga_id, reason)
+            await ports.runs.park(connection, saga_id, reason)
         if self.withdrawn:
             shards = {record.shard for record in self.records.values()}
-            await store.withdraw(connection, self.withdrawn, shards)
+            await ports.runs.withdraw(connection, self.withdrawn, shards)
         await self._leave_out_what_is_there()
-        self.seqs = await self._writing.write(connection, self._writes, self._now)
+        self.seqs = await self._ports.statements.write(connection, self._writes, self._now)
         if self._to_store:
-            await store.add_signals(connection, self._to_store)
+            await ports.signals.add(connection, self._to_store)
         if self._applied:
-            await store.remove_signals(connection, self._applied)
+            await ports.signals.remove(connection, self._applied)
         for seq, answer in self._answers.items():
-            await store.answer_signal(connection, seq, answer)
+            await ports.signals.answer(connection, seq, answer)
 
     async def _leave_out_what_is_there(self) -> None:
         """While a row stands, only its courier repeats it."""
-        repeated = [it for it in self.letters if it.repeats]
+        repeated = [it for it in self.messages if it.repeats]
         if repeated:
-            present = await self._store.present(self._connection, repeated, self._writes.answered)
-            await self._store.forget_dead_letters(self._connection, repeated)
-            self._writes.letters = [it for it in self.letters if it.envelope.id not in present]
+            present = await self._ports.runs.present(
+                self._connection, repeated, self._writes.answered
+            )
+            await self._ports.runs.forget_dead_letters(self._connection, repeated)
+            self._writes.messages = [it for it in self.messages if it.envelope.id not in present]
 
 
 def _changes_a_run(item: Work) -> bool:

@@ -8,9 +8,8 @@ from typing import Any, assert_never
 
 from orchestrator.definition.saga import Saga
 from orchestrator.machine.signals import Buried, OperatorSignal, Replied
-from orchestrator.store.records import shard_of
-from orchestrator.store.run_store import StartKey
-from outbox.coordination.leases import BUCKETS_PER_LANE
+from orchestrator.store.sharding import shard_of, shard_of_bucket
+from orchestrator.store.start_store import StartKey
 from outbox.relay.verdicts import Pending, size_of
 from outbox.replies import Reply
 
@@ -118,7 +117,7 @@ def shard_for(item: Work) -> int:
     """The shard under whose lease it is done. That of an answer is that of its row: the news of an
     end may be about another name of the run, which has another shard."""
     if isinstance(item, Answer):
-        return item.message.bucket % BUCKETS_PER_LANE
+        return shard_of_bucket(item.message.bucket)
     return shard_of(item.instance_id)
 
 

@@ -12,9 +12,9 @@ from orchestrator.errors import ActiveAlready
 from orchestrator.machine.instance import Status, StepStatus
 from orchestrator.machine.signals import Cancel, OperatorSignal, Pause, Resume, Retry, Terminate
 from orchestrator.store import signal_rows
-from orchestrator.store.records import shard_of
-from orchestrator.store.run_store import StartKey
+from orchestrator.store.sharding import shard_of
 from orchestrator.store.signal_rows import StoredStart
+from orchestrator.store.start_store import StartKey
 from orchestrator.testing.simulating import samples
 from orchestrator.testing.simulating.ledger import Ledger
 from orchestrator.testing.virtual.broken import Broken

@@ -122,7 +122,7 @@ class OnDatabase:
         try:
             async with self.engine.begin() as connection:
                 ports = self.ports(ProcessClock(self._timeline))
-                await ports.sagas.add_signals(connection, [(saga_id, shard, kind, payload)])
+                await ports.signals.add(connection, [(saga_id, shard, kind, payload)])
         except TransactionLost:
             return False
         return True

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.machine.transition import Entry
 from orchestrator.store.records import Record
-from orchestrator.store.run_store import StartKey
+from orchestrator.store.start_store import StartKey
 from orchestrator.testing.virtual.chances import Chances, Fault
 from outbox.errors import TransactionLost
 from outbox.wire.envelope import Envelope

@@ -10,10 +10,9 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from orchestrator.engine.shards import LEASED_AS
+from orchestrator.store.sharding import LEASED_AS, shard_of_bucket
 from orchestrator.testing.virtual.database import Connection, Hold, Lease, Message
 from outbox.coordination.lease_store import LeaseStore
-from outbox.coordination.leases import BUCKETS_PER_LANE
 from outbox.relay.hold_store import HoldStore
 from outbox.relay.message_store import Fetched, HeldKey, Store
 from outbox.relay.verdicts import Pending
@@ -32,7 +31,7 @@ class VirtualMessages(Store):
         return frozenset(
             bucket
             for bucket, epoch in epochs.items()
-            if (lease := leases.get(bucket % BUCKETS_PER_LANE)) is not None and lease.epoch == epoch
+            if (lease := leases.get(shard_of_bucket(bucket))) is not None and lease.epoch == epoch
         )
 
     async def limit_idleness(self, connection: Any, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""The statements of the orchestrator, on the virtual database.
+"""The stores of the orchestrator, on the virtual database.
 
 Each class stands for the one of SQL that it is derived from, method by method, and does what that
 one's docstring says. That both lead to the same history is a test.
@@ -7,39 +7,26 @@ one's docstring says. That both lead to the same history is a test.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-from sqlalchemy.exc import IntegrityError
-
 from orchestrator.definition.registry import Registry
-from orchestrator.store.commit_statements import StaleRuns, Writes, Writing
-from orchestrator.store.outgoing import Letter
-from orchestrator.store.records import Record, document_json, shard_of, state_json
-from orchestrator.store.run_store import REFUSED, AliasRow, Known, SagaStore, StartKey
-from orchestrator.testing.virtual.database import Connection, Hold, Message, Told
+from orchestrator.store.outgoing import OutgoingMessage
+from orchestrator.store.records import Record, document_json, state_json
+from orchestrator.store.run_store import RunStore
+from orchestrator.store.sharding import shard_of
+from orchestrator.store.signal_store import SignalStore
+from orchestrator.store.start_store import REFUSED, AliasRow, Known, StartKey, StartStore
+from orchestrator.testing.virtual.database import Connection, Hold, Told
 
-_NO_BYTES = 0
-"""What a run takes here, where values are kept as they are: no limit in bytes is ever met."""
 
-
-class VirtualSagas(SagaStore):
-    """Runs, their history, and what they were told."""
+class VirtualRuns(RunStore):
+    """Runs, their definitions, and their messages in the outbox."""
 
     def __init__(self, registry: Registry, now: Any) -> None:
         self._registry = registry
         self._time = now
-
-    async def signals(self, connection: Any, shards: Collection[int], most: int) -> Sequence[Any]:
-        tables = connection.tables
-        found = [
-            it
-            for it in tables.signals.values()
-            if it.answer is None and it.shard in shards and it.saga_id not in tables.parked_runs
-        ]
-        return sorted(found, key=lambda it: it.seq)[:most]
 
     async def next_due(self, connection: Any, shards: Collection[int]) -> datetime | None:
         return min((it.due_at for it in self._with_timers(connection, shards)), default=None)
@@ -92,6 +79,54 @@ class VirtualSagas(SagaStore):
         for saga_id in [it for it in tables.parked_runs if shard_of(it) in shards]:
             connection.drop(tables.parked_runs, saga_id)
 
+    async def present(
+        self, connection: Any, messages: Sequence[OutgoingMessage], answered: Collection[int]
+    ) -> frozenset[str]:
+        tables = connection.tables
+        ids = {it.envelope.id for it in messages}
+        return frozenset(
+            row.envelope.id
+            for table in (tables.outbox, tables.parked)
+            for row in table.values()
+            if row.envelope.id in ids and row.seq not in answered
+        )
+
+    async def forget_dead_letters(
+        self, connection: Any, messages: Sequence[OutgoingMessage]
+    ) -> None:
+        dead = connection.tables.dead
+        for id in [it.envelope.id for it in messages if it.envelope.id in dead]:
+            connection.drop(dead, id)
+
+    async def withdraw(
+        self, connection: Any, ids: Collection[str], shards: Collection[int]
+    ) -> None:
+        tables = connection.tables
+        for table in (tables.outbox, tables.parked):
+            for seq in [it.seq for it in table.values() if it.envelope.id in ids]:
+                connection.drop(table, seq)
+        waiting = {
+            (row.destination, row.bucket, row.envelope.key)
+            for table in (tables.outbox, tables.parked)
+            for row in table.values()
+        }
+        for key, it in [(key, it) for key, it in tables.held.items() if it.head_id in ids]:
+            if key in waiting:
+                connection.put(tables.held, key, Hold(it.head_id, it.attempts, self._time()))
+            else:
+                connection.drop(tables.held, key)
+
+    async def now(self, connection: Any) -> datetime:
+        found: datetime = self._time()
+        return found
+
+
+class VirtualStarts(StartStore):
+    """How runs begin, and which starts began none."""
+
+    def __init__(self) -> None:
+        pass
+
     async def claim_keys(
         self, connection: Any, keys: Sequence[StartKey]
     ) -> Mapping[tuple[str, str], StartKey]:
@@ -124,12 +159,7 @@ class VirtualSagas(SagaStore):
         found: str | None = connection.tables.active.get((name, key))
         return found
 
-    async def add_alias(
-        self,
-        connection: Any,
-        alias: str,
-        **values: Any,
-    ) -> None:
+    async def add_alias(self, connection: Any, alias: str, **values: Any) -> None:
         if alias not in connection.tables.aliases:
             connection.put(connection.tables.aliases, alias, values)
 
@@ -146,59 +176,34 @@ class VirtualSagas(SagaStore):
             if values["saga_id"] in saga_ids
         ]
 
-    async def present(
-        self, connection: Any, letters: Sequence[Letter], answered: Collection[int]
-    ) -> frozenset[str]:
+
+class VirtualSignals(SignalStore):
+    """The signals of runs."""
+
+    def __init__(self) -> None:
+        pass
+
+    async def waiting(self, connection: Any, shards: Collection[int], most: int) -> Sequence[Any]:
         tables = connection.tables
-        ids = {it.envelope.id for it in letters}
-        return frozenset(
-            row.envelope.id
-            for table in (tables.outbox, tables.parked)
-            for row in table.values()
-            if row.envelope.id in ids and row.seq not in answered
-        )
+        found = [
+            it
+            for it in tables.signals.values()
+            if it.answer is None and it.shard in shards and it.saga_id not in tables.parked_runs
+        ]
+        return sorted(found, key=lambda it: it.seq)[:most]
 
-    async def forget_dead_letters(self, connection: Any, letters: Sequence[Letter]) -> None:
-        dead = connection.tables.dead
-        for id in [it.envelope.id for it in letters if it.envelope.id in dead]:
-            connection.drop(dead, id)
-
-    async def withdraw(
-        self, connection: Any, ids: Collection[str], shards: Collection[int]
-    ) -> None:
-        tables = connection.tables
-        for table in (tables.outbox, tables.parked):
-            for seq in [it.seq for it in table.values() if it.envelope.id in ids]:
-                connection.drop(table, seq)
-        waiting = {
-            (row.destination, row.bucket, row.envelope.key)
-            for table in (tables.outbox, tables.parked)
-            for row in table.values()
-        }
-        for key, it in [(key, it) for key, it in tables.held.items() if it.head_id in ids]:
-            if key in waiting:
-                connection.put(tables.held, key, Hold(it.head_id, it.attempts, self._time()))
-            else:
-                connection.drop(tables.held, key)
-
-    async def add_signals(
-        self, connection: Any, signals: Sequence[tuple[str, int, str, str]]
-    ) -> None:
+    async def add(self, connection: Any, signals: Sequence[tuple[str, int, str, str]]) -> None:
         for saga_id, shard, kind, payload in signals:
             seq = connection.next_seq()
             connection.put(connection.tables.signals, seq, Told(seq, shard, saga_id, kind, payload))
 
-    async def remove_signals(self, connection: Any, seqs: Sequence[int]) -> None:
+    async def remove(self, connection: Any, seqs: Sequence[int]) -> None:
         for seq in seqs:
             connection.drop(connection.tables.signals, seq)
 
-    async def answer_signal(self, connection: Any, seq: int, answer: str) -> None:
-        # Nobody comes for the answer: what was asked for is over.
+    async def answer(self, connection: Any, seq: int, answer: str) -> None:
+        # No node comes for the answer: what was asked for is over.
         connection.drop(connection.tables.signals, seq)
-
-    async def now(self, connection: Any) -> datetime:
-        found: datetime = self._time()
-        return found
 
 
 def _ended(record: Record) -> str | None:
@@ -210,80 +215,3 @@ def _kept_beside(record: Record) -> dict[str, Any]:
     """What a row has beside the instance and its document."""
     names = [it for it in Record.__slots__ if it not in ("instance", "timers")]
     return {name: getattr(record, name) for name in names}
-
-
-class VirtualWriting(Writing):
-    """Opens and fills group commits."""
-
-    def __init__(self, registry: Registry, now: Any) -> None:
-        self._registry = registry
-        self._time = now
-
-    async def open(
-        self, connection: Any, batch: str, epochs: Mapping[int, int], *, idle: float
-    ) -> tuple[datetime | None, frozenset[int]]:
-        ours = await self.fence(connection, epochs)
-        return await self.write_batch(connection, batch), ours
-
-    async def fence(self, connection: Any, epochs: Mapping[int, int]) -> frozenset[int]:
-        leases = connection.tables.leases
-        return frozenset(
-            it for it, epoch in epochs.items() if it in leases and leases[it].epoch == epoch
-        )
-
-    async def write_batch(self, connection: Any, batch: str) -> datetime | None:
-        if batch in connection.tables.batches:
-            return None
-        connection.put(connection.tables.batches, batch, True)
-        found: datetime = self._time()
-        return found
-
-    async def insert(
-        self, connection: Any, records: Sequence[Record], now: datetime
-    ) -> Mapping[str, int]:
-        tables = connection.tables
-        written = {}
-        for record in records:
-            instance = record.instance
-            key = (instance.saga, instance.key)
-            wants_to_be_alone = self._is_active(record)
-            if instance.id in tables.runs or (wants_to_be_alone and key in tables.active):
-                continue
-            connection.put(tables.runs, instance.id, replace(record, revision=1))
-            if wants_to_be_alone:
-                connection.put(tables.active, key, instance.id)
-            written[instance.id] = _NO_BYTES
-        return written
-
-    async def write(self, connection: Any, writes: Writes, now: datetime) -> Mapping[str, int]:
-        tables = connection.tables
-        stored = [tables.runs.get(it.instance.id) for it in writes.records]
-        for record, there in zip(writes.records, stored, strict=True):
-            if there is None or there.revision != record.revision:
-                raise StaleRuns(record.instance.id)
-        for record in writes.records:
-            writes.sizes[record.instance.id] = _NO_BYTES
-            connection.put(
-                tables.runs, record.instance.id, replace(record, revision=record.revision + 1)
-            )
-            key = (record.instance.saga, record.instance.key)
-            if not self._is_active(record) and tables.active.get(key) == record.instance.id:
-                connection.drop(tables.active, key)
-        for saga_id, number, entry in writes.history:
-            if (saga_id, number) in tables.history:
-                raise IntegrityError("history", None, ValueError(f"{saga_id} has line {number}"))
-            connection.put(tables.history, (saga_id, number), entry)
-        for seq in writes.answered:
-            connection.drop(tables.outbox, seq)
-        seqs = {}
-        for letter in writes.letters:
-            seq = connection.next_seq()
-            row = Message(seq, letter.destination, letter.bucket, letter.envelope)
-            connection.put(tables.outbox, seq, row)
-            seqs[letter.envelope.id] = seq
-        return seqs
-
-    def _is_active(self, record: Record) -> bool:
-        instance = record.instance
-        definition = self._registry.get(instance.saga, instance.version)
-        return definition.one_active and instance.ended is None

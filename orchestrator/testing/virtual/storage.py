@@ -14,10 +14,11 @@ from orchestrator.definition.registry import Registry
 from orchestrator.engine.ports import EnginePorts
 from orchestrator.machine.instance import Instance
 from orchestrator.testing.virtual.chances import Chances
+from orchestrator.testing.virtual.commit_tables import VirtualCommitStatements
 from orchestrator.testing.virtual.database import Database, Engine
 from orchestrator.testing.virtual.process import BEGIN, ProcessClock
 from orchestrator.testing.virtual.relay_tables import VirtualHolds, VirtualLeases, VirtualMessages
-from orchestrator.testing.virtual.saga_tables import VirtualSagas, VirtualWriting
+from orchestrator.testing.virtual.saga_tables import VirtualRuns, VirtualSignals, VirtualStarts
 from orchestrator.testing.virtual.service import Effect, Handlers, Service
 from orchestrator.testing.virtual.timeline import Gate, Timeline, Wait
 from outbox.errors import TransactionLost
@@ -118,8 +119,10 @@ class InMemory:
         # A database that only one process may open has that one's time.
         now = clock.now if self.is_local and not self.has_own_time else self._now
         return EnginePorts(
-            VirtualSagas(self._registry, now),
-            VirtualWriting(self._registry, now),
+            VirtualRuns(self._registry, now),
+            VirtualStarts(),
+            VirtualSignals(),
+            VirtualCommitStatements(self._registry, now),
             RelayPorts(
                 VirtualMessages(now),
                 VirtualHolds(now),
@@ -147,9 +150,7 @@ class InMemory:
     async def tell(self, saga_id: str, shard: int, kind: str, payload: str) -> bool:
         try:
             async with self.engine.begin() as connection:
-                await VirtualSagas(self._registry, self._now).add_signals(
-                    connection, [(saga_id, shard, kind, payload)]
-                )
+                await VirtualSignals().add(connection, [(saga_id, shard, kind, payload)])
         except TransactionLost:
             return False
         return True

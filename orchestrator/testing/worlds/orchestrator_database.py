@@ -12,7 +12,8 @@ from orchestrator.definition.registry import Registry
 from orchestrator.definition.saga import Saga
 from orchestrator.engine.ports import EnginePorts
 from orchestrator.machine.instance import Instance, Status, StepStatus
-from orchestrator.store.records import record_of, shard_of
+from orchestrator.store.records import record_of
+from orchestrator.store.sharding import shard_of
 from orchestrator.testing.virtual.process import ProcessClock
 from orchestrator.testing.virtual.storage import NoLimit, one_after_the_other, sleep
 from orchestrator.testing.virtual.timeline import Gate
@@ -46,9 +47,9 @@ class Books:
 
     async def tell(self, saga_id: str, kind: str, payload: str) -> None:
         """Leave a signal for a run."""
-        sagas = EnginePorts.of(self.engine, self.registry, self._clock).sagas
+        signals = EnginePorts.of(self.engine, self.registry, self._clock).signals
         async with self.engine.begin() as connection:
-            await sagas.add_signals(connection, [(saga_id, shard_of(saga_id), kind, payload)])
+            await signals.add(connection, [(saga_id, shard_of(saga_id), kind, payload)])
 
     def run_of(self, start: str) -> str | None:
         """The id of the run that a start led to, which may be an older one; None before it is

@@ -14,7 +14,6 @@ from orchestrator.engine.node import Node
 from orchestrator.engine.ports import EnginePorts
 from orchestrator.engine.settings import EngineSettings
 from orchestrator.engine.watchers import Watchers
-from orchestrator.store.run_store import SagaStore
 from outbox.clock import Clock
 from outbox.ids import Ids
 from outbox.transports.base import Transport
@@ -49,7 +48,6 @@ def make_node(
     )
 
 
-def make_store(engine: AsyncEngine, clock: Clock) -> SagaStore:
-    """The statements about runs, for a transaction of the test's own."""
-    postgres = engine.dialect.name == "postgresql"
-    return SagaStore(Registry([], {}), postgres=postgres, now=clock.now)
+def make_ports(engine: AsyncEngine, clock: Clock) -> EnginePorts:
+    """The statements of a node, for a transaction of the test's own."""
+    return EnginePorts.of(engine, Registry([], {}), clock)

@@ -26,7 +26,8 @@ from orchestrator.machine.signals import OperatorSignal
 from orchestrator.machine.transition import Entry
 from orchestrator.sagas.delete_article import Deletion, delete_article
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.store.records import Record, document_json, shard_of, state_json
+from orchestrator.store.records import Record, document_json, state_json
+from orchestrator.store.sharding import shard_of
 from outbox import schema, tables
 from outbox.database.opening import Database as Opened
 from outbox.testing import FakeClock

@@ -27,6 +27,7 @@ PURE = (
     "orchestrator.store.outgoing",
     "orchestrator.definition.probe",
     "orchestrator.store.records",
+    "orchestrator.store.sharding",
     "orchestrator.definition.registry",
     "orchestrator.machine.signals",
     "orchestrator.definition.validation",

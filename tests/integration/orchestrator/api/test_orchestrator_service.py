@@ -19,7 +19,7 @@ from sqlalchemy import select
 from orchestrator.errors import DefinitionChanged
 from orchestrator.machine.instance import Status
 from orchestrator.store import queries
-from orchestrator.store.records import shard_of
+from orchestrator.store.sharding import shard_of
 from orchestrator.store.signal_rows import StoredStart, load
 from orchestrator.tables import saga_signal
 from outbox.chassis.service import Blueprint, CannotStart, Service

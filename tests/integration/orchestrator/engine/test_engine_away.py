@@ -112,15 +112,15 @@ async def test_a_run_whose_statement_meets_a_database_in_trouble_goes_on(
     error: Exception,
 ) -> None:
     saga_id = await until_hotels_are_asked(node, participants)
-    writing = node.engine._node.committer._writing
-    update, left = writing.write, [error, error]
+    statements = node.engine._node.committer._ports.statements
+    update, left = statements.write, [error, error]
 
     async def write(*args: Any) -> Any:
         if left:
             raise left.pop()
         return await update(*args)
 
-    monkeypatch.setattr(writing, "write", write)
+    monkeypatch.setattr(statements, "write", write)
     participants["hotels"].is_away = False
     await went_on(node, saga_id, caplog)
     assert not left

@@ -13,7 +13,7 @@ from orchestrator import tables
 from orchestrator.machine.instance import Status
 from orchestrator.sagas.delete_article import Deletion, delete_article
 from orchestrator.store import signal_rows
-from orchestrator.store.records import shard_of
+from orchestrator.store.sharding import shard_of
 from orchestrator.store.signal_rows import StoredStart
 from outbox import tables as library
 from outbox.clock import SystemClock

@@ -12,7 +12,7 @@ from orchestrator.errors import IllegalSignal, Unavailable, UnknownRun
 from orchestrator.machine.instance import Status
 from orchestrator.machine.signals import Cancel
 from orchestrator.sagas.delete_article import Deletion, delete_article
-from orchestrator.store.records import SHARDS, shard_of
+from orchestrator.store.sharding import SHARDS, shard_of
 from orchestrator.store.signal_rows import StoredStart, dump_start
 from outbox import tables as library
 from outbox.clock import SystemClock

@@ -18,7 +18,7 @@ from orchestrator.machine.instance import Status
 from orchestrator.machine.signals import Retry
 from orchestrator.sagas.delete_article import Deletion, delete_article
 from orchestrator.store import signal_rows
-from orchestrator.store.records import shard_of
+from orchestrator.store.sharding import shard_of
 from orchestrator.store.signal_rows import StoredStart
 from outbox import tracing
 from outbox.clock import SystemClock

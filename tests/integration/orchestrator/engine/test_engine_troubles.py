@@ -17,7 +17,7 @@ from orchestrator.definition.saga import Saga
 from orchestrator.errors import DefinitionChanged, SecondNode, Unavailable
 from orchestrator.machine.instance import Status
 from orchestrator.machine.signals import Cancel
-from orchestrator.store.records import SHARDS
+from orchestrator.store.sharding import SHARDS
 from outbox import tables as library
 from outbox.replies import Outcome, Reply
 from tests.support.databases.databases import Schema

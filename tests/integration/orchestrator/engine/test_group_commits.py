@@ -14,7 +14,7 @@ from orchestrator.engine.node import Node
 from orchestrator.machine.signals import Pause, Replied, Resume, Terminate
 from orchestrator.sagas.delete_article import Deletion, delete_article
 from orchestrator.store import signal_rows
-from orchestrator.store.records import shard_of
+from orchestrator.store.sharding import shard_of
 from outbox.clock import SystemClock
 from outbox.ids import compose
 from outbox.replies import Outcome, Reply
@@ -23,7 +23,7 @@ from outbox.testing import FakeClock
 from tests.support.databases.databases import Schema
 from tests.support.databases.locks import until_it_waits
 from tests.support.orchestrator.engines import orchestrator_tables
-from tests.support.orchestrator.nodes import make_node, make_store
+from tests.support.orchestrator.nodes import make_node, make_ports
 from tests.support.orchestrator.trips import BOOKING, Trip
 
 FIRST, SECOND = (compose(1_900_000_000_000, number) for number in (1, 2))
@@ -74,7 +74,7 @@ async def test_an_alias_that_is_added_while_its_run_ends_is_told_of_the_end(
     article = compose(1_900_000_000_000, 3)
     node.committer.put([Begin(FIRST, delete_article, Deletion(article))])
     await commit_what_there_is(node)
-    store = make_store(engine, clock)
+    store = make_ports(engine, clock).starts
     async with engine.connect() as another:
         assert await store.active(another, "delete-article", article) == FIRST
         await store.add_alias(
@@ -122,13 +122,13 @@ async def test_what_a_run_was_told_is_kept_by_the_commit_that_parks_it(
     before.committer.put([begin])
     await commit_what_there_is(before)
     await before.shards.leave()
-    store = make_store(engine, clock)
+    store = make_ports(engine, clock).signals
     async with engine.begin() as connection:
         command = await connection.scalar(select(outbox.c.id))
         assert command is not None
         reply = Reply(Outcome.DONE, value={"number": "12a"})
         kind, payload = signal_rows.dump(Replied(command, reply))
-        await store.add_signals(connection, [(FIRST, shard_of(FIRST), kind, payload)])
+        await store.add(connection, [(FIRST, shard_of(FIRST), kind, payload)])
     without = make_node(engine, [], OF_TRIPS, clock=clock, owner="without")
     await without.shards.tend_once()
     await commit_what_there_is(without)

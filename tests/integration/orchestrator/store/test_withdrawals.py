@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from orchestrator.store.sharding import shard_of_bucket
 from outbox.retry import RetryPolicy
 from outbox.testing import FakeClock
 from tests.support.databases.databases import Schema
 from tests.support.orchestrator.engines import orchestrator_tables
-from tests.support.orchestrator.nodes import make_store
+from tests.support.orchestrator.nodes import make_ports
 from tests.support.outbox.relays import (
     DONE,
     FAILED,
@@ -35,7 +36,7 @@ def database_schema() -> Schema:
 async def withdraw(engine: AsyncEngine, clock: FakeClock, id_: str) -> None:
     bucket, _ = message("k")
     async with engine.begin() as connection:
-        await make_store(engine, clock).withdraw(connection, [id_], [bucket % 16])
+        await make_ports(engine, clock).runs.withdraw(connection, [id_], [shard_of_bucket(bucket)])
 
 
 @pytest.mark.parametrize("park_after", [60.0, 3600.0], ids=["parked", "where it was"])

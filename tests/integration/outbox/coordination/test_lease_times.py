@@ -11,8 +11,9 @@ import pytest
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from orchestrator.engine.shards import LEASED_AS, Shards
-from orchestrator.store.records import SHARDS
+from orchestrator.engine.shards import Shards
+from orchestrator.store.sharding import LEASED_AS
+from orchestrator.store.sharding import SHARDS
 from outbox.clock import SystemClock
 from outbox.coordination.lease_store import LeaseStore
 from outbox.coordination.leases import BUCKETS

@@ -1,0 +1,104 @@
+"""The statements about signals that lie in the database until the owner of their run applies them.
+Each method is one step of the caller's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import delete, exists, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.tables import saga, saga_signal
+from outbox.database.time import DatabaseClock
+
+
+class SignalStore(DatabaseClock):
+    """The signals of runs, and the answers that are left for the nodes that asked."""
+
+    async def waiting(
+        self, connection: AsyncConnection, shards: Collection[int], most: int
+    ) -> Sequence[Any]:
+        """What the runs of these shards were told, the oldest first; parked runs are left out."""
+        statement = (
+            select(
+                saga_signal.c.seq,
+                saga_signal.c.saga_id,
+                saga_signal.c.kind,
+                saga_signal.c.payload,
+                saga_signal.c.made_at,
+                saga_signal.c.message_id,
+            )
+            .where(self._waits(shards))
+            .order_by(saga_signal.c.seq)
+            .limit(most)
+        )
+        return (await connection.execute(statement)).all()
+
+    def _waits(self, shards: Collection[int]) -> Any:
+        is_parked = exists(
+            select(saga.c.id).where(saga.c.id == saga_signal.c.saga_id, saga.c.parked.is_not(None))
+        )
+        return saga_signal.c.shard.in_(sorted(shards)) & saga_signal.c.answer.is_(None) & ~is_parked
+
+    async def add(
+        self, connection: AsyncConnection, signals: Sequence[tuple[str, int, str, str]]
+    ) -> None:
+        """Write signals: run, shard, kind, payload."""
+        await connection.execute(
+            saga_signal.insert(),
+            [
+                {
+                    "saga_id": saga_id,
+                    "shard": shard,
+                    "kind": kind,
+                    "payload": payload,
+                    "made_at": self._clock(),
+                }
+                for saga_id, shard, kind, payload in signals
+            ],
+        )
+
+    async def remove(self, connection: AsyncConnection, seqs: Sequence[int]) -> None:
+        """Delete signals that were applied."""
+        await connection.execute(delete(saga_signal).where(saga_signal.c.seq.in_(seqs)))
+
+    async def answer(self, connection: AsyncConnection, seq: int, answer: str) -> None:
+        """Leave an answer for the node that asks."""
+        await connection.execute(
+            update(saga_signal).where(saga_signal.c.seq == seq).values(answer=answer)
+        )
+
+    async def ask(
+        self, connection: AsyncConnection, saga_id: str, shard: int, kind: str, payload: str
+    ) -> int:
+        """Write a signal for a run of another node. The number under which its answer will be."""
+        statement = (
+            saga_signal.insert()
+            .values(saga_id=saga_id, shard=shard, kind=kind, payload=payload, made_at=self._clock())
+            .returning(saga_signal.c.seq)
+        )
+        return int((await connection.execute(statement)).scalar_one())
+
+    async def answer_to(self, connection: AsyncConnection, seq: int) -> str | None:
+        """The answer that the owner left; None until it did."""
+        statement = select(saga_signal.c.answer).where(saga_signal.c.seq == seq)
+        found: str | None = (await connection.execute(statement)).scalar_one_or_none()
+        return found
+
+    async def withdraw(self, connection: AsyncConnection, seq: int) -> bool:
+        """Take a signal back. False where it was answered, or applied, by now."""
+        result = await connection.execute(
+            delete(saga_signal).where(saga_signal.c.seq == seq, saga_signal.c.answer.is_(None))
+        )
+        return result.rowcount == 1
+
+    async def forget_answers(self, connection: AsyncConnection, before: timedelta) -> None:
+        """Remove answers that are older than that: the node that asked did not come for them."""
+        old = self._in(-before)
+        await connection.execute(
+            delete(saga_signal).where(
+                saga_signal.c.answer.is_not(None), saga_signal.c.made_at < old
+            )
+        )
