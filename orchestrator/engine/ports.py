@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.definition.registry import Registry
 from orchestrator.store.commit_statements import CommitStatements
+from orchestrator.store.outgoing import OutgoingMessage
 from orchestrator.store.run_store import RunStore
 from orchestrator.store.sharding import LEASED_AS
 from orchestrator.store.signal_store import SignalStore
@@ -42,3 +44,16 @@ class EnginePorts:
             CommitStatements(registry, postgres=postgres, now=clock.now),
             RelayPorts.of(engine, clock, leased_as=LEASED_AS),
         )
+
+
+class Outgoing(Protocol):
+    """Where committed messages go."""
+
+    def hand_over(self, messages: Sequence[OutgoingMessage], seqs: Mapping[str, int]) -> None:
+        """These were committed, with these numbers."""
+
+    def withdraw(self, ids: frozenset[str]) -> None:
+        """These are gone from the table."""
+
+    def distrust(self, shards: Iterable[int]) -> None:
+        """The table alone tells what these shards have to send."""

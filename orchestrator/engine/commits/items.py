@@ -1,8 +1,9 @@
-"""What waits to be done in a group commit, one class for each kind."""
+"""The items of a group commit, one class for each kind."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, assert_never
 
@@ -27,14 +28,14 @@ class Started:
 
 
 class Handed:
-    """Answers that were handed over together; `all_decided` is set when none is undecided."""
+    """A group of answers; `all_decided` is set once each is committed or given up."""
 
     def __init__(self, count: int, all_decided: asyncio.Event) -> None:
         self._left = count
         self.all_decided = all_decided
 
     def decided(self) -> None:
-        """One more of them is."""
+        """One more answer is decided."""
         self._left -= 1
         if self._left == 0:
             self.all_decided.set()
@@ -42,9 +43,10 @@ class Handed:
 
 @dataclass(eq=False, slots=True)
 class Begin:
-    """A run is to begin. It came by a message where it has a `seq`, and from a caller where it has
-    a `done`. `trace` is the traceparent of whichever asked for it, `start_id` the message, `size`
-    the bytes of its input."""
+    """The start of a run: by a message where it has a `seq`, by a caller where it has a `done`.
+    `trace` is the traceparent of the message or the call, `start_id` the message, `size` the bytes
+    of its input. `tries` counts how often another run with its key was in the way, and had ended
+    when it was looked for."""
 
     instance_id: str
     definition: Saga[Any]
@@ -61,7 +63,7 @@ class Begin:
 
 @dataclass(eq=False, slots=True)
 class Decline:
-    """A start that came by a message cannot be made; who asked is told that it ended."""
+    """The refusal of a start that came by a message; its originator is told that it ended."""
 
     instance_id: str
     originator: str
@@ -73,8 +75,8 @@ class Decline:
 
 @dataclass(eq=False, slots=True)
 class Tell:
-    """A run is told something by a person or by the relay: by a stored signal where it has a
-    `seq`, by a caller where it has a `done`. `size` is the bytes of the signal."""
+    """A signal for a run, by an operator or the relay: a stored one where it has a `seq`, of a
+    caller where it has a `done`. `size` is the bytes of the signal."""
 
     instance_id: str
     signal: OperatorSignal | Replied | Buried
@@ -85,7 +87,7 @@ class Tell:
 
 @dataclass(eq=False, slots=True)
 class Answer:
-    """A message to `destination` was answered; its row is to go."""
+    """The answer to a message to `destination`, whose row is deleted with it."""
 
     destination: str
     message: Pending
@@ -99,30 +101,38 @@ class Answer:
 
     @property
     def instance_id(self) -> str:
-        """The run that it is about; of the news of an end, the id by which that was asked for."""
+        """The run of the message; of the event SagaEnded, the id by which the run was asked for."""
         return self.message.envelope.correlation or ""
 
 
 @dataclass(eq=False, slots=True)
 class Look:
-    """A timer of the run may be due."""
+    """A run with a timer that may be due."""
 
     instance_id: str
 
 
-Work = Begin | Decline | Tell | Answer | Look
+Item = Begin | Decline | Tell | Answer | Look
 
 
-def shard_for(item: Work) -> int:
-    """The shard under whose lease it is done. That of an answer is that of its row: the news of an
-    end may be about another name of the run, which has another shard."""
+def shard_for(item: Item) -> int:
+    """The shard under whose lease the item is committed. That of an answer is that of its row: the
+    event SagaEnded may be about an alias of the run, which has another shard."""
     if isinstance(item, Answer):
         return shard_of_bucket(item.message.bucket)
     return shard_of(item.instance_id)
 
 
-def bytes_of(item: Work) -> int:
-    """How many bytes it holds in memory while it waits, about."""
+def by_run(items: Iterable[Item]) -> dict[str, list[Item]]:
+    """The items of each run, in their order."""
+    found: dict[str, list[Item]] = {}
+    for item in items:
+        found.setdefault(item.instance_id, []).append(item)
+    return found
+
+
+def bytes_of(item: Item) -> int:
+    """The bytes that an item holds in memory while it waits, about."""
     match item:
         case Begin() | Tell() | Answer():
             return _OVERHEAD + item.size

@@ -202,7 +202,7 @@ async def test_a_refused_start_is_told_and_logged_in_its_trace(
         (row,) = await node.rows(tables.saga_alias)
     assert news(articles) == {saga_id: TRACE}
     assert row.trace == TRACE
-    (line,) = [it for it in caplog.records if it.name == "orchestrator.engine.commits.group_commit"]
+    (line,) = [it for it in caplog.records if it.name == "orchestrator.engine.commits.starts"]
     assert (vars(line)["saga"], vars(line)["trace_id"]) == (saga_id, trace_id(TRACE))
 
 
@@ -298,7 +298,7 @@ async def test_what_was_rolled_back_is_not_logged(
     async def failing(self: GroupCommit, items: Any) -> None:
         nonlocal failures
         await work(self, items)
-        if self.ended and not failures:
+        if self._changes.ended and not failures:
             failures += 1
             raise ConnectionResetError
 

@@ -12,8 +12,7 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchestrator.engine.shards import Shards
-from orchestrator.store.sharding import LEASED_AS
-from orchestrator.store.sharding import SHARDS
+from orchestrator.store.sharding import LEASED_AS, SHARDS
 from outbox.clock import SystemClock
 from outbox.coordination.lease_store import LeaseStore
 from outbox.coordination.leases import BUCKETS

@@ -1,0 +1,119 @@
+"""The changes of one group commit, gathered until they are written.
+
+`group_commit`, `starts` and `ends` add to them; the committer acts on them after the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from orchestrator.definition.registry import Registry
+from orchestrator.engine.commits import run_log
+from orchestrator.engine.commits.items import Begin, Item, Started
+from orchestrator.engine.ports import EnginePorts
+from orchestrator.errors import OrchestratorError
+from orchestrator.machine.transition import Dispatch, Transition
+from orchestrator.store import outgoing
+from orchestrator.store.commit_statements import Writes
+from orchestrator.store.outgoing import OutgoingMessage
+from orchestrator.store.records import Record
+from outbox import tracing
+
+
+class Changes:
+    """The transaction, its time, and its changes so far."""
+
+    def __init__(
+        self, connection: AsyncConnection, ports: EnginePorts, registry: Registry, now: datetime
+    ) -> None:
+        self.connection = connection
+        self.ports = ports
+        self.registry = registry
+        self.now = now
+        self.writes = Writes()
+        self.records: dict[str, Record] = {}
+        """The runs that were written, as they stand after the commit."""
+        self.parked: dict[str, str] = {}
+        """Runs that this code cannot work on, with the reason."""
+        self.seqs: Mapping[str, int] = {}
+        """The numbers of the messages, by their ids."""
+        self.withdrawn: set[str] = set()
+        """Messages that were taken out of the outbox."""
+        self.again: list[Item] = []
+        """Items that must wait for a later commit."""
+        self.ended: list[str] = []
+        """The runs that came to their end."""
+        self.news: list[run_log.News] = []
+        """Lines for the log, after the commit."""
+        self.applied: list[int] = []
+        """The numbers of signals that were applied."""
+        self.transitions = 0
+        self._outcomes: list[tuple[asyncio.Future[Any], Any]] = []
+
+    @property
+    def messages(self) -> Sequence[OutgoingMessage]:
+        """The messages that are added to the outbox."""
+        return self.writes.messages
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        """How many bytes each of the written runs takes in the database."""
+        return self.writes.sizes
+
+    def resolve(self) -> None:
+        """Tell the callers their outcomes, which are durable now."""
+        for future, outcome in self._outcomes:
+            if future.done():
+                continue
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+    def tell(self, done: asyncio.Future[Any] | None, outcome: object) -> None:
+        """The caller that waits for `done`, if there is one, is told that after the commit."""
+        if done is not None:
+            self._outcomes.append((done, outcome))
+
+    def conclude(self, item: Begin, outcome: Started | OrchestratorError | None) -> None:
+        """The start is decided: a caller is told the outcome, a stored signal is removed."""
+        self.tell(item.done, outcome)
+        if item.seq is not None:
+            self.applied.append(item.seq)
+
+    def add(self, entries: int, after: Record, transition: Transition[Any]) -> None:
+        """A run of so many lines of history took that step; add its lines and messages."""
+        self.transitions += 1
+        saga_id = after.instance.id
+        self.writes.history += [
+            (saga_id, entries + place, entry) for place, entry in enumerate(transition.history, 1)
+        ]
+        if transition.withdrawn:
+            self.withdrawn.update(transition.withdrawn)
+            self.writes.messages = [
+                it for it in self.messages if it.envelope.id not in self.withdrawn
+            ]
+        self.news += run_log.worth_telling(after, transition.history)
+        for dispatch in transition.commands:
+            self.writes.messages.append(self._command(dispatch, after))
+
+    def _command(self, dispatch: Dispatch, after: Record) -> OutgoingMessage:
+        awaited = after.instance.steps[dispatch.step].awaited
+        own = after.traceparent
+        made = tracing.of_new_message(
+            dispatch.id, dispatch.type, own, saga=after.instance.id, step=dispatch.step
+        )
+        return outgoing.command(
+            dispatch,
+            after.instance.id,
+            after.shard,
+            self.now,
+            number=after.number,
+            trace=made or own,
+            repeats=awaited is not None and awaited.sendings > 1,
+        )

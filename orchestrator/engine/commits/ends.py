@@ -1,0 +1,76 @@
+"""The ends of runs in a group commit: the event SagaEnded, for each service that asked for the run.
+
+A run that another start stands for, too (an alias), tells the service behind that start as well.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from orchestrator.engine.commits.changes import Changes
+from orchestrator.store import outgoing
+from orchestrator.store.sharding import shard_of
+from outbox import tracing
+from outbox.wire.traceparent import minted
+
+log = logging.getLogger(__name__)
+
+
+def may_have_aliases(changes: Changes, saga_id: str) -> bool:
+    """Whether other starts may stand for that run of this commit."""
+    instance = changes.records[saga_id].instance
+    return changes.registry.get(instance.saga, instance.version).one_active
+
+
+async def tell_originators(changes: Changes) -> None:
+    """Add SagaEnded for each run that ended, and for its aliases. Call it after the ends of runs
+    that may have aliases are written; no alias can be added after that."""
+    for saga_id in changes.ended:
+        record = changes.records[saga_id]
+        _tell_of_end(
+            changes, saga_id, saga_id, record.originator, record.start_id, record.traceparent
+        )
+    named = [saga_id for saga_id in changes.ended if may_have_aliases(changes, saga_id)]
+    if not named:
+        return
+    for alias in await changes.ports.starts.aliases(changes.connection, named):
+        trace = alias.trace or minted(alias.id)
+        _tell_of_end(changes, alias.id, alias.saga_id, alias.originator, alias.start_id, trace)
+
+
+def _tell_of_end(
+    changes: Changes,
+    told: str,
+    saga_id: str,
+    originator: str | None,
+    start_id: str | None,
+    trace: str,
+) -> None:
+    if originator is not None:
+        status = changes.records[saga_id].instance.status.value
+        add_saga_ended(changes, originator, told, status, shard_of(saga_id), start_id, trace)
+
+
+def add_saga_ended(
+    changes: Changes,
+    originator: str,
+    saga_id: str,
+    status: str,
+    shard: int,
+    start_id: str | None,
+    trace: str,
+) -> None:
+    """Add SagaEnded for that service, or a line to the log where its address is unknown."""
+    if originator not in changes.registry.participants:
+        log.warning(
+            "nobody knows where %s is; it is not told of saga %s",
+            originator,
+            saga_id,
+            extra={"saga": saga_id, **tracing.fields_of_trace(trace)},
+        )
+        return
+    changes.writes.messages.append(
+        outgoing.ended(
+            saga_id, status, originator, shard, changes.now, start_id=start_id, trace=trace
+        )
+    )

@@ -1,0 +1,95 @@
+"""Recovery from commits that failed: the unknown outcome, the batch divided, the run parked."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from orchestrator.engine.commits.items import Begin, Decline, Item, by_run
+from orchestrator.engine.ports import EnginePorts
+from orchestrator.engine.shards import Shards
+from orchestrator.safe_text import described
+from orchestrator.store.sharding import shard_of
+
+log = logging.getLogger(__name__)
+
+_TRIES = 20
+
+
+class NotCommitted(Exception):
+    """The database did not take the commit."""
+
+
+@asynccontextmanager
+async def connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A connection. Raises NotCommitted where there is none: no run is to blame for that, since
+    nothing of any was asked yet."""
+    async with AsyncExitStack() as stack:
+        try:
+            connection = await stack.enter_async_context(engine.connect())
+        except Exception as error:
+            raise NotCommitted(described(error)) from error
+        yield connection
+
+
+class Recovery:
+    """The ways of one node to find out what became of a commit, and which run is to blame."""
+
+    def __init__(self, engine: AsyncEngine, ports: EnginePorts, shards: Shards) -> None:
+        self._engine = engine
+        self._ports = ports
+        self._shards = shards
+        self._sleep: Callable[[float], Awaitable[None]] = ports.sleep
+
+    async def was_committed(self, batch: str) -> bool:
+        """Find out, by writing the same id: that waits for a transaction which is still at it."""
+        for attempt in range(_TRIES):
+            try:
+                async with self._engine.connect() as connection:
+                    is_there = await self._ports.statements.write_batch(connection, batch) is None
+                    # Were it committed and the answer lost, the next look would find this row.
+                    await connection.rollback()
+                    return is_there
+            except Exception as error:
+                log.warning("the outcome of a commit is still unknown: %s", described(error))
+                await self._sleep(min(2.0, 0.1 * 2**attempt))
+        # No caller is told anything. What was written, if it was, is found by the revisions.
+        return False
+
+    async def park(self, saga_id: str, error: Exception) -> str:
+        """Park the run that is to blame for a failed commit. The reason that is given for it."""
+        log.error("saga %s cannot be worked on", saga_id, exc_info=error, extra={"saga": saga_id})
+        reason = f"a commit failed: {described(error)}"
+        try:
+            await self._write_park(saga_id, reason)
+        except Exception as another:
+            log.warning("it could not be parked: %s", described(another))
+        return reason
+
+    async def _write_park(self, saga_id: str, reason: str) -> None:
+        shard = shard_of(saga_id)
+        epochs = {it: epoch for it, epoch in self._shards.leases.epochs.items() if it == shard}
+        async with self._engine.begin() as connection:
+            if epochs and await self._ports.statements.fence(connection, epochs):
+                await self._ports.runs.park(connection, saga_id, reason)
+
+
+def halves(items: Sequence[Item]) -> Sequence[Sequence[Item]]:
+    """The items in two parts, with each run in one of them; none where all are of one run."""
+    runs = list(by_run(items).values())
+    if len(runs) == 1:
+        return ()
+    middle = len(runs) // 2
+    return [[item for run in half for item in run] for half in (runs[:middle], runs[middle:])]
+
+
+def refusals(items: Sequence[Item], reason: str) -> Sequence[Decline]:
+    """The refusals of the starts among the items that came by a message."""
+    return [
+        Decline(it.instance_id, it.originator or "", reason, it.seq, it.trace, it.start_id)
+        for it in items
+        if isinstance(it, Begin) and it.seq is not None
+    ]
