@@ -126,7 +126,7 @@ class Courier:
         if self._feed is not None:
             self._feed.distrust(buckets)
 
-    def give_up(self, buckets: Sequence[int]) -> None:
+    async def give_up(self, buckets: Sequence[int]) -> None:
         """Give these leases back before the next round, when nothing of them is under way."""
         self._surplus = frozenset(buckets)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from datetime import timedelta
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox import sqlite
 from outbox.clock import Clock
 from outbox.coordination.bell import Bell
+from outbox.coordination.lease_keeper import LeaseKeeper
 from outbox.coordination.lease_store import LeaseStore
-from outbox.coordination.leases import BUCKETS, Leases, fair_share, in_excess
+from outbox.coordination.leases import BUCKETS
 from outbox.coordination.loops import Step, at_the_end, repeat
 from outbox.coordination.owners import HolderName, is_surely_dead
 from outbox.database.engines import reading
@@ -57,23 +57,18 @@ class Relay:
         sqlite.require(engine)
         self._engine = engine
         self._reading = reading(engine)
-        self._name = HolderName(owner)
-        self._announced_as: str | None = None
-        self._clock = clock
         self._settings = settings or RelaySettings()
         self._bell = bell or Bell()
-        self._is_dead = is_dead
-        self._ttl = timedelta(seconds=self._settings.lease)
+        name = HolderName(owner)
         postgres = engine.dialect.name == "postgresql"
         self._store = Store(postgres=postgres, now=clock.now)
-        self._leases = LeaseStore(postgres=postgres, now=clock.now)
         self._transports = dict(transports)
         self._couriers = {
             destination: Courier(
                 engine,
                 destination,
                 transport,
-                name=self._name,
+                name=name,
                 clock=clock,
                 settings=self._settings,
                 sink=sink,
@@ -81,9 +76,18 @@ class Relay:
             )
             for destination, transport in transports.items()
         }
-        self._tended_at: float | None = None
-        self._prepared = False
-        self._in_excess: set[str] = set()
+        self._keeper = LeaseKeeper(
+            engine,
+            LeaseStore(postgres=postgres, now=clock.now),
+            self._couriers,
+            buckets=BUCKETS,
+            name=name,
+            clock=clock,
+            lease=self._settings.lease,
+            margin=self._settings.margin,
+            is_dead=is_dead,
+            gained=self._bell.ring,
+        )
 
     @property
     def stats(self) -> Mapping[str, CourierStats]:
@@ -100,8 +104,8 @@ class Relay:
 
         Errors of the database pass through.
         """
-        if self._is_time_to_tend():
-            await self._tend()
+        if self._keeper.is_due:
+            await self._keeper.tend()
         await self._move_due()
         return sum(await asyncio.gather(*(each.run_once() for each in self._couriers.values())))
 
@@ -122,12 +126,8 @@ class Relay:
 
     async def aclose(self) -> None:
         """Give the leases back and close the transports. Messages stay where they are."""
-        for courier in self._couriers.values():
-            courier.lease(Leases())
-        self._tended_at = None
         try:
-            async with self._engine.begin() as connection:
-                await self._leases.leave(connection, self._name())
+            await self._keeper.leave()
         finally:
             for transport in self._transports.values():
                 await transport.aclose()
@@ -141,75 +141,10 @@ class Relay:
         return step
 
     async def _tend_once(self) -> float:
-        if self._is_time_to_tend():
-            await self._tend()
-        assert self._tended_at is not None
-        return max(0.01, self._tended_at + self._settings.lease / 3 - self._clock.monotonic())
+        return await self._keeper.tend() if self._keeper.is_due else self._keeper.pause()
 
     async def _schedule_once(self) -> float:
         return 0.0 if await self._move_due() else self._settings.poll
-
-    # The steps
-
-    def _is_time_to_tend(self) -> bool:
-        if self._tended_at is None or self._announced_as != self._name():
-            return True
-        return self._clock.monotonic() - self._tended_at >= self._settings.lease / 3
-
-    async def _tend(self) -> None:
-        """Renew the leases, take what is free up to the fair share, and give back what is more."""
-        name = self._name()
-        if name != self._announced_as:
-            # After a fork: the leases in this memory are those of the process before it.
-            for courier in self._couriers.values():
-                courier.lease(Leases())
-            self._announced_as = name
-        if not self._couriers:
-            self._tended_at = self._clock.monotonic()
-            return
-        await self._prepare()
-        began = self._clock.monotonic()
-        async with self._reading.connect() as connection:
-            dead = [it for it in await self._leases.owners(connection) if self._is_dead(it)]
-        async with self._engine.begin() as connection:
-            for owner in dead:
-                await self._leases.leave(connection, owner)
-            await self._leases.announce(connection, name, list(self._couriers), self._ttl)
-            held = await self._leases.renew(connection, name, self._ttl)
-        self._tended_at = began
-        until = began + self._settings.lease - self._settings.margin
-        for destination, courier in self._couriers.items():
-            courier.lease(Leases(held.get(destination, {}), until))
-        for destination, courier in self._couriers.items():
-            await self._share(destination, courier)
-
-    async def _share(self, destination: str, courier: Courier) -> None:
-        began = self._clock.monotonic()
-        async with self._engine.begin() as connection:
-            relays = await self._leases.relays_of(connection, destination, self._ttl)
-            held = dict(courier.leases.epochs)
-            room = max(0, fair_share(relays) - len(held))
-            gained = await self._leases.claim(
-                connection, self._name(), destination, most=room, ttl=self._ttl
-            )
-        if gained:
-            # The older half of the leases bounds the whole: `until` stays as it was renewed.
-            until = min(courier.leases.until, began + self._settings.lease - self._settings.margin)
-            courier.lease(Leases({**held, **gained}, until))
-            self._bell.ring()
-        surplus = in_excess(courier.leases.epochs, relays)
-        # Only the second time: a relay that has just died still counts, and what is given back for
-        # its sake lies idle.
-        courier.give_up(surplus if destination in self._in_excess else ())
-        (self._in_excess.add if surplus else self._in_excess.discard)(destination)
-
-    async def _prepare(self) -> None:
-        if self._prepared:
-            return
-        async with self._engine.begin() as connection:
-            for name in self._couriers:
-                await self._leases.make_leases(connection, name, BUCKETS)
-        self._prepared = True
 
     async def _move_due(self) -> int:
         if not self._couriers:
