@@ -13,7 +13,7 @@ from orchestrator.store.sharding import buckets
 from outbox.clock import Clock
 from outbox.coordination.bell import Bell
 from outbox.coordination.leases import Leases
-from outbox.coordination.loops import Step, repeat
+from outbox.coordination.loops import repeat
 from outbox.relay.courier import Courier
 from outbox.relay.memory_queue import Feed
 from outbox.relay.ports import RelayPorts
@@ -97,8 +97,7 @@ class Dispatcher:
         """Send until `stop` is set, and finish what is under way then."""
         async with asyncio.TaskGroup() as tasks:
             for name, line in self.lines.items():
-                step = self._carry(line.courier)
-                tasks.create_task(repeat(stop, step, f"send to {name}", line.bell))
+                tasks.create_task(repeat(stop, line.courier.step, f"send to {name}", line.bell))
             await stop.wait()
             for line in self.lines.values():
                 line.bell.ring()
@@ -107,9 +106,3 @@ class Dispatcher:
         """Close the transports."""
         for transport in self._transports.values():
             await transport.aclose()
-
-    def _carry(self, courier: Courier) -> Step:
-        async def step() -> float:
-            return 0.0 if await courier.run_once() else await courier.pause()
-
-        return step

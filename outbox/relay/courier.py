@@ -141,6 +141,10 @@ class Courier:
         """Whether the destination gives no answer at present."""
         return self._sender.is_blocked
 
+    async def step(self) -> float:
+        """One round, and the seconds to wait before the next."""
+        return 0.0 if await self.run_once() else await self.pause()
+
     async def pause(self) -> float:
         """Seconds to wait after a round that settled nothing, if no bell rings."""
         if blocked := self._sender.blocked_for():

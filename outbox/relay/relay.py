@@ -14,7 +14,7 @@ from outbox.coordination.bell import Bell
 from outbox.coordination.lease_keeper import LeaseKeeper
 from outbox.coordination.lease_store import LeaseStore
 from outbox.coordination.leases import BUCKETS
-from outbox.coordination.loops import Step, at_the_end, repeat
+from outbox.coordination.loops import at_the_end, repeat
 from outbox.coordination.owners import HolderName, is_surely_dead
 from outbox.database.engines import reading
 from outbox.relay.courier import Courier, CourierStats
@@ -118,8 +118,7 @@ class Relay:
             tasks.create_task(repeat(stop, self._tend_once, "tend the leases"))
             tasks.create_task(repeat(stop, self._schedule_once, "move what is due"))
             for name, courier in self._couriers.items():
-                carry = self._carry(courier)
-                tasks.create_task(repeat(stop, carry, f"send to {name}", self._bell))
+                tasks.create_task(repeat(stop, courier.step, f"send to {name}", self._bell))
             await stop.wait()
             self._bell.ring()
         await at_the_end(self.aclose, "give the leases back, which expire by themselves")
@@ -133,12 +132,6 @@ class Relay:
                 await transport.aclose()
 
     # The loops of run()
-
-    def _carry(self, courier: Courier) -> Step:
-        async def step() -> float:
-            return 0.0 if await courier.run_once() else await courier.pause()
-
-        return step
 
     async def _tend_once(self) -> float:
         return await self._keeper.tend() if self._keeper.is_due else self._keeper.pause()
