@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -19,8 +17,7 @@ from outbox.replies import Outcome, Reply
 from outbox.testing import crash_points
 from outbox.transports.base import Answered
 from tests.support.blog.blog import envelope, new_id
-from tests.support.fixtures import DatabaseFactory
-from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.running import RunningBlog
 from tests.support.processes.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
@@ -28,12 +25,6 @@ pytestmark = pytest.mark.timeout(180)
 # Where each point is reached when an event goes from articles to comments.
 VICTIMS = {"outbox": "articles", "relay": "articles", "inbox": "comments"}
 POINTS = sorted(crash_points(outbox, articles, comments))
-
-
-@pytest.fixture
-async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterator[RunningBlog]:
-    async with running_blog(database_factory, tmp_path) as running:
-        yield running
 
 
 def test_every_crash_point_has_a_victim() -> None:

@@ -6,9 +6,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,22 +16,15 @@ import pytest
 from orchestrator.store.sharding import SHARDS, shard_of
 from tests.support.blog.deleting import Deletions, start_all
 from tests.support.faults.http_proxy import HttpProxy, http_proxy
-from tests.support.fixtures import DatabaseFactory
 from tests.support.http.servers import Exchange
 from tests.support.orchestrator.saga_writers import SECOND, Writers, connect
-from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.running import RunningBlog
 from tests.support.processes.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 FIRST = "postgres"
 on_postgresql = pytest.mark.databases("postgresql")
 on_sqlite = pytest.mark.databases("sqlite")
-
-
-@pytest.fixture
-async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterator[RunningBlog]:
-    async with running_blog(database_factory, tmp_path) as running:
-        yield running
 
 
 async def step(blog: RunningBlog, saga: str, name: str) -> dict[str, Any]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
-from pathlib import Path
+from collections.abc import Iterable
 
 import pytest
 
 from tests.acceptance.test_deletion_faults import intervene, step
 from tests.support.blog.deleting import Deletions, Kept, commented, kept, start_all, until_published
 from tests.support.databases.databases import Database, Kind
-from tests.support.fixtures import DatabaseFactory
 from tests.support.orchestrator.saga_writers import assert_histories_are_whole, execute, rows
-from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.running import RunningBlog
 from tests.support.processes.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
@@ -44,12 +42,6 @@ _BROKEN = {
         "WHEN (OLD.closed_by IS NOT NULL AND NEW.closed_by IS NULL) EXECUTE FUNCTION break()",
     ),
 }
-
-
-@pytest.fixture
-async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterator[RunningBlog]:
-    async with running_blog(database_factory, tmp_path) as running:
-        yield running
 
 
 def drop_trigger(database: Database, name: str) -> None:

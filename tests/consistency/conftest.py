@@ -10,6 +10,7 @@ import pytest
 from tests.support.databases import binaries
 from tests.support.databases.databases import PostgresTemplates
 from tests.support.databases.postgres import PostgresServer
+from tests.support.fixtures import DatabaseFactory
 from tests.support.processes.running import RunningBlog, running_blog
 
 
@@ -27,4 +28,10 @@ async def blog_on_own_server(
 ) -> AsyncIterator[RunningBlog]:
     """The blog with its databases on that server; nothing runs yet."""
     async with running_blog(PostgresTemplates(own_server).fresh, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterator[RunningBlog]:
+    async with running_blog(database_factory, tmp_path) as running:
         yield running

@@ -7,7 +7,6 @@ writes nothing that is not its own, no deadline passes early, and nothing is los
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
@@ -18,9 +17,8 @@ from orchestrator.cli.processes.child import Child
 from outbox.clock import SystemClock
 from tests.support.blog.agreement import assert_agreement
 from tests.support.blog.deleting import Deletions, start_all
-from tests.support.fixtures import DatabaseFactory
 from tests.support.orchestrator.saga_writers import SECOND, Writers
-from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.running import RunningBlog
 from tests.support.processes.waiting import until
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.databases("postgresql")]
@@ -34,12 +32,6 @@ def library() -> Path:
     if not found:
         pytest.skip("libfaketime is not installed; `.ci/run` installs Debian's package faketime")
     return found[0]
-
-
-@pytest.fixture
-async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterator[RunningBlog]:
-    async with running_blog(database_factory, tmp_path) as running:
-        yield running
 
 
 async def until_ahead(child: Child, seconds: int) -> None:

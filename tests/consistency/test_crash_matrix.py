@@ -6,7 +6,6 @@ in the matrix by itself, and one that no service reaches fails.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -14,19 +13,12 @@ import pytest
 from tests.support.blog.agreement import assert_agreement, until_all_is_sent
 from tests.support.blog.deleting import SERVICES, Deletions
 from tests.support.faults.crashing import POINTS, die, survey
-from tests.support.fixtures import DatabaseFactory
-from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.running import RunningBlog
 from tests.support.repository.reporting import Count
 
 pytestmark = pytest.mark.timeout(600)
 FIRST = pytest.param((1,), id="first hit")
 LATER = pytest.param((2, 3), id="later hits", marks=pytest.mark.soak)
-
-
-@pytest.fixture
-async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterator[RunningBlog]:
-    async with running_blog(database_factory, tmp_path) as running:
-        yield running
 
 
 @pytest.mark.databases("sqlite")

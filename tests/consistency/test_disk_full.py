@@ -4,7 +4,7 @@ there, and no service has to be restarted."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,6 @@ from tests.support.databases import binaries
 from tests.support.databases.databases import PostgresTemplates
 from tests.support.databases.full_disks import SmallDisk, small_disk
 from tests.support.databases.postgres import PostgresServer
-from tests.support.fixtures import DatabaseFactory
 from tests.support.orchestrator.saga_writers import rows
 from tests.support.processes.preparing import limited_to_pages
 from tests.support.processes.running import RunningBlog, running_blog
@@ -23,12 +22,6 @@ from tests.support.processes.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 _LARGE = "x" * 4000
-
-
-@pytest.fixture
-async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterator[RunningBlog]:
-    async with running_blog(database_factory, tmp_path) as running:
-        yield running
 
 
 class Filling:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,17 +10,10 @@ import pytest
 from tests.support.blog.agreement import assert_agreement
 from tests.support.blog.deleting import SERVICES, Deletions
 from tests.support.faults.crashing import die, die_again, survey
-from tests.support.fixtures import DatabaseFactory
-from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.running import RunningBlog
 from tests.support.repository.reporting import Count
 
 pytestmark = pytest.mark.timeout(1800)
-
-
-@pytest.fixture
-async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterator[RunningBlog]:
-    async with running_blog(database_factory, tmp_path) as running:
-        yield running
 
 
 @pytest.mark.databases("sqlite")

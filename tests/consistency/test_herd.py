@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from tests.support.blog.agreement import assert_agreement
 from tests.support.blog.deleting import Deletions, start_all, until_all_have_ended
-from tests.support.fixtures import DatabaseFactory
 from tests.support.orchestrator.saga_writers import assert_histories_are_whole, rows
 from tests.support.processes.memory import growth, resident
-from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.running import RunningBlog
 from tests.support.repository.reporting import Count
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.databases("postgresql")]
 LARGE = pytest.param(10_000, id="10000", marks=pytest.mark.soak)
 _CALLERS = 32
-
-
-@pytest.fixture
-async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterator[RunningBlog]:
-    async with running_blog(database_factory, tmp_path) as running:
-        yield running
 
 
 @pytest.mark.parametrize("number", [200, LARGE])

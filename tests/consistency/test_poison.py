@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
 import pytest
 from sqlalchemy import create_engine, insert
 
@@ -13,9 +10,8 @@ from tests.support.blog.agreement import audited, waiting
 from tests.support.blog.blog import START, new_id
 from tests.support.blog.deleting import Deletions, start_all
 from tests.support.databases.databases import Database, configured
-from tests.support.fixtures import DatabaseFactory
 from tests.support.orchestrator.saga_writers import rows
-from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.running import RunningBlog
 from tests.support.processes.waiting import until
 
 pytestmark = pytest.mark.timeout(240)
@@ -24,12 +20,6 @@ _POISON = {
     "no JSON": ("comments", "articles.article-published.v1", '{"article_id": '),
     "wrong start": ("orchestrator", "sagabox.start-saga.v1", '{"nonsense": true}'),
 }
-
-
-@pytest.fixture
-async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterator[RunningBlog]:
-    async with running_blog(database_factory, tmp_path) as running:
-        yield running
 
 
 def poison(database: Database, *, each: int) -> set[str]:

@@ -3,7 +3,6 @@ repairs it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -11,16 +10,9 @@ import pytest
 from tests.support.blog.agreement import assert_agreement, audited, until_all_is_sent
 from tests.support.blog.deleting import SERVICES, assert_gone, commented, start_all
 from tests.support.databases.backups import Backup
-from tests.support.fixtures import DatabaseFactory
-from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.running import RunningBlog
 
 pytestmark = pytest.mark.timeout(240)
-
-
-@pytest.fixture
-async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterator[RunningBlog]:
-    async with running_blog(database_factory, tmp_path) as running:
-        yield running
 
 
 async def stop_all(blog: RunningBlog) -> None:

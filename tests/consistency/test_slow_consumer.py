@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import pytest
 
 from tests.support.blog.agreement import assert_agreement
 from tests.support.blog.deleting import Deletions, start_all
 from tests.support.faults.http_proxy import HttpProxy, http_proxy
-from tests.support.fixtures import DatabaseFactory
 from tests.support.processes.memory import growth, resident
-from tests.support.processes.running import RunningBlog, running_blog
+from tests.support.processes.running import RunningBlog
 from tests.support.repository.reporting import Count
 
 pytestmark = [pytest.mark.timeout(900), pytest.mark.databases("postgresql")]
 LARGE = pytest.param(2_000, id="2000", marks=pytest.mark.soak)
-
-
-@pytest.fixture
-async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterator[RunningBlog]:
-    async with running_blog(database_factory, tmp_path) as running:
-        yield running
 
 
 @pytest.mark.parametrize("number", [40, LARGE])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -22,26 +21,11 @@ from outbox.replies import Outcome
 from tests.support.blog.blog import (
     ORCHESTRATOR,
     Running,
-    articles_app,
-    articles_schema,
     envelope,
     new_id,
-    running,
 )
-from tests.support.databases.databases import Database, Schema
 
 TIDES = {"title": "Tides", "body": "High and low.", "author": "Ada"}
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return articles_schema
-
-
-@pytest.fixture
-async def articles(database: Database) -> AsyncIterator[Running]:
-    async with running(articles_app(database)) as service:
-        yield service
 
 
 async def _publish(articles: Running, **changes: str) -> str:

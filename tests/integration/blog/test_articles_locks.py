@@ -12,16 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from articles.handlers import _lock
 from articles.model import Article
 from outbox.ids import compose
-from tests.support.blog.blog import START, articles_schema
-from tests.support.databases.databases import Schema
+from tests.support.blog.blog import START
 from tests.support.databases.locks import until_it_waits
 
 LOWER, HIGHER = (compose(1_900_000_000_000, number) for number in (1, 2))
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return articles_schema
 
 
 def row(id_: str) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import httpx
@@ -22,28 +22,14 @@ from outbox.contract import StartSaga
 from outbox.replies import Outcome
 from tests.support.blog.blog import (
     Running,
-    articles_app,
-    articles_schema,
     envelope,
     new_id,
-    running,
 )
-from tests.support.databases.databases import Database, Kind, Schema
+from tests.support.databases.databases import Database, Kind
 from tests.support.processes.waiting import until
 
 T = TypeVar("T")
 TIDES = {"title": "Tides", "body": "High and low.", "author": "Ada"}
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return articles_schema
-
-
-@pytest.fixture
-async def articles(database: Database) -> AsyncIterator[Running]:
-    async with running(articles_app(database)) as service:
-        yield service
 
 
 async def _publish(articles: Running, **changes: str) -> str:

@@ -28,7 +28,7 @@ from migrations.services import SERVICES
 from outbox.testing import FakeClock
 from tests.support.databases.databases import Database, Schema
 from tests.support.databases.migrating import START, Histories, address, at, migrate, migrated
-from tests.support.fixtures import DatabaseFactory, MakeSyncEngine
+from tests.support.fixtures import DatabaseFactory
 
 pytestmark = pytest.mark.slow
 
@@ -38,11 +38,6 @@ _INDEX = "ix_comments_article_id_id"
 @pytest.fixture
 def database_schema() -> Schema | str:
     return migrated("comments")
-
-
-@pytest.fixture
-def sync_engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
-    return make_sync_engine(database)
 
 
 @pytest.mark.databases("sqlite", "postgresql", "older-postgresql")

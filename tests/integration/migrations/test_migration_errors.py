@@ -20,7 +20,7 @@ from migrations.errors import MigrationError
 from migrations.services import SERVICES
 from outbox.testing import FakeClock
 from tests.support.checkout import ROOT
-from tests.support.databases.databases import Database, Schema
+from tests.support.databases.databases import Database
 from tests.support.databases.migrating import (
     START,
     Histories,
@@ -36,11 +36,6 @@ from tests.support.fixtures import DatabaseFactory, MakeSyncEngine
 from tests.support.processes.waiting import free_port
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def database_schema() -> Schema | str:
-    return "empty"
 
 
 def _upgrade(url: str) -> tuple[str, str, str]:

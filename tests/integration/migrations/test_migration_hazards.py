@@ -25,11 +25,6 @@ def database_schema() -> Schema | str:
     return migrated("comments")
 
 
-@pytest.fixture
-def sync_engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
-    return make_sync_engine(database)
-
-
 def _execute(engine: Engine, *statements: str) -> None:
     with engine.begin() as connection:
         for each in statements:

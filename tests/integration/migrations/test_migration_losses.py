@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from sqlalchemy import Engine, insert, text
 from sqlalchemy.exc import DBAPIError
@@ -12,7 +10,6 @@ from migrations import commands, losses
 from migrations.errors import MigrationError
 from outbox import tables
 from outbox.clock import Clock
-from outbox.testing import FakeClock
 from tests.support.databases.databases import Database, Schema
 from tests.support.databases.migrating import (
     START,
@@ -25,7 +22,6 @@ from tests.support.databases.migrating import (
     tables_of,
     titles,
 )
-from tests.support.fixtures import MakeSyncEngine
 
 pytestmark = pytest.mark.slow
 
@@ -36,21 +32,6 @@ _DROP_SUBTITLE = "op.drop_column('articles', 'subtitle')"
 @pytest.fixture
 def database_schema() -> Schema | str:
     return migrated("articles")
-
-
-@pytest.fixture
-def sync_engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
-    return make_sync_engine(database)
-
-
-@pytest.fixture
-def histories(tmp_path: Path) -> Histories:
-    return Histories(tmp_path / "articles")
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return FakeClock(START)
 
 
 def test_a_downgrade_that_would_delete_rows_says_so_and_changes_nothing(

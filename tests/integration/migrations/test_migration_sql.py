@@ -12,19 +12,8 @@ from sqlalchemy import Engine, text
 
 from migrations import commands
 from migrations.services import SERVICES
-from tests.support.databases.databases import Database, Schema
+from tests.support.databases.databases import Database
 from tests.support.databases.migrating import Histories, address, at, explained, is_sqlite, migrate
-from tests.support.fixtures import MakeSyncEngine
-
-
-@pytest.fixture
-def database_schema() -> Schema | str:
-    return "empty"
-
-
-@pytest.fixture
-def sync_engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
-    return make_sync_engine(database)
 
 
 def _execute(database: Database, script: str) -> None:

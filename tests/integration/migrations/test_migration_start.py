@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Engine, text
@@ -16,22 +15,12 @@ from outbox.testing import FakeClock
 from tests.support.blog.blog import SECRETS
 from tests.support.databases.databases import Database, Schema
 from tests.support.databases.migrating import START, Histories, address, at, migrated
-from tests.support.fixtures import DatabaseFactory, MakeSyncEngine
+from tests.support.fixtures import DatabaseFactory
 
 
 @pytest.fixture
 def database_schema() -> Schema | str:
     return migrated("articles")
-
-
-@pytest.fixture
-def sync_engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
-    return make_sync_engine(database)
-
-
-@pytest.fixture
-def histories(tmp_path: Path) -> Histories:
-    return Histories(tmp_path / "articles")
 
 
 def _start(database: Database) -> AbstractAsyncContextManager[object]:

@@ -20,11 +20,9 @@ from migrations.history import history_of
 from migrations.services import SERVICES
 from outbox.clock import Clock
 from outbox.tables import schema_revision
-from outbox.testing import FakeClock
 from tests.support.checkout import ROOT
-from tests.support.databases.databases import Database, Schema
+from tests.support.databases.databases import Database
 from tests.support.databases.migrating import (
-    START,
     Histories,
     add_article,
     address,
@@ -46,23 +44,8 @@ RELEASED = [("articles_0001", "expand"), ("articles_0002", "expand")]
 
 
 @pytest.fixture
-def database_schema() -> Schema | str:
-    return "empty"
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return FakeClock(START)
-
-
-@pytest.fixture
 def engine_of(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
     return make_sync_engine(database)
-
-
-@pytest.fixture
-def histories(tmp_path: Path) -> Histories:
-    return Histories(tmp_path / "articles")
 
 
 def _recorded(connection: Connection) -> list[tuple[str, str]]:

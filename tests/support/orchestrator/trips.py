@@ -58,6 +58,9 @@ class Trip:
         return replace(self, seat=reply.number)
 
 
+NAMES = ("trains", "hotels", "payments", "mails")
+"""Who takes part."""
+
 DEADLINE = timedelta(minutes=5)
 PATIENCE = RetryPolicy(first=1, factor=2, ceiling=10, jitter=0, attempts=3)
 """Pauses of 1 and 2 seconds, then it gives up."""

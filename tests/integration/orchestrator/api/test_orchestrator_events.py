@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Any
 
@@ -20,12 +20,11 @@ from orchestrator.machine.transition import Entry, Happening
 from orchestrator.tables import saga, saga_history
 from outbox.chassis.http.problems import HttpProblem
 from tests.support.blog.blog import START, Running, new_id, running
-from tests.support.databases.databases import Database, Schema
+from tests.support.databases.databases import Database
 from tests.support.orchestrator.orchestrating import (
     begun,
     engine_of,
     noted_app,
-    orchestrator_schema,
     problem,
     put,
     put_alias,
@@ -35,17 +34,6 @@ from tests.support.orchestrator.orchestrating import (
 BEGUN = Entry(START, Happening.STARTED, "begin")
 SENT = Entry(START, Happening.SENT, "articles.hide-article.v1", "hide article")
 ENDED = Entry(START, Happening.ENDED, "COMPLETED")
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_schema
-
-
-@pytest.fixture
-async def orchestrator(database: Database) -> AsyncIterator[Running]:
-    async with running(noted_app(database)) as service:
-        yield service
 
 
 async def _run(orchestrator: Running, *lines: Entry, ended: bool = False) -> Instance[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -12,27 +12,13 @@ from orchestrator.errors import IllegalSignal, OrchestratorError, UnknownRun
 from orchestrator.machine.signals import Cancel, Pause, Resolve, Resume, Retry, Skip, Terminate
 from orchestrator.sagas.delete_article import delete_article
 from outbox import tables
-from tests.support.blog.blog import START, Running, new_id, running
-from tests.support.databases.databases import Database, Schema
+from tests.support.blog.blog import START, Running, new_id
 from tests.support.orchestrator.orchestrating import (
     begun,
     engine_of,
-    noted_app,
-    orchestrator_schema,
     problem,
     put,
 )
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_schema
-
-
-@pytest.fixture
-async def orchestrator(database: Database) -> AsyncIterator[Running]:
-    async with running(noted_app(database)) as service:
-        yield service
 
 
 @pytest.mark.parametrize(

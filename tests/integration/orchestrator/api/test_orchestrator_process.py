@@ -17,18 +17,13 @@ import pytest
 from orchestrator.cli.processes.blog import Blog
 from orchestrator.cli.processes.child import Child
 from outbox.chassis.http.bounded_http import MAX_HEAD_BYTES, MAX_HEAD_LINES
-from tests.support.databases.databases import Database, Schema
-from tests.support.orchestrator.orchestrating import orchestrator_schema, problem
+from tests.support.databases.databases import Database
+from tests.support.orchestrator.orchestrating import problem
 from tests.support.processes.guardian import guardian
 from tests.support.processes.running import SECRET
 from tests.support.processes.waiting import free_port, until
 
 pytestmark = [pytest.mark.databases("sqlite"), pytest.mark.slow]
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_schema
 
 
 @asynccontextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -12,30 +11,16 @@ import pytest
 from orchestrator.machine.instance import Direction, Instance, Status, StepStatus
 from orchestrator.machine.transition import Entry, Happening
 from orchestrator.sagas.delete_article import Deletion, delete_article
-from tests.support.blog.blog import START, Running, new_id, running
-from tests.support.databases.databases import Database, Schema
+from tests.support.blog.blog import START, Running, new_id
 from tests.support.orchestrator.orchestrating import (
     at,
     begun,
     engine_of,
-    noted_app,
-    orchestrator_schema,
     problem,
     put,
     put_alias,
     put_history,
 )
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_schema
-
-
-@pytest.fixture
-async def orchestrator(database: Database) -> AsyncIterator[Running]:
-    async with running(noted_app(database)) as service:
-        yield service
 
 
 async def _put(orchestrator: Running, instance: Instance[Any] | None = None, **columns: Any) -> str:

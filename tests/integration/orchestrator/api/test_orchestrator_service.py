@@ -30,27 +30,15 @@ from outbox.replies import Outcome
 from outbox.testing import FakeClock
 from outbox.wire.settled import EndedSagas
 from tests.support.blog.blog import SECRETS, START, Running, envelope, new_id, running
-from tests.support.databases.databases import Database, Schema
+from tests.support.databases.databases import Database
 from tests.support.orchestrator.orchestrating import (
     NotedEngine,
     begun,
     engine_of,
     noted_app,
-    orchestrator_schema,
     orchestrator_settings,
     put,
 )
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_schema
-
-
-@pytest.fixture
-async def orchestrator(database: Database) -> AsyncIterator[Running]:
-    async with running(noted_app(database)) as service:
-        yield service
 
 
 @asynccontextmanager

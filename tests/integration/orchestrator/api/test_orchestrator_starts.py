@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,28 +10,14 @@ import pytest
 from orchestrator.errors import ActiveAlready, InvalidInput, KeyReused, Unavailable
 from orchestrator.machine.instance import Instance, Status
 from orchestrator.sagas.delete_article import Deletion, delete_article
-from tests.support.blog.blog import START, Running, new_id, running
-from tests.support.databases.databases import Database, Schema
+from tests.support.blog.blog import START, Running, new_id
 from tests.support.orchestrator.orchestrating import (
     begun,
     engine_of,
-    noted_app,
-    orchestrator_schema,
     problem,
     put,
 )
 from tests.support.processes.waiting import until
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_schema
-
-
-@pytest.fixture
-async def orchestrator(database: Database) -> AsyncIterator[Running]:
-    async with running(noted_app(database)) as service:
-        yield service
 
 
 async def _put(orchestrator: Running, instance: Instance[Any] | None = None, **columns: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,13 +17,11 @@ from outbox.contract import StartSaga
 from outbox.replies import Outcome
 from outbox.wire.traceparent import minted, trace_id
 from tests.support.blog.blog import Running, envelope, new_id, running
-from tests.support.databases.databases import Database, Schema
+from tests.support.databases.databases import Database
 from tests.support.orchestrator.engines import Scripted
 from tests.support.orchestrator.orchestrating import (
     PARTICIPANTS,
     begun,
-    noted_app,
-    orchestrator_schema,
     orchestrator_settings,
     put,
 )
@@ -31,17 +29,6 @@ from tests.support.processes.waiting import until
 
 ONE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OTHER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_schema
-
-
-@pytest.fixture
-async def orchestrator(database: Database) -> AsyncIterator[Running]:
-    async with running(noted_app(database)) as service:
-        yield service
 
 
 async def _starts(orchestrator: Running) -> Sequence[Any]:

@@ -15,7 +15,6 @@ from outbox import tables
 from outbox.invariants import Wrong
 from tests.support.blog.audited import Audited, codes, look, make_healthy
 from tests.support.blog.blog import START, new_id
-from tests.support.fixtures import DatabaseFactory, MakeSyncEngine
 
 pytestmark = pytest.mark.slow
 
@@ -27,12 +26,6 @@ DECLARED = {
     for wrong in vars(rule).values()
     if isinstance(wrong, Wrong)
 }
-
-
-@pytest.fixture
-def blog(database_factory: DatabaseFactory, make_sync_engine: MakeSyncEngine) -> Audited:
-    """The three databases, empty."""
-    return Audited(database_factory, make_sync_engine)
 
 
 async def test_nothing_is_found_where_nothing_is_wrong(blog: Audited) -> None:

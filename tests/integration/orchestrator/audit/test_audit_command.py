@@ -10,19 +10,13 @@ from tests.support.blog.audited import Audited, make_healthy
 from tests.support.blog.blog import new_id
 from tests.support.databases.databases import Kind as DatabaseKind
 from tests.support.databases.migrating import Told
-from tests.support.fixtures import DatabaseFactory, MakeSyncEngine
+from tests.support.fixtures import DatabaseFactory
 from tests.support.processes.cli import sagabox, told_error
 from tests.support.processes.waiting import free_port
 
 pytestmark = pytest.mark.slow
 
 DEAD = new_id()  # a saga that no database knows
-
-
-@pytest.fixture
-def blog(database_factory: DatabaseFactory, make_sync_engine: MakeSyncEngine) -> Audited:
-    """The three databases, empty."""
-    return Audited(database_factory, make_sync_engine)
 
 
 def run(blog: Audited, *arguments: str) -> Told:

@@ -13,15 +13,8 @@ from orchestrator.cli.audit.looks import Agreement
 from outbox import tables
 from tests.support.blog.audited import Audited, codes, look, make_healthy
 from tests.support.blog.blog import new_id
-from tests.support.fixtures import DatabaseFactory, MakeSyncEngine
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def blog(database_factory: DatabaseFactory, make_sync_engine: MakeSyncEngine) -> Audited:
-    """The three databases, empty."""
-    return Audited(database_factory, make_sync_engine)
 
 
 def _comments_of_unknown(blog: Audited) -> str:

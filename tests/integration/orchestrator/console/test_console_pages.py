@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from fastapi import FastAPI
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
 
-from orchestrator import console
-from outbox.chassis.http.middleware import SecurityHeaders
-from tests.support.http.browser import Watched, page_of, started
-from tests.support.http.servers import serving
 from tests.support.orchestrator.stub_api import (
     EMPTY,
     Asked,
@@ -27,41 +20,6 @@ from tests.support.orchestrator.stub_api import (
 from tests.support.processes.waiting import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
-NO_DEFINITIONS = {"GET /definitions": Says({"items": []})}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
-    async with started(tmp_path_factory.mktemp("profile")) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def origin() -> AsyncIterator[str]:
-    """Where the console's files are."""
-    app = FastAPI()
-    app.include_router(console.router())
-    app.add_middleware(SecurityHeaders)
-    async with serving(app) as address:
-        yield address
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def watched(browser: Browser) -> AsyncIterator[Watched]:
-    async with page_of(browser) as page:
-        yield page
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def api(watched: Watched) -> StubApi:
-    stub = StubApi({"GET /sagas": EMPTY, **NO_DEFINITIONS, "GET /dead-letters": EMPTY})
-    await stub.attach(watched.page)
-    return stub
-
-
-@pytest.fixture
-def page(watched: Watched) -> Page:
-    return watched.page
 
 
 # The list

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from fastapi import FastAPI
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Page, expect
 
-from orchestrator import console
-from outbox.chassis.http.middleware import SecurityHeaders
-from tests.support.http.browser import Watched, page_of, started
-from tests.support.http.servers import serving
+from tests.support.http.browser import Watched
 from tests.support.orchestrator.stub_api import (
-    EMPTY,
     Asked,
     Says,
     StubApi,
@@ -30,41 +23,6 @@ from tests.support.orchestrator.stub_api import (
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
 HOSTILE = "<img src=x onerror=alert(1)><b>bold</b>"
-NO_DEFINITIONS = {"GET /definitions": Says({"items": []})}
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
-    async with started(tmp_path_factory.mktemp("profile")) as running:
-        yield running
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def origin() -> AsyncIterator[str]:
-    """Where the console's files are."""
-    app = FastAPI()
-    app.include_router(console.router())
-    app.add_middleware(SecurityHeaders)
-    async with serving(app) as address:
-        yield address
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def watched(browser: Browser) -> AsyncIterator[Watched]:
-    async with page_of(browser) as page:
-        yield page
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def api(watched: Watched) -> StubApi:
-    stub = StubApi({"GET /sagas": EMPTY, **NO_DEFINITIONS, "GET /dead-letters": EMPTY})
-    await stub.attach(watched.page)
-    return stub
-
-
-@pytest.fixture
-def page(watched: Watched) -> Page:
-    return watched.page
 
 
 async def test_what_the_server_tells_is_text_and_never_markup(

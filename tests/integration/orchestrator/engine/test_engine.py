@@ -19,29 +19,16 @@ from outbox.clock import SystemClock
 from outbox.ids import compose
 from outbox.relay.settings import RelaySettings
 from outbox.replies import Outcome, Reply
-from tests.support.databases.databases import Schema
-from tests.support.orchestrator.engines import Scripted, orchestrator_tables, running
+from tests.support.orchestrator.engines import Scripted, running
 
 ARTICLE = compose(1_700_000_000_000, 1)
 HIDDEN = {"title": "Tides", "version": 1}
 
 
 @pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_tables
-
-
-@pytest.fixture
 def articles() -> Scripted:
     participant = Scripted()
     participant.values["articles.hide-article.v1"] = HIDDEN
-    return participant
-
-
-@pytest.fixture
-def comments() -> Scripted:
-    participant = Scripted()
-    participant.values["comments.close-thread.v1"] = {"comments": 3}
     return participant
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,13 +13,12 @@ from sqlalchemy.pool import NullPool
 
 from orchestrator import tables
 from orchestrator.machine.instance import Status
-from tests.support.databases.databases import PostgresTemplates, Schema
+from tests.support.databases.databases import PostgresTemplates
 from tests.support.databases.postgres import PostgresServer, Stop
 from tests.support.orchestrator.engines import Node, Scripted, orchestrator_tables, running
 from tests.support.orchestrator.trips import BOOKING, Trip
 from tests.support.processes.waiting import until
 
-NAMES = ("trains", "hotels", "payments", "mails")
 BLAMED = "cannot be worked on"
 
 
@@ -67,24 +66,6 @@ class Away:
             self.times -= 1
             raise self._error
         return self._engine.connect()
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_tables
-
-
-@pytest.fixture
-def participants() -> dict[str, Scripted]:
-    made = {name: Scripted() for name in NAMES}
-    made["trains"].values["trains.reserve-seat.v1"] = {"number": "12a"}
-    return made
-
-
-@pytest.fixture
-async def node(engine: AsyncEngine, participants: dict[str, Scripted]) -> AsyncIterator[Node]:
-    async with running(engine, [BOOKING], participants) as started:
-        yield started
 
 
 @pytest.mark.parametrize("error", AT_CONNECT, ids=repr)

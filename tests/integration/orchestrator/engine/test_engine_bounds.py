@@ -7,7 +7,6 @@ import gc
 from dataclasses import replace
 from datetime import timedelta
 
-import pytest
 from sqlalchemy import select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -18,25 +17,11 @@ from orchestrator.machine.instance import Status
 from outbox import tables as library
 from outbox.clock import SystemClock
 from outbox.replies import Outcome, Reply
-from tests.support.databases.databases import Schema
-from tests.support.orchestrator.engines import QUICK, Scripted, orchestrator_tables, running
+from tests.support.orchestrator.engines import QUICK, Scripted, running
 from tests.support.orchestrator.trips import BOOKING, ROOM, Trip, trip
 from tests.support.processes.waiting import until
 
 LARGE = 200_000
-NAMES = ("trains", "hotels", "payments", "mails")
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_tables
-
-
-@pytest.fixture
-def participants() -> dict[str, Scripted]:
-    made = {name: Scripted() for name in NAMES}
-    made["trains"].values["trains.reserve-seat.v1"] = {"number": "12a"}
-    return made
 
 
 async def test_p8_starts_beyond_the_queue_are_told_to_come_back(

@@ -23,10 +23,10 @@ from orchestrator.machine.instance import Status
 from orchestrator.machine.signals import Cancel
 from orchestrator.machine.transition import Happening
 from outbox import tables as library
-from tests.support.databases.databases import Database, Schema
+from tests.support.databases.databases import Database
 from tests.support.faults.tcp_proxy import CommitProxy, Loss, commit_proxy
 from tests.support.fixtures import MakeEngine
-from tests.support.orchestrator.engines import QUICK, Node, Scripted, orchestrator_tables, running
+from tests.support.orchestrator.engines import QUICK, Node, Scripted, running
 from tests.support.orchestrator.trips import BOOKING, Trip
 from tests.support.processes.waiting import until
 
@@ -34,22 +34,9 @@ pytestmark = pytest.mark.databases("postgresql")
 # PostgreSQL ends a transaction that rests for a quarter of the lease: that is longer than the proxy
 # keeps a COMMIT back.
 SETTINGS = EngineSettings(relay=replace(QUICK, lease=8.0))
-NAMES = ("trains", "hotels", "payments", "mails")
 FINGERPRINT = b"f" * 32
 every_loss = pytest.mark.parametrize("loss", list(Loss), ids=lambda it: it.name.lower())
 COMMITTED = {Loss.ANSWER, Loss.DELAYED}
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_tables
-
-
-@pytest.fixture
-def participants() -> dict[str, Scripted]:
-    made = {name: Scripted() for name in NAMES}
-    made["trains"].values["trains.reserve-seat.v1"] = {"number": "12a"}
-    return made
 
 
 @pytest.fixture

@@ -20,31 +20,11 @@ from outbox.clock import SystemClock
 from outbox.ids import compose, derive, first_at
 from outbox.replies import Outcome, Reply
 from outbox.wire.envelope import Envelope
-from tests.support.databases.databases import Schema
-from tests.support.orchestrator.engines import Node, Scripted, orchestrator_tables, running
+from tests.support.orchestrator.engines import Node, Scripted, running
 from tests.support.processes.waiting import until
 
 ENDED = "orchestrator.saga-ended.v1"
 ARTICLE = compose(1_700_000_000_000, 7)
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_tables
-
-
-@pytest.fixture
-def articles() -> Scripted:
-    participant = Scripted()
-    participant.values["articles.hide-article.v1"] = {"title": "Tides", "version": 1}
-    return participant
-
-
-@pytest.fixture
-def comments() -> Scripted:
-    participant = Scripted()
-    participant.values["comments.close-thread.v1"] = {"comments": 3}
-    return participant
 
 
 def an_id(number: int) -> str:

@@ -17,26 +17,13 @@ from orchestrator.store.signal_rows import StoredStart, dump_start
 from outbox import tables as library
 from outbox.clock import SystemClock
 from outbox.ids import compose
-from tests.support.databases.databases import Database, Schema
+from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeEngine
-from tests.support.orchestrator.engines import Node, Scripted, orchestrator_tables, running
+from tests.support.orchestrator.engines import Node, Scripted, running
 from tests.support.orchestrator.trips import BOOKING, Trip
 from tests.support.processes.waiting import until
 
 pytestmark = pytest.mark.databases("postgresql")
-NAMES = ("trains", "hotels", "payments", "mails")
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_tables
-
-
-@pytest.fixture
-def participants() -> dict[str, Scripted]:
-    made = {name: Scripted() for name in NAMES}
-    made["trains"].values["trains.reserve-seat.v1"] = {"number": "12a"}
-    return made
 
 
 @pytest.fixture

@@ -16,19 +16,13 @@ from outbox.coordination.bell import Bell
 from outbox.ids import Ids, compose
 from outbox.testing import FakeClock
 from outbox.wire.settled import MAX_LIVE, EndedSagas
-from tests.support.databases.databases import Schema
-from tests.support.orchestrator.engines import opened, orchestrator_tables
+from tests.support.orchestrator.engines import opened
 from tests.support.orchestrator.orchestrating import begun, put
 
 DAY = timedelta(days=1)
 SETTINGS = EngineSettings(unsettled=7 * DAY)
 
 pytestmark = pytest.mark.databases("sqlite")
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_tables
 
 
 def id_of(moment: datetime, number: int = 0) -> str:

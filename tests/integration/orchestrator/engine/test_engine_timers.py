@@ -14,8 +14,7 @@ from orchestrator.machine.instance import Status
 from outbox import tables as library
 from outbox.replies import Outcome, Reply
 from outbox.retry import RetryPolicy
-from tests.support.databases.databases import Schema
-from tests.support.orchestrator.engines import Scripted, orchestrator_tables, running
+from tests.support.orchestrator.engines import Scripted, running
 from tests.support.orchestrator.trips import Charge, ReleaseRoom, ReserveRoom, Trip, trip
 from tests.support.processes.waiting import until
 
@@ -31,11 +30,6 @@ CHARGE: Step[Trip] = pivot("charge", lambda it: Charge(it.trip), retry=OFTEN)
 HASTY = trip(ROOM, CHARGE)
 PATIENT = trip(replace(ROOM, deadline=timedelta(minutes=5)), CHARGE)
 ONGOING = Reply(Outcome.ONGOING)
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_tables
 
 
 @pytest.fixture

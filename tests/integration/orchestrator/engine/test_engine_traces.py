@@ -26,8 +26,7 @@ from outbox.ids import compose
 from outbox.replies import Outcome, Reply
 from outbox.wire.envelope import Envelope
 from outbox.wire.traceparent import minted, trace_id
-from tests.support.databases.databases import Schema
-from tests.support.orchestrator.engines import Node, Scripted, orchestrator_tables, running
+from tests.support.orchestrator.engines import Node, Scripted, running
 from tests.support.outbox.spans import Spans
 from tests.support.processes.waiting import until
 
@@ -35,25 +34,6 @@ ENDED = "orchestrator.saga-ended.v1"
 ARTICLE = compose(1_700_000_000_000, 7)
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OTHER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_tables
-
-
-@pytest.fixture
-def articles() -> Scripted:
-    participant = Scripted()
-    participant.values["articles.hide-article.v1"] = {"title": "Tides", "version": 1}
-    return participant
-
-
-@pytest.fixture
-def comments() -> Scripted:
-    participant = Scripted()
-    participant.values["comments.close-thread.v1"] = {"comments": 3}
-    return participant
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,31 +19,20 @@ from orchestrator.machine.signals import Cancel
 from orchestrator.store.sharding import SHARDS
 from outbox import tables as library
 from outbox.replies import Outcome, Reply
-from tests.support.databases.databases import Schema
-from tests.support.orchestrator.engines import Node, Scripted, orchestrator_tables, running
-from tests.support.orchestrator.trips import BOOKING, CHARGE, ROOM, SEAT, ReserveRoom, Trip, trip
+from tests.support.orchestrator.engines import Node, Scripted, running
+from tests.support.orchestrator.trips import (
+    BOOKING,
+    CHARGE,
+    NAMES,
+    ROOM,
+    SEAT,
+    ReserveRoom,
+    Trip,
+    trip,
+)
 from tests.support.processes.waiting import until
 
 SEATED = {"number": "12a"}
-NAMES = ("trains", "hotels", "payments", "mails")
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_tables
-
-
-@pytest.fixture
-def participants() -> dict[str, Scripted]:
-    made = {name: Scripted() for name in NAMES}
-    made["trains"].values["trains.reserve-seat.v1"] = SEATED
-    return made
-
-
-@pytest.fixture
-async def node(engine: AsyncEngine, participants: dict[str, Scripted]) -> AsyncIterator[Node]:
-    async with running(engine, [BOOKING], participants) as started:
-        yield started
 
 
 async def take_over(engine: AsyncEngine) -> None:

@@ -20,19 +20,12 @@ from outbox.ids import compose
 from outbox.replies import Outcome, Reply
 from outbox.tables import outbox
 from outbox.testing import FakeClock
-from tests.support.databases.databases import Schema
 from tests.support.databases.locks import until_it_waits
-from tests.support.orchestrator.engines import orchestrator_tables
 from tests.support.orchestrator.nodes import make_node, make_ports
 from tests.support.orchestrator.trips import BOOKING, Trip
 
 FIRST, SECOND = (compose(1_900_000_000_000, number) for number in (1, 2))
 OF_TRIPS = ("trains", "hotels", "payments", "mails")
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_tables
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from outbox.relay.settler import Settlement, Settler
 from outbox.relay.verdicts import Pending, Settle
 from outbox.replies import Outcome, Reply
 from outbox.wire.envelope import Envelope
+from tests.support.databases.databases import Schema
 
 pytestmark = pytest.mark.databases("sqlite")
 
@@ -46,6 +47,11 @@ def answered(seq: int, data: bytes, value: Any) -> Round:
     message = Pending(seq, 1, Envelope(compose(1, seq), "me", "a.b.v1", "k", NOW, data))
     result.judge(message, Settle(), Reply(Outcome.DONE, value=value))
     return result
+
+
+@pytest.fixture
+def database_schema() -> Schema | str:
+    return "outbox"
 
 
 @pytest.mark.parametrize(

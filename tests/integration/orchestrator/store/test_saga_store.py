@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -11,15 +10,8 @@ from orchestrator.engine.ports import EnginePorts
 from orchestrator.store.outgoing import OutgoingMessage
 from outbox.clock import SystemClock
 from outbox.tables import outbox, outbox_dead
-from tests.support.databases.databases import Schema
-from tests.support.orchestrator.engines import orchestrator_tables
 from tests.support.outbox.envelopes import an_envelope
 from tests.support.outbox.letters import a_letter, an_id, bury
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_tables
 
 
 async def test_to_ask_which_messages_are_present_leaves_the_dead_letters_where_they_are(

@@ -11,8 +11,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from orchestrator.store.sharding import shard_of_bucket
 from outbox.retry import RetryPolicy
 from outbox.testing import FakeClock
-from tests.support.databases.databases import Schema
-from tests.support.orchestrator.engines import orchestrator_tables
 from tests.support.orchestrator.nodes import make_ports
 from tests.support.outbox.relays import (
     DONE,
@@ -26,11 +24,6 @@ from tests.support.outbox.relays import (
 )
 
 LONG = RetryPolicy(first=600.0, factor=1.0, ceiling=600.0, jitter=0.0, attempts=9)
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return orchestrator_tables
 
 
 async def withdraw(engine: AsyncEngine, clock: FakeClock, id_: str) -> None:

@@ -24,7 +24,7 @@ from outbox.coordination.leases import Lane
 from outbox.ids import is_id
 from outbox.testing import FakeClock, sent
 from outbox.wire.envelope import from_row
-from tests.support.databases.databases import Database, Schema
+from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeSyncEngine
 from tests.support.outbox.producers import (
     ROUTES,
@@ -32,7 +32,6 @@ from tests.support.outbox.producers import (
     Noted,
     Shouted,
     Thing,
-    business,
     in_transaction,
     rows,
     texts,
@@ -44,18 +43,8 @@ SAGA = "0190a000-0000-7000-8000-000000000002"
 
 
 @pytest.fixture
-def database_schema() -> Schema:
-    return business
-
-
-@pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
-
-
-@pytest.fixture
-def engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
-    return make_sync_engine(database)
 
 
 @pytest.fixture

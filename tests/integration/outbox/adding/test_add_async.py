@@ -18,8 +18,9 @@ from outbox.adding.add import Cause, add, caused_by
 from outbox.adding.installation import Installation, install
 from outbox.errors import MessagesLeftBehind, NotInTransaction
 from outbox.testing import sent
-from tests.support.databases.databases import Schema
-from tests.support.outbox.producers import ROUTES, Noted, Thing, business, texts_async
+from tests.support.databases.databases import Database
+from tests.support.fixtures import MakeEngine
+from tests.support.outbox.producers import ROUTES, Noted, Thing, texts_async
 
 ID = "0190a000-0000-7000-8000-000000000001"
 
@@ -27,8 +28,8 @@ Sessions = async_sessionmaker[AsyncSession]
 
 
 @pytest.fixture
-def database_schema() -> Schema:
-    return business
+def engine(make_engine: MakeEngine, database: Database) -> AsyncEngine:
+    return make_engine(database)
 
 
 @pytest.fixture

@@ -15,27 +15,10 @@ from outbox.adding.add import add
 from outbox.adding.installation import install
 from outbox.errors import MessagesLeftBehind, NotInTransaction, OutboxError
 from outbox.testing import sent
-from tests.support.databases.databases import Database, Kind, Schema
+from tests.support.databases.databases import Database, Kind
 from tests.support.databases.postgres import PostgresServer
 from tests.support.fixtures import DatabaseFactory, MakeSyncEngine
 from tests.support.outbox.producers import ROUTES, Base, Noted, Thing, business, texts, things
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return business
-
-
-@pytest.fixture
-def engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
-    return make_sync_engine(database)
-
-
-@pytest.fixture
-def sessions(engine: Engine) -> sessionmaker[Session]:
-    made = sessionmaker(engine)
-    install(made, source="things", routes=ROUTES)
-    return made
 
 
 def note(session: Session | Connection, text: str) -> None:

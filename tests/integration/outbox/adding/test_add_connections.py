@@ -15,9 +15,14 @@ from outbox.errors import (
     OutboxError,
     OutboxNotInstalled,
 )
-from tests.support.databases.databases import Database, Kind
+from tests.support.databases.databases import Database, Kind, Schema
 from tests.support.fixtures import MakeEngine, MakeSyncEngine
 from tests.support.outbox.producers import ROUTES, Noted, Shouted, rows, texts
+
+
+@pytest.fixture
+def database_schema() -> Schema | str:
+    return "outbox"
 
 
 @pytest.fixture

@@ -16,9 +16,8 @@ from outbox.adding.add import add
 from outbox.adding.installation import install
 from outbox.crashpoints import ENVIRONMENT_VARIABLE
 from outbox.testing import crash_at
-from tests.support.databases.databases import Database, Schema
-from tests.support.fixtures import MakeSyncEngine
-from tests.support.outbox.producers import ROUTES, Noted, Thing, business, texts, things
+from tests.support.databases.databases import Database
+from tests.support.outbox.producers import ROUTES, Noted, Thing, texts, things
 
 pytestmark = pytest.mark.slow
 
@@ -50,16 +49,6 @@ SERVICE = textwrap.dedent(
     asyncio.run(main())
     """
 )
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return business
-
-
-@pytest.fixture
-def engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
-    return make_sync_engine(database)
 
 
 def kept(engine: Engine) -> tuple[list[str], list[str]]:

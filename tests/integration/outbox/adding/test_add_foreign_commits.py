@@ -13,26 +13,9 @@ from outbox.adding.add import add
 from outbox.adding.installation import install
 from outbox.errors import MessagesLeftBehind
 from outbox.testing import sent
-from tests.support.databases.databases import Database, Schema
+from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeSyncEngine
-from tests.support.outbox.producers import ROUTES, Noted, Thing, business, texts, things
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return business
-
-
-@pytest.fixture
-def engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
-    return make_sync_engine(database)
-
-
-@pytest.fixture
-def sessions(engine: Engine) -> sessionmaker[Session]:
-    made = sessionmaker(engine)
-    install(made, source="things", routes=ROUTES)
-    return made
+from tests.support.outbox.producers import ROUTES, Noted, Thing, texts, things
 
 
 def note(session: Session | Connection, text: str) -> None:

@@ -19,19 +19,14 @@ from outbox.adding.insert import ORDER_LOCKS
 from outbox.adding.installation import install
 from outbox.coordination.leases import Lane
 from outbox.testing import FakeClock
-from tests.support.databases.databases import Database, Schema
+from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeEngine
-from tests.support.outbox.producers import ROUTES, Noted, Thing, business, texts_async
+from tests.support.outbox.producers import ROUTES, Noted, Thing, texts_async
 from tests.support.processes.waiting import until
 
 WRITERS, MESSAGES = 12, 40
 
 Sessions = async_sessionmaker[AsyncSession]
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return business
 
 
 @pytest.fixture

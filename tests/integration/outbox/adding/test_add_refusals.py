@@ -26,7 +26,7 @@ from outbox.errors import (
 from outbox.messages import Message
 from outbox.sqlite import READ_ONLY
 from outbox.testing import sent
-from tests.support.databases.databases import Database, Kind, Schema
+from tests.support.databases.databases import Database, Kind
 from tests.support.fixtures import MakeSyncEngine
 from tests.support.outbox.producers import (
     ROUTES,
@@ -34,7 +34,6 @@ from tests.support.outbox.producers import (
     Noted,
     Thing,
     Unheard,
-    business,
     rows,
     things,
 )
@@ -43,23 +42,6 @@ from tests.support.outbox.producers import (
 @dataclass(frozen=True)
 class Neither(Message, type="things.neither.v1", key="thing"):
     thing: str
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return business
-
-
-@pytest.fixture
-def engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
-    return make_sync_engine(database)
-
-
-@pytest.fixture
-def sessions(engine: Engine) -> sessionmaker[Session]:
-    made = sessionmaker(engine)
-    install(made, source="things", routes=ROUTES)
-    return made
 
 
 BAD: list[tuple[Message, dict[str, Any], type[Exception], str]] = [

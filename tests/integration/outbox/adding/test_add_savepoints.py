@@ -9,29 +9,9 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from outbox.adding import connection_events
 from outbox.adding.add import add
-from outbox.adding.installation import install
 from outbox.errors import NotInTransaction
 from outbox.testing import sent
-from tests.support.databases.databases import Database, Schema
-from tests.support.fixtures import MakeSyncEngine
-from tests.support.outbox.producers import ROUTES, Noted, Thing, business, texts
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return business
-
-
-@pytest.fixture
-def engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
-    return make_sync_engine(database)
-
-
-@pytest.fixture
-def sessions(engine: Engine) -> sessionmaker[Session]:
-    made = sessionmaker(engine)
-    install(made, source="things", routes=ROUTES)
-    return made
+from tests.support.outbox.producers import Noted, Thing, texts
 
 
 def note(session: Session, text: str) -> None:

@@ -22,7 +22,7 @@ from outbox import sqlite
 from outbox.errors import OutboxError, UnconfiguredSQLite
 from outbox.sqlite import READ_ONLY
 from tests.support.databases.databases import Database, Schema
-from tests.support.fixtures import MakeEngine, MakeSyncEngine
+from tests.support.fixtures import MakeSyncEngine
 from tests.support.outbox.producers import business, insert, names, things
 
 pytestmark = pytest.mark.databases("sqlite")
@@ -36,11 +36,6 @@ def database_schema() -> Schema:
 @pytest.fixture
 def engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
     return make_sync_engine(database)
-
-
-@pytest.fixture
-def async_engine(make_engine: MakeEngine, database: Database) -> AsyncEngine:
-    return make_engine(database, pool_size=40)
 
 
 # --- Settings ----------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from outbox.errors import TransactionLost
 from outbox.sqlite import READ_ONLY
 from tests.support.databases.databases import Database, Schema
-from tests.support.fixtures import MakeEngine, MakeSyncEngine
+from tests.support.fixtures import MakeSyncEngine
 from tests.support.outbox.producers import Thing, business, insert, names
 
 pytestmark = pytest.mark.databases("sqlite")
@@ -32,11 +32,6 @@ def database_schema() -> Schema:
 @pytest.fixture
 def engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
     return make_sync_engine(database)
-
-
-@pytest.fixture
-def async_engine(make_engine: MakeEngine, database: Database) -> AsyncEngine:
-    return make_engine(database, pool_size=40)
 
 
 def fill(connection: Connection) -> None:

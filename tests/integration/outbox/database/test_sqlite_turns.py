@@ -39,11 +39,6 @@ def engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
 
 
 @pytest.fixture
-def async_engine(make_engine: MakeEngine, database: Database) -> AsyncEngine:
-    return make_engine(database, pool_size=40)
-
-
-@pytest.fixture
 def other_process(database: Database) -> Iterator[sqlite3.Connection]:
     """A connection that takes no part in this process' turns."""
     with closing(sqlite3.connect(database.path, isolation_level=None, timeout=0)) as connection:

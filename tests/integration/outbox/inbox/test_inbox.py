@@ -15,7 +15,6 @@ from outbox.inbox.limits import InboxLimits
 from outbox.messages import Event
 from outbox.replies import Outcome, Reply
 from outbox.testing import crash_at
-from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import (
     Bench,
     Book,
@@ -23,27 +22,11 @@ from tests.support.outbox.inboxes import (
     Noted,
     altered,
     envelope,
-    ledger_schema,
     outcomes,
     write_entry,
 )
 
 DONE = Reply(Outcome.DONE)
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return ledger_schema
-
-
-@pytest.fixture
-def bench(engine: AsyncEngine) -> Bench:
-    return Bench(engine)
-
-
-@pytest.fixture
-def names() -> Names:
-    return Names()
 
 
 # --- P2: at most once -----------------------------------------------------------------------------

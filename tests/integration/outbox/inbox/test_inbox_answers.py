@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 from outbox.inbox.barrier import State
 from outbox.inbox.handlers import Context, Handlers
 from outbox.replies import Locked, Ongoing, Outcome, Refused, Reply
-from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import (
     Bench,
     Book,
@@ -24,26 +23,10 @@ from tests.support.outbox.inboxes import (
     envelope,
     handling,
     ledger,
-    ledger_schema,
     outcomes,
 )
 
 DONE = Reply(Outcome.DONE)
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return ledger_schema
-
-
-@pytest.fixture
-def bench(engine: AsyncEngine) -> Bench:
-    return Bench(engine)
-
-
-@pytest.fixture
-def names() -> Names:
-    return Names()
 
 
 async def test_a_batch_is_answered_in_its_order(bench: Bench, names: Names) -> None:

@@ -6,8 +6,6 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-import pytest
-
 from outbox.inbox.barrier import holds_key, order_key
 from outbox.inbox.handlers import Context, Handlers
 from outbox.replies import Locked, Ongoing, Outcome, Refused, Reply
@@ -25,15 +23,9 @@ from tests.support.outbox.inboxes import (
     altered,
     envelope,
     handling,
-    ledger_schema,
 )
 
 _KEYS = "abc"
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return ledger_schema
 
 
 def _by_its_entry(command: Book, _: Context) -> Any:

@@ -10,7 +10,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from outbox.inbox.handlers import Context
 from outbox.inbox.limits import InboxLimits, Pace
 from outbox.replies import Outcome, Reply
-from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import (
     Bench,
     Book,
@@ -19,23 +18,12 @@ from tests.support.outbox.inboxes import (
     Noted,
     bank,
     envelope,
-    ledger_schema,
     outcomes,
     write_entry,
 )
 
 QUICK = Pace(lock=0.05, statement=5.0, total=30.0)
 LIMITS = InboxLimits(together=QUICK, alone=QUICK, answer_within=90.0)
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return ledger_schema
-
-
-@pytest.fixture
-def names() -> Names:
-    return Names()
 
 
 class Blocked:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import dataclasses
 from datetime import datetime, timedelta
 
-import pytest
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox.ids import derive, first_at
 from outbox.replies import Outcome
 from outbox.tables import inbox, inbox_watermark
 from outbox.wire.envelope import Envelope
 from outbox.wire.settled import EndedSagas
-from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import (
     START,
     Bench,
@@ -23,26 +20,10 @@ from tests.support.outbox.inboxes import (
     Noted,
     Unbook,
     envelope,
-    ledger_schema,
 )
 
 DAY = timedelta(days=1)
 RETENTION = timedelta(days=30)
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return ledger_schema
-
-
-@pytest.fixture
-def bench(engine: AsyncEngine) -> Bench:
-    return Bench(engine)
-
-
-@pytest.fixture
-def names() -> Names:
-    return Names()
 
 
 def days(bench: Bench, count: float) -> None:

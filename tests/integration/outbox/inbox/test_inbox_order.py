@@ -14,7 +14,6 @@ from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.limits import InboxLimits, Pace
 from outbox.replies import Locked, Ongoing, Outcome, Refused, Reply
 from outbox.testing import FakeClock
-from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import (
     START,
     Bench,
@@ -27,27 +26,11 @@ from tests.support.outbox.inboxes import (
     envelope,
     handling,
     ledger,
-    ledger_schema,
     outcomes,
     write_entry,
 )
 
 DONE = Reply(Outcome.DONE)
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return ledger_schema
-
-
-@pytest.fixture
-def bench(engine: AsyncEngine) -> Bench:
-    return Bench(engine)
-
-
-@pytest.fixture
-def names() -> Names:
-    return Names()
 
 
 # --- Order of a key -------------------------------------------------------------------------------

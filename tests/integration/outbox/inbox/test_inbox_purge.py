@@ -17,7 +17,6 @@ from outbox.replies import Outcome
 from outbox.tables import inbox, inbox_watermark
 from outbox.wire.envelope import Envelope
 from outbox.wire.settled import EndedSagas
-from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import (
     START,
     Bench,
@@ -26,27 +25,11 @@ from tests.support.outbox.inboxes import (
     Noted,
     Unbook,
     envelope,
-    ledger_schema,
 )
 
 DAY = timedelta(days=1)
 RETENTION = timedelta(days=30)
 LATER = RETENTION + DAY
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return ledger_schema
-
-
-@pytest.fixture
-def bench(engine: AsyncEngine) -> Bench:
-    return Bench(engine)
-
-
-@pytest.fixture
-def names() -> Names:
-    return Names()
 
 
 def pass_time(bench: Bench, by: timedelta) -> None:

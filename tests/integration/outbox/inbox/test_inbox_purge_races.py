@@ -17,9 +17,9 @@ from outbox.replies import Outcome
 from outbox.tables import inbox
 from outbox.wire.envelope import Envelope
 from outbox.wire.settled import EndedSagas
-from tests.support.databases.databases import Database, Schema
+from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeSyncEngine
-from tests.support.outbox.inboxes import Bench, Book, Names, Noted, Unbook, envelope, ledger_schema
+from tests.support.outbox.inboxes import Bench, Book, Names, Noted, Unbook, envelope
 from tests.support.processes.waiting import until
 
 pytestmark = pytest.mark.databases("postgresql")
@@ -27,21 +27,6 @@ pytestmark = pytest.mark.databases("postgresql")
 DAY = timedelta(days=1)
 RETENTION = timedelta(days=30)
 LATER = RETENTION + DAY
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return ledger_schema
-
-
-@pytest.fixture
-def bench(engine: AsyncEngine) -> Bench:
-    return Bench(engine)
-
-
-@pytest.fixture
-def names() -> Names:
-    return Names()
 
 
 def pass_time(bench: Bench, by: timedelta) -> None:

@@ -18,7 +18,6 @@ from outbox.adding.installation import install
 from outbox.inbox.handlers import Context, Handlers
 from outbox.replies import Outcome, Refused, Reply
 from outbox.wire.envelope import Envelope, from_row
-from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import (
     Bench,
     Book,
@@ -31,27 +30,11 @@ from tests.support.outbox.inboxes import (
     envelope,
     handling,
     ledger,
-    ledger_schema,
     outcomes,
     write_entry,
 )
 
 DONE = Reply(Outcome.DONE)
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return ledger_schema
-
-
-@pytest.fixture
-def bench(engine: AsyncEngine) -> Bench:
-    return Bench(engine)
-
-
-@pytest.fixture
-def names() -> Names:
-    return Names()
 
 
 # --- What a handler finds -------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from outbox import install, tables, tracing
 from outbox.inbox.handlers import Context, Handlers
 from outbox.wire.envelope import Envelope, from_row
 from outbox.wire.traceparent import trace_id
-from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import (
     Bench,
     Book,
@@ -26,23 +25,12 @@ from tests.support.outbox.inboxes import (
     Names,
     Noted,
     envelope,
-    ledger_schema,
     outcomes,
 )
 from tests.support.outbox.spans import Spans
 
 ONE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OTHER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return ledger_schema
-
-
-@pytest.fixture
-def names() -> Names:
-    return Names()
 
 
 @pytest.fixture

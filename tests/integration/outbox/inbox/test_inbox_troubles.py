@@ -20,7 +20,7 @@ from outbox.errors import IsolationRefused, TransactionLost, UnconfiguredSQLite
 from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.limits import InboxLimits, Pace
 from outbox.replies import Outcome, Reply
-from tests.support.databases.databases import Database, Schema
+from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeEngine
 from tests.support.outbox.inboxes import (
     Bench,
@@ -29,22 +29,11 @@ from tests.support.outbox.inboxes import (
     Noted,
     bank,
     envelope,
-    ledger_schema,
     write_entry,
 )
 from tests.support.processes.waiting import free_port
 
 DONE = Reply(Outcome.DONE)
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return ledger_schema
-
-
-@pytest.fixture
-def names() -> Names:
-    return Names()
 
 
 def losing_its_connection() -> Handlers:

@@ -15,7 +15,6 @@ from outbox.inbox.barrier import State
 from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.limits import InboxLimits, Pace
 from outbox.replies import Locked, Outcome, Refused
-from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import (
     Bench,
     Book,
@@ -23,7 +22,6 @@ from tests.support.outbox.inboxes import (
     Unbook,
     envelope,
     ledger,
-    ledger_schema,
     write_entry,
 )
 from tests.support.processes.waiting import until
@@ -38,18 +36,8 @@ Meanwhile = Callable[[], Awaitable[Any]]
 
 
 @pytest.fixture
-def database_schema() -> Schema:
-    return ledger_schema
-
-
-@pytest.fixture
 def bench(engine: AsyncEngine) -> Bench:
     return Bench(engine, limits=PATIENT)
-
-
-@pytest.fixture
-def names() -> Names:
-    return Names()
 
 
 class Teller:

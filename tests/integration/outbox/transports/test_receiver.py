@@ -11,7 +11,6 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox.replies import Outcome, Reply
 from outbox.transports.http.signing import Keyring, sign
@@ -27,31 +26,10 @@ from outbox.wire.envelope import (
     to_structured,
 )
 from outbox.wire.settled import SETTLED_HEADER, EndedSagas
-from tests.support.databases.databases import Schema
-from tests.support.outbox.inboxes import Bench, Book, Names, Noted, envelope, ledger_schema
+from tests.support.outbox.inboxes import Bench, Book, Names, Noted, envelope
 from tests.support.outbox.receiving import KEYS, Client, assert_problem
 
 DONE = Reply(Outcome.DONE)
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return ledger_schema
-
-
-@pytest.fixture
-def bench(engine: AsyncEngine) -> Bench:
-    return Bench(engine)
-
-
-@pytest.fixture
-def names() -> Names:
-    return Names()
-
-
-@pytest.fixture
-def client(bench: Bench) -> Client:
-    return Client(bench)
 
 
 # --- What is let in ----------------------------------------------------------------------------

@@ -14,32 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from outbox.errors import UnconfiguredSQLite
 from outbox.replies import Outcome, Reply
 from outbox.wire.envelope import BATCH, to_batch
-from tests.support.databases.databases import Schema
-from tests.support.outbox.inboxes import Bench, Book, Names, Noted, envelope, ledger_schema
+from tests.support.outbox.inboxes import Bench, Book, Names, Noted, envelope
 from tests.support.outbox.receiving import Client, assert_problem
 from tests.support.processes.waiting import free_port, until
 
 DONE = Reply(Outcome.DONE)
-
-
-@pytest.fixture
-def database_schema() -> Schema:
-    return ledger_schema
-
-
-@pytest.fixture
-def bench(engine: AsyncEngine) -> Bench:
-    return Bench(engine)
-
-
-@pytest.fixture
-def names() -> Names:
-    return Names()
-
-
-@pytest.fixture
-def client(bench: Bench) -> Client:
-    return Client(bench)
 
 
 class _Streamed(httpx.AsyncByteStream):

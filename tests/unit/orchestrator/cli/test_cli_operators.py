@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -15,16 +14,8 @@ from tests.support.orchestrator.stub_orchestrator import (
     StubOrchestrator,
     problem,
     saga,
-    stub_orchestrator,
 )
 from tests.support.processes.cli import sagabox, told_error
-
-
-@pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubOrchestrator]:
-    with stub_orchestrator() as running:
-        monkeypatch.setenv("SAGABOX_URL_ORCHESTRATOR", running.url)
-        yield running
 
 
 @pytest.mark.parametrize("verb", ["cancel", "terminate", "resolve", "pause", "resume"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,18 +15,10 @@ from tests.support.orchestrator.stub_orchestrator import (
     entry,
     problem,
     saga,
-    stub_orchestrator,
     summary,
 )
 from tests.support.processes.cli import sagabox, told_error
 from tests.support.processes.waiting import free_port
-
-
-@pytest.fixture
-def stub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StubOrchestrator]:
-    with stub_orchestrator() as running:
-        monkeypatch.setenv("SAGABOX_URL_ORCHESTRATOR", running.url)
-        yield running
 
 
 def test_start_sends_the_input_as_it_was_written_and_the_idempotency_key(

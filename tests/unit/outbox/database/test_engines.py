@@ -47,7 +47,7 @@ def of_shards(engine: AsyncEngine) -> AsyncEngine:
         settings=RelaySettings(),
         store=LeaseStore(postgres=postgres, now=CLOCK.now),
         changed=lambda _gained, _lost: None,
-    )._reading
+    )._keeper._reading
 
 
 def of_database(engine: AsyncEngine) -> AsyncEngine:

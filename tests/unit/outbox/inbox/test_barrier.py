@@ -17,11 +17,6 @@ from tests.support.outbox.inboxes import START, Book, Names, Noted, Unbook
 REFUSED = Reply(Outcome.REFUSED, code="no", reason="it may not be")
 
 
-@pytest.fixture
-def names() -> Names:
-    return Names()
-
-
 # --- Actions -----------------------------------------------------------------------------------
 
 

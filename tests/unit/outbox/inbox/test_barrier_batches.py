@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,11 +13,6 @@ from outbox.messages import Message
 from outbox.replies import Outcome, Reply
 from tests.support.outbox.dictionary_inbox import arriving
 from tests.support.outbox.inboxes import Book, Listed, Names, Noted, Unbook, envelope
-
-
-@pytest.fixture
-def names() -> Names:
-    return Names()
 
 
 def test_ids_are_claimed_in_one_order_whatever_the_batch(names: Names) -> None:

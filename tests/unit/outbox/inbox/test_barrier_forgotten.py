@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-import pytest
-
 from outbox.inbox.barrier import DONE, State
 from outbox.inbox.retention import Forgotten
 from outbox.replies import Outcome
@@ -14,11 +12,6 @@ from tests.support.outbox.dictionary_inbox import Table, arriving
 from tests.support.outbox.inboxes import START, Book, Names, Noted, Unbook
 
 SAGA = Names(START - timedelta(days=2))()
-
-
-@pytest.fixture
-def names() -> Names:
-    return Names()
 
 
 OLD = Names(START - timedelta(days=40))
