@@ -34,8 +34,9 @@ check: $(VENV)/.test ## formatting, lint, types, and the rules of imports and pu
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/unit/repository/test_import_rules.py tests/unit/outbox/test_public_names.py \
-		tests/unit/repository/test_house_rules.py
+	$(BIN)/python -m pytest -q tests/unit/repository/test_import_rules.py \
+		tests/unit/repository/test_house_rules.py tests/unit/repository/test_rooms.py \
+		tests/unit/outbox/test_public_names.py
 
 bench: $(VENV)/.test ## measure, each figure next to its yardstick in the same run
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -77,11 +77,10 @@ def audit(
     # Only now: SQLAlchemy takes longer to load than the other commands to run.
     from orchestrator.cli.audit.databases import ORCHESTRATOR, addresses
     from orchestrator.cli.audit.looks import Agreement
-    from orchestrator.cli.audit.report import tell, tell_json, tell_repairs
+    from orchestrator.cli.audit.report import tell, tell_json
     from orchestrator.cli.audit.rules import load
 
-    if repair and json_ and not yes:
-        raise _cannot_ask()
+    _require_consent(repair=repair, json_=json_, yes=yes)
     ruleset = load(rules or [])
     given = _given(service or [], {"articles": articles, "comments": comments})
     _require_used(given, ruleset)
@@ -101,20 +100,29 @@ def audit(
             findings = asyncio.run(_looked(urls, ruleset, timeout))
     if json_:
         tell_json(findings, limit, None if repaired is None else (before, repaired))
-    elif repaired is None:
-        tell(findings, limit)
-    elif repaired:
-        tell_repairs(repaired)
-        tell(findings, limit)
+    else:
+        _tell_end(findings, repaired, limit)
     _exit(findings.agreement)
 
 
-def _cannot_ask() -> CommandError:
-    return CommandError(
-        "with --json nobody is asked before the repair",
-        "what is printed is for programs",
-        "sagabox audit first, then: sagabox audit --repair --yes --json",
-    )
+def _tell_end(findings: Findings, repaired: Sequence[Repaired] | None, limit: int) -> None:
+    """For people; an empty list of repairs means that all was told before."""
+    from orchestrator.cli.audit.report import tell, tell_repairs
+
+    if repaired:
+        tell_repairs(repaired)
+    if repaired is None or repaired:
+        tell(findings, limit)
+
+
+def _require_consent(*, repair: bool, json_: bool, yes: bool) -> None:
+    """Raise CommandError where a repair would have to ask a program."""
+    if repair and json_ and not yes:
+        raise CommandError(
+            "with --json nobody is asked before the repair",
+            "what is printed is for programs",
+            "sagabox audit first, then: sagabox audit --repair --yes --json",
+        )
 
 
 def _exit(agreement: Agreement) -> None:

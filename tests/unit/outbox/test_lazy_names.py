@@ -28,7 +28,9 @@ _FACES = (
     "orchestrator",
     "orchestrator.testing",
     "outbox",
+    "outbox.testing",
     "outbox.transports",
+    "outbox.transports.http",
 )
 
 

@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-_PUBLIC = ("orchestrator", "orchestrator.testing", "outbox", "outbox.testing", "outbox.transports")
+_PUBLIC = (
+    "orchestrator",
+    "orchestrator.testing",
+    "outbox",
+    "outbox.testing",
+    "outbox.transports",
+    "outbox.transports.http",
+)
 
 
 def _source(module: str) -> Path:

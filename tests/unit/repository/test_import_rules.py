@@ -20,9 +20,7 @@ _RULES: list[Callable[[Sources], Iterator[str]]] = [
     layers.more_than_contracts,
     layers.heavy_contracts,
     layers.missing,
-    lambda sources: layers.impurities(
-        sources, tuple(module for module in layers.PURE if module in sources.files)
-    ),
+    lambda sources: layers.impurities(sources, layers.pure_modules(sources)),
 ]
 _NAMES = ["directions", "sagas", "contracts", "lists", "purity"]
 
