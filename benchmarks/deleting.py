@@ -19,7 +19,7 @@ from outbox.clock import SystemClock
 from outbox.ids import Ids
 from outbox.messages import Message
 from outbox.replies import Outcome, Reply
-from outbox.transports.base import Answered, Unacceptable, Unreachable
+from outbox.transports.base import Accepted, Answered, Unacceptable, Unreachable
 from outbox.transports.http.signing import Keyring, sign
 from outbox.transports.http.transport import read_answer
 from outbox.wire.codec import encode
@@ -103,6 +103,8 @@ class ByCalls:
                 return reply
             case Unreachable():
                 return None
+            case Accepted():
+                raise RuntimeError(f"{envelope.type} was only accepted, and an answer is wanted")
             case Unacceptable(reason):
                 raise RuntimeError(f"{envelope.type} was not accepted: {reason}")
 

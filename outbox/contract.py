@@ -30,3 +30,17 @@ class SagaEnded(Event, type="orchestrator.saga-ended.v1", key="instance_id"):
 
     instance_id: str
     status: str
+
+
+@dataclass(frozen=True)
+class CommandAnswered(Event, type="orchestrator.reply.v1", key="instance_id"):
+    """The answer to a command of the run `instance_id`, where it cannot come back on the command's
+    own way. The other fields are those of a `Reply`; `outcome` is the word of one."""
+
+    instance_id: str
+    command_id: str
+    outcome: str
+    value: Any = None
+    code: str | None = None
+    reason: str | None = None
+    retry_after: float | None = None

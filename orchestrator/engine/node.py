@@ -20,7 +20,7 @@ from orchestrator.engine.ports import EnginePorts
 from orchestrator.engine.settings import EngineSettings
 from orchestrator.engine.shards import Shards
 from orchestrator.engine.watchers import Watchers
-from orchestrator.machine.signals import Buried
+from orchestrator.machine.signals import ACCEPTED, Buried
 from orchestrator.store import signal_rows
 from orchestrator.store.sharding import shard_of
 from outbox.clock import Clock
@@ -28,7 +28,7 @@ from outbox.coordination.owners import is_surely_dead
 from outbox.relay.settler import Settlement
 from outbox.relay.verdicts import Pending
 from outbox.replies import Reply
-from outbox.transports.base import Transport
+from outbox.transports.base import Accepted, Transport
 from outbox.wire.envelope import Envelope
 
 
@@ -100,9 +100,14 @@ class _Settlement(Settlement):
         self._signals = ports.signals
         self._event = ports.event
 
-    def take(self, destination: str, answers: Sequence[tuple[Pending, Reply]]) -> asyncio.Event:
+    def take(
+        self, destination: str, answers: Sequence[tuple[Pending, Reply | Accepted]]
+    ) -> asyncio.Event:
         handed = Handed(len(answers), self._event())
-        self._node.committer.put(Answer(destination, it, reply, handed) for it, reply in answers)
+        self._node.committer.put(
+            Answer(destination, it, answer if isinstance(answer, Reply) else ACCEPTED, handed)
+            for it, answer in answers
+        )
         return handed.all_decided
 
     async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, assert_never
 from orchestrator.definition.steps import Kind, Step, WhenLocked
 from orchestrator.machine.commands import jitter
 from orchestrator.machine.instance import StepStatus, Wait
+from orchestrator.machine.signals import ACCEPTED, Replied
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import TransitionBuilder
 from orchestrator.machine.turning_back import (
@@ -24,13 +25,27 @@ S = TypeVar("S")
 
 MAX_PAUSE = timedelta(days=1)
 """The longest pause that a participant may ask for in `retry_after`."""
+ACCEPTED_FIRST_PAUSE = 60.0
+"""Seconds until a command that was accepted and not answered is sent again, the first time."""
+ACCEPTED_LONGEST_PAUSE = 3600.0
+"""The same at most, after it has doubled again and again."""
 MAX_UNDOS = 20
 """How often a step is compensated once more because its action reports a success that late."""
 
 
-def replied(builder: TransitionBuilder[S], command_id: str, reply: Reply) -> None:
-    """A participant answered a command."""
+def replied(builder: TransitionBuilder[S], signal: Replied) -> None:
+    """A participant answered a command, or a transport took it."""
+    command_id, reply = signal.command_id, signal.reply
     words = told(reply)
+    if signal.source is not None and not _came_from_its_participant(builder, signal, words):
+        return
+    if reply.outcome is ACCEPTED.outcome and reply.code == ACCEPTED.code:
+        _accepted(builder, command_id)
+        return
+    if signal.source is not None and reply.outcome is Outcome.REJECTED:
+        # Told by a consumer, which has given the command up.
+        buried(builder, command_id, words)
+        return
     name = builder.instance.step_awaiting(command_id)
     if name is None or not _counts(builder, name, reply):
         _late_answer(builder, command_id, reply, words)
@@ -75,6 +90,31 @@ def learned(builder: TransitionBuilder[S], step: Step[S], value: Any) -> S:
     state = step.on_reply(builder.instance.state, builder.saga.decode_reply(step.name, value))
     builder.saga.check_state(state)
     return state
+
+
+def _came_from_its_participant(builder: TransitionBuilder[S], signal: Replied, words: str) -> bool:
+    """Whether an answer that came as a message is from the participant that its command went to.
+    A definite one leaves the command nothing to find out, so that its message is withdrawn."""
+    name = builder.instance.step_of(signal.command_id)
+    if name is None:
+        return True  # noted as a stray, whatever service sent it
+    participant = builder.saga.action_type(name).owner
+    if signal.source != participant:
+        detail = f"from {signal.source}, not from {participant}: {words}"
+        builder.note_stray(Happening.REJECTED_ANSWER, detail, signal.command_id)
+        return False
+    if signal.reply.outcome.is_final:
+        builder.withdraw(signal.command_id)
+    return True
+
+
+def _accepted(builder: TransitionBuilder[S], command_id: str) -> None:
+    """The transport took the command. An answer may have overtaken this, and then decides."""
+    name = builder.instance.step_awaiting(command_id)
+    if name is None or builder.awaited(name).wait is not Wait.ANSWER:
+        return
+    seconds = ACCEPTED_FIRST_PAUSE * 2.0 ** min(builder.awaited(name).sendings - 1, 10)
+    builder.wait(name, Wait.ACCEPTED, _pause(min(seconds, ACCEPTED_LONGEST_PAUSE)))
 
 
 def _counts(builder: TransitionBuilder[S], name: str, reply: Reply) -> bool:

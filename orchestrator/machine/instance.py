@@ -77,6 +77,9 @@ class Wait(StrEnum):
     """It is to be sent as soon as the run may send anything."""
     ANSWER = "answer"
     """It was sent; its answer is due."""
+    ACCEPTED = "accepted"
+    """It was sent, and the transport took it; any answer counts, and where none comes as a message
+    the same command goes out again at its time."""
     REPEAT = "repeat"
     """Locked or ongoing: the same command goes out again at its time. A definite answer to a copy
     of it still counts."""

@@ -81,7 +81,7 @@ def advance(saga: Saga[S], instance: Instance[S], signal: Signal, now: datetime)
     builder = TransitionBuilder(saga, instance, now)
     match signal:
         case Replied():
-            replied(builder, signal.command_id, signal.reply)
+            replied(builder, signal)
         case Buried():
             buried(builder, signal.command_id, signal.reason)
         case TimerFired():

@@ -6,15 +6,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from outbox.replies import Reply
+from outbox.replies import Outcome, Reply
+
+ACCEPTED = Reply(
+    Outcome.ONGOING, code="accepted", reason="it is on its way; the answer comes as a message"
+)
+"""What stands for an answer where the transport only took the command, durably."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replied:
-    """A participant answered a command."""
+    """A participant answered a command. `source` is who sent the answer where it came as a message;
+    None where it came back on the way of the command, and so from the command's participant."""
 
     command_id: str
     reply: Reply
+    source: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

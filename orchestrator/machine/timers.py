@@ -32,7 +32,7 @@ def timer_fired(builder: TransitionBuilder[S], kind: TimerKind, command_id: str)
 def _repeat(builder: TransitionBuilder[S], name: str) -> None:
     wait = builder.awaited(name).wait
     match wait:
-        case Wait.REPEAT:
+        case Wait.REPEAT | Wait.ACCEPTED:
             builder.wait(name, Wait.SENDING)
         case Wait.ANEW:
             builder.make_next(name)
@@ -51,8 +51,9 @@ def _overdue(builder: TransitionBuilder[S], name: str) -> None:
     if may_turn_back(builder, name) and not builder.instance.paused:
         in_doubt_for_good(builder, name, reason)
         return
-    if awaited.wait is Wait.ANSWER:
+    if awaited.wait in {Wait.ANSWER, Wait.ACCEPTED}:
         _show_overdue(builder, name, reason)
+    if awaited.wait is Wait.ANSWER:
         builder.wait(name, Wait.SENDING)
     builder.put_awaited(name, replace(builder.awaited(name), deadline=None))
 

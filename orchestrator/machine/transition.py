@@ -56,6 +56,8 @@ class Happening(StrEnum):
     """An answer that was awaited."""
     LATE_ANSWER = "late-answer"
     """An answer that nobody awaited, a duplicate mostly."""
+    REJECTED_ANSWER = "rejected-answer"
+    """An answer from another participant than the command went to. It does not count."""
     OVERDUE = "overdue"
     """No definite answer by the deadline."""
     BURIED = "buried"

@@ -49,6 +49,8 @@ def dump(signal: Replied | Buried | OperatorSignal) -> tuple[str, str]:
     if isinstance(signal, Replied):
         reply = strict_json.loads(reply_json.dumps(signal.reply))
         fields = {"command_id": signal.command_id, "reply": reply}
+        if signal.source is not None:
+            fields["source"] = signal.source
     else:
         fields = {it.name: getattr(signal, it.name) for it in dataclasses.fields(signal)}
     return type(signal).__name__.lower(), strict_json.dumps(fields).decode()
@@ -70,7 +72,7 @@ def load(kind: str, payload: str) -> Replied | Buried | OperatorSignal | StoredS
                 return StoredStart(**fields)
             case "replied":
                 reply = reply_json.loads(strict_json.dumps(fields["reply"]))
-                return Replied(fields["command_id"], reply)
+                return Replied(fields["command_id"], reply, fields.get("source"))
             case "buried":
                 return Buried(**fields)
             case _ if kind in OPERATOR:

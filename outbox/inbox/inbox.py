@@ -24,7 +24,7 @@ from outbox.inbox.handlers import Handlers
 from outbox.inbox.in_hand import InHand
 from outbox.inbox.limits import InboxLimits, Pace
 from outbox.inbox.session import watch
-from outbox.inbox.transaction import RolledBack, Work
+from outbox.inbox.transaction import RolledBack, Told, Work
 from outbox.replies import Outcome, Reply
 from outbox.tracing import fields_of
 from outbox.wire.codec import check_size, decode
@@ -73,8 +73,13 @@ class Inbox:
         *,
         clock: Clock,
         limits: InboxLimits | None = None,
+        told: Told | None = None,
     ) -> None:
-        """Raises UnconfiguredSQLite where the sessions are SQLite's and nobody configured it."""
+        """`told` is called with each answer of a message that was read, in the transaction that
+        keeps it; in one that is rolled back in vain.
+
+        Raises UnconfiguredSQLite where the sessions are SQLite's and nobody configured it.
+        """
         engine = sessions().sync_session.get_bind()
         sqlite.require(engine.engine)
         watch(engine.engine)
@@ -83,6 +88,7 @@ class Inbox:
         self._sessions = sessions
         self._clock = clock
         self._limits = limits or InboxLimits()
+        self._told = told
         self._in_hand = InHand()
         self._calls: OrderedDict[str, int] = OrderedDict()
         self._settled: OrderedDict[str, EndedSagas] = OrderedDict()
@@ -240,6 +246,7 @@ class Inbox:
                 together=together,
                 now=self._clock.now(),
                 attempt_of=lambda id: self._calls.get(id, 0) + 1,
+                told=self._told,
             )
             try:
                 replies = await work.run(pace, self._limits.answer_within)

@@ -36,8 +36,13 @@ from outbox.inbox.retention import NOTHING_FORGOTTEN, age_of, may_be_forgotten
 from outbox.inbox.session import CommitLock, HandlerMeddled
 from outbox.replies import Outcome, Reply
 from outbox.tracing import Handling, fields_of, tracer_in_use
+from outbox.wire.envelope import Envelope
 
 log = logging.getLogger(__name__)
+
+
+Told = Callable[[Session, Envelope, Reply], None]
+"""What is to happen with an answer in the transaction that keeps it. It may add messages."""
 
 
 class RolledBack(Exception):
@@ -93,6 +98,7 @@ class Work:
         together: bool,
         now: datetime,
         attempt_of: Callable[[str], int],
+        told: Told | None = None,
     ) -> None:
         self.called: list[Arrival] = []
         """Whose handler was called."""
@@ -103,6 +109,7 @@ class Work:
         self._tracer = tracer_in_use()
         self._now = now
         self._attempt_of = attempt_of
+        self._told = told
         self._lock = CommitLock(session.sync_session)
         self._connection: Connection | None = None
         self._in_hand: Sequence[Arrival] = ()
@@ -255,6 +262,12 @@ class Work:
             store.write(session, consumer, self._changes)
         elif inbox_session.has_failed(session):
             store.probe(session)
+        if self._told is not None:
+            for arrival, reply in zip(self._arrivals, self._replies, strict=True):
+                if reply is not None:
+                    caused_by(session, _cause(arrival))
+                    self._told(session, arrival.envelope, reply)
+            caused_by(session, None)
 
     def _judged(self, error: Exception) -> Exception:
         """What to raise for it: RolledBack, or the error itself where the database is away."""

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import assert_never
 
 from outbox.clock import Clock
 from outbox.relay.breaker import Breaker
@@ -27,7 +28,14 @@ from outbox.relay.verdicts import (
     streams,
 )
 from outbox.replies import Reply
-from outbox.transports.base import Answered, Delivery, Transport, Unacceptable, Unreachable
+from outbox.transports.base import (
+    Accepted,
+    Answered,
+    Delivery,
+    Transport,
+    Unacceptable,
+    Unreachable,
+)
 from outbox.wire.envelope import Envelope
 
 log = logging.getLogger("outbox.relay")
@@ -41,11 +49,13 @@ class Round:
     """
 
     verdicts: list[tuple[Pending, Verdict]] = field(default_factory=list)
-    answers: dict[int, Reply] = field(default_factory=dict)
+    answers: dict[int, Reply | Accepted] = field(default_factory=dict)
     waiting: set[tuple[int, str]] = field(default_factory=set)
     stopped: bool = False
 
-    def judge(self, message: Pending, verdict: Verdict, reply: Reply | None = None) -> None:
+    def judge(
+        self, message: Pending, verdict: Verdict, reply: Reply | Accepted | None = None
+    ) -> None:
         """Note what becomes of `message`."""
         self.verdicts.append((message, verdict))
         if reply is not None:
@@ -158,10 +168,14 @@ class Sender:
         match await self._deliver([message.envelope for message in batch]):
             case Answered(replies):
                 self._answered(result, batch, replies)
+            case Accepted() as accepted:
+                self._accepted(result, batch, accepted)
             case Unacceptable(reason):
                 await self._divide(result, batch, reason)
             case Unreachable() as trouble:
                 self._unanswered(result, batch, trouble)
+            case other:
+                assert_never(other)
 
     async def _deliver(self, envelopes: Sequence[Envelope]) -> Delivery:
         try:
@@ -177,6 +191,14 @@ class Sender:
             count = len(delivery.replies)
             return Unreachable(f"{count} replies to {len(envelopes)} messages", sent=True)
         return delivery
+
+    def _accepted(self, result: Round, batch: Sequence[Pending], accepted: Accepted) -> None:
+        """The way delivers them from now on; who awaits an answer asks again by itself."""
+        self._breaker = self._breaker.answered(self._settings.batch)
+        self._answered_since_failure = True
+        for message in batch:
+            self._suspects.pop(message.key, None)
+            result.judge(message, Settle(), accepted)
 
     def _answered(self, result: Round, batch: Sequence[Pending], replies: Sequence[Reply]) -> None:
         self._breaker = self._breaker.answered(self._settings.batch)

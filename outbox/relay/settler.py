@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -17,6 +17,7 @@ from outbox.relay.settings import RelaySettings
 from outbox.relay.verdicts import Bury, Hold, Leave, Pending, Settle, Verdict, size_of
 from outbox.replies import Reply
 from outbox.tracing import fields_of
+from outbox.transports.base import Accepted
 from outbox.wire.envelope import Envelope
 
 log = logging.getLogger("outbox.relay")
@@ -31,6 +32,10 @@ class ReplySink(Protocol):
     ) -> None:
         """These were answered for good (or with LOCKED, ONGOING: nobody will ask again)."""
 
+    async def accepted(self, connection: AsyncConnection, envelopes: Sequence[Envelope]) -> None:
+        """The way to the destination took these durably: they leave the outbox without an answer,
+        which comes as a message of its own."""
+
     async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:
         """This one became a dead letter."""
 
@@ -39,9 +44,11 @@ class Settlement(Protocol):
     """Settles answered messages in the courier's place: it deletes their rows in one transaction
     with what it makes of the answers."""
 
-    def take(self, destination: str, answers: Sequence[tuple[Pending, Reply]]) -> asyncio.Event:
-        """These were answered for good. What it returns is set when their rows are gone, or are
-        known to stay: those are sent again."""
+    def take(
+        self, destination: str, answers: Sequence[tuple[Pending, Reply | Accepted]]
+    ) -> asyncio.Event:
+        """These were answered for good, or accepted. What it returns is set when their rows are
+        gone, or are known to stay: those are sent again."""
 
     async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:
         """This one becomes a dead letter, in this transaction."""
@@ -132,7 +139,7 @@ class Settler:
         if settled:
             answers = [(message, result.answers[message.seq]) for message in settled]
             self._settling = [it for it in self._settling if not it[0].is_set()]
-            size = sum(size_of(message) + reply.size for message, reply in answers)
+            size = sum(size_of(message) + _size_of(reply) for message, reply in answers)
             self._settling.append((settlement.take(self._destination, answers), size))
             if sum(size for _, size in self._settling) > self._settings.fetch_bytes:
                 # Memory is meant for no more of them: nothing is sent before they are decided.
@@ -148,13 +155,22 @@ class Settler:
     async def _hand_over(
         self, connection: AsyncConnection, result: Round, settled: Sequence[Pending]
     ) -> None:
-        answers = [
-            (message.envelope, result.answers[message.seq])
-            for message in settled
-            if message.envelope.reply_to is not None
-        ]
+        answers: list[tuple[Envelope, Reply]] = []
+        accepted: list[Envelope] = []
+        for message in settled:
+            if message.envelope.reply_to is None:
+                continue
+            match result.answers[message.seq]:
+                case Reply() as reply:
+                    answers.append((message.envelope, reply))
+                case Accepted():
+                    accepted.append(message.envelope)
+                case other:
+                    assert_never(other)
         if answers and self._sink is not None:
             await self._sink.replied(connection, answers)
+        if accepted and self._sink is not None:
+            await self._sink.accepted(connection, accepted)
 
     async def _write_fenced(
         self,
@@ -238,3 +254,7 @@ class Settler:
         name = self._destination
         log.error("message %d to %s became a dead letter: %s", seq, name, reason, extra=about)
         await self._store.bury(connection, self._destination, seq, attempts=attempts, reason=reason)
+
+
+def _size_of(answer: Reply | Accepted) -> int:
+    return answer.size if isinstance(answer, Reply) else 0

@@ -7,11 +7,19 @@ from typing import TYPE_CHECKING
 from outbox.lazy_names import names_of as _names_of
 
 if TYPE_CHECKING:
-    from outbox.transports.base import Answered, Delivery, Transport, Unacceptable, Unreachable
+    from outbox.transports.base import (
+        Accepted,
+        Answered,
+        Delivery,
+        Transport,
+        Unacceptable,
+        Unreachable,
+    )
     from outbox.transports.http.transport import HttpTransport
     from outbox.transports.memory import MemoryTransport
 
 __all__ = [
+    "Accepted",
     "Answered",
     "Delivery",
     "HttpTransport",
@@ -22,6 +30,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Accepted": "outbox.transports.base",
     "Answered": "outbox.transports.base",
     "Delivery": "outbox.transports.base",
     "HttpTransport": "outbox.transports.http",

@@ -18,6 +18,12 @@ class Answered:
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """The way to the destination took every message of the batch durably, as a broker does: they
+    are its to deliver from now on. An answer, if one is awaited, comes later, as a message."""
+
+
+@dataclass(frozen=True)
 class Unreachable:
     """No answer, or one that says nothing about the messages (a refused connection, a timeout, a
     5xx, a 401): the destination's trouble, not theirs.
@@ -40,7 +46,7 @@ class Unacceptable:
     reason: str
 
 
-Delivery = Answered | Unreachable | Unacceptable
+Delivery = Answered | Accepted | Unreachable | Unacceptable
 
 
 class Transport(Protocol):
@@ -50,6 +56,8 @@ class Transport(Protocol):
     - It returns within its timeout, which is shorter than the relay's lease margin.
     - It keeps the order of what it is given. It may deliver something twice, and says so by
       `Unreachable(sent=True)` when it does not know.
+    - It says `Accepted` only of what survives a crash of the other side, and then sends nothing of
+      it again by itself.
     - It is used by one task at a time for one key; different keys may come concurrently.
     """
 

@@ -20,6 +20,7 @@ log = logging.getLogger("orchestrator.runs")
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
 _LEVELS = {
+    Happening.REJECTED_ANSWER: logging.WARNING,
     Happening.TURNED_BACK: logging.INFO,
     Happening.STUCK: logging.ERROR,
     Happening.OPERATOR: logging.INFO,

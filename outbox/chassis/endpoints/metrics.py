@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import assert_never
 
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
@@ -24,7 +25,14 @@ from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
 from outbox.replies import Reply
-from outbox.transports.base import Answered, Delivery, Transport, Unacceptable, Unreachable
+from outbox.transports.base import (
+    Accepted,
+    Answered,
+    Delivery,
+    Transport,
+    Unacceptable,
+    Unreachable,
+)
 from outbox.wire.envelope import Envelope
 from outbox.wire.settled import EndedSagas
 
@@ -107,12 +115,17 @@ class Metrics:
                 result = "answered"
                 for reply in replies:
                     self._delivered.labels(destination, reply.outcome.value).inc()
+            case Accepted():
+                result = "accepted"
+                self._delivered.labels(destination, result).inc(count)
             case Unreachable():
                 result = "unreachable"
                 self._delivered.labels(destination, result).inc(count)
             case Unacceptable():
                 result = "unacceptable"
                 self._delivered.labels(destination, result).inc(count)
+            case other:
+                assert_never(other)
         self._deliveries.labels(destination, result).observe(took)
 
     def received(self, replies: Sequence[Reply]) -> None:

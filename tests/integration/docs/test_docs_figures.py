@@ -147,7 +147,7 @@ def _led_to(before: Instance[Placing], signal: Signal, name: str) -> str:
             return "again"
         case Wait.ANEW:
             return "new"
-        case Wait.SENDING | Wait.ANSWER:
+        case Wait.SENDING | Wait.ANSWER | Wait.ACCEPTED:
             return "again" if transition.commands else "waits"
         case _:
             assert_never(run.awaited.wait)

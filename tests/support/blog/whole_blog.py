@@ -15,7 +15,9 @@ import comments.app
 from articles.settings import ArticlesSettings
 from comments.settings import CommentsSettings
 from orchestrator import Saga, create_app
+from outbox.clock import Clock
 from outbox.replies import Reply
+from outbox.transports.base import Transport
 from outbox.transports.memory import MemoryTransport
 from outbox.wire.envelope import Envelope
 from outbox.wire.settled import EndedSagas
@@ -84,16 +86,22 @@ class WholeBlog:
 
 @asynccontextmanager
 async def whole_blog(
-    databases: Mapping[str, Database], sagas: Sequence[Saga[Any]]
+    databases: Mapping[str, Database],
+    sagas: Sequence[Saga[Any]],
+    *,
+    ways: Mapping[str, Transport] | None = None,
+    clock: Clock | None = None,
 ) -> AsyncIterator[WholeBlog]:
-    """The services on these databases, at work. The first saga takes an `article_id`."""
+    """The services on these databases, at work. The first saga takes an `article_id`. The
+    orchestrator's commands go by `ways`, if those are given, and `clock` is the orchestrator's."""
     blog = WholeBlog()
     blog.open.set()
     orchestrator = create_app(
         orchestrator_settings(databases["orchestrator"], **QUICK),
         sagas=sagas,
         participants=PARTICIPANTS,
-        transports={name: blog.way_to(name) for name in PARTICIPANTS},
+        transports=ways or {name: blog.way_to(name) for name in PARTICIPANTS},
+        clock=clock,
     )
     of_articles = articles.app.create_app(
         ArticlesSettings(database_url=databases["articles"].url, **QUICK),
@@ -101,7 +109,7 @@ async def whole_blog(
     )
     of_comments = comments.app.create_app(
         CommentsSettings(database_url=databases["comments"].url, **QUICK),
-        transports={},
+        transports={"orchestrator": blog.way_to("orchestrator")},
     )
     apps = {"orchestrator": orchestrator, "articles": of_articles, "comments": of_comments}
     async with AsyncExitStack() as stack:
@@ -111,7 +119,9 @@ async def whole_blog(
             await stack.enter_async_context(app.router.lifespan_context(app))
 
         async def ready() -> bool:
-            return (await blog.start("no-article", prefer="wait=5")).status_code < 300
+            # Over a queue no consumer is at work yet, so that this run does not end.
+            wait = "wait=5" if ways is None else "wait=0"
+            return (await blog.start("no-article", prefer=wait)).status_code < 300
 
         await until(ready, what="the engine has its shards")
         yield blog

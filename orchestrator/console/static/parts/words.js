@@ -29,6 +29,7 @@ export const HAPPENING = {
   repeated: { word: "Repeated", tone: "idle" },
   answered: { word: "Answered", tone: "good" },
   "late-answer": { word: "Late answer", tone: "idle" },
+  "rejected-answer": { word: "Rejected answer", tone: "bad" },
   overdue: { word: "Overdue", tone: "back" },
   buried: { word: "Dead letter", tone: "bad" },
   "turned-back": { word: "Turned back", tone: "back" },

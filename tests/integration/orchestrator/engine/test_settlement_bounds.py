@@ -18,6 +18,7 @@ from outbox.relay.settings import RelaySettings
 from outbox.relay.settler import Settlement, Settler
 from outbox.relay.verdicts import Pending, Settle
 from outbox.replies import Outcome, Reply
+from outbox.transports.base import Accepted
 from outbox.wire.envelope import Envelope
 from tests.support.databases.databases import Schema
 
@@ -33,7 +34,9 @@ class Undecided(Settlement):
     def __init__(self) -> None:
         self.taken: list[asyncio.Event] = []
 
-    def take(self, destination: str, answers: Sequence[tuple[Pending, Reply]]) -> asyncio.Event:
+    def take(
+        self, destination: str, answers: Sequence[tuple[Pending, Reply | Accepted]]
+    ) -> asyncio.Event:
         self.taken.append(asyncio.Event())
         return self.taken[-1]
 

@@ -23,6 +23,7 @@ from outbox.replies import Reply
 from outbox.retry import RetryPolicy
 from outbox.tables import outbox, outbox_held, outbox_lease
 from outbox.testing import FakeClock
+from outbox.transports.base import Accepted
 from outbox.wire.envelope import Envelope
 from tests.support.outbox.relays import (
     DONE,
@@ -117,7 +118,9 @@ class LateSettlement:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    def take(self, destination: str, answers: Sequence[tuple[Pending, Reply]]) -> asyncio.Event:
+    def take(
+        self, destination: str, answers: Sequence[tuple[Pending, Reply | Accepted]]
+    ) -> asyncio.Event:
         return Deciding(self._engine, [message.seq for message, _ in answers])
 
     async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:

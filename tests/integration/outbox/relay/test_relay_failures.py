@@ -15,6 +15,7 @@ from outbox.tables import outbox_dead, outbox_held
 from outbox.testing import FakeClock
 from outbox.transports.base import Delivery, Unreachable
 from outbox.wire.envelope import Envelope
+from tests.support.outbox.accepting import AcceptingTransport
 from tests.support.outbox.relays import (
     DONE,
     FAILED,
@@ -232,6 +233,7 @@ class _Sink:
     def __init__(self, *, fails: bool = False) -> None:
         self.answers: list[tuple[str, Outcome]] = []
         self.burials: list[tuple[str, str]] = []
+        self.taken: list[str] = []
         self.fails = fails
 
     async def replied(
@@ -240,6 +242,9 @@ class _Sink:
         if self.fails:
             raise OSError("the sink has no room")
         self.answers += [(envelope.id, reply.outcome) for envelope, reply in answers]
+
+    async def accepted(self, connection: AsyncConnection, envelopes: Sequence[Envelope]) -> None:
+        self.taken += [envelope.id for envelope in envelopes]
 
     async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:
         self.burials.append((envelope.id, reason))
@@ -269,3 +274,14 @@ async def test_the_sink_is_told_of_a_burial(engine: AsyncEngine) -> None:
     await drain(make_relay(engine, Destination(answer=lambda e: rejected), sink=sink))
     assert [id_ for id_, _ in sink.burials] == ids
     assert "no title" in sink.burials[0][1]
+
+
+async def test_what_was_only_accepted_leaves_the_outbox_and_the_sink_hears_no_answer(
+    engine: AsyncEngine,
+) -> None:
+    ids = await commit(engine, message("a", reply_to="orchestrator"), message("b"))
+    sink, way = _Sink(), AcceptingTransport()
+    await drain(make_relay(engine, way, sink=sink))
+    assert sorted(each.id for each in way.taken) == sorted(ids)
+    assert (sink.taken, sink.answers, sink.burials) == ([ids[0]], [], [])
+    assert (await counts(engine))["outbox"] == 0

@@ -1,0 +1,164 @@
+"""The blog's deletion over a way that only takes messages: the answers come as messages."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+import pytest
+
+import articles.handlers
+import comments.handlers
+from orchestrator.sagas.delete_article import delete_article
+from outbox.clock import SystemClock
+from outbox.inbox.answering import AnsweringInbox, add_answer
+from outbox.inbox.inbox import Inbox
+from outbox.wire.envelope import Envelope
+from tests.support.blog.blog import articles_schema, comments_schema
+from tests.support.blog.whole_blog import WholeBlog, whole_blog
+from tests.support.databases.databases import Database
+from tests.support.fixtures import DatabaseFactory
+from tests.support.orchestrator.orchestrating import orchestrator_schema
+from tests.support.outbox.accepting import AcceptingTransport
+from tests.support.processes.waiting import until
+
+HOLD = {"reason": "a court"}
+HANDLERS = {
+    "articles": articles.handlers.make_handlers,
+    "comments": comments.handlers.make_handlers,
+}
+
+
+class AheadClock:
+    """The system's clock, which a test can set forward."""
+
+    def __init__(self) -> None:
+        self._system = SystemClock()
+        self._ahead = 0.0
+
+    def now(self) -> datetime:
+        return self._system.now() + timedelta(seconds=self._ahead)
+
+    def monotonic(self) -> float:
+        return self._system.monotonic() + self._ahead
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self._ahead += seconds
+
+
+@dataclass
+class Queued:
+    """The blog, and the queues on which its commands wait for a consumer of each service."""
+
+    blog: WholeBlog
+    ways: dict[str, AcceptingTransport]
+    clock: AheadClock
+    inboxes: dict[str, AnsweringInbox] = field(default_factory=dict)
+
+    async def consume(self, name: str) -> int:
+        """Let the service's consumer take all that is there."""
+        return await self.ways[name].drain(self.inboxes[name].receive)
+
+    async def until_ended(self, saga: str) -> dict[str, Any]:
+        """Let the consumers work until the run has ended."""
+
+        async def ended() -> bool:
+            for name in self.ways:
+                await self.consume(name)
+            return (await self.blog.saga(saga)).get("ended_at") is not None
+
+        await until(ended, deadline=30, what=f"{saga} has ended")
+        return await self.blog.saga(saga)
+
+    async def start(self, article: str) -> str:
+        """The id of a new run."""
+        answer = await self.blog.start(article)
+        assert answer.status_code < 300, answer.text
+        return str(answer.json()["id"])
+
+
+@pytest.fixture
+async def queued(database_factory: DatabaseFactory) -> AsyncIterator[Queued]:
+    databases: dict[str, Database] = {
+        "articles": database_factory(articles_schema),
+        "comments": database_factory(comments_schema),
+        "orchestrator": database_factory(orchestrator_schema),
+    }
+    ways, clock = {name: AcceptingTransport() for name in HANDLERS}, AheadClock()
+    async with whole_blog(databases, [delete_article], ways=ways, clock=clock) as blog:
+        made = Queued(blog, ways, clock)
+        for name, make in HANDLERS.items():
+            sessions = blog.services[name].service.database.sessions
+            system = SystemClock()
+            inbox = Inbox(make(system), sessions, clock=system, told=add_answer)
+            made.inboxes[name] = AnsweringInbox(inbox, sessions)
+        yield made
+
+
+async def happened(queued: Queued, saga: str) -> list[str]:
+    history = await queued.blog.ask("orchestrator", "GET", f"/sagas/{saga}/history")
+    return [line["happening"] for line in history.json()["items"]]
+
+
+async def test_a_deletion_is_completed_by_answers_that_come_as_messages(queued: Queued) -> None:
+    article = await queued.blog.publish()
+    saga = await queued.until_ended(await queued.start(article))
+    assert saga["status"] == "COMPLETED"
+    assert saga["state"] == {"article_id": article, "title": "Tides", "comments": 1}
+    assert (await queued.blog.ask("articles", "GET", f"/articles/{article}")).status_code == 410
+    assert "repeated" not in await happened(queued, saga["id"])
+
+
+async def test_a_deletion_under_legal_hold_is_undone_by_messages(queued: Queued) -> None:
+    article = await queued.blog.publish()
+    await queued.blog.ask(
+        "articles", "PUT", f"/articles/{article}/legal-hold", json={"reason": "a"}
+    )
+    saga = await queued.until_ended(await queued.start(article))
+    assert saga["status"] == "COMPENSATED"
+    shown = await queued.blog.ask("articles", "GET", f"/articles/{article}")
+    assert shown.json()["status"] == "published"
+
+
+@pytest.mark.databases("sqlite")  # time is the database's own on PostgreSQL
+async def test_a_lost_command_is_accepted_again_after_the_pause(queued: Queued) -> None:
+    article = await queued.blog.publish()
+    saga = await queued.start(article)
+    way = queued.ways["articles"]
+
+    def ours() -> list[Envelope]:
+        return [it for it in way.taken if it.correlation == saga]
+
+    await until(ours, what="the first command was taken")
+
+    async def accepted() -> bool:
+        awaited = [step["awaited"] for step in (await queued.blog.saga(saga))["steps"]]
+        return any(it is not None and it["wait"] == "accepted" for it in awaited)
+
+    await until(accepted, what="the run knows that its command was accepted")
+    way.queue.clear()
+    queued.clock.advance(61)
+    await until(lambda: len(ours()) > 1, what="the command was taken once more")
+    first, second = ours()
+    assert (first.id, first.data) == (second.id, second.data)
+    assert (await queued.until_ended(saga))["status"] == "COMPLETED"
+    assert "repeated" in await happened(queued, saga)
+
+
+async def test_a_copy_that_is_consumed_again_is_answered_again_and_changes_nothing(
+    queued: Queued,
+) -> None:
+    article = await queued.blog.publish()
+    saga = await queued.until_ended(await queued.start(article))
+    before = await happened(queued, saga["id"])
+    for name, way in queued.ways.items():
+        copies = [it for it in way.taken if it.correlation == saga["id"]]
+        assert copies
+        for copy in copies:
+            (reply,) = await queued.inboxes[name].receive([copy])
+            assert reply.outcome == "done"
+    await queued.blog.publish()
+    assert await happened(queued, saga["id"]) == before

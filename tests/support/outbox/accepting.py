@@ -1,0 +1,55 @@
+"""A way of messages that only takes them: a durable queue, as a broker has, in memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from outbox.errors import MalformedEnvelope
+from outbox.replies import Outcome, Reply
+from outbox.transports.base import Accepted, Answered, Delivery, Unacceptable, Unreachable
+from outbox.wire.envelope import Envelope, from_batch, to_batch
+
+Consume = Callable[[Sequence[Envelope]], Awaitable[Sequence[Reply]]]
+
+COMES_AGAIN = {Outcome.FAILED, Outcome.TOO_BUSY, Outcome.NOT_ATTEMPTED}
+
+
+class AcceptingTransport:
+    """Takes what it is given, and gives it to a consumer that drains it, in its order."""
+
+    def __init__(self) -> None:
+        self.queue: deque[bytes] = deque()
+        self.taken: list[Envelope] = []
+        """Every envelope that was accepted, in its order."""
+        self._closed = False
+
+    async def deliver(self, envelopes: Sequence[Envelope]) -> Delivery:
+        """Keep them."""
+        if not envelopes:
+            return Answered(())
+        if self._closed:
+            return Unreachable("the transport is closed", sent=False)
+        try:
+            bodies = [to_batch([each]) for each in envelopes]
+            self.taken += [each for body in bodies for each in from_batch(body)]
+        except (MalformedEnvelope, ValueError, TypeError) as error:
+            return Unacceptable(str(error))
+        self.queue += bodies
+        return Accepted()
+
+    async def aclose(self) -> None:
+        """Take nothing more."""
+        self._closed = True
+
+    async def drain(self, consume: Consume) -> int:
+        """Give the consumer all that is there, one by one; how many it was done with. What it is
+        not done with comes again, before all others."""
+        done = 0
+        while self.queue:
+            (reply,) = await consume(from_batch(self.queue[0]))
+            if reply.outcome in COMES_AGAIN or reply.code == "unknown-type":
+                break
+            self.queue.popleft()
+            done += 1
+        return done
