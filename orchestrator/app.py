@@ -13,7 +13,7 @@ from fastapi import APIRouter, FastAPI
 from orchestrator import api, console
 from orchestrator.access.token_keys import TokenKeys
 from orchestrator.api import problems, session
-from orchestrator.api.context import Desk, Runs
+from orchestrator.api.context import ApiContext, Runs
 from orchestrator.api.route_access import ACCESS
 from orchestrator.definition.registry import Registry
 from orchestrator.definition.saga import Saga
@@ -152,7 +152,7 @@ class _Parts:
             transitions=lambda: self.engine.stats.transitions,
             monotonic=kit.clock.monotonic,
         )
-        desk = Desk(
+        desk = ApiContext(
             self.engine, kit.database, kit.clock, kit.bell, self.keys, kit.stopping, kit.new_id
         )
         parts = (

@@ -33,7 +33,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util import await_
 
 from outbox.database.sqlite_connection import Guard, GuardedConnection
-from outbox.database.write_queue import Ticket, Turns, TurnsByName
+from outbox.database.write_queue import Ticket, TurnsByName, WriteQueue
 from outbox.errors import OutboxError, TransactionLost, UnconfiguredSQLite
 
 READ_ONLY: Mapping[str, Any] = MappingProxyType(
@@ -167,7 +167,7 @@ class _Settings:
             raise
         guard.begun()
 
-    def _begin_writing(self, connection: Connection, guard: Guard, turns: Turns) -> None:
+    def _begin_writing(self, connection: Connection, guard: Guard, turns: WriteQueue) -> None:
         ticket = turns.ask(guard)
         try:
             if connection.dialect.is_async and not ticket.done():

@@ -9,10 +9,10 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from orchestrator.api import dead_letters, definitions, events, operator, sagas
-from orchestrator.api.context import Desk
+from orchestrator.api.context import ApiContext
 
 
-def router(desk: Desk) -> APIRouter:
+def router(desk: ApiContext) -> APIRouter:
     """All addresses."""
     parts = (sagas, operator, events, definitions, dead_letters)
     return APIRouter(routes=[route for part in parts for route in part.router(desk).routes])

@@ -53,7 +53,7 @@ class Runs(Protocol):
 
 
 @dataclass(frozen=True)
-class Desk:
+class ApiContext:
     """`keys` are those of callers; `ids` makes ids of messages. `stopping` is set as soon as the
     service is told to stop."""
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query
 
-from orchestrator.api.context import Desk
+from orchestrator.api.context import ApiContext
 from orchestrator.api.models import DeadLetterOut, Redriven, Redriving
 from outbox import dead_letters
 from outbox.chassis.http import pages
@@ -17,7 +17,7 @@ from outbox.chassis.http.strict_bodies import StrictRoute
 from outbox.errors import BelongsToSaga
 
 
-def router(desk: Desk) -> APIRouter:
+def router(desk: ApiContext) -> APIRouter:
     """The addresses."""
     routes = APIRouter(prefix="/dead-letters", tags=["dead letters"], route_class=StrictRoute)
 
@@ -64,7 +64,7 @@ def router(desk: Desk) -> APIRouter:
     return routes
 
 
-async def _redriven(desk: Desk, asked: Redriving) -> Redriven:
+async def _redriven(desk: ApiContext, asked: Redriving) -> Redriven:
     async with desk.database.engine.begin() as connection:
         if not asked.as_new:
             count = await dead_letters.redrive(connection, asked.ids, destination=asked.destination)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Path
 
 from orchestrator.api import views
-from orchestrator.api.context import Desk
+from orchestrator.api.context import ApiContext
 from orchestrator.api.models import DefinitionList, DefinitionOut
 from outbox.chassis.http.problems import documented
 from outbox.chassis.http.strict_bodies import StrictRoute
@@ -13,7 +13,7 @@ from outbox.chassis.http.strict_bodies import StrictRoute
 _UNKNOWN = documented({404: "There is no such definition"})
 
 
-def router(desk: Desk) -> APIRouter:
+def router(desk: ApiContext) -> APIRouter:
     """The addresses."""
     routes = APIRouter(tags=["definitions"], route_class=StrictRoute)
 

@@ -13,7 +13,7 @@ from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from orchestrator.api import views
-from orchestrator.api.context import LOOK_AGAIN, Desk
+from orchestrator.api.context import LOOK_AGAIN, ApiContext
 from orchestrator.api.models import EntryOut
 from orchestrator.api.sagas import GONE, SagaId
 from orchestrator.machine.instance import Status
@@ -45,7 +45,7 @@ class EventOut(EntryOut):
     status: Status
 
 
-def router(desk: Desk) -> APIRouter:
+def router(desk: ApiContext) -> APIRouter:
     """The address."""
     routes = APIRouter(tags=["sagas"])
     places = Places(MAX_STREAMS)
@@ -85,7 +85,7 @@ MayLook = Callable[[], Awaitable[bool]]
 """Whether whoever opened a stream may still look."""
 
 
-def _lasting(desk: Desk, request: Request) -> MayLook:
+def _lasting(desk: ApiContext, request: Request) -> MayLook:
     """What may look as long as the key does with which the request came in, or, where it needed
     none, for good."""
     credential = None if key_in(request.scope) is None else visit_in(request.scope).credential
@@ -100,7 +100,7 @@ def _lasting(desk: Desk, request: Request) -> MayLook:
 
 
 async def entries(
-    desk: Desk, id: str, after: int, *, may_look: MayLook, heartbeat: float = HEARTBEAT
+    desk: ApiContext, id: str, after: int, *, may_look: MayLook, heartbeat: float = HEARTBEAT
 ) -> AsyncGenerator[bytes, None]:
     """The events behind number `after`, as they stand on the wire, until the run has ended, the
     service stops, or whoever listens may look no longer."""

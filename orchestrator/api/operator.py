@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from orchestrator.api import views
-from orchestrator.api.context import Desk
+from orchestrator.api.context import ApiContext
 from orchestrator.api.models import Intervention, SagaOut, SkipIntervention, StepIntervention
 from orchestrator.api.sagas import GONE, SagaId
 from orchestrator.errors import InvalidInput
@@ -29,7 +29,7 @@ _TOKEN = "token"
 _ANSWERS = documented(GONE | {409: "It is not possible now; `allowed` lists what is"})
 
 
-def router(desk: Desk) -> APIRouter:
+def router(desk: ApiContext) -> APIRouter:
     """The addresses."""
     routes = APIRouter(
         prefix="/sagas/{saga}", tags=["interventions"], responses=_ANSWERS, route_class=StrictRoute

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 
 from orchestrator.api import views
 from orchestrator.api.bodies import IN_OPENAPI, json_object, read_input
-from orchestrator.api.context import Desk
+from orchestrator.api.context import ApiContext
 from orchestrator.api.models import MAX_NAME, HistoryPage, SagaOut, Summary
 from orchestrator.engine.engine import IdempotencyKey
 from orchestrator.machine.instance import Status
@@ -33,7 +33,7 @@ SagaId = Annotated[str, Path(description="The id of a saga, or of a start that w
 GONE = {404: "There is no such saga", 410: "It is the id of a start that was refused"}
 
 
-def router(desk: Desk) -> APIRouter:
+def router(desk: ApiContext) -> APIRouter:
     """The addresses."""
     routes = APIRouter(tags=["sagas"], route_class=StrictRoute)
 

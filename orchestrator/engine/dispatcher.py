@@ -15,7 +15,7 @@ from outbox.coordination.bell import Bell
 from outbox.coordination.leases import Leases
 from outbox.coordination.loops import repeat
 from outbox.relay.courier import Courier
-from outbox.relay.memory_queue import Feed
+from outbox.relay.memory_queue import MemoryQueue
 from outbox.relay.ports import RelayPorts
 from outbox.relay.settler import Settlement
 from outbox.transports.base import Transport
@@ -24,7 +24,7 @@ from outbox.transports.base import Transport
 class Line:
     """The way to one participant."""
 
-    def __init__(self, courier: Courier, feed: Feed) -> None:
+    def __init__(self, courier: Courier, feed: MemoryQueue) -> None:
         self.courier = courier
         self.feed = feed
         self.bell = Bell()
@@ -48,7 +48,7 @@ class Dispatcher:
         self._transports = dict(transports)
         lines: dict[str, Line] = {}
         for destination, transport in transports.items():
-            feed = Feed(settings.offered, settings.offered_bytes)
+            feed = MemoryQueue(settings.offered, settings.offered_bytes)
             courier = Courier(
                 engine,
                 destination,

@@ -20,9 +20,9 @@ from starlette.types import ASGIApp
 
 from outbox.adding.installation import Routes, install
 from outbox.chassis.access.failed_keys import Failures
-from outbox.chassis.access.keys import Keys, SettledKeys
-from outbox.chassis.access.middleware import Doors
-from outbox.chassis.access.policy import House
+from outbox.chassis.access.keys import Keys, StaticKeys
+from outbox.chassis.access.middleware import AccessMiddleware
+from outbox.chassis.access.policy import AccessPolicy
 from outbox.chassis.access.rate_limit import Rates
 from outbox.chassis.access.routes import NOTHING, Opens, RouteAccess, Table
 from outbox.chassis.endpoints import api_docs, health, openapi
@@ -209,16 +209,16 @@ class Service:
             self._kit, {name: self.metrics.transport(name, it) for name, it in transports.items()}
         )
         self._callers: Keys = (
-            SettledKeys({}) if blueprint.keys is None else blueprint.keys(self._kit)
+            StaticKeys({}) if blueprint.keys is None else blueprint.keys(self._kit)
         )
         self._carrying: asyncio.Task[None] | None = None
 
     def doors(self, app: ASGIApp) -> ASGIApp:
         """`app`, closed to everybody who may not come in."""
-        return Doors(
+        return AccessMiddleware(
             app,
             routes=RouteAccess(self._blueprint.access),
-            house=House(
+            house=AccessPolicy(
                 self._settings.host_names(), self._blueprint.at_home, self._blueprint.to_all
             ),
             keys=self._callers,
@@ -336,7 +336,7 @@ class Service:
 
     async def _check_relay(self) -> None:
         if not self._relay_runs():
-            raise health.NotWell(
+            raise health.NotReady(
                 "the relay does not run, so that messages stay where they are",
                 next_step="restart the service; its log says why the relay ended",
             )

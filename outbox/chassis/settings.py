@@ -24,7 +24,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from outbox.chassis.access.caller import host_name
-from outbox.chassis.access.keys import Key, SettledKeys
+from outbox.chassis.access.keys import Key, StaticKeys
 from outbox.chassis.access.routes import EVERYTHING, NOTHING, Access, Opens, Role
 from outbox.errors import InvalidKeyring, OutboxError
 from outbox.inbox.limits import InboxLimits, Pace
@@ -283,7 +283,7 @@ class PublicSettings(ServiceSettings):
             raise ValueError("SAGABOX_BLOG_TOKEN is set too, and only one of both can be meant")
         return value
 
-    def keys(self) -> SettledKeys:
+    def keys(self) -> StaticKeys:
         """What the two tokens open."""
         keys: dict[str, Key] = {}
         for name, token, opens in (
@@ -293,7 +293,7 @@ class PublicSettings(ServiceSettings):
             if token is not None:
                 same = keys.get(token, Key(name, frozenset()))
                 keys[token] = Key(same.name, same.opens | opens)
-        return SettledKeys(keys)
+        return StaticKeys(keys)
 
     def at_home(self) -> Opens:
         """As `ServiceSettings`; a token of the public routes is asked for here, too."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sqlite3
 import weakref
 
-from outbox.database.write_queue import Turns
+from outbox.database.write_queue import WriteQueue
 
 
 class Guard:
     """What is known of one connection to SQLite: its place in the queue, and its transaction."""
 
     def __init__(self) -> None:
-        self.turns: Turns | None = None
+        self.turns: WriteQueue | None = None
         self.query_only = False
         self._transaction = False
         self._connection: weakref.ref[sqlite3.Connection] | None = None

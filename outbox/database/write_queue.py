@@ -1,4 +1,4 @@
-"""Turns: who may write next, first come, first served, among threads and event loops alike.
+"""WriteQueue: who may write next, first come, first served, among threads and event loops alike.
 
 SQLite lets those that find its write lock taken sleep and try again, so that under load the
 unlucky ones starve until their time is up. A queue in front of it serves everybody in order.
@@ -14,7 +14,7 @@ from weakref import WeakValueDictionary
 Ticket = Future[None]
 
 
-class Turns:
+class WriteQueue:
     """The queue of the writers of one thing, within this process.
 
     A holder is any object, and holds at most one turn. Thread-safe. No call blocks, so that
@@ -69,15 +69,15 @@ class Turns:
 
 
 class TurnsByName:
-    """One `Turns` for each name, as long as somebody uses it."""
+    """One `WriteQueue` for each name, as long as somebody uses it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._turns: WeakValueDictionary[str, Turns] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[str, WriteQueue] = WeakValueDictionary()
 
-    def __getitem__(self, name: str) -> Turns:
+    def __getitem__(self, name: str) -> WriteQueue:
         with self._lock:
             turns = self._turns.get(name)
             if turns is None:
-                turns = self._turns[name] = Turns()
+                turns = self._turns[name] = WriteQueue()
             return turns

@@ -24,7 +24,7 @@ from outbox.inbox.handlers import Handlers
 from outbox.inbox.in_hand import InHand
 from outbox.inbox.limits import InboxLimits, Pace
 from outbox.inbox.session import watch
-from outbox.inbox.transaction import RolledBack, Told, Work
+from outbox.inbox.transaction import InboxTransaction, RolledBack, Told
 from outbox.replies import Outcome, Reply
 from outbox.tracing import fields_of
 from outbox.wire.codec import check_size, decode
@@ -237,9 +237,9 @@ class Inbox:
     async def _transact(
         self, arrivals: Sequence[Arrival], pace: Pace, *, together: bool
     ) -> list[Reply]:
-        """Raises as `Work.run` does."""
+        """Raises as `InboxTransaction.run` does."""
         async with self._sessions() as session:
-            work = Work(
+            work = InboxTransaction(
                 session,
                 self._handlers,
                 arrivals,

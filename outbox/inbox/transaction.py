@@ -82,7 +82,7 @@ class _Vanished(Exception):
     """A row was purged between the insert that found it there and the look at it."""
 
 
-class Work:
+class InboxTransaction:
     """What happens to some messages in one transaction, which either keeps all of it or nothing.
 
     `together` holds the messages of a batch: each must be DONE, or be answered without its handler.

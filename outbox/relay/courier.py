@@ -11,8 +11,8 @@ from outbox.clock import Clock
 from outbox.coordination.leases import BUCKETS_PER_LANE, Leases
 from outbox.crashpoints import crashpoint
 from outbox.database.engines import reading
-from outbox.relay.low_watermarks import Floors
-from outbox.relay.memory_queue import Feed
+from outbox.relay.low_watermarks import LowWatermarks
+from outbox.relay.memory_queue import MemoryQueue
 from outbox.relay.message_store import Fetched
 from outbox.relay.ports import RelayPorts
 from outbox.relay.sender import Round, Sender
@@ -53,7 +53,7 @@ class Courier:
         settings: RelaySettings,
         sink: ReplySink | None = None,
         settlement: Settlement | None = None,
-        feed: Feed | None = None,
+        feed: MemoryQueue | None = None,
         ports: RelayPorts | None = None,
         chance: Callable[[], float],
     ) -> None:
@@ -92,7 +92,7 @@ class Courier:
         self._stats = CourierStats()
         self._leases = Leases()
         self._surplus: frozenset[int] = frozenset()
-        self._floors = Floors()
+        self._floors = LowWatermarks()
         self._doubted: set[int] = set()
         self._mark: tuple[int, int] | None = None
         self._marked_at = self._swept_at = clock.monotonic()

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 
-class Floors:
+class LowWatermarks:
     """The floor of each bucket of one destination."""
 
     def __init__(self) -> None:

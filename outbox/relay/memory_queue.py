@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 from outbox.relay.verdicts import Pending, size_of
 
 
-class Feed:
+class MemoryQueue:
     """The messages in memory for one destination, at most about `most` with `most_bytes`."""
 
     def __init__(self, most: int, most_bytes: int) -> None:

@@ -64,7 +64,7 @@ class Credential:
 
 
 @dataclass(frozen=True)
-class Visit:
+class Caller:
     """One request. `peer` and `local` are the addresses of the connection, None where it has none;
     `host` is the name in its Host, lower-case and without the port, None where there is not exactly
     one that can be read."""
@@ -103,7 +103,7 @@ def visit_of(
     scheme: str,
     peer: str | None,
     local: str | None,
-) -> Visit:
+) -> Caller:
     """Read a request's own headers. Names are lower-case, as servers hand them on."""
     found: dict[str, list[str]] = {}
     for raw_name, raw_value in headers:
@@ -113,7 +113,7 @@ def visit_of(
     # One that stands there twice becomes something that fits nothing.
     one = {name: ", ".join(values) for name, values in found.items()}
     host, port = _host(one.get("host"))
-    return Visit(
+    return Caller(
         method=method.upper(),
         peer=peer,
         local=local,

@@ -32,7 +32,7 @@ class Keys(Protocol):
         turned away for the failures of others behind the same address."""
 
 
-class SettledKeys:
+class StaticKeys:
     """Keys that are known from the start, each with the text that is its secret."""
 
     def __init__(self, keys: Mapping[str, Key]) -> None:

@@ -11,11 +11,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outbox.chassis.access import policy
-from outbox.chassis.access.caller import Shown, Visit, cookie_name, port_in, visit_of
+from outbox.chassis.access.caller import Caller, Shown, cookie_name, port_in, visit_of
 from outbox.chassis.access.failed_keys import Failures
 from outbox.chassis.access.keys import Key, Keys
 from outbox.chassis.access.peers import network_of
-from outbox.chassis.access.policy import House, Refusal
+from outbox.chassis.access.policy import AccessPolicy, Refusal
 from outbox.chassis.access.rate_limit import Rates
 from outbox.chassis.access.routes import Access, RouteAccess
 from outbox.chassis.http.problems import HttpProblem
@@ -27,7 +27,7 @@ _KEY = "sagabox.key"
 _GET_ONE = "On the machine of the service, sagabox token create NAME --role ROLE makes one"
 
 
-class Doors:
+class AccessMiddleware:
     """Lets in who may come in; raises HttpProblem for everybody else, before the body is read."""
 
     def __init__(
@@ -35,7 +35,7 @@ class Doors:
         app: ASGIApp,
         *,
         routes: RouteAccess,
-        house: House,
+        house: AccessPolicy,
         keys: Keys,
         failures: Failures,
         rates: Rates,
@@ -78,7 +78,7 @@ class Doors:
                     send = _forgetting(session_cookie(scope), send)
                 await self._app(scope, receive, send)
 
-    async def _enter(self, scope: Scope, visit: Visit, needs: Access) -> Key | None:
+    async def _enter(self, scope: Scope, visit: Caller, needs: Access) -> Key | None:
         """The key that the request came in with, None where it needed none. Raises HttpProblem
         where it does not come in."""
         key = None
@@ -98,14 +98,14 @@ class Doors:
             raise _problem(refusal, visit, scope, needs, self._advice)
         return key
 
-    async def _find(self, visit: Visit, needs: Access) -> Key | None:
+    async def _find(self, visit: Caller, needs: Access) -> Key | None:
         if not self._keys.was_right(visit.credential) and not policy.is_ignorable(
             visit, needs, self._house
         ):
             require_patience(self._failures, visit.peer)
         return await self._keys.key(visit.credential)
 
-    def _wait(self, visit: Visit, key: Key | None) -> float:
+    def _wait(self, visit: Caller, key: Key | None) -> float:
         """Count the request; how many seconds its caller has to wait, 0 where it need not."""
         if policy.is_uncounted(visit, self._house):
             return 0.0
@@ -138,7 +138,7 @@ def key_in(scope: Scope) -> Key | None:
     return found
 
 
-def visit_in(scope: Scope) -> Visit:
+def visit_in(scope: Scope) -> Caller:
     """The request that a server hands on."""
     client, server = scope.get("client"), scope.get("server")
     return visit_of(
@@ -165,7 +165,7 @@ def require_patience(failures: Failures, peer: str | None) -> None:
         )
 
 
-def _too_many(wait: float, visit: Visit) -> HttpProblem:
+def _too_many(wait: float, visit: Caller) -> HttpProblem:
     log.info("too many requests from %s", visit.peer)
     return HttpProblem(
         429,
@@ -210,7 +210,7 @@ def _path(scope: Scope) -> str:
 
 
 def _problem(
-    refusal: Refusal, visit: Visit, scope: Scope, needs: Access, advice: str
+    refusal: Refusal, visit: Caller, scope: Scope, needs: Access, advice: str
 ) -> HttpProblem:
     # What is left of a refused body must not be taken for the next request.
     headers = {"connection": "close"} if visit.changes else {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from outbox.chassis.access.caller import Author, Shown, Visit, is_loopback_name
+from outbox.chassis.access.caller import Author, Caller, Shown, is_loopback_name
 from outbox.chassis.access.routes import NOTHING, Access, Opens
 
 
@@ -25,7 +25,7 @@ class Refusal(Enum):
 
 
 @dataclass(frozen=True)
-class House:
+class AccessPolicy:
     """The rules of one service: the names that it is known by beside those of this machine, and
     what is open without a key, to those who are on this machine and to everybody.
 
@@ -38,7 +38,7 @@ class House:
     to_all: Opens = NOTHING
 
 
-def before_the_key(visit: Visit, needs: Access, house: House) -> Refusal | None:
+def before_the_key(visit: Caller, needs: Access, house: AccessPolicy) -> Refusal | None:
     """What forbids the request, whatever key it shows."""
     if needs in (Access.HEALTH, Access.SIGNED):
         return None
@@ -58,19 +58,21 @@ def asks_for_a_key(needs: Access) -> bool:
     return needs not in (Access.HEALTH, Access.SIGNED, Access.OPEN)
 
 
-def is_ignorable(visit: Visit, needs: Access, house: House) -> bool:
+def is_ignorable(visit: Caller, needs: Access, house: AccessPolicy) -> bool:
     """Whether the key that is shown, if it is wrong, counts as none: a cookie, which a browser goes
     on sending by itself, where the same request without one would come in."""
     return visit.credential.shown is Shown.COOKIE and _is_open(visit, needs, house)
 
 
-def is_uncounted(visit: Visit, house: House) -> bool:
+def is_uncounted(visit: Caller, house: AccessPolicy) -> bool:
     """Whether its caller may send any number of requests: one on this machine, where that one is
     trusted."""
     return visit.is_of_this_machine and house.at_home != NOTHING
 
 
-def with_the_key(visit: Visit, needs: Access, house: House, opened: Opens | None) -> Refusal | None:
+def with_the_key(
+    visit: Caller, needs: Access, house: AccessPolicy, opened: Opens | None
+) -> Refusal | None:
     """What forbids the request now that `opened` is known: what its key opens, or None where there
     is no such key."""
     if not asks_for_a_key(needs):
@@ -86,11 +88,11 @@ def with_the_key(visit: Visit, needs: Access, house: House, opened: Opens | None
     return None if needs in opened else Refusal.FORBIDDEN
 
 
-def _is_open(visit: Visit, needs: Access, house: House) -> bool:
+def _is_open(visit: Caller, needs: Access, house: AccessPolicy) -> bool:
     return needs in house.to_all or (visit.is_of_this_machine and needs in house.at_home)
 
 
-def _is_known(visit: Visit, house: House) -> bool:
+def _is_known(visit: Caller, house: AccessPolicy) -> bool:
     host = visit.host
     if host is None:
         return False

@@ -17,7 +17,7 @@ Check = Callable[[], Awaitable[None]]
 """Returns where all is well, and raises what is wrong."""
 
 
-class NotWell(OutboxError):
+class NotReady(OutboxError):
     """A check found the service unable to work."""
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from outbox.chassis.access.caller import Credential, Shown
 from outbox.chassis.access.failed_keys import Failures
-from outbox.chassis.access.keys import Key, SettledKeys
+from outbox.chassis.access.keys import Key, StaticKeys
 from outbox.chassis.access.routes import COMMON, Access, RouteAccess
 from outbox.chassis.settings import host_names
 from outbox.testing import FakeClock
@@ -104,7 +104,7 @@ def test_failures_take_bounded_memory() -> None:
 async def test_settled_keys_open_what_they_are_for() -> None:
     first = Key("first", frozenset({Access.PUBLIC}))
     second = Key("second", frozenset({Access.VIEWER}))
-    keys = SettledKeys({"one": first, "two": second})
+    keys = StaticKeys({"one": first, "two": second})
     assert await keys.key(Credential(Shown.BEARER, "one")) == first
     assert await keys.key(Credential(Shown.BEARER, "two")) == second
     for wrong in ("", "on", "onee", "One", "three"):

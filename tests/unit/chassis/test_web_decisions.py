@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from outbox.chassis.access.caller import Shown, Visit, visit_of
-from outbox.chassis.access.policy import House, Refusal, before_the_key, with_the_key
+from outbox.chassis.access.caller import Caller, Shown, visit_of
+from outbox.chassis.access.policy import AccessPolicy, Refusal, before_the_key, with_the_key
 from outbox.chassis.access.routes import EVERYTHING, Access, Opens, Role
 
-HOUSE = House(frozenset({"sagas.example"}), EVERYTHING)
+HOUSE = AccessPolicy(frozenset({"sagas.example"}), EVERYTHING)
 HOME = ("127.0.0.1", "127.0.0.1")
 AWAY = ("192.0.2.7", "198.51.100.1")
 GUARDED = (Access.PUBLIC, Access.VIEWER, Access.OPERATOR, Access.ADMIN)
@@ -21,7 +21,7 @@ def visit(
     method: str = "GET",
     ends: tuple[str | None, str | None] = HOME,
     scheme: str = "http",
-) -> Visit:
+) -> Caller:
     wire = {"host": "127.0.0.1:8000", **(headers or {})}
     return visit_of(
         method,
@@ -33,7 +33,7 @@ def visit(
 
 
 def decided(
-    seen: Visit, needs: Access, *, opened: Opens | None = None, house: House = HOUSE
+    seen: Caller, needs: Access, *, opened: Opens | None = None, house: AccessPolicy = HOUSE
 ) -> Refusal | None:
     return before_the_key(seen, needs, house) or with_the_key(seen, needs, house, opened)
 
@@ -172,7 +172,7 @@ def test_a_wrong_cookie_is_as_good_as_none_on_this_machine_and_nowhere_else(
     assert decided(visit(cookie, method=method, ends=AWAY), needs) is wrong
     passed_on = cookie | {"x-forwarded-for": "127.0.0.1"}
     assert decided(visit(passed_on, method=method), needs) is wrong
-    kept_closed = House(frozenset(), EVERYTHING - {needs})
+    kept_closed = AccessPolicy(frozenset(), EVERYTHING - {needs})
     assert decided(visit(cookie, method=method), needs, house=kept_closed) is wrong
 
 
@@ -194,7 +194,7 @@ def test_a_role_opens_what_is_its_own_and_no_more(role: Role, ends: tuple[str, s
 
 
 def test_where_the_public_routes_have_a_token_this_machine_needs_it_too() -> None:
-    house = House(frozenset(), EVERYTHING - {Access.PUBLIC})
+    house = AccessPolicy(frozenset(), EVERYTHING - {Access.PUBLIC})
     assert decided(visit(), Access.PUBLIC, house=house) is Refusal.NO_CREDENTIALS
     assert decided(visit(), Access.VIEWER, house=house) is None
 

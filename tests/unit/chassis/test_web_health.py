@@ -6,7 +6,7 @@ import httpx
 from fastapi import FastAPI
 
 from outbox.chassis.endpoints import health
-from outbox.chassis.endpoints.health import Check, NotWell
+from outbox.chassis.endpoints.health import Check, NotReady
 from outbox.chassis.http import problems
 
 
@@ -15,7 +15,7 @@ async def _well() -> None:
 
 
 async def _ill() -> None:
-    raise NotWell("the relay does not run", next_step="restart the service")
+    raise NotReady("the relay does not run", next_step="restart the service")
 
 
 async def _away() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from orchestrator.api import events
-from orchestrator.api.context import Desk
+from orchestrator.api.context import ApiContext
 from orchestrator.api.events import Places, entries
 from orchestrator.cli.terminal.sse import Event
 from orchestrator.cli.terminal.sse import events as read_events
@@ -44,10 +44,10 @@ async def _run(orchestrator: Running, *lines: Entry, ended: bool = False) -> Ins
     return run
 
 
-def _desk(orchestrator: Running) -> Desk:
+def _desk(orchestrator: Running) -> ApiContext:
     kit = orchestrator.service._kit
     service = orchestrator.service
-    return Desk(
+    return ApiContext(
         engine_of(orchestrator),
         kit.database,
         kit.clock,

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox import sqlite
 from outbox.database.sqlite_connection import Guard, GuardedConnection
-from outbox.database.write_queue import Turns
+from outbox.database.write_queue import WriteQueue
 from tests.support.databases.databases import Database, Schema
 from tests.support.fixtures import MakeEngine, MakeSyncEngine
 from tests.support.outbox.producers import business, insert, names
@@ -185,7 +185,7 @@ async def test_a_writer_that_is_cancelled_just_when_its_turn_comes_passes_it_on(
 def test_a_connection_that_is_dropped_without_being_closed_does_not_keep_its_turn(
     database: Database,
 ) -> None:
-    guard, turns = Guard(), Turns()
+    guard, turns = Guard(), WriteQueue()
     guard.turns = turns
     connection = GuardedConnection(str(database.path))
     connection.guard = guard

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox.coordination.leases import BUCKETS, Leases
 from outbox.relay.courier import Courier
-from outbox.relay.memory_queue import Feed
+from outbox.relay.memory_queue import MemoryQueue
 from outbox.relay.message_store import Store
 from outbox.relay.settings import RelaySettings
 from outbox.relay.settler import Settlement
@@ -44,7 +44,7 @@ LONG = RetryPolicy(first=600.0, factor=1.0, ceiling=600.0, jitter=0.0, attempts=
 async def make_courier(
     engine: AsyncEngine,
     destination: Destination,
-    feed: Feed,
+    feed: MemoryQueue,
     settlement: Settlement | None = None,
 ) -> Courier:
     """A courier that is fed from memory and holds every bucket for ever."""
@@ -82,7 +82,7 @@ async def seq_of(connection: AsyncConnection, id_: str) -> int:
 async def test_what_is_offered_of_a_bucket_with_a_resting_key_does_not_overtake_it(
     engine: AsyncEngine,
 ) -> None:
-    feed, destination = Feed(100, 1 << 24), Destination(answer=lambda _: FAILED)
+    feed, destination = MemoryQueue(100, 1 << 24), Destination(answer=lambda _: FAILED)
     courier = await make_courier(engine, destination, feed)
     (first,) = await commit(engine, message("k"))
     await courier.run_once()
@@ -129,7 +129,9 @@ class LateSettlement:
 
 async def test_what_is_being_settled_is_not_fetched_and_sent_again(engine: AsyncEngine) -> None:
     destination = Destination()
-    courier = await make_courier(engine, destination, Feed(100, 1 << 24), LateSettlement(engine))
+    courier = await make_courier(
+        engine, destination, MemoryQueue(100, 1 << 24), LateSettlement(engine)
+    )
     bucket, envelope = message("k")
     await commit(engine, (bucket, envelope))
     await courier.run_once()
@@ -140,7 +142,7 @@ async def test_what_is_being_settled_is_not_fetched_and_sent_again(engine: Async
     assert (await counts(engine))["outbox"] == 0
 
 
-# Floors
+# LowWatermarks
 
 
 @pytest.mark.databases("postgresql")

@@ -6,15 +6,15 @@ from concurrent.futures import CancelledError
 
 import pytest
 
-from outbox.database.write_queue import Turns, TurnsByName
+from outbox.database.write_queue import TurnsByName, WriteQueue
 
 
 def test_the_first_to_ask_has_the_turn_at_once() -> None:
-    assert Turns().ask("a").done()
+    assert WriteQueue().ask("a").done()
 
 
 def test_turns_go_round_in_the_order_of_asking() -> None:
-    turns = Turns()
+    turns = WriteQueue()
     tickets = {name: turns.ask(name) for name in "abcd"}
     order: list[str] = []
     for name in "abcd":
@@ -25,7 +25,7 @@ def test_turns_go_round_in_the_order_of_asking() -> None:
 
 
 def test_only_the_holder_can_pass_its_turn_on_and_only_once() -> None:
-    turns = Turns()
+    turns = WriteQueue()
     turns.ask("a")
     second = turns.ask("b")
     turns.pass_on("c")
@@ -38,7 +38,7 @@ def test_only_the_holder_can_pass_its_turn_on_and_only_once() -> None:
 
 
 def test_who_stops_waiting_is_passed_over() -> None:
-    turns = Turns()
+    turns = WriteQueue()
     turns.ask("a")
     second, third = turns.ask("b"), turns.ask("c")
     turns.withdraw("b", second)
@@ -49,7 +49,7 @@ def test_who_stops_waiting_is_passed_over() -> None:
 
 
 def test_who_stops_waiting_too_late_passes_its_turn_on() -> None:
-    turns = Turns()
+    turns = WriteQueue()
     turns.ask("a")
     second, third = turns.ask("b"), turns.ask("c")
     turns.pass_on("a")
@@ -59,7 +59,7 @@ def test_who_stops_waiting_too_late_passes_its_turn_on() -> None:
 
 def test_a_call_in_the_midst_of_another_call_blocks_nothing() -> None:
     """As when the garbage collector finds a dropped connection at just that moment."""
-    turns = Turns()
+    turns = WriteQueue()
     turns.ask("a")
     second, third = turns.ask("b"), turns.ask("c")
     fourth = []
@@ -77,7 +77,7 @@ def test_a_call_in_the_midst_of_another_call_blocks_nothing() -> None:
 
 
 def test_one_holds_the_turn_at_a_time_among_many_threads() -> None:
-    turns = Turns()
+    turns = WriteQueue()
     inside: list[int] = []
     worst = 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from outbox.ids import compose
-from outbox.relay.memory_queue import Feed
+from outbox.relay.memory_queue import MemoryQueue
 from outbox.relay.verdicts import Pending
 from outbox.wire.envelope import Envelope
 
@@ -17,15 +17,15 @@ def message(seq: int, bucket: int = 1) -> Pending:
     return Pending(seq, bucket, Envelope(compose(1, seq), "me", "a.b.v1", "k", NOW, b"{}"))
 
 
-def caught_up(*buckets: int, most: int = 100, most_bytes: int = MIB) -> Feed:
-    feed = Feed(most, most_bytes)
+def caught_up(*buckets: int, most: int = 100, most_bytes: int = MIB) -> MemoryQueue:
+    feed = MemoryQueue(most, most_bytes)
     feed.begin(buckets)
     feed.read(buckets, ())
     return feed
 
 
 def test_a_bucket_that_was_never_read_is_not_taken_from_memory() -> None:
-    feed = Feed(100, MIB)
+    feed = MemoryQueue(100, MIB)
     feed.offer([message(1)])
     assert feed.unread([1]) == [1]
     assert feed.take([1], 10, MIB) == []
@@ -39,7 +39,7 @@ def test_a_bucket_that_was_read_to_its_end_is_taken_from_memory_in_order() -> No
 
 
 def test_a_bucket_of_which_more_is_left_stays_with_the_table() -> None:
-    feed = Feed(100, MIB)
+    feed = MemoryQueue(100, MIB)
     feed.begin([1])
     feed.read((), ())
     feed.offer([message(1)])
@@ -48,7 +48,7 @@ def test_a_bucket_of_which_more_is_left_stays_with_the_table() -> None:
 
 
 def test_what_is_offered_while_the_bucket_is_read_is_kept_unless_it_was_found() -> None:
-    feed = Feed(100, MIB)
+    feed = MemoryQueue(100, MIB)
     feed.begin([1])
     feed.offer([message(1), message(2)])
     feed.read([1], {1})
@@ -56,7 +56,7 @@ def test_what_is_offered_while_the_bucket_is_read_is_kept_unless_it_was_found() 
 
 
 def test_nothing_is_taken_of_a_bucket_that_is_still_being_read() -> None:
-    feed = Feed(100, MIB)
+    feed = MemoryQueue(100, MIB)
     feed.begin([1])
     feed.offer([message(2)])
     assert feed.waiting == frozenset()
@@ -64,7 +64,7 @@ def test_nothing_is_taken_of_a_bucket_that_is_still_being_read() -> None:
 
 
 def test_doubt_while_the_bucket_is_read_leads_back_to_the_table() -> None:
-    feed = Feed(100, MIB)
+    feed = MemoryQueue(100, MIB)
     feed.begin([1])
     feed.distrust([1])
     feed.read([1], ())

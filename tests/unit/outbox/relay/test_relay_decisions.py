@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from outbox.coordination.leases import BUCKETS, Leases, fair_share, in_excess
 from outbox.relay.breaker import LONGEST_PAUSE, Breaker
-from outbox.relay.low_watermarks import Floors
+from outbox.relay.low_watermarks import LowWatermarks
 from outbox.relay.settings import RelaySettings
 from outbox.relay.verdicts import Bury, Hold, Leave, Pending, Settle, judge, requests, streams
 from outbox.replies import Outcome, Reply
@@ -152,7 +152,7 @@ def test_a_lease_is_usable_only_until_its_margin() -> None:
 
 
 def test_a_floor_rises_to_what_is_proven_and_stays_below_what_is_left() -> None:
-    floors = Floors()
+    floors = LowWatermarks()
     floors.raise_to(proven=50, reached={1: None, 2: 30, 3: None}, left={3: 20})
     assert floors.of([1, 2, 3, 4]) == {1: 50, 2: 30, 3: 19, 4: 0}
     floors.raise_to(proven=40, reached={1: None}, left={})
