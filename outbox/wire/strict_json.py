@@ -67,10 +67,16 @@ def _loaded(data: bytes, largest: int) -> Any:
         raise ValueError("it holds a NUL character, which databases cannot store")
     if _LONG_NUMBER in data.translate(_AS_ZERO):
         _refuse_large_integers(data, largest)
+    require_names_once(data, value)
+    return value
+
+
+def require_names_once(data: bytes, value: Any) -> None:
+    """Raise ValueError where an object in `data` has two members of one name. `value` is what a
+    reader made of `data`."""
     # Two of one name have become one member of the value, so it has fewer than the text.
     if len(_NAMED.findall(data)) != _members(value):
         _refuse_two_of_one_name(data)
-    return value
 
 
 def _holds_nul(value: Any) -> bool:

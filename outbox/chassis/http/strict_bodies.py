@@ -1,4 +1,4 @@
-"""Routes that read JSON as strictly as messages are read."""
+"""Routes that refuse a body in which a member has two values."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from outbox.wire import strict_json
 
 
 class StrictRoute(APIRoute):
-    """A route whose body is JSON that every reader and every database takes in the same way.
+    """A route whose body is JSON that every reader takes in the same way.
 
-    A body with two members of one name, a NUL or an integer beyond 64 bits is answered as one that
-    is no JSON: 400, with the reason. See `outbox.wire.strict_json`.
+    A body with two members of one name is answered as one that is no JSON: 400, with the reason.
+    What a field may hold is left to its own type, which answers 422 with the field's name.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -31,8 +31,10 @@ class StrictRoute(APIRoute):
 
 class _StrictRequest(Request):
     async def json(self) -> Any:
+        value = await super().json()
         try:
-            return strict_json.check(await self.body())
+            strict_json.require_names_once(await self.body(), value)
         except ValueError as error:
             # The one error that the framework takes for a body that is no JSON.
             raise json.JSONDecodeError(str(error), "", 0) from None
+        return value
