@@ -14,10 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from benchmarks.measuring import Figure, rates
 from outbox import sqlite, tables
-from outbox.adding.add import bucket_of
 from outbox.clock import SystemClock
-from outbox.coordination.leases import Lane
 from outbox.ids import Ids
+from outbox.lanes import Lane, bucket_of
 from outbox.relay.relay import Relay
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Answered

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from outbox.adding.installation import Installation, Routes, install
     from outbox.clock import Clock, SystemClock
     from outbox.coordination.bell import Bell
-    from outbox.coordination.leases import Lane
     from outbox.crashpoints import Crash, crashpoint
     from outbox.errors import (
         AutocommitRefused,
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from outbox.inbox.handlers import Context, Handlers
     from outbox.inbox.inbox import Inbox
     from outbox.inbox.limits import InboxLimits, Pace
+    from outbox.lanes import Lane
     from outbox.messages import Command, Event, Message, MessageType
     from outbox.relay.relay import Relay
     from outbox.relay.settings import RelaySettings
@@ -149,7 +149,7 @@ _HOMES = {
     "InvalidSelection": "outbox.errors",
     "IsolationRefused": "outbox.errors",
     "Keyring": "outbox.transports.http.signing",
-    "Lane": "outbox.coordination.leases",
+    "Lane": "outbox.lanes",
     "Locked": "outbox.replies",
     "MalformedEnvelope": "outbox.errors",
     "Message": "outbox.messages",

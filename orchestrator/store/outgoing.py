@@ -9,8 +9,8 @@ from typing import Any
 from orchestrator.machine.transition import Dispatch
 from orchestrator.store.sharding import bucket
 from outbox.contract import SagaEnded
-from outbox.coordination.leases import Lane
 from outbox.ids import derive
+from outbox.lanes import Lane
 from outbox.relay.verdicts import Pending
 from outbox.wire.codec import encode
 from outbox.wire.envelope import Envelope, headers_json

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from zlib import crc32
 
-from outbox.coordination.leases import BUCKETS_PER_LANE, Lane
+from outbox.lanes import BUCKETS_PER_LANE, Lane
 
 SHARDS = tuple(range(BUCKETS_PER_LANE))
 """The numbers of the shards; each shard is owned by one node at a time."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
-from zlib import crc32
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_session
@@ -14,44 +12,16 @@ from sqlalchemy.orm import Session, scoped_session
 
 from outbox import tracing
 from outbox.adding import session_events
+from outbox.adding.causes import AnySession, cause_of
 from outbox.adding.insert import write
 from outbox.adding.installation import Installation, destination, installation_of, ring_after
 from outbox.adding.staging import Row, Staged
-from outbox.coordination.leases import BUCKETS_PER_LANE, Lane
 from outbox.errors import InvalidMessage, NotInTransaction, OutboxError
 from outbox.ids import is_id
+from outbox.lanes import Lane, bucket_of
 from outbox.messages import Message, type_of
 from outbox.wire import codec
 from outbox.wire.envelope import Envelope, headers_json
-
-AnySession = Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]
-
-_CAUSE: Final = "sagabox_cause"
-
-
-@dataclass(frozen=True)
-class Cause:
-    """The message whose handling leads to others: they carry its id, saga and trace."""
-
-    id: str
-    correlation: str | None = None
-    trace: str | None = None
-
-
-def caused_by(session: AnySession, cause: Cause | Sequence[Cause] | None) -> None:
-    """Let the messages that are added to this session from now on name `cause`; None ends that.
-
-    Of several causes a message belongs to the one whose id it is given as its `causation`.
-    """
-    if cause is not None and not isinstance(cause, Cause):
-        session.info[_CAUSE] = {each.id: each for each in cause}
-    else:
-        session.info[_CAUSE] = cause
-
-
-def bucket_of(lane: Lane, key: str) -> int:
-    """The bucket of a key: one of the lane's 16."""
-    return lane * BUCKETS_PER_LANE + crc32(key.encode()) % BUCKETS_PER_LANE
 
 
 def add(
@@ -86,7 +56,7 @@ def add(
     if not target.in_transaction() or (isinstance(target, Session) and not target.is_active):
         raise NotInTransaction
     lane = Lane(lane)
-    cause, inherited = _cause_of(target, causation)
+    cause, inherited = cause_of(target, causation)
     id = installation.ids() if id is None else _id("id", id)
     message_type = str(type_of(message))
     saga = _optional_id("correlation", correlation, cause.correlation if cause else None)
@@ -115,22 +85,6 @@ def add(
     )
     _keep(target, staged, installation)
     return envelope.id
-
-
-def _cause_of(
-    target: Session | Connection, causation: str | None
-) -> tuple[Cause | None, str | None]:
-    """The message whose handling adds one, and the trace that this one inherits."""
-    causes: Cause | Mapping[str, Cause] | None = (
-        target.info.get(_CAUSE) if isinstance(target, Session) else None
-    )
-    if isinstance(causes, Cause):
-        return causes, tracing.current() or causes.trace
-    cause = causes.get(causation) if causes and causation is not None else None
-    if cause is not None:
-        # Of a list that is handled as one, the current trace is nobody's own.
-        return cause, cause.trace or tracing.current()
-    return None, tracing.current()
 
 
 def _keep(target: Session | Connection, staged: Staged, installation: Installation) -> None:

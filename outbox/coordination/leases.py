@@ -5,22 +5,10 @@ Pure: the arithmetic. `store` has the statements, `relay` keeps the time.
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-
-class Lane(enum.IntEnum):
-    """A way of its own to a destination: order holds within a lane, never across."""
-
-    URGENT = 0
-    """Claimed first; for what undoes, or must succeed after, something that happened."""
-    NORMAL = 1
-
-
-BUCKETS_PER_LANE = 16
-BUCKETS = tuple(range(len(Lane) * BUCKETS_PER_LANE))
-"""The buckets of every destination: those of the urgent lane first."""
+from outbox.lanes import BUCKETS
 
 
 @dataclass(frozen=True, slots=True)

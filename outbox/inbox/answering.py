@@ -16,7 +16,8 @@ from typing import Protocol
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
-from outbox.adding.add import Cause, add, caused_by
+from outbox.adding.add import add
+from outbox.adding.causes import Cause, caused_by
 from outbox.contract import CommandAnswered
 from outbox.ids import derive
 from outbox.replies import Outcome, Reply

@@ -8,8 +8,8 @@ where that insert won, the action never ran and never will.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import assert_never
@@ -18,9 +18,6 @@ from outbox.inbox.retention import Forgotten
 from outbox.messages import Command, Message
 from outbox.replies import Outcome, Reply
 from outbox.wire.envelope import Envelope
-
-MAX_ROWS = 1000
-"""How many ids, of messages and of the actions that they undo, one transaction inserts at most."""
 
 
 class State(StrEnum):
@@ -174,99 +171,6 @@ def conclude(arrival: Arrival, run: Run, reply: Reply) -> tuple[Change, ...]:
             return (Change(id, State.REFUSED, reply),)
         case outcome:
             raise ValueError(f"{outcome} is never stored: the transaction is rolled back")
-
-
-def holds_key(reply: Reply) -> bool:
-    """Whether later messages of the same key must wait, since this one comes again."""
-    match reply.outcome:
-        case (
-            Outcome.FAILED
-            | Outcome.LOCKED
-            | Outcome.ONGOING
-            | Outcome.TOO_BUSY
-            | Outcome.NOT_ATTEMPTED
-        ):
-            return True
-        case Outcome.REJECTED:
-            return reply.code == "unknown-type"
-        case (
-            Outcome.DONE
-            | Outcome.REFUSED
-            | Outcome.ALREADY_UNDONE
-            | Outcome.NOTHING_TO_UNDO
-            | Outcome.EXPIRED
-            | Outcome.TOO_OLD
-            | Outcome.UNKNOWN
-        ):
-            return False
-        case other:
-            assert_never(other)
-
-
-def order_key(envelope: Envelope) -> tuple[bool, str]:
-    """Messages with the same one keep their order. Undos travel in a lane of their own, so a
-    poisonous action does not hold up its own undo."""
-    return bool(envelope.undoes), envelope.key
-
-
-@dataclass(slots=True)
-class Slot:
-    """One message of a batch, with the positions that it has there: more than one if there are
-    copies of it."""
-
-    arrival: Arrival
-    positions: list[int] = field(default_factory=list)
-
-
-def split(arrivals: Iterable[tuple[int, Arrival]]) -> list[list[Slot]]:
-    """The batch (position, message) in parts, each of which can insert all its ids at once.
-
-    A command and its undo, two undos of one command, and two messages under one id never share a
-    part: one would lose to the insert of the other. Copies of a message share a slot.
-    """
-    parts: list[list[Slot]] = []
-    slots: dict[str, Slot] = {}
-    barred: set[str] = set()
-    for position, arrival in arrivals:
-        id, undoes = arrival.envelope.id, arrival.envelope.undoes
-        slot = slots.get(id)
-        if slot is not None and _are_copies(slot.arrival, arrival):
-            slot.positions.append(position)
-            continue
-        rows = len(slots) + len(barred) + 1 + len(undoes)
-        crossed = not barred.isdisjoint((id, *undoes)) or any(each in slots for each in undoes)
-        if not parts or slot is not None or crossed or rows > MAX_ROWS:
-            parts.append([])
-            slots, barred = {}, set()
-        slots[id] = Slot(arrival, [position])
-        barred.update(undoes)
-        parts[-1].append(slots[id])
-    return parts
-
-
-def _are_copies(one: Arrival, other: Arrival) -> bool:
-    return one.fingerprint == other.fingerprint and one.saga == other.saga
-
-
-def runs(
-    arrivals: Sequence[Arrival], takes_lists: Callable[[type[Message]], bool]
-) -> list[list[int]]:
-    """The order of the handlers' calls, as positions in `arrivals`: in order of arrival, save that
-    a message joins the latest list of its class where no message of its key stands in between."""
-    calls: list[list[int]] = []
-    latest_list: dict[type[Message], int] = {}
-    latest_of_key: dict[str, int] = {}
-    for position, arrival in enumerate(arrivals):
-        cls, key = type(arrival.message), arrival.envelope.key
-        call = latest_list.get(cls)
-        if call is None or call < latest_of_key.get(key, 0):
-            call = len(calls)
-            calls.append([])
-            if takes_lists(cls):
-                latest_list[cls] = call
-        calls[call].append(position)
-        latest_of_key[key] = call
-    return calls
 
 
 def _stored(row: Row, arrival: Arrival) -> Reply:

@@ -19,7 +19,8 @@ from outbox.clock import Clock
 from outbox.database.troubles import Trouble
 from outbox.errors import InvalidMessage, MessageTooLarge
 from outbox.inbox import store
-from outbox.inbox.barrier import Arrival, Slot, State, holds_key, order_key, split
+from outbox.inbox.barrier import Arrival, State
+from outbox.inbox.batches import Slot, holds_key, order_key, split
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.in_hand import InHand
 from outbox.inbox.limits import InboxLimits, Pace

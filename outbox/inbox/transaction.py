@@ -13,23 +13,14 @@ from sqlalchemy.exc import InternalError, OperationalError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from outbox.adding.add import Cause, caused_by
+from outbox.adding.causes import Cause, caused_by
 from outbox.crashpoints import crashpoint
 from outbox.database.troubles import Trouble, trouble_in_handler, trouble_in_statement
 from outbox.errors import IsolationRefused, TransactionLost
 from outbox.inbox import session as inbox_session
 from outbox.inbox import store
-from outbox.inbox.barrier import (
-    Answer,
-    Arrival,
-    Change,
-    Run,
-    Verdict,
-    claims,
-    conclude,
-    decide,
-    runs,
-)
+from outbox.inbox.barrier import Answer, Arrival, Change, Run, Verdict, claims, conclude, decide
+from outbox.inbox.batches import runs
 from outbox.inbox.handlers import Context, Handler, Handlers
 from outbox.inbox.limits import Pace
 from outbox.inbox.retention import NOTHING_FORGOTTEN, age_of, may_be_forgotten

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox.clock import Clock
-from outbox.coordination.leases import BUCKETS_PER_LANE, Leases
+from outbox.coordination.leases import Leases
 from outbox.crashpoints import crashpoint
 from outbox.database.engines import reading
+from outbox.lanes import BUCKETS_PER_LANE
 from outbox.relay.low_watermarks import LowWatermarks
 from outbox.relay.memory_queue import MemoryQueue
 from outbox.relay.message_store import Fetched

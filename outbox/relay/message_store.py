@@ -24,9 +24,9 @@ from sqlalchemy import (
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.coordination.leases import BUCKETS_PER_LANE
 from outbox.database.time import DatabaseClock
 from outbox.errors import MalformedEnvelope
+from outbox.lanes import BUCKETS_PER_LANE
 from outbox.relay.verdicts import Pending
 from outbox.tables import (
     outbox,

@@ -13,10 +13,10 @@ from outbox.clock import Clock
 from outbox.coordination.bell import Bell
 from outbox.coordination.lease_keeper import LeaseKeeper
 from outbox.coordination.lease_store import LeaseStore
-from outbox.coordination.leases import BUCKETS
 from outbox.coordination.loops import at_the_end, repeat
 from outbox.coordination.owners import HolderName, is_surely_dead
 from outbox.database.engines import reading
+from outbox.lanes import BUCKETS
 from outbox.relay.courier import Courier, CourierStats
 from outbox.relay.message_store import Store
 from outbox.relay.settings import RelaySettings

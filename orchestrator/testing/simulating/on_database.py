@@ -31,7 +31,7 @@ from outbox import Context, Locked, Ongoing, Refused
 from outbox import Handlers as Consumer
 from outbox import tables as library
 from outbox.errors import TransactionLost
-from outbox.inbox.barrier import Slot
+from outbox.inbox.batches import Slot
 from outbox.inbox.inbox import Inbox
 from outbox.messages import Command
 from outbox.replies import Outcome, Reply

@@ -8,19 +8,8 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from orchestrator.testing.virtual.chances import Chances, Fault
-from outbox.inbox.barrier import (
-    Answer,
-    Arrival,
-    Change,
-    Row,
-    Slot,
-    claims,
-    conclude,
-    decide,
-    holds_key,
-    order_key,
-    split,
-)
+from outbox.inbox.barrier import Answer, Arrival, Change, Row, claims, conclude, decide
+from outbox.inbox.batches import Slot, holds_key, order_key, split
 from outbox.inbox.retention import NOTHING_FORGOTTEN
 from outbox.replies import Outcome, Reply
 from outbox.wire.envelope import Envelope, fingerprint

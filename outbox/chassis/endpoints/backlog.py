@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import String, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from outbox.coordination.leases import BUCKETS
+from outbox.lanes import BUCKETS
 from outbox.tables import UtcDateTime
 
 COUNTED_UP_TO = 100_000

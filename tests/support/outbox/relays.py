@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox.clock import SystemClock
 from outbox.coordination.bell import Bell
-from outbox.coordination.leases import BUCKETS
 from outbox.ids import compose
+from outbox.lanes import BUCKETS
 from outbox.relay.relay import Relay
 from outbox.relay.settings import RelaySettings
 from outbox.relay.settler import ReplySink

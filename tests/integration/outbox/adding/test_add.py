@@ -17,11 +17,12 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from outbox.adding.add import Cause, add, bucket_of, caused_by
+from outbox.adding.add import add
+from outbox.adding.causes import Cause, caused_by
 from outbox.adding.installation import Installation, install
 from outbox.coordination.bell import Bell
-from outbox.coordination.leases import Lane
 from outbox.ids import is_id
+from outbox.lanes import Lane, bucket_of
 from outbox.testing import FakeClock, sent
 from outbox.wire.envelope import from_row
 from tests.support.databases.databases import Database

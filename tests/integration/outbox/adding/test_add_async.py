@@ -14,7 +14,8 @@ from sqlalchemy.ext.asyncio import (
 )
 from sqlalchemy.orm import Session
 
-from outbox.adding.add import Cause, add, caused_by
+from outbox.adding.add import add
+from outbox.adding.causes import Cause, caused_by
 from outbox.adding.installation import Installation, install
 from outbox.errors import MessagesLeftBehind, NotInTransaction
 from outbox.testing import sent

@@ -17,7 +17,7 @@ from outbox import tables
 from outbox.adding.add import add
 from outbox.adding.insert import ORDER_LOCKS
 from outbox.adding.installation import install
-from outbox.coordination.leases import Lane
+from outbox.lanes import Lane
 from outbox.testing import FakeClock
 from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeEngine

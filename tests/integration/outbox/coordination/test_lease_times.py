@@ -15,7 +15,7 @@ from orchestrator.engine.shards import Shards
 from orchestrator.store.sharding import LEASED_AS, SHARDS
 from outbox.clock import SystemClock
 from outbox.coordination.lease_store import LeaseStore
-from outbox.coordination.leases import BUCKETS
+from outbox.lanes import BUCKETS
 from outbox.relay.message_store import Store
 from outbox.relay.settings import RelaySettings
 from outbox.tables import outbox_lease

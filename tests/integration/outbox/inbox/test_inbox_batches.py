@@ -6,7 +6,7 @@ from dataclasses import replace
 from random import Random
 from typing import Any
 
-from outbox.inbox.barrier import holds_key, order_key
+from outbox.inbox.batches import holds_key, order_key
 from outbox.inbox.handlers import Context, Handlers
 from outbox.replies import Locked, Ongoing, Outcome, Refused, Reply
 from outbox.wire.envelope import Envelope

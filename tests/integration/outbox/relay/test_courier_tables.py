@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from outbox.coordination.leases import BUCKETS, Leases
+from outbox.coordination.leases import Leases
+from outbox.lanes import BUCKETS
 from outbox.relay.courier import Courier
 from outbox.relay.memory_queue import MemoryQueue
 from outbox.relay.message_store import Store

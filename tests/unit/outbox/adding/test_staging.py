@@ -2,9 +2,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from outbox.adding.add import bucket_of
 from outbox.adding.staging import Mark, Staged, Staging
-from outbox.coordination.leases import Lane
+from outbox.lanes import Lane, bucket_of
 from outbox.messages import Event
 
 

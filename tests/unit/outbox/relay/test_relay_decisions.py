@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.coordination.leases import BUCKETS, Leases, fair_share, in_excess
+from outbox.coordination.leases import Leases, fair_share, in_excess
+from outbox.lanes import BUCKETS
 from outbox.relay.breaker import LONGEST_PAUSE, Breaker
 from outbox.relay.low_watermarks import LowWatermarks
 from outbox.relay.settings import RelaySettings

@@ -1,0 +1,54 @@
+"""What a message is caused by: kept on the session while a handler runs, and read by `add`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection
+from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
+from sqlalchemy.orm import Session, scoped_session
+
+from outbox import tracing
+
+AnySession = Session | AsyncSession | scoped_session[Any] | async_scoped_session[Any]
+
+
+_CAUSE: Final = "sagabox_cause"
+
+
+@dataclass(frozen=True)
+class Cause:
+    """The message whose handling leads to others: they carry its id, saga and trace."""
+
+    id: str
+    correlation: str | None = None
+    trace: str | None = None
+
+
+def caused_by(session: AnySession, cause: Cause | Sequence[Cause] | None) -> None:
+    """Let the messages that are added to this session from now on name `cause`; None ends that.
+
+    Of several causes a message belongs to the one whose id it is given as its `causation`.
+    """
+    if cause is not None and not isinstance(cause, Cause):
+        session.info[_CAUSE] = {each.id: each for each in cause}
+    else:
+        session.info[_CAUSE] = cause
+
+
+def cause_of(
+    target: Session | Connection, causation: str | None
+) -> tuple[Cause | None, str | None]:
+    """The message whose handling adds one, and the trace that this one inherits."""
+    causes: Cause | Mapping[str, Cause] | None = (
+        target.info.get(_CAUSE) if isinstance(target, Session) else None
+    )
+    if isinstance(causes, Cause):
+        return causes, tracing.current() or causes.trace
+    cause = causes.get(causation) if causes and causation is not None else None
+    if cause is not None:
+        # Of a list that is handled as one, the current trace is nobody's own.
+        return cause, cause.trace or tracing.current()
+    return None, tracing.current()

@@ -1,0 +1,26 @@
+"""Lanes and buckets: what of a destination is kept in order, and which part a key belongs to."""
+
+from __future__ import annotations
+
+import enum
+from zlib import crc32
+
+
+class Lane(enum.IntEnum):
+    """A way of its own to a destination: order holds within a lane, never across."""
+
+    URGENT = 0
+    """Claimed first; for what undoes, or must succeed after, something that happened."""
+    NORMAL = 1
+
+
+BUCKETS_PER_LANE = 16
+
+
+BUCKETS = tuple(range(len(Lane) * BUCKETS_PER_LANE))
+"""The buckets of every destination: those of the urgent lane first."""
+
+
+def bucket_of(lane: Lane, key: str) -> int:
+    """The bucket of a key: one of the lane's 16."""
+    return lane * BUCKETS_PER_LANE + crc32(key.encode()) % BUCKETS_PER_LANE
