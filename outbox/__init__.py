@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from outbox.inbox.limits import InboxLimits, Pace
     from outbox.lanes import Lane
     from outbox.messages import Command, Event, Message, MessageType
+    from outbox.relay.ports import ReplySink
     from outbox.relay.relay import Relay
     from outbox.relay.settings import RelaySettings
-    from outbox.relay.settler import ReplySink
     from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
     from outbox.retry import RetryPolicy
     from outbox.transports.http.receiver import receiver

@@ -16,17 +16,16 @@ from outbox.coordination.leases import Leases
 from outbox.coordination.loops import repeat
 from outbox.relay.courier import Courier
 from outbox.relay.memory_queue import MemoryQueue
-from outbox.relay.ports import RelayPorts
-from outbox.relay.settler import Settlement
+from outbox.relay.ports import RelayPorts, Settlement
 from outbox.transports.base import Transport
 
 
 class Line:
     """The way to one participant."""
 
-    def __init__(self, courier: Courier, feed: MemoryQueue) -> None:
+    def __init__(self, courier: Courier, memory: MemoryQueue) -> None:
         self.courier = courier
-        self.feed = feed
+        self.memory = memory
         self.bell = Bell()
 
 
@@ -48,7 +47,7 @@ class Dispatcher:
         self._transports = dict(transports)
         lines: dict[str, Line] = {}
         for destination, transport in transports.items():
-            feed = MemoryQueue(settings.offered, settings.offered_bytes)
+            memory = MemoryQueue(settings.offered, settings.offered_bytes)
             courier = Courier(
                 engine,
                 destination,
@@ -57,11 +56,11 @@ class Dispatcher:
                 clock=clock,
                 settings=settings.relay,
                 settlement=settlement,
-                feed=feed,
+                memory=memory,
                 ports=ports,
                 chance=chance,
             )
-            lines[destination] = Line(courier, feed)
+            lines[destination] = Line(courier, memory)
         self.lines: Mapping[str, Line] = lines
 
     def lease(self, leases: Leases) -> None:
@@ -78,13 +77,13 @@ class Dispatcher:
         for name, line in self.lines.items():
             mine = [it.pending(seqs[it.envelope.id]) for it in messages if it.destination == name]
             if mine:
-                line.feed.offer(mine)
+                line.memory.offer(mine)
                 line.bell.ring()
 
     def withdraw(self, ids: frozenset[str]) -> None:
         """These are gone from the table."""
         for line in self.lines.values():
-            line.feed.withdraw(ids)
+            line.memory.withdraw(ids)
 
     def distrust(self, shards: Iterable[int]) -> None:
         """The table alone tells what these shards have to send."""

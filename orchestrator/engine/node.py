@@ -25,7 +25,7 @@ from orchestrator.store import signal_rows
 from orchestrator.store.sharding import shard_of
 from outbox.clock import Clock
 from outbox.coordination.owners import is_surely_dead
-from outbox.relay.settler import Settlement
+from outbox.relay.ports import Settlement
 from outbox.relay.verdicts import Pending
 from outbox.replies import Reply
 from outbox.transports.base import Accepted, Transport

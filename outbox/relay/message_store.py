@@ -10,6 +10,8 @@ from functools import cache
 from typing import Any
 
 from sqlalchemy import (
+    BigInteger,
+    Column,
     ColumnElement,
     Table,
     TextualSelect,
@@ -27,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from outbox.database.time import DatabaseClock
 from outbox.errors import MalformedEnvelope
 from outbox.lanes import BUCKETS_PER_LANE
-from outbox.relay.verdicts import Pending
+from outbox.relay.verdicts import ENVELOPE_OVERHEAD, Pending
 from outbox.tables import (
     outbox,
     outbox_dead,
@@ -62,7 +64,7 @@ class Unreadable:
 @dataclass(frozen=True, slots=True)
 class Fetched:
     """Messages in the order in which they must leave. `exhausted` has the buckets of which all
-    was fetched; of the others there may be more."""
+    was fetched; the others may have more."""
 
     messages: Sequence[Pending]
     unreadable: Sequence[Unreadable]
@@ -127,12 +129,18 @@ class Store(DatabaseClock):
         *,
         per_bucket: int,
         most: int,
+        most_bytes: int,
     ) -> Fetched:
         """Up to `most` messages of the buckets in `floors` (bucket -> the `seq` up to which nothing
-        is left), in the order of that mapping and each bucket's in order; keys that rest are left
-        out."""
+        is left), in the order of that mapping and each bucket's in order, without those of resting
+        keys. They have `most_bytes` bytes, and the last of them at most what is over."""
         statement = _FETCH_POSTGRES if self._postgres else _fetch_sqlite(len(floors))
-        parameters: dict[str, Any] = {"destination": destination, "per": per_bucket, "most": most}
+        parameters: dict[str, Any] = {
+            "destination": destination,
+            "per": per_bucket,
+            "most": most,
+            "most_bytes": most_bytes,
+        }
         if self._postgres:
             parameters |= {"buckets": list(floors), "floors": list(floors.values())}
         else:
@@ -142,9 +150,9 @@ class Store(DatabaseClock):
         counts = dict.fromkeys(floors, 0)
         for row in rows:
             counts[row.bucket] += 1
-        whole = len(rows) < most
+        whole = len(rows) < most and (not rows or rows[-1].total_size < most_bytes)
         exhausted = frozenset(b for b, count in counts.items() if whole and count < per_bucket)
-        return read(rows, exhausted, {})
+        return read([row[:-1] for row in rows], exhausted, {})
 
     async def settled_mark(self, connection: AsyncConnection) -> tuple[int, int]:
         """PostgreSQL: a pair (seq, xid): once every transaction before `xid` has ended, no message
@@ -247,18 +255,28 @@ _NOT_HELD = """NOT EXISTS (
     SELECT 1 FROM outbox_held h
     WHERE h.destination = :destination AND h.bucket = o.bucket AND h.aggregateid = o.aggregateid)"""
 
-# One index range per bucket, whatever the backlog is.
+_TOTAL = Column("total_size", BigInteger)
+"""The bytes of a message and of all that come before it."""
+
+# One index range per bucket, whatever the backlog is. The sizes cost no look at large texts: they
+# stand where the row refers to one.
 _FETCH_POSTGRES = text(f"""
-SELECT {_FETCHED_NAMES}
-FROM unnest(CAST(:buckets AS smallint[]), CAST(:floors AS bigint[]))
-    WITH ORDINALITY AS wanted(number, floor, place)
-CROSS JOIN LATERAL (
-    SELECT {_FETCHED_NAMES} FROM outbox o
-    WHERE o.destination = :destination AND o.bucket = wanted.number AND o.seq > wanted.floor
-        AND {_NOT_HELD}
-    ORDER BY o.seq LIMIT :per) found
-ORDER BY place, seq LIMIT :most
-""").columns(*FETCHED)
+WITH found AS (
+    SELECT {_FETCHED_NAMES}, place, octet_length(payload) + {ENVELOPE_OVERHEAD} AS size
+    FROM unnest(CAST(:buckets AS smallint[]), CAST(:floors AS bigint[]))
+        WITH ORDINALITY AS wanted(number, floor, place)
+    CROSS JOIN LATERAL (
+        SELECT {_FETCHED_NAMES} FROM outbox o
+        WHERE o.destination = :destination AND o.bucket = wanted.number AND o.seq > wanted.floor
+            AND {_NOT_HELD}
+        ORDER BY o.seq LIMIT :per) queue
+    ORDER BY place, seq LIMIT :most),
+summed AS (
+    SELECT *, sum(size) OVER (ORDER BY place, seq ROWS UNBOUNDED PRECEDING) AS total_size
+    FROM found)
+SELECT {_FETCHED_NAMES}, total_size FROM summed
+WHERE total_size - size < :most_bytes ORDER BY place, seq
+""").columns(*FETCHED, _TOTAL)
 
 _SETTLE_POSTGRES = text("DELETE FROM outbox WHERE seq = ANY(CAST(:seqs AS bigint[]))")
 # Before the first number is drawn, `last_value` is the number to come.
@@ -271,14 +289,22 @@ _OLDEST_XID = text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS 
 def _fetch_sqlite(buckets: int) -> TextualSelect:
     parts = " UNION ALL ".join(
         f"""SELECT * FROM (
-        SELECT {place} AS place, {_FETCHED_NAMES} FROM outbox o
+        SELECT {place} AS place, o.seq AS at,
+            length(CAST(o.payload AS BLOB)) + {ENVELOPE_OVERHEAD} AS size
+        FROM outbox o
         WHERE o.destination = :destination AND o.bucket = :bucket{place} AND o.seq > :floor{place}
             AND {_NOT_HELD}
         ORDER BY o.seq LIMIT :per)"""
         for place in range(buckets)
     )
-    statement = f"SELECT {_FETCHED_NAMES} FROM ({parts}) ORDER BY place, seq LIMIT :most"
-    return text(statement).columns(*FETCHED)
+    # The messages themselves are read last: what is summed up is copied.
+    statement = f"""
+WITH found AS (SELECT * FROM ({parts}) ORDER BY place, at LIMIT :most),
+summed AS (
+    SELECT *, sum(size) OVER (ORDER BY place, at ROWS UNBOUNDED PRECEDING) AS total_size FROM found)
+SELECT {_FETCHED_NAMES}, total_size FROM summed JOIN outbox ON outbox.seq = summed.at
+WHERE total_size - size < :most_bytes ORDER BY place, at"""
+    return text(statement).columns(*FETCHED, _TOTAL)
 
 
 def is_key(table: Table, destination: str, bucket: int, key: str) -> ColumnElement[bool]:

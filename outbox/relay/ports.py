@@ -1,24 +1,60 @@
-"""What a courier touches of the world beside its transport: the tables, and how time limits it."""
+"""What a courier touches of the world beside its transport: the tables, how time limits it, and who
+takes the answers."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox.clock import Clock
 from outbox.coordination.lease_store import LeaseStore
 from outbox.relay.hold_store import HoldStore
 from outbox.relay.message_store import Store
+from outbox.relay.verdicts import Pending
+from outbox.replies import Reply
+from outbox.transports.base import Accepted
+from outbox.wire.envelope import Envelope
 
 Within = Callable[[float], AbstractAsyncContextManager[Any]]
 """A block that raises TimeoutError after so many seconds."""
 Gather = Callable[..., Awaitable[Any]]
 """Runs coroutines side by side, to the end of all."""
+
+
+class ReplySink(Protocol):
+    """Takes the answers to messages that have a `reply_to`, inside the settling transaction: the
+    answer is kept if and only if the message is settled."""
+
+    async def replied(
+        self, connection: AsyncConnection, answers: Sequence[tuple[Envelope, Reply]]
+    ) -> None:
+        """These were answered for good (or with LOCKED, ONGOING: nobody will ask again)."""
+
+    async def accepted(self, connection: AsyncConnection, envelopes: Sequence[Envelope]) -> None:
+        """The way to the destination took these durably: they leave the outbox without an answer,
+        which comes as a message of its own."""
+
+    async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:
+        """This one became a dead letter."""
+
+
+class Settlement(Protocol):
+    """Settles answered messages in the courier's place: it deletes their rows in one transaction
+    with what it makes of the answers."""
+
+    def take(
+        self, destination: str, answers: Sequence[tuple[Pending, Reply | Accepted]]
+    ) -> asyncio.Event:
+        """These were answered for good, or accepted. What it returns is set when their rows are
+        gone, or are known to stay: those are sent again."""
+
+    async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:
+        """This one becomes a dead letter, in this transaction."""
 
 
 @dataclass(frozen=True)

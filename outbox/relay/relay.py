@@ -19,8 +19,8 @@ from outbox.database.engines import reading
 from outbox.lanes import BUCKETS
 from outbox.relay.courier import Courier, CourierStats
 from outbox.relay.message_store import Store
+from outbox.relay.ports import ReplySink
 from outbox.relay.settings import RelaySettings
-from outbox.relay.settler import ReplySink
 from outbox.transports.base import Transport
 
 _MOVED_AT_ONCE = 500

@@ -9,19 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import assert_never
 
 from outbox.clock import Clock
 from outbox.relay.breaker import Breaker
 from outbox.relay.ports import Gather, Within
+from outbox.relay.round import Round
 from outbox.relay.settings import RelaySettings
 from outbox.relay.verdicts import (
     Bury,
     Leave,
     Pending,
     Settle,
-    Verdict,
     failed,
     judge,
     requests,
@@ -39,34 +38,6 @@ from outbox.transports.base import (
 from outbox.wire.envelope import Envelope
 
 log = logging.getLogger("outbox.relay")
-
-
-@dataclass
-class Round:
-    """The outcome of one round: what is to be written about each message, with its answer.
-
-    `waiting` has the keys of which a message stays: nothing that comes after it may be sent.
-    """
-
-    verdicts: list[tuple[Pending, Verdict]] = field(default_factory=list)
-    answers: dict[int, Reply | Accepted] = field(default_factory=dict)
-    waiting: set[tuple[int, str]] = field(default_factory=set)
-    stopped: bool = False
-
-    def judge(
-        self, message: Pending, verdict: Verdict, reply: Reply | Accepted | None = None
-    ) -> None:
-        """Note what becomes of `message`."""
-        self.verdicts.append((message, verdict))
-        if reply is not None:
-            self.answers[message.seq] = reply
-        if not isinstance(verdict, Settle | Bury):
-            self.waiting.add(message.key)
-
-    @property
-    def gone(self) -> frozenset[int]:
-        """The `seq` of each message that leaves the outbox."""
-        return frozenset(m.seq for m, it in self.verdicts if isinstance(it, Settle | Bury))
 
 
 class Sender:

@@ -28,7 +28,7 @@ class RelaySettings:
     fetch: int = 1000
     """Messages in memory for one destination, at most."""
     fetch_bytes: int = 8 * 1024 * 1024
-    """Bytes in memory for one destination, aimed at."""
+    """Bytes in memory for one destination, exceeded by at most one message."""
     width: int = 2
     """Requests under way to one destination, for different keys."""
     park_after: float = 60.0

@@ -6,13 +6,14 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, assert_never
+from typing import Any, assert_never
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox.relay.hold_store import HoldStore
 from outbox.relay.message_store import Store, Unreadable
-from outbox.relay.sender import Round
+from outbox.relay.ports import ReplySink, Settlement
+from outbox.relay.round import Round
 from outbox.relay.settings import RelaySettings
 from outbox.relay.verdicts import Bury, Hold, Leave, Pending, Settle, Verdict, size_of
 from outbox.replies import Reply
@@ -21,37 +22,6 @@ from outbox.transports.base import Accepted
 from outbox.wire.envelope import Envelope
 
 log = logging.getLogger("outbox.relay")
-
-
-class ReplySink(Protocol):
-    """Takes the answers to messages that have a `reply_to`, inside the settling transaction: the
-    answer is kept if and only if the message is settled."""
-
-    async def replied(
-        self, connection: AsyncConnection, answers: Sequence[tuple[Envelope, Reply]]
-    ) -> None:
-        """These were answered for good (or with LOCKED, ONGOING: nobody will ask again)."""
-
-    async def accepted(self, connection: AsyncConnection, envelopes: Sequence[Envelope]) -> None:
-        """The way to the destination took these durably: they leave the outbox without an answer,
-        which comes as a message of its own."""
-
-    async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:
-        """This one became a dead letter."""
-
-
-class Settlement(Protocol):
-    """Settles answered messages in the courier's place: it deletes their rows in one transaction
-    with what it makes of the answers."""
-
-    def take(
-        self, destination: str, answers: Sequence[tuple[Pending, Reply | Accepted]]
-    ) -> asyncio.Event:
-        """These were answered for good, or accepted. What it returns is set when their rows are
-        gone, or are known to stay: those are sent again."""
-
-    async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:
-        """This one becomes a dead letter, in this transaction."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from orchestrator.testing.virtual.database import Connection, Hold, Lease, Messa
 from outbox.coordination.lease_store import LeaseStore
 from outbox.relay.hold_store import HoldStore
 from outbox.relay.message_store import Fetched, HeldKey, Store
-from outbox.relay.verdicts import Pending
+from outbox.relay.verdicts import Pending, size_of
 
 
 class VirtualMessages(Store):
@@ -45,6 +45,7 @@ class VirtualMessages(Store):
         *,
         per_bucket: int,
         most: int,
+        most_bytes: int,
     ) -> Fetched:
         tables = connection.tables
         rows: dict[int, list[Message]] = {}
@@ -57,14 +58,19 @@ class VirtualMessages(Store):
             ):
                 rows.setdefault(row.bucket, []).append(row)
         found: list[Pending] = []
+        size = 0
         exhausted = set(floors)
         for bucket in [it for it in floors if it in rows]:
             each = sorted(rows[bucket], key=lambda it: it.seq)
             taken = each[: min(per_bucket, most - len(found))]
             if len(taken) >= per_bucket:
                 exhausted.discard(bucket)
-            found += [Pending(it.seq, bucket, it.envelope) for it in taken]
-        return Fetched(found, (), frozenset(exhausted if len(found) < most else ()))
+            for row in taken:
+                if size < most_bytes:
+                    found.append(Pending(row.seq, bucket, row.envelope))
+                    size += size_of(found[-1])
+        whole = len(found) < most and size < most_bytes
+        return Fetched(found, (), frozenset(exhausted if whole else ()))
 
     async def settle(self, connection: Any, seqs: Sequence[int]) -> None:
         for seq in seqs:

@@ -18,9 +18,9 @@ from outbox.clock import SystemClock
 from outbox.coordination.bell import Bell
 from outbox.ids import compose
 from outbox.lanes import BUCKETS
+from outbox.relay.ports import ReplySink
 from outbox.relay.relay import Relay
 from outbox.relay.settings import RelaySettings
-from outbox.relay.settler import ReplySink
 from outbox.replies import Outcome, Reply
 from outbox.retry import RetryPolicy
 from outbox.tables import outbox, outbox_dead, outbox_held, outbox_parked

@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox.clock import SystemClock
 from outbox.ids import compose
-from outbox.relay.ports import RelayPorts
-from outbox.relay.sender import Round
+from outbox.relay.ports import RelayPorts, Settlement
+from outbox.relay.round import Round
 from outbox.relay.settings import RelaySettings
-from outbox.relay.settler import Settlement, Settler
+from outbox.relay.settler import Settler
 from outbox.relay.verdicts import Pending, Settle
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Accepted

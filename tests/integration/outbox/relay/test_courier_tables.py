@@ -17,8 +17,8 @@ from outbox.lanes import BUCKETS
 from outbox.relay.courier import Courier
 from outbox.relay.memory_queue import MemoryQueue
 from outbox.relay.message_store import Store
+from outbox.relay.ports import Settlement
 from outbox.relay.settings import RelaySettings
-from outbox.relay.settler import Settlement
 from outbox.relay.verdicts import Pending
 from outbox.replies import Reply
 from outbox.retry import RetryPolicy
@@ -45,7 +45,7 @@ LONG = RetryPolicy(first=600.0, factor=1.0, ceiling=600.0, jitter=0.0, attempts=
 async def make_courier(
     engine: AsyncEngine,
     destination: Destination,
-    feed: MemoryQueue,
+    memory: MemoryQueue,
     settlement: Settlement | None = None,
 ) -> Courier:
     """A courier that is fed from memory and holds every bucket for ever."""
@@ -63,7 +63,7 @@ async def make_courier(
         clock=FakeClock(),
         settings=RelaySettings(retry=LONG),
         settlement=settlement,
-        feed=feed,
+        memory=memory,
         chance=lambda: 0.0,
     )
     courier.lease(Leases(dict.fromkeys(BUCKETS, 1), math.inf))
