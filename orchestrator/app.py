@@ -26,10 +26,11 @@ from orchestrator.handlers import make_handlers
 from orchestrator.metrics import Figures
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tables import SCHEMA_REVISION
-from outbox.chassis.service import Blueprint, CannotStart, Carrier, Kit, build
+from outbox.chassis.service import Blueprint, CannotStart, Kit, build
 from outbox.chassis.settings import load
 from outbox.clock import Clock
 from outbox.relay.settings import RelaySettings
+from outbox.runtime import Carrier
 from outbox.transports.base import Transport
 from outbox.wire.settled import EndedSagas
 

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from outbox.relay.settings import RelaySettings
     from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
     from outbox.retry import RetryPolicy
+    from outbox.runtime import Runtime
     from outbox.transports.http.receiver import receiver
     from outbox.transports.http.signing import Keyring
     from outbox.wire.envelope import Envelope
@@ -111,6 +112,7 @@ __all__ = [
     "ReplySink",
     "RetryPolicy",
     "Routes",
+    "Runtime",
     "SchemaError",
     "SchemaMissing",
     "SchemaNewer",
@@ -171,6 +173,7 @@ _HOMES = {
     "ReplySink": "outbox.relay.settler",
     "RetryPolicy": "outbox.retry",
     "Routes": "outbox.adding.installation",
+    "Runtime": "outbox.runtime",
     "SchemaError": "outbox.errors",
     "SchemaMissing": "outbox.errors",
     "SchemaNewer": "outbox.errors",

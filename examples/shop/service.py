@@ -1,9 +1,8 @@
 """What both services are made of: a database, the door for messages, and a relay for their own."""
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request
@@ -28,38 +27,28 @@ def make_app(
     installed = outbox.install(sessions, source=name, routes={})
     inbox = outbox.Inbox(handlers, sessions, clock=clock)
 
+    def relay() -> outbox.Relay | None:
+        if not sends_to:  # answers to commands go back on the same connection
+            return None
+        ways = {
+            peer: HttpTransport(url, source=name, keys=keys, clock=clock)
+            for peer, url in sends_to.items()
+        }
+        return outbox.Relay(engine, ways, owner=name, clock=clock, bell=installed.bell)
+
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with engine.begin() as connection:  # a real service uses migrations: outbox.schema
             await connection.run_sync(tables.metadata.create_all)
             await connection.run_sync(metadata.create_all)
-        stop = asyncio.Event()
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(keep_purging(inbox, stop))
-            if sends_to:  # not for the answers to commands: those go back on the same connection
-                ways = {
-                    peer: HttpTransport(url, source=name, keys=keys, clock=clock)
-                    for peer, url in sends_to.items()
-                }
-                bell = installed.bell
-                relay = outbox.Relay(engine, ways, owner=name, clock=clock, bell=bell)
-                tasks.create_task(relay.run(stop))
+        async with outbox.Runtime(inbox, relay()).running():
             yield {"sessions": sessions, "new_id": installed.ids}
-            stop.set()
         await engine.dispose()
 
     app = FastAPI(title=name, lifespan=lifespan)
     app.include_router(router)
     app.include_router(outbox.receiver(inbox, keys=keys, clock=clock))
     return app
-
-
-async def keep_purging(inbox: outbox.Inbox, stop: asyncio.Event) -> None:
-    """Forget what nobody can ask for any more."""
-    while not stop.is_set():
-        await inbox.purge()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), timeout=60)
 
 
 def _sessions(request: Request) -> async_sessionmaker[AsyncSession]:

@@ -7,13 +7,11 @@ services share is put around that here.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp
@@ -35,7 +33,6 @@ from outbox.chassis.settings import ServiceSettings
 from outbox.chassis.shutdown import told_of_signals
 from outbox.clock import Clock, SystemClock
 from outbox.coordination.bell import Bell
-from outbox.coordination.loops import log_failure
 from outbox.database.opening import Database, open_database
 from outbox.database.troubles import Trouble, trouble_in_statement
 from outbox.errors import OutboxError
@@ -43,6 +40,7 @@ from outbox.ids import Ids
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.relay.relay import Relay
+from outbox.runtime import Carrier, Runtime
 from outbox.schema import require_revision
 from outbox.transports.base import Transport
 from outbox.transports.http.receiver import receiver
@@ -54,13 +52,6 @@ log = logging.getLogger(__name__)
 
 class CannotStart(OutboxError):
     """The service found at its start that it could not work."""
-
-
-class Carrier(Protocol):
-    """What carries the service's messages to its peers."""
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; then end what is in hand, and return."""
 
 
 @dataclass(frozen=True)
@@ -130,32 +121,32 @@ def build(
 
     `transports` replaces those that send to the peers over HTTP. Raises InvalidSettings.
     """
-    service = Service(blueprint, settings, database_url, clock or SystemClock(), transports)
+    chassis = Chassis(blueprint, settings, database_url, clock or SystemClock(), transports)
     app = FastAPI(
         title=blueprint.title,
         description=blueprint.description,
-        lifespan=service.lifespan,
+        lifespan=chassis.lifespan,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
     )
-    app.state.service = service
-    for router in service.routers():
+    app.state.chassis = chassis
+    for router in chassis.routers():
         # Not include_router(), which works out every route once more.
         app.router.routes.extend(router.routes)
     problems.install(app)
     openapi.install(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimit)
-    app.add_middleware(service.doors)
+    app.add_middleware(chassis.doors)
     app.add_middleware(Boundary)
     app.add_middleware(SecurityHeaders)
-    app.add_middleware(service.metrics.http)
-    app.add_middleware(Traced, new_id=service.ids)
+    app.add_middleware(chassis.metrics.http)
+    app.add_middleware(Traced, new_id=chassis.ids)
     return app
 
 
-class Service:
+class Chassis:
     """One service in one process: its database, its inbox, and what carries its messages."""
 
     def __init__(
@@ -211,7 +202,12 @@ class Service:
         self._callers: Keys = (
             StaticKeys({}) if blueprint.keys is None else blueprint.keys(self._kit)
         )
-        self._carrying: asyncio.Task[None] | None = None
+        self._runtime = Runtime(
+            self.inbox,
+            self.carrier,
+            purge_interval=settings.purge_interval,
+            drain_seconds=settings.drain_seconds,
+        )
 
     def doors(self, app: ASGIApp) -> ASGIApp:
         """`app`, closed to everybody who may not come in."""
@@ -240,7 +236,7 @@ class Service:
                 ids=self.ids,
             ),
             health.router(checks),
-            self.metrics.router(self._standing, relay_runs=self._relay_runs),
+            self.metrics.router(self._standing, relay_runs=lambda: self._runtime.is_carrying),
             api_docs.router(self._blueprint.title),
         )
 
@@ -248,20 +244,17 @@ class Service:
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
         """Refuses to start on a wrong database; else relays and purges until the server stops, and
         then gives the work in hand `drain_seconds`."""
-        stop = asyncio.Event()
         self._stopping.clear()
-        tasks: list[asyncio.Task[None]] = []
         try:
             await self._check_start()
             self._warn_of_what_is_open()
-            self._carrying = asyncio.create_task(self._keep_carrying(stop))
-            tasks = [self._carrying, asyncio.create_task(self._keep_purging(stop))]
-            with told_of_signals(self._stopping):
-                yield
+            async with self._runtime.running():
+                try:
+                    with told_of_signals(self._stopping):
+                        yield
+                finally:
+                    self._stopping.set()
         finally:
-            self._stopping.set()
-            stop.set()
-            await self._drain(tasks)
             await self.database.engine.dispose()
 
     def _warn_of_what_is_open(self) -> None:
@@ -290,15 +283,6 @@ class Service:
                 f"SAGABOX_DATABASE_URL_{self._blueprint.name.upper()}",
             ) from error
 
-    async def _drain(self, tasks: Sequence[asyncio.Task[None]]) -> None:
-        if not tasks:
-            return
-        _, late = await asyncio.wait(tasks, timeout=self._settings.drain_seconds)
-        for task in late:
-            log.warning("work in hand took too long and was ended; its messages are sent again")
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
     def _relay(self, kit: Kit, transports: Mapping[str, Transport]) -> Carrier:
         return Relay(
             kit.database.engine,
@@ -309,23 +293,6 @@ class Service:
             bell=kit.bell,
         )
 
-    async def _keep_carrying(self, stop: asyncio.Event) -> None:
-        try:
-            await self.carrier.run(stop)
-        except Exception as error:
-            # From here on the service says that it is not ready; messages stay where they are.
-            log.critical("the relay ended by an error", exc_info=error)
-
-    async def _keep_purging(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), self._settings.purge_interval)
-                return
-            try:
-                await self.inbox.purge()
-            except Exception as error:
-                log_failure(log, "the inbox was not purged, trying again later", error)
-
     async def _check_database(self) -> None:
         """The database answers, and its schema is one that this code may run on."""
         await require_revision(
@@ -335,14 +302,11 @@ class Service:
         )
 
     async def _check_relay(self) -> None:
-        if not self._relay_runs():
+        if not self._runtime.is_carrying:
             raise health.NotReady(
                 "the relay does not run, so that messages stay where they are",
                 next_step="restart the service; its log says why the relay ended",
             )
-
-    def _relay_runs(self) -> bool:
-        return self._carrying is not None and not self._carrying.done()
 
     async def _standing(self) -> Sequence[Backlog]:
         if self._blueprint.before_scrape is not None:

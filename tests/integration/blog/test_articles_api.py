@@ -197,7 +197,7 @@ async def test_a_deletion_is_asked_for_once_and_names_its_saga(articles: Running
     assert await articles.outbox(StartSaga) == [
         StartSaga("delete-article", {"article_id": identifier}, saga)
     ]
-    async with articles.service.database.reading.connect() as connection:
+    async with articles.chassis.database.reading.connect() as connection:
         query = select(tables.outbox.c.id, tables.outbox.c.destination).where(
             tables.outbox.c.type == "orchestrator.start-saga.v1"
         )
@@ -318,7 +318,7 @@ async def test_the_event_of_a_deletion_names_the_command_and_the_saga(articles: 
     query = select(tables.outbox.c.headers).where(
         tables.outbox.c.type == "articles.article-deleted.v1"
     )
-    async with articles.service.database.reading.connect() as connection:
+    async with articles.chassis.database.reading.connect() as connection:
         (headers,) = await connection.scalars(query)
     assert command.id in headers
     assert saga in headers

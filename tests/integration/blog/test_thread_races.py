@@ -70,7 +70,7 @@ class _Crowd:
 async def _rows(comments: Running, article_id: str) -> dict[str, str | None]:
     """All comments of the article with their tags, as the database has them."""
     query = select(Comment.id, Comment.archived_by).where(Comment.article_id == article_id)
-    async with comments.service.database.reading.connect() as connection:
+    async with comments.chassis.database.reading.connect() as connection:
         return dict((await connection.execute(query)).all())
 
 
@@ -173,7 +173,7 @@ async def test_no_edit_and_no_deletion_escapes_the_closing_of_its_thread(comment
     assert {answer.status_code for answer in late} <= {409}
     assert set(done["edit"]) <= {200, 409}
     assert set(done["delete"]) <= {204, 409}
-    async with comments.service.database.reading.connect() as connection:
+    async with comments.chassis.database.reading.connect() as connection:
         rows = (await connection.execute(select(Comment.id, Comment.content))).all()
     assert {identifier for identifier, _ in rows} == set(made) - deleted
     assert {identifier for identifier, content in rows if content == "second"} == edited
@@ -236,7 +236,7 @@ async def test_publications_and_closings_of_one_thread_at_once_keep_each_others_
 
     async def send(*batch: object) -> None:
         for _ in range(50):
-            replies = await comments.service.inbox.receive(batch)  # type: ignore[arg-type]  # envelopes
+            replies = await comments.chassis.inbox.receive(batch)  # type: ignore[arg-type]  # envelopes
             if all(reply.outcome is Outcome.DONE for reply in replies):
                 return
         raise AssertionError(replies)
@@ -287,7 +287,7 @@ async def test_a_purge_leaves_the_tombstone_and_no_comment_whatever_is_posted_me
     assert purged.value == {"comments": len(crowd.accepted)}
     assert set(crowd.statuses) <= {201, 409, 410}
     assert await _rows(comments, article) == {}
-    async with comments.service.database.reading.connect() as connection:
+    async with comments.chassis.database.reading.connect() as connection:
         assert await connection.scalar(select(func.count()).select_from(Comment)) == 0
     new = {"article_id": article, "author": "Bob", "content": "late"}
     assert (await comments.http.post("/comments", json=new)).status_code == 410

@@ -44,7 +44,7 @@ def database_schema() -> Schema | str:
 async def started(make: DatabaseFactory, **settings: Any) -> AsyncIterator[tuple[Running, str]]:
     """The orchestrator, and an operator's token."""
     async with running(noted_app(make(orchestrator_schema), **settings)) as service:
-        token = await give_token(service.service.database, "ann", Role.OPERATOR)
+        token = await give_token(service.chassis.database, "ann", Role.OPERATOR)
         yield service, token
 
 
@@ -62,7 +62,7 @@ async def test_a_right_token_starts_a_saga_and_wrong_ones_change_nothing(
     database_factory: DatabaseFactory,
 ) -> None:
     async with started(database_factory) as (service, token):
-        database = service.service.database
+        database = service.chassis.database
         async with calling(service.app) as client:
             before = await rows(database)
             flipped = token[:-2] + ("A" if token[-2] != "A" else "B") + token[-1]
@@ -100,7 +100,7 @@ async def test_a_wrong_token_is_refused_also_on_this_machine(
 
 async def test_an_expired_token_opens_nothing(database_factory: DatabaseFactory) -> None:
     async with started(database_factory) as (service, _):
-        database, clock = service.service.database, clock_of(service)
+        database, clock = service.chassis.database, clock_of(service)
         ends = START + timedelta(seconds=2)
         token = await give_token(database, "bob", Role.VIEWER, expires_at=ends)
         async with calling(service.app, token=token) as client:
@@ -115,7 +115,7 @@ async def test_a_revoked_token_opens_nothing_after_a_few_seconds(
     database_factory: DatabaseFactory,
 ) -> None:
     async with started(database_factory) as (service, token):
-        database = service.service.database
+        database = service.chassis.database
         async with calling(service.app, token=token) as client:
             assert (await client.get("/sagas")).status_code == 200
             async with database.engine.begin() as connection:
@@ -152,7 +152,7 @@ async def test_a_token_costs_no_query_each_time(
 
 async def test_the_database_keeps_no_token(database_factory: DatabaseFactory) -> None:
     async with started(database_factory) as (service, token):
-        database = service.service.database
+        database = service.chassis.database
         async with calling(service.app) as client:
             cookie = (await log_in(client, token)).cookies[COOKIE]
         async with database.reading.connect() as connection:
@@ -166,7 +166,7 @@ async def test_the_database_keeps_no_token(database_factory: DatabaseFactory) ->
 
 async def test_a_name_is_given_once_and_must_be_one(database_factory: DatabaseFactory) -> None:
     async with started(database_factory) as (service, _):
-        database = service.service.database
+        database = service.chassis.database
         async with database.engine.begin() as connection:
             await tokens.revoke(connection, "ann", now=START)
         for name in ("ann", "", "a b", "-ann", "x" * 101, "ann\n"):
@@ -183,7 +183,7 @@ async def test_a_session_does_what_its_token_does_for_our_own_pages(
     database_factory: DatabaseFactory,
 ) -> None:
     async with started(database_factory) as (service, token):
-        database = service.service.database
+        database = service.chassis.database
         async with calling(service.app) as client:
             assert (await client.get("/sagas")).status_code == 401
             begun = await log_in(client, token)
@@ -217,7 +217,7 @@ async def test_a_cookie_that_was_ended_forged_or_outlived_opens_nothing(
     database_factory: DatabaseFactory,
 ) -> None:
     async with started(database_factory) as (service, token):
-        database, clock = service.service.database, clock_of(service)
+        database, clock = service.chassis.database, clock_of(service)
         async with calling(service.app) as client:
             old = (await log_in(client, token)).cookies[COOKIE]
             assert (await client.get("/sagas")).status_code == 200
@@ -241,7 +241,7 @@ async def test_a_cookie_that_was_ended_forged_or_outlived_opens_nothing(
 
 async def test_a_session_ends_with_its_token(database_factory: DatabaseFactory) -> None:
     async with started(database_factory) as (service, token):
-        database, clock = service.service.database, clock_of(service)
+        database, clock = service.chassis.database, clock_of(service)
         short = await give_token(
             database, "short", Role.VIEWER, expires_at=START + timedelta(seconds=60)
         )
@@ -260,7 +260,7 @@ async def test_a_session_ends_with_its_token(database_factory: DatabaseFactory) 
 @pytest.mark.databases("sqlite")
 async def test_another_site_begins_and_ends_no_session(database_factory: DatabaseFactory) -> None:
     async with started(database_factory) as (service, token):
-        database = service.service.database
+        database = service.chassis.database
         async with calling(service.app) as client:
             evil = {"origin": "http://evil.example"}
             assert code_of(await log_in(client, token, **evil)) == "cross-site"
@@ -304,7 +304,7 @@ async def test_this_machine_is_a_stranger_unless_the_operator_trusts_it(
     database_factory: DatabaseFactory,
 ) -> None:
     async with started(database_factory, trust_loopback=False, rate_limit=1) as (service, token):
-        database = service.service.database
+        database = service.chassis.database
         async with calling(service.app, HERE) as client:
             before = await rows(database)
             assert code_of(await start_saga(client)) == "credentials-missing"
@@ -323,7 +323,7 @@ async def test_a_service_says_at_its_start_who_needs_no_key_and_that_there_is_no
     database_factory: DatabaseFactory, caplog: pytest.LogCaptureFixture, is_trusted: bool
 ) -> None:
     async with started(database_factory, trust_loopback=is_trusted) as (service, _):
-        async with service.service.database.engine.begin() as connection:
+        async with service.chassis.database.engine.begin() as connection:
             await tokens.revoke(connection, "ann", now=START)
         async with service.app.router.lifespan_context(service.app):
             pass
@@ -337,7 +337,7 @@ async def test_this_machine_trusts_no_page_of_another_site(
     database_factory: DatabaseFactory,
 ) -> None:
     async with started(database_factory) as (service, _):
-        database = service.service.database
+        database = service.chassis.database
         async with calling(service.app, HERE) as client:
             before = await rows(database)
             for headers in (
@@ -359,7 +359,7 @@ async def test_who_shows_too_many_wrong_keys_waits_and_others_do_not(
     database_factory: DatabaseFactory,
 ) -> None:
     async with started(database_factory) as (service, token):
-        other = await give_token(service.service.database, "other", Role.VIEWER)
+        other = await give_token(service.chassis.database, "other", Role.VIEWER)
         async with calling(service.app) as client:
             assert (await client.get("/sagas", headers=bearer(token))).status_code == 200
             for number in range(ALLOWED // 2):
@@ -385,7 +385,7 @@ async def test_remembered_keys_take_bounded_memory(
 ) -> None:
     monkeypatch.setattr(token_keys, "REMEMBERED", 20)
     async with started(database_factory) as (service, _):
-        known = service.service._callers
+        known = service.chassis._callers
         assert isinstance(known, token_keys.TokenKeys)
         for number in range(60):
             async with calling(service.app, f"192.0.2.{number}", f"sgb_{number}") as client:
@@ -398,7 +398,7 @@ async def test_a_database_that_is_away_opens_nothing(
     database_factory: DatabaseFactory,
 ) -> None:
     async with started(database_factory) as (service, token):
-        async with service.service.database.engine.begin() as connection:
+        async with service.chassis.database.engine.begin() as connection:
             await connection.execute(text("DROP TABLE saga_token"))
         async with calling(service.app, token=token) as client:
             assert (await client.get("/definitions")).status_code >= 500

@@ -46,13 +46,13 @@ async def service(
             app = noted_app(database_factory(orchestrator_schema))
     async with running(app) as service:
         if request.param == "orchestrator":
-            await put(service.service.database, begun())
+            await put(service.chassis.database, begun())
         yield service
 
 
 async def families(service: Running) -> list[Metric]:
     """All that it can show, each with a figure."""
-    metrics = service.service.metrics
+    metrics = service.chassis.metrics
     metrics.received([Reply(Outcome.DONE)])
     metrics.delivered("comments", 1, 0.1, Unreachable("no", sent=False))
     await service.http.get("/livez")

@@ -66,7 +66,7 @@ async def test_who_sends_too_many_requests_is_told_when_to_come_back(
     database_factory: DatabaseFactory,
 ) -> None:
     async with limited(database_factory) as service:
-        token = await give_token(service.service.database, "ann", Role.VIEWER)
+        token = await give_token(service.chassis.database, "ann", Role.VIEWER)
         async with calling(service.app, token=token) as client:
             assert await sent(client, ROOM) == [200] * ROOM
             late = await client.get("/sagas")
@@ -82,8 +82,8 @@ async def test_each_token_has_a_limit_of_its_own_wherever_it_is_shown(
     database_factory: DatabaseFactory,
 ) -> None:
     async with limited(database_factory) as service:
-        ann = await give_token(service.service.database, "ann", Role.VIEWER)
-        bob = await give_token(service.service.database, "bob", Role.VIEWER)
+        ann = await give_token(service.chassis.database, "ann", Role.VIEWER)
+        bob = await give_token(service.chassis.database, "bob", Role.VIEWER)
         async with calling(service.app) as one, calling(service.app, "192.0.2.9") as other:
             assert await sent(one, ROOM, **bearer(ann)) == [200] * ROOM
             assert await sent(other, 1, **bearer(ann)) == [429], "the same token elsewhere"
@@ -94,7 +94,7 @@ async def test_sessions_count_for_the_token_that_they_were_traded_for(
     database_factory: DatabaseFactory,
 ) -> None:
     async with limited(database_factory) as service:
-        ann = await give_token(service.service.database, "ann", Role.VIEWER)
+        ann = await give_token(service.chassis.database, "ann", Role.VIEWER)
         async with calling(service.app) as one, calling(service.app, "192.0.2.9") as other:
             for client in (one, other):
                 begun = await client.post("/session", json={"token": ann}, headers=OURS)
@@ -117,7 +117,7 @@ async def test_without_a_right_token_the_address_is_counted_whatever_the_answer(
     database_factory: DatabaseFactory, path: str, headers: Mapping[str, str], status: int
 ) -> None:
     async with limited(database_factory) as service:
-        ann = await give_token(service.service.database, "ann", Role.VIEWER)
+        ann = await give_token(service.chassis.database, "ann", Role.VIEWER)
         async with calling(service.app) as client:
             expected = [status] * ROOM + [429]
             assert await sent(client, ROOM + 1, path, **headers) == expected
@@ -142,7 +142,7 @@ async def test_callers_on_this_machine_are_not_limited_and_what_is_passed_on_is(
     database_factory: DatabaseFactory,
 ) -> None:
     async with limited(database_factory) as service:
-        ann = await give_token(service.service.database, "ann", Role.VIEWER)
+        ann = await give_token(service.chassis.database, "ann", Role.VIEWER)
         async with calling(service.app, HERE) as client:
             assert await sent(client, ROOM + 2) == [200] * (ROOM + 2)
             assert await sent(client, ROOM + 2, **bearer(ann)) == [200] * (ROOM + 2)

@@ -90,7 +90,7 @@ async def test_each_route_of_the_orchestrator_opens_to_the_roles_of_the_table(
     async with running(noted_app(database_factory(orchestrator_schema))) as service:
         token = None
         if role is not None:
-            token = await give_token(service.service.database, "ann", role)
+            token = await give_token(service.chassis.database, "ann", role)
         async with calling(service.app, ELSEWHERE, token) as client:
             wrong = []
             for route, needs in table_of("orchestrator").items():
@@ -203,6 +203,6 @@ async def test_an_address_that_is_not_in_the_table_is_for_administrators(
 ) -> None:
     async with running(noted_app(database_factory(orchestrator_schema))) as service:
         for role, code in ((Role.OPERATOR, "not-allowed"), (Role.ADMIN, "unknown-address")):
-            token = await give_token(service.service.database, role.value, role)
+            token = await give_token(service.chassis.database, role.value, role)
             async with calling(service.app, ELSEWHERE, token) as client:
                 assert code_of(await client.get("/added-by-somebody")) == code

@@ -39,8 +39,8 @@ async def listening(
     service: Running, client: httpx.AsyncClient
 ) -> AsyncIterator[tuple[str, asyncio.Task[httpx.Response]]]:
     """A stream of a run that goes on, once it is open: the run's id, and the whole answer."""
-    run = await put(service.service.database, begun())
-    await put_history(service.service.database, run.id, BEGUN)
+    run = await put(service.chassis.database, begun())
+    await put_history(service.chassis.database, run.id, BEGUN)
     watchers = engine_of(service).watchers
     answer = asyncio.create_task(client.get(f"/sagas/{run.id}/events"))
     try:
@@ -58,7 +58,7 @@ async def over(answer: asyncio.Task[httpx.Response]) -> httpx.Response:
 
 async def end(service: Running, id: str) -> None:
     """The run ends."""
-    database = service.service.database
+    database = service.chassis.database
     await put_history(database, id, ENDED, first=2)
     async with database.engine.begin() as connection:
         await connection.execute(
@@ -72,7 +72,7 @@ async def test_a_stream_ends_soon_after_its_token_was_revoked(
     database_factory: DatabaseFactory, how: str
 ) -> None:
     async with running(noted_app(database_factory(orchestrator_schema))) as service:
-        database = service.service.database
+        database = service.chassis.database
         token = await give_token(database, "ann", Role.VIEWER)
         async with calling(service.app, token=token if how == "bearer" else None) as client:
             if how == "cookie":
@@ -89,7 +89,7 @@ async def test_a_stream_ends_soon_after_its_token_was_revoked(
 async def test_a_stream_ends_when_its_token_expires(database_factory: DatabaseFactory) -> None:
     async with running(noted_app(database_factory(orchestrator_schema))) as service:
         ends = START + timedelta(seconds=2)
-        token = await give_token(service.service.database, "ann", Role.VIEWER, expires_at=ends)
+        token = await give_token(service.chassis.database, "ann", Role.VIEWER, expires_at=ends)
         async with (
             calling(service.app, token=token) as client,
             listening(service, client) as (_, answer),
@@ -103,7 +103,7 @@ async def test_a_stream_ends_with_its_session_on_this_machine_too(
     database_factory: DatabaseFactory, by: str
 ) -> None:
     async with running(noted_app(database_factory(orchestrator_schema))) as service:
-        token = await give_token(service.service.database, "ann", Role.VIEWER)
+        token = await give_token(service.chassis.database, "ann", Role.VIEWER)
         async with calling(service.app, HERE) as client:
             await client.post("/session", json={"token": token}, headers=OURS)
             async with listening(service, client) as (_, answer):
@@ -119,7 +119,7 @@ async def test_a_stream_goes_on_as_long_as_its_key_or_without_one_on_this_machin
     database_factory: DatabaseFactory, how: str
 ) -> None:
     async with running(noted_app(database_factory(orchestrator_schema))) as service:
-        token = await give_token(service.service.database, "ann", Role.VIEWER)
+        token = await give_token(service.chassis.database, "ann", Role.VIEWER)
         async with calling(service.app, HERE, token if how == "bearer" else None) as client:
             if how == "stale cookie":
                 client.cookies.set("sagabox-session", "stale")

@@ -179,7 +179,7 @@ async def test_a_full_disk_is_a_503_and_changes_nothing(
     database = database_factory(articles_schema)
     async with running(articles_app(database, pool_size=1, pool_overflow=0)) as articles:
         made = await articles.http.post("/articles", json=TIDES)
-        async with articles.service.database.engine.connect() as connection:
+        async with articles.chassis.database.engine.connect() as connection:
             pages = (await connection.exec_driver_sql("PRAGMA page_count")).scalar_one()
             await connection.exec_driver_sql(f"PRAGMA max_page_count = {pages}")
         answer = await articles.http.post("/articles", json=TIDES | {"body": "x" * 100_000})
@@ -208,7 +208,7 @@ async def test_metrics_show_what_stands_in_the_outbox(database_factory: Database
             "attempts": 12,
             "died_at": START,
         }
-        async with articles.service.database.engine.begin() as connection:
+        async with articles.chassis.database.engine.begin() as connection:
             await connection.execute(insert(tables.outbox_dead), dead)
         figures = {
             (sample.name, sample.labels.get("destination")): sample.value
@@ -228,7 +228,7 @@ async def test_events_flow_from_articles_to_comments_while_both_run(
     async with running(comments_app(database_factory(comments_schema))) as comments:
 
         async def receive(envelopes: Sequence[Envelope], settled: EndedSagas | None) -> object:
-            return await comments.service.inbox.receive(envelopes, settled)
+            return await comments.chassis.inbox.receive(envelopes, settled)
 
         transports = {"comments": MemoryTransport(receive)}  # type: ignore[arg-type]  # it answers
         app = articles_app(database_factory(articles_schema), transports)
@@ -321,7 +321,7 @@ async def test_a_service_whose_relay_ended_says_so(
         raise RuntimeError("out of order")
 
     async with running(articles_app(database_factory(articles_schema))) as articles:
-        monkeypatch.setattr(articles.service.carrier, "run", broken)
+        monkeypatch.setattr(articles.chassis.carrier, "run", broken)
         async with _started(articles):
             answer = await articles.http.get("/readyz")
             assert (answer.status_code, answer.json()["code"]) == (503, "not-ready")

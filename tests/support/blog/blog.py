@@ -22,7 +22,7 @@ import comments.model
 from articles.settings import ArticlesSettings
 from comments.settings import CommentsSettings
 from outbox import schema, tables
-from outbox.chassis.service import Service
+from outbox.chassis.service import Chassis
 from outbox.clock import SystemClock
 from outbox.ids import Ids
 from outbox.messages import Message, type_of
@@ -99,21 +99,21 @@ class Running:
     http: httpx.AsyncClient
 
     @property
-    def service(self) -> Service:
+    def chassis(self) -> Chassis:
         """What is behind its addresses."""
-        service: Service = self.app.state.service
-        return service
+        chassis: Chassis = self.app.state.chassis
+        return chassis
 
     async def tell(
         self, message: Message, *, saga: str | None = None, undoes: Sequence[str] = ()
     ) -> Reply:
         """Send one message, under an id of its own, and return the answer."""
-        (reply,) = await self.service.inbox.receive([envelope(message, saga=saga, undoes=undoes)])
+        (reply,) = await self.chassis.inbox.receive([envelope(message, saga=saga, undoes=undoes)])
         return reply
 
     async def tell_all(self, *envelopes: Envelope) -> list[Reply]:
         """Send a batch."""
-        return await self.service.inbox.receive(envelopes)
+        return await self.chassis.inbox.receive(envelopes)
 
     async def outbox(self, cls: type[Message]) -> list[Any]:
         """The unsent messages of this class, oldest first."""
@@ -122,7 +122,7 @@ class Running:
             .where(tables.outbox.c.type == str(type_of(cls)))
             .order_by(tables.outbox.c.seq)
         )
-        async with self.service.database.reading.connect() as connection:
+        async with self.chassis.database.reading.connect() as connection:
             return [decode(cls, row.encode()) for row in await connection.scalars(query)]
 
 
@@ -132,7 +132,7 @@ async def running(app: FastAPI) -> AsyncIterator[Running]:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         service = Running(app, client)
-        engine = service.service.database.engine
+        engine = service.chassis.database.engine
         try:
             yield service
             pool = engine.pool

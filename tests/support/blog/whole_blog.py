@@ -40,7 +40,7 @@ class WholeBlog:
         async def receive(batch: Sequence[Envelope], settled: EndedSagas | None) -> Sequence[Reply]:
             if batch[0].source == "orchestrator":
                 await self.open.wait()
-            return await self.services[name].service.inbox.receive(batch, settled)
+            return await self.services[name].chassis.inbox.receive(batch, settled)
 
         return MemoryTransport(receive, timeout=60)
 

@@ -191,7 +191,7 @@ def at(instance: Instance[Any], created_at: datetime) -> Instance[Any]:
 
 def engine_of(service: Running) -> NotedEngine:
     """The engine behind the addresses."""
-    engine = service.service.carrier
+    engine = service.chassis.carrier
     assert isinstance(engine, NotedEngine)
     return engine
 

@@ -38,15 +38,15 @@ ENDED = Entry(START, Happening.ENDED, "COMPLETED")
 
 async def _run(orchestrator: Running, *lines: Entry, ended: bool = False) -> Instance[Any]:
     run = replace(begun(), ended=Status.COMPLETED) if ended else begun()
-    await put(orchestrator.service.database, run)
+    await put(orchestrator.chassis.database, run)
     if lines:
-        await put_history(orchestrator.service.database, run.id, *lines)
+        await put_history(orchestrator.chassis.database, run.id, *lines)
     return run
 
 
 def _desk(orchestrator: Running) -> ApiContext:
-    kit = orchestrator.service._kit
-    service = orchestrator.service
+    kit = orchestrator.chassis._kit
+    service = orchestrator.chassis
     return ApiContext(
         engine_of(orchestrator),
         kit.database,
@@ -112,7 +112,7 @@ async def test_the_stream_of_a_joined_start_is_that_of_the_active_saga(
     orchestrator: Running,
 ) -> None:
     run, alias = await _run(orchestrator, BEGUN, ENDED, ended=True), new_id()
-    await put_alias(orchestrator.service.database, alias, of=run.id)
+    await put_alias(orchestrator.chassis.database, alias, of=run.id)
     answer = await orchestrator.http.get(f"/sagas/{alias}/events")
     assert answer.headers["content-location"] == f"/sagas/{run.id}/events"
     assert answer.text.count("event: ") == 2
@@ -129,7 +129,7 @@ async def test_a_long_history_is_read_in_parts(
 
 async def test_lines_that_have_gone_do_not_hold_up_the_stream(orchestrator: Running) -> None:
     run = await _run(orchestrator, BEGUN, SENT, ENDED, ended=True)
-    async with orchestrator.service.database.engine.begin() as connection:
+    async with orchestrator.chassis.database.engine.begin() as connection:
         await connection.execute(saga_history.delete().where(saga_history.c.number > 1))
     answer = await asyncio.wait_for(orchestrator.http.get(f"/sagas/{run.id}/events"), 10)
     assert answer.text.count("event: ") == 1
@@ -148,7 +148,7 @@ async def test_what_is_committed_while_somebody_watches_is_told(
     assert _told(await _next(stream)).name == "started"
     upcoming = asyncio.create_task(_next(stream))
     await asyncio.sleep(0)
-    database = orchestrator.service.database
+    database = orchestrator.chassis.database
     await put_history(database, run.id, ENDED, first=2)
     async with database.engine.begin() as connection:
         await connection.execute(
@@ -174,7 +174,7 @@ async def test_a_stream_ends_when_the_service_stops(orchestrator: Running) -> No
     stream = _stream(orchestrator, run.id, 1)
     upcoming = asyncio.create_task(_next(stream))
     await asyncio.sleep(0)
-    orchestrator.service._kit.stopping.set()
+    orchestrator.chassis._kit.stopping.set()
     with pytest.raises(StopAsyncIteration):
         await upcoming
 

@@ -38,7 +38,7 @@ from tests.support.orchestrator.orchestrating import (
 async def test_what_a_person_asks_for_reaches_the_engine(
     orchestrator: Running, verb: str, body: dict[str, Any], signal: object
 ) -> None:
-    run = await put(orchestrator.service.database, begun())
+    run = await put(orchestrator.chassis.database, begun())
     answer = await orchestrator.http.post(
         f"/sagas/{run.id}/{verb}", json={"reason": "why", "actor": "ada", **body}
     )
@@ -48,7 +48,7 @@ async def test_what_a_person_asks_for_reaches_the_engine(
 
 
 async def test_who_does_not_say_who_it_is_is_the_api(orchestrator: Running) -> None:
-    run = await put(orchestrator.service.database, begun())
+    run = await put(orchestrator.chassis.database, begun())
     await orchestrator.http.post(f"/sagas/{run.id}/cancel", json={"reason": "why"})
     assert engine_of(orchestrator).told == [(run.id, Cancel("api", "why"))]
 
@@ -70,7 +70,7 @@ async def test_who_does_not_say_who_it_is_is_the_api(orchestrator: Running) -> N
 async def test_a_wish_that_says_too_little_or_too_much_is_refused(
     orchestrator: Running, verb: str, body: dict[str, Any], named: str
 ) -> None:
-    run = await put(orchestrator.service.database, begun())
+    run = await put(orchestrator.chassis.database, begun())
     answer = await orchestrator.http.post(f"/sagas/{run.id}/{verb}", json=body)
     assert named in problem(answer, 422, answer.json()["code"])["detail"]
     assert engine_of(orchestrator).told == []
@@ -86,7 +86,7 @@ async def test_a_wish_that_says_too_little_or_too_much_is_refused(
 async def test_what_is_not_possible_is_told_with_what_is(
     orchestrator: Running, error: OrchestratorError, status: int, code: str
 ) -> None:
-    run = await put(orchestrator.service.database, begun())
+    run = await put(orchestrator.chassis.database, begun())
     engine_of(orchestrator).refusal = error
     answer = await orchestrator.http.post(f"/sagas/{run.id}/cancel", json={"reason": "why"})
     found = problem(answer, status, code)
@@ -141,13 +141,13 @@ async def _bury(orchestrator: Running, **changes: Any) -> str:
         "died_at": START,
         **changes,
     }
-    async with orchestrator.service.database.engine.begin() as connection:
+    async with orchestrator.chassis.database.engine.begin() as connection:
         await connection.execute(insert(tables.outbox_dead).values(letter))
     return str(letter["id"])
 
 
 async def _unsent(orchestrator: Running) -> list[str]:
-    async with orchestrator.service.database.reading.connect() as connection:
+    async with orchestrator.chassis.database.reading.connect() as connection:
         return list(await connection.scalars(select(tables.outbox.c.id)))
 
 
@@ -160,7 +160,7 @@ async def test_dead_letters_are_listed_and_sent_again(orchestrator: Running) -> 
     assert [it["id"] for it in rest.json()["items"]] == [first]
     only = await orchestrator.http.get("/dead-letters", params={"destination": "articles"})
     assert [it["id"] for it in only.json()["items"]] == [first]
-    bell = orchestrator.service._kit.bell
+    bell = orchestrator.chassis._kit.bell
     rings = bell.rings
     answer = await orchestrator.http.post("/dead-letters/redrive", json={"ids": [first]})
     assert (answer.status_code, answer.json()) == (200, {"redriven": 1, "new_ids": {}})

@@ -24,7 +24,7 @@ from tests.support.orchestrator.orchestrating import (
 
 
 async def _put(orchestrator: Running, instance: Instance[Any] | None = None, **columns: Any) -> str:
-    return (await put(orchestrator.service.database, instance or begun(), **columns)).id
+    return (await put(orchestrator.chassis.database, instance or begun(), **columns)).id
 
 
 async def test_an_unknown_id_is_a_problem_everywhere(orchestrator: Running) -> None:
@@ -41,8 +41,8 @@ async def test_a_start_that_was_joined_to_an_active_saga_shows_that_one(
     orchestrator: Running,
 ) -> None:
     id, alias = await _put(orchestrator), new_id()
-    await put_alias(orchestrator.service.database, alias, of=id)
-    await put_history(orchestrator.service.database, id, Entry(START, Happening.STARTED, "begin"))
+    await put_alias(orchestrator.chassis.database, alias, of=id)
+    await put_history(orchestrator.chassis.database, id, Entry(START, Happening.STARTED, "begin"))
     for path in ("", "/history"):
         answer = await orchestrator.http.get(f"/sagas/{alias}{path}")
         assert answer.headers["content-location"] == f"/sagas/{id}"
@@ -56,7 +56,7 @@ async def test_a_start_that_was_joined_to_an_active_saga_shows_that_one(
 
 async def test_a_start_that_was_refused_is_gone_with_its_reason(orchestrator: Running) -> None:
     refused = new_id()
-    await put_alias(orchestrator.service.database, refused, reason="there is no saga 'x'")
+    await put_alias(orchestrator.chassis.database, refused, reason="there is no saga 'x'")
     answer = await orchestrator.http.get(f"/sagas/{refused}")
     assert "there is no saga 'x'" in problem(answer, 410, "start-refused")["detail"]
 
@@ -175,7 +175,7 @@ async def test_a_history_is_told_oldest_first_in_pages(orchestrator: Running) ->
         Entry(START, Happening.SENT, "articles.hide-article.v1", "hide article", new_id()),
         Entry(START, Happening.OPERATOR, "pause: lunch", actor="ada"),
     ]
-    await put_history(orchestrator.service.database, id, *entries)
+    await put_history(orchestrator.chassis.database, id, *entries)
     first = (await orchestrator.http.get(f"/sagas/{id}/history", params={"limit": 2})).json()
     assert [item["number"] for item in first["items"]] == [1, 2]
     assert first["items"][1] == {

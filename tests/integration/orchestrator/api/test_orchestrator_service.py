@@ -22,7 +22,7 @@ from orchestrator.store import queries
 from orchestrator.store.sharding import shard_of
 from orchestrator.store.signal_rows import StoredStart, load
 from orchestrator.tables import saga_signal
-from outbox.chassis.service import Blueprint, CannotStart, Service
+from outbox.chassis.service import Blueprint, CannotStart, Chassis
 from outbox.chassis.shutdown import told_of_signals
 from outbox.contract import StartSaga
 from outbox.ids import is_id
@@ -76,7 +76,7 @@ async def test_it_does_not_start_where_its_engine_must_not(orchestrator: Running
 async def test_it_tells_its_long_answers_that_it_stops_and_may_be_started_again(
     orchestrator: Running,
 ) -> None:
-    stopping = orchestrator.service._kit.stopping
+    stopping = orchestrator.chassis._kit.stopping
     for _ in range(2):
         async with _started(orchestrator):
             assert not stopping.is_set()
@@ -97,7 +97,7 @@ async def test_a_signal_reaches_long_answers_before_the_server_has_ended(
         async with _started(orchestrator):
             os.kill(os.getpid(), signal.SIGTERM)
             await asyncio.wait_for(heard.wait(), 10)
-            await asyncio.wait_for(orchestrator.service._kit.stopping.wait(), 10)
+            await asyncio.wait_for(orchestrator.chassis._kit.stopping.wait(), 10)
         assert signal.getsignal(signal.SIGTERM) is server
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -126,27 +126,27 @@ async def test_deliveries_say_what_the_blueprint_knows_of_ended_sagas(database: 
     settled = EndedSagas(new_id())
     asked: list[Callable[[], EndedSagas | None] | None] = []
 
-    class _Noting(Service):
+    class _Noting(Chassis):
         def _over_http(self, url: str) -> Any:
             transport: Any = super()._over_http(url)
             asked.append(transport._settled)
             return transport
 
     app = noted_app(database)
-    blueprint: Blueprint = replace(app.state.service._blueprint, settled=lambda: settled)
+    blueprint: Blueprint = replace(app.state.chassis._blueprint, settled=lambda: settled)
     service = _Noting(
         blueprint, orchestrator_settings(database), database.url, FakeClock(START), None
     )
     assert [None if it is None else it() for it in asked] == [settled, settled]
     await service.database.engine.dispose()
-    await app.state.service.database.engine.dispose()
+    await app.state.chassis.database.engine.dispose()
 
 
 # Starts by message
 
 
 async def _signals(orchestrator: Running) -> Sequence[Any]:
-    async with orchestrator.service.database.reading.connect() as connection:
+    async with orchestrator.chassis.database.reading.connect() as connection:
         return (await connection.execute(select(saga_signal).order_by(saga_signal.c.seq))).all()
 
 
@@ -157,7 +157,7 @@ def _start(instance_id: str | None = None, name: str = "delete-article") -> Star
 async def test_a_start_by_message_is_written_down_for_the_owner_of_its_shard(
     orchestrator: Running,
 ) -> None:
-    start, bell = _start(), orchestrator.service._kit.bell
+    start, bell = _start(), orchestrator.chassis._kit.bell
     rings = bell.rings
     assert (await orchestrator.tell(start)).outcome is Outcome.DONE
     (row,) = await _signals(orchestrator)
@@ -209,12 +209,12 @@ async def _figures(orchestrator: Running) -> dict[tuple[str, ...], float]:
 
 async def test_the_metrics_count_sagas_by_definition_and_status(database: Database) -> None:
     async with running(noted_app(database)) as orchestrator:
-        opened = orchestrator.service.database
+        opened = orchestrator.chassis.database
         await put(opened, begun())
         await put(opened, begun())
         await put(opened, replace(begun(), ended=Status.COMPENSATED))
         await put(opened, begun(), name="another")
-        clock = orchestrator.service._clock
+        clock = orchestrator.chassis._clock
         assert isinstance(clock, FakeClock)
         engine_of(orchestrator).stats.transitions = 3
         expected: dict[tuple[str, ...], float] = {
@@ -240,8 +240,8 @@ async def test_counting_has_an_end(orchestrator: Running, monkeypatch: pytest.Mo
     monkeypatch.setattr(queries, "COUNTED_UP_TO", 2)
     monkeypatch.setattr(queries, "_COUNTS", queries._counts())
     for _ in range(3):
-        await put(orchestrator.service.database, begun())
-    counts = await queries.counts(orchestrator.service.database)
+        await put(orchestrator.chassis.database, begun())
+    counts = await queries.counts(orchestrator.chassis.database)
     assert counts == {("delete-article", Status.RUNNING): 2}
 
 
@@ -260,6 +260,6 @@ async def test_the_settings_reach_the_engine(database: Database) -> None:
     app = assemble(settings, Registry([], {}), make_engine=_Given, transports={})
     assert given["settings"].relay == replace(settings.relay_settings(), width=1)
     assert given["owner"].startswith("orchestrator")
-    assert given["bell"] is app.state.service._kit.bell
+    assert given["bell"] is app.state.chassis._kit.bell
     assert SECRETS not in repr(settings)
-    await app.state.service.database.engine.dispose()
+    await app.state.chassis.database.engine.dispose()

@@ -21,7 +21,7 @@ from tests.support.processes.waiting import until
 
 
 async def _put(orchestrator: Running, instance: Instance[Any] | None = None, **columns: Any) -> str:
-    return (await put(orchestrator.service.database, instance or begun(), **columns)).id
+    return (await put(orchestrator.chassis.database, instance or begun(), **columns)).id
 
 
 async def test_a_start_is_answered_with_the_saga_and_its_address(orchestrator: Running) -> None:
@@ -175,7 +175,7 @@ async def test_what_the_engine_refuses_becomes_aproblem(
 async def _end(orchestrator: Running, id: str, status: Status = Status.COMPLETED) -> None:
     from orchestrator.tables import saga
 
-    async with orchestrator.service.database.engine.begin() as connection:
+    async with orchestrator.chassis.database.engine.begin() as connection:
         await connection.execute(
             saga.update().where(saga.c.id == id).values(status=status.value, ended_at=START)
         )
@@ -233,7 +233,7 @@ async def test_a_wait_ends_when_the_service_stops(orchestrator: Running) -> None
         )
     )
     await until(lambda: engine_of(orchestrator).watchers._watches, what="somebody waits")
-    orchestrator.service._stopping.set()
+    orchestrator.chassis._stopping.set()
     assert (await asyncio.wait_for(asked, 10)).status_code == 202
 
 

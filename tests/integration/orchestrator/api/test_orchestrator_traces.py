@@ -32,7 +32,7 @@ OTHER = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 async def _starts(orchestrator: Running) -> Sequence[Any]:
-    async with orchestrator.service.database.reading.connect() as connection:
+    async with orchestrator.chassis.database.reading.connect() as connection:
         rows = await connection.execute(select(saga_signal).order_by(saga_signal.c.seq))
         return [load(row.kind, row.payload) for row in rows]
 
@@ -59,7 +59,7 @@ async def test_a_run_shows_its_trace_id_and_one_without_that_of_its_id(
     orchestrator: Running,
 ) -> None:
     for columns in ({"trace": ONE}, {}):
-        run = await put(orchestrator.service.database, begun(), **columns)
+        run = await put(orchestrator.chassis.database, begun(), **columns)
         shown = (await orchestrator.http.get(f"/sagas/{run.id}")).json()
         expected = columns.get("trace") or minted(run.id)
         assert shown["trace_id"] == trace_id(expected)

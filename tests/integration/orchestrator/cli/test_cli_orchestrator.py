@@ -86,15 +86,15 @@ async def test_a_saga_is_started_listed_and_shown_and_looks_as_the_stub_says(
 async def test_a_history_is_shown_and_watched_to_its_end(served: Served) -> None:
     run = begun()
     ended = replace(run, ended=Status.COMPENSATED)
-    await put(served.running.service.database, ended, status="COMPENSATED")
+    await put(served.running.chassis.database, ended, status="COMPENSATED")
     happened = [
         Entry(START, Happening.STARTED, "it began"),
         Entry(START, Happening.OPERATOR, "enough", actor="ada"),
         Entry(START, Happening.ENDED, "COMPENSATED"),
     ]
-    await put_history(served.running.service.database, run.id, *happened)
+    await put_history(served.running.chassis.database, run.id, *happened)
     alias = new_id()
-    await put_alias(served.running.service.database, alias, of=run.id)
+    await put_alias(served.running.chassis.database, alias, of=run.id)
     shown = await served.ask_json("show", run.id, "--history")
     history = shown["history"]
     assert isinstance(history, list)
@@ -109,7 +109,7 @@ async def test_a_history_is_shown_and_watched_to_its_end(served: Served) -> None
 
 
 async def test_an_operator_is_heard_by_name_and_with_a_reason(served: Served) -> None:
-    run = await put(served.running.service.database, begun())
+    run = await put(served.running.chassis.database, begun())
     step = ("--step", "hide article", "--reason", "r", "--actor", "ada")
     assert (await served.ask("retry", run.id, *step)).code == 0
     assert (await served.ask("skip", run.id, *step, "--result", '{"title": "t"}')).code == 0
@@ -155,7 +155,7 @@ async def test_dead_letters_are_listed_and_sent_again(served: Served) -> None:
         "attempts": 9,
         "died_at": START,
     }
-    async with served.running.service.database.engine.begin() as connection:
+    async with served.running.chassis.database.engine.begin() as connection:
         await connection.execute(tables.outbox_dead.insert().values(row))
     assert letter in (await served.ask("dead-letters")).out
     assert await served.ask_json("dead-letters", "redrive", letter) == {

@@ -91,7 +91,7 @@ async def queued(database_factory: DatabaseFactory) -> AsyncIterator[Queued]:
     async with whole_blog(databases, [delete_article], ways=ways, clock=clock) as blog:
         made = Queued(blog, ways, clock)
         for name, make in HANDLERS.items():
-            sessions = blog.services[name].service.database.sessions
+            sessions = blog.services[name].chassis.database.sessions
             system = SystemClock()
             inbox = Inbox(make(system), sessions, clock=system, told=add_answer)
             made.inboxes[name] = AnsweringInbox(inbox, sessions)

@@ -30,7 +30,7 @@ async def asked(
     service: Running, client: httpx.AsyncClient, verb: str = "cancel", **body: Any
 ) -> httpx.Response:
     """The answer to somebody who wants that of a run."""
-    run = await put(service.service.database, begun())
+    run = await put(service.chassis.database, begun())
     wish = {"reason": "why", **body}
     return await client.post(f"/sagas/{run.id}/{verb}", json=wish, headers=OURS)
 
@@ -54,7 +54,7 @@ async def test_who_shows_a_token_is_named_by_it_whatever_it_says(
     database_factory: DatabaseFactory, peer: str, said: dict[str, str], shown: str
 ) -> None:
     async with running(noted_app(database_factory(orchestrator_schema))) as service:
-        token = await give_token(service.service.database, "ops-laptop", Role.OPERATOR)
+        token = await give_token(service.chassis.database, "ops-laptop", Role.OPERATOR)
         async with calling(service.app, peer, token) as client:
             assert (await asked(service, client, **said)).status_code == 202
         assert actors(service) == [shown]
@@ -62,7 +62,7 @@ async def test_who_shows_a_token_is_named_by_it_whatever_it_says(
 
 async def test_a_session_has_the_name_of_its_token(database_factory: DatabaseFactory) -> None:
     async with running(noted_app(database_factory(orchestrator_schema))) as service:
-        token = await give_token(service.service.database, "ops-laptop", Role.OPERATOR)
+        token = await give_token(service.chassis.database, "ops-laptop", Role.OPERATOR)
         async with calling(service.app, HERE) as client:
             await client.post("/session", json={"token": token}, headers=OURS)
             await asked(service, client, actor="ada")
@@ -73,7 +73,7 @@ async def test_a_session_has_the_name_of_its_token(database_factory: DatabaseFac
 
 async def test_every_verb_names_the_token(database_factory: DatabaseFactory) -> None:
     async with running(noted_app(database_factory(orchestrator_schema))) as service:
-        token = await give_token(service.service.database, "boss", Role.ADMIN)
+        token = await give_token(service.chassis.database, "boss", Role.ADMIN)
         verbs = ("cancel", "terminate", "resolve", "pause", "resume", "retry", "skip")
         async with calling(service.app, token=token) as client:
             for verb in verbs:
@@ -99,7 +99,7 @@ async def test_who_shows_no_token_does_not_pass_for_one(
 
 async def test_a_wrong_token_asks_for_nothing(database_factory: DatabaseFactory) -> None:
     async with running(noted_app(database_factory(orchestrator_schema))) as service:
-        run = await put(service.service.database, begun())
+        run = await put(service.chassis.database, begun())
         answer = await service.http.post(
             f"/sagas/{run.id}/cancel", json={"reason": "why"}, headers=bearer("sgb_no")
         )

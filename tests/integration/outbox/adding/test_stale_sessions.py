@@ -57,7 +57,7 @@ async def test_this_machine_comes_in_with_a_stale_cookie_and_the_browser_forgets
 
 async def signed_in(service: Running, client: httpx.AsyncClient, role: Role) -> None:
     """Trade a new token for a cookie."""
-    token = await give_token(service.service.database, "ann", role)
+    token = await give_token(service.chassis.database, "ann", role)
     await client.post("/session", json={"token": token}, headers=OURS)
 
 
@@ -65,7 +65,7 @@ async def test_a_session_that_lasts_is_not_forgotten_and_opens_no_more_than_its_
     database_factory: DatabaseFactory,
 ) -> None:
     async with running(noted_app(database_factory(orchestrator_schema))) as service:
-        run = await put(service.service.database, begun())
+        run = await put(service.chassis.database, begun())
         wish = {"reason": "why"}
         async with calling(service.app, HERE) as client:
             await signed_in(service, client, Role.VIEWER)
@@ -83,7 +83,7 @@ async def test_a_stale_cookie_gives_another_sites_page_nothing(
     database_factory: DatabaseFactory,
 ) -> None:
     async with running(noted_app(database_factory(orchestrator_schema))) as service:
-        run = await put(service.service.database, begun())
+        run = await put(service.chassis.database, begun())
         async with calling(service.app, HERE) as client:
             for headers in (
                 {"origin": "http://evil.example"},

@@ -28,7 +28,7 @@ class _Counted:
     def __init__(self, service: Running) -> None:
         self.http = service.http
         self._statements: list[str] = []
-        engine = service.service.database.engine.sync_engine
+        engine = service.chassis.database.engine.sync_engine
         event.listen(engine, "before_cursor_execute", self._note)
 
     def _note(self, _c: Any, _cursor: Any, statement: str, *_rest: Any) -> None:

@@ -1,0 +1,94 @@
+"""The work of one service that goes on beside its requests: its relay and the purge of its inbox,
+started and stopped together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from outbox.coordination.loops import log_failure
+from outbox.inbox.inbox import Inbox
+
+log = logging.getLogger("outbox.runtime")
+
+
+class Carrier(Protocol):
+    """What carries a service's messages to its peers: a `Relay`, or more than that."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set; then end what is in hand, and return."""
+
+
+class Runtime:
+    """A service's relay and the purge of its inbox.
+
+        runtime = outbox.Runtime(inbox, relay)
+        async with runtime.running():
+            ...  # serve
+
+    `carrier` is None for a service that sends nothing of its own: answers to commands go back on
+    the connection that brought them. `purge_interval` and `drain_seconds` are in seconds; work that
+    is in hand at the end has so long, and is then cancelled.
+    """
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        carrier: Carrier | None = None,
+        *,
+        purge_interval: float = 60.0,
+        drain_seconds: float = 5.0,
+    ) -> None:
+        self._inbox = inbox
+        self._carrier = carrier
+        self._purge_interval = purge_interval
+        self._drain_seconds = drain_seconds
+        self._carrying: asyncio.Task[None] | None = None
+
+    @property
+    def is_carrying(self) -> bool:
+        """Whether messages are carried now. It is False before the start, and after an error that
+        ended the carrier."""
+        return self._carrying is not None and not self._carrying.done()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Carry and purge until the block ends. An error of the carrier does not end the block: it
+        is logged, and messages stay where they are until the service is started again."""
+        stop = asyncio.Event()
+        tasks = [asyncio.create_task(self._keep_purging(stop))]
+        if self._carrier is not None:
+            self._carrying = asyncio.create_task(self._keep_carrying(self._carrier, stop))
+            tasks.append(self._carrying)
+        try:
+            yield
+        finally:
+            stop.set()
+            await self._drain(tasks)
+
+    async def _keep_carrying(self, carrier: Carrier, stop: asyncio.Event) -> None:
+        try:
+            await carrier.run(stop)
+        except Exception as error:
+            log.critical("the relay ended by an error", exc_info=error)
+
+    async def _keep_purging(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), self._purge_interval)
+                return
+            try:
+                await self._inbox.purge()
+            except Exception as error:
+                log_failure(log, "the inbox was not purged, trying again later", error)
+
+    async def _drain(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        _, late = await asyncio.wait(tasks, timeout=self._drain_seconds)
+        for task in late:
+            log.warning("work in hand took too long and was ended; its messages are sent again")
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
