@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator.access import tokens
+from orchestrator.access import sessions, tokens
 from orchestrator.access.tokens import Found, Token
 from outbox.chassis.access.caller import Credential, Shown
 from outbox.chassis.access.keys import Key
@@ -68,9 +68,9 @@ class TokenKeys:
             return await tokens.any_works(connection, self._clock.now())
 
     async def begin_session(self, token: Token) -> tuple[str, datetime]:
-        """As `tokens.begin_session`."""
+        """As `sessions.begin_session`."""
         async with self._database.engine.begin() as connection:
-            return await tokens.begin_session(
+            return await sessions.begin_session(
                 connection, token, now=self._clock.now(), entropy=self._entropy
             )
 
@@ -79,10 +79,10 @@ class TokenKeys:
         at most."""
         shown = tokens.digest(secret)
         async with self._database.engine.begin() as connection:
-            await tokens.end_session(connection, shown)
+            await sessions.end_session(connection, shown)
         self._known.pop((Shown.COOKIE, shown), None)
 
     async def _ask(self, how: Shown, shown: bytes) -> Found | None:
-        find = tokens.find if how is Shown.BEARER else tokens.find_session
+        find = tokens.find if how is Shown.BEARER else sessions.find_session
         async with self._database.reading.connect() as connection:
             return await find(connection, shown)

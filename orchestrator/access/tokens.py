@@ -1,4 +1,4 @@
-"""Tokens: what people and programs show to the orchestrator, and the console's sessions.
+"""Tokens: what people and programs show to the orchestrator.
 
 What is stored is the SHA-256 of each: 32 random bytes cannot be guessed, and whoever reads the
 database cannot use what stands there.
@@ -12,7 +12,7 @@ import hmac
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select, update
@@ -25,10 +25,8 @@ from outbox.chassis.access.routes import Role
 
 PREFIX = "sgb_"
 """What every token begins with, so that people and scanners recognise one that was left lying."""
-SESSION_LASTS = timedelta(hours=12)
-"""The longest life of a session; that of its token may end earlier."""
 
-_SIZE = 32
+SECRET_BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
 _LIST = "sagabox token list"
 
@@ -83,7 +81,7 @@ async def create(
             f"{name[:120]!r} cannot be the name of a token",
             next_step="use up to 100 letters, digits and . _ @ -, such as: ann, or prometheus",
         )
-    secret = PREFIX + _text(entropy(_SIZE))
+    secret = PREFIX + as_text(entropy(SECRET_BYTES))
     values = {
         "name": name,
         "digest": digest(secret),
@@ -115,7 +113,7 @@ async def revoke(connection: AsyncConnection, name: str, *, now: datetime) -> No
 async def every(connection: AsyncConnection) -> Sequence[Token]:
     """All tokens that were ever made, by name."""
     rows = await connection.execute(select(saga_token).order_by(saga_token.c.name))
-    return [_token(row) for row in rows.mappings()]
+    return [token_of(row) for row in rows.mappings()]
 
 
 async def any_works(connection: AsyncConnection, now: datetime) -> bool:
@@ -130,44 +128,7 @@ async def find(connection: AsyncConnection, shown: bytes) -> Found | None:
     row = (await connection.execute(query)).mappings().first()
     if row is None or not hmac.compare_digest(row["digest"], shown):
         return None
-    return Found(_token(row), until=None)
-
-
-async def find_session(connection: AsyncConnection, shown: bytes) -> Found | None:
-    """The session with that digest, and the token that it was traded for."""
-    query = (
-        select(
-            saga_token, saga_session.c.digest.label("shown"), saga_session.c.expires_at.label("end")
-        )
-        .join(saga_session, saga_session.c.token == saga_token.c.name)
-        .where(saga_session.c.digest == shown)
-    )
-    row = (await connection.execute(query)).mappings().first()
-    if row is None or not hmac.compare_digest(row["shown"], shown):
-        return None
-    return Found(_token(row), row["end"])
-
-
-async def begin_session(
-    connection: AsyncConnection, token: Token, *, now: datetime, entropy: Callable[[int], bytes]
-) -> tuple[str, datetime]:
-    """A new session for that token: its secret, and when it ends. Sessions that are over go."""
-    ends = now + SESSION_LASTS
-    if token.expires_at is not None:
-        ends = min(ends, token.expires_at)
-    secret = _text(entropy(_SIZE))
-    await connection.execute(delete(saga_session).where(saga_session.c.expires_at <= now))
-    await connection.execute(
-        insert(saga_session).values(
-            digest=digest(secret), token=token.name, made_at=now, expires_at=ends
-        )
-    )
-    return secret, ends
-
-
-async def end_session(connection: AsyncConnection, shown: bytes) -> None:
-    """End the session with that digest, if there is one."""
-    await connection.execute(delete(saga_session).where(saga_session.c.digest == shown))
+    return Found(token_of(row), until=None)
 
 
 def _works(now: datetime) -> ColumnElement[bool]:
@@ -175,7 +136,8 @@ def _works(now: datetime) -> ColumnElement[bool]:
     return and_(saga_token.c.revoked_at.is_(None), unexpired)
 
 
-def _token(row: Any) -> Token:
+def token_of(row: Any) -> Token:
+    """A row of the table as a token."""
     return Token(
         name=row["name"],
         role=Role(row["role"]),
@@ -185,5 +147,6 @@ def _token(row: Any) -> Token:
     )
 
 
-def _text(secret: bytes) -> str:
+def as_text(secret: bytes) -> str:
+    """A secret in letters and digits, - and _."""
     return base64.urlsafe_b64encode(secret).rstrip(b"=").decode("ascii")

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from sqlalchemy import func, select, text
 
-from orchestrator.access import token_keys, tokens
+from orchestrator.access import sessions, token_keys, tokens
 from orchestrator.errors import InvalidToken
 from orchestrator.tables import saga_token
 from outbox.chassis.access.failed_keys import ALLOWED, WINDOW
@@ -233,7 +233,7 @@ async def test_a_cookie_that_was_ended_forged_or_outlived_opens_nothing(
             assert await rows(database) == before
             client.cookies.clear()
             await log_in(client, token)
-            clock.advance(tokens.SESSION_LASTS.total_seconds() - 1)
+            clock.advance(sessions.SESSION_LASTS.total_seconds() - 1)
             assert (await client.get("/sagas")).status_code == 200
             clock.advance(1)
             assert (await client.get("/sagas")).status_code == 401

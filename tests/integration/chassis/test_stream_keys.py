@@ -10,7 +10,7 @@ from datetime import timedelta
 import httpx
 import pytest
 
-from orchestrator.access import token_keys, tokens
+from orchestrator.access import sessions, token_keys, tokens
 from orchestrator.machine.transition import Entry, Happening
 from orchestrator.tables import saga
 from outbox.chassis.access.routes import Role
@@ -108,7 +108,7 @@ async def test_a_stream_ends_with_its_session_on_this_machine_too(
             await client.post("/session", json={"token": token}, headers=OURS)
             async with listening(service, client) as (_, answer):
                 if by == "time":
-                    clock_of(service).advance(tokens.SESSION_LASTS.total_seconds())
+                    clock_of(service).advance(sessions.SESSION_LASTS.total_seconds())
                 else:
                     await client.delete("/session", headers=OURS)
                 assert (await over(answer)).status_code == 200

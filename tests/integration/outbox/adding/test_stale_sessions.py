@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from orchestrator.access import tokens
+from orchestrator.access import sessions
 from outbox.chassis.access.failed_keys import ALLOWED
 from outbox.chassis.access.routes import Role
 from tests.support.blog.blog import Running, running
@@ -72,7 +72,7 @@ async def test_a_session_that_lasts_is_not_forgotten_and_opens_no_more_than_its_
             assert not forgets(await client.get("/sagas"))
             refused = await client.post(f"/sagas/{run.id}/cancel", json=wish, headers=OURS)
             assert code_of(refused) == "not-allowed"
-            clock_of(service).advance(tokens.SESSION_LASTS.total_seconds())
+            clock_of(service).advance(sessions.SESSION_LASTS.total_seconds())
             taken = await client.post(f"/sagas/{run.id}/cancel", json=wish, headers=OURS)
             assert (taken.status_code, forgets(taken)) == (202, True)
         (signal,) = [signal for _, signal in engine_of(service).told]
