@@ -29,6 +29,7 @@ from orchestrator.tables import SCHEMA_REVISION
 from outbox.chassis.service import Blueprint, CannotStart, Kit, build
 from outbox.chassis.settings import load
 from outbox.clock import Clock
+from outbox.inbox.handlers import Handlers
 from outbox.relay.settings import RelaySettings
 from outbox.runtime import Carrier
 from outbox.transports.base import Transport
@@ -94,7 +95,7 @@ def assemble(
             title="Orchestrator",
             description="Runs sagas across services, watches them, and lets people repair them.",
             revision=SCHEMA_REVISION,
-            handlers=make_handlers,
+            handlers=parts.handlers,
             routes={},
             peers=registry.participants,
             api=parts.api,
@@ -132,6 +133,9 @@ class _Parts:
         self._settings = settings
         self._registry = registry
         self._make_engine = make_engine
+
+    def handlers(self, clock: Clock) -> Handlers:
+        return make_handlers(clock, unsettled=EngineSettings.unsettled)
 
     def carrier(self, kit: Kit, transports: Mapping[str, Transport]) -> Carrier:
         self.engine = self._make_engine(

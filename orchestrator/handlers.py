@@ -1,4 +1,5 @@
-"""What the orchestrator does with messages: starts that services ask for, and answers to commands.
+"""What the orchestrator does with messages: starts that services ask for, answers to commands, and
+questions which runs have ended.
 
 A start is only written down here, with the message's own inbox row; the node that owns the run's
 shard begins the run, or refuses it, in its next group commit. An answer is written down likewise,
@@ -8,6 +9,7 @@ with the name of its sender, which the run compares with the participant that it
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import event, insert
@@ -16,21 +18,25 @@ from sqlalchemy.orm import Session
 
 from orchestrator.machine.signals import Replied
 from orchestrator.store import signal_rows
+from orchestrator.store.queries import live_numbers
 from orchestrator.store.sharding import shard_of
 from orchestrator.store.signal_rows import StoredStart, dump_start
 from orchestrator.tables import saga_signal
 from outbox import tracing
+from outbox.adding.add import add
 from outbox.adding.installation import installation_of
 from outbox.clock import Clock
-from outbox.contract import CommandAnswered, StartSaga
+from outbox.contract import AreEnded, CommandAnswered, RunsEnded, StartSaga
 from outbox.errors import InvalidMessage
-from outbox.ids import is_id
+from outbox.ids import derive, first_at, is_id
 from outbox.inbox.handlers import Context, Handlers
 from outbox.replies import Outcome, Reply
+from outbox.wire.settled import MAX_TOLD
 
 
-def make_handlers(clock: Clock) -> Handlers:
-    """The handlers of this service."""
+def make_handlers(clock: Clock, *, unsettled: timedelta) -> Handlers:
+    """The handlers of this service. Of runs that began within `unsettled` none is said to have
+    ended: some of them may still be on their way."""
     handlers = Handlers("orchestrator")
 
     @handlers.on_list(StartSaga)
@@ -84,7 +90,36 @@ def make_handlers(clock: Clock) -> Handlers:
         await _keep(session, rows)
         return [None] * len(answers)
 
+    @handlers.on(AreEnded)
+    async def are_ended(session: AsyncSession, question: AreEnded, context: Context) -> None:
+        answer = await _which_ended(session, question, clock.now() - unsettled)
+        # One question has one answer, however often it comes.
+        add(session, answer, to=context.source, id=derive(context.id, "answer"))
+
     return handlers
+
+
+async def _which_ended(
+    session: AsyncSession, question: AreEnded, settled_until: datetime
+) -> RunsEnded:
+    """The answer to it, which says nothing of runs that began after `settled_until`."""
+    for name, id in (("since", question.since), ("before", question.before)):
+        if not is_id(id):
+            raise InvalidMessage(
+                f"{name} {id[:100]!r} in {question.message_type} is not the number of a run",
+                next_step="send a UUIDv7 in its canonical form",
+            )
+    before = min(question.before, first_at(settled_until))
+    live = await live_numbers(session, question.since, before, MAX_TOLD + 1)
+    if is_more := len(live) > MAX_TOLD:
+        before = live[MAX_TOLD]
+    return RunsEnded(
+        question.consumer,
+        question.since,
+        max(question.since, before),
+        live=list(live[:MAX_TOLD]),
+        is_more=is_more,
+    )
 
 
 async def _keep(session: AsyncSession, rows: Sequence[Mapping[str, Any]]) -> None:

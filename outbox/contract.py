@@ -44,3 +44,32 @@ class CommandAnswered(Event, type="orchestrator.reply.v1", key="instance_id"):
     code: str | None = None
     reason: str | None = None
     retry_after: float | None = None
+
+
+@dataclass(frozen=True)
+class AreEnded(Command[None], type="orchestrator.are-ended.v1", key="consumer"):
+    """Which runs have ended, of those whose numbers are `since` or greater and smaller than
+    `before`? The inbox of `consumer` asks, which remembers what it did for them.
+
+    The orchestrator answers by `RunsEnded`, to the sender's name.
+    """
+
+    consumer: str
+    since: str
+    before: str
+
+
+@dataclass(frozen=True)
+class RunsEnded(Event, type="orchestrator.runs-ended.v1", key="consumer"):
+    """The answer to `AreEnded`, which caused it: of the runs with numbers from `since` up to and
+    without `before` all have ended, or never were, except those in `live`.
+
+    `before` may be smaller than it was in the question; `is_more` says that it is so because no
+    more live runs could be named, and that it pays to ask for the rest.
+    """
+
+    consumer: str
+    since: str
+    before: str
+    live: list[str]
+    is_more: bool

@@ -255,7 +255,8 @@ inbox_watermark = Table(
 `due`, else its id) is smaller than `below`, and that is absent, may have been purged. Scope
 `barred`: the same for one whose id is, since its undo came first. Scope `saga`: the same for
 commands of a saga of that source whose number (else saga id) is smaller than `below` and not in
-`except_ids` (JSON)."""
+`except_ids` (JSON). Scope `asked` is no mark: `below` is the last question to that source about its
+sagas, and `except_ids` a JSON object, how far its answers came."""
 
 schema_revision = Table(
     "schema_revision",

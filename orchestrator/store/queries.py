@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, Select, Text, bindparam, func, literal, select, union_all
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from orchestrator.machine.instance import Status
 from orchestrator.tables import saga, saga_alias, saga_history
@@ -81,6 +82,21 @@ async def standing(database: Database, id: str) -> Standing | None:
     if row is None:
         return None
     return Standing(Status(row.status), row.entries, row.ended_at is not None)
+
+
+async def live_numbers(session: AsyncSession, since: str, before: str, most: int) -> Sequence[str]:
+    """The numbers of runs that have not ended, that one or greater and smaller than `before`: the
+    smallest `most`. Commands of old code tell a run by its id alone, so ids are among them."""
+    found: set[str] = set()
+    for told_by in (saga.c.id, saga.c.number):
+        statement = (
+            select(told_by)
+            .where(saga.c.ended_at.is_(None), told_by >= since, told_by < before)
+            .order_by(told_by)
+            .limit(most)
+        )
+        found.update((await session.scalars(statement)).all())
+    return sorted(found)[:most]
 
 
 async def page(

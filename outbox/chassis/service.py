@@ -182,6 +182,7 @@ class Chassis:
             clock=clock,
             limits=settings.inbox_limits(),
             metrics=self.metrics,
+            peers=blueprint.peers if transports is None else transports,
         )
         if transports is None:
             transports = {name: self._over_http(url) for name, url in blueprint.peers.items()}

@@ -160,6 +160,7 @@ class Handlers:
             )
         self.consumer = consumer
         self._by_type: dict[str, Handler] = {}
+        self._built_in: dict[str, Handler] = {}
 
     @overload
     def on(self, message_class: type[Command[R]]) -> On[R]: ...
@@ -188,11 +189,19 @@ class Handlers:
 
     def find(self, type: str) -> Handler | None:
         """The handler of that message type."""
-        return self._by_type.get(type)
+        return self._by_type.get(type) or self._built_in.get(type)
 
     def takes_lists(self, message_class: type[Message]) -> bool:
         """Whether the handler of that class, which is registered, takes lists."""
-        return self._by_type[str(type_of(message_class))].takes_lists
+        handler = self.find(str(type_of(message_class)))
+        assert handler is not None, "it is registered"
+        return handler.takes_lists
+
+    def build_in(self, message_class: type[Event], function: Callable[..., Any]) -> None:
+        """Register what an inbox does by itself, whoever the consumer is. It is not among `types`,
+        and a handler of the consumer's own goes first."""
+        handler = Handler(message_class, function, takes_lists=False, is_async=False)
+        self._built_in[str(type_of(message_class))] = handler
 
     @property
     def types(self) -> tuple[str, ...]:

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from outbox import sqlite
 from outbox.clock import Clock
+from outbox.contract import RunsEnded
 from outbox.database.troubles import Trouble
 from outbox.errors import InvalidMessage, MessageTooLarge
-from outbox.inbox import store
+from outbox.inbox import questions, store
 from outbox.inbox.barrier import Arrival, State
 from outbox.inbox.batches import Slot, holds_key, order_key, split
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.in_hand import InHand
 from outbox.inbox.limits import InboxLimits, Pace
+from outbox.inbox.questions import Stopped
 from outbox.inbox.session import watch
 from outbox.inbox.transaction import InboxTransaction, RolledBack, Told
 from outbox.replies import Outcome, Reply
@@ -75,9 +77,12 @@ class Inbox:
         clock: Clock,
         limits: InboxLimits | None = None,
         told: Told | None = None,
+        peers: Collection[str] = (),
     ) -> None:
         """`told` is called with each answer of a message that was read, in the transaction that
-        keeps it; in one that is rolled back in vain.
+        keeps it; in one that is rolled back in vain. `peers` are the names to which the outbox of
+        these sessions has a way: an orchestrator among them is asked what its deliveries do not
+        say of ended sagas.
 
         Raises UnconfiguredSQLite where the sessions are SQLite's and nobody configured it.
         """
@@ -85,7 +90,9 @@ class Inbox:
         sqlite.require(engine.engine)
         watch(engine.engine)
         self.consumer = handlers.consumer
+        handlers.build_in(RunsEnded, questions.learn)
         self._handlers = handlers
+        self._peers = frozenset(peers)
         self._sessions = sessions
         self._clock = clock
         self._limits = limits or InboxLimits()
@@ -93,6 +100,14 @@ class Inbox:
         self._in_hand = InHand()
         self._calls: OrderedDict[str, int] = OrderedDict()
         self._settled: OrderedDict[str, EndedSagas] = OrderedDict()
+        self._last_said: dict[str, EndedSagas] = {}
+        self._stopped: Mapping[str, Stopped] = {}
+
+    @property
+    def stopped(self) -> Mapping[str, Stopped]:
+        """The orchestrators of whose sagas the last purge had to keep more rows than it wanted to,
+        and why."""
+        return self._stopped
 
     async def receive(
         self, envelopes: Sequence[Envelope], settled: EndedSagas | None = None
@@ -154,16 +169,38 @@ class Inbox:
             total += gone
             if gone < limits.purge_rows:
                 break
+        await self._ask()
         return total
+
+    async def _ask(self) -> None:
+        """Find out more of ended sagas where more of them live than deliveries can name."""
+        cut = [source for source, said in sorted(self._last_said.items()) if said.is_cut]
+        stopped: dict[str, Stopped] = {}
+        for source in cut:
+            async with self._sessions.begin() as session:
+                why = await session.run_sync(
+                    questions.ask,
+                    self.consumer,
+                    source,
+                    questions.Known(self._last_said[source], self._settled[source]),
+                    self._clock.now(),
+                    self._limits.retention,
+                    has_way=source in self._peers,
+                )
+            if why is not None:
+                stopped[source] = why
+        self._stopped = stopped
 
     def _note(self, envelopes: Sequence[Envelope], settled: EndedSagas | None) -> None:
         sources = {envelope.source for envelope in envelopes}
         if settled is None or len(sources) != 1:
             return
+        self._last_said.update(dict.fromkeys(sources, settled))
         (source,) = sources
         self._settled[source] = settled.join(self._settled.pop(source, None))
         if len(self._settled) > _MAX_SOURCES:
-            self._settled.popitem(last=False)
+            forgotten, _ = self._settled.popitem(last=False)
+            del self._last_said[forgotten]
 
     def _read(self, envelope: Envelope) -> Arrival | Reply:
         handler = self._handlers.find(envelope.type)

@@ -1,4 +1,5 @@
-"""The only SQL of the inbox. Every function works in the transaction of the session it is given.
+"""The SQL of the inbox, but for that of its `questions`. Every function works in the transaction
+of the session it is given.
 
 Bulk statements take arrays on PostgreSQL, so that their text, and with it the prepared statement,
 is the same for every size of a batch.
@@ -41,6 +42,9 @@ from outbox.wire.settled import EndedSagas
 AGE, SAGA, BARRED = "age", "saga", "barred"
 
 _Id = Uuid(as_uuid=False)
+
+run_number = func.coalesce(inbox.c.saga_number, inbox.c.saga, type_=_Id)
+"""The number of the saga that a row belongs to."""
 
 
 def _given(**columns: Any) -> Any:
@@ -219,6 +223,21 @@ def watermarks(session: Session, consumer: str) -> Forgotten:
     return Forgotten(bounds.get(AGE), sagas, bounds.get(BARRED))
 
 
+def lock_watermarks(session: Session) -> None:
+    """Let no other transaction change watermarks before this one ends; others may read on."""
+    if is_postgresql(session):
+        # A watermark is read and then written.
+        session.execute(text(f"LOCK TABLE {inbox_watermark} IN SHARE ROW EXCLUSIVE MODE"))
+
+
+def is_old(consumer: str, now: datetime, retention: timedelta) -> ColumnElement[bool]:
+    """The condition that a row of that consumer's is beyond the time of redelivery."""
+    cutoff = now - retention
+    was_due = or_(inbox.c.due.is_(None), inbox.c.due < cutoff)
+    of_age = and_(inbox.c.received_at < cutoff, inbox.c.id < horizon(now, retention), was_due)
+    return and_(inbox.c.consumer == consumer, of_age)
+
+
 def purge(
     session: Session,
     consumer: str,
@@ -229,22 +248,16 @@ def purge(
 ) -> int:
     """Delete up to `limit` rows that nobody can ask for any more, and store the watermarks that
     cover them. `settled` is what each source said last. Returns how many rows went."""
-    if is_postgresql(session):
-        # One purge at a time, since a watermark is read and then written; others may read on.
-        session.execute(text(f"LOCK TABLE {inbox_watermark} IN SHARE ROW EXCLUSIVE MODE"))
-    cutoff, before = now - retention, horizon(now, retention)
-    was_due = or_(inbox.c.due.is_(None), inbox.c.due < cutoff)
-    of_age = and_(inbox.c.received_at < cutoff, inbox.c.id < before, was_due)
-    old = and_(inbox.c.consumer == consumer, of_age)
-    number = func.coalesce(inbox.c.saga_number, inbox.c.saga, type_=_Id)
+    lock_watermarks(session)
+    before, old = horizon(now, retention), is_old(consumer, now, retention)
     known = watermarks(session, consumer)
     doomed = _some(session, and_(old, inbox.c.saga.is_(None)), limit)
     for source in sorted({*settled, *known.sagas}):
-        mark = _joined(settled.get(source), known.sagas.get(source), before)
-        ended = and_(number < mark.before, number.not_in(mark.live))
+        mark = joined(settled.get(source), known.sagas.get(source), before)
+        ended = and_(run_number < mark.before, run_number.not_in(mark.live))
         found = _some(session, and_(old, inbox.c.source == source, ended), limit - len(doomed))
         if found:
-            _set_watermark(session, consumer, source, SAGA, mark)
+            set_watermark(session, consumer, source, SAGA, mark)
             doomed += found
     if doomed:
         # Covers the commands of sagas too, for an undo that forgot to name the saga.
@@ -257,7 +270,8 @@ def purge(
     return len(doomed)
 
 
-def _joined(said: EndedSagas | None, stored: EndedSagas | None, before: str) -> EndedSagas:
+def joined(said: EndedSagas | None, stored: EndedSagas | None, before: str) -> EndedSagas:
+    """All that an orchestrator said, as far as the horizon `before`, and that is stored."""
     if said is None:
         assert stored is not None, "the source is known from one of the two"
         return stored
@@ -306,20 +320,24 @@ def _raise_watermark(
     stood, so that an inbox that was away for long has forgotten nothing younger."""
     reached = beyond(rows)
     mark = EndedSagas(reached if known is None else max(reached, known))
-    _set_watermark(session, consumer, "", scope, mark)
+    set_watermark(session, consumer, "", scope, mark)
 
 
-def _set_watermark(
+def set_watermark(
     session: Session, consumer: str, source: str, scope: str, mark: EndedSagas
 ) -> None:
     """Store a watermark; the caller makes sure that it never covers less than the one before."""
+    live = orjson.dumps(sorted(mark.live)).decode()
+    upsert(session, consumer, source, scope, mark.before, live)
+
+
+def upsert(
+    session: Session, consumer: str, source: str, scope: str, below: str, except_ids: str
+) -> None:
+    """Write the row of `inbox_watermark` with that key."""
     insert = postgresql_insert if is_postgresql(session) else sqlite_insert
     statement = insert(inbox_watermark).values(
-        consumer=consumer,
-        source=source,
-        scope=scope,
-        below=mark.before,
-        except_ids=orjson.dumps(sorted(mark.live)).decode(),
+        consumer=consumer, source=source, scope=scope, below=below, except_ids=except_ids
     )
     session.execute(
         statement.on_conflict_do_update(

@@ -13,8 +13,26 @@ from outbox.ids import is_id
 
 SETTLED_HEADER = "Sagabox-Settled"
 MAX_LIVE = 100
+MAX_TOLD = 500
+"""Live sagas that one answer to a question names, at most."""
+MAX_REMEMBERED = 10_000
+"""Live sagas below its watermark that a participant remembers, at most."""
 
 _HEADER = re.compile(r"(?P<before>[0-9a-f-]{36})(?:;live=(?P<live>[0-9a-f,-]*))?")
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRange:
+    """What an orchestrator answers to a question: every saga whose number is `since` or greater and
+    smaller than `before` has ended for good, except those in `live`."""
+
+    since: str
+    before: str
+    live: frozenset[str] = field(default_factory=frozenset)
+
+    def covers(self, saga: str) -> bool:
+        """Whether that saga has ended."""
+        return self.since <= saga < self.before and saga not in self.live
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +69,22 @@ class EndedSagas:
             upper.before,
             frozenset(saga for saga in upper.live if not lower.covers(saga)),
         )
+
+    def extended(self, found: EndedRange) -> EndedSagas:
+        """Covers what it covers, and what `found` does: nothing of that where sagas lie between the
+        two of which neither knows, and only as far as MAX_REMEMBERED live ones reach."""
+        if found.since > self.before:
+            return self
+        live = {saga for saga in self.live if not found.covers(saga)}
+        beyond = sorted(saga for saga in found.live if self.before <= saga < found.before)
+        room = max(0, MAX_REMEMBERED - len(live))
+        reached = found.before if len(beyond) <= room else beyond[room]
+        return EndedSagas(max(self.before, reached), frozenset({*live, *beyond}))
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether more sagas may live than a header can name, so that `before` stops at them."""
+        return len(self.live) >= MAX_LIVE
 
     def capped(self, before: str) -> EndedSagas:
         """The same for sagas with numbers under `before` only."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from typing import assert_never
 
 from fastapi import APIRouter
@@ -24,6 +24,7 @@ from outbox.clock import Clock
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
+from outbox.inbox.questions import Stopped
 from outbox.replies import Reply
 from outbox.transports.base import (
     Accepted,
@@ -73,6 +74,12 @@ class Metrics:
             "sagabox_inbox_messages",
             "Messages received, by the answer they were given",
             ["outcome"],
+            registry=self.registry,
+        )
+        self._stopped_purges = Gauge(
+            "sagabox_inbox_stopped_purges",
+            "Purges that leave old rows since nothing tells whether those sagas have ended: 0 or 1",
+            ["orchestrator", "reason"],
             registry=self.registry,
         )
         self._standing = _Standing(self.registry)
@@ -132,6 +139,12 @@ class Metrics:
         """Note what the inbox answered."""
         for reply in replies:
             self._received.labels(reply.outcome.value).inc()
+
+    def purged(self, stopped: Mapping[str, Stopped]) -> None:
+        """Note what a purge had to leave, by the orchestrator that says too little."""
+        self._stopped_purges.clear()
+        for orchestrator, reason in stopped.items():
+            self._stopped_purges.labels(orchestrator, reason.value).set(1)
 
     def router(
         self,
@@ -253,9 +266,16 @@ class MeteredInbox(Inbox):
         clock: Clock,
         limits: InboxLimits,
         metrics: Metrics,
+        peers: Collection[str] = (),
     ) -> None:
-        super().__init__(handlers, sessions, clock=clock, limits=limits)
+        super().__init__(handlers, sessions, clock=clock, limits=limits, peers=peers)
         self._metrics = metrics
+
+    async def purge(self) -> int:
+        """As `Inbox.purge`."""
+        gone = await super().purge()
+        self._metrics.purged(self.stopped)
+        return gone
 
     async def receive(
         self, envelopes: Sequence[Envelope], settled: EndedSagas | None = None

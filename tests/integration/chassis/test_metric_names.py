@@ -10,6 +10,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.store.queries import COUNTED_UP_TO
+from outbox.inbox.questions import Stopped
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Unreachable
 from tests.support.blog.blog import (
@@ -55,6 +56,7 @@ async def families(service: Running) -> list[Metric]:
     metrics = service.chassis.metrics
     metrics.received([Reply(Outcome.DONE)])
     metrics.delivered("comments", 1, 0.1, Unreachable("no", sent=False))
+    metrics.purged({"orchestrator": Stopped.NO_WAY})
     await service.http.get("/livez")
     answer = await service.http.get("/metrics")
     assert answer.status_code == 200
@@ -94,7 +96,10 @@ async def test_every_metric_has_a_name_by_the_rules(service: Running) -> None:
     assert len(set(names)) == len(names)
     assert all(
         sample.labels.keys()
-        <= {"destination", "le", "method", "name", "outcome", "result", "route", "status"}
+        <= {
+            *("destination", "le", "method", "name", "orchestrator", "outcome", "reason"),
+            *("result", "route", "status"),
+        }
         for family in found
         for sample in family.samples
     )

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import create_engine, insert, text
+from sqlalchemy import create_engine, insert, select, text
 
 from articles.contract import ArticlePublished
 from comments.contract import CloseThread, ReopenThread
@@ -18,10 +18,11 @@ from outbox import schema, tables
 from outbox.chassis.service import CannotStart
 from outbox.chassis.settings import InvalidSettings
 from outbox.errors import SchemaMissing, SchemaNewer, SchemaOlder
+from outbox.ids import compose, derive, first_at
 from outbox.transports.base import Answered, Delivery, Unreachable
 from outbox.transports.memory import MemoryTransport
 from outbox.wire.envelope import BATCH, Envelope, to_batch
-from outbox.wire.settled import EndedSagas
+from outbox.wire.settled import MAX_LIVE, EndedSagas
 from tests.support.blog.blog import (
     START,
     Running,
@@ -186,6 +187,32 @@ async def test_a_full_disk_is_a_503_and_changes_nothing(
         assert (answer.status_code, answer.json()["code"]) == (503, "database-full")
         listed = (await articles.http.get("/articles")).json()["items"]
         assert [item["id"] for item in listed] == [made.json()["id"]]
+
+
+async def test_metrics_say_that_a_purge_stops_where_the_orchestrator_cannot_be_asked(
+    database_factory: DatabaseFactory,
+) -> None:
+    """Comments has no way to it."""
+    database = database_factory(comments_schema)
+    old = START - timedelta(days=40)
+    runs = [compose(int(old.timestamp() * 1000), number) for number in range(MAX_LIVE + 1)]
+    row = {"consumer": "comments", "source": "orchestrator", "state": "ran", "received_at": old}
+    stopped = 'sagabox_inbox_stopped_purges{orchestrator="orchestrator",reason="no-way"} 1.0'
+    async with running(comments_app(database)) as comments:
+        async with comments.service.database.sessions.begin() as session:
+            command = derive(runs[-1], "command")
+            await session.execute(insert(tables.inbox), [row | {"id": command, "saga": runs[-1]}])
+        for said, is_stopped in (
+            (EndedSagas(runs[-1], frozenset(runs[:-1])), True),
+            (EndedSagas(first_at(START)), False),
+        ):
+            news = replace(envelope(ReopenThread(new_id())), source="orchestrator")
+            await comments.service.inbox.receive([news], said)
+            await comments.service.inbox.purge()
+            assert (stopped in (await comments.http.get("/metrics")).text) is is_stopped
+        async with comments.service.database.sessions() as session:
+            ids = (await session.scalars(select(tables.inbox.c.id))).all()
+        assert command not in ids
 
 
 async def test_metrics_show_what_stands_in_the_outbox(database_factory: DatabaseFactory) -> None:

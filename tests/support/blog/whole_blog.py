@@ -15,6 +15,7 @@ import comments.app
 from articles.settings import ArticlesSettings
 from comments.settings import CommentsSettings
 from orchestrator import Saga, create_app
+from orchestrator.engine.engine import Engine
 from outbox.clock import Clock
 from outbox.replies import Reply
 from outbox.transports.base import Transport
@@ -40,9 +41,21 @@ class WholeBlog:
         async def receive(batch: Sequence[Envelope], settled: EndedSagas | None) -> Sequence[Reply]:
             if batch[0].source == "orchestrator":
                 await self.open.wait()
+                settled = self.settled()
             return await self.services[name].chassis.inbox.receive(batch, settled)
 
         return MemoryTransport(receive, timeout=60)
+
+    def settled(self) -> EndedSagas | None:
+        """What the orchestrator says of its sagas with each delivery."""
+        return self.engine.settled()
+
+    @property
+    def engine(self) -> Engine:
+        """The orchestrator's."""
+        engine = self.services["orchestrator"].service.carrier
+        assert isinstance(engine, Engine)
+        return engine
 
     async def ask(self, name: str, method: str, path: str, **options: Any) -> httpx.Response:
         return await self.services[name].http.request(method, path, **options)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from outbox.errors import MalformedEnvelope
 from outbox.ids import compose
 from outbox.inbox.retention import MINIMUM_RETENTION, Forgotten, horizon, may_be_forgotten
-from outbox.wire.settled import MAX_LIVE, EndedSagas
+from outbox.wire.settled import MAX_LIVE, EndedRange, EndedSagas
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 SAGAS = [compose(1_000 + number, 0) for number in range(8)]
@@ -57,6 +57,36 @@ def test_a_delayed_old_statement_resurrects_nothing(
         if joined.before == watermark.before:
             assert joined.live <= watermark.live, "exceptions only shrink"
         watermark = joined
+
+
+# What is learned of a range
+
+
+def ranges() -> st.SearchStrategy[EndedRange]:
+    numbers = st.sampled_from(SAGAS)
+    return st.builds(EndedRange, numbers, numbers, st.frozensets(numbers))
+
+
+@given(statements(), ranges())
+def test_what_is_known_and_what_is_learned_cover_together_what_one_of_them_covers(
+    known: EndedSagas, found: EndedRange
+) -> None:
+    learned = {saga for saga in SAGAS if found.covers(saga)}
+    if found.since <= known.before:
+        assert covered(known.extended(found)) == covered(known) | learned
+    else:
+        assert known.extended(found) == known, "what lies between the two is not known"
+
+
+@given(statements(), ranges(), st.integers(0, 4))
+def test_what_is_learned_reaches_as_far_as_the_live_sagas_that_can_be_remembered(
+    known: EndedSagas, found: EndedRange, most: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("outbox.wire.settled.MAX_REMEMBERED", most)
+        bounded = known.extended(found)
+    assert covered(known) <= covered(bounded) <= covered(known.extended(found))
+    assert len(bounded.live) <= max(most, len(known.live))
 
 
 def test_a_statement_joined_with_nothing_is_itself() -> None:
