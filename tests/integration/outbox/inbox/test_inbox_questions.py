@@ -25,7 +25,7 @@ from outbox.replies import Outcome, Reply
 from outbox.testing import FakeClock
 from outbox.wire.codec import decode
 from outbox.wire.envelope import Envelope
-from outbox.wire.settled import MAX_LIVE, MAX_TOLD, EndedSagas
+from outbox.wire.settled import MAX_LIVE, MAX_REMEMBERED, MAX_TOLD, EndedSagas
 from tests.support.outbox.inboxes import START, Bench, Book, Names, Noted, Unbook, envelope
 
 DAY = timedelta(days=1)
@@ -405,3 +405,22 @@ async def test_more_live_sagas_than_are_remembered_stop_it_visibly(
     async with asking.sessions() as session:
         marks = await session.run_sync(store.watermarks, "bank")
     assert len(marks.sagas["orchestrator"].live) == MAX_LIVE + 10
+
+
+async def test_statements_take_as_many_live_sagas_as_are_remembered(asking: Asking) -> None:
+    """Each is a parameter, of which databases take a bounded number."""
+    names = asking.names
+    live = [names() for _ in range(MAX_REMEMBERED)]
+    asking.orchestrator.live = set(live)
+    ended, waiting = asking.command(names()), asking.command(live[-1])
+    await asking.receive(ended, waiting)
+    mark = EndedSagas(names(), frozenset(live))
+    async with asking.sessions.begin() as session:
+        await session.run_sync(store.set_watermark, "bank", "orchestrator", store.SAGA, mark)
+    asking.clock.advance(LATER.total_seconds())
+    assert await asking.purge() == 1
+    assert asking.inbox.stopped == {"orchestrator": Stopped.TOO_MANY_LIVE}
+    _, question = await asking.question()
+    assert question.since == live[-1], "whether that one has ended is asked all the same"
+    assert (await asking.receive_one(ended)).outcome is Outcome.TOO_OLD
+    assert (await asking.receive_one(waiting)).outcome is Outcome.DONE
