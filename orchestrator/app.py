@@ -147,6 +147,7 @@ class _Parts:
             bell=kit.bell,
             settings=EngineSettings(relay=_together(self._settings.relay_settings())),
             owner=NAME,
+            progress=kit.progress,
         )
         return self.engine
 

@@ -14,9 +14,11 @@ from outbox.clock import Clock
 from outbox.coordination.bell import Bell
 from outbox.coordination.leases import Leases
 from outbox.coordination.loops import repeat
+from outbox.coordination.progress import Progress
 from outbox.relay.courier import Courier
 from outbox.relay.memory_queue import MemoryQueue
 from outbox.relay.ports import RelayPorts, Settlement
+from outbox.relay.sender import sending_to
 from outbox.transports.base import Transport
 
 
@@ -42,9 +44,11 @@ class Dispatcher:
         clock: Clock,
         settings: EngineSettings,
         ports: RelayPorts,
+        progress: Progress,
         chance: Callable[[], float],
     ) -> None:
         self._transports = dict(transports)
+        self._progress = progress
         lines: dict[str, Line] = {}
         for destination, transport in transports.items():
             memory = MemoryQueue(settings.offered, settings.offered_bytes)
@@ -58,6 +62,7 @@ class Dispatcher:
                 settlement=settlement,
                 memory=memory,
                 ports=ports,
+                moved=progress.of(sending_to(destination)).moved,
                 chance=chance,
             )
             lines[destination] = Line(courier, memory)
@@ -96,7 +101,9 @@ class Dispatcher:
         """Send until `stop` is set, and finish what is under way then."""
         async with asyncio.TaskGroup() as tasks:
             for name, line in self.lines.items():
-                tasks.create_task(repeat(stop, line.courier.step, f"send to {name}", line.bell))
+                tasks.create_task(
+                    repeat(stop, line.courier.step, sending_to(name), self._progress, line.bell)
+                )
             await stop.wait()
             for line in self.lines.values():
                 line.bell.ring()

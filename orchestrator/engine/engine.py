@@ -31,6 +31,7 @@ from outbox.clock import Clock
 from outbox.coordination.bell import Bell
 from outbox.coordination.loops import at_the_end, repeat
 from outbox.coordination.owners import HolderName
+from outbox.coordination.progress import Progress
 from outbox.database.opening import Database
 from outbox.ids import first_at, is_id
 from outbox.transports.base import Transport
@@ -53,7 +54,8 @@ class Engine:
     """One node. `run` keeps it going; `start` and `signal` return after the commit.
 
     `bell` rings when a message has left something in the database; `owner` is a label for this node
-    in the database, and any number of nodes may have the same.
+    in the database, and any number of nodes may have the same. `progress` is told of each piece of
+    work.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Engine:
         bell: Bell,
         settings: EngineSettings,
         owner: str,
+        progress: Progress | None = None,
     ) -> None:
         self.registry = registry
         self.watchers = Watchers()
@@ -87,6 +90,7 @@ class Engine:
             ids=ids,
             settings=settings,
             name=HolderName(owner),
+            progress=progress,
         )
         self._only_node = OnlyNode(database.engine)
         self._settled: EndedSagas | None = None
@@ -140,8 +144,9 @@ class Engine:
         self._is_running = True
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(repeat(stop, self._node.shards.tend_once, "tend the shards"))
-                tasks.create_task(repeat(stop, self._keep_house, "keep house"))
+                progress, tend = self._node.progress, self._node.shards.tend_once
+                tasks.create_task(repeat(stop, tend, "tend the shards", progress))
+                tasks.create_task(repeat(stop, self._keep_house, "keep house", progress))
                 hearing = tasks.create_task(self._hear())
                 tasks.create_task(self._node.committer.run(finish))
                 await self._node.dispatcher.run(stop)

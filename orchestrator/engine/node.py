@@ -25,6 +25,7 @@ from orchestrator.store import signal_rows
 from orchestrator.store.sharding import shard_of
 from outbox.clock import Clock
 from outbox.coordination.owners import is_surely_dead
+from outbox.coordination.progress import Progress
 from outbox.relay.ports import Settlement
 from outbox.relay.verdicts import Pending
 from outbox.replies import Reply
@@ -36,7 +37,8 @@ class Node:
     """One process's part of the engine: it holds leases, sends and commits.
 
     `name` gives the name that it holds its leases under, which no other node has; where it gives
-    another one, the leases of the one before are left alone. `watchers` are told of the commits.
+    another one, the leases of the one before are left alone. `watchers` are told of the commits,
+    `progress` of each piece of work.
     """
 
     def __init__(
@@ -51,9 +53,11 @@ class Node:
         ids: Callable[[], str],
         settings: EngineSettings,
         name: Callable[[], str],
+        progress: Progress | None = None,
         is_dead: Callable[[str], bool] = is_surely_dead,
         chance: Callable[[], float] = random.random,
     ) -> None:
+        self.progress = progress or Progress(clock.monotonic)
         self.shards = Shards(
             engine,
             name=name,
@@ -71,6 +75,7 @@ class Node:
             clock=clock,
             settings=settings,
             ports=ports.relay,
+            progress=self.progress,
             chance=chance,
         )
         self.committer = Committer(
@@ -83,6 +88,7 @@ class Node:
             clock=clock,
             ids=ids,
             settings=settings,
+            progress=self.progress,
         )
 
     def _shards_changed(self, gained: frozenset[int], lost: frozenset[int]) -> None:

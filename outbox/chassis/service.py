@@ -33,6 +33,7 @@ from outbox.chassis.settings import ServiceSettings
 from outbox.chassis.shutdown import told_of_signals
 from outbox.clock import Clock, SystemClock
 from outbox.coordination.bell import Bell
+from outbox.coordination.progress import STUCK_AFTER, Progress
 from outbox.database.opening import Database, open_database
 from outbox.database.troubles import Trouble, trouble_in_statement
 from outbox.errors import OutboxError
@@ -60,7 +61,7 @@ class Kit:
 
     `bell` rings when there may be something to carry. `stopping` is set as soon as the service is
     told to stop: an answer that goes on for long has to end then. `failures` are those of callers
-    with wrong keys.
+    with wrong keys. `progress` is told of each piece of work that the service does beside requests.
     """
 
     database: Database
@@ -70,6 +71,7 @@ class Kit:
     metrics: Metrics
     stopping: asyncio.Event
     failures: Failures
+    progress: Progress
 
 
 @dataclass(frozen=True)
@@ -162,7 +164,10 @@ class Chassis:
         self._clock = clock
         self._keys = settings.keyring()
         self.ids = Ids(clock, os.urandom)
-        self.metrics = Metrics(clock)
+        self.progress = Progress(
+            clock.monotonic, stuck_after=max(STUCK_AFTER, 2 * settings.delivery_timeout)
+        )
+        self.metrics = Metrics(clock, self.progress)
         self.database = open_database(
             database_url,
             name=f"sagabox-{blueprint.name}",
@@ -183,6 +188,7 @@ class Chassis:
             limits=settings.inbox_limits(),
             metrics=self.metrics,
             peers=blueprint.peers if transports is None else transports,
+            progress=self.progress,
         )
         if transports is None:
             transports = {name: self._over_http(url) for name, url in blueprint.peers.items()}
@@ -195,6 +201,7 @@ class Chassis:
             self.metrics,
             self._stopping,
             Failures(clock.monotonic),
+            self.progress,
         )
         make_carrier = blueprint.carrier or self._relay
         self.carrier: Carrier = make_carrier(
@@ -226,7 +233,11 @@ class Chassis:
 
     def routers(self) -> Sequence[APIRouter]:
         """All addresses, the service's own first."""
-        checks = {"database": self._check_database, "relay": self._check_relay}
+        checks: dict[str, health.Check] = {
+            "database": self._check_database,
+            "relay": self._check_relay,
+            "work": health.work(self.progress),
+        }
         return (
             self._blueprint.api(self._kit),
             receiver(
@@ -292,6 +303,7 @@ class Chassis:
             clock=kit.clock,
             settings=self._settings.relay_settings(),
             bell=kit.bell,
+            progress=kit.progress,
         )
 
     async def _check_database(self) -> None:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from outbox.coordination.bell import Bell
+from outbox.coordination.progress import Progress
 from outbox.database.troubles import Trouble, trouble_in_statement
 from outbox.errors import OutboxError
 
@@ -19,16 +20,21 @@ Step = Callable[[], Awaitable[float]]
 """Does something, and returns how many seconds to wait before doing it again."""
 
 
-async def repeat(stop: asyncio.Event, step: Step, purpose: str, bell: Bell | None = None) -> None:
+async def repeat(
+    stop: asyncio.Event, step: Step, purpose: str, progress: Progress, bell: Bell | None = None
+) -> None:
     """Repeat `step` until `stop` is set; what fails is logged, and tried again after a while.
 
-    With a bell, the pauses end when it rings: whoever sets `stop` also rings it.
+    Each step, without the pauses, is work of the kind `purpose`. With a bell, the pauses end when
+    it rings: whoever sets `stop` also rings it.
     """
+    work = progress.of(purpose)
     failures = 0
     while not stop.is_set():
         rings = 0 if bell is None else bell.rings
         try:
-            pause = await step()
+            with work:
+                pause = await step()
             failures = 0
         except Exception as error:
             failures += 1

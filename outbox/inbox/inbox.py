@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from outbox import sqlite
 from outbox.clock import Clock
 from outbox.contract import RunsEnded
+from outbox.coordination.progress import Progress
 from outbox.database.troubles import Trouble
 from outbox.errors import InvalidMessage, MessageTooLarge
 from outbox.inbox import questions, store
@@ -78,11 +79,12 @@ class Inbox:
         limits: InboxLimits | None = None,
         told: Told | None = None,
         peers: Collection[str] = (),
+        progress: Progress | None = None,
     ) -> None:
         """`told` is called with each answer of a message that was read, in the transaction that
         keeps it; in one that is rolled back in vain. `peers` are the names to which the outbox of
         these sessions has a way: an orchestrator among them is asked what its deliveries do not
-        say of ended sagas.
+        say of ended sagas. `progress` is told of each transaction.
 
         Raises UnconfiguredSQLite where the sessions are SQLite's and nobody configured it.
         """
@@ -97,6 +99,10 @@ class Inbox:
         self._clock = clock
         self._limits = limits or InboxLimits()
         self._told = told
+        progress = progress or Progress(clock.monotonic)
+        # A copy of a message that hangs is answered soon: only transactions are work.
+        self._handling = progress.of("handle messages")
+        self._purging = progress.of("purge the inbox")
         self._in_hand = InHand()
         self._calls: OrderedDict[str, int] = OrderedDict()
         self._settled: OrderedDict[str, EndedSagas] = OrderedDict()
@@ -157,20 +163,26 @@ class Inbox:
         limits = self._limits
         total = 0
         for _ in range(limits.purge_transactions):
-            async with self._sessions.begin() as session:
-                gone = await session.run_sync(
-                    store.purge,
-                    self.consumer,
-                    dict(self._settled),
-                    self._clock.now(),
-                    limits.retention,
-                    limits.purge_rows,
-                )
+            with self._purging:
+                gone = await self._purge_once()
             total += gone
             if gone < limits.purge_rows:
                 break
-        await self._ask()
+        with self._purging:
+            await self._ask()
         return total
+
+    async def _purge_once(self) -> int:
+        limits = self._limits
+        async with self._sessions.begin() as session:
+            return await session.run_sync(
+                store.purge,
+                self.consumer,
+                dict(self._settled),
+                self._clock.now(),
+                limits.retention,
+                limits.purge_rows,
+            )
 
     async def _ask(self) -> None:
         """Find out more of ended sagas where more of them live than deliveries can name."""
@@ -276,21 +288,22 @@ class Inbox:
         self, arrivals: Sequence[Arrival], pace: Pace, *, together: bool
     ) -> list[Reply]:
         """Raises as `InboxTransaction.run` does."""
-        async with self._sessions() as session:
-            work = InboxTransaction(
-                session,
-                self._handlers,
-                arrivals,
-                together=together,
-                now=self._clock.now(),
-                attempt_of=lambda id: self._calls.get(id, 0) + 1,
-                told=self._told,
-            )
-            try:
-                replies = await work.run(pace, self._limits.answer_within)
-            except BaseException:
-                self._remember_calls(work.called)
-                raise
+        with self._handling:
+            async with self._sessions() as session:
+                work = InboxTransaction(
+                    session,
+                    self._handlers,
+                    arrivals,
+                    together=together,
+                    now=self._clock.now(),
+                    attempt_of=lambda id: self._calls.get(id, 0) + 1,
+                    told=self._told,
+                )
+                try:
+                    replies = await work.run(pace, self._limits.answer_within)
+                except BaseException:
+                    self._remember_calls(work.called)
+                    raise
         for arrival in arrivals if self._calls else ():
             self._calls.pop(arrival.envelope.id, None)
         return replies

@@ -37,7 +37,7 @@ class CourierStats:
 
 class Courier:
     """One destination's carrier. Its relay tells it the leases; one task at a time calls
-    `run_once`."""
+    `run_once`. `moved` is called after each delivery."""
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Courier:
         settlement: Settlement | None = None,
         memory: MemoryQueue | None = None,
         ports: RelayPorts | None = None,
+        moved: Callable[[], None] = lambda: None,
         chance: Callable[[], float],
     ) -> None:
         self._engine = engine
@@ -74,6 +75,7 @@ class Courier:
             chance=chance,
             within=ports.within,
             gather=ports.gather,
+            moved=moved,
         )
         self._settler = Settler(
             engine,

@@ -15,11 +15,13 @@ from outbox.coordination.lease_keeper import LeaseKeeper
 from outbox.coordination.lease_store import LeaseStore
 from outbox.coordination.loops import at_the_end, repeat
 from outbox.coordination.owners import HolderName, is_surely_dead
+from outbox.coordination.progress import Progress
 from outbox.database.engines import reading
 from outbox.lanes import BUCKETS
 from outbox.relay.courier import Courier, CourierStats
 from outbox.relay.message_store import Store
 from outbox.relay.ports import ReplySink
+from outbox.relay.sender import sending_to
 from outbox.relay.settings import RelaySettings
 from outbox.transports.base import Transport
 
@@ -37,8 +39,8 @@ class Relay:
     relays may have the same. The name that holds the leases has a random part besides, and one in a
     process that was forked off; by it the relays of a machine know that one of them has died, and
     need not wait for its leases.
-    `bell` is the one of `outbox.install(...)`; without it the relay only polls. Raises
-    UnconfiguredSQLite.
+    `bell` is the one of `outbox.install(...)`; without it the relay only polls. `progress` is told
+    of each step. Raises UnconfiguredSQLite.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Relay:
         settings: RelaySettings | None = None,
         bell: Bell | None = None,
         sink: ReplySink | None = None,
+        progress: Progress | None = None,
         is_dead: Callable[[str], bool] = is_surely_dead,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -59,6 +62,7 @@ class Relay:
         self._reading = reading(engine)
         self._settings = settings or RelaySettings()
         self._bell = bell or Bell()
+        self._progress = progress or Progress(clock.monotonic)
         name = HolderName(owner)
         postgres = engine.dialect.name == "postgresql"
         self._store = Store(postgres=postgres, now=clock.now)
@@ -72,6 +76,7 @@ class Relay:
                 clock=clock,
                 settings=self._settings,
                 sink=sink,
+                moved=self._progress.of(sending_to(destination)).moved,
                 chance=chance,
             )
             for destination, transport in transports.items()
@@ -115,10 +120,12 @@ class Relay:
         Trouble with the database is logged and waited out.
         """
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(repeat(stop, self._tend_once, "tend the leases"))
-            tasks.create_task(repeat(stop, self._schedule_once, "move what is due"))
+            tasks.create_task(repeat(stop, self._tend_once, "tend the leases", self._progress))
+            tasks.create_task(repeat(stop, self._schedule_once, "move what is due", self._progress))
             for name, courier in self._couriers.items():
-                tasks.create_task(repeat(stop, courier.step, f"send to {name}", self._bell))
+                tasks.create_task(
+                    repeat(stop, courier.step, sending_to(name), self._progress, self._bell)
+                )
             await stop.wait()
             self._bell.ring()
         await at_the_end(self.aclose, "give the leases back, which expire by themselves")

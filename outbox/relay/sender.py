@@ -40,8 +40,14 @@ from outbox.wire.envelope import Envelope
 log = logging.getLogger("outbox.relay")
 
 
+def sending_to(destination: str) -> str:
+    """The purpose of a courier's rounds, for logs and for progress."""
+    return f"send to {destination}"
+
+
 class Sender:
-    """What leaves for one destination. `usable()` gives the buckets that may be sent from now."""
+    """What leaves for one destination. `usable()` gives the buckets that may be sent from now;
+    `moved()` is called after each delivery, whatever came of it."""
 
     def __init__(
         self,
@@ -54,6 +60,7 @@ class Sender:
         chance: Callable[[], float],
         within: Within = asyncio.timeout,
         gather: Gather = asyncio.gather,
+        moved: Callable[[], None] = lambda: None,
     ) -> None:
         self.unanswered = 0
         """Requests that got no answer, since the start."""
@@ -65,6 +72,7 @@ class Sender:
         self._chance = chance
         self._within = within
         self._gather = gather
+        self._moved = moved
         self._breaker = Breaker()
         # In the order in which they are tried; the value means nothing.
         self._suspects: dict[tuple[int, str], None] = {}
@@ -136,7 +144,9 @@ class Sender:
             result.stopped = True
         if result.stopped or not batch:
             return
-        match await self._deliver([message.envelope for message in batch]):
+        delivery = await self._deliver([message.envelope for message in batch])
+        self._moved()
+        match delivery:
             case Answered(replies):
                 self._answered(result, batch, replies)
             case Accepted() as accepted:

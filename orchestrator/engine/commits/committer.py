@@ -38,6 +38,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.safe_text import described
 from orchestrator.store.commit_statements import StaleRuns
 from outbox.clock import Clock
+from outbox.coordination.progress import Progress
 from outbox.crashpoints import crashpoint
 from outbox.database.troubles import Trouble, trouble_in_statement
 
@@ -71,6 +72,7 @@ class Committer:
         clock: Clock,
         ids: Callable[[], str],
         settings: EngineSettings,
+        progress: Progress,
     ) -> None:
         self.stats = CommitterStats()
         self._engine = engine
@@ -82,6 +84,7 @@ class Committer:
         self._ids = ids
         self._settings = settings
         self._sleep = ports.sleep
+        self._committing = progress.of("commit what runs do")
         self._time = DatabaseTime(clock)
         self._cached = RunCache(settings.cached, settings.cached_bytes)
         self._recovery = Recovery(engine, ports, shards)
@@ -130,7 +133,8 @@ class Committer:
         while not (finish.is_set() and self._queue.is_empty):
             try:
                 await self._queue.wait(finish)
-                await self.run_once()
+                with self._committing:
+                    await self.run_once()
                 failures = 0
             except Exception as error:
                 failures += 1
@@ -156,6 +160,8 @@ class Committer:
     async def _commit(self, items: Sequence[Item]) -> None:
         """All of it, in one transaction if that is possible."""
         for attempt in range(_TRIES):
+            # A commit that is divided is many transactions, and none of them is slow by that.
+            self._committing.moved()
             try:
                 await self._transact(items)
                 return

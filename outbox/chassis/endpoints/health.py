@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from outbox.chassis.http.database_problems import database_problem
 from outbox.chassis.http.problems import HttpProblem, documented
+from outbox.coordination.progress import Progress
 from outbox.errors import OutboxError
 
 Check = Callable[[], Awaitable[None]]
@@ -63,6 +64,31 @@ def router(checks: Mapping[str, Check], *, timeout: float = 2.0) -> APIRouter:
         return Ready(checks=list(checks))
 
     return routes
+
+
+def work(progress: Progress) -> Check:
+    """A check that all kinds of work get on. It also asks the thread pool of the event loop for
+    nothing at all, which is stuck where handlers hang in all its threads."""
+    threads = progress.of("run in a thread")
+
+    async def check() -> None:
+        if threads.is_idle:
+            threads.begin()
+            asked = asyncio.get_running_loop().run_in_executor(None, _nothing)
+            asked.add_done_callback(lambda _: threads.end())
+        if found := progress.stuck():
+            told = ", ".join(f'"{it.kind}" for {it.seconds:.0f} s' for it in found)
+            raise NotReady(
+                f"no work of this kind has ended while it is under way: {told}",
+                next_step="restart the process: what was not committed is done again. The log and "
+                "the database's list of sessions say what it waits for",
+            )
+
+    return check
+
+
+def _nothing() -> None:
+    pass
 
 
 async def _failure(name: str, check: Check, timeout: float) -> tuple[str, str, str] | None:

@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from outbox.chassis.endpoints.backlog import Backlog
 from outbox.clock import Clock
+from outbox.coordination.progress import Progress
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
@@ -47,8 +48,9 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 class Metrics:
     """One service's figures."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, progress: Progress) -> None:
         self._clock = clock
+        self._progress = progress
         self.registry = CollectorRegistry()
         self._requests = Histogram(
             "sagabox_http_request_seconds",
@@ -80,6 +82,12 @@ class Metrics:
             "sagabox_inbox_stopped_purges",
             "Purges that leave old rows since nothing tells whether those sagas have ended: 0 or 1",
             ["orchestrator", "reason"],
+            registry=self.registry,
+        )
+        self._stalled = Gauge(
+            "sagabox_work_stalled_seconds",
+            "Time since work of this kind began or got on, while none has ended; 0 without work",
+            ["kind"],
             registry=self.registry,
         )
         self._standing = _Standing(self.registry)
@@ -170,6 +178,8 @@ class Metrics:
             except Exception as error:
                 log.warning("the outbox tables cannot be read for /metrics: %s", error)
             self._standing.show(backlogs, self._clock, relay_runs())
+            for kind, seconds in self._progress.stalled.items():
+                self._stalled.labels(kind).set(seconds)
             return Response(generate_latest(_Plain(self.registry)), media_type=CONTENT_TYPE_LATEST)
 
         return routes
@@ -266,9 +276,12 @@ class MeteredInbox(Inbox):
         clock: Clock,
         limits: InboxLimits,
         metrics: Metrics,
+        progress: Progress,
         peers: Collection[str] = (),
     ) -> None:
-        super().__init__(handlers, sessions, clock=clock, limits=limits, peers=peers)
+        super().__init__(
+            handlers, sessions, clock=clock, limits=limits, peers=peers, progress=progress
+        )
         self._metrics = metrics
 
     async def purge(self) -> int:

@@ -97,7 +97,7 @@ async def test_every_metric_has_a_name_by_the_rules(service: Running) -> None:
     assert all(
         sample.labels.keys()
         <= {
-            *("destination", "le", "method", "name", "orchestrator", "outcome", "reason"),
+            *("destination", "kind", "le", "method", "name", "orchestrator", "outcome", "reason"),
             *("result", "route", "status"),
         }
         for family in found

@@ -72,7 +72,10 @@ async def test_a_started_service_is_ready_and_a_stopped_one_is_not(
         assert "relay" in before.json()["detail"]
         async with _started(articles):
             ready = await articles.http.get("/readyz")
-            assert (ready.status_code, ready.json()["checks"]) == (200, ["database", "relay"])
+            assert (ready.status_code, ready.json()["checks"]) == (
+                200,
+                ["database", "relay", "work"],
+            )
             assert (await articles.http.get("/livez")).status_code == 200
             for path in ("/docs", "/openapi.json", "/metrics"):
                 assert (await articles.http.get(path)).status_code == 200
@@ -199,7 +202,7 @@ async def test_metrics_say_that_a_purge_stops_where_the_orchestrator_cannot_be_a
     row = {"consumer": "comments", "source": "orchestrator", "state": "ran", "received_at": old}
     stopped = 'sagabox_inbox_stopped_purges{orchestrator="orchestrator",reason="no-way"} 1.0'
     async with running(comments_app(database)) as comments:
-        async with comments.service.database.sessions.begin() as session:
+        async with comments.chassis.database.sessions.begin() as session:
             command = derive(runs[-1], "command")
             await session.execute(insert(tables.inbox), [row | {"id": command, "saga": runs[-1]}])
         for said, is_stopped in (
@@ -207,10 +210,10 @@ async def test_metrics_say_that_a_purge_stops_where_the_orchestrator_cannot_be_a
             (EndedSagas(first_at(START)), False),
         ):
             news = replace(envelope(ReopenThread(new_id())), source="orchestrator")
-            await comments.service.inbox.receive([news], said)
-            await comments.service.inbox.purge()
+            await comments.chassis.inbox.receive([news], said)
+            await comments.chassis.inbox.purge()
             assert (stopped in (await comments.http.get("/metrics")).text) is is_stopped
-        async with comments.service.database.sessions() as session:
+        async with comments.chassis.database.sessions() as session:
             ids = (await session.scalars(select(tables.inbox.c.id))).all()
         assert command not in ids
 

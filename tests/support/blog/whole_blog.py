@@ -53,7 +53,7 @@ class WholeBlog:
     @property
     def engine(self) -> Engine:
         """The orchestrator's."""
-        engine = self.services["orchestrator"].service.carrier
+        engine = self.services["orchestrator"].chassis.carrier
         assert isinstance(engine, Engine)
         return engine
 

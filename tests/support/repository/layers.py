@@ -24,6 +24,7 @@ PURE = (
     "outbox.adding.staging",
     "outbox.contract",
     "outbox.coordination.leases",
+    "outbox.coordination.progress",
     "outbox.errors",
     "outbox.inbox.barrier",
     "outbox.inbox.batches",

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from outbox.chassis.endpoints.backlog import Backlog
 from outbox.chassis.endpoints.metrics import Metrics
+from outbox.coordination.progress import Progress
 from outbox.ids import derive, first_at
 from outbox.replies import Outcome, Reply
 from outbox.testing import FakeClock
@@ -24,7 +25,8 @@ Figures = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 class _Service:
     def __init__(self) -> None:
         self.clock = FakeClock(NOW)
-        self.metrics = Metrics(self.clock)
+        self.progress = Progress(self.clock.monotonic)
+        self.metrics = Metrics(self.clock, self.progress)
         self.backlogs: list[Backlog] | Exception = []
         self.relay_runs = True
         app = FastAPI()
@@ -160,9 +162,22 @@ async def test_the_answers_of_the_inbox_are_counted(service: _Service) -> None:
 
 
 def test_two_services_in_one_process_share_no_figures() -> None:
-    first, second = Metrics(FakeClock()), Metrics(FakeClock())
+    first, second = (Metrics(it, Progress(it.monotonic)) for it in (FakeClock(), FakeClock()))
     first.received([Reply(Outcome.DONE)])
     name, labels = "sagabox_inbox_messages_total", {"outcome": "done"}
     assert first.registry.get_sample_value(name, labels) == 1
     assert second.registry.get_sample_value(name, labels) is None
     assert REGISTRY.get_sample_value(name, labels) is None
+
+
+async def test_work_that_goes_on_is_shown_with_its_seconds_and_other_work_with_none(
+    service: _Service,
+) -> None:
+    with service.progress.of("tend the leases"):
+        pass
+    service.progress.of("handle messages").begin()
+    service.clock.advance(90)
+    figures = await service.figures()
+    name = "sagabox_work_stalled_seconds"
+    assert _one(figures, name, kind="handle messages") == 90
+    assert _one(figures, name, kind="tend the leases") == 0

@@ -48,7 +48,7 @@ async def blog(database_factory: DatabaseFactory) -> AsyncIterator[WholeBlog]:
 
 async def remembered(blog: WholeBlog) -> set[str]:
     """The old runs of which articles has rows."""
-    async with blog.services["articles"].service.database.sessions() as session:
+    async with blog.services["articles"].chassis.database.sessions() as session:
         found = await session.scalars(select(tables.inbox.c.saga))
         return {run for run in found if run in RUNS}
 
@@ -62,7 +62,7 @@ async def remember(blog: WholeBlog, runs: list[str]) -> None:
         "received_at": LONG_AGO,
     }
     rows = [row | {"id": derive(run, "command"), "saga": run} for run in runs]
-    async with blog.services["articles"].service.database.sessions.begin() as session:
+    async with blog.services["articles"].chassis.database.sessions.begin() as session:
         await session.execute(insert(tables.inbox), rows)
 
 
@@ -70,7 +70,7 @@ async def test_services_purge_what_ended_behind_many_runs_that_wait(blog: WholeB
     await remember(blog, [*WAITING[:3], *WAITING[-3:], *ENDED])
     article = await blog.publish()
     await blog.start(article, prefer="wait=20")  # a delivery, which tells what it can
-    inbox = blog.services["articles"].service.inbox
+    inbox = blog.services["articles"].chassis.inbox
     await inbox.purge()
     assert await remembered(blog) >= set(ENDED), "no delivery can name that many"
 

@@ -54,7 +54,7 @@ async def test_it_is_ready_while_its_engine_runs(orchestrator: Running) -> None:
     assert (await orchestrator.http.get("/readyz")).status_code == 503
     async with _started(orchestrator):
         ready = await orchestrator.http.get("/readyz")
-        assert (ready.status_code, ready.json()["checks"]) == (200, ["database", "relay"])
+        assert (ready.status_code, ready.json()["checks"]) == (200, ["database", "relay", "work"])
     assert (await orchestrator.http.get("/readyz")).status_code == 503
 
 

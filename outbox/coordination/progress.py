@@ -1,0 +1,96 @@
+"""The progress of a process: which kinds of work are under way, and since when none has ended.
+
+A clock tells whether a process that answers still gets anything done: a handler, a round of a
+courier or a commit that hangs never ends. Each step costs the reading of a clock and two floats.
+
+Pure: it is handed its clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+STUCK_AFTER = 60.0
+"""Seconds for which work may go on while no work of its kind ends; twice the timeout of deliveries
+where an operator made that longer.
+
+It is above all bounds that work ends by itself under. A delivery takes 4.5 s at most, and SQLite
+waits for 5 s. PostgreSQL ends a statement after 15 s and a transaction after 30 s, and one that
+does not answer is given up after 20 s; twice the longest of these leaves room for a connection.
+"""
+
+
+class Work:
+    """The work of one kind. `with work:` is around each piece of it; several may go on at once."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._since: float | None = None
+
+    def __enter__(self) -> None:
+        self.begin()
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no piece was begun since one has ended."""
+        return self._since is None
+
+    @property
+    def stalled_for(self) -> float:
+        """Seconds since a piece was begun, or moved, after which none has ended; 0 where there is
+        no such piece."""
+        return 0.0 if self._since is None else max(0.0, self._monotonic() - self._since)
+
+    def begin(self) -> None:
+        """A piece begins."""
+        if self._since is None:
+            self._since = self._monotonic()
+
+    def moved(self) -> None:
+        """A piece, which goes on, has done a part that counts as an end: a long one moves often."""
+        if self._since is not None:
+            self._since = self._monotonic()
+
+    def end(self) -> None:
+        """A piece has ended, or failed. Those begun before it, if any, are only slower than it."""
+        self._since = None
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """Work of which nothing has ended for so many `seconds`."""
+
+    kind: str
+    seconds: float
+
+
+class Progress:
+    """The work of one process by its kinds, which say what is being done: "tend the leases".
+
+    `monotonic` tells the seconds; `stuck_after` is how many of them are too many.
+    """
+
+    def __init__(self, monotonic: Callable[[], float], *, stuck_after: float = STUCK_AFTER) -> None:
+        self._monotonic = monotonic
+        self._stuck_after = stuck_after
+        self._kinds: dict[str, Work] = {}
+
+    def of(self, kind: str) -> Work:
+        """The work of this kind."""
+        if kind not in self._kinds:
+            self._kinds[kind] = Work(self._monotonic)
+        return self._kinds[kind]
+
+    @property
+    def stalled(self) -> Mapping[str, float]:
+        """By kind, the seconds since work was begun, or moved, without an end; 0 without work."""
+        return {kind: work.stalled_for for kind, work in self._kinds.items()}
+
+    def stuck(self) -> Sequence[Stuck]:
+        """The kinds that do not get on, the slowest first."""
+        found = [Stuck(kind, it) for kind, it in self.stalled.items() if it > self._stuck_after]
+        return sorted(found, key=lambda it: (-it.seconds, it.kind))
