@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,8 +16,17 @@ from orchestrator.sagas.delete_article import Deletion, delete_article
 from orchestrator.store.commit_statements import CommitStatements
 from outbox.coordination.progress import STUCK_AFTER
 from outbox.testing import FakeClock
-from tests.support.blog.blog import START, Running, new_id, running
+from tests.support.blog.blog import (
+    START,
+    Running,
+    articles_app,
+    articles_schema,
+    new_id,
+    running,
+)
+from tests.support.checkout import ROOT
 from tests.support.databases.databases import Database
+from tests.support.fixtures import DatabaseFactory
 from tests.support.orchestrator.engines import Scripted
 from tests.support.orchestrator.orchestrating import PARTICIPANTS, orchestrator_settings
 from tests.support.processes.waiting import until
@@ -86,3 +96,22 @@ async def test_a_run_that_waits_for_a_participant_leaves_it_ready(database: Data
             clock.advance(60)
             await until(lambda at=tried: participant.refusals < at, what="it is tried again")  # type: ignore[misc]  # bound
             await until(lambda: _is_ready(service), what="it is ready")
+
+
+async def test_the_kinds_of_work_on_the_page_are_those_of_the_services(
+    database: Database, database_factory: DatabaseFactory
+) -> None:
+    page = (ROOT / "docs" / "operating.md").read_text()
+    table = page.partition("<!-- kinds of work -->")[2].partition("<!-- end of kinds")[0]
+    named = {kind for line in table.splitlines() for kind in re.findall("`([^`]+)`", line[:60])}
+    app = articles_app(database_factory(articles_schema), {"comments": Scripted()})
+    kinds: set[str] = set()
+    async with (
+        running(app) as articles,
+        app.router.lifespan_context(app),
+        _started(database, FakeClock(START), Scripted()) as (service, _),
+    ):
+        await until(lambda: _is_ready(articles), what="it is ready")
+        for each in (articles, service):
+            kinds |= each.service.progress.stalled.keys()
+    assert {re.sub("^send to .*", "send to ...", kind) for kind in kinds} == named
