@@ -113,5 +113,5 @@ async def test_the_kinds_of_work_on_the_page_are_those_of_the_services(
     ):
         await until(lambda: _is_ready(articles), what="it is ready")
         for each in (articles, service):
-            kinds |= each.service.progress.stalled.keys()
+            kinds |= each.chassis.progress.stalled.keys()
     assert {re.sub("^send to .*", "send to ...", kind) for kind in kinds} == named
