@@ -20,12 +20,13 @@ from outbox.contract import RunsEnded
 from outbox.coordination.progress import Progress
 from outbox.database.troubles import Trouble
 from outbox.errors import InvalidMessage, MessageTooLarge
-from outbox.inbox import questions, store
+from outbox.inbox import questions
 from outbox.inbox.barrier import Arrival, State
 from outbox.inbox.batches import Slot, holds_key, order_key, split
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.in_hand import InHand
 from outbox.inbox.limits import InboxLimits, Pace
+from outbox.inbox.purging import Purge
 from outbox.inbox.questions import Stopped
 from outbox.inbox.session import watch
 from outbox.inbox.transaction import InboxTransaction, RolledBack, Told
@@ -42,7 +43,6 @@ log = logging.getLogger(__name__)
 MAX_REASON_LENGTH = 500
 MAX_UNDOES = 500
 _MAX_REMEMBERED = 10_000
-_MAX_SOURCES = 100
 _TRIES = 3
 
 
@@ -94,7 +94,6 @@ class Inbox:
         self.consumer = handlers.consumer
         handlers.build_in(RunsEnded, questions.learn)
         self._handlers = handlers
-        self._peers = frozenset(peers)
         self._sessions = sessions
         self._clock = clock
         self._limits = limits or InboxLimits()
@@ -102,18 +101,22 @@ class Inbox:
         progress = progress or Progress(clock.monotonic)
         # A copy of a message that hangs is answered soon: only transactions are work.
         self._handling = progress.of("handle messages")
-        self._purging = progress.of("purge the inbox")
+        self._purge = Purge(
+            self.consumer,
+            sessions,
+            clock=clock,
+            limits=self._limits,
+            peers=peers,
+            work=progress.of("purge the inbox"),
+        )
         self._in_hand = InHand()
         self._calls: OrderedDict[str, int] = OrderedDict()
-        self._settled: OrderedDict[str, EndedSagas] = OrderedDict()
-        self._last_said: dict[str, EndedSagas] = {}
-        self._stopped: Mapping[str, Stopped] = {}
 
     @property
     def stopped(self) -> Mapping[str, Stopped]:
         """The orchestrators of whose sagas the last purge had to keep more rows than it wanted to,
         and why."""
-        return self._stopped
+        return self._purge.stopped
 
     async def receive(
         self, envelopes: Sequence[Envelope], settled: EndedSagas | None = None
@@ -129,7 +132,7 @@ class Inbox:
         Raises what the database raises when it is away or full, or when the outcome of a commit is
         not known: then the same batch, sent again, finds out.
         """
-        self._note(envelopes, settled)
+        self._purge.note(envelopes, settled)
         until = self._clock.monotonic() + self._limits.answer_within - self._limits.alone.total
         batch = _Batch([None] * len(envelopes))
         ids = {envelope.id for envelope in envelopes}
@@ -160,59 +163,7 @@ class Inbox:
     async def purge(self) -> int:
         """Delete the rows that nobody can ask for any more; returns how many. Bounded in work and
         in the length of each transaction, so call it now and then until it returns 0."""
-        limits = self._limits
-        total = 0
-        for _ in range(limits.purge_transactions):
-            with self._purging:
-                gone = await self._purge_once()
-            total += gone
-            if gone < limits.purge_rows:
-                break
-        with self._purging:
-            await self._ask()
-        return total
-
-    async def _purge_once(self) -> int:
-        limits = self._limits
-        async with self._sessions.begin() as session:
-            return await session.run_sync(
-                store.purge,
-                self.consumer,
-                dict(self._settled),
-                self._clock.now(),
-                limits.retention,
-                limits.purge_rows,
-            )
-
-    async def _ask(self) -> None:
-        """Find out more of ended sagas where more of them live than deliveries can name."""
-        cut = [source for source, said in sorted(self._last_said.items()) if said.is_cut]
-        stopped: dict[str, Stopped] = {}
-        for source in cut:
-            async with self._sessions.begin() as session:
-                why = await session.run_sync(
-                    questions.ask,
-                    self.consumer,
-                    source,
-                    questions.Known(self._last_said[source], self._settled[source]),
-                    self._clock.now(),
-                    self._limits.retention,
-                    has_way=source in self._peers,
-                )
-            if why is not None:
-                stopped[source] = why
-        self._stopped = stopped
-
-    def _note(self, envelopes: Sequence[Envelope], settled: EndedSagas | None) -> None:
-        sources = {envelope.source for envelope in envelopes}
-        if settled is None or len(sources) != 1:
-            return
-        self._last_said.update(dict.fromkeys(sources, settled))
-        (source,) = sources
-        self._settled[source] = settled.join(self._settled.pop(source, None))
-        if len(self._settled) > _MAX_SOURCES:
-            forgotten, _ = self._settled.popitem(last=False)
-            del self._last_said[forgotten]
+        return await self._purge.run()
 
     def _read(self, envelope: Envelope) -> Arrival | Reply:
         handler = self._handlers.find(envelope.type)
