@@ -54,11 +54,15 @@ class Transport(Protocol):
 
     - `deliver` never raises for what the network or the other side does: that is its answer.
     - It returns within its timeout, which is shorter than the relay's lease margin.
-    - It keeps the order of what it is given. It may deliver something twice, and says so by
-      `Unreachable(sent=True)` when it does not know.
+    - It keeps the order of what it is given, of each key at least. It may deliver something twice,
+      and says so by `Unreachable(sent=True)` when it does not know.
     - It says `Accepted` only of what survives a crash of the other side, and then sends nothing of
       it again by itself.
+    - It delivers what it is given again, also under an id that it has delivered before: a command
+      that was locked is asked for anew. Which copies are one message is for an inbox to tell.
     - It is used by one task at a time for one key; different keys may come concurrently.
+
+    `outbox.testing.transport_contract` holds an implementation to them.
     """
 
     async def deliver(self, envelopes: Sequence[Envelope]) -> Delivery:

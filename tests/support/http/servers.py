@@ -26,12 +26,15 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(app: Any, **options: Any) -> AsyncIterator[str]:
-    """The address of a uvicorn that serves this ASGI application; options are uvicorn.Config's."""
+async def serving(app: Any, *, at: int = 0, **options: Any) -> AsyncIterator[str]:
+    """The address of a uvicorn that serves this ASGI application, at that port or at any free one;
+    options are uvicorn.Config's."""
     config = uvicorn.Config(app, log_config=None, lifespan="off", access_log=False, **options)
     server = _Server(config)
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        # So that another one can come to the same port while old connections still fade out.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", at))
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             await until(lambda: server.started or running.done(), what="uvicorn is ready")

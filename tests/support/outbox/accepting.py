@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -15,14 +16,39 @@ Consume = Callable[[Sequence[Envelope]], Awaitable[Sequence[Reply]]]
 COMES_AGAIN = {Outcome.FAILED, Outcome.TOO_BUSY, Outcome.NOT_ATTEMPTED}
 
 
+class Queue:
+    """The broker: what it was given stays until a consumer is done with it."""
+
+    def __init__(self) -> None:
+        self.messages: deque[bytes] = deque()
+        self.is_gone = False
+        self.is_silent = False
+        self.changed = asyncio.Event()
+
+    async def append(self, bodies: Sequence[bytes]) -> None:
+        """Keep them. Raises ConnectionError where the broker is gone; hangs where it is silent."""
+        if self.is_gone:
+            raise ConnectionError("the broker is gone")
+        if self.is_silent:
+            await asyncio.Event().wait()
+        self.messages += bodies
+        self.changed.set()
+
+
 class AcceptingTransport:
     """Takes what it is given, and gives it to a consumer that drains it, in its order."""
 
-    def __init__(self) -> None:
-        self.queue: deque[bytes] = deque()
+    def __init__(self, *, timeout: float = 4.0) -> None:
+        self.broker = Queue()
         self.taken: list[Envelope] = []
         """Every envelope that was accepted, in its order."""
+        self._timeout = timeout
         self._closed = False
+
+    @property
+    def queue(self) -> deque[bytes]:
+        """What waits for a consumer."""
+        return self.broker.messages
 
     async def deliver(self, envelopes: Sequence[Envelope]) -> Delivery:
         """Keep them."""
@@ -32,10 +58,17 @@ class AcceptingTransport:
             return Unreachable("the transport is closed", sent=False)
         try:
             bodies = [to_batch([each]) for each in envelopes]
-            self.taken += [each for body in bodies for each in from_batch(body)]
+            carried = [each for body in bodies for each in from_batch(body)]
         except (MalformedEnvelope, ValueError, TypeError) as error:
             return Unacceptable(str(error))
-        self.queue += bodies
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self.broker.append(bodies)
+        except TimeoutError:
+            return Unreachable(f"no answer within {self._timeout:g} s", sent=True)
+        except ConnectionError as error:
+            return Unreachable(str(error), sent=False)
+        self.taken += carried
         return Accepted()
 
     async def aclose(self) -> None:

@@ -18,6 +18,7 @@ _HEAVY = (
     "fastapi",
     "httpx",
     "pydantic",
+    "pytest",
     "sqlalchemy",
     "starlette",
     "uvicorn",
@@ -29,6 +30,7 @@ _FACES = (
     "orchestrator.testing",
     "outbox",
     "outbox.testing",
+    "outbox.testing.transport_contract",
     "outbox.transports",
     "outbox.transports.http",
 )
@@ -64,6 +66,12 @@ def test_a_face_alone_imports_nothing_heavy(package: str) -> None:
     loaded = _loaded_by(f"import {package}")
     assert package in loaded
     assert not loaded & {*_HEAVY}
+
+
+def test_the_contract_of_transports_needs_no_test_framework() -> None:
+    loaded = _loaded_by("from outbox.testing.transport_contract import contract_tests")
+    assert "outbox.testing.transport_contract.each" in loaded
+    assert not loaded & {"fastapi", "httpx", "pytest", "sqlalchemy", "starlette"}
 
 
 @pytest.mark.parametrize("module", ["outbox.messages", "outbox.contract", "articles.contract"])

@@ -15,6 +15,7 @@ _PUBLIC = (
     "orchestrator.testing",
     "outbox",
     "outbox.testing",
+    "outbox.testing.transport_contract",
     "outbox.transports",
     "outbox.transports.http",
 )
