@@ -46,7 +46,8 @@ def add(
 
     A command goes to the service that owns its type, an event to each destination of its route;
     `to` names one destination instead. `deliver_at` keeps it back until then, outside of the order
-    of its key. Times must be aware.
+    of its key. `reply_to` says that an answer is awaited; receivers reject another name than this
+    service's own. Times must be aware.
 
     Raises NotInTransaction, OutboxNotInstalled, AutocommitRefused, UnconfiguredSQLite, Unrouted,
     InvalidMessage, MessageTooLarge.

@@ -77,12 +77,8 @@ class AnsweringInbox:
         Raises what `Inbox.receive` raises; and what the database raises when it is away, after
         which the same batch, sent again, is answered again.
         """
-        honest = [each for each in envelopes if each.reply_to in (None, each.source)]
-        replies = iter(await self._inbox.receive(honest, settled) if honest else [])
-        answered = [
-            (each, next(replies) if each.reply_to in (None, each.source) else _foreign(each))
-            for each in envelopes
-        ]
+        replies = await self._inbox.receive(envelopes, settled)
+        answered = list(zip(envelopes, replies, strict=True))
         untold = [(each, reply) for each, reply in answered if _is_told_afterwards(each, reply)]
         if untold:
             async with self._sessions.begin() as session:
@@ -91,7 +87,7 @@ class AnsweringInbox:
                     caused_by(session, cause)
                     _add(session, envelope, reply)
                 caused_by(session, None)
-        return [reply for _, reply in answered]
+        return replies
 
 
 def _add(session: Session | AsyncSession, envelope: Envelope, reply: Reply) -> None:
@@ -119,11 +115,3 @@ def _is_told_afterwards(envelope: Envelope, reply: Reply) -> bool:
     if reply.outcome.is_final or reply.outcome in _OWN or reply.code == "unknown-type":
         return False
     return _may_be_told(envelope)
-
-
-def _foreign(envelope: Envelope) -> Reply:
-    return Reply(
-        Outcome.REJECTED,
-        code="invalid",
-        reason=f"{envelope.source} wants the answer to go to {envelope.reply_to}, which is not it",
-    )

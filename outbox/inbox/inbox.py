@@ -125,8 +125,9 @@ class Inbox:
         sent the batch says of its sagas.
 
         Messages of one key take effect in their order: after one that comes again (FAILED, LOCKED,
-        ONGOING, TOO_BUSY, an unknown type) the rest of its key is NOT_ATTEMPTED. Never raises for a
-        message's trouble. A copy of a message that is in hand in this process joins it for
+        ONGOING, TOO_BUSY, an unknown type) the rest of its key is NOT_ATTEMPTED. One that wants its
+        answer to go to another name than its sender's is REJECTED. Never raises for a message's
+        trouble. A copy of a message that is in hand in this process joins it for
         `limits.alone.lock` seconds, and is ONGOING then.
 
         Raises what the database raises when it is away or full, or when the outcome of a commit is
@@ -169,6 +170,8 @@ class Inbox:
         handler = self._handlers.find(envelope.type)
         if handler is None:
             return self._unknown_type(envelope)
+        if envelope.reply_to not in (None, envelope.source):
+            return _not_for_another(envelope)
         try:
             check_size(envelope.type, envelope.data, self._limits.message_bytes)
             if envelope.undoes:
@@ -308,6 +311,14 @@ def _check_undo(envelope: Envelope, is_command: bool) -> None:
         problem = f"it undoes {len(envelope.undoes)} commands, and at most {MAX_UNDOES} are allowed"
     if problem:
         raise ValueError(problem)
+
+
+def _not_for_another(envelope: Envelope) -> Reply:
+    reason = (
+        f"{envelope.source} wants the answer to go to {envelope.reply_to}, and an answer goes to "
+        "the sender alone; leave reply_to out, or give the sender's own name"
+    )
+    return Reply(Outcome.REJECTED, code="invalid", reason=reason[:MAX_REASON_LENGTH])
 
 
 def _too_busy(reason: str) -> Reply:

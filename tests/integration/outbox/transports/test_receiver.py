@@ -329,3 +329,17 @@ async def in_mode(client: Client, message: Envelope, mode: str) -> list[Reply]:
     answer = await post_in_mode(client, message, mode)
     assert answer.status_code == 200, answer.text
     return replies_from_batch(answer.content, [message.id])
+
+
+async def test_a_command_whose_answer_is_to_go_to_another_name_does_not_run(
+    client: Client, bench: Bench, names: Names
+) -> None:
+    """The answer goes back on the same way, to the sender; so the wish would be ignored."""
+    foreign = envelope(names(), Book("a"), reply_to="articles")
+    own = envelope(names(), Book("b", "own"), reply_to="sender")
+    answer = await client.post(to_batch([foreign, own]))
+    rejected, done = replies_from_batch(answer.content, [foreign.id, own.id])
+    assert (rejected.outcome, rejected.code) == (Outcome.REJECTED, "invalid")
+    assert "sender wants the answer to go to articles" in (rejected.reason or "")
+    assert done.outcome is Outcome.DONE
+    assert await bench.entries() == ["own"]
