@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,7 +17,7 @@ from comments.settings import CommentsSettings
 from orchestrator import Saga, create_app
 from orchestrator.engine.engine import Engine
 from outbox.clock import Clock
-from outbox.replies import Reply
+from outbox.replies import Outcome, Reply
 from outbox.transports.base import Transport
 from outbox.transports.memory import MemoryTransport
 from outbox.wire.envelope import Envelope
@@ -32,9 +32,11 @@ QUICK: dict[str, Any] = {"secrets": SECRETS, "poll_interval": 0.2, "trust_loopba
 
 @dataclass
 class WholeBlog:
-    """While `open` is not set, no command of a saga reaches a service."""
+    """While `open` is not set, no command of a saga reaches a service. What `loses` says is lost
+    between services: its sender takes it for delivered."""
 
     open: asyncio.Event = field(default_factory=asyncio.Event)
+    loses: Callable[[Envelope], bool] = lambda _: False
     services: dict[str, Running] = field(default_factory=dict)
 
     def way_to(self, name: str) -> MemoryTransport:
@@ -42,7 +44,10 @@ class WholeBlog:
             if batch[0].source == "orchestrator":
                 await self.open.wait()
                 settled = self.settled()
-            return await self.services[name].chassis.inbox.receive(batch, settled)
+            left = [it for it in batch if not self.loses(it)]
+            taken = await self.services[name].chassis.inbox.receive(left, settled)
+            told = dict(zip((it.id for it in left), taken, strict=True))
+            return [told.get(it.id, Reply(Outcome.DONE)) for it in batch]
 
         return MemoryTransport(receive, timeout=60)
 

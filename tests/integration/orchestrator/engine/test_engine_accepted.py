@@ -13,6 +13,7 @@ import articles.handlers
 import comments.handlers
 from orchestrator.sagas.delete_article import delete_article
 from outbox.clock import SystemClock
+from outbox.contract import CommandAnswered
 from outbox.inbox.answering import AnsweringInbox, add_answer
 from outbox.inbox.inbox import Inbox
 from outbox.wire.envelope import Envelope
@@ -162,3 +163,41 @@ async def test_a_copy_that_is_consumed_again_is_answered_again_and_changes_nothi
             assert reply.outcome == "done"
     await queued.blog.publish()
     assert await happened(queued, saga["id"]) == before
+
+
+@pytest.mark.databases("sqlite")  # time is the database's own on PostgreSQL
+async def test_a_command_whose_answer_was_lost_is_answered_again_from_the_inbox(
+    queued: Queued,
+) -> None:
+    article = await queued.blog.publish()
+    lost: list[Envelope] = []
+    answers: list[Envelope] = []
+
+    def loses(envelope: Envelope) -> bool:
+        if envelope.type != str(CommandAnswered.message_type) or envelope.key != saga:
+            return False
+        (answers if lost else lost).append(envelope)
+        return not answers
+
+    saga = ""
+    queued.blog.loses = loses
+    saga = await queued.start(article)
+    way = queued.ways["articles"]
+
+    def ours() -> list[Envelope]:
+        return [it for it in way.taken if it.correlation == saga]
+
+    async def handled() -> bool:
+        await queued.consume("articles")
+        awaited = [step["awaited"] for step in (await queued.blog.saga(saga))["steps"]]
+        return bool(lost) and any(it is not None and it["wait"] == "accepted" for it in awaited)
+
+    await until(handled, what="the participant handled the command, and its answer was lost")
+    (first,) = ours()
+    queued.clock.advance(61)
+    run = await queued.until_ended(saga)
+    assert run["status"] == "COMPLETED"
+    assert run["state"] == {"article_id": article, "title": "Tides", "comments": 1}
+    assert [it.data for it in ours() if it.id == first.id] == [first.data] * 2
+    assert (answers[0].id, answers[0].data) == (lost[0].id, lost[0].data)
+    assert "repeated" in await happened(queued, saga)
