@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from outbox.clock import Clock
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LAST_DAY = datetime(9999, 12, 31, tzinfo=UTC)
 _COUNTER_LIMIT = 1 << 42
 # Ten times as fast as uuid.UUID, and asked several times for each message that arrives.
 _CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -29,11 +30,12 @@ def compose(milliseconds: int, tail: int) -> str:
 
 
 def time_of(identifier: str) -> datetime:
-    """When the id was made, to the millisecond. Raises ValueError where it is no UUIDv7."""
+    """When the id was made, to the millisecond; at the latest the last day of the year 9999, since
+    an id reaches further than a datetime. Raises ValueError where it is no UUIDv7."""
     parsed = uuid.UUID(identifier)
     if parsed.version != 7:
         raise ValueError(f"{identifier} is not a UUIDv7")
-    return _EPOCH + timedelta(milliseconds=parsed.int >> 80)
+    return _EPOCH + min(timedelta(milliseconds=parsed.int >> 80), _LAST_DAY - _EPOCH)
 
 
 def first_at(moment: datetime) -> str:

@@ -241,3 +241,7 @@ def test_a_derived_id_never_changes_between_versions_of_the_code() -> None:
         derive(compose(1_900_000_000_000, 1), "hide article", "action", "1")
         == "01ba60d3-3800-7916-9bab-fdee49f3d950"
     )
+
+
+def test_the_time_of_an_id_beyond_the_years_of_a_datetime_is_the_last_day() -> None:
+    assert time_of(compose((1 << 48) - 1, 0)) == datetime(9999, 12, 31, tzinfo=UTC)
