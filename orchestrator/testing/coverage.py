@@ -207,6 +207,13 @@ COVERAGE: tuple[CoverageRow, ...] = (
     ),
     _row(
         Subject.FAULT,
+        "a transport that says Accepted",
+        Covered(limits="a message and its answer that are late are the same to it"),
+        "accepted, and the answer as a message, which is lost, doubled or late",
+        Covered(limits="simulate does"),
+    ),
+    _row(
+        Subject.FAULT,
         "expiries",
         "of every command that may be given up",
         "by delays beyond a short deadline",

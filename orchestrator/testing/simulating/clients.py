@@ -89,7 +89,7 @@ class Clients:
         if asked.known_as is not None and not self._chances.fault(Fault.START_TWICE):
             return
         start = StoredStart(asked.saga.name, encode_value(asked.state), CLIENT)
-        if await self._signal(asked.id, *signal_rows.dump_start(start)):
+        if await self.signal(asked.id, *signal_rows.dump_start(start)):
             asked.known_as = asked.id
         self._timeline.after(self._chances.between(Number.WHEN, 0.0, 5.0), self._ask(asked))
 
@@ -138,9 +138,10 @@ class Clients:
                     await self._tell(run.id, Retry(name, "ada", "mended"))
 
     async def _tell(self, saga_id: str, signal: OperatorSignal) -> None:
-        await self._signal(saga_id, *signal_rows.dump(signal))
+        await self.signal(saga_id, *signal_rows.dump(signal))
 
-    async def _signal(self, saga_id: str, kind: str, payload: str) -> bool:
+    async def signal(self, saga_id: str, kind: str, payload: str) -> bool:
+        """Leave it for a run, and wake the processes; false where the database did not take it."""
         if not await self._storage.tell(saga_id, shard_of(saga_id), kind, payload):
             return False
         for process in self._processes:

@@ -43,7 +43,7 @@ _MOST_STEPS = 6_000
 _LEASES = (30.0, 120.0, 120.0, 600.0, 600.0)
 """Seconds, one of which each history has: short ones show more takeovers, long ones cost less."""
 _RATES = (0.02, 0.1, 0.3)
-_LATE = frozenset({Fault.DUPLICATE, Fault.DELAY})
+_LATE = frozenset({Fault.DUPLICATE, Fault.DELAY, Fault.ACCEPTED})
 
 
 @dataclass
@@ -123,7 +123,7 @@ class World:
     def _ways(self) -> Mapping[str, Transport]:
         timeout = self._settings.relay.delivery_timeout
         return {
-            name: Way(self._timeline, self._chances, it, timeout)
+            name: Way(self._timeline, self._chances, name, it, timeout, self._clients.signal)
             for name, it in self._receivers.items()
         }
 

@@ -60,6 +60,8 @@ class Fault(IntEnum):
     """A participant has begun, and is not done yet."""
     TERMINATE = 22
     """A person ends the run, without undoing anything."""
+    ACCEPTED = 23
+    """A command is only taken, as by a broker; it arrives later, and its answer is a message."""
 
 
 class Number(IntEnum):

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from orchestrator.machine.signals import Replied
+from orchestrator.store import signal_rows
 from orchestrator.testing.virtual.chances import Chances, Fault, Number
 from orchestrator.testing.virtual.timeline import Timeline, Wait
-from outbox.replies import Reply
-from outbox.transports.base import Answered, Delivery, Unreachable
+from outbox.replies import Outcome, Reply
+from outbox.transports.base import Accepted, Answered, Delivery, Unreachable
 from outbox.wire.envelope import Envelope
 
 LATEST = 30.0
 """Seconds after which nothing that was sent can still arrive."""
+
+_PAUSE = 1.0
+"""Seconds after which a consumer, or an outbox, tries again what it could not do."""
+_TRIED_AGAIN = frozenset({Outcome.FAILED, Outcome.TOO_BUSY, Outcome.NOT_ATTEMPTED})
+
+Tell = Callable[[str, str, str], Awaitable[bool]]
+"""Leaves a signal (run, kind, payload), and wakes the processes; false where the database did not
+take it."""
 
 
 class Receiver(Protocol):
@@ -25,20 +35,30 @@ class Receiver(Protocol):
 
 
 class Way:
-    """The transport to one receiver."""
+    """The transport to one receiver, whose name is `receiver_name`."""
 
     def __init__(
-        self, timeline: Timeline, chances: Chances, receiver: Receiver, timeout: float
+        self,
+        timeline: Timeline,
+        chances: Chances,
+        receiver_name: str,
+        receiver: Receiver,
+        timeout: float,
+        tell: Tell,
     ) -> None:
         self._timeline = timeline
         self._chances = chances
+        self._name = receiver_name
         self._receiver = receiver
         self._timeout = timeout
+        self._tell = tell
 
     async def deliver(self, envelopes: Sequence[Envelope]) -> Delivery:
         """As `Transport` promises."""
         chances, timeline = self._chances, self._timeline
         await Wait(chances.between(Number.LATENCY, 0.0005, 0.01))
+        if all(it.reply_to is not None for it in envelopes) and chances.fault(Fault.ACCEPTED):
+            return self._accept(envelopes)
         if self._receiver.away_until > timeline.now:
             return Unreachable("connection refused", sent=False)
         if chances.fault(Fault.DUPLICATE):
@@ -67,6 +87,45 @@ class Way:
         async def arrive() -> None:
             await self._receiver.receive(copies)
 
+        self._timeline.after(self._when(), arrive)
+
+    def _when(self) -> float:
         # Mostly soon, now and then when everything else is long over.
-        luck = self._chances.number(Number.WHEN)
-        self._timeline.after(0.01 + LATEST * luck**3, arrive)
+        return 0.01 + LATEST * self._chances.number(Number.WHEN) ** 3
+
+    # A way that only takes messages
+
+    def _accept(self, envelopes: Sequence[Envelope]) -> Delivery:
+        """Each message arrives by itself, so that they overtake each other; one that a consumer
+        cannot handle yet comes again until the answer is a message."""
+        for envelope in envelopes:
+            for _ in range(2 if self._chances.fault(Fault.DUPLICATE) else 1):
+                self._consume(envelope, self._when())
+        return Accepted()
+
+    def _consume(self, envelope: Envelope, after: float) -> None:
+        async def consume() -> None:
+            away = self._receiver.away_until - self._timeline.now
+            if away > 0:
+                self._consume(envelope, away)
+                return
+            replies = await self._receiver.receive([envelope])
+            if replies is None or replies[0].outcome in _TRIED_AGAIN:
+                self._consume(envelope, _PAUSE)
+                return
+            if self._chances.fault(Fault.ANSWER_LOST):
+                return
+            for _ in range(2 if self._chances.fault(Fault.DUPLICATE) else 1):
+                late = self._chances.fault(Fault.DELAY)
+                self._answer(envelope, replies[0], self._when() if late else 0.01)
+
+        self._timeline.after(after, consume)
+
+    def _answer(self, envelope: Envelope, reply: Reply, after: float) -> None:
+        async def answer() -> None:
+            assert envelope.correlation is not None, "it is a command of a run"
+            kind, payload = signal_rows.dump(Replied(envelope.id, reply, self._name))
+            if not await self._tell(envelope.correlation, kind, payload):
+                self._answer(envelope, reply, _PAUSE)
+
+        self._timeline.after(after, answer)
