@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         InvalidKeyring,
         InvalidMessage,
         InvalidSelection,
+        InvalidService,
         IsolationRefused,
         MalformedEnvelope,
         MessagesLeftBehind,
@@ -52,13 +53,14 @@ if TYPE_CHECKING:
     from outbox.inbox.inbox import Inbox
     from outbox.inbox.limits import InboxLimits, Pace
     from outbox.lanes import Lane
-    from outbox.messages import Command, Event, Message, MessageType
+    from outbox.messages import Command, Event, Message, MessageType, SagaRef
     from outbox.relay.ports import ReplySink
     from outbox.relay.relay import Relay
     from outbox.relay.settings import RelaySettings
     from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
     from outbox.retry import RetryPolicy
     from outbox.runtime import Runtime
+    from outbox.service import Service
     from outbox.transports.http.receiver import receiver
     from outbox.transports.http.signing import Keyring
     from outbox.wire.envelope import Envelope
@@ -88,6 +90,7 @@ __all__ = [
     "InvalidKeyring",
     "InvalidMessage",
     "InvalidSelection",
+    "InvalidService",
     "IsolationRefused",
     "Keyring",
     "Lane",
@@ -113,10 +116,12 @@ __all__ = [
     "RetryPolicy",
     "Routes",
     "Runtime",
+    "SagaRef",
     "SchemaError",
     "SchemaMissing",
     "SchemaNewer",
     "SchemaOlder",
+    "Service",
     "sqlite",
     "SystemClock",
     "TransactionLost",
@@ -149,6 +154,7 @@ _HOMES = {
     "InvalidKeyring": "outbox.errors",
     "InvalidMessage": "outbox.errors",
     "InvalidSelection": "outbox.errors",
+    "InvalidService": "outbox.errors",
     "IsolationRefused": "outbox.errors",
     "Keyring": "outbox.transports.http.signing",
     "Lane": "outbox.lanes",
@@ -174,10 +180,12 @@ _HOMES = {
     "RetryPolicy": "outbox.retry",
     "Routes": "outbox.adding.installation",
     "Runtime": "outbox.runtime",
+    "SagaRef": "outbox.messages",
     "SchemaError": "outbox.errors",
     "SchemaMissing": "outbox.errors",
     "SchemaNewer": "outbox.errors",
     "SchemaOlder": "outbox.errors",
+    "Service": "outbox.service",
     "sqlite": "outbox.sqlite",
     "SystemClock": "outbox.clock",
     "TransactionLost": "outbox.errors",

@@ -12,6 +12,7 @@ OutboxError
 ├── UntrustedRequest          a request whose signature is absent, wrong, stale or unknown
 ├── InvalidKeyring            secrets that cannot sign, or are too short to
 ├── InvalidHandlers           a wrong registration of a handler
+├── InvalidService            a service with a name, an address or a database that cannot be
 ├── UnconfiguredSQLite        a SQLite engine without the settings that keep the promises
 ├── IsolationRefused          an inbox on sessions that do not see what others committed
 ├── TransactionLost           the database silently ended the transaction
@@ -90,6 +91,10 @@ class AutocommitRefused(OutboxError):
 
 class Unrouted(OutboxError):
     """The message has no destination; adding it would lose it silently."""
+
+
+class InvalidService(OutboxError):
+    """A service was declared with a name, an address or a database that cannot be."""
 
 
 class MessagesLeftBehind(OutboxError):

@@ -54,6 +54,14 @@ class MessageType:
         return f"{self.owner}.{self.name}.v{self.version}"
 
 
+@dataclass(frozen=True)
+class SagaRef(Generic[R]):
+    """The name of a saga and the type of its input, for the services that start it:
+    `BOOK_TRIP = SagaRef[Booking]("book-trip")` in the contract."""
+
+    name: str
+
+
 class Message:
     """What travels. Use `Event` or `Command`, never this class itself."""
 

@@ -1,8 +1,18 @@
-"""What the two services may be asked, and what they answer. The saga knows nothing else of them."""
+"""What the two services may be asked, and what they answer; and what begins the saga, which knows
+nothing else of them."""
 
 from dataclasses import dataclass
 
-from outbox import Command
+from outbox import Command, SagaRef
+
+
+@dataclass(frozen=True)
+class PlaceOrder:
+    order_id: str
+    card: str
+
+
+PLACE_ORDER = SagaRef[PlaceOrder]("place-order")
 
 
 @dataclass(frozen=True)

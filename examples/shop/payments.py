@@ -1,17 +1,20 @@
 """Payments: charges cards, each up to its limit."""
 
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import APIRouter, Body, FastAPI, HTTPException
-from sqlalchemy.ext.asyncio import AsyncSession
+from fastapi import Body, FastAPI, HTTPException
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import outbox
+from outbox import tables
 from shop.contract import Charge
-from shop.service import Sessions, make_app
 
-handlers = outbox.Handlers("payments")
-router = APIRouter()
+engine = create_async_engine(os.environ["SHOP_DATABASE_URL_PAYMENTS"])
+service = outbox.Service("payments", engine)
 
 
 class Base(DeclarativeBase):
@@ -25,7 +28,7 @@ class Card(Base):
     charged: Mapped[int] = mapped_column(default=0)
 
 
-@handlers.on(Charge)
+@service.on(Charge)
 async def charge(
     session: AsyncSession, command: Charge, _: outbox.Context
 ) -> outbox.Refused | None:
@@ -38,22 +41,29 @@ async def charge(
     return None
 
 
-@router.put("/cards/{number}", status_code=204)
-async def put_card(
-    number: str, limit: Annotated[int, Body(embed=True, ge=0)], sessions: Sessions
-) -> None:
-    async with sessions.begin() as session:
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async with engine.begin() as connection:  # a real service uses migrations: outbox.schema
+        await connection.run_sync(tables.metadata.create_all)
+        await connection.run_sync(Base.metadata.create_all)
+    yield
+    await engine.dispose()
+
+
+app = FastAPI(title="payments", lifespan=lifespan)
+service.attach(app)
+
+
+@app.put("/cards/{number}", status_code=204)
+async def put_card(number: str, limit: Annotated[int, Body(embed=True, ge=0)]) -> None:
+    async with service.sessions.begin() as session:
         await session.merge(Card(number=number, limit=limit))
 
 
-@router.get("/cards/{number}")
-async def get_card(number: str, sessions: Sessions) -> dict[str, int]:
-    async with sessions() as session:
+@app.get("/cards/{number}")
+async def get_card(number: str) -> dict[str, int]:
+    async with service.sessions() as session:
         card = await session.get(Card, number)
     if card is None:
         raise HTTPException(404, "there is no such card")
     return {"limit": card.limit, "charged": card.charged}
-
-
-def create_app() -> FastAPI:
-    return make_app(handlers, router, Base.metadata, sends_to={})

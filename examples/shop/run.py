@@ -19,7 +19,7 @@ import httpx
 
 PATIENCE = 60.0  # seconds for each thing that is waited for; a machine may have much else to do
 SAGABOX = str(Path(sys.executable).with_name("sagabox"))
-UVICORN = [sys.executable, "-m", "uvicorn", "--factory"]
+UVICORN = [sys.executable, "-m", "uvicorn"]
 
 
 def main() -> None:
@@ -53,8 +53,8 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
     """The services, on databases in that folder; gives the address of each."""
     commands = {
         "orchestrator": [SAGABOX, "serve", "orchestrator"],
-        "stock": [*UVICORN, "shop.stock:create_app"],
-        "payments": [*UVICORN, "shop.payments:create_app"],
+        "stock": [*UVICORN, "shop.stock:app"],
+        "payments": [*UVICORN, "shop.payments:app"],
     }
     ports = {name: free_port() for name in commands}
     at = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
@@ -64,11 +64,11 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
         "SAGABOX_SECRETS": "shop:" + base64.b64encode(os.urandom(32)).decode(),
         "SAGABOX_TRUST_LOOPBACK": "1",  # it listens at loopback alone, and only this program asks
         "SAGABOX_SAGAS": "shop.saga:place_order",
+        "SAGABOX_PEERS": f"orchestrator={at['orchestrator']}",
         "SAGABOX_PARTICIPANTS": f"stock={at['stock']},payments={at['payments']}",
         "SAGABOX_DATABASE_URL_ORCHESTRATOR": f"sqlite:///{folder}/orchestrator.sqlite",
         "SHOP_DATABASE_URL_STOCK": f"sqlite+aiosqlite:///{folder}/stock.sqlite",
         "SHOP_DATABASE_URL_PAYMENTS": f"sqlite+aiosqlite:///{folder}/payments.sqlite",
-        "SHOP_URL_ORCHESTRATOR": at["orchestrator"],
     }
     with (folder / "log").open("w+b") as log:
         where: dict[str, Any] = {"env": environment, "stdout": log, "stderr": log}

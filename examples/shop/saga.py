@@ -5,15 +5,13 @@ from datetime import timedelta
 from typing import Self
 
 from orchestrator import Saga, compensatable, pivot, retriable
-from shop.contract import Charge, Release, Reserve, Reserved, Ship
+from shop.contract import PLACE_ORDER, Charge, PlaceOrder, Release, Reserve, Reserved, Ship
 
 
 @dataclass(frozen=True)
-class Placing:
+class Placing(PlaceOrder):
     """The input of the saga, and what it learns on the way."""
 
-    order_id: str
-    card: str
     total: int | None = None
 
     def note_reserved(self, reserved: Reserved) -> Self:
@@ -25,7 +23,7 @@ class Placing:
 
 
 place_order = Saga(
-    name="place-order",
+    name=PLACE_ORDER.name,
     version=1,
     state=Placing,
     key=lambda it: it.order_id,

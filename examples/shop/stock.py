@@ -1,20 +1,22 @@
 """Stock: takes orders and asks for the saga that places them; holds goods back, and ships."""
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Annotated
 
-from fastapi import APIRouter, FastAPI, HTTPException
+from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel, Field
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import outbox
-from outbox.contract import SagaEnded, StartSaga
-from shop.contract import Release, Reserve, Reserved, Ship
-from shop.service import NewId, Sessions, make_app
+from outbox import tables
+from outbox.contract import SagaEnded
+from shop.contract import PLACE_ORDER, PlaceOrder, Release, Reserve, Reserved, Ship
 
-handlers = outbox.Handlers("stock")
-router = APIRouter()
+engine = create_async_engine(os.environ["SHOP_DATABASE_URL_STOCK"])
+service = outbox.Service("stock", engine)
 
 
 class Base(DeclarativeBase):
@@ -41,7 +43,7 @@ class Order(Base):
 # inbox knows, and calls none of them in vain.
 
 
-@handlers.on(Reserve)
+@service.on(Reserve)
 async def reserve(
     session: AsyncSession, command: Reserve, _: outbox.Context
 ) -> Reserved | outbox.Refused:
@@ -56,7 +58,7 @@ async def reserve(
     return Reserved(total=item.price * order.quantity)
 
 
-@handlers.on(Release)
+@service.on(Release)
 async def release(session: AsyncSession, command: Release, _: outbox.Context) -> None:
     order = await session.get_one(Order, command.order_id)
     item = await session.get_one(Item, order.item, with_for_update=True)
@@ -64,19 +66,32 @@ async def release(session: AsyncSession, command: Release, _: outbox.Context) ->
     order.status = "released"
 
 
-@handlers.on(Ship)
+@service.on(Ship)
 async def ship(session: AsyncSession, command: Ship, _: outbox.Context) -> None:
     order = await session.get_one(Order, command.order_id)
     order.status = "shipped"
 
 
-@handlers.on(SagaEnded)
+@service.on(SagaEnded)
 async def note_end(session: AsyncSession, event: SagaEnded, _: outbox.Context) -> None:
     order = await session.get_one(Order, event.instance_id)
     order.saga = event.status
 
 
 # What people ask for.
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    async with engine.begin() as connection:  # a real service uses migrations: outbox.schema
+        await connection.run_sync(tables.metadata.create_all)
+        await connection.run_sync(Base.metadata.create_all)
+    yield
+    await engine.dispose()
+
+
+app = FastAPI(title="stock", lifespan=lifespan)
+service.attach(app)
 
 
 class NewOrder(BaseModel):
@@ -90,39 +105,34 @@ class Stored(BaseModel):
     free: Annotated[int, Field(ge=0)]
 
 
-@router.post("/orders", status_code=202)
-async def place(order: NewOrder, sessions: Sessions, order_id: NewId) -> dict[str, str]:
-    async with sessions.begin() as session:
+@app.post("/orders", status_code=202)
+async def place(order: NewOrder) -> dict[str, str]:
+    order_id = service.new_id()
+    async with service.sessions.begin() as session:
         session.add(Order(id=order_id, item=order.item, quantity=order.quantity))
-        placing = {"order_id": order_id, "card": order.card}
-        outbox.add(session, StartSaga("place-order", placing, instance_id=order_id))
+        service.start(session, PLACE_ORDER, PlaceOrder(order_id, order.card), id=order_id)
     return {"id": order_id}
 
 
-@router.get("/orders/{order_id}")
-async def get_order(order_id: str, sessions: Sessions) -> dict[str, str | None]:
-    async with sessions() as session:
+@app.get("/orders/{order_id}")
+async def get_order(order_id: str) -> dict[str, str | None]:
+    async with service.sessions() as session:
         order = await session.get(Order, order_id)
     if order is None:
         raise HTTPException(404, f"there is no order {order_id}")
     return {"id": order_id, "status": order.status, "saga": order.saga}
 
 
-@router.put("/items/{name}", status_code=204)
-async def put_item(name: str, item: Stored, sessions: Sessions) -> None:
-    async with sessions.begin() as session:
+@app.put("/items/{name}", status_code=204)
+async def put_item(name: str, item: Stored) -> None:
+    async with service.sessions.begin() as session:
         await session.merge(Item(name=name, price=item.price, free=item.free))
 
 
-@router.get("/items/{name}")
-async def get_item(name: str, sessions: Sessions) -> Stored:
-    async with sessions() as session:
+@app.get("/items/{name}")
+async def get_item(name: str) -> Stored:
+    async with service.sessions() as session:
         item = await session.get(Item, name)
     if item is None:
         raise HTTPException(404, f"there is no {name}")
     return Stored(price=item.price, free=item.free)
-
-
-def create_app() -> FastAPI:
-    sends_to = {"orchestrator": os.environ["SHOP_URL_ORCHESTRATOR"]}
-    return make_app(handlers, router, Base.metadata, sends_to)

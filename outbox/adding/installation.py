@@ -7,7 +7,7 @@ connection that of its engine.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -50,6 +50,8 @@ class Installation:
     ordered: bool
     """Whether messages with the same (lane, key) leave in the order of their commits even where
     their transactions share no row. On PostgreSQL this costs a lock for each key."""
+    peers: frozenset[str] | None
+    """The only destinations that there are; None where any name may be one."""
     bell: Bell
     """Rings after each commit that had messages; a relay in the same process listens to it."""
     max_bytes: int
@@ -59,6 +61,13 @@ class Installation:
 
         Raises Unrouted, and InvalidMessage where it is neither a command nor an event.
         """
+        found = self._destinations(message, to)
+        for name in found:
+            if self.peers is not None and name not in self.peers:
+                raise _no_peer(name, self.source, self.peers)
+        return found
+
+    def _destinations(self, message: Message, to: str | None) -> tuple[str, ...]:
         if to is not None:
             return (destination(to),)
         declared = type_of(message)
@@ -91,11 +100,13 @@ def install(
     ordered: bool = True,
     bell: Bell | None = None,
     max_bytes: int = MAX_MESSAGE_BYTES,
+    peers: Collection[str] | None = None,
 ) -> Installation:
     """Let `outbox.add` work on the sessions that this sessionmaker will make, or on the Core
     connections of this engine. A later call for the same target replaces the settings.
 
-    `bell` is shared between several targets of one service. Raises UnconfiguredSQLite, and
+    `bell` is shared between several targets of one service. `peers` are the only destinations that
+    there are: a message to another one is refused when it is added. Raises UnconfiguredSQLite, and
     OutboxError for a wrong route or target.
     """
     clock = clock or SystemClock()
@@ -105,9 +116,13 @@ def install(
         clock=clock,
         ids=ids or Ids(clock, os.urandom),
         ordered=ordered,
+        peers=None if peers is None else frozenset(map(destination, peers)),
         bell=bell or Bell(),
         max_bytes=max_bytes,
     )
+    for name in dict.fromkeys(name for route in installation.routes.values() for name in route):
+        if installation.peers is not None and name not in installation.peers:
+            raise _no_peer(name, installation.source, installation.peers)
     match target:
         case sessionmaker():
             if not _is_installed(target.kw):
@@ -161,6 +176,14 @@ def destination(name: object) -> str:
             next_step=f"use a text of 1 to {MAX_DESTINATION_LENGTH} printable characters",
         )
     return name
+
+
+def _no_peer(name: str, source: str, peers: Collection[str]) -> Unrouted:
+    known = ", ".join(sorted(peers)) or "none"
+    return Unrouted(
+        f"{source} has no peer {name}, so that messages to it would never leave; it has: {known}",
+        next_step=f"give the address of {name} in SAGABOX_PEERS, or in peers=; or correct the name",
+    )
 
 
 def _route_type(key: type[Message] | str) -> str:

@@ -64,6 +64,13 @@ def test_the_snippets_of_the_page_on_sagas_are_those_of_the_example() -> None:
     assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
 
+def test_the_snippets_of_the_page_on_adopting_are_those_of_the_example() -> None:
+    sources = [path.read_text() for path in (ROOT / "examples" / "shop").glob("*.py")]
+    shown = blocks("docs/adopting.md", "python")
+    assert len(shown) == 5
+    assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
+
+
 def test_the_page_on_sagas_tells_every_status() -> None:
     text = (ROOT / "docs" / "sagas.md").read_text()
     runs, steps = text.split("| a step is |")
@@ -102,7 +109,7 @@ def test_the_addresses_of_the_page_on_sagas_are_those_of_the_orchestrator() -> N
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
 def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+    for target in re.findall(r"\]\(([^)#:\"]+)\)", page.read_text()):
         assert (page.parent / target).exists(), target
 
 

@@ -9,7 +9,7 @@ import pytest
 from orchestrator.cli.processes import services
 from orchestrator.cli.processes.blog import Blog
 from orchestrator.cli.processes.services import BLOG_SAGAS, blog_defaults
-from orchestrator.settings import participants_in
+from outbox.transports.http.peers import peers_in
 
 _USUAL = {"articles": "http://127.0.0.1:8001", "comments": "http://127.0.0.1:8002"}
 
@@ -17,7 +17,7 @@ _USUAL = {"articles": "http://127.0.0.1:8001", "comments": "http://127.0.0.1:800
 def test_the_blog_is_what_runs_unless_somebody_says_otherwise() -> None:
     added = blog_defaults({})
     assert added["SAGABOX_SAGAS"] == BLOG_SAGAS
-    assert participants_in(added["SAGABOX_PARTICIPANTS"]) == _USUAL
+    assert peers_in(added["SAGABOX_PARTICIPANTS"]) == _USUAL
     assert blog_defaults({"SAGABOX_SAGAS": "a:b", "SAGABOX_PARTICIPANTS": "a=http://a"}) == {}
     assert list(blog_defaults({"SAGABOX_SAGAS": "a:b"})) == ["SAGABOX_PARTICIPANTS"]
 
@@ -34,7 +34,7 @@ def _participants(base: dict[str, str]) -> dict[str, str]:
     databases = dict.fromkeys(ports, "sqlite:////x")
     blog = Blog(databases=databases, ports=ports, secret="s", logs=Path("logs"), base=base)
     text = blog.spec("orchestrator").environment["SAGABOX_PARTICIPANTS"]
-    return dict(participants_in(text))
+    return dict(peers_in(text))
 
 
 def test_a_set_of_services_names_its_own_ports() -> None:

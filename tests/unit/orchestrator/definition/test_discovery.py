@@ -10,8 +10,9 @@ import pytest
 from orchestrator import discovery
 from orchestrator.discovery import discover
 from orchestrator.sagas.delete_article import delete_article
-from orchestrator.settings import OrchestratorSettings, participants_in
+from orchestrator.settings import OrchestratorSettings
 from outbox.chassis.settings import InvalidSettings, load
+from outbox.transports.http.peers import peers_in
 from tests.support.blog.blog import SECRETS
 
 NAME = "orchestrator.sagas.delete_article:delete_article"
@@ -82,8 +83,8 @@ def test_an_entry_point_that_leads_nowhere_is_told_with_its_package(
 
 
 def test_participants_are_names_with_addresses() -> None:
-    assert participants_in("") == {}
-    assert participants_in(" a = http://127.0.0.1:1/ , b=https://b.example/x") == {
+    assert peers_in("") == {}
+    assert peers_in(" a = http://127.0.0.1:1/ , b=https://b.example/x") == {
         "a": "http://127.0.0.1:1",
         "b": "https://b.example/x",
     }
@@ -93,7 +94,7 @@ def test_participants_are_names_with_addresses() -> None:
     ("text", "problem"),
     [
         ("a", "'a' is not name=address"),
-        ("a=ftp://x", "the address of a, is no http or https URL"),
+        ("a=ftp://x", "the address of a: 'ftp://x' is not an address"),
         ("=http://x", "is no name of a service"),
         ("a=http://x,a=http://y", "a has two addresses"),
     ],

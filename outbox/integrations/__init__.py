@@ -1,0 +1,1 @@
+"""A service inside an application of a web framework."""

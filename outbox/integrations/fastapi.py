@@ -1,0 +1,157 @@
+"""A service inside a FastAPI or Starlette application: see `outbox.Service.attach`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+from fastapi import APIRouter, FastAPI
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from outbox.chassis.endpoints import health as probes
+from outbox.chassis.endpoints.backlog import Backlog, standing
+from outbox.chassis.endpoints.metrics import MeteredInbox, Metrics
+from outbox.chassis.http import problems
+from outbox.clock import Clock
+from outbox.coordination.progress import Progress
+from outbox.database.engines import reading
+from outbox.errors import InvalidService
+from outbox.inbox.handlers import Handlers
+from outbox.inbox.inbox import Inbox
+from outbox.transports.base import Transport
+from outbox.transports.http.receiver import receiver
+from outbox.transports.http.signing import Keyring
+
+
+class Observer(Protocol):
+    """A watcher of the messages of a service."""
+
+    def inbox(
+        self, handlers: Handlers, sessions: async_sessionmaker[AsyncSession], **options: Any
+    ) -> Inbox:
+        """The inbox with these options, watched."""
+
+    def transport(self, destination: str, transport: Transport) -> Transport:
+        """The transport to that destination, watched."""
+
+
+class Attached(Protocol):
+    """The parts of an `outbox.Service` that an application needs."""
+
+    @property
+    def engine(self) -> AsyncEngine: ...
+    @property
+    def clock(self) -> Clock: ...
+    @property
+    def new_id(self) -> Callable[[], str]: ...
+    @property
+    def peers(self) -> Collection[str]: ...
+    @property
+    def progress(self) -> Progress: ...
+    @property
+    def inbox(self) -> Inbox: ...
+    @property
+    def is_carrying(self) -> bool: ...
+    def keys(self) -> Keyring: ...
+    def observed_by(self, observer: Observer) -> None: ...
+    async def check_tables(self) -> None: ...
+    def running(self) -> AbstractAsyncContextManager[None]: ...
+
+
+def attach(service: Attached, app: Any, *, messages: bool, health: bool, metrics: bool) -> None:
+    """As `outbox.Service.attach`."""
+    if not isinstance(app, Starlette):
+        raise InvalidService(
+            f"a {type(app).__name__} is no application that a service can be attached to",
+            next_step="give the FastAPI or Starlette application itself, not what is around it",
+        )
+    if app.middleware_stack is not None:
+        raise InvalidService(
+            "the application runs already, so that its start has been missed",
+            next_step="call attach() where the application is made",
+        )
+    routers: list[APIRouter] = []
+    if metrics:
+        observer = _Metered(service)
+        service.observed_by(observer)
+        routers.append(observer.router())
+    if messages:
+        routers.append(
+            receiver(service.inbox, keys=service.keys(), clock=service.clock, ids=service.new_id)
+        )
+    if health:
+        routers.append(probes.router(_checks(service)))
+    _add(app, routers)
+    _run_within(service, app)
+
+
+def _add(app: Starlette, routers: Sequence[APIRouter]) -> None:
+    """The routes, answered by an application of their own: so that neither the errors nor the
+    documentation of this one change."""
+    inner = FastAPI(openapi_url=None, redirect_slashes=False)
+    problems.install(inner)
+    taken = {getattr(route, "path", None) for route in app.router.routes}
+    for router in routers:
+        inner.router.routes.extend(router.routes)
+        for route in router.routes:
+            path = getattr(route, "path", "")
+            if path in taken:
+                raise InvalidService(
+                    f"the application has a route {path} of its own",
+                    next_step="leave that of the service out: attach(app, messages=False), "
+                    "health=False or metrics=False",
+                )
+            # Before all others, one of which may take every path.
+            app.router.routes.insert(0, Route(path, endpoint=inner, include_in_schema=False))
+
+
+def _run_within(service: Attached, app: Starlette) -> None:
+    own = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(started: Any) -> AsyncIterator[Any]:
+        async with own(started) as state, service.running():
+            yield state
+
+    app.router.lifespan_context = lifespan
+
+
+def _checks(service: Attached) -> dict[str, probes.Check]:
+    async def relay() -> None:
+        if not service.is_carrying:
+            raise probes.NotReady(
+                "the relay does not run, so that messages stay where they are",
+                next_step="restart the service; its log says why the relay ended",
+            )
+
+    return {
+        "database": service.check_tables,
+        "relay": relay,
+        "work": probes.work(service.progress),
+    }
+
+
+class _Metered:
+    """Counts what a service sends and takes."""
+
+    def __init__(self, service: Attached) -> None:
+        self._service = service
+        self._metrics = Metrics(service.clock, service.progress)
+
+    def inbox(
+        self, handlers: Handlers, sessions: async_sessionmaker[AsyncSession], **options: Any
+    ) -> Inbox:
+        return MeteredInbox(handlers, sessions, metrics=self._metrics, **options)
+
+    def transport(self, destination: str, transport: Transport) -> Transport:
+        return self._metrics.transport(destination, transport)
+
+    def router(self) -> APIRouter:
+        return self._metrics.router(self._standing, relay_runs=lambda: self._service.is_carrying)
+
+    async def _standing(self) -> Sequence[Backlog]:
+        async with reading(self._service.engine).connect() as connection:
+            return await standing(connection, self._service.peers)

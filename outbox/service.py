@@ -1,0 +1,306 @@
+"""The one object that a service needs: what it handles, where it sends, and what keeps both going.
+
+service = outbox.Service("stock", engine, routes={GoodsShipped: ["mail"]})
+service.attach(app)
+
+@service.on(Reserve)
+async def reserve(session: AsyncSession, command: Reserve, context: Context) -> Reserved: ...
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from sqlalchemy import Connection, Engine, inspect
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, sessionmaker
+
+from outbox import sqlite
+from outbox.adding.add import add
+from outbox.adding.installation import Routes, install
+from outbox.clock import Clock, SystemClock
+from outbox.contract import StartSaga
+from outbox.coordination.progress import Progress
+from outbox.database.engines import reading
+from outbox.errors import InvalidService, OutboxError, SchemaMissing, SchemaOlder
+from outbox.inbox.handlers import Handlers
+from outbox.inbox.inbox import Inbox
+from outbox.inbox.limits import InboxLimits
+from outbox.messages import SagaRef
+from outbox.relay.relay import Relay
+from outbox.relay.settings import RelaySettings
+from outbox.runtime import Runtime
+from outbox.tables import metadata
+from outbox.transports.base import Transport
+from outbox.transports.http.address import Address
+from outbox.transports.http.peers import peers_in
+from outbox.transports.http.signing import Keyring
+from outbox.transports.http.transport import HttpTransport
+from outbox.wire.codec import encode_value
+
+if TYPE_CHECKING:
+    from outbox.integrations.fastapi import Observer
+
+S = TypeVar("S")
+
+_PEERS = "SAGABOX_PEERS"
+_SECRETS = "SAGABOX_SECRETS"
+
+
+class _Unobserved:
+    def inbox(
+        self, handlers: Handlers, sessions: async_sessionmaker[AsyncSession], **options: Any
+    ) -> Inbox:
+        return Inbox(handlers, sessions, **options)
+
+    def transport(self, destination: str, transport: Transport) -> Transport:
+        return transport
+
+
+class Service:
+    """One service: `name` is its own, and `database` its engine or the sessionmaker that it has.
+
+    `peers` has the address of each service that it sends to, by name; without it SAGABOX_PEERS
+    does, as "stock=http://stock:8000,mail=http://mail:8000". A message to another name is refused
+    when it is added. `secrets` are the signing keys that the services share; without them
+    SAGABOX_SECRETS has them, which is read at the start. `routes` says which of the peers get an
+    event.
+
+    On SQLite the engine gets the settings without which SQLite loses writes (`outbox.sqlite`).
+    Raises InvalidService where a name, an address or the database cannot be.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        database: AsyncEngine | async_sessionmaker[AsyncSession],
+        *,
+        routes: Routes | None = None,
+        peers: Mapping[str, str] | None = None,
+        secrets: str | Keyring | None = None,
+        clock: Clock | None = None,
+        limits: InboxLimits | None = None,
+        relay: RelaySettings | None = None,
+    ) -> None:
+        self.engine, self.sessions = _opened(database)
+        if not sqlite.is_configured(self.engine) and self.engine.dialect.name == "sqlite":
+            sqlite.configure(self.engine)
+        self.clock = clock or SystemClock()
+        self.peers: Mapping[str, str] = _checked(peers)
+        self._secrets = secrets
+        self._limits = limits
+        self._relay_settings = relay
+        self._installation = install(
+            self.sessions,
+            source=name,
+            routes=routes or {},
+            clock=self.clock,
+            peers=self.peers,
+        )
+        self.handlers = Handlers(name)
+        self.on = self.handlers.on
+        self.on_list = self.handlers.on_list
+        self.progress = Progress(self.clock.monotonic)
+        self._observer: Observer = _Unobserved()
+        self._inbox: Inbox | None = None
+        self._runtime: Runtime | None = None
+
+    @property
+    def name(self) -> str:
+        """Its own name."""
+        return self._installation.source
+
+    @property
+    def new_id(self) -> Callable[[], str]:
+        """Makes ids, for messages and for sagas: UUIDv7s in their order."""
+        return self._installation.ids
+
+    @property
+    def inbox(self) -> Inbox:
+        """What takes its messages."""
+        if self._inbox is None:
+            self._inbox = self._observer.inbox(
+                self.handlers,
+                self.sessions,
+                clock=self.clock,
+                limits=self._limits,
+                peers=self.peers,
+                progress=self.progress,
+            )
+        return self._inbox
+
+    @property
+    def is_carrying(self) -> bool:
+        """Whether its messages are carried now, if it sends any."""
+        return not self.peers or (self._runtime is not None and self._runtime.is_carrying)
+
+    def start(
+        self,
+        session: Session | AsyncSession,
+        saga: SagaRef[S],
+        input: S,
+        *,
+        id: str | None = None,
+        orchestrator: str = "orchestrator",
+    ) -> str:
+        """Ask the orchestrator to run the saga with this input, if the session's transaction
+        commits; returns the run's id.
+
+        Under the same `id` it is one run, however often it is asked for. The end of the run comes
+        as the event `outbox.contract.SagaEnded`. Raises what `outbox.add` does.
+        """
+        run = self.new_id() if id is None else id
+        value = encode_value(input)
+        if not isinstance(value, dict):
+            raise InvalidService(
+                f"the input of the saga {saga.name} is a {type(input).__name__}",
+                next_step="give the dataclass that the saga has for its state",
+            )
+        add(session, StartSaga(saga.name, value, instance_id=run), to=orchestrator)
+        return run
+
+    def attach(
+        self, app: Any, *, messages: bool = True, health: bool = True, metrics: bool = True
+    ) -> None:
+        """Add to a FastAPI or Starlette application what the service needs: `POST /messages`;
+        `/livez` and `/readyz`; `/metrics`; and, from its start to its end, `running()`.
+
+        Each can be left out. The application keeps its own lifespan, which begins before and ends
+        after. Raises InvalidService where an address is taken, or the application runs already.
+        """
+        from outbox.integrations.fastapi import attach
+
+        attach(self, app, messages=messages, health=health, metrics=metrics)
+
+    def observed_by(self, observer: Observer) -> None:
+        """Let the observer watch its messages. Raises InvalidService after its inbox was used."""
+        if self._inbox is not None:
+            raise InvalidService(
+                f"the service {self.name} takes messages already, and cannot be observed from now",
+                next_step="call attach() right after outbox.Service(...)",
+            )
+        self._observer = observer
+
+    def keys(self) -> Keyring:
+        """The signing keys. Raises InvalidService where there are none."""
+        secrets = os.environ.get(_SECRETS) if self._secrets is None else self._secrets
+        if isinstance(secrets, Keyring):
+            return secrets
+        if not secrets:
+            raise InvalidService(
+                f"the service {self.name} has no signing keys, so that no peer would believe it",
+                next_step=f"set {_SECRETS}, as the other services have it, or give secrets=...; "
+                "docs/security.md says how they are made",
+            )
+        return Keyring.from_text(secrets)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Relay and purge until the block ends; this is what `attach` does for an application.
+
+        Raises SchemaMissing or SchemaOlder where the database lacks tables, and InvalidService.
+        """
+        keys = self.keys()
+        await self.check_tables()
+        self._runtime = Runtime(self.inbox, self._relay(keys))
+        async with self._runtime.running():
+            yield
+
+    async def check_tables(self) -> None:
+        """Raises SchemaMissing or SchemaOlder where the library's tables are not there, or lack
+        columns."""
+        async with reading(self.engine).connect() as connection:
+            await connection.run_sync(_require_tables, self.name)
+
+    def _relay(self, keys: Keyring) -> Relay | None:
+        if not self.peers:
+            return None
+        settings = self._relay_settings or RelaySettings()
+        ways = {
+            peer: self._observer.transport(
+                peer,
+                HttpTransport(
+                    address,
+                    source=self.name,
+                    keys=keys,
+                    clock=self.clock,
+                    timeout=settings.delivery_timeout,
+                ),
+            )
+            for peer, address in self.peers.items()
+        }
+        return Relay(
+            self.engine,
+            ways,
+            owner=self.name,
+            clock=self.clock,
+            settings=settings,
+            bell=self._installation.bell,
+            progress=self.progress,
+        )
+
+
+def _opened(
+    database: AsyncEngine | async_sessionmaker[AsyncSession],
+) -> tuple[AsyncEngine, async_sessionmaker[AsyncSession]]:
+    match database:
+        case AsyncEngine():
+            return database, async_sessionmaker(database, expire_on_commit=False)
+        case async_sessionmaker():
+            engine = database.kw.get("bind")
+            if isinstance(engine, AsyncEngine):
+                return engine, database
+            _refuse("the sessionmaker has no engine", "write async_sessionmaker(engine, ...)")
+        case Engine() | sessionmaker():
+            _refuse(
+                f"the {type(database).__name__} is synchronous",
+                "give an AsyncEngine: create_async_engine(url) with asyncpg or aiosqlite",
+            )
+        case _:
+            _refuse(
+                f"the database is a {type(database).__name__}",
+                "give the AsyncEngine, or the async_sessionmaker, of the service",
+            )
+
+
+def _refuse(problem: str, next_step: str) -> NoReturn:
+    raise InvalidService(problem, next_step=next_step)
+
+
+def _checked(peers: Mapping[str, str] | None) -> Mapping[str, str]:
+    if peers is None:
+        try:
+            return peers_in(os.environ.get(_PEERS, ""))
+        except ValueError as error:
+            _refuse(f"{_PEERS} cannot be read: {error}", 'write it as "name=http://host:port,..."')
+    for name, address in peers.items():
+        try:
+            Address.parse(address)
+        except OutboxError as error:
+            _refuse(f"the address of the peer {name}: {error.problem}", error.next_step)
+    return dict(peers)
+
+
+def _require_tables(connection: Connection, service: str) -> None:
+    """Cheap enough for each start: compares names of tables and columns, and nothing else."""
+    inspector = inspect(connection)
+    there = set(inspector.get_table_names())
+    step = "call outbox.schema.upgrade(op) in a migration of the service, and apply it"
+    missing = [name for name in metadata.tables if name not in there]
+    if len(missing) == len(metadata.tables):
+        raise SchemaMissing(
+            f"the database of {service} has none of the library's tables", next_step=step
+        )
+    if missing:
+        raise SchemaOlder(f"the database of {service} lacks the table {missing[0]}", next_step=step)
+    for name, table in metadata.tables.items():
+        columns = {column["name"] for column in inspector.get_columns(name)}
+        lacking = [column.name for column in table.columns if column.name not in columns]
+        if lacking:
+            raise SchemaOlder(
+                f"the table {name} in the database of {service} lacks the column {lacking[0]}",
+                next_step=step,
+            )
