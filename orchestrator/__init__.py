@@ -24,6 +24,8 @@ from outbox.lazy_names import names_of as _names_of
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from orchestrator.client.asynchronous import Client
+    from orchestrator.client.synchronous import SyncClient
     from orchestrator.definition.saga import Saga
     from orchestrator.definition.steps import WhenLocked, compensatable, pivot, retriable
     from orchestrator.errors import InvalidSaga, OrchestratorError
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from outbox.transports.base import Transport
 
 __all__ = [
+    "Client",
     "compensatable",
     "create_app",
     "InvalidSaga",
@@ -39,16 +42,19 @@ __all__ = [
     "pivot",
     "retriable",
     "Saga",
+    "SyncClient",
     "WhenLocked",
 ]
 
 _HOMES = {
+    "Client": "orchestrator.client.asynchronous",
     "compensatable": "orchestrator.definition.steps",
     "InvalidSaga": "orchestrator.errors",
     "OrchestratorError": "orchestrator.errors",
     "pivot": "orchestrator.definition.steps",
     "retriable": "orchestrator.definition.steps",
     "Saga": "orchestrator.definition.saga",
+    "SyncClient": "orchestrator.client.synchronous",
     "WhenLocked": "orchestrator.definition.steps",
 }
 if not TYPE_CHECKING:

@@ -9,6 +9,7 @@ OrchestratorError
 ├── ActiveAlready        another run is active for the same key
 ├── KeyReused            an idempotency key came with another input
 ├── Unavailable          the orchestrator cannot tell or do it now; asking again is safe
+├── RequestRefused       a client's request was refused for a reason without an error of its own
 ├── InvalidToken         a token that cannot be made or revoked as it was asked
 ├── DefinitionChanged    a definition has another shape than its version had before
 └── SecondNode           a second orchestrator on a SQLite database
@@ -87,6 +88,16 @@ class Unavailable(OrchestratorError):
     def __init__(self, problem: str, *, retry_after: float = 1.0) -> None:
         super().__init__(problem, next_step="ask again, with the same idempotency key if any")
         self.retry_after = retry_after
+
+
+class RequestRefused(OrchestratorError):
+    """A client's request was refused for a reason that has no error of its own. `status` and `code`
+    are those of the answer, such as 401 and `unauthenticated`."""
+
+    def __init__(self, problem: str, *, next_step: str, status: int, code: str) -> None:
+        super().__init__(problem, next_step=next_step)
+        self.status = status
+        self.code = code
 
 
 class InvalidToken(OrchestratorError):

@@ -1,0 +1,1 @@
+"""The orchestrator's API for Python programs: see `orchestrator.Client`."""

@@ -1,0 +1,131 @@
+"""What the orchestrator answers: runs, their histories, and refusals, which become errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import httpx
+import orjson
+
+from orchestrator.client.requests import Request
+from orchestrator.errors import (
+    ActiveAlready,
+    IllegalSignal,
+    InvalidInput,
+    KeyReused,
+    OrchestratorError,
+    RequestRefused,
+    Unavailable,
+    UnknownDefinition,
+    UnknownRun,
+)
+from orchestrator.machine.instance import Status
+from outbox.wire.codec import decode_value
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of a run, as the orchestrator shows it. `reason` says why it was refused or is
+    stuck."""
+
+    name: str
+    status: str
+    attempts: int
+    reason: str | None = None
+    participant: str | None = None
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run as it stood when it was asked for. `state` is its state as JSON; `allowed` names what
+    may be done to it now."""
+
+    id: str
+    name: str
+    version: int
+    status: Status
+    paused: bool
+    key: str
+    state: dict[str, Any]
+    created_at: datetime
+    updated_at: datetime
+    ended_at: datetime | None = None
+    parked: str | None = None
+    not_undone: list[str] = field(default_factory=list)
+    allowed: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more happens to it."""
+        return self.ended_at is not None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a run's history."""
+
+    number: int
+    at: datetime
+    happening: str
+    detail: str
+    step: str | None = None
+    command_id: str | None = None
+    actor: str | None = None
+
+
+def state_of(body: Any) -> RunState:
+    """A run, from its JSON."""
+    return decode_value(RunState, body)
+
+
+def no_answer(error: httpx.TransportError) -> Unavailable:
+    """The error where the connection failed."""
+    return Unavailable(f"the orchestrator gave no answer ({str(error) or type(error).__name__})")
+
+
+def read(request: Request, answer: httpx.Response) -> Any:
+    """The JSON of the answer. Raises the error that it tells of."""
+    try:
+        body = orjson.loads(answer.content)
+    except orjson.JSONDecodeError:
+        body = None
+    if answer.is_success and isinstance(body, dict):
+        return body
+    if not isinstance(body, dict) or not {"detail", "next_step", "code"} <= body.keys():
+        raise RequestRefused(
+            f"{request.method} {request.path} was answered with {answer.status_code}, by another "
+            "program than an orchestrator",
+            next_step="check the client's address",
+            status=answer.status_code,
+            code="no-orchestrator",
+        )
+    raise _error(answer, body)
+
+
+def _error(answer: httpx.Response, body: dict[str, Any]) -> OrchestratorError:
+    problem, step, code = str(body["detail"]).rstrip("."), str(body["next_step"]), body["code"]
+    match code:
+        case "unknown-saga":
+            return UnknownDefinition(problem, next_step=step)
+        case "unknown-run":
+            return UnknownRun(answer.request.url.path.rpartition("/sagas/")[2].partition("/")[0])
+        case "invalid-input":
+            return InvalidInput(problem, next_step=step)
+        case "idempotency-key-reused":
+            saga = answer.request.url.path.rpartition("/")[2]
+            return KeyReused(saga, str(body.get("first")))
+        case "saga-active":
+            saga = answer.request.url.path.rpartition("/")[2]
+            return ActiveAlready(saga, "the same key", str(body.get("active")))
+        case "illegal-signal":
+            allowed = tuple(body.get("allowed") or ())
+            return IllegalSignal(problem, status=str(body.get("saga_status")), allowed=allowed)
+        case _ if answer.status_code == 503:
+            return Unavailable(problem)
+        case _:
+            return RequestRefused(
+                problem, next_step=step, status=answer.status_code, code=str(code)
+            )

@@ -1,0 +1,120 @@
+"""The orchestrator's API for Python programs: start a saga, wait for it, look at it, cancel it.
+
+    async with Client("http://orchestrator:8000", token=TOKEN) as client:
+        run = await client.start(BOOK_TRIP, Booking("Ritz", 3))
+        print((await run.wait()).status)
+
+`SyncClient` does the same without `async`. What the API refuses is raised as the error that it is:
+`ActiveAlready`, `KeyReused`, `UnknownRun` and the others of `orchestrator.errors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import httpx
+
+from orchestrator.client import requests
+from orchestrator.client.answers import Line, RunState, no_answer, read, state_of
+from orchestrator.client.requests import TRIES, Request, pause_after
+from outbox.messages import SagaRef
+from outbox.wire.codec import decode_value
+
+S = TypeVar("S")
+
+
+class Client:
+    """Asks the orchestrator at `address`, such as `http://orchestrator:8000`, showing `token`.
+
+    Raises OutboxError where that is no address. Every method raises Unavailable where there is no
+    answer, and RequestRefused for what has no error of its own, such as a wrong token.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        token: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._http = httpx.AsyncClient(**requests.options(address, token), transport=transport)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close its connections."""
+        await self._http.aclose()
+
+    async def start(self, saga: SagaRef[S], input: S, *, key: str | None = None) -> Run:
+        """Start the saga. The same `key` with the same input gives the same run, however often it
+        is asked for; without one a new key is made, so that a lost answer begins no second run.
+
+        Raises ActiveAlready, InvalidInput, KeyReused, UnknownDefinition.
+        """
+        body = await self._ask(requests.start(saga, input, key))
+        return Run(self, body["id"])
+
+    def run(self, id: str) -> Run:
+        """The run of that id; nothing is asked yet."""
+        return Run(self, id)
+
+    async def _ask(self, request: Request) -> Any:
+        for number in range(1, TRIES + 1):
+            try:
+                answer = await self._http.send(request.made_by(self._http))
+            except httpx.TransportError as error:
+                if number == request.tries:
+                    raise no_answer(error) from error
+            else:
+                if not request.is_repeated_after(answer, number):
+                    return read(request, answer)
+            await asyncio.sleep(pause_after(number))
+        raise AssertionError("the last try returns or raises")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run, to be asked about."""
+
+    client: Client
+    id: str
+
+    async def get(self) -> RunState:
+        """How it stands now. Raises UnknownRun."""
+        return state_of(await self.client._ask(requests.look(self.id)))
+
+    async def wait(self, timeout: float | None = None) -> RunState:
+        """Wait for its end, for at most `timeout` seconds. Raises TimeoutError, UnknownRun."""
+        async with asyncio.timeout(timeout):
+            number = 1
+            while not (state := await self.get()).has_ended:
+                await asyncio.sleep(pause_after(number))
+                number += 1
+            return state
+
+    async def cancel(self, reason: str) -> RunState:
+        """Turn it back, and undo what was done. Raises IllegalSignal where that is not possible any
+        more, UnknownRun."""
+        return state_of(await self.client._ask(requests.cancel(self.id, reason)))
+
+    async def history(self) -> AsyncIterator[Line]:
+        """What happened to it, oldest first; page by page. Raises UnknownRun."""
+        after: str | None = "0"
+        while after is not None:
+            page = await self.client._ask(requests.history(self.id, after))
+            for item in page["items"]:
+                yield decode_value(Line, item)
+            after = page["next_cursor"]

@@ -1,0 +1,211 @@
+"""`orchestrator.Client` and `SyncClient`: the API as typed Python."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+import outbox
+from orchestrator import Client, SyncClient
+from orchestrator.client.requests import TRIES
+from orchestrator.errors import (
+    ActiveAlready,
+    IllegalSignal,
+    InvalidInput,
+    KeyReused,
+    OrchestratorError,
+    RequestRefused,
+    Unavailable,
+    UnknownDefinition,
+    UnknownRun,
+)
+from orchestrator.machine.instance import Status
+from orchestrator.sagas.delete_article import delete_article
+from outbox.chassis.access.routes import Role
+from tests.support.blog.blog import articles_schema, comments_schema, new_id
+from tests.support.blog.whole_blog import WholeBlog, whole_blog
+from tests.support.fixtures import DatabaseFactory
+from tests.support.http.servers import serving
+from tests.support.orchestrator.callers import give_token
+from tests.support.orchestrator.orchestrating import orchestrator_schema
+
+
+@dataclass(frozen=True)
+class Deletion:
+    article_id: str
+
+
+DELETE_ARTICLE = outbox.SagaRef[Deletion]("delete-article")
+HERE = "http://orchestrator"
+
+
+@pytest.fixture
+async def blog(database_factory: DatabaseFactory) -> AsyncIterator[WholeBlog]:
+    databases = {
+        "articles": database_factory(articles_schema),
+        "comments": database_factory(comments_schema),
+        "orchestrator": database_factory(orchestrator_schema),
+    }
+    async with whole_blog(databases, [delete_article]) as blog:
+        yield blog
+
+
+async def client_of(blog: WholeBlog) -> Client:
+    running = blog.services["orchestrator"]
+    token = await give_token(running.chassis.database, "ann", Role.OPERATOR)
+    return Client(HERE, token=token, transport=httpx.ASGITransport(running.app))
+
+
+async def test_a_run_is_started_waited_for_and_told_of(blog: WholeBlog) -> None:
+    article = await blog.publish()
+    async with await client_of(blog) as client:
+        run = await client.start(DELETE_ARTICLE, Deletion(article), key="once")
+        assert await client.start(DELETE_ARTICLE, Deletion(article), key="once") == run
+        with pytest.raises(KeyReused, match=run.id):
+            await client.start(DELETE_ARTICLE, Deletion(new_id()), key="once")
+        ended = await run.wait(timeout=30)
+        assert (ended.status, ended.has_ended, ended.allowed) == (Status.COMPLETED, True, [])
+        assert ended.state == {"article_id": article, "title": "Tides", "comments": 1}
+        assert [step.status for step in ended.steps] == ["DONE"] * 4
+        lines = [line async for line in run.history()]
+        assert (lines[0].happening, lines[-1].happening) == ("started", "ended")
+        assert [line.number for line in lines] == list(range(1, len(lines) + 1))
+        with pytest.raises(IllegalSignal) as refused:
+            await run.cancel("too late")
+        assert (refused.value.status, refused.value.allowed) == ("COMPLETED", ())
+
+
+async def test_a_run_can_be_cancelled_and_is_active_until_then(blog: WholeBlog) -> None:
+    article = await blog.publish()
+    blog.open.clear()  # nothing reaches a participant
+    async with await client_of(blog) as client:
+        run = await client.start(DELETE_ARTICLE, Deletion(article))
+        with pytest.raises(ActiveAlready) as refused:
+            await client.start(DELETE_ARTICLE, Deletion(article))
+        assert refused.value.instance_id == run.id
+        with pytest.raises(TimeoutError):
+            await run.wait(timeout=0.1)
+        assert "cancel" in (await run.get()).allowed
+        assert (await run.cancel("changed my mind")).status is Status.COMPENSATING
+        blog.open.set()
+        assert (await client.run(run.id).wait(timeout=60)).status is Status.COMPENSATED
+
+
+async def test_what_is_refused_is_raised_as_what_it_is(blog: WholeBlog) -> None:
+    wrong: list[tuple[outbox.SagaRef[object], object, type[OrchestratorError], str]] = [
+        (outbox.SagaRef("delete-article"), {"article": "x"}, InvalidInput, "article_id"),
+        (outbox.SagaRef("no-such-saga"), {}, UnknownDefinition, "no saga"),
+    ]
+    async with await client_of(blog) as client:
+        for ref, input, error, problem in wrong:
+            with pytest.raises(error, match=problem):
+                await client.start(ref, input)
+        with pytest.raises(UnknownRun, match="no saga"):
+            await client.run("no-such?run").get()
+        with pytest.raises(UnknownRun):
+            _ = [line async for line in client.run(new_id()).history()]
+    with pytest.raises(outbox.OutboxError, match="is not an address"):
+        Client("orchestrator:8000")
+
+
+async def test_without_async_it_does_the_same(blog: WholeBlog) -> None:
+    article = await blog.publish()
+    token = await give_token(blog.services["orchestrator"].chassis.database, "ann", Role.OPERATOR)
+
+    def use(address: str) -> None:
+        with SyncClient(address, token=token) as client:
+            run = client.start(DELETE_ARTICLE, Deletion(article))
+            assert run.wait(timeout=30).status is Status.COMPLETED
+            assert [line.happening for line in run.history()][-1] == "ended"
+            with pytest.raises(IllegalSignal):
+                run.cancel("too late")
+            assert client.run(run.id).get().id == run.id
+            with pytest.raises(UnknownRun):
+                client.run(new_id()).wait()
+
+    async with serving(blog.services["orchestrator"].app) as address:
+        await asyncio.to_thread(use, address)
+
+
+# --- Answers that do not come ---------------------------------------------------------------------
+
+
+class Flaky:
+    """An orchestrator that does not answer the first `times` requests."""
+
+    def __init__(self, times: int, answer: Callable[[], httpx.Response]) -> None:
+        self.keys: list[str | None] = []
+        self._times = times
+        self._answer = answer
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.keys.append(request.headers.get("idempotency-key"))
+        if len(self.keys) <= self._times:
+            raise httpx.ReadError("the connection was lost")
+        return self._answer()
+
+
+def started() -> httpx.Response:
+    return httpx.Response(202, json={"id": "the-run"})
+
+
+async def test_a_start_whose_answer_was_lost_is_sent_again_under_its_key() -> None:
+    flaky = Flaky(TRIES - 1, started)
+    async with Client(HERE, transport=httpx.MockTransport(flaky)) as client:
+        run = await client.start(DELETE_ARTICLE, Deletion("x"))
+    assert run.id == "the-run"
+    assert len(flaky.keys) == TRIES
+    assert len(set(flaky.keys)) == 1
+    assert flaky.keys[0] is not None
+    again = Flaky(0, started)
+    with SyncClient(HERE, transport=httpx.MockTransport(again)) as client:
+        client.start(DELETE_ARTICLE, Deletion("x"))
+    assert again.keys != flaky.keys[:1], "another start has another key"
+
+
+async def test_a_client_gives_up_after_some_tries() -> None:
+    flaky = Flaky(100, started)
+    async with Client(HERE, transport=httpx.MockTransport(flaky)) as client:
+        with pytest.raises(Unavailable, match="the connection was lost"):
+            await client.start(DELETE_ARTICLE, Deletion("x"))
+        assert len(flaky.keys) == TRIES
+        with pytest.raises(Unavailable):
+            await client.run("x").cancel("a second one would be refused where the first worked")
+        assert len(flaky.keys) == TRIES + 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "problem"),
+    [
+        (httpx.Response(200, text="<html>"), RequestRefused, "another program"),
+        (httpx.Response(200, json=[]), RequestRefused, "another program"),
+        (
+            httpx.Response(
+                401,
+                json={"detail": "No token.", "next_step": "show one", "code": "unauthenticated"},
+            ),
+            RequestRefused,
+            "No token; show one",
+        ),
+        (
+            httpx.Response(
+                503, json={"detail": "Away.", "next_step": "ask again", "code": "unavailable"}
+            ),
+            Unavailable,
+            "Away",
+        ),
+    ],
+)
+def test_other_answers_are_errors_too(
+    answer: httpx.Response, error: type[OrchestratorError], problem: str
+) -> None:
+    transport = httpx.MockTransport(lambda _: answer)
+    with SyncClient(HERE, token="secret", transport=transport) as client:
+        with pytest.raises(error, match=problem) as refused:
+            client.run("x").get()
+        if isinstance(refused.value, RequestRefused):
+            assert refused.value.status == answer.status_code
