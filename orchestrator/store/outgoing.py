@@ -13,7 +13,8 @@ from outbox.ids import derive
 from outbox.lanes import Lane
 from outbox.relay.verdicts import Pending
 from outbox.wire.codec import encode
-from outbox.wire.envelope import Envelope, headers_json
+from outbox.wire.envelope import Envelope
+from outbox.wire.outbox_row import to_row
 
 SOURCE = "orchestrator"
 """The name by which participants know who sends, and where answers go."""
@@ -34,18 +35,7 @@ class OutgoingMessage:
 
     def row(self) -> dict[str, Any]:
         """Its row, but for times and ids, which the store writes in its database's way."""
-        envelope = self.envelope
-        return {
-            "id": envelope.id,
-            "destination": self.destination,
-            "bucket": self.bucket,
-            "aggregatetype": envelope.type.partition(".")[0],
-            "aggregateid": envelope.key,
-            "type": envelope.type,
-            "payload": envelope.data.decode(),
-            "headers": headers_json(envelope),
-            "occurred_at": envelope.time,
-        }
+        return to_row(self.envelope, self.destination, self.bucket)
 
 
 def command(

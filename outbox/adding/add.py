@@ -21,7 +21,8 @@ from outbox.ids import is_id
 from outbox.lanes import Lane, bucket_of
 from outbox.messages import Message, type_of
 from outbox.wire import codec
-from outbox.wire.envelope import Envelope, headers_json
+from outbox.wire.envelope import Envelope
+from outbox.wire.outbox_row import to_row
 
 
 def add(
@@ -100,17 +101,7 @@ def _keep(target: Session | Connection, staged: Staged, installation: Installati
 
 
 def _row(envelope: Envelope, to: str, lane: Lane, later: datetime | None) -> Row:
-    row: dict[str, Any] = {
-        "id": envelope.id,
-        "destination": to,
-        "bucket": bucket_of(lane, envelope.key),
-        "aggregatetype": envelope.type.partition(".")[0],
-        "aggregateid": envelope.key,
-        "type": envelope.type,
-        "payload": envelope.data.decode(),
-        "headers": headers_json(envelope),
-        "occurred_at": envelope.time,
-    }
+    row = to_row(envelope, to, bucket_of(lane, envelope.key))
     if later is not None:
         row["due_at"] = later
     return row
