@@ -16,8 +16,8 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from orchestrator.definition.saga import Saga
-from orchestrator.safe_text import described
 from outbox.chassis.settings import InvalidSettings
+from outbox.safe_text import described
 
 T = TypeVar("T")
 

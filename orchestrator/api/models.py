@@ -10,8 +10,8 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from orchestrator.definition.steps import Kind
 from orchestrator.machine.instance import Status, StepStatus, Wait
-from orchestrator.safe_text import MAX_REASON_LENGTH
 from outbox.chassis.http.input_types import NO_NUL, AnyId
+from outbox.safe_text import MAX_REASON_LENGTH
 
 MAX_ACTOR = 200
 MAX_NAME = 100

@@ -24,8 +24,8 @@ from orchestrator.definition.registry import Registry
 from orchestrator.definition.saga import Saga
 from orchestrator.machine.instance import StepRun
 from orchestrator.machine.operator_rules import allowed_signals
-from orchestrator.safe_text import described
 from orchestrator.store.records import Standing, record_of, standing_of
+from outbox.safe_text import described
 from outbox.wire import strict_json, traceparent
 
 

@@ -28,9 +28,9 @@ from orchestrator.definition import validation
 from orchestrator.definition.probe import command_class, reply_type
 from orchestrator.definition.steps import Kind, Step
 from orchestrator.errors import InvalidInput, InvalidSaga
-from orchestrator.safe_text import described, is_storable
 from outbox.errors import InvalidMessage
 from outbox.messages import MAX_KEY_LENGTH, Command, MessageType
+from outbox.safe_text import described, is_storable
 from outbox.wire.codec import decode_value, size_of_value
 
 S = TypeVar("S")

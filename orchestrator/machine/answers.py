@@ -18,8 +18,8 @@ from orchestrator.machine.turning_back import (
     may_turn_back,
     turn_back,
 )
-from orchestrator.safe_text import described, told
 from outbox.replies import Outcome, Reply
+from outbox.safe_text import described, told
 
 S = TypeVar("S")
 

@@ -22,7 +22,7 @@ from orchestrator.machine.signals import (
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import TransitionBuilder
 from orchestrator.machine.turning_back import MAY_BE_IN_EFFECT, turn_back
-from orchestrator.safe_text import described
+from outbox.safe_text import described
 
 S = TypeVar("S")
 

@@ -12,7 +12,7 @@ from orchestrator.machine.commands import action_of, compensation_of, dispatch_o
 from orchestrator.machine.instance import Awaited, Instance, Status, StepRun, StepStatus, Wait
 from orchestrator.machine.signals import TimerKind
 from orchestrator.machine.transition import Dispatch, Entry, Happening, Timer, Transition
-from orchestrator.safe_text import described, fit
+from outbox.safe_text import described, fit
 
 S = TypeVar("S")
 

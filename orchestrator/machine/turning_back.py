@@ -11,7 +11,7 @@ from orchestrator.machine import operator_rules
 from orchestrator.machine.instance import Direction, Status, StepStatus
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import TransitionBuilder
-from orchestrator.safe_text import fit
+from outbox.safe_text import fit
 
 S = TypeVar("S")
 

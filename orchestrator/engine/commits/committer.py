@@ -35,12 +35,12 @@ from orchestrator.engine.settings import EngineSettings
 from orchestrator.engine.shards import Shards
 from orchestrator.engine.watchers import Watchers
 from orchestrator.errors import Unavailable
-from orchestrator.safe_text import described
 from orchestrator.store.commit_statements import StaleRuns
 from outbox.clock import Clock
 from outbox.coordination.progress import Progress
 from outbox.crashpoints import crashpoint
 from outbox.database.troubles import Trouble, trouble_in_statement
+from outbox.safe_text import described
 
 log = logging.getLogger(__name__)
 

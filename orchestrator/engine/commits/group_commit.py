@@ -19,12 +19,12 @@ from orchestrator.engine.commits.starts import Starts
 from orchestrator.errors import OrchestratorError, Unavailable, UnknownRun
 from orchestrator.machine.machine import advance
 from orchestrator.machine.signals import OperatorSignal, Replied, Signal, TimerFired
-from orchestrator.safe_text import described
 from orchestrator.store import signal_rows
 from orchestrator.store.commit_statements import Writes
 from orchestrator.store.records import Record, record_of
 from orchestrator.store.sharding import shard_of
 from outbox import tracing
+from outbox.safe_text import described
 
 log = logging.getLogger(__name__)
 

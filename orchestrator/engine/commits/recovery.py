@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from orchestrator.engine.commits.items import Begin, Decline, Item, by_run
 from orchestrator.engine.ports import EnginePorts
 from orchestrator.engine.shards import Shards
-from orchestrator.safe_text import described
 from orchestrator.store.sharding import shard_of
+from outbox.safe_text import described
 
 log = logging.getLogger(__name__)
 

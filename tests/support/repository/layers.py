@@ -15,7 +15,6 @@ PURE = (
     "orchestrator.cli.audit.divergences",
     "orchestrator.cli.terminal.sse",
     "orchestrator.errors",
-    "orchestrator.safe_text",
     "orchestrator.store.outgoing",
     "orchestrator.store.records",
     "orchestrator.store.sharding",
@@ -40,6 +39,7 @@ PURE = (
     "outbox.relay.verdicts",
     "outbox.replies",
     "outbox.retry",
+    "outbox.safe_text",
     "outbox.transports.http.signing",
 )
 """Modules that only turn values into values, beside all those of the pure rooms."""

@@ -13,10 +13,10 @@ from orchestrator.machine.commands import dispatch_of
 from orchestrator.machine.instance import Instance, StepStatus, Wait
 from orchestrator.machine.signals import Signal, TimerFired, TimerKind
 from orchestrator.machine.transition import Dispatch, Transition
-from orchestrator.safe_text import described
 from orchestrator.testing.exploring.model import promises
 from orchestrator.testing.exploring.model.promises import Broken
 from orchestrator.testing.exploring.model.values import Engine, Message, Numbers, Sent, essence
+from outbox.safe_text import described
 from outbox.wire.json_types import shape_of
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

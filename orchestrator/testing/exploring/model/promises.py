@@ -10,9 +10,9 @@ from orchestrator.definition.saga import Saga
 from orchestrator.errors import InvalidInput
 from orchestrator.machine.instance import Direction, Instance, Status, StepRun, StepStatus
 from orchestrator.machine.transition import Transition
-from orchestrator.safe_text import described
 from orchestrator.testing.exploring.model.participant import Participant
 from orchestrator.testing.exploring.model.view import Invariant, View
+from outbox.safe_text import described
 
 MEANINGS = {
     "P3": "an action and its compensation never both stay in effect, and nothing happens twice",
