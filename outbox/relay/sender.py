@@ -27,6 +27,7 @@ from outbox.relay.verdicts import (
     streams,
 )
 from outbox.replies import Reply
+from outbox.safe_text import fit
 from outbox.transports.base import (
     Accepted,
     Answered,
@@ -193,7 +194,8 @@ class Sender:
         """The request was refused as a whole: find the message that it was refused for."""
         self._breaker = self._breaker.answered(self._settings.batch)
         if len(batch) == 1:
-            verdict = Bury(batch[0].attempts + 1, f"the destination refuses it: {reason}")
+            words = fit(f"the destination refuses it: {reason}")
+            verdict = Bury(batch[0].attempts + 1, words)
             result.judge(batch[0], verdict)
             return
         middle = len(batch) // 2
@@ -209,7 +211,7 @@ class Sender:
             log.warning("%s gives no answer: %s", self._destination, trouble.reason)
         if trouble.sent:
             if len(batch) == 1 and batch[0].key in self._suspects and self._answered_since_failure:
-                error = f"the destination gave no answer to it alone: {trouble.reason}"
+                error = fit(f"the destination gave no answer to it alone: {trouble.reason}")
                 verdict = failed(batch[0], error, self._settings.retry, self._chance())
                 result.judge(batch[0], verdict)
             for message in batch:

@@ -11,9 +11,9 @@ from typing import assert_never
 
 from outbox.replies import Outcome, Reply
 from outbox.retry import RetryPolicy
+from outbox.safe_text import told
 from outbox.wire.envelope import Envelope
 
-MAX_REASON_LENGTH = 500
 ENVELOPE_OVERHEAD = 1024
 """Bytes to reckon for the attributes of one envelope."""
 
@@ -85,7 +85,7 @@ def judge(message: Pending, reply: Reply, policy: RetryPolicy, chance: float) ->
         ):
             return Settle()
         case Outcome.TOO_OLD:
-            return Settle() if has_sink else Bury(message.attempts, describe(reply))
+            return Settle() if has_sink else Bury(message.attempts, told(reply))
         case Outcome.LOCKED | Outcome.ONGOING:
             # Who awaits the answer decides; where nobody does, only asking again is left.
             return Settle() if has_sink else _wait(message, reply, policy, chance)
@@ -94,12 +94,12 @@ def judge(message: Pending, reply: Reply, policy: RetryPolicy, chance: float) ->
         case Outcome.NOT_ATTEMPTED:
             return Leave()
         case Outcome.FAILED:
-            return failed(message, describe(reply), policy, chance)
+            return failed(message, told(reply), policy, chance)
         case Outcome.REJECTED:
             # A receiver that knows the type may be on its way; wrong data stays wrong.
             if reply.code == "unknown-type":
-                return failed(message, describe(reply), policy, chance)
-            return Bury(message.attempts + 1, describe(reply))
+                return failed(message, told(reply), policy, chance)
+            return Bury(message.attempts + 1, told(reply))
         case _:
             assert_never(reply.outcome)
 
@@ -116,13 +116,7 @@ def failed(message: Pending, error: str, policy: RetryPolicy, chance: float) -> 
 def _wait(message: Pending, reply: Reply, policy: RetryPolicy, chance: float) -> Hold:
     """It rests, and no attempt is used up."""
     pause = policy.delay(1, chance) or policy.first
-    return Hold(message.attempts, max(pause, reply.retry_after or 0.0), describe(reply))
-
-
-def describe(reply: Reply) -> str:
-    """The reply in one line, for people."""
-    parts = [reply.outcome.value, *(part for part in (reply.code, reply.reason) if part)]
-    return ": ".join(parts)[:MAX_REASON_LENGTH]
+    return Hold(message.attempts, max(pause, reply.retry_after or 0.0), told(reply))
 
 
 def requests(

@@ -7,13 +7,13 @@ from typing import Any
 from outbox.replies import Outcome, Reply
 from outbox.wire import strict_json
 
-MAX_REASON_LENGTH = 2000
+MAX_TEXT_LENGTH = 2000
 
 
 def dumps(reply: Reply) -> bytes:
     """Compact JSON with the fields that are set. Raises ValueError where `value` is no JSON.
 
-    `code` and `reason` are cut to MAX_REASON_LENGTH, and lose what a strict reader refuses.
+    `code` and `reason` are cut to MAX_TEXT_LENGTH, and lose what a strict reader refuses.
     """
     fields: dict[str, Any] = {"outcome": reply.outcome.value}
     if reply.value is not None:
@@ -53,7 +53,7 @@ def loads(data: bytes | str) -> Reply:
 def _readable(text: str) -> str:
     # A reason is often the text of an exception, which may quote anything; one such reason must
     # not make the replies of a whole batch unreadable.
-    text = text[:MAX_REASON_LENGTH].replace("\0", "")
+    text = text[:MAX_TEXT_LENGTH].replace("\0", "")
     return text.encode(errors="replace").decode()
 
 

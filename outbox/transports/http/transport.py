@@ -18,6 +18,7 @@ import orjson
 from outbox import tracing
 from outbox.clock import Clock
 from outbox.errors import MalformedEnvelope
+from outbox.safe_text import fit
 from outbox.transports.base import Answered, Delivery, Unacceptable, Unreachable
 from outbox.transports.http.address import Address
 from outbox.transports.http.posting import DEFAULT_MAX_ANSWER, Answer, NoAnswer, Poster
@@ -28,8 +29,6 @@ from outbox.wire.settled import SETTLED_HEADER, EndedSagas
 
 MAX_RETRY_AFTER = 300.0
 """Seconds; a destination that wishes to be left alone for longer is asked again all the same."""
-
-MAX_REASON_LENGTH = 500
 
 # The one 503 that says that nothing was begun; any other may come from a proxy whose receiver died
 # on the way, or from a database that did not confirm a commit.
@@ -82,7 +81,7 @@ class HttpTransport:
         try:
             body = to_batch(envelopes)
         except (ValueError, TypeError) as error:
-            return Unacceptable(f"the batch cannot be written: {error}"[:MAX_REASON_LENGTH])
+            return Unacceptable(fit(f"the batch cannot be written: {error}"))
         now = self._clock.now()
         headers = {**self._headers, **self._statement(), **tracing.headers()}
         headers |= sign(
@@ -90,7 +89,7 @@ class HttpTransport:
         )
         match await self._http.post(headers, body, self._timeout):
             case NoAnswer(reason, sent):
-                return Unreachable(reason[:MAX_REASON_LENGTH], sent=sent)
+                return Unreachable(fit(reason), sent=sent)
             case Answer() as answer:
                 return read_answer(answer, [each.id for each in envelopes], now)
 
@@ -161,4 +160,4 @@ def _reason(status: int, detail: str) -> str:
         phrase = f"{status} {HTTPStatus(status).phrase}"
     except ValueError:
         phrase = str(status)
-    return (f"{phrase}: {detail}" if detail else phrase)[:MAX_REASON_LENGTH]
+    return fit(f"{phrase}: {detail}" if detail else phrase)

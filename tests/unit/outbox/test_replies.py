@@ -115,9 +115,9 @@ def test_whatever_an_exception_says_can_be_stored_and_read(code: str, reason: st
         assert text is not None
         assert "\0" not in text
         text.encode()
-        assert len(text) <= min(len(given_text), reply_json.MAX_REASON_LENGTH)
+        assert len(text) <= min(len(given_text), reply_json.MAX_TEXT_LENGTH)
 
 
 def test_a_long_reason_is_cut() -> None:
     reply = Reply(Outcome.FAILED, reason="x" * 10_000)
-    assert reply_json.loads(reply_json.dumps(reply)).reason == "x" * reply_json.MAX_REASON_LENGTH
+    assert reply_json.loads(reply_json.dumps(reply)).reason == "x" * reply_json.MAX_TEXT_LENGTH

@@ -219,14 +219,15 @@ async def test_a_row_that_somebody_broke_is_buried_and_the_next_one_leaves(
     }
 
 
+@pytest.mark.parametrize("reason", ["400: no", "400: a\0b", "400: \ud800"])
 async def test_one_message_that_the_destination_cannot_take_is_found_and_buried(
-    engine: AsyncEngine,
+    engine: AsyncEngine, reason: str
 ) -> None:
     ids = await commit(engine, *(message(f"k{n}") for n in range(9)))
     bad = ids[4]
     destination = Destination(
         refuse=lambda envelopes: (
-            Unacceptable("400: no") if bad in [each.id for each in envelopes] else None
+            Unacceptable(reason) if bad in [each.id for each in envelopes] else None
         )
     )
     await drain(make_relay(engine, destination))

@@ -19,6 +19,7 @@ from outbox.errors import OutboxError
 from outbox.ids import compose
 from outbox.inbox.inbox import Inbox
 from outbox.replies import Outcome, Reply
+from outbox.safe_text import MAX_REASON_LENGTH, is_storable
 from outbox.testing import FakeClock
 from outbox.transports import HttpTransport, Unacceptable, Unreachable
 from outbox.transports.http import posting
@@ -222,7 +223,13 @@ async def test_a_refusal_without_problem_details_is_named_by_its_status(body: by
 async def test_a_reason_is_bounded() -> None:
     body = json.dumps({"detail": "x" * 100_000}).encode()
     delivery = await delivery_to(answering(422, body))
-    assert len(delivery.reason) == http.MAX_REASON_LENGTH
+    assert len(delivery.reason) == MAX_REASON_LENGTH
+
+
+async def test_a_reason_holds_nothing_that_a_database_refuses() -> None:
+    delivery = await delivery_to(answering(422, rb'{"detail":"a\u0000b"}'))
+    assert is_storable(delivery.reason)
+    assert delivery.reason.endswith(": a\ufffdb")
 
 
 class Everything:

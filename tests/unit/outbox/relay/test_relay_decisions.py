@@ -14,6 +14,7 @@ from outbox.relay.settings import RelaySettings
 from outbox.relay.verdicts import Bury, Hold, Leave, Pending, Settle, judge, requests, streams
 from outbox.replies import Outcome, Reply
 from outbox.retry import RetryPolicy
+from outbox.safe_text import is_storable
 from tests.support.outbox.envelopes import an_envelope
 
 POLICY = RetryPolicy(first=1.0, factor=2.0, ceiling=60.0, jitter=0.0, attempts=3)
@@ -55,6 +56,17 @@ def test_a_message_is_given_up_after_its_last_attempt() -> None:
     assert isinstance(verdict, Bury)
     assert "3 attempts" in verdict.reason
     assert "boom" in verdict.reason
+
+
+def test_what_a_relay_writes_down_holds_nothing_that_a_database_refuses() -> None:
+    reply = Reply(Outcome.FAILED, code="a\0b", reason="c\ud800d")
+    for attempts in (0, 2):
+        match judge(_pending(attempts=attempts), reply, POLICY, 0.0):
+            case Hold(error=text) | Bury(reason=text):
+                assert is_storable(text)
+                assert "a\ufffdb: c\ufffdd" in text
+            case other:
+                pytest.fail(f"{other} was judged")
 
 
 def test_an_unknown_type_is_retried_since_a_newer_receiver_may_be_on_its_way() -> None:
