@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.access.tokens import SECRET_BYTES, Found, Token, as_text, digest, token_of
+from orchestrator.access.tokens import SECRET_BYTES, Found, Token, as_text, token_of
 from orchestrator.tables import saga_session, saga_token
+from outbox.chassis.access.keys import digest_of
 
 SESSION_LASTS = timedelta(hours=12)
 """The longest life of a session; that of its token may end earlier."""
@@ -42,7 +43,7 @@ async def begin_session(
     await connection.execute(delete(saga_session).where(saga_session.c.expires_at <= now))
     await connection.execute(
         insert(saga_session).values(
-            digest=digest(secret), token=token.name, made_at=now, expires_at=ends
+            digest=digest_of(secret), token=token.name, made_at=now, expires_at=ends
         )
     )
     return secret, ends

@@ -10,7 +10,7 @@ from datetime import datetime
 from orchestrator.access import sessions, tokens
 from orchestrator.access.tokens import Found, Token
 from outbox.chassis.access.caller import Credential, Shown
-from outbox.chassis.access.keys import Key
+from outbox.chassis.access.keys import Key, digest_of
 from outbox.clock import Clock
 from outbox.database.opening import Database
 
@@ -44,7 +44,7 @@ class TokenKeys:
         """The token that is shown, or that the shown session was traded for, if it works."""
         if credential.shown not in (Shown.BEARER, Shown.COOKIE):
             return None
-        key = (credential.shown, tokens.digest(credential.secret))
+        key = (credential.shown, digest_of(credential.secret))
         known = self._known.get(key)
         if known is None or self._clock.monotonic() - known.asked >= TRUSTED:
             asked = self._clock.monotonic()
@@ -58,7 +58,7 @@ class TokenKeys:
 
     def was_right(self, credential: Credential) -> bool:
         """As `Keys`."""
-        known = self._known.get((credential.shown, tokens.digest(credential.secret)))
+        known = self._known.get((credential.shown, digest_of(credential.secret)))
         found = None if known is None else known.found
         return found is not None and found.works(self._clock.now())
 
@@ -77,7 +77,7 @@ class TokenKeys:
     async def end_session(self, secret: str) -> None:
         """End the session of that cookie, here at once, and on other nodes after `TRUSTED` seconds
         at most."""
-        shown = tokens.digest(secret)
+        shown = digest_of(secret)
         async with self._database.engine.begin() as connection:
             await sessions.end_session(connection, shown)
         self._known.pop((Shown.COOKIE, shown), None)

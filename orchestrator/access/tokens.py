@@ -7,7 +7,6 @@ database cannot use what stands there.
 from __future__ import annotations
 
 import base64
-import hashlib
 import hmac
 import re
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import InvalidToken
 from orchestrator.tables import saga_session, saga_token
+from outbox.chassis.access.keys import digest_of
 from outbox.chassis.access.routes import Role
 
 PREFIX = "sgb_"
@@ -58,11 +58,6 @@ class Found:
         return self.token.works(now) and (self.until is None or now < self.until)
 
 
-def digest(secret: str) -> bytes:
-    """What is stored of a secret."""
-    return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()
-
-
 async def create(
     connection: AsyncConnection,
     name: str,
@@ -84,7 +79,7 @@ async def create(
     secret = PREFIX + as_text(entropy(SECRET_BYTES))
     values = {
         "name": name,
-        "digest": digest(secret),
+        "digest": digest_of(secret),
         "role": role.value,
         "made_at": now,
         "expires_at": expires_at,

@@ -29,7 +29,7 @@ from outbox.chassis.access.routes import EVERYTHING, NOTHING, Access, Opens, Rol
 from outbox.errors import InvalidKeyring, OutboxError
 from outbox.inbox.limits import InboxLimits, Pace
 from outbox.relay.settings import RelaySettings
-from outbox.transports.http.signing import Keyring
+from outbox.transports.http.signing import DEFAULT_WINDOW, Keyring
 
 PREFIX = "SAGABOX_"
 
@@ -129,7 +129,7 @@ class ServiceSettings(BaseSettings):
         description="The id of the secret that this service signs with. Unless set, the first",
     )
     signature_window: float = Field(
-        default=300.0,
+        default=DEFAULT_WINDOW,
         gt=0,
         description="How many seconds a signature's time may be away from this machine's clock",
     )
@@ -140,21 +140,24 @@ class ServiceSettings(BaseSettings):
         default=10, ge=0, le=200, description="Database connections opened on top when it is busy"
     )
     poll_interval: float = Field(
-        default=1.0,
+        default=RelaySettings.poll,
         gt=0,
         description="After how many seconds the relay looks for messages that it was not told of",
     )
     relay_batch: int = Field(
-        default=100, ge=1, le=1000, description="Messages that the relay sends in one request"
+        default=RelaySettings.batch,
+        ge=1,
+        le=1000,
+        description="Messages that the relay sends in one request",
     )
     delivery_timeout: float = Field(
-        default=4.5,
+        default=RelaySettings.delivery_timeout,
         ge=0.5,
         description="Seconds that a destination has to answer one request; give every service the "
         "same",
     )
     lease: float = Field(
-        default=12.0,
+        default=RelaySettings.lease,
         gt=0,
         description="Seconds after which others take over what a process that fell silent was "
         "sending or running. Where it is less than 2.4 times SAGABOX_DELIVERY_TIMEOUT plus 1.2, "

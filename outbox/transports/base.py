@@ -9,6 +9,11 @@ from typing import Protocol
 from outbox.replies import Reply
 from outbox.wire.envelope import Envelope
 
+DEFAULT_TIMEOUT = 4.0
+"""Seconds that a transport waits for an answer, unless it is told otherwise. A relay waits a bit
+longer for the transport (`RelaySettings.delivery_timeout`), and an inbox answers a bit earlier
+(`InboxLimits.answer_within`)."""
+
 
 @dataclass(frozen=True)
 class Answered:

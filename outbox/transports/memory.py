@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from outbox.errors import MalformedEnvelope
 from outbox.ids import derive
 from outbox.replies import Reply
-from outbox.transports.base import Answered, Delivery, Unacceptable, Unreachable
+from outbox.transports.base import DEFAULT_TIMEOUT, Answered, Delivery, Unacceptable, Unreachable
 from outbox.wire.envelope import (
     Envelope,
     from_batch,
@@ -37,7 +37,7 @@ class MemoryTransport:
         receive: Receive,
         *,
         settled: Callable[[], EndedSagas | None] | None = None,
-        timeout: float = 4.0,
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> None:
         self._receive = receive
         self._settled = settled

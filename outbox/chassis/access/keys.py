@@ -37,7 +37,7 @@ class StaticKeys:
 
     def __init__(self, keys: Mapping[str, Key]) -> None:
         # Of equal length, so that a comparison tells nothing.
-        self._keys = [(_digest(secret), key) for secret, key in keys.items()]
+        self._keys = [(digest_of(secret), key) for secret, key in keys.items()]
 
     async def key(self, credential: Credential) -> Key | None:
         """As `Keys`. They are shown as bearer tokens alone."""
@@ -50,12 +50,13 @@ class StaticKeys:
     def _find(self, credential: Credential) -> Key | None:
         if credential.shown is not Shown.BEARER:
             return None
-        shown, found = _digest(credential.secret), None
+        shown, found = digest_of(credential.secret), None
         for digest, key in self._keys:
             if hmac.compare_digest(digest, shown):
                 found = key
         return found
 
 
-def _digest(secret: str) -> bytes:
+def digest_of(secret: str) -> bytes:
+    """The SHA-256 of a secret, whatever a caller sent as one."""
     return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()

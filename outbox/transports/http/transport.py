@@ -19,7 +19,7 @@ from outbox import tracing
 from outbox.clock import Clock
 from outbox.errors import MalformedEnvelope
 from outbox.safe_text import fit
-from outbox.transports.base import Answered, Delivery, Unacceptable, Unreachable
+from outbox.transports.base import DEFAULT_TIMEOUT, Answered, Delivery, Unacceptable, Unreachable
 from outbox.transports.http.address import Address
 from outbox.transports.http.posting import DEFAULT_MAX_ANSWER, Answer, NoAnswer, Poster
 from outbox.transports.http.signing import Keyring, sign
@@ -55,7 +55,7 @@ class HttpTransport:
         keys: Keyring,
         clock: Clock,
         settled: Callable[[], EndedSagas | None] | None = None,
-        timeout: float = 4.0,
+        timeout: float = DEFAULT_TIMEOUT,
         max_answer: int = DEFAULT_MAX_ANSWER,
         tls: ssl.SSLContext | None = None,
     ) -> None:

@@ -15,6 +15,7 @@ from orchestrator.access import sessions, token_keys, tokens
 from orchestrator.errors import InvalidToken
 from orchestrator.tables import saga_token
 from outbox.chassis.access.failed_keys import ALLOWED, WINDOW
+from outbox.chassis.access.keys import digest_of
 from outbox.chassis.access.routes import Role
 from tests.support.blog.blog import START, Running, new_id, running
 from tests.support.databases.databases import Schema
@@ -71,7 +72,7 @@ async def test_a_right_token_starts_a_saga_and_wrong_ones_change_nothing(
                 token + "A",
                 token[:-1],
                 token.removeprefix("sgb_"),
-                tokens.digest(token).hex(),
+                digest_of(token).hex(),
                 "ann",
                 "sgb_",
             ):
@@ -159,7 +160,7 @@ async def test_the_database_keeps_no_token(database_factory: DatabaseFactory) ->
             kept = str((await connection.execute(select(saga_token))).all())
             kept += str((await connection.execute(text("SELECT * FROM saga_session"))).all())
             digest = await connection.scalar(select(saga_token.c.digest))
-        assert digest == tokens.digest(token)
+        assert digest == digest_of(token)
         assert token.removeprefix("sgb_") not in kept
         assert cookie not in kept
 
@@ -224,7 +225,7 @@ async def test_a_cookie_that_was_ended_forged_or_outlived_opens_nothing(
             ended = await client.delete("/session", headers=OURS)
             assert (ended.status_code, client.cookies.get(COOKIE)) == (204, None)
             before = await rows(database)
-            for shown in (old, old[:-1] + "_", token, "", tokens.digest(old).hex()):
+            for shown in (old, old[:-1] + "_", token, "", digest_of(old).hex()):
                 client.cookies.clear()
                 client.cookies.set(COOKIE, shown)
                 answer = await start_saga(client, **OURS)

@@ -15,6 +15,9 @@ from outbox.chassis.settings import (
     documented,
     load,
 )
+from outbox.inbox.limits import InboxLimits
+from outbox.relay.settings import RelaySettings
+from outbox.transports.base import DEFAULT_TIMEOUT
 
 SECRET = "k1:" + base64.b64encode(b"s" * 32).decode()
 
@@ -126,6 +129,17 @@ def test_an_inbox_answers_before_its_senders_give_up_and_a_lease_outlasts_a_deli
     limits, relay = settings.inbox_limits(), settings.relay_settings()
     assert limits.alone.total < limits.answer_within < relay.delivery_timeout
     assert relay.delivery_timeout < relay.margin < relay.lease * 2 / 3
+
+
+def test_a_service_that_is_told_nothing_sends_at_the_pace_of_a_relay_that_is_told_nothing() -> None:
+    settings = _Settings(database_url="sqlite:///x.sqlite", secrets=SECRET)
+    assert settings.relay_settings() == RelaySettings()
+
+
+def test_by_default_an_inbox_answers_before_a_transport_and_that_before_its_relay_gives_up() -> (
+    None
+):
+    assert InboxLimits().answer_within < DEFAULT_TIMEOUT < RelaySettings().delivery_timeout
 
 
 @pytest.mark.parametrize(("wanted", "lease"), [(3.0, 3.0), (1.0, 2.4)])
