@@ -28,6 +28,7 @@ from outbox.chassis.http.problems import HttpProblem, documented
 from outbox.chassis.http.strict_bodies import StrictRoute
 from outbox.clock import Clock
 from outbox.database.opening import Database
+from outbox.database.pages import newest
 
 Title = Annotated[str, StringConstraints(min_length=1, max_length=MAX_TITLE, pattern=NO_NUL)]
 Body = Annotated[str, StringConstraints(max_length=MAX_BODY, pattern=NO_NUL)]
@@ -136,7 +137,7 @@ def router(
     ) -> pages.Page[ArticleInList]:
         query = _LIST if author is None else _LIST.where(_TABLE.c.author == author)
         async with database.reading.connect() as connection:
-            rows, cursor = await pages.fetch(connection, query, Article.id, wanted)
+            rows, cursor = await newest(connection, query, Article.id, wanted)
         items = [ArticleInList(**_with_status(row._asdict())) for row in rows]
         return pages.Page(items=items, next_cursor=cursor)
 

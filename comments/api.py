@@ -20,6 +20,7 @@ from outbox.chassis.http.problems import HttpProblem, documented
 from outbox.chassis.http.strict_bodies import StrictRoute
 from outbox.clock import Clock
 from outbox.database.opening import Database
+from outbox.database.pages import newest
 
 RETRY_AFTER = 1.0
 """Seconds after which the news of an article is likely to have come."""
@@ -129,7 +130,7 @@ def router(database: Database, *, clock: Clock, new_id: Callable[[], str]) -> AP
     ) -> pages.Page[CommentOut]:
         query = _LIST if article_id is None else _LIST.where(Comment.article_id == article_id)
         async with database.reading.connect() as connection:
-            rows, cursor = await pages.fetch(connection, query, Comment.id, wanted)
+            rows, cursor = await newest(connection, query, Comment.id, wanted)
         return pages.Page(items=[CommentOut(**row._mapping) for row in rows], next_cursor=cursor)
 
     @routes.get(

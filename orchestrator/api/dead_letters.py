@@ -14,6 +14,7 @@ from outbox.chassis.http import pages
 from outbox.chassis.http.input_types import NO_NUL
 from outbox.chassis.http.problems import HttpProblem, documented
 from outbox.chassis.http.strict_bodies import StrictRoute
+from outbox.database.pages import DEFAULT_LIMIT
 from outbox.errors import BelongsToSaga
 
 
@@ -27,12 +28,8 @@ def router(desk: ApiContext) -> APIRouter:
             str | None,
             Query(max_length=100, pattern=NO_NUL, description="Only those for this service"),
         ] = None,
-        limit: Annotated[
-            int, Query(ge=1, le=pages.MAX_LIMIT, description="How many items at most")
-        ] = pages.DEFAULT_LIMIT,
-        cursor: Annotated[
-            str | None, Query(description="next_cursor of the page before; leave it out to start")
-        ] = None,
+        limit: pages.Limit = DEFAULT_LIMIT,
+        cursor: pages.Cursor = None,
     ) -> pages.Page[DeadLetterOut]:
         async with desk.database.reading.connect() as connection:
             found = await dead_letters.list_dead(

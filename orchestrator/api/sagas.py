@@ -21,6 +21,7 @@ from outbox.chassis.http import pages
 from outbox.chassis.http.input_types import NO_NUL
 from outbox.chassis.http.problems import documented
 from outbox.chassis.http.strict_bodies import StrictRoute
+from outbox.database.pages import DEFAULT_LIMIT
 from outbox.messages import MAX_KEY_LENGTH
 from outbox.wire import strict_json
 
@@ -147,9 +148,7 @@ def router(desk: ApiContext) -> APIRouter:
         after: Annotated[
             int, Query(ge=0, le=2**31 - 1, description="Only lines behind this number")
         ] = 0,
-        limit: Annotated[
-            int, Query(ge=1, le=pages.MAX_LIMIT, description="How many items at most")
-        ] = pages.DEFAULT_LIMIT,
+        limit: pages.Limit = DEFAULT_LIMIT,
     ) -> HistoryPage:
         row = await desk.find(saga, response)
         rows, following = await queries.history(desk.database, row.id, after=after, limit=limit)

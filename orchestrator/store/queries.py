@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from orchestrator.machine.instance import Status
 from orchestrator.tables import saga, saga_alias, saga_history
-from outbox.chassis.http import pages
 from outbox.database.opening import Database
+from outbox.database.pages import Wanted, cut, newest
 
 COUNTED_UP_TO = 100_000
 """Runs of one status that are counted, at most."""
@@ -100,7 +100,7 @@ async def live_numbers(session: AsyncSession, since: str, before: str, most: int
 
 
 async def page(
-    database: Database, wanted: pages.Wanted, filter: Filter
+    database: Database, wanted: Wanted, filter: Filter
 ) -> tuple[Sequence[Row[Any]], str | None]:
     """Runs without their state, newest first, and the cursor of the next page, if any."""
     query: Select[*tuple[Any, ...]] = _LIST
@@ -113,7 +113,7 @@ async def page(
     if filter.made_before is not None:
         query = query.where(saga.c.created_at <= filter.made_before)
     async with database.reading.connect() as connection:
-        return await pages.fetch(connection, query, saga.c.id, wanted)
+        return await newest(connection, query, saga.c.id, wanted)
 
 
 async def history(
@@ -123,10 +123,8 @@ async def history(
     if there is one."""
     async with database.reading.connect() as connection:
         found = await connection.execute(_HISTORY.limit(limit + 1), {"id": id, "after": after})
-        rows = found.all()
-    if len(rows) <= limit:
-        return rows, None
-    return rows[:limit], rows[limit - 1].number
+        shown, last = cut(found.all(), limit)
+    return shown, None if last is None else last.number
 
 
 async def counts(database: Database) -> dict[tuple[str, Status], int]:

@@ -1,9 +1,15 @@
-"""Pages of lists that are ordered by several columns: at most 200 rows, and a cursor for more."""
+"""Pages of lists: 50 rows unless told, at most 200, and a cursor for more.
+
+A list stands in the order of several columns (`page`, `after`), or is a walk down the ids
+(`newest`), which are UUIDv7 and so stand in the order of their making. A cursor is opaque to
+clients: what the order knows of the last row that they have seen.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -12,6 +18,7 @@ import orjson
 from sqlalchemy import (
     Column,
     ColumnElement,
+    Row,
     Select,
     SmallInteger,
     String,
@@ -21,6 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 from outbox.errors import InvalidSelection
 from outbox.ids import is_id
@@ -30,6 +38,7 @@ from outbox.wire import attributes as at
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -39,6 +48,49 @@ class Page(Generic[T]):
 
     items: Sequence[T]
     next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which part of a walk down the ids is asked for: at most `limit` rows with ids below
+    `below`."""
+
+    limit: int = DEFAULT_LIMIT
+    below: str | None = None
+
+
+async def newest(
+    connection: AsyncConnection,
+    query: Select[*tuple[Any, ...]],
+    identifier: Column[str] | InstrumentedAttribute[str],
+    wanted: Wanted,
+) -> tuple[Sequence[Row[Any]], str | None]:
+    """The rows of one page in one round trip, newest first, and the cursor of the next page, if
+    there is one.
+
+    `identifier` is one of the query's columns, unique, with an index that serves the order.
+    """
+    if wanted.below is not None:
+        query = query.where(identifier < wanted.below)
+    query = query.order_by(identifier.desc()).limit(wanted.limit + 1)
+    shown, last = cut((await connection.execute(query)).all(), wanted.limit)
+    return shown, None if last is None else cursor_after(last._mapping[identifier.key])
+
+
+def cursor_after(identifier: str) -> str:
+    """The cursor that goes on below this id."""
+    return _as_text(uuid.UUID(identifier).bytes)
+
+
+def read_cursor(cursor: str) -> str:
+    """The id that the cursor of a walk stands for. Raises InvalidSelection where it is none."""
+    try:
+        identifier = str(uuid.UUID(bytes=_as_bytes(cursor)))
+    except (ValueError, binascii.Error):
+        raise _no_cursor(cursor) from None
+    if cursor_after(identifier) != cursor:
+        raise _no_cursor(cursor)
+    return identifier
 
 
 def after(cursor: str, order: Sequence[Column[Any]], *, descending: bool) -> ColumnElement[bool]:
@@ -66,30 +118,46 @@ async def page(
         raise InvalidSelection(
             f"the limit is {limit}", next_step=f"choose one between 1 and {MAX_LIMIT}"
         )
-    # One row more than asked for tells whether there is another page.
     rows = (await database.execute(query.limit(limit + 1))).mappings().all()
+    shown, last = cut(rows, limit)
+    return Page([read(row) for row in shown], None if last is None else _write(last, order))
+
+
+def cut(rows: Sequence[R], limit: int) -> tuple[Sequence[R], R | None]:
+    """The rows to be shown, and the last of them where others follow: then there is one row more
+    than the limit."""
     shown = rows[:limit]
-    more = len(rows) > limit
-    return Page([read(row) for row in shown], _write(shown[-1], order) if more else None)
+    return shown, shown[-1] if len(rows) > limit else None
 
 
 def _write(row: RowMapping, order: Sequence[Column[Any]]) -> str:
-    values = orjson.dumps([row[column] for column in order])
-    return base64.urlsafe_b64encode(values).decode("ascii").rstrip("=")
+    return _as_text(orjson.dumps([row[column] for column in order]))
 
 
 def _read(cursor: str, order: Sequence[Column[Any]]) -> list[Any]:
     try:
-        padded = cursor + "=" * (-len(cursor) % 4)
-        values = orjson.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        values = orjson.loads(_as_bytes(cursor))
         if not isinstance(values, list) or len(values) != len(order):
             raise ValueError(cursor)
         return [_typed(value, column) for value, column in zip(values, order, strict=True)]
     except (ValueError, binascii.Error):
-        raise InvalidSelection(
-            f"{cursor[:50]!r} is not a cursor of this list",
-            next_step="take next_cursor of the page before, or leave it out to start anew",
-        ) from None
+        raise _no_cursor(cursor) from None
+
+
+def _as_text(content: bytes) -> str:
+    return base64.urlsafe_b64encode(content).decode("ascii").rstrip("=")
+
+
+def _as_bytes(cursor: str) -> bytes:
+    padded = cursor + "=" * (-len(cursor) % 4)
+    return base64.b64decode(padded, altchars=b"-_", validate=True)
+
+
+def _no_cursor(cursor: str) -> InvalidSelection:
+    return InvalidSelection(
+        f"{cursor[:50]!r} is not a cursor of this list",
+        next_step="take next_cursor of the page before, or leave it out to start anew",
+    )
 
 
 def _typed(value: Any, column: Column[Any]) -> Any:

@@ -33,7 +33,7 @@ SECURITY_HEADERS: Mapping[str, str] = {
 
 
 class Boundary:
-    """WriteQueue every error that comes through into a problem: the database's troubles into a 503
+    """Turn every error that comes through into a problem: the database's troubles into a 503
     that says when to come back, the unforeseen into a 500 that shows nothing and is logged."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,4 +1,4 @@
-"""WriteQueue whatever goes wrong before or in a route into the one form of `Problem`.
+"""Turn whatever goes wrong before or in a route into the one form of `Problem`.
 
 Raise `HttpProblem` in a route; `install(app)` turns that, and whatever else can go wrong before a
 route is reached, into the same form.
