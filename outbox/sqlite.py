@@ -26,12 +26,11 @@ from weakref import WeakSet
 
 from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.util import await_
 
+from outbox.database.sqlalchemy_internals import OptionEngine, await_
 from outbox.database.sqlite_connection import Guard, GuardedConnection
 from outbox.database.write_queue import Ticket, TurnsByName, WriteQueue
 from outbox.errors import OutboxError, TransactionLost, UnconfiguredSQLite

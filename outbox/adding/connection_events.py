@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary, WeakSet
 from sqlalchemy import Connection, Engine, event
 
 from outbox.adding.staging import Mark, Staging
+from outbox.database.sqlalchemy_internals import next_savepoint
 from outbox.errors import MessagesLeftBehind
 
 
@@ -97,13 +98,7 @@ def _at_savepoint(connection: Connection, name: str | None) -> None:
     watched = _watches.get(connection)
     if watched is not None:
         marks = {staging: staging.mark() for staging in watched.stagings}
-        watched.savepoints.append((name or _next_savepoint(connection), marks))
-
-
-def _next_savepoint(connection: Connection) -> str:
-    # The event comes before the savepoint gets its name, and nothing public tells it later.
-    number: int = connection._Connection__savepoint_seq  # type: ignore[attr-defined]  # is private
-    return f"sa_savepoint_{number + 1}"
+        watched.savepoints.append((name or next_savepoint(connection), marks))
 
 
 def _at_rollback_to_savepoint(connection: Connection, name: str, _: Any) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, insert, text
 
 from outbox import sqlite
 from outbox.adding.staging import Staged
+from outbox.database.sqlalchemy_internals import level_at_connect
 from outbox.errors import AutocommitRefused
 from outbox.tables import outbox, outbox_scheduled
 
@@ -78,8 +79,6 @@ def refuse_autocommit(
         driver = bind.connection.dbapi_connection
         refused = driver is not None and bind.dialect.detect_autocommit_setting(driver)
     else:
-        # What create_engine(isolation_level=...) was given is found nowhere else.
-        initial = getattr(bind.dialect, "_on_connect_isolation_level", None)
-        refused = "AUTOCOMMIT" in (level, initial if level is None else None)
+        refused = (level or level_at_connect(bind.dialect)) == "AUTOCOMMIT"
     if refused:
         raise AutocommitRefused

@@ -15,13 +15,13 @@ from collections.abc import Callable
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction
-from sqlalchemy.util.concurrency import in_greenlet
 
 from outbox.adding import connection_events
 from outbox.adding.insert import INSERT, refuse_autocommit, write
 from outbox.adding.staging import Mark, Staged, Staging
 from outbox.coordination.bell import Bell
 from outbox.crashpoints import crashpoint
+from outbox.database.sqlalchemy_internals import in_greenlet
 from outbox.errors import MessagesLeftBehind, OutboxError
 
 _STAGING = "sagabox_staging"

@@ -1,0 +1,31 @@
+"""What is taken from SQLAlchemy without its promise that it stays: names that are private, or that
+its manual does not have.
+
+A release of SQLAlchemy may rename or drop each of them, also between two minor versions. Whatever
+needs one takes it from here, so that `tests/unit/outbox/database/test_sqlalchemy_internals.py` can
+say what stops working when it has changed.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, Dialect
+from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy.util import await_
+from sqlalchemy.util.concurrency import in_greenlet
+
+__all__ = ["OptionEngine", "await_", "in_greenlet", "level_at_connect", "next_savepoint"]
+
+
+def next_savepoint(connection: Connection) -> str:
+    """The name that the connection's next savepoint gets, if the caller gives it none.
+
+    The event comes before the savepoint has its name, and nothing public tells it later.
+    """
+    number: int = connection._Connection__savepoint_seq  # type: ignore[attr-defined]  # is private
+    return f"sa_savepoint_{number + 1}"
+
+
+def level_at_connect(dialect: Dialect) -> str | None:
+    """The `isolation_level` that `create_engine` was given; it stands nowhere else."""
+    level: str | None = dialect._on_connect_isolation_level
+    return level
