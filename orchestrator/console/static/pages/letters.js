@@ -1,6 +1,7 @@
 // Messages that were given up, and sending them again.
 import { get, post } from "../core/api.js";
 import { component, html } from "../core/component.js";
+import { paging } from "../parts/pager.js";
 import { announce, Empty, Trouble, When } from "../parts/pieces.js";
 import { every } from "../core/polling.js";
 import { to } from "../core/routes.js";
@@ -14,17 +15,16 @@ export const LettersPage = component((_, cleanup) => {
   const trouble = signal(null);
   const refused = signal(null);
   const busy = signal("");
-  const cursors = signal([]);
-  const following = signal(null);
+  const pages = paging(() => polling.now());
 
   async function load() {
-    const cursor = cursors.value.at(-1);
+    const { cursor } = pages;
     try {
       const page = await get(["dead-letters"], { limit: LIMIT, cursor });
-      if (cursor !== cursors.value.at(-1)) return;
+      if (cursor !== pages.cursor) return;
       batch(() => {
         letters.value = page.items;
-        following.value = page.next_cursor;
+        pages.arrived(page);
         trouble.value = null;
       });
     } catch (error) {
@@ -48,11 +48,6 @@ export const LettersPage = component((_, cleanup) => {
     }
   }
 
-  function turn(next) {
-    cursors.value = next;
-    polling.now();
-  }
-
   return () => html`
     <section aria-labelledby="letters-title">
       <div class="page-head"><h1 id="letters-title">Dead letters</h1>
@@ -67,13 +62,7 @@ export const LettersPage = component((_, cleanup) => {
           <thead><tr><th>Message</th><th>Why it was given up</th><th>Died</th><th></th></tr></thead>
           <tbody>${letters.value.map((it) => row(it, busy.value, redrive))}</tbody>
         </table>`}
-      <nav class="pager" aria-label="Pages">
-        <button class="button" disabled=${cursors.value.length === 0}
-          onClick=${() => turn(cursors.value.slice(0, -1))}>Newer</button>
-        <span class="quiet">Page ${cursors.value.length + 1}</span>
-        <button class="button" disabled=${following.value === null}
-          onClick=${() => turn([...cursors.value, following.value])}>Older</button>
-      </nav>
+      ${pages.buttons()}
     </section>`;
 });
 

@@ -1,6 +1,7 @@
 // The live list of runs: filters, pages, newest first.
 import { get } from "../core/api.js";
 import { component, html } from "../core/component.js";
+import { paging } from "../parts/pager.js";
 import { announce, Badge, Empty, Sign, Trouble, When } from "../parts/pieces.js";
 import { every } from "../core/polling.js";
 import { route, to } from "../core/routes.js";
@@ -14,11 +15,9 @@ export const ListPage = component((_, cleanup) => {
   const runs = signal(null);
   const trouble = signal(null);
   const names = signal([]);
-  /** The cursors of the pages that led here, the present one last; empty on the first page. */
-  const cursors = signal([]);
-  const following = signal(null);
+  const pages = paging(() => polling.now());
 
-  const asked = () => `${route.value.query}|${cursors.value.at(-1) ?? ""}`;
+  const asked = () => `${route.value.query}|${pages.cursor ?? ""}`;
 
   async function load() {
     const { query } = route.value;
@@ -28,14 +27,14 @@ export const ListPage = component((_, cleanup) => {
         status: query.getAll("status"),
         name: query.get("name"),
         key: query.get("key"),
-        cursor: cursors.value.at(-1),
+        cursor: pages.cursor,
         limit: LIMIT,
       });
       if (asked() !== before) return;
       tell(page.items);
       batch(() => {
         runs.value = page.items;
-        following.value = page.next_cursor;
+        pages.arrived(page);
         trouble.value = null;
       });
     } catch (error) {
@@ -60,20 +59,12 @@ export const ListPage = component((_, cleanup) => {
     const now = String(route.value.query);
     if (now === shown) return;
     shown = now;
-    untracked(() => {
-      cursors.value = [];
-      polling.now();
-    });
+    untracked(pages.restart);
   }));
   get(["definitions"]).then(
     (all) => (names.value = [...new Set(all.items.map((it) => it.name))]),
     () => {}, // the filter then offers no names; the list itself says what is wrong
   );
-
-  function turn(next) {
-    cursors.value = next;
-    polling.now();
-  }
 
   return () => html`
     <section aria-labelledby="list-title">
@@ -82,13 +73,7 @@ export const ListPage = component((_, cleanup) => {
       <${Filters} query=${route.value.query} names=${names.value} />
       <${Trouble} problem=${trouble.value} />
       <${Table} runs=${runs.value} filtered=${String(route.value.query) !== ""} />
-      <nav class="pager" aria-label="Pages">
-        <button class="button" disabled=${cursors.value.length === 0}
-          onClick=${() => turn(cursors.value.slice(0, -1))}>Newer</button>
-        <span class="quiet">Page ${cursors.value.length + 1}</span>
-        <button class="button" disabled=${following.value === null}
-          onClick=${() => turn([...cursors.value, following.value])}>Older</button>
-      </nav>
+      ${pages.buttons()}
     </section>`;
 });
 

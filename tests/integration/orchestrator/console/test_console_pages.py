@@ -94,15 +94,38 @@ async def test_filters_are_asked_of_the_api_and_what_is_typed_outlives_a_look(
 # Dead letters, definitions
 
 
+def letter_of(id: str, **fields: Any) -> dict[str, Any]:
+    """A dead letter as GET /dead-letters shows it."""
+    return {
+        **{"id": id, "destination": "comments", "type": "articles.published.v1", "key": "a"},
+        **{"payload": "{}", "saga": None, "reason": "503", "attempts": 9},
+        **{"occurred_at": "2030-01-01T12:00:00Z", "died_at": "2030-01-02T12:00:00Z"},
+        **fields,
+    }
+
+
+async def test_older_letters_are_a_page_further(page: Page, api: StubApi, origin: str) -> None:
+    def pages(asked: Asked) -> Says:
+        if "cursor" in asked.query:
+            return Says({"items": [letter_of("1")], "next_cursor": None})
+        return Says({"items": [letter_of("2")], "next_cursor": "behind 2"})
+
+    api.answers["GET /dead-letters"] = pages
+    await page.goto(f"{origin}/console#/dead-letters")
+    await expect(page.get_by_role("button", name="Newer")).to_be_disabled()
+    await page.get_by_role("button", name="Older").click()
+    await expect(page.locator("tr[data-letter='1']")).to_be_visible()
+    assert api.last("GET /dead-letters").query["cursor"] == ["behind 2"]
+    await expect(page.get_by_text("Page 2")).to_be_visible()
+    await expect(page.get_by_role("button", name="Older")).to_be_disabled()
+    await page.get_by_role("button", name="Newer").click()
+    await expect(page.locator("tr[data-letter='2']")).to_be_visible()
+
+
 async def test_a_dead_letter_is_sent_again_and_a_refusal_is_shown(
     page: Page, api: StubApi, origin: str
 ) -> None:
-    letter = {
-        **{"id": "7", "destination": "comments", "type": "articles.published.v1", "key": "a"},
-        **{"payload": "{}", "saga": None, "reason": "503", "attempts": 9},
-        **{"occurred_at": "2030-01-01T12:00:00Z", "died_at": "2030-01-02T12:00:00Z"},
-    }
-    of_saga = {**letter, "id": "8", "saga": "01a"}
+    letter, of_saga = letter_of("7"), letter_of("8", saga="01a")
     api.answers["GET /dead-letters"] = Says({"items": [letter, of_saga], "next_cursor": None})
     api.answers["POST /dead-letters/redrive"] = problem(409, "not now", "wait a little")
     await page.goto(f"{origin}/console#/dead-letters")
