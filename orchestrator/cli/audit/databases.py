@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Row, Select, literal, make_url, select
@@ -15,8 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.cli.processes import bundle
 from orchestrator.cli.processes.services import SERVICES
+from orchestrator.cli.services.database_address import database_address
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
-from outbox.chassis.settings import database_url
 from outbox.database.opening import open_database
 from outbox.sqlite import READ_ONLY
 
@@ -100,44 +98,16 @@ async def opened(urls: Mapping[str, str]) -> AsyncIterator[Databases]:
         yield Databases(sources, orchestrator)
 
 
-def variable_of(name: str) -> str:
-    """The environment variable with the address of that service's database."""
-    return f"SAGABOX_DATABASE_URL_{name.upper().replace('-', '_')}"
-
-
 def _address(name: str, given: str | None) -> str:
-    variable = variable_of(name)
-    found = given or os.environ.get(variable)
-    if not found:
-        raise CommandError(
-            f"it is not known where the database of {name} is",
-            f"neither --{_option(name).rstrip(' =')} was given nor {variable} set",
-            f"export {variable}=sqlite:///.sagabox/{name}.sqlite",
-        )
-    try:
-        url = database_url(found)
-    except ValueError as error:
-        # The address itself is not shown: it may hold a password.
-        raise CommandError(
-            f"the address of the database of {name} cannot be used",
-            str(error),
-            f"--{_option(name)}postgresql://USER:PASSWORD@HOST/NAME, or sqlite:///FILE",
-        ) from error
-    parsed = make_url(url)
-    # SQLite would make the file.
-    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
-        raise CommandError(
-            f"there is no database of {name} at {parsed.database}",
-            "the file does not exist",
-            f"sagabox audit --{_option(name)}sqlite:///FILE",
-            exit_code=ExitCode.UNREACHABLE,
-        )
-    return url
+    option = _option(name)
+    return database_address(
+        name, given, option=option, without_file=lambda _: f"sagabox audit {option}sqlite:///FILE"
+    )
 
 
 def _option(name: str) -> str:
     """The option that takes its address, up to the address."""
-    return f"{name} " if name in SERVICES else f"service {name}="
+    return f"--{name} " if name in SERVICES else f"--service {name}="
 
 
 def _is_missing_table(error: DBAPIError | OSError) -> bool:

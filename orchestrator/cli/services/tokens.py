@@ -149,38 +149,16 @@ def _in_database(given: str | None, work: Callable[[AsyncConnection], Coroutine[
 
 
 def _address(given: str | None) -> str:
-    from pathlib import Path
+    from orchestrator.cli.services.database_address import database_address
 
-    from sqlalchemy import make_url
-
-    from outbox.chassis.settings import database_url
-
-    found = given or os.environ.get(VARIABLE)
-    if not found:
-        raise CommandError(
-            "it is not known where the database of the orchestrator is",
-            f"neither --database was given nor {VARIABLE} set",
-            f"export {VARIABLE}=sqlite:///.sagabox/orchestrator.sqlite",
-        )
-    try:
-        url = database_url(found)
-    except ValueError as error:
-        # The address itself is not shown: it may hold a password.
-        raise CommandError(
-            "the address of the database of the orchestrator cannot be used",
-            str(error),
-            "--database postgresql://USER:PASSWORD@HOST/NAME, or sqlite:///FILE",
-        ) from error
-    parsed = make_url(url)
-    # SQLite would make the file.
-    if parsed.get_backend_name() == "sqlite" and not Path(parsed.database or "").is_file():
-        raise CommandError(
-            f"there is no database of the orchestrator at {parsed.database}",
-            "the file does not exist",
-            f"sagabox migrate upgrade orchestrator --database sqlite:///{parsed.database}",
-            exit_code=ExitCode.UNREACHABLE,
-        )
-    return url
+    return database_address(
+        "orchestrator",
+        given,
+        option="--database ",
+        without_file=lambda path: (
+            f"sagabox migrate upgrade orchestrator --database sqlite:///{path}"
+        ),
+    )
 
 
 @asynccontextmanager
