@@ -55,16 +55,7 @@ def make_handlers(clock: Clock, *, unsettled: timedelta) -> Handlers:
             trace = context.trace or tracing.current()
             asked = StoredStart(start.name, start.input, context.source, trace)
             kind, payload = dump_start(asked)
-            rows.append(
-                {
-                    "shard": shard_of(start.instance_id),
-                    "saga_id": start.instance_id,
-                    "kind": kind,
-                    "payload": payload,
-                    "made_at": now,
-                    "message_id": context.id,
-                }
-            )
+            rows.append(_row(start.instance_id, kind, payload, context, now))
         await _keep(session, rows)
         return [None] * len(starts)
 
@@ -77,16 +68,7 @@ def make_handlers(clock: Clock, *, unsettled: timedelta) -> Handlers:
         for answer, context in zip(answers, contexts, strict=True):
             signal = Replied(answer.command_id, _reply_of(answer), context.source)
             kind, payload = signal_rows.dump(signal)
-            rows.append(
-                {
-                    "shard": shard_of(answer.instance_id),
-                    "saga_id": answer.instance_id,
-                    "kind": kind,
-                    "payload": payload,
-                    "made_at": now,
-                    "message_id": context.id,
-                }
-            )
+            rows.append(_row(answer.instance_id, kind, payload, context, now))
         await _keep(session, rows)
         return [None] * len(answers)
 
@@ -120,6 +102,11 @@ async def _which_ended(
         live=list(live[:MAX_TOLD]),
         is_more=is_more,
     )
+
+
+def _row(saga_id: str, kind: str, payload: str, context: Context, now: datetime) -> dict[str, Any]:
+    row = signal_rows.to_row(saga_id, shard_of(saga_id), kind, payload, now)
+    return row | {"message_id": context.id}
 
 
 async def _keep(session: AsyncSession, rows: Sequence[Mapping[str, Any]]) -> None:

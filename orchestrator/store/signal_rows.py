@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from orchestrator.errors import IllegalSignal, InvalidInput, OrchestratorError, UnknownRun
@@ -42,6 +43,17 @@ class StoredStart:
     input: Any
     originator: str
     trace: str | None = None
+
+
+def to_row(saga_id: str, shard: int, kind: str, payload: str, made_at: datetime) -> dict[str, Any]:
+    """The row of a signal with that kind and JSON, whose number the database gives."""
+    return {
+        "saga_id": saga_id,
+        "shard": shard,
+        "kind": kind,
+        "payload": payload,
+        "made_at": made_at,
+    }
 
 
 def dump(signal: Replied | Buried | OperatorSignal) -> tuple[str, str]:

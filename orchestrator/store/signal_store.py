@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import delete, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from orchestrator.store.signal_rows import to_row
 from orchestrator.tables import saga, saga_signal
 from outbox.database.time import DatabaseClock
 
@@ -48,16 +49,7 @@ class SignalStore(DatabaseClock):
         """Write signals: run, shard, kind, payload."""
         await connection.execute(
             saga_signal.insert(),
-            [
-                {
-                    "saga_id": saga_id,
-                    "shard": shard,
-                    "kind": kind,
-                    "payload": payload,
-                    "made_at": self._clock(),
-                }
-                for saga_id, shard, kind, payload in signals
-            ],
+            [to_row(*signal, self._clock()) for signal in signals],
         )
 
     async def remove(self, connection: AsyncConnection, seqs: Sequence[int]) -> None:
@@ -76,7 +68,7 @@ class SignalStore(DatabaseClock):
         """Write a signal for a run of another node. The number under which its answer will be."""
         statement = (
             saga_signal.insert()
-            .values(saga_id=saga_id, shard=shard, kind=kind, payload=payload, made_at=self._clock())
+            .values(to_row(saga_id, shard, kind, payload, self._clock()))
             .returning(saga_signal.c.seq)
         )
         return int((await connection.execute(statement)).scalar_one())

@@ -25,12 +25,11 @@ from orchestrator.testing.virtual.chances import Chances, Fault
 from orchestrator.testing.virtual.database import away, fate_of_commit, lost
 from orchestrator.testing.virtual.process import BEGIN, ProcessClock
 from orchestrator.testing.virtual.service import Effect, Handlers, Service
-from orchestrator.testing.virtual.storage import NoLimit, one_after_the_other, sleep
+from orchestrator.testing.virtual.storage import NoLimit, leave_signal, one_after_the_other, sleep
 from orchestrator.testing.virtual.timeline import Gate, Timeline
 from outbox import Context, Locked, Ongoing, Refused
 from outbox import Handlers as Consumer
 from outbox import tables as library
-from outbox.errors import TransactionLost
 from outbox.inbox.batches import Slot
 from outbox.inbox.inbox import Inbox
 from outbox.messages import Command
@@ -119,13 +118,8 @@ class OnDatabase:
         return _WithInbox(name, chances, handlers, clock, noted, self._sessions, commands)
 
     async def tell(self, saga_id: str, shard: int, kind: str, payload: str) -> bool:
-        try:
-            async with self.engine.begin() as connection:
-                ports = self.ports(ProcessClock(self._timeline))
-                await ports.signals.add(connection, [(saga_id, shard, kind, payload)])
-        except TransactionLost:
-            return False
-        return True
+        signals = self.ports(ProcessClock(self._timeline)).signals
+        return await leave_signal(self.engine, signals, saga_id, shard, kind, payload)
 
     async def runs(self) -> Sequence[tuple[Instance[Any], str | None]]:
         async with self._database.connect() as connection:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from orchestrator.definition.registry import Registry
 from orchestrator.engine.ports import EnginePorts
 from orchestrator.machine.instance import Instance
+from orchestrator.store.signal_store import SignalStore
 from orchestrator.testing.virtual.chances import Chances
 from orchestrator.testing.virtual.commit_tables import VirtualCommitStatements
 from orchestrator.testing.virtual.database import Database, Engine
@@ -86,6 +87,18 @@ async def one_after_the_other(*coroutines: Coroutine[Any, Any, Any]) -> None:
             each.close()
 
 
+async def leave_signal(
+    engine: Any, signals: SignalStore, saga_id: str, shard: int, kind: str, payload: str
+) -> bool:
+    """Add that signal in a transaction of its own; false where its commit failed."""
+    try:
+        async with engine.begin() as connection:
+            await signals.add(connection, [(saga_id, shard, kind, payload)])
+    except TransactionLost:
+        return False
+    return True
+
+
 async def sleep(seconds: float) -> None:
     """In virtual time."""
     await Wait(seconds)
@@ -148,12 +161,7 @@ class InMemory:
         return Service(name, chances, handlers, clock.now, took_effect)
 
     async def tell(self, saga_id: str, shard: int, kind: str, payload: str) -> bool:
-        try:
-            async with self.engine.begin() as connection:
-                await VirtualSignals().add(connection, [(saga_id, shard, kind, payload)])
-        except TransactionLost:
-            return False
-        return True
+        return await leave_signal(self.engine, VirtualSignals(), saga_id, shard, kind, payload)
 
     async def runs(self) -> Sequence[tuple[Instance[Any], str | None]]:
         tables = self._database.tables
