@@ -12,7 +12,8 @@ from articles.handlers import make_handlers
 from articles.model import SCHEMA_REVISION
 from articles.settings import ArticlesSettings
 from outbox.chassis.service import Blueprint, build
-from outbox.chassis.settings import KEY_ADVICE, load
+from outbox.chassis.settings import load
+from outbox.chassis.static_keys import guarded
 from outbox.clock import Clock
 from outbox.transports.base import Transport
 
@@ -51,13 +52,9 @@ def create_app(
             orchestrator=settings.url_orchestrator,
         ),
         access=ACCESS,
-        keys=lambda _: settings.keys(),
-        at_home=settings.at_home(),
-        to_all=settings.to_all(),
-        key_advice=KEY_ADVICE,
     )
     return build(
-        blueprint,
+        guarded(blueprint, settings),
         settings,
         database_url=settings.database_url,
         clock=clock,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from outbox.chassis.settings import DatabaseUrl, HttpUrl, PublicSettings
+from outbox.chassis.settings import DatabaseUrl, HttpUrl
+from outbox.chassis.static_keys import PublicOpen, PublicToken, StaticKeySettings
 
 
-class ArticlesSettings(PublicSettings):
+class ArticlesSettings(StaticKeySettings):
     """Read from the environment by `outbox.chassis.settings.load`."""
 
+    public_token: PublicToken = Field(default=None, validation_alias="SAGABOX_BLOG_TOKEN")
+    public_open: PublicOpen = Field(default=False, validation_alias="SAGABOX_BLOG_OPEN")
     database_url: DatabaseUrl = Field(
         validation_alias="SAGABOX_DATABASE_URL_ARTICLES",
         repr=False,

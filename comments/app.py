@@ -11,7 +11,8 @@ from comments.handlers import make_handlers
 from comments.model import SCHEMA_REVISION
 from comments.settings import CommentsSettings
 from outbox.chassis.service import Blueprint, build
-from outbox.chassis.settings import KEY_ADVICE, load
+from outbox.chassis.settings import load
+from outbox.chassis.static_keys import guarded
 from outbox.clock import Clock
 from outbox.transports.base import Transport
 
@@ -38,13 +39,9 @@ def create_app(
         peers={},
         api=lambda kit: router(kit.database, clock=kit.clock, new_id=kit.new_id),
         access=ACCESS,
-        keys=lambda _: settings.keys(),
-        at_home=settings.at_home(),
-        to_all=settings.to_all(),
-        key_advice=KEY_ADVICE,
     )
     return build(
-        blueprint,
+        guarded(blueprint, settings),
         settings,
         database_url=settings.database_url,
         clock=clock,

@@ -15,17 +15,14 @@ from pydantic import (
     Field,
     TypeAdapter,
     ValidationError,
-    ValidationInfo,
-    field_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from outbox.chassis.access.caller import host_name
-from outbox.chassis.access.keys import Key, StaticKeys
-from outbox.chassis.access.routes import EVERYTHING, NOTHING, Access, Opens, Role
+from outbox.chassis.access.routes import EVERYTHING, NOTHING, Opens
 from outbox.errors import InvalidKeyring, OutboxError
 from outbox.inbox.limits import InboxLimits, Pace
 from outbox.relay.settings import RelaySettings
@@ -200,6 +197,27 @@ class ServiceSettings(BaseSettings):
         "machine, too",
     )
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """As pydantic's. Arguments go by the names of fields; outside, each field has the one
+        variable that is documented, and not also one that is named like the field."""
+        outside = (env_settings, dotenv_settings, file_secret_settings)
+        for source in outside:
+            source.config = {**source.config, "populate_by_name": False}
+        return init_settings, *outside
+
+    @classmethod
+    def variable(cls, field: str) -> str:
+        """The environment variable that is read for this field."""
+        return _variable(field, cls.model_fields[field])
+
     def host_names(self) -> frozenset[str]:
         """The names in `allowed_hosts`."""
         return host_names(self.allowed_hosts)
@@ -246,75 +264,6 @@ class ServiceSettings(BaseSettings):
             alone=Pace(lock=patience / 5, statement=patience / 3, total=patience / 2),
             answer_within=patience * 0.9,
         )
-
-
-_TOKEN = r"^[!-~]+$"  # what a header can carry
-
-MAKE_BLOG_TOKEN = (
-    "export SAGABOX_BLOG_TOKEN=$(python -c 'import secrets; print(secrets.token_urlsafe(32))')"
-)
-"""The command that makes the token of the public routes."""
-KEY_ADVICE = "The one who runs the service sets SAGABOX_BLOG_TOKEN and SAGABOX_METRICS_TOKEN"
-"""Where a key for a service with `PublicSettings` comes from."""
-
-
-class PublicSettings(ServiceSettings):
-    """What a service is told beside that whose routes are the public's, and which has no table of
-    tokens."""
-
-    blog_token: str | None = Field(
-        default=None,
-        repr=False,
-        pattern=_TOKEN,
-        description="The public routes want it as Authorization: Bearer TOKEN, on this machine too",
-    )
-    blog_open: bool = Field(
-        default=False,
-        description="Opens the public routes to everybody, without a token",
-    )
-    metrics_token: str | None = Field(
-        default=None,
-        repr=False,
-        pattern=_TOKEN,
-        description="Opens /metrics and /docs to those who send it as Authorization: Bearer TOKEN",
-    )
-
-    @field_validator("blog_open")
-    @classmethod
-    def _open_or_guarded(cls, value: bool, info: ValidationInfo) -> bool:
-        if value and info.data.get("blog_token") is not None:
-            raise ValueError("SAGABOX_BLOG_TOKEN is set too, and only one of both can be meant")
-        return value
-
-    def keys(self) -> StaticKeys:
-        """What the two tokens open."""
-        keys: dict[str, Key] = {}
-        for name, token, opens in (
-            ("blog", self.blog_token, frozenset({Access.PUBLIC})),
-            ("metrics", self.metrics_token, Role.VIEWER.opens),
-        ):
-            if token is not None:
-                same = keys.get(token, Key(name, frozenset()))
-                keys[token] = Key(same.name, same.opens | opens)
-        return StaticKeys(keys)
-
-    def at_home(self) -> Opens:
-        """As `ServiceSettings`; a token of the public routes is asked for here, too."""
-        opened = super().at_home()
-        return opened if self.blog_token is None else opened - {Access.PUBLIC}
-
-    def to_all(self) -> Opens:
-        """What everybody may do without a token."""
-        return frozenset({Access.PUBLIC}) if self.blog_open else NOTHING
-
-    def require_public_access(self) -> None:
-        """Raises InvalidSettings where the public routes would be closed to everybody."""
-        if self.blog_token is None and not (self.blog_open or self.trust_loopback):
-            raise InvalidSettings(
-                "SAGABOX_BLOG_TOKEN is not set, so that the public routes would be closed to "
-                "everybody",
-                next_step=f"{MAKE_BLOG_TOKEN}; or export SAGABOX_BLOG_OPEN=1, to open them to all",
-            )
 
 
 S = TypeVar("S", bound=ServiceSettings)

@@ -16,8 +16,6 @@ from orchestrator.cli.processes.binding import require_free, require_safe
 from orchestrator.cli.processes.services import FIRST_PORT, SERVICES, Service
 from orchestrator.cli.terminal.log_format import LogFormat, LogLevel
 
-_GUARDS = ("SAGABOX_BLOG_TOKEN", "SAGABOX_METRICS_TOKEN", "SAGABOX_BLOG_OPEN")
-"""What says who may call a service that has no table of tokens."""
 _BELIEVED = "FORWARDED_ALLOW_IPS"
 """The proxies whose X-Forwarded-For and X-Forwarded-Proto are believed. uvicorn's own variable, but
 without its default: that a connection comes from loopback says nothing about who wrote them."""
@@ -130,19 +128,21 @@ def run(service: Service, host: str, port: int, logging: _Logging) -> None:
 
 def _require_safe(service: Service, host: str) -> None:
     from orchestrator.cli.services.tokens import any_token_works
-    from outbox.chassis.settings import MAKE_BLOG_TOKEN
+    from outbox.chassis.static_keys import StaticKeySettings
 
-    if service.name == "orchestrator":
+    model = service.settings_model()
+    if issubclass(model, StaticKeySettings):
+        guards = model.guards()
         require_safe(
             host,
-            has_credentials=any_token_works,
-            to_get_one="sagabox token create NAME --role operator",
+            has_credentials=lambda: any(map(os.environ.get, guards)),
+            to_get_one=model.to_make_token(),
         )
     else:
         require_safe(
             host,
-            has_credentials=lambda: any(map(os.environ.get, _GUARDS)),
-            to_get_one=MAKE_BLOG_TOKEN,
+            has_credentials=any_token_works,
+            to_get_one="sagabox token create NAME --role operator",
         )
 
 

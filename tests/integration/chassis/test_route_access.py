@@ -40,7 +40,7 @@ SCHEMAS = {
     "comments": comments_schema,
 }
 _ADDRESSES = itertools.count(1)
-TOKENS = {"blog_token": "the-blogs", "metrics_token": "the-figures"}
+TOKENS = {"public_token": "the-blogs", "metrics_token": "the-figures"}
 
 
 def _app(service: str, database: Database, **settings: str) -> FastAPI:
@@ -120,7 +120,7 @@ def _expected(needs: Access, role: Role | None) -> str | None:
 @pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("service", ["articles", "comments"])
 @pytest.mark.parametrize("given", [False, True], ids=["no tokens", "tokens"])
-async def test_each_route_of_the_blog_opens_to_the_tokens_of_its_settings(
+async def test_each_route_of_the_public_opens_to_the_tokens_of_its_settings(
     service: str, given: bool, database_factory: DatabaseFactory
 ) -> None:
     settings = TOKENS if given else {}
@@ -130,7 +130,7 @@ async def test_each_route_of_the_blog_opens_to_the_tokens_of_its_settings(
             tried = {caller: await _as(started, caller, route) for caller in (*TOKENS, "nobody")}
             expected: dict[str, str | None] = dict.fromkeys(tried)
             if needs not in (Access.HEALTH, Access.SIGNED):
-                own = "blog_token" if needs is Access.PUBLIC else "metrics_token"
+                own = "public_token" if needs is Access.PUBLIC else "metrics_token"
                 no = "not-allowed" if given else "credentials-wrong"
                 expected.update(dict.fromkeys(TOKENS, no))
                 expected["nobody"] = "credentials-missing"
@@ -168,7 +168,7 @@ async def test_everything_is_open_to_this_machine_and_what_is_passed_on_is_not(
 async def test_with_a_token_of_the_blog_this_machine_needs_it_too(
     database_factory: DatabaseFactory,
 ) -> None:
-    app = articles_app(database_factory(articles_schema), blog_token="the-blogs")
+    app = articles_app(database_factory(articles_schema), public_token="the-blogs")
     async with running(app) as articles:
         new = {"title": "Tides", "body": "High.", "author": "Ada"}
         refused = await articles.http.post("/articles", json=new)
@@ -182,12 +182,12 @@ async def test_with_a_token_of_the_blog_this_machine_needs_it_too(
 
 
 @pytest.mark.databases("sqlite")
-async def test_an_open_blog_opens_its_public_routes_to_all_and_nothing_else(
+async def test_an_open_public_opens_its_public_routes_to_all_and_nothing_else(
     database_factory: DatabaseFactory,
 ) -> None:
     database = database_factory(articles_schema)
     for is_open, code in ((True, None), (False, "credentials-missing")):
-        app = articles_app(database, trust_loopback=False, blog_open=is_open)
+        app = articles_app(database, trust_loopback=False, public_open=is_open)
         async with running(app):
             for peer in (ELSEWHERE, "127.0.0.1"):
                 async with calling(app, peer) as client:

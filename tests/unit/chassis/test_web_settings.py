@@ -7,6 +7,7 @@ from pydantic import Field
 
 from articles.settings import ArticlesSettings
 from comments.settings import CommentsSettings
+from orchestrator.settings import OrchestratorSettings
 from outbox.chassis.settings import (
     DatabaseUrl,
     InvalidSettings,
@@ -129,6 +130,24 @@ def test_an_inbox_answers_before_its_senders_give_up_and_a_lease_outlasts_a_deli
     limits, relay = settings.inbox_limits(), settings.relay_settings()
     assert limits.alone.total < limits.answer_within < relay.delivery_timeout
     assert relay.delivery_timeout < relay.margin < relay.lease * 2 / 3
+
+
+@pytest.mark.parametrize("model", [ArticlesSettings, CommentsSettings, OrchestratorSettings])
+def test_a_variable_that_is_documented_for_no_field_sets_none(
+    model: type[ServiceSettings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {setting.variable for setting in documented(model)}
+    fields = {f"SAGABOX_{name.upper()}" for name in model.model_fields}
+    assert fields - known, "each has a variable with another name than its field"
+    monkeypatch.setenv("SAGABOX_SECRETS", SECRET)
+    monkeypatch.setenv(model.variable("database_url"), "sqlite:///its-own.sqlite")
+    meant = load(model)
+    for variable in fields - known:
+        monkeypatch.setenv(variable, "sqlite:///another.sqlite")
+    assert load(model) == meant
+    monkeypatch.delenv(model.variable("database_url"))
+    with pytest.raises(InvalidSettings, match=model.variable("database_url")):
+        load(model)
 
 
 def test_a_service_that_is_told_nothing_sends_at_the_pace_of_a_relay_that_is_told_nothing() -> None:
