@@ -16,11 +16,22 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 import orjson
-from sqlalchemy import ColumnElement, and_, delete, insert, not_, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    Table,
+    and_,
+    delete,
+    insert,
+    not_,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from outbox.database.pages import DEFAULT_LIMIT, Page, after, page
+from outbox.database.pages import DEFAULT_LIMIT, Page, page
 from outbox.errors import BelongsToSaga, InvalidSelection, NoSuchMessage
 from outbox.ids import is_id
 from outbox.tables import outbox, outbox_dead, outbox_held
@@ -78,12 +89,8 @@ async def list_dead(
 ) -> Page[DeadLetter]:
     """Dead letters, the last buried first. Raises InvalidSelection for a bad limit or cursor."""
     order = (outbox_dead.c.died_at, outbox_dead.c.id, outbox_dead.c.destination)
-    query = select(outbox_dead).order_by(*(column.desc() for column in order))
-    if destination is not None:
-        query = query.where(outbox_dead.c.destination == destination)
-    if cursor is not None:
-        query = query.where(after(cursor, order, descending=True))
-    return await page(database, query, order, limit, _letter)
+    query = _rows_for(outbox_dead, destination)
+    return await page(database, query, order, _letter, limit=limit, cursor=cursor, descending=True)
 
 
 async def redrive(
@@ -195,12 +202,13 @@ async def list_held(
 ) -> Page[RestingKey]:
     """Keys that rest, by destination, bucket and key. Raises InvalidSelection as `list_dead`."""
     order = (outbox_held.c.destination, outbox_held.c.bucket, outbox_held.c.aggregateid)
-    query = select(outbox_held).order_by(*order)
-    if destination is not None:
-        query = query.where(outbox_held.c.destination == destination)
-    if cursor is not None:
-        query = query.where(after(cursor, order, descending=False))
-    return await page(database, query, order, limit, _resting)
+    query = _rows_for(outbox_held, destination)
+    return await page(database, query, order, _resting, limit=limit, cursor=cursor)
+
+
+def _rows_for(table: Table, destination: str | None) -> Select[Any]:
+    query = select(table)
+    return query if destination is None else query.where(table.c.destination == destination)
 
 
 async def release(database: Database, destination: str, key: str, *, now: datetime) -> int:

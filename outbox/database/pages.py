@@ -109,15 +109,22 @@ async def page(
     database: AsyncConnection | AsyncSession,
     query: Select[Any],
     order: Sequence[Column[Any]],
-    limit: int,
     read: Callable[[RowMapping], T],
+    *,
+    limit: int,
+    cursor: str | None,
+    descending: bool = False,
 ) -> Page[T]:
-    """The first `limit` rows of the query, which is in that order and unique by it. Raises
-    InvalidSelection where the limit is not 1 to MAX_LIMIT."""
+    """The first `limit` rows of the query in that order, by which each is unique, behind the
+    cursor. Raises InvalidSelection where the limit is not 1 to MAX_LIMIT, or the cursor is none of
+    that order."""
     if not 0 < limit <= MAX_LIMIT:
         raise InvalidSelection(
             f"the limit is {limit}", next_step=f"choose one between 1 and {MAX_LIMIT}"
         )
+    if cursor is not None:
+        query = query.where(after(cursor, order, descending=descending))
+    query = query.order_by(*(column.desc() if descending else column for column in order))
     rows = (await database.execute(query.limit(limit + 1))).mappings().all()
     shown, last = cut(rows, limit)
     return Page([read(row) for row in shown], None if last is None else _write(last, order))
