@@ -94,7 +94,7 @@ def test_the_demo_shows_each_scene_runs_on_with_keep_and_leaves_nothing(
     assert "writing 200 comments" in told
     assert "BROKEN" not in told
     # Each scene and the audit stand in the table, with what came of it.
-    rows = re.findall(r"^│ (\(\w\)|the audit).*│ (\w[\w ]*?) +│ +[\d.]+ s │.*│ ok │$", told, re.M)
+    rows = re.findall(r"^│ (\(\w\)|the audit).*│ (\w[\w ]*?) +│ +[\d.]+ s +│.*│ ok │$", told, re.M)
     assert rows == [
         ("(a)", "COMPLETED"),
         ("(b)", "COMPENSATED"),
