@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,31 +100,36 @@ async def connected(database: Database, *, writes: bool) -> AsyncIterator[AsyncC
     engine = _engine(database)
     try:
         connection = engine.connect()
-        try:
+        with _explained(failures.of_connect, database.url):
             await connection.start()
-        except Exception as error:
-            explained = failures.of_connect(error, database.url)
-            if explained is None:
-                raise
-            raise explained from error
         try:
-            if not writes and database.dialect == "sqlite":
-                await connection.execution_options(**outbox.sqlite.READ_ONLY)
-            async with connection.begin() as transaction:
-                yield connection
-                if not writes:
-                    await transaction.rollback()
-        except MigrationError:
-            raise
-        except Exception as error:
-            explained = failures.of_statement(error, database.url)
-            if explained is None:
-                raise
-            raise explained from error
+            with _explained(failures.of_statement, database.url):
+                if not writes and database.dialect == "sqlite":
+                    await connection.execution_options(**outbox.sqlite.READ_ONLY)
+                async with connection.begin() as transaction:
+                    yield connection
+                    if not writes:
+                        await transaction.rollback()
         finally:
             await connection.close()
     finally:
         await engine.dispose()
+
+
+@contextmanager
+def _explained(
+    explain: Callable[[Exception, URL], MigrationError | None], url: URL
+) -> Iterator[None]:
+    """What is raised within comes out as the MigrationError that explains it, if one does."""
+    try:
+        yield
+    except MigrationError:
+        raise
+    except Exception as error:
+        explained = explain(error, url)
+        if explained is None:
+            raise
+        raise explained from error
 
 
 def _open_once(database: Database, path: Path) -> None:

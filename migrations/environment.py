@@ -21,7 +21,7 @@ from alembic.script import Script
 from sqlalchemy import Connection, delete, insert, literal_column
 
 from migrations.errors import MigrationError
-from migrations.history import kind_of
+from migrations.history import Kind, kind_of
 from migrations.services import Service
 from outbox import schema, tables
 
@@ -46,11 +46,29 @@ class _Online:
     now: datetime
     steps: list[Step] = field(default_factory=list)
 
+    def record(self, _: MigrationContext, revision: str, kind: Kind) -> None:
+        schema.record_revision(self.connection, revision, kind, self.now)
+
+    def forget(self, _: MigrationContext, revision: str) -> None:
+        schema.forget_revision(self.connection, revision)
+
 
 @dataclass(frozen=True)
 class _Offline:
     dialect: Dialect
     steps: list[Step] = field(default_factory=list)
+
+    def record(self, script: MigrationContext, revision: str, kind: Kind) -> None:
+        row: Mapping[str, Any] = {
+            "revision": revision,
+            "kind": kind.value,
+            "applied_at": literal_column(_NOW[self.dialect].format(len(self.steps))),
+        }
+        script.execute(insert(tables.schema_revision).values(row))
+
+    def forget(self, script: MigrationContext, revision: str) -> None:
+        table = tables.schema_revision
+        script.execute(delete(table).where(table.c.revision == revision))
 
 
 def upgrade(service: Service, connection: Connection, target: str, now: datetime) -> list[Step]:
@@ -94,7 +112,7 @@ def run() -> None:
                 dialect_name=job.dialect,
                 literal_binds=True,
                 transactional_ddl=True,
-                on_version_apply=_scribe(job),
+                on_version_apply=_recorder(job),
             )
         case _:
             raise MigrationError(
@@ -139,38 +157,16 @@ def _offline(
 # the record with it.
 
 
-def _recorder(job: _Online) -> Callable[..., None]:
+def _recorder(job: _Online | _Offline) -> Callable[..., None]:
     def record(
         ctx: MigrationContext, step: MigrationInfo, heads: Collection[Any], run_args: object
     ) -> None:
         revision = _script(step)
         job.steps.append(Step(revision.revision, step.is_upgrade))
         if step.is_upgrade:
-            kind = kind_of(revision)
-            schema.record_revision(job.connection, revision.revision, kind, job.now)
+            job.record(ctx, revision.revision, kind_of(revision))
         elif heads:
-            schema.forget_revision(job.connection, revision.revision)
-
-    return record
-
-
-def _scribe(job: _Offline) -> Callable[..., None]:
-    table = tables.schema_revision
-
-    def record(
-        ctx: MigrationContext, step: MigrationInfo, heads: Collection[Any], run_args: object
-    ) -> None:
-        revision = _script(step)
-        job.steps.append(Step(revision.revision, step.is_upgrade))
-        if step.is_upgrade:
-            row: Mapping[str, Any] = {
-                "revision": revision.revision,
-                "kind": kind_of(revision).value,
-                "applied_at": literal_column(_NOW[job.dialect].format(len(job.steps))),
-            }
-            ctx.execute(insert(table).values(row))
-        elif heads:
-            ctx.execute(delete(table).where(table.c.revision == revision.revision))
+            job.forget(ctx, revision.revision)
 
     return record
 

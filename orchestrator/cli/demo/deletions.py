@@ -100,12 +100,8 @@ async def without_comments(demo: Demo) -> Outcome:
         f"comments is back (pid {child.pid}); the same command comes again, under the same id, and"
         " the inbox gives the stored answer"
     )
-    status = await trail.until_ended()
-    seconds = demo.narrator.seconds - began
-    checks = [Check("it was SIGKILL", "SIGKILL", ending), killed_at]
-    checks += [ended(status, "COMPLETED"), *await gone(demo, article)]
-    how = "the run seen midway; all asked for at the end"
-    return concluded(demo, Outcome(title, status, seconds, how, checks))
+    killed = [Check("it was SIGKILL", "SIGKILL", ending), killed_at]
+    return await _completed(demo, title, article, trail, began, killed)
 
 
 async def without_orchestrator(demo: Demo) -> Outcome:
@@ -131,10 +127,17 @@ async def without_orchestrator(demo: Demo) -> Outcome:
         f"the orchestrator is back (pid {child.pid}); it finds the run in its database, and sends"
         " what was not answered once more"
     )
+    killed = [Check("it was SIGKILL", "SIGKILL", victim.ending), midway(seen)]
+    return await _completed(demo, title, article, trail, began, killed)
+
+
+async def _completed(
+    demo: Demo, title: str, article: str, trail: Trail, began: float, killed: Sequence[Check]
+) -> Outcome:
+    """The end of a deletion during which a service was killed, as `killed` says."""
     status = await trail.until_ended()
     seconds = demo.narrator.seconds - began
-    checks = [Check("it was SIGKILL", "SIGKILL", victim.ending), midway(seen)]
-    checks += [ended(status, "COMPLETED"), *await gone(demo, article)]
+    checks = [*killed, ended(status, "COMPLETED"), *await gone(demo, article)]
     how = "the run seen midway; all asked for at the end"
     return concluded(demo, Outcome(title, status, seconds, how, checks))
 
