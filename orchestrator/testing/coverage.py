@@ -207,8 +207,8 @@ COVERAGE: tuple[CoverageRow, ...] = (
     ),
     _row(
         Subject.FAULT,
-        "a transport that says Accepted",
-        Covered(limits="a message and its answer that are late are the same to it"),
+        "accepted",
+        "of every command, and the answer as a message",
         "accepted, and the answer as a message, which is lost, doubled or late",
         Covered(limits="simulate does"),
     ),

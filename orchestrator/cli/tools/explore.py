@@ -51,6 +51,9 @@ def explore(
     duplicates: Annotated[int, _bound("A message arrives twice.")] = USUAL.duplicates,
     losses: Annotated[int, _bound("A message never arrives.")] = USUAL.losses,
     late: Annotated[int, _bound("A deadline passes before the answer.")] = USUAL.late,
+    accepted: Annotated[
+        int, _bound("The way only takes a command; the answer is a message.")
+    ] = USUAL.accepted,
     refusals: Annotated[int, _bound("What must succeed is refused.")] = USUAL.refusals,
     locks: Annotated[int, _bound("Another operation holds the entity.")] = USUAL.locks,
     ongoing: Annotated[int, _bound("The work goes on elsewhere.")] = USUAL.ongoing,

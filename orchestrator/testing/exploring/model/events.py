@@ -17,6 +17,8 @@ class What(StrEnum):
     """A command arrives at its participant, which gives `answer`."""
     ANSWERED = "answered"
     """`answer` arrives at the orchestrator."""
+    ACCEPTED = "accepted"
+    """The way takes a command durably; it arrives later, and its answer is a message."""
     LOST = "lost"
     """A command, or with `answer` that answer to it, never arrives."""
     BURIED = "buried"
@@ -50,7 +52,8 @@ class Event:
     """One thing that happens. `attempt` counts the different commands of a step in one direction.
 
     `choice` says which of several values a participant answers with; with `copy`, a copy of the
-    message stays on its way.
+    message stays on its way. `accepted` tells the copies of a command that the way has accepted,
+    and their answers, from the others.
     """
 
     what: What
@@ -61,6 +64,7 @@ class Event:
     choice: int = 0
     copy: bool = False
     crash: Crash | None = None
+    accepted: bool = False
 
     def source(self) -> str:
         """The expression that makes it; it needs the names Crash, Event, Outcome and What."""

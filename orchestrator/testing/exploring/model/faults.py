@@ -30,6 +30,9 @@ class Faults:
     between two commits; at recovery it sends everything awaited once more."""
     late: int = 0
     """A deadline passes while the command or its answer is still on its way."""
+    accepted: int = 0
+    """The way to a participant only takes a command, as a broker does; the command arrives later,
+    and its answer is a message."""
     refusals: int = 0
     """A participant refuses what must succeed: a retriable step, a compensation."""
     locks: int = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from orchestrator.machine.signals import Replied
+from orchestrator.machine.signals import Buried, Replied
 from orchestrator.testing.exploring.model.orchestrating import Orchestrating
 from orchestrator.testing.exploring.model.participating import Participating
 from orchestrator.testing.exploring.model.promises import Broken
@@ -13,12 +13,25 @@ from orchestrator.testing.exploring.model.values import Message, Numbers, Sent
 from outbox.replies import Outcome, Reply
 
 
-def reply_of(message: Message, sent: Sent, replies: Mapping[str, Sequence[Any]]) -> Reply:
+def replied(message: Message, sent: Sent, replies: Mapping[str, Sequence[Any]]) -> Replied:
     """The answer as it comes to the orchestrator, with the value that `replies` has for it."""
     assert message.answer is not None
     outcome, choice = message.answer
     is_done = outcome is Outcome.DONE and not sent.dispatch.undoes
-    return Reply(outcome, replies[sent.dispatch.step][choice] if is_done else None)
+    reply = Reply(outcome, replies[sent.dispatch.step][choice] if is_done else None)
+    return Replied(message.command_id, reply, _source(message, sent))
+
+
+def buried(message: Message, sent: Sent) -> Buried | Replied:
+    """The burial as it comes to the orchestrator: from its relay; from the consumer, as a message,
+    where the way had accepted the command."""
+    if message.accepted:
+        return Replied(message.command_id, Reply(Outcome.REJECTED), _source(message, sent))
+    return Buried(message.command_id, "-")
+
+
+def _source(message: Message, sent: Sent) -> str | None:
+    return sent.dispatch.participant if message.accepted else None
 
 
 class Idle:
@@ -61,7 +74,7 @@ class Idle:
                 not is_success and instance.step_awaiting(message.command_id) is None
             )
             if is_idle:
-                signal = Replied(message.command_id, reply_of(message, sent, self._replies))
+                signal = replied(message, sent, self._replies)
                 try:
                     is_idle = self._orchestrating.advance(engine, number, signal) == (engine, ())
                 except Broken:

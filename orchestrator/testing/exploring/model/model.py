@@ -16,11 +16,11 @@ from typing import Any, NamedTuple
 
 from orchestrator.definition.saga import Saga
 from orchestrator.machine.instance import Instance, Status
-from orchestrator.machine.signals import Buried, Replied, Signal, TimerFired, TimerKind
+from orchestrator.machine.signals import ACCEPTED, Replied, Signal, TimerFired, TimerKind
 from orchestrator.testing.exploring.model import promises
 from orchestrator.testing.exploring.model.events import Crash, Event, What
 from orchestrator.testing.exploring.model.faults import FREE, Price
-from orchestrator.testing.exploring.model.idle import Idle, reply_of
+from orchestrator.testing.exploring.model.idle import Idle, buried, replied
 from orchestrator.testing.exploring.model.orchestrating import Orchestrating
 from orchestrator.testing.exploring.model.participant import Participant
 from orchestrator.testing.exploring.model.participating import Participating, Receipt
@@ -31,6 +31,7 @@ from orchestrator.testing.exploring.model.view import Invariant
 
 _AT_PARTICIPANTS = frozenset({FREE, "duplicates", "refusals", "locks", "ongoing", "expiries"})
 """The groups in which commands arrive."""
+_SAID_BY_THE_WAY = frozenset({What.ANSWERED, What.ACCEPTED})
 
 
 class Choice(NamedTuple):
@@ -188,14 +189,17 @@ class Model:
         for number in dict.fromkeys(place.network):
             message, sent = self.message(number)
             rest = _without(place.network, number)
-            if message.answer is None:
-                event = self._about(What.BURIED, number)
-                signal = Buried(message.command_id, "-")
-                yield Choice(event, ("buried", number), signal, rest, ("burials",))
-            else:
+            if message.answer is not None:
                 event = self._about(What.ANSWERED, number)
-                reply = Replied(message.command_id, reply_of(message, sent, self._replies))
-                yield Choice(event, number, reply, rest)
+                yield Choice(event, number, replied(message, sent, self._replies), rest)
+                continue
+            event = self._about(What.BURIED, number)
+            yield Choice(event, ("buried", number), buried(message, sent), rest, ("burials",))
+            if not message.accepted:
+                event = self._about(What.ACCEPTED, number)
+                taken = self._messages.of(message._replace(accepted=True))
+                signal = Replied(message.command_id, ACCEPTED)
+                yield Choice(event, (What.ACCEPTED, number), signal, (*rest, taken), ("accepted",))
         on_the_way = {self._messages.values[it].command_id for it in place.network}
         for kind, id in self._orchestrating.timers(place.engine):
             is_late = kind is TimerKind.DEADLINE and id in on_the_way
@@ -225,15 +229,16 @@ class Model:
     # Crashes
 
     def _crashes(self, place: Place) -> Iterator[Edge]:
-        """A crash before the commit of what comes again leaves what a crash between two commits
-        leaves. Only an answer that was in the orchestrator's memory alone is gone: then its
-        command, which is not settled yet, is sent once more."""
+        """A crash before the commit of what comes again, as an answer that is a message does,
+        leaves what a crash between two commits leaves. Only what the way said, which was in the
+        orchestrator's memory alone, is gone: then the command is not settled, and sent once more.
+        """
         again = self._orchestrating.outstanding(place.engine)
         if again:
             after = self._place(place.engine, place.participant, place.network + again)
             yield Edge(Event(What.CRASH), after, ("crashes",))
         for choice in self._choices(place):
-            if choice.event.what is What.ANSWERED:
+            if choice.event.what in _SAID_BY_THE_WAY and not choice.event.accepted:
                 yield self._forgotten(place, choice, again)
             crashed = self._crashed_after(place, choice)
             if crashed is not None:
@@ -245,7 +250,7 @@ class Model:
         sent = dict.fromkeys((unsettled, *again))
         after = self._place(place.engine, place.participant, (*choice.network, *sent))
         event = replace(choice.event, crash=Crash.BEFORE_COMMIT)
-        return Edge(event, after, ("crashes",))
+        return Edge(event, after, ("crashes", *choice.price))
 
     def _crashed_after(self, place: Place, choice: Choice) -> Edge | None:
         try:
@@ -278,7 +283,13 @@ class Model:
             message, (command, attempt) = self.message(number)
             answer, choice = message.answer or (None, 0)
             self._events[key] = Event(
-                what, command.step, bool(command.undoes), attempt, answer=answer, choice=choice
+                what,
+                command.step,
+                bool(command.undoes),
+                attempt,
+                answer=answer,
+                choice=choice,
+                accepted=message.accepted,
             )
         return self._events[key]
 

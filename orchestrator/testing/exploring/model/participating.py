@@ -51,8 +51,8 @@ class Participating:
     ) -> list[Receipt]:
         """What becomes of a command, for all that its handler may say. `instance` is what the
         orchestrator knows meanwhile, and `engine` its number."""
-        id = self._messages.values[number].command_id
-        command = self._sent[id].dispatch
+        message = self._messages.values[number]
+        command = self._sent[message.command_id].dispatch
         # Only whether an undo comes in order depends on what the orchestrator knows.
         key = (engine if command.undoes else -1, participant, number)
         if key not in self._receipts:
@@ -61,7 +61,7 @@ class Participating:
             for wish, price in self._wishes(before, command):
                 after, answer = before.receive(command, wish)
                 broken = self._out_of_order(before, after, command, instance)
-                answered = self._messages.of(Message(id, answer))
+                answered = self._messages.of(message._replace(answer=answer))
                 receipts.append(Receipt(self.participants.of(after), answered, price, broken))
         return self._receipts[key]
 
@@ -69,12 +69,13 @@ class Participating:
         """The answer that the inbox has for that command; -1 where it does not know it."""
         key = (participant, number)
         if key not in self._stored:
-            id = self._messages.values[number].command_id
+            message = self._messages.values[number]
+            id = message.command_id
             inbox = self.participants.values[participant]
             answered = -1
             if inbox.knows(id):
                 _, answer = inbox.receive(self._sent[id].dispatch, Answer(Outcome.DONE))
-                answered = self._messages.of(Message(id, answer))
+                answered = self._messages.of(message._replace(answer=answer))
             self._stored[key] = answered
         return self._stored[key]
 

@@ -17,10 +17,12 @@ V = TypeVar("V", bound=Hashable)
 
 
 class Message(NamedTuple):
-    """A command on its way, or the answer to it."""
+    """A command on its way, or the answer to it. Where it is `accepted`, the way took the command
+    durably, and the answer is a message."""
 
     command_id: str
     answer: Answer | None
+    accepted: bool = False
 
 
 class Engine(NamedTuple):

@@ -69,13 +69,16 @@ def _happened(model: Model, event: Event, before: int, place: int) -> str:
             return _arrived(model, event, before, place)
         case What.ANSWERED:
             copy = ", and a copy of it stays on its way" if event.copy else ""
-            return f"the answer to {name} arrives: {_answer(event)}{copy}"
+            message = " as a message" if event.accepted else ""
+            return f"the answer to {name} arrives{message}: {_answer(event)}{copy}"
+        case What.ACCEPTED:
+            return f"{name} is accepted, to be answered by a message"
         case What.LOST if event.answer is not None:
             return f"the answer to {name} ({_answer(event)}) is lost"
         case What.LOST:
-            return f"{name} is lost on its way"
+            return f"{_command(event)} is lost on its way"
         case What.BURIED:
-            return f"{name} becomes a dead letter"
+            return f"{_command(event)} becomes a dead letter"
         case What.DEADLINE:
             late = ", while its answer may yet come" if _is_late(model, event, before) else ""
             return f"the deadline of {name} passes{late}"
@@ -92,7 +95,7 @@ def _happened(model: Model, event: Event, before: int, place: int) -> str:
 
 
 def _arrived(model: Model, event: Event, before: int, place: int) -> str:
-    name = _name(event)
+    name = _command(event)
     copy = "; a copy of it stays on its way" if event.copy else ""
     if event.answer is None:
         return f"{name} arrives{copy}"
@@ -112,7 +115,9 @@ def _sent(model: Model, event: Event, before: int, place: int) -> str:
     names = []
     for number in sorted(new):
         message, (command, attempt) = model.message(number)
-        if message.answer is None:
+        # One that was just accepted is no new one, unless that is forgotten in a crash.
+        is_sent = not message.accepted or event.crash is Crash.BEFORE_COMMIT
+        if message.answer is None and is_sent:
             about = Event(What.ARRIVES, command.step, bool(command.undoes), attempt)
             names.append(_name(about))
     if not names:
@@ -159,6 +164,10 @@ def _name(event: Event) -> str:
     role = "the undo of " if event.undo else ""
     again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
     return f"{role}{event.step!r}{again}"
+
+
+def _command(event: Event) -> str:
+    return f"{_name(event)}, which was accepted," if event.accepted else _name(event)
 
 
 def _answer(event: Event) -> str:

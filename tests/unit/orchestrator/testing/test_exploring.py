@@ -401,8 +401,9 @@ def test_a_story_that_is_not_about_this_saga_is_refused(
         (trip(SEAT, CHARGE), Faults(duplicates=1, losses=1, crashes=1, late=1)),
         (trip(SEAT, TICKET), Faults(duplicates=2, burials=1, cancels=1)),
         (trip(SEAT, replace(ROOM, after=())), Faults(duplicates=1, late=1, cancels=1)),
+        (trip(SEAT, CHARGE), Faults(accepted=1, losses=1, burials=1, late=1)),
     ],
-    ids=["pivot", "no pivot", "side by side"],
+    ids=["pivot", "no pivot", "side by side", "accepted"],
 )
 def test_what_the_walk_leaves_out_leads_nowhere_else(
     saga: Saga[Trip], faults: Faults, monkeypatch: pytest.MonkeyPatch
