@@ -47,8 +47,8 @@ def add(
 
     A command goes to the service that owns its type, an event to each destination of its route;
     `to` names one destination instead. `deliver_at` keeps it back until then, outside of the order
-    of its key. `reply_to` says that an answer is awaited; receivers reject another name than this
-    service's own. Times must be aware.
+    of its key. `reply_to` says that an answer is awaited; it is this service's own name, since
+    receivers reject another one. Times must be aware.
 
     Raises NotInTransaction, OutboxNotInstalled, AutocommitRefused, UnconfiguredSQLite, Unrouted,
     InvalidMessage, MessageTooLarge.
@@ -74,7 +74,7 @@ def add(
         correlation=saga,
         causation=_optional_id("causation", causation, cause.id if cause else None),
         trace=tracing.of_new_message(id, message_type, inherited, saga=saga),
-        reply_to=None if reply_to is None else destination(reply_to),
+        reply_to=None if reply_to is None else _own(reply_to, installation.source),
         undoes=tuple(_id("undoes", each) for each in undoes),
         expires=None if expires is None else _utc("expires", expires),
         due=now if later is None else later,
@@ -141,6 +141,16 @@ def _id(name: str, given: object) -> str:
             next_step="pass an id that outbox.add() returned, or outbox.ids made",
         )
     return given
+
+
+def _own(reply_to: str, source: str) -> str:
+    if destination(reply_to) != source:
+        raise InvalidMessage(
+            f"the answer is to go to {reply_to!r}, and this service is {source!r}: receivers "
+            "answer the sender alone, and reject a message that asks for anything else",
+            next_step=f"pass reply_to={source!r}, or leave it out",
+        )
+    return reply_to
 
 
 def _utc(name: str, given: datetime) -> datetime:

@@ -208,7 +208,7 @@ def test_a_row_holds_the_whole_envelope(
             Fetch("a"),
             correlation=SAGA,
             causation=ID,
-            reply_to="orchestrator",
+            reply_to="things",
             undoes=[ID],
             expires=datetime(2031, 1, 1, 2, tzinfo=timezone(timedelta(hours=2))),
             lane=Lane.URGENT,
@@ -231,7 +231,7 @@ def test_a_row_holds_the_whole_envelope(
     assert envelope.time == clock.now()
     assert json.loads(envelope.data) == {"thing": "a"}
     assert (envelope.correlation, envelope.causation) == (SAGA, ID)
-    assert (envelope.reply_to, envelope.undoes) == ("orchestrator", (ID,))
+    assert (envelope.reply_to, envelope.undoes) == ("things", (ID,))
     assert envelope.expires == datetime(2031, 1, 1, tzinfo=UTC)
 
 

@@ -64,6 +64,12 @@ BAD: list[tuple[Message, dict[str, Any], type[Exception], str]] = [
     (Noted("a"), {"to": ""}, OutboxError, "'' is no name of a service"),
     (Noted("a"), {"to": "x" * 101}, OutboxError, "is no name of a service"),
     (Fetch("a"), {"reply_to": "a\nb"}, OutboxError, "is no name of a service"),
+    (
+        Fetch("a"),
+        {"reply_to": "articles"},
+        InvalidMessage,
+        "'articles', and this service is 'things'",
+    ),
     (Fetch("a"), {"lane": 7}, ValueError, "7 is not a valid Lane"),
 ]
 
