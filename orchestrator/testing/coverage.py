@@ -209,7 +209,7 @@ COVERAGE: tuple[CoverageRow, ...] = (
         Subject.FAULT,
         "accepted",
         "of every command, and the answer as a message",
-        "accepted, and the answer as a message, which is lost, doubled or late",
+        "accepted; the command and its answer, a message, are lost, doubled or late",
         Covered(limits="simulate does"),
     ),
     _row(

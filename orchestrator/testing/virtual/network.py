@@ -96,11 +96,12 @@ class Way:
     # A way that only takes messages
 
     def _accept(self, envelopes: Sequence[Envelope]) -> Delivery:
-        """Each message arrives by itself, so that they overtake each other; one that a consumer
-        cannot handle yet comes again until the answer is a message."""
+        """Each message arrives by itself, so that they overtake each other, or never; one that a
+        consumer cannot handle yet comes again until the answer is a message."""
         for envelope in envelopes:
             for _ in range(2 if self._chances.fault(Fault.DUPLICATE) else 1):
-                self._consume(envelope, self._when())
+                if not self._chances.fault(Fault.REQUEST_LOST):
+                    self._consume(envelope, self._when())
         return Accepted()
 
     def _consume(self, envelope: Envelope, after: float) -> None:

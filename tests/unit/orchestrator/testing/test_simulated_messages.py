@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from orchestrator.testing import simulate
+import pytest
+
+from orchestrator.engine.commits import group_commit
+from orchestrator.testing import SimulationFailed, simulate
 from orchestrator.testing.virtual.chances import Fault
+from tests.support.mutants.mutation import mutated_machine
+from tests.support.orchestrator.trips import CHARGE, TICKET, trip
 
 
 def test_every_promise_holds_where_answers_come_as_messages_or_are_lost_on_their_way() -> None:
@@ -18,3 +23,15 @@ def test_every_promise_holds_where_participants_answer_all_sorts_of_things_as_me
     tried = simulate(seeds=range(150), faults={Fault.ACCEPTED, *said})
     tried.check()
     assert all(tried.faults[fault] for fault in (Fault.ACCEPTED, *said))
+
+
+def test_an_accepted_command_that_was_lost_and_is_not_sent_again_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    right = "        case Wait.REPEAT | Wait.ACCEPTED:\n"
+    wrong = "        case Wait.ACCEPTED:\n            pass\n        case Wait.REPEAT:\n"
+    monkeypatch.setattr(group_commit, "advance", mutated_machine(right, wrong).advance)
+    ways = {Fault.ACCEPTED, Fault.REQUEST_LOST}
+    tried = simulate(trip(CHARGE, TICKET), seeds=range(300), faults=ways)
+    with pytest.raises(SimulationFailed, match="an hour after everything healed, book-trip is RUN"):
+        tried.check()
