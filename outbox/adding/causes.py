@@ -1,4 +1,4 @@
-"""What a message is caused by: kept on the session while a handler runs, and read by `add`."""
+"""The cause of added messages: kept on the session while a handler runs, and read by `add`."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Cause:
 
 
 def caused_by(session: AnySession, cause: Cause | Sequence[Cause] | None) -> None:
-    """Let the messages that are added to this session from now on name `cause`; None ends that.
+    """Set the cause of the messages added to this session from now on; None ends that.
 
-    Of several causes a message belongs to the one whose id it is given as its `causation`.
+    Of several causes, a message takes the one whose id is its `causation`.
     """
     if cause is not None and not isinstance(cause, Cause):
         session.info[_CAUSE] = {each.id: each for each in cause}
@@ -41,7 +41,7 @@ def caused_by(session: AnySession, cause: Cause | Sequence[Cause] | None) -> Non
 def cause_of(
     target: Session | Connection, causation: str | None
 ) -> tuple[Cause | None, str | None]:
-    """The message whose handling adds one, and the trace that this one inherits."""
+    """The cause of a new message, and the trace that the message inherits."""
     causes: Cause | Mapping[str, Cause] | None = (
         target.info.get(_CAUSE) if isinstance(target, Session) else None
     )
@@ -49,6 +49,6 @@ def cause_of(
         return causes, tracing.current() or causes.trace
     cause = causes.get(causation) if causes and causation is not None else None
     if cause is not None:
-        # Of a list that is handled as one, the current trace is nobody's own.
+        # The current trace belongs to none of the messages that a handler takes as one list.
         return cause, cause.trace or tracing.current()
     return None, tracing.current()

@@ -1,7 +1,7 @@
-"""What ties staged messages to a connection: its savepoints, and the end of its transaction.
+"""Listeners that tie staged messages to a connection's savepoints and transaction.
 
-A session hears nothing of what is done with its plain connection: savepoints made there, a commit
-behind the session's back, the end of a transaction that it has only joined.
+A session gets no events for what the caller does with its plain connection: savepoints made there,
+a commit behind the session's back, the end of a transaction that it has only joined.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _Watch:
         self.savepoints: list[tuple[str, dict[Staging, Mark]]] = []
 
 
-# Weak, since a session that somebody forgot to close must still give its connection back.
+# Weak, since a session that the caller forgot to close must still give its connection back.
 _watches: WeakKeyDictionary[Connection, _Watch] = WeakKeyDictionary()
 _connections: WeakKeyDictionary[Staging, WeakSet[Connection]] = WeakKeyDictionary()
 
@@ -43,10 +43,10 @@ def watch(connection: Connection, staging: Staging) -> None:
 
 
 def forget(staging: Staging) -> None:
-    """The session's transaction is over.
+    """Note that the session's transaction is over.
 
-    Where it was neither committed nor rolled back (a session that was closed, on a connection of
-    somebody else's), its messages stay, and stop that connection's commit.
+    Where it was neither committed nor rolled back (a session closed on a connection that the caller
+    still uses), its messages stay, and stop that connection's commit.
     """
     staging.is_over = True
     for connection in _connections.pop(staging, ()):
@@ -117,7 +117,7 @@ def _at_release_of_savepoint(connection: Connection, name: str, _: Any) -> None:
 
 
 def _pop_savepoint(watched: _Watch, name: str) -> dict[Staging, Mark]:
-    """Remove the savepoint, and those within it. One that is unknown is older than the watch."""
+    """Remove the savepoint, and those within it. An unknown savepoint is older than the watch."""
     while watched.savepoints:
         popped, marks = watched.savepoints.pop()
         if popped == name:
@@ -137,7 +137,7 @@ _ENGINE_EVENTS: dict[str, Callable[..., None]] = {
 
 
 def left_behind(stagings: Sequence[Staging]) -> MessagesLeftBehind:
-    """The error that names what is pending."""
+    """The error that names the pending messages."""
     pending = [message for staging in stagings for message in staging.pending]
     names = sorted({message.message_class.__name__ for message in pending})
     return MessagesLeftBehind(

@@ -1,4 +1,4 @@
-"""Which messages go where: `outbox.install(sessions, source=..., routes=...)`, once at start.
+"""The installation of an outbox: `outbox.install(sessions, source=..., routes=...)`, once at start.
 
 Nothing is global: a session carries the installation of the sessionmaker that made it, and a Core
 connection that of its engine.
@@ -28,8 +28,8 @@ from outbox.wire.codec import MAX_MESSAGE_BYTES
 # The keys are `type[Message] | str`. A Mapping does not vary in the type of its keys, so saying so
 # here would refuse every dict that was made before the call.
 Routes = Mapping[Any, Sequence[str]]
-"""From an event's class, or its type such as "articles.article-published.v1", to the destinations
-that get it; () says that nobody listens, on purpose."""
+"""From an event's class, or its type such as "articles.article-published.v1", to its destinations;
+() says that it has none, on purpose."""
 
 MAX_DESTINATION_LENGTH: Final = 100
 
@@ -39,7 +39,7 @@ _RING: Final = "sagabox_ring"
 
 @dataclass(frozen=True)
 class Installation:
-    """What a service has settled about the messages that it sends."""
+    """The settings of a service for the messages that it sends."""
 
     source: str
     """The service's own name."""
@@ -57,7 +57,8 @@ class Installation:
     max_bytes: int
 
     def destinations(self, message: Message, to: str | None) -> tuple[str, ...]:
-        """Who gets the message: `to` if given, else a command's owner, or an event's route.
+        """The destinations of the message: `to` if given, else a command's owner, or an event's
+        route.
 
         Raises Unrouted, and InvalidMessage where it is neither a command nor an event.
         """

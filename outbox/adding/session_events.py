@@ -1,8 +1,8 @@
-"""What ties staged messages to a session's transaction: listeners on sessions.
+"""Listeners that tie staged messages to a session's transaction.
 
-Messages wait in a `Staging` until the commit, so that the insert comes last, after the rows that
-it is about were locked. On the way there they follow every savepoint of the session; `watches` has
-those of its plain connection.
+Messages wait in a `Staging` until the commit, so that the insert comes last, after the rows that it
+is about were locked. On the way there they follow every savepoint of the session;
+`connection_events` has those of its plain connection.
 
 The order of events in a commit: `before_commit` (also at the release of a savepoint), flushes,
 the engine's `commit`, COMMIT itself, `after_commit`.
@@ -36,7 +36,7 @@ def listen(sessions: type[Session]) -> None:
 
 
 def staging_of(session: Session) -> Staging | None:
-    """What the session's transaction has added, if anything."""
+    """The staging of the session's transaction, if it has added anything."""
     staging: Staging | None = session.info.get(_STAGING)
     return staging
 

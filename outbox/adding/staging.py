@@ -28,11 +28,11 @@ class Staged:
     data: bytes
     rows: Sequence[Row]
     order: str | None
-    """What its place in the order is bound to: lane and key. None for a scheduled message."""
+    """The lane and key within which it keeps its order. None for a scheduled message."""
 
 
 class Mark(NamedTuple):
-    """How much there was, and how much of that was written, when a savepoint began."""
+    """The number of messages when a savepoint began, and how many of them were written."""
 
     length: int = 0
     written: int = 0
@@ -40,7 +40,7 @@ class Mark(NamedTuple):
 
 @dataclass(eq=False)
 class Staging:
-    """What one transaction of one session has added so far."""
+    """The messages that one transaction of one session has added so far."""
 
     ordered: bool = True
     bell: Bell | None = None
@@ -67,28 +67,28 @@ class Staging:
         return self._written < len(self.messages)
 
     def wrote(self, count: int) -> None:
-        """The first `count` pending messages were inserted."""
+        """Note that the first `count` pending messages were inserted."""
         self._written += count
 
     def mark(self) -> Mark:
-        """Where a rollback has to go back to, if it undoes all that follows now."""
+        """The mark of the present moment, to which a later rollback cuts back."""
         return Mark(len(self.messages), self._written)
 
     def cut(self, mark: Mark) -> None:
-        """Forget what was added since; what was written since is to be written again."""
+        """Forget the messages added since; those written since must be written again."""
         del self.messages[mark.length :]
         self._written = min(self._written, mark.written)
 
     def begin_savepoint(self, savepoint: object, mark: Mark | None = None) -> None:
-        """A savepoint of the session begins, or began at `mark`."""
+        """Note that a savepoint of the session begins, or began at `mark`."""
         self._savepoints[savepoint] = self.mark() if mark is None else mark
 
     def release_savepoint(self, savepoint: object) -> None:
-        """The savepoint's messages now belong to what is around it."""
+        """Give the savepoint's messages to the savepoint or transaction around it."""
         self._savepoints.pop(savepoint, None)
 
     def end_savepoint(self, savepoint: object) -> None:
-        """The savepoint is over; unless it was released, its messages go with it."""
+        """End the savepoint; unless it was released, its messages go with it."""
         mark = self._savepoints.pop(savepoint, None)
         if mark is not None:
             self.cut(mark)

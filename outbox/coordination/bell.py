@@ -8,10 +8,10 @@ import threading
 
 
 class Bell:
-    """Rung from any thread; heard by any number of tasks, in any number of event loops.
+    """A bell that any thread may ring, and that any number of tasks in any event loops hear.
 
     A ring says that there may be something to do, never what: rings may fall together, and a
-    process that dies rings no more, so whoever listens also looks by itself from time to time.
+    process that dies rings no more, so every listener also looks by itself from time to time.
     """
 
     def __init__(self) -> None:
@@ -25,12 +25,12 @@ class Bell:
         return self._rings
 
     def ring(self) -> None:
-        """Wake everybody who waits."""
+        """Wake every waiting task."""
         with self._lock:
             self._rings += 1
             waiting, self._waiting = self._waiting, set()
         for future in waiting:
-            # A loop that has been closed has nobody left to wake.
+            # A closed loop has no task left to wake.
             with contextlib.suppress(RuntimeError):
                 future.get_loop().call_soon_threadsafe(_wake, future)
 

@@ -1,4 +1,4 @@
-"""Keeping leases: renew them, take free ones up to the fair share, and give back what is more.
+"""The keeper of leases: renews them, takes free ones up to the fair share, gives back the excess.
 
 A relay keeps the leases of its destinations' buckets this way, and a node of the orchestrator those
 of its shards.
@@ -27,7 +27,7 @@ class Leased(Protocol):
         """The leases that it has now."""
 
     def lease(self, leases: Leases) -> None:
-        """From now on these are its leases."""
+        """Replace its leases by these."""
 
     async def give_up(self, buckets: Sequence[int]) -> None:
         """Give these leases back as soon as no work of them is under way; perhaps none."""

@@ -1,4 +1,4 @@
-"""The statements with which relays share the buckets."""
+"""The SQL of leases, by which relays share the buckets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class LeaseStore(DatabaseClock):
     async def announce(
         self, connection: AsyncConnection, owner: str, destinations: Sequence[str], ttl: timedelta
     ) -> None:
-        """Say that the relay `owner` lives and serves these, and make sure their leases exist."""
+        """Announce that the relay `owner` lives and serves these, and make sure their leases
+        exist."""
         expires = self._in(ttl)
         for destination in destinations:
             await connection.execute(
@@ -40,7 +41,7 @@ class LeaseStore(DatabaseClock):
         present = select(outbox_lease.c.bucket).where(outbox_lease.c.destination == destination)
         missing = set(buckets) - set((await connection.scalars(present)).all())
         if missing:
-            # Free since long ago: nobody's share counts against taking them.
+            # Expired long ago, so that a claim may take them beyond its share.
             rows = [
                 {"destination": destination, "bucket": bucket, "epoch": 0, "expires_at": _LONG_AGO}
                 for bucket in sorted(missing)
@@ -48,8 +49,8 @@ class LeaseStore(DatabaseClock):
             await connection.execute(self._insert(outbox_lease).on_conflict_do_nothing(), rows)
 
     async def relays_of(self, connection: AsyncConnection, destination: str, ttl: timedelta) -> int:
-        """How many relays serve that destination: those that said so within the last half `ttl`,
-        while a live one says it every third."""
+        """The number of relays that serve that destination. One counts if it announced itself
+        within the last half `ttl`; a live relay does so every third."""
         statement = select(func.count()).where(
             outbox_relay.c.destination == destination,
             outbox_relay.c.expires_at >= self._in(ttl / 2),
@@ -83,8 +84,8 @@ class LeaseStore(DatabaseClock):
         most: int,
         ttl: timedelta,
     ) -> dict[int, int]:
-        """Take up to `most` expired leases: bucket -> epoch. Beyond that number, those that nobody
-        took for a whole `ttl`. Each gets a new epoch, also where it was the owner's own."""
+        """Take up to `most` expired leases: bucket -> epoch. Beyond that number, those that no
+        owner took for a whole `ttl`. Each gets a new epoch, also where it was the owner's own."""
         free = (
             select(outbox_lease.c.bucket, outbox_lease.c.expires_at)
             .where(outbox_lease.c.destination == destination)
@@ -130,7 +131,7 @@ class LeaseStore(DatabaseClock):
         )
 
     async def owners(self, connection: AsyncConnection) -> frozenset[str]:
-        """Who holds leases that have not run out, or has announced itself."""
+        """The names of owners that hold unexpired leases, or have announced themselves."""
         holders = select(outbox_lease.c.owner).where(outbox_lease.c.expires_at > self._now)
         statement = union(holders, select(outbox_relay.c.owner))
         return frozenset(owner for owner in await connection.scalars(statement) if owner)

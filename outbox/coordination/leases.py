@@ -1,6 +1,6 @@
-"""Who may send what: the relays share the buckets by leases.
+"""Leases, by which relays share the buckets of a destination.
 
-Pure: the arithmetic. `store` has the statements, `relay` keeps the time.
+Pure: the arithmetic. `lease_store` has the statements, `lease_keeper` keeps the time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Leases:
 
 
 def fair_share(relays: int, buckets: int = len(BUCKETS)) -> int:
-    """How many of so many buckets each of so many relays should hold, at least 1."""
+    """The number of buckets that each relay should hold, at least 1."""
     return max(1, -(-buckets // max(1, relays)))
 
 
@@ -39,5 +39,5 @@ def in_excess(held: Mapping[int, int], relays: int, buckets: int = len(BUCKETS))
 
 
 def _mirrored(bucket: int) -> int:
-    """The number with its bits turned round: in that order neighbours stand far apart."""
+    """The number with its bits reversed, so that neighbours stand far apart."""
     return int(f"{bucket:05b}"[::-1], 2)

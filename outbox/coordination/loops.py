@@ -17,16 +17,16 @@ log = logging.getLogger("outbox.relay")
 _LONGEST_BACKOFF = 5.0
 
 Step = Callable[[], Awaitable[float]]
-"""Does something, and returns how many seconds to wait before doing it again."""
+"""The repeated part of a loop; it returns the seconds to wait before the next time."""
 
 
 async def repeat(
     stop: asyncio.Event, step: Step, purpose: str, progress: Progress, bell: Bell | None = None
 ) -> None:
-    """Repeat `step` until `stop` is set; what fails is logged, and tried again after a while.
+    """Repeat `step` until `stop` is set; a failure is logged, and `step` tried again after a while.
 
     Each step, without the pauses, is work of the kind `purpose`. With a bell, the pauses end when
-    it rings: whoever sets `stop` also rings it.
+    it rings: a caller that sets `stop` also rings it.
     """
     work = progress.of(purpose)
     failures = 0
@@ -51,7 +51,7 @@ async def repeat(
 
 
 async def at_the_end(step: Callable[[], Awaitable[None]], purpose: str) -> None:
-    """Do `step` if it is possible; what fails is logged, for the end does not wait for it."""
+    """Do `step` once, at the end of a loop; a failure is logged and not tried again."""
     try:
         await step()
     except Exception as error:
@@ -59,8 +59,8 @@ async def at_the_end(step: Callable[[], Awaitable[None]], purpose: str) -> None:
 
 
 def log_failure(to: logging.Logger, what: str, error: Exception) -> None:
-    """Log it: in one line where the database is in trouble or the error explains itself, and with
-    its traceback where it is a mistake."""
+    """Log the error: in one line where the database is in trouble or the error explains itself,
+    otherwise (a mistake in code) with its traceback."""
     explained = isinstance(error, OutboxError) or trouble_in_statement(error) is not Trouble.OWN
     to.warning("%s: %s", what, error, exc_info=None if explained else error)
 

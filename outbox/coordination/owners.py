@@ -1,10 +1,10 @@
-"""Names of lease holders, which tell on the same machine whether the process behind one is alive.
+"""Names of lease holders, from which a process on the same machine can tell a dead holder.
 
-Two holders never have the same name, whatever their callers call them: leases that two relays
-renewed under one name would be in the hands of both, and the order of messages lost.
+No two holders have the same name, even if their callers give them the same label: two relays that
+renewed leases under one name would both hold them, and the order of messages would be lost.
 
-After a crash a lease must run out before others may send: nobody can know whether its holder is
-dead or only slow. On the holder's own machine one can know, so there nobody has to wait.
+After a crash a lease must run out before other holders may send, since they cannot know whether its
+holder is dead or only slow. On the holder's own machine they can know, and need not wait.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _LONGEST_LABEL = 40  # a name has room for 100 characters in the tables
 class HolderName:
     """The name of one lease holder: the caller's label, then a part that no other holder has.
 
-    That part is made at the first call, and once more in a process that was forked off since: its
-    holder is another one, though it has the memory of the first.
+    That part is made at the first call. A process that was forked off since makes its own: it is
+    another holder, with the memory of the first.
     """
 
     def __init__(self, label: str) -> None:
@@ -52,8 +52,8 @@ def name_of_this_process(
 
 
 def is_surely_dead(name: str, *, proc: Path = _PROC) -> bool:
-    """Whether the process that made this name has ended. False where that cannot be told: on
-    another machine, in another container, or on a system without /proc."""
+    """Whether the process that made this name has ended. False where that cannot be told: for a
+    name from another machine or container, or on a system without /proc."""
     match = _NAME.fullmatch(name)
     if match is None or match["machine"] != _machine(proc):
         return False
@@ -62,7 +62,7 @@ def is_surely_dead(name: str, *, proc: Path = _PROC) -> bool:
 
 
 def _machine(proc: Path) -> str | None:
-    """This boot of this machine, and the space of process numbers that we see of it."""
+    """An id of this boot of this machine and of its process numbers' namespace."""
     try:
         boot = (proc / "sys/kernel/random/boot_id").read_text()
         numbers = (proc / "self/ns/pid").readlink()
@@ -79,5 +79,5 @@ def _started(pid: int, proc: Path) -> int | None:
         return None
     # The program's name stands in parentheses and may hold spaces; what follows does not.
     fields = status.rpartition(")")[2].split()
-    # A zombie has ended: only its parent has not asked how.
+    # A zombie has ended; only its parent has not read the exit status.
     return None if fields[0] == "Z" else int(fields[19])

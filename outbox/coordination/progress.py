@@ -36,7 +36,7 @@ class Work:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no piece was begun since one has ended."""
+        """Whether no piece is under way that was begun since one ended."""
         return self._since is None
 
     @property
@@ -46,17 +46,17 @@ class Work:
         return 0.0 if self._since is None else max(0.0, self._monotonic() - self._since)
 
     def begin(self) -> None:
-        """A piece begins."""
+        """Begin a piece."""
         if self._since is None:
             self._since = self._monotonic()
 
     def moved(self) -> None:
-        """A piece, which goes on, has done a part that counts as an end: a long one moves often."""
+        """Count a part of a piece that goes on as an end; a long piece calls this often."""
         if self._since is not None:
             self._since = self._monotonic()
 
     def end(self) -> None:
-        """A piece has ended, or failed. Those begun before it, if any, are only slower than it."""
+        """End a piece, also one that failed. Any begun before it are only slower than it."""
         self._since = None
 
 

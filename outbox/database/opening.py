@@ -31,15 +31,15 @@ _BOUNDS = {
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "2",
 }
-"""What every transaction on PostgreSQL may take, unless it sets a bound of its own, and after how
-many seconds the server looks whether a silent client is still there."""
+"""The time that every transaction on PostgreSQL may take, unless it sets a bound of its own, and
+after how many seconds the server checks whether a silent client is still there."""
 _SILENCE = 20.0
 """Seconds without an answer after which a connection counts as lost. PostgreSQL itself ends every
-statement sooner, so that nobody is at the other end any more, or nobody who can answer."""
+statement sooner, so after them the server is gone, or cannot answer."""
 
 
 class ConnectionBroken(ConnectionError):
-    """PostgreSQL let us in, and was gone before anything was asked of it."""
+    """PostgreSQL accepted the connection, and was gone before the first statement."""
 
     sqlstate = "08001"  # no connection could be made
 
@@ -47,13 +47,13 @@ class ConnectionBroken(ConnectionError):
 class ConnectionSilent(ConnectionError):
     """PostgreSQL has not answered for too long; what it was asked last may have taken effect."""
 
-    sqlstate = "08006"  # connection failure: whoever looks for a reason finds that one
+    sqlstate = "08006"  # connection failure: the reason that `troubles` finds
 
 
 @dataclass(frozen=True)
 class Database:
-    """`engine` and `sessions` write. `reading` is for one statement that reads: without a
-    transaction of its own on PostgreSQL, and without waiting for writers on SQLite."""
+    """A service's database: `engine` and `sessions` write. `reading` is for single statements that
+    read, without BEGIN and COMMIT on PostgreSQL, and without waiting for writers on SQLite."""
 
     engine: AsyncEngine
     sessions: async_sessionmaker[AsyncSession]
@@ -61,8 +61,8 @@ class Database:
 
 
 def open_database(url: str, *, name: str, pool_size: int = 10, pool_overflow: int = 10) -> Database:
-    """Connects only when it is used. `name` is what the server's administrators see. Errors do not
-    quote what people wrote."""
+    """Open the database, without connecting yet. The server's administrators see `name`. Errors do
+    not quote users' texts."""
     if url.startswith("sqlite"):
         engine = create_async_engine(
             url, pool_size=pool_size, max_overflow=pool_overflow, hide_parameters=True
@@ -103,7 +103,7 @@ def _arguments(url: str, name: str) -> dict[str, object]:
 
 
 def _give_up_the_silent(context: ExceptionContext) -> BaseException | None:
-    # What this connection suffers, its pool's others most likely do as well: they are made anew.
+    # The pool's other connections are most likely silent too, so all are made anew.
     if not isinstance(context.original_exception, TimeoutError) or context.connection is None:
         return None
     context.is_disconnect = True

@@ -1,4 +1,4 @@
-"""In what a database differs from tables that are declared: one sentence for each difference."""
+"""The drift of a database from the declared tables: one sentence for each difference."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def drift(connection: Connection, metadata: MetaData) -> Iterator[str]:
 
 
 def _is_beyond(connection: Connection, difference: tuple[Any, ...]) -> bool:
-    """Whether the database has no such thing, and does it in another way: SQLite's identities."""
+    """Whether the database lacks the feature, and does the same in another way: SQLite's
+    identities."""
     match difference:
         case ("modify_default", *_, Identity()):
             return not connection.dialect.supports_identity_columns

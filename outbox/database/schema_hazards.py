@@ -1,4 +1,4 @@
-"""What a database does with the rows of our tables beside what the tables declare.
+"""Hazards of a database: what it does with the rows of our tables that the tables do not declare.
 
 A table can have all its columns and indexes and still lose rows: by what was added to it by hand,
 or by the way it is stored. None of this shows where tables are compared column by column.
@@ -50,7 +50,7 @@ _IDENTITIES = {
 
 
 def hazards(connection: Connection, metadata: MetaData) -> Iterator[str]:
-    """One sentence for each: what it is, what happens by it, and the statement that mends it.
+    """The hazards, a sentence for each: what it is, what it does, and the statement that mends it.
 
     On PostgreSQL triggers AFTER a row, triggers FOR EACH STATEMENT and disabled ones are fine: they
     can refuse a row with an error only. SQLite does not tell what a trigger does, so each is named.
@@ -114,7 +114,7 @@ def _of_rows(connection: Connection, oid: int, name: str) -> Iterator[str]:
 
 
 def _names(connection: Connection, query: str, oid: int) -> Sequence[str]:
-    """The names that it finds for that table, as one writes them in SQL."""
+    """The names found for that table, as written in SQL."""
     quote = connection.dialect.identifier_preparer.quote
     return [quote(it) for it in connection.scalars(text(query), {"table": oid})]
 

@@ -178,7 +178,7 @@ def _drop_1(op: Operations) -> None:
 
 
 def _create_2(op: Operations) -> None:
-    """Ages that stand in no id: the code of version 1 leaves these empty."""
+    """Create the columns for ages that stand in no id; the code of version 1 leaves them empty."""
     op.add_column("inbox", sa.Column("saga_number", sa.Uuid(as_uuid=False), nullable=True))
     op.add_column("inbox", sa.Column("due", sa.DateTime(timezone=True), nullable=True))
 

@@ -1,4 +1,4 @@
-"""A connection to SQLite that knows whether its transaction still stands, and ends its turn."""
+"""SQLite connections that know whether their transaction stands, and end their turn to write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from outbox.database.write_queue import WriteQueue
 
 
 class Guard:
-    """What is known of one connection to SQLite: its place in the queue, and its transaction."""
+    """The guard of one SQLite connection: its place in the write queue, and its transaction."""
 
     def __init__(self) -> None:
         self.turns: WriteQueue | None = None
@@ -23,11 +23,11 @@ class Guard:
         weakref.finalize(connection, self.ended).atexit = False
 
     def begun(self) -> None:
-        """A transaction was begun."""
+        """Note that a transaction was begun."""
         self._transaction = True
 
     def ended(self) -> None:
-        """The transaction, if there was one, has ended; the next writer may go on."""
+        """Note that the transaction, if any, has ended; the next writer may go on."""
         self._transaction = False
         if self.turns is not None:
             self.turns.pass_on(self)
@@ -45,7 +45,8 @@ class Guard:
 
 
 class GuardedConnection(sqlite3.Connection):
-    """Tells its guard when a transaction has ended, whichever thread and whatever reason ends it.
+    """A connection that tells its guard of the end of its transaction, in any thread, for any
+    reason.
 
     SQLAlchemy's own events come before COMMIT and ROLLBACK are sent, which would let the next
     writer run into the lock that still stands.

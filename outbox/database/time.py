@@ -32,5 +32,5 @@ class DatabaseClock:
         return literal(self._clock() + delay, UtcDateTime())
 
     def _insert(self, table: Table) -> postgresql.Insert | sqlite.Insert:
-        """An INSERT that knows ON CONFLICT."""
+        """The database's INSERT with ON CONFLICT."""
         return postgresql.insert(table) if self._postgres else sqlite.insert(table)

@@ -1,7 +1,7 @@
-"""WriteQueue: who may write next, first come, first served, among threads and event loops alike.
+"""The queue of writers on SQLite: first come, first served, among threads and event loops alike.
 
-SQLite lets those that find its write lock taken sleep and try again, so that under load the
-unlucky ones starve until their time is up. A queue in front of it serves everybody in order.
+SQLite lets those that find its write lock taken sleep and try again, so that under load the unlucky
+ones starve until their time is up. A queue in front of it serves all writers in order.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class WriteQueue:
         self._advancing = threading.Lock()
 
     def ask(self, holder: object) -> Ticket:
-        """Queue up. The ticket is done as soon as the turn is `holder`'s, maybe at once; whoever
-        stops waiting for it calls `withdraw`."""
+        """Queue up. The ticket is done as soon as the turn is `holder`'s, maybe at once. A caller
+        that stops waiting for it calls `withdraw`."""
         ticket: Ticket = Future()
         self._waiting.append((holder, ticket))
         self._settle()
@@ -46,8 +46,8 @@ class WriteQueue:
         self._settle()
 
     def _settle(self) -> None:
-        # Whoever gets the lock does everybody's work. One that fails to get it may leave: the other
-        # one looks again after it has given the lock back.
+        # The thread that gets the lock does all threads' work. One that fails to get it may leave:
+        # the first one looks again after it has released the lock.
         while self._is_due() and self._advancing.acquire(blocking=False):
             try:
                 self._advance()
@@ -69,7 +69,7 @@ class WriteQueue:
 
 
 class TurnsByName:
-    """One `WriteQueue` for each name, as long as somebody uses it."""
+    """One `WriteQueue` for each name, kept as long as a caller uses it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

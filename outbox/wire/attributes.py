@@ -1,4 +1,4 @@
-"""What the attributes of a CloudEvent must look like, and how they travel in HTTP headers.
+"""Readers and writers of a CloudEvent's attributes, in JSON and in HTTP headers.
 
 Every reader takes the attribute's name, its value as it came, and the event's position in its
 batch (None outside of one), and raises MalformedEnvelope naming all three.
@@ -74,7 +74,7 @@ def optional_instant(name: str, value: Any, position: int | None) -> datetime | 
 
 
 def media_type(name: str, value: Any, wanted: str, position: int | None) -> None:
-    """The media type `wanted`, with whatever parameters."""
+    """The media type `wanted`, with any parameters."""
     if not isinstance(value, str) or value.partition(";")[0].strip().lower() != wanted:
         raise wrong(name, position, f"must be {wanted}, and is {short(value)}")
 
@@ -117,7 +117,7 @@ def quoted(value: str) -> str:
 
 
 def unquoted(name: str, value: str) -> str:
-    """The value in the header `name`: what `quoted` wrote, or somebody's quoted string."""
+    """The value in the header `name`: what `quoted` wrote, or another writer's quoted string."""
     if len(value) >= 2 and value[0] == value[-1] == '"':
         value = re.sub(r"\\(.)", r"\1", value[1:-1])
     if not value.isascii():
@@ -131,7 +131,7 @@ def unquoted(name: str, value: str) -> str:
 
 
 def wrong(name: str, position: int | None, problem: str) -> MalformedEnvelope:
-    """The error that says that the attribute `name` is wrong; `problem` completes the sentence."""
+    """The error about the attribute `name`; `problem` completes its sentence."""
     where = "" if position is None else f" of event {position} of the batch"
     return MalformedEnvelope(
         f"the attribute {name!r}{where} {problem}",

@@ -1,8 +1,8 @@
 """Messages and replies' values as JSON, and back.
 
-What may stand in a field is what pydantic takes for it, read strictly: a text is no number, and a
-number no text. Unknown fields are ignored, so that a sender may be newer than its receiver. Bytes
-travel as base64, times as RFC 3339 in UTC. `strictjson` tells what is refused besides.
+A field takes what pydantic takes for it, read strictly: a text is no number, and a number no text.
+Unknown fields are ignored, so that a sender may be newer than its receiver. Bytes travel as base64,
+times as RFC 3339 in UTC. `strict_json` tells what is refused besides.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def encode_value(value: object) -> Any:
 
 
 def size_of_value(value: object) -> int:
-    """How many bytes that JSON has. Raises what `encode_value` does."""
+    """The size of that JSON in bytes. Raises what `encode_value` does."""
     data = _encoded_value(value)
     strict_json.loads(data)
     return len(data)
@@ -121,7 +121,7 @@ def _decoded(shape: Shape, data: bytes, name: str) -> Any:
 
 
 def _in_plain_terms(value: object) -> Any:
-    """Lists, dicts and scalars; what has a type of its own is written by the shape of that."""
+    """The value as lists, dicts and scalars; a typed object is written by the shape of its type."""
     match value:
         case None | bool() | int() | float() | str():
             return value

@@ -85,14 +85,14 @@ def to_binary(envelope: Envelope) -> tuple[dict[str, str], bytes]:
 
 
 def headers_json(envelope: Envelope) -> str:
-    """What the `headers` column holds: all that has no column of its own, as short JSON."""
+    """The `headers` column: all attributes without a column of their own, as short JSON."""
     headers = {"source": envelope.source} | _extensions(envelope)
     return orjson.dumps(headers, option=orjson.OPT_UTC_Z).decode()
 
 
 def with_due(headers: str, due: datetime, *, anew: bool = False) -> str:
-    """The same `headers` column with that `due`: where it has none, or in any case if `anew`. What
-    is not JSON of this library stays as it is."""
+    """The `headers` column with `due` added: only where it has none, unless `anew`. A text that is
+    not JSON of this library stays as it is."""
     try:
         known = orjson.loads(headers)
     except orjson.JSONDecodeError:
@@ -322,13 +322,12 @@ def replies_from_batch(body: bytes, ids: Sequence[str]) -> list[Reply]:
 
 
 def fingerprint(envelope: Envelope) -> bytes:
-    """32 bytes that tell whether two messages under one id ask for the same: type, key, undone
-    ids and data, but nothing of how the message travelled.
+    """The fingerprint of a message, 32 bytes: two messages under one id ask for the same if it is
+    equal. It covers type, key, undone ids and data, and nothing of how the message travelled.
 
     The data counts as canonical JSON (sorted keys, no blanks), never as bytes: in a structured
-    event or a batch the sender's own bytes are lost when the body is parsed, and the same message
-    must look the same whichever transport a redelivery takes. Raises ValueError where `data` is
-    not JSON.
+    event or a batch the sender's own bytes are lost when the body is parsed, and a redelivery over
+    another transport must look the same. Raises ValueError where `data` is not JSON.
     """
     # A JSON list frames its parts, so that no text can pass from one into the next.
     head = orjson.dumps([envelope.type, envelope.key, sorted(envelope.undoes)])

@@ -1,4 +1,4 @@
-"""How a Python type looks as JSON: pydantic's reading of it, made strict and the same everywhere.
+"""Python types as JSON: pydantic's reading of them, made strict and the same everywhere.
 
 Users' classes stay plain dataclasses. Pydantic keeps its settings on the classes themselves, so
 they are put into the schema that it derives, at every level of it. (Its own models keep theirs.)
@@ -30,7 +30,7 @@ _SETTINGS = core_schema.CoreConfig(
 
 
 class Shape:
-    """Writes and reads the values of one type. Made once for each type: see `shape_of`."""
+    """The writer and reader of one type's values. Made once for each type: see `shape_of`."""
 
     def __init__(self, schema: core_schema.CoreSchema) -> None:
         strict = _tightened(schema)

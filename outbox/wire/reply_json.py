@@ -1,4 +1,4 @@
-"""A `Reply` as JSON: what the inbox stores and what travels as the data of a reply's event."""
+"""A `Reply` as JSON, for the inbox's rows and for the data of a reply's event."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def loads(data: bytes | str) -> Reply:
         known = ", ".join(Outcome)
         raise ValueError(f"'outcome' is {fields.get('outcome')!r}, none of {known}") from None
     wait = fields.get("retry_after")
-    # bool is an int to Python, and no number to anybody else.
+    # In Python a bool is an int; in JSON it is no number.
     if wait is not None and (type(wait) not in (int, float) or wait < 0):
         raise ValueError(f"'retry_after' is {wait!r}, not a number of seconds")
     return Reply(

@@ -1,4 +1,4 @@
-"""What an orchestrator says of its ended sagas, and the header in which it says it.
+"""Statements of an orchestrator about its ended sagas, and the header that carries them.
 
 Pure: values to values.
 """
@@ -23,8 +23,8 @@ _HEADER = re.compile(r"(?P<before>[0-9a-f-]{36})(?:;live=(?P<live>[0-9a-f,-]*))?
 
 @dataclass(frozen=True, slots=True)
 class EndedRange:
-    """What an orchestrator answers to a question: every saga whose number is `since` or greater and
-    smaller than `before` has ended for good, except those in `live`."""
+    """An orchestrator's answer to a question: every saga with a number from `since` to below
+    `before` has ended for good, except those in `live`."""
 
     since: str
     before: str
@@ -37,11 +37,11 @@ class EndedRange:
 
 @dataclass(frozen=True, slots=True)
 class EndedSagas:
-    """What an orchestrator says of its sagas: every one whose number is smaller than `before` has
-    ended for good, except those in `live` (running, paused or stuck; at most MAX_LIVE).
+    """An orchestrator's statement: every saga of its own with a number below `before` has ended for
+    good, except those in `live` (running, paused or stuck; at most MAX_LIVE).
 
-    The number of a saga is the one that it got at its begin; where a command tells none, it is the
-    saga's id. So `live` has both, where both are smaller than `before` and they differ.
+    A saga gets its number at its begin; where a command tells none, the saga's id counts as its
+    number. So `live` has both, where both are smaller than `before` and they differ.
 
     A saga that has ended never lives again, so two such statements never contradict each other,
     whichever came first: `join` is all that both say. Ids in `live` that are not smaller than
@@ -61,7 +61,7 @@ class EndedSagas:
         return saga < self.before and saga not in self.live
 
     def join(self, other: EndedSagas | None) -> EndedSagas:
-        """Covers exactly what one of the two covers."""
+        """The statement that covers exactly what at least one of the two covers."""
         if other is None:
             return self
         lower, upper = sorted((self, other), key=lambda each: each.before)
@@ -71,8 +71,8 @@ class EndedSagas:
         )
 
     def extended(self, found: EndedRange) -> EndedSagas:
-        """Covers what it covers, and what `found` does: nothing of that where sagas lie between the
-        two of which neither knows, and only as far as MAX_REMEMBERED live ones reach."""
+        """The statement that covers what this one and `found` cover. It leaves `found` out where
+        there is a gap between the two, and stops after MAX_REMEMBERED live sagas."""
         if found.since > self.before:
             return self
         live = {saga for saga in self.live if not found.covers(saga)}
@@ -87,7 +87,7 @@ class EndedSagas:
         return len(self.live) >= MAX_LIVE
 
     def capped(self, before: str) -> EndedSagas:
-        """The same for sagas with numbers under `before` only."""
+        """The same statement for sagas with numbers below `before` only."""
         return EndedSagas(min(self.before, before), self.live)
 
     def to_header(self) -> str:

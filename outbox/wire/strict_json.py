@@ -19,7 +19,7 @@ MAX_DEPTH = 254
 """How deep lists and objects may nest; it is the limit of the encoder."""
 
 SMALLEST_INTEGER, LARGEST_INTEGER = -(2**63), 2**63 - 1
-"""What `check` takes: the integers that the databases' largest type for them holds."""
+"""The bounds of the integers that `check` takes: those of the databases' largest integer type."""
 
 _LARGEST_READ = 2**64 - 1
 _AS_ZERO = bytes.maketrans(b"123456789", b"000000000")
@@ -33,8 +33,8 @@ _NAMED = re.compile(rb'"[ \t\r\n]*:')
 def loads(data: bytes) -> Any:
     """The value. Raises ValueError with the reason where `data` is not JSON of this kind.
 
-    The depth is not looked at: `dumps` does that, and so does `check`. Integers go up to 2^64-1, so
-    that of a batch with one beyond `LARGEST_INTEGER` only that message is refused.
+    The depth is not checked here: `dumps` and `check` do that. Integers go up to 2^64-1, so that
+    one beyond `LARGEST_INTEGER` refuses only its own message and not the whole batch.
     """
     return _loaded(data, _LARGEST_READ)
 
@@ -48,8 +48,8 @@ def dumps(value: Any, *, sort_keys: bool = False) -> bytes:
 
 
 def check(data: bytes) -> Any:
-    """As `loads`, with integers from SMALLEST_INTEGER to LARGEST_INTEGER only; and the depth is
-    within the limit too, so that `dumps` takes the value."""
+    """The value, as `loads`, with integers from SMALLEST_INTEGER to LARGEST_INTEGER only and within
+    the limit of depth, so that `dumps` takes it."""
     value = _loaded(data, LARGEST_INTEGER)
     if data.count(b"[") + data.count(b"{") > MAX_DEPTH:
         dumps(value)
@@ -61,8 +61,7 @@ def _loaded(data: bytes, largest: int) -> Any:
         value = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise ValueError(f"it is not valid JSON ({error})") from None
-    # The scans cost little and almost never find anything; only then is it worth looking where the
-    # bytes stand.
+    # The scans cost little and almost never find anything; only a find is worth locating.
     if b"\\u0000" in data and _holds_nul(value):
         raise ValueError("it holds a NUL character, which databases cannot store")
     if _LONG_NUMBER in data.translate(_AS_ZERO):
@@ -112,7 +111,7 @@ def _refuse_large_integers(data: bytes, largest: int) -> None:
 
 
 def _members(value: Any) -> int:
-    """How many members all objects in it have together."""
+    """The number of members of all objects in it together."""
     count = 0
     waiting = [value]
     while waiting:

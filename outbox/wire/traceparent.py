@@ -1,6 +1,6 @@
 """W3C traceparents as texts: `00-` trace id `-` parent id `-` flags, 55 characters.
 
-Pure. One that a request or a message brings was checked when it was read.
+Pure. The traceparent of a request or a message was checked when it was read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ def minted(id: str) -> str:
     """The traceparent of something that came with none: its trace id is the id without dashes.
 
     It follows from the id alone, so that every process names the same trace without telling the
-    others. Flags 00: nobody decided to record it.
+    others. Flags 00: no caller asked to record it.
     """
     digits = id.replace("-", "")
     return f"00-{digits}-{digits[16:]}-00"
