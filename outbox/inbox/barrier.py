@@ -1,9 +1,9 @@
-"""What becomes of a message that arrives: run it, or answer without running it.
+"""The barrier: whether a message that arrives is run, or answered without running it.
 
-Pure: from the rows that the inbox found, and the message, to what is to be done. Two facts carry
-all of it. First, a row is inserted before anything is looked at, so whoever inserted it may act and
-everybody else finds it. Second, an undo inserts the ids of the actions that it undoes as `barred`:
-where that insert won, the action never ran and never will.
+Pure: from the rows that the inbox found, and the message, to an answer or a run of the handler. It
+rests on two facts. First, a transaction inserts the message's row before it looks at anything, so
+the one that inserted it may act, and every other one finds it. Second, an undo inserts the ids of
+the actions that it undoes as `barred`: where that insert won, the action never ran and never will.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from outbox.wire.envelope import Envelope
 
 
 class State(StrEnum):
-    """What the inbox knows of an id. The first look at a row is at its state."""
+    """The state of a row: what the inbox knows of its id."""
 
     RAN = "ran"
-    """It took effect, or was answered for good without any; the row holds the answer."""
+    """It took effect, or was answered for good without effect; the row holds the answer."""
     REFUSED = "refused"
     """Its handler refused it; the row holds the answer, and nothing changed."""
     BARRED = "barred"
@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a row is to become."""
+    """The new content of a row."""
 
     id: str
     state: State
@@ -57,8 +57,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Arrival:
-    """A message that could be read and that has a handler here. `saga` is set for a command that
-    belongs to one."""
+    """A readable message that has a handler here. `saga` is set for a saga's command."""
 
     envelope: Envelope
     message: Message
@@ -67,7 +66,7 @@ class Arrival:
 
     @property
     def saga_number(self) -> str | None:
-        """What the age of its saga is told by."""
+        """The number of its saga, which tells the saga's age."""
         return None if self.saga is None else self.envelope.run_number or self.saga
 
     @property
@@ -78,8 +77,8 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A row to insert, before anything is known. `due` is that of the message itself; of an action
-    that its undo bars it is not known."""
+    """A row to insert, before anything is known. `due` is the message's own; that of an action
+    which its undo bars is unknown."""
 
     id: str
     state: State
@@ -93,8 +92,8 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Nothing runs. `reply` is the answer, `changes` and `forget` (rows to delete, which this
-    transaction inserted) are what remains to be written."""
+    """The decision to answer without running the handler. `reply` is the answer; `changes`, and
+    `forget` (rows to delete, which this transaction inserted), remain to be written."""
 
     reply: Reply
     changes: tuple[Change, ...] = ()
@@ -103,7 +102,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """The handler runs. `undoes` are the rows of the actions that it undoes."""
+    """The decision to run the handler. `undoes` are the rows of the actions that it undoes."""
 
     undoes: tuple[Row, ...] = ()
 
@@ -114,8 +113,8 @@ DONE = Reply(Outcome.DONE)
 
 
 def claims(arrivals: Iterable[Arrival]) -> list[Claim]:
-    """The rows that these messages insert, in the one order in which everybody inserts them:
-    transactions that insert the same ids crosswise would deadlock."""
+    """The rows that these messages insert, in the order of every transaction: two that insert the
+    same ids crosswise would deadlock."""
     rows: list[Claim] = []
     for each in arrivals:
         envelope = each.envelope
@@ -130,13 +129,14 @@ def claims(arrivals: Iterable[Arrival]) -> list[Claim]:
 def decide(
     arrival: Arrival, found: Mapping[str, Row], forgotten: Forgotten, now: datetime
 ) -> Verdict:
-    """What becomes of a message, of which `found` holds those rows that were there before; the
-    others have just been inserted. `forgotten` was read after that insert."""
+    """The decision about a message. `found` holds its rows that were there before; the others have
+    just been inserted. `forgotten` was read after that insert."""
     envelope = arrival.envelope
     own = found.get(envelope.id)
     barred_now = [action for action in envelope.undoes if action not in found]
     if own is not None:
-        # What a copy of an undo bars, the first one has barred, undone or refused to judge.
+        # A repeated undo bars nothing new: the first one barred or undid every action, or refused
+        # to judge it.
         return Answer(_stored(own, arrival), forget=tuple(barred_now))
     source, saga = envelope.source, arrival.saga_number
     unsure = [action for action in barred_now if forgotten.covers(action, source, saga)]
@@ -152,7 +152,7 @@ def decide(
         row for row in map(found.get, envelope.undoes) if row is not None and row.state is State.RAN
     ]
     if foreign := [row for row in ran if _is_of_another(row, arrival.saga)]:
-        # Not stored, and nothing is barred: the undo is somebody's mistake.
+        # Not stored, and nothing is barred: the undo is a mistake of its sender.
         return Answer(_not_its_own(foreign[0]), forget=(envelope.id, *barred_now))
     if ran:
         return Run(tuple(ran))
@@ -160,7 +160,7 @@ def decide(
 
 
 def conclude(arrival: Arrival, run: Run, reply: Reply) -> tuple[Change, ...]:
-    """What is written after the handler ran and answered `reply`, which is DONE or REFUSED."""
+    """The changes to write after the handler answered `reply`, which is DONE or REFUSED."""
     id = arrival.envelope.id
     match reply.outcome:
         case Outcome.DONE:
@@ -178,7 +178,8 @@ def _stored(row: Row, arrival: Arrival) -> Reply:
         case State.RAN | State.REFUSED if row.fingerprint != arrival.fingerprint:
             return _conflict(f"the id {row.id} was used before for a message with another content")
         case State.RAN | State.REFUSED if row.saga != arrival.saga:
-            # A saga that took this answer for its own would count on what another one may undo.
+            # A saga that took this answer for its own would count on an effect that another saga
+            # may undo.
             before, now = _saga(row.saga), _saga(arrival.saga)
             return _conflict(f"the id {row.id} was used before {before}, and came now {now}")
         case State.RAN | State.REFUSED:
@@ -213,7 +214,7 @@ def _saga(saga: str | None) -> str:
 
 
 def _is_of_another(row: Row, saga: str | None) -> bool:
-    # One of the two may belong to none: a person may undo what a saga did.
+    # One of the two may belong to no saga: an operator may undo what a saga did.
     return None not in (row.saga, saga) and row.saga != saga
 
 

@@ -1,4 +1,4 @@
-"""How a batch is divided: in the order of each key, and no undo beside its own action."""
+"""The division of a batch: in the order of each key, and no undo beside its own action."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from outbox.replies import Outcome, Reply
 from outbox.wire.envelope import Envelope
 
 MAX_ROWS = 1000
-"""How many ids, of messages and of the actions that they undo, one transaction inserts at most."""
+"""The most ids, of messages and of the actions that they undo, that one transaction inserts."""
 
 
 def holds_key(reply: Reply) -> bool:
@@ -43,22 +43,22 @@ def holds_key(reply: Reply) -> bool:
 
 
 def order_key(envelope: Envelope) -> tuple[bool, str]:
-    """Messages with the same one keep their order. Undos travel in a lane of their own, so a
+    """The key within which messages keep their order. Undos have a lane of their own, so a
     poisonous action does not hold up its own undo."""
     return bool(envelope.undoes), envelope.key
 
 
 @dataclass(slots=True)
 class Slot:
-    """One message of a batch, with the positions that it has there: more than one if there are
-    copies of it."""
+    """One message of a batch, with its positions there: more than one if the batch has copies of
+    it."""
 
     arrival: Arrival
     positions: list[int] = field(default_factory=list)
 
 
 def split(arrivals: Iterable[tuple[int, Arrival]]) -> list[list[Slot]]:
-    """The batch (position, message) in parts, each of which can insert all its ids at once.
+    """The parts of a batch of (position, message): each can insert all its ids at once.
 
     A command and its undo, two undos of one command, and two messages under one id never share a
     part: one would lose to the insert of the other. Copies of a message share a slot.
@@ -90,8 +90,8 @@ def _are_copies(one: Arrival, other: Arrival) -> bool:
 def runs(
     arrivals: Sequence[Arrival], takes_lists: Callable[[type[Message]], bool]
 ) -> list[list[int]]:
-    """The order of the handlers' calls, as positions in `arrivals`: in order of arrival, save that
-    a message joins the latest list of its class where no message of its key stands in between."""
+    """The order of the handlers' calls, as positions in `arrivals`: that of arrival, but a message
+    joins the latest list of its class where no message of its key stands in between."""
     calls: list[list[int]] = []
     latest_list: dict[type[Message], int] = {}
     latest_of_key: dict[str, int] = {}

@@ -33,10 +33,10 @@ Result: TypeAlias = "R | Done[R] | Refused | Locked | Ongoing"
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a handler may want to know about its message.
+    """The context of a message for its handler.
 
-    `attempt` counts the calls for this message from 1, as far as this process remembers: more than
-    1 means that an earlier call was rolled back, though not what it did outside of the database.
+    `attempt` counts the calls for this message from 1, as far as this process remembers. More than
+    1 means that an earlier call was rolled back, but not its effects outside of the database.
     `undoes` are the ids of the commands that ran and are to be undone now, for a compensation.
     """
 
@@ -61,9 +61,10 @@ class Handler:
     async def __call__(
         self, session: AsyncSession, messages: Sequence[Message], contexts: Sequence[Context]
     ) -> list[Reply]:
-        """The answers to the messages, in their order; just one message where it takes no lists.
+        """Call the function: the answers to the messages, in their order. Only one message where it
+        takes no lists.
 
-        Raises what the function raises, and TypeError where it returns what no handler may.
+        Raises what the function raises, and TypeError where it returns a type that no handler may.
         """
         arguments = (messages, contexts) if self.takes_lists else (messages[0], contexts[0])
         if self.is_async:
@@ -89,7 +90,7 @@ class Handler:
 
     @property
     def is_for_commands(self) -> bool:
-        """Whether somebody waits for the answer."""
+        """Whether it handles commands, whose answers the sender awaits."""
         return issubclass(self.message_class, Command)
 
     def _reply_of(self, result: object) -> Reply:
@@ -97,8 +98,8 @@ class Handler:
             return reply_of(result)
         if isinstance(result, Refused | Locked | Ongoing):
             raise TypeError(
-                f"{self.name} returned {_described(result)} for an event, which is a fact: nobody "
-                "can be told no"
+                f"{self.name} returned {_described(result)} for an event, which is a fact "
+                "and cannot be refused"
             )
         return Reply(Outcome.DONE)
 
@@ -149,8 +150,8 @@ class OnList(Generic[R]):
 
 
 class Handlers:
-    """What one consumer does with which message. `consumer` is the name of the service; each
-    message takes effect once per consumer, whichever of its handlers it went to."""
+    """The handlers of one consumer, by message type. `consumer` is the name of the service; each
+    message takes effect once per consumer, even if another of its handlers took it."""
 
     def __init__(self, consumer: str) -> None:
         if not 0 < len(consumer) <= 100:
@@ -198,8 +199,8 @@ class Handlers:
         return handler.takes_lists
 
     def build_in(self, message_class: type[Event], function: Callable[..., Any]) -> None:
-        """Register what an inbox does by itself, whoever the consumer is. It is not among `types`,
-        and a handler of the consumer's own goes first."""
+        """Register a handler of the inbox itself, for every consumer. It is not among `types`, and
+        a handler of the consumer's own goes first."""
         handler = Handler(message_class, function, takes_lists=False, is_async=False)
         self._built_in[str(type_of(message_class))] = handler
 
@@ -235,9 +236,10 @@ class Handlers:
 
 
 def reply_of(result: object) -> Reply:
-    """What a handler's result says, in the form in which it is stored and sent.
+    """The reply that a handler's result stands for, as it is stored and sent.
 
-    Raises InvalidMessage where a value cannot be put on the wire, TypeError where a text is none.
+    Raises InvalidMessage where a value cannot be put on the wire, TypeError where a code or reason
+    is no text.
     """
     match result:
         case Refused(code, reason):
@@ -283,7 +285,7 @@ def _check_signature(cls: type[Message], function: Callable[..., Any], takes_lis
     parameter = list(signature.parameters.values())[1:2]
     try:
         hints = get_type_hints(function)
-    except Exception:  # hints that cannot be resolved are somebody else's business
+    except Exception:  # without resolved hints there is nothing to check
         return
     hint = hints.get(parameter[0].name) if parameter else None
     if not isinstance(hint, type) or not issubclass(hint, Message) or issubclass(cls, hint):

@@ -1,4 +1,4 @@
-"""Which messages a process works on, so that a copy of one adds no transaction to it."""
+"""The messages that a process works on, so that a copy of one starts no second transaction."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class InHand:
         self._ends: dict[str, asyncio.Event] = {}
 
     async def others(self, ids: Collection[str], patience: float) -> frozenset[str]:
-        """Those of the ids that are in hand, and still are after `patience` seconds. The caller
-        holds no transaction meanwhile, and none of the ids."""
+        """The ids that are in hand and still are after `patience` seconds. The caller holds no
+        transaction meanwhile, and none of the ids."""
         if not self._any(ids):
             return frozenset()
         try:
@@ -28,7 +28,7 @@ class InHand:
 
     @contextmanager
     def taken(self, ids: Collection[str]) -> Iterator[None]:
-        """Meanwhile these ids, none of which was, are in hand."""
+        """A context in which these ids are in hand; none of them was before."""
         end = asyncio.Event()
         self._ends |= dict.fromkeys(ids, end)
         try:

@@ -1,4 +1,4 @@
-"""How long the inbox takes for what, and how much it keeps."""
+"""The limits of an inbox: how long its transactions take, and how much it keeps."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from outbox.wire.codec import MAX_MESSAGE_BYTES
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long a transaction may take, in seconds: each wait for a lock, each statement, and all
-    until its commit. The first two are for PostgreSQL; a SQLite engine has its busy timeout."""
+    """The pace of a transaction, in seconds: for each wait for a lock, for each statement, and for
+    all until its commit. The first two are for PostgreSQL; a SQLite engine has its busy timeout."""
 
     lock: float
     statement: float
@@ -21,12 +21,12 @@ class Pace:
 
 @dataclass(frozen=True)
 class InboxLimits:
-    """A whole batch is tried at the pace `together`, so that one slow handler does not hold up the
-    other keys for long; then each message `alone`.
+    """The limits of an inbox. A whole batch is tried at the pace `together`, so that one slow
+    handler does not hold up the other keys for long; then each message `alone`.
 
     `answer_within` (seconds) must be shorter than the sender's patience, which is 4 s for the HTTP
-    transport: what cannot be begun in time is answered TOO_BUSY. Messages are remembered for
-    `retention`, and commands of a saga until that has ended, too. A purge deletes up to
+    transport: a message that cannot be begun in time is answered TOO_BUSY. Messages are remembered
+    for `retention`, and commands of a saga until that has ended, too. A purge deletes up to
     `purge_rows` in each of `purge_transactions`.
     """
 

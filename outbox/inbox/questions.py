@@ -1,16 +1,17 @@
-"""What an inbox asks an orchestrator about ended sagas, and what it learns from the answer.
+"""Questions of an inbox to an orchestrator about ended sagas, and their answers.
 
 An orchestrator says with each delivery which sagas have ended, and can name MAX_LIVE that have not.
 Where more live for long, rows of ended sagas behind those would stay for ever. So the consumer asks
-for what lies behind, part by part, through its own outbox, and raises its watermark by each answer.
+about the sagas behind, part by part, through its own outbox, and raises its watermark by each
+answer.
 
-An answer is about a range of numbers, and names those in it that live; the watermark then covers
-all others of the range, also sagas of which this consumer has nothing. It could not cover only
-those that it purges: they would have to be remembered one by one, and for ever.
+An answer is about a range of numbers, and names the live ones in it; the watermark then covers all
+others of the range, also sagas of which this consumer has no row. To cover only the purged ones, it
+would have to remember them one by one, for ever.
 
-That a saga has ended stays true, so answers may come late, twice or out of order, and also to
-another process, or after a question that nobody remembers: none makes the watermark cover less, and
-one that leaves a gap behind the watermark changes nothing.
+That a saga has ended stays true, so answers may come late, twice or out of order, also to another
+process, or after a question that no process remembers: no answer makes the watermark cover less,
+and one that leaves a gap behind the watermark changes nothing.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ from outbox.wire.settled import MAX_REMEMBERED, MAX_TOLD, EndedRange, EndedSagas
 ASKED = "asked"
 
 PATIENCE = timedelta(hours=1)
-"""How long an answer is waited for, and how long it takes until sagas that lived when they were
-asked for are asked for again."""
+"""How long the inbox waits for an answer, and how long until it asks again about sagas that were
+live."""
 
 
 class Stopped(StrEnum):
-    """Why rows of an orchestrator's sagas stay although they are old, and nobody says that those
-    live."""
+    """The reason why old rows of an orchestrator's sagas stay, although it does not say that the
+    sagas live."""
 
     NO_WAY = "no-way"
     """This service has no transport to the orchestrator, so that it cannot ask."""
@@ -54,7 +55,8 @@ class Stopped(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What an orchestrator said of its sagas: `last`, with its latest delivery, and `ever`."""
+    """The statements of an orchestrator about its sagas: `last`, with its latest delivery, and
+    `ever`."""
 
     last: EndedSagas
     ever: EndedSagas
@@ -83,10 +85,10 @@ def ask(
     *,
     has_way: bool,
 ) -> Stopped | None:
-    """Ask that orchestrator about old rows that its deliveries say nothing of, if there are any and
-    no question is open; why they will stay all the same, if they will.
+    """Ask the orchestrator about old rows that its deliveries do not cover, if there are any and no
+    question is open. Returns why they will stay all the same, if they will.
 
-    To be called after a purge, in a transaction that is for nothing else.
+    Call it after a purge, in a transaction of its own.
     """
     store.lock_watermarks(session)
     before = horizon(now, retention)
@@ -94,7 +96,7 @@ def ask(
     mark = store.joined(known.ever, stored, before)
 
     def oldest(since: str) -> str | None:
-        """The first number, that one or a greater one, of old rows that must stay so far."""
+        """The smallest number, at least the given one, of old rows that must stay so far."""
         unknown = or_(store.run_number >= mark.before, store.run_number.in_(mark.live))
         statement = (
             select(store.run_number)
@@ -126,11 +128,11 @@ def ask(
         else:
             wanted = None if asked.reached is None else oldest(max(first, asked.reached))
             if wanted is None or (is_full and wanted >= mark.before):
-                # Those that live are asked for again, but not at once.
+                # Live sagas are asked about again, but not at once.
                 wanted = first if is_late else None
     if wanted is None:
         return stopped
-    # What the question begins with must be known wherever its answer comes to.
+    # The process that gets the answer, maybe another one, must know where the question began.
     store.set_watermark(session, consumer, source, store.SAGA, mark)
     question = AreEnded(consumer, min(wanted, mark.before), before)
     id = add(session, question, to=source)
@@ -146,7 +148,7 @@ def ask(
 def learn(session: Session, answer: RunsEnded, context: Context) -> None:
     """The handler of answers: raise the watermark of the consumer that asked.
 
-    Raises InvalidMessage where the answer is none.
+    Raises InvalidMessage where the answer is invalid.
     """
     if len(answer.live) > MAX_TOLD or not all(
         map(is_id, (answer.since, answer.before, *answer.live))
@@ -162,7 +164,7 @@ def learn(session: Session, answer: RunsEnded, context: Context) -> None:
     if asked is None:
         return  # the database is older than the question
     mark = store.watermarks(session, consumer).sagas.get(source)
-    # No question was about more than its horizon, so no answer is believed beyond that.
+    # No question asked beyond its horizon, so no answer is believed beyond it.
     end = min(answer.before, asked.before)
     if mark is not None:
         extended = mark.extended(EndedRange(answer.since, end, frozenset(answer.live)))

@@ -1,11 +1,13 @@
-"""How long the inbox remembers, and what it may conclude from not remembering.
+"""The retention of an inbox, and what a missing row may mean.
 
 An inbox that forgets by age alone would one day take "forgotten" for "never ran". So it keeps the
-rows of a saga's commands for as long as the saga lives, and whatever it forgets it first covers
-with a watermark: a message under the watermark that is absent may have run, and is never run again.
+rows of a saga's commands for as long as the saga lives, and covers every row with a watermark
+before it deletes it: a message from before the watermark without a row may have run, and is never
+run again.
 
-Age is not in an id, which may be derived from an old one, or wait for its time: a message is as old
-as its `due`, and a run as its number. Only what has none of them is judged by its ids.
+An id does not tell the age, since it may be derived from an old one, or made long before it is due:
+a message is as old as its `due`, and a run as its number. Only a message without them is judged by
+its ids.
 
 Pure: values to values.
 """
@@ -21,7 +23,7 @@ from outbox.wire.settled import EndedSagas
 
 MINIMUM_RETENTION = timedelta(days=1)
 """No inbox forgets a message sooner, nor one that was due later than this. Half of it is the margin
-for clocks that differ: what is younger than that half cannot have been forgotten."""
+for clocks that differ: a message younger than that half cannot have been forgotten."""
 
 _TICK = timedelta(milliseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -29,24 +31,23 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """What an inbox may have purged: `age` bounds the ages of messages without a saga, `barred` the
-    ids of commands without a saga that were undone before they came, and `sagas` has the watermark
-    of the sagas of each source. Nothing was purged where there is no watermark."""
+    """The watermarks of an inbox, up to which it may have purged: `age` for messages without a
+    saga, by their ages; `barred` for commands without a saga that were undone before they came, by
+    their ids; `sagas` for the sagas of each source. Without a watermark nothing was purged."""
 
     age: str | None = None
     sagas: Mapping[str, EndedSagas] = field(default_factory=dict)
     barred: str | None = None
 
     def covers(self, id: str, source: str, saga: str | None, due: datetime | None = None) -> bool:
-        """Whether that message, which is absent, may have been seen once. `saga` is the number of
-        the saga that it is a command of."""
+        """Whether that absent message may have been seen once. `saga` is the number of its saga."""
         if saga is None:
             return _is_under(age_of(id, due), self.age)
         watermark = self.sagas.get(source)
         return watermark is not None and watermark.covers(saga)
 
     def may_bar(self, id: str) -> bool:
-        """Whether a command of that id, which is absent, may have been undone before it came."""
+        """Whether an absent command of that id may have been undone before it came."""
         return _is_under(id, self.barred)
 
 
@@ -54,8 +55,8 @@ NOTHING_FORGOTTEN = Forgotten()
 
 
 def age_of(id: str, due: datetime | None) -> str:
-    """The age of a message, to be compared with other ages: the smallest id of the millisecond in
-    which it was due; the id itself, where the message does not say."""
+    """The age of a message, which compares with other ages: the smallest id of the millisecond in
+    which it was due; its own id, where the message does not say."""
     return id if due is None else _first_at(due)
 
 
@@ -63,19 +64,19 @@ def beyond(rows: Iterable[tuple[str, datetime | None]]) -> str:
     """The watermark that covers these rows (id, due), at least one, and none that is younger.
 
     A row counts by the later of its two times. Otherwise an undo, which names its actions by their
-    ids alone, would take one that was purged for one that never ran.
+    ids alone, would take a purged action for one that never ran.
     """
     return _first_at(max(_latest(id, due) for id, due in rows) + _TICK)
 
 
 def may_be_forgotten(ages: Iterable[str], now: datetime) -> bool:
-    """Whether any of these ages is old enough for the watermarks to matter at all."""
+    """Whether any of these ages is so old that the watermarks matter."""
     oldest = min(ages, default=None)
     return oldest is not None and oldest < _first_at(now - MINIMUM_RETENTION / 2)
 
 
 def horizon(now: datetime, retention: timedelta) -> str:
-    """Rows of this age or younger are kept, whatever else is known of them."""
+    """The age from which rows are kept in any case: of this age or younger."""
     return _first_at(now - retention)
 
 

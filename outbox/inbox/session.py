@@ -1,5 +1,4 @@
-"""What the inbox does to a session that it shares with handlers: theirs to write with, and the
-inbox's to commit."""
+"""The session that the inbox shares with handlers: they write with it, and the inbox commits it."""
 
 from __future__ import annotations
 
@@ -29,14 +28,14 @@ class HandlerMeddled(RuntimeError):
 
 
 class CommitLock:
-    """Keeps a session from being committed by anybody, until `lift`. Savepoints are free."""
+    """A lock that makes every commit of a session fail until `lift`. Savepoints are free."""
 
     def __init__(self, session: Session) -> None:
         self._is_on = True
         event.listen(session, "before_commit", self._refuse)
 
     def lift(self) -> None:
-        """From now on a commit goes through."""
+        """Let commits go through from now on."""
         self._is_on = False
 
     def _refuse(self, session: Session) -> None:
@@ -45,13 +44,13 @@ class CommitLock:
 
 
 async def leave_as_new(session: AsyncSession) -> None:
-    """Write what is pending, and let go of all objects: the next handler finds the session as it
-    would find a new one, had those before it committed.
+    """Write pending changes and let go of all objects: the next handler finds the session like a
+    new one, as if the earlier handlers had committed.
 
     A flush for all handlers at once would be three times as fast for those that only add objects.
-    But a handler must see what those before it did, also where it asks by plain SQL; an error must
-    come up with whoever caused it; and an object that a later statement changed must not be found
-    as it was. Who needs the speed registers a handler for lists.
+    But a handler must see the writes of those before it, also by plain SQL; an error must come up
+    in the handler that caused it; and an object that a later statement changed must not be found as
+    it was. A service that needs the speed registers a handler for lists.
     """
     inner = session.sync_session
     if inner.new or inner.dirty or inner.deleted:
@@ -60,7 +59,7 @@ async def leave_as_new(session: AsyncSession) -> None:
 
 
 def watch(engine: Engine) -> None:
-    """Let this engine's connections remember that a statement of theirs has failed.
+    """Let this engine's connections remember failed statements.
 
     PostgreSQL answers the COMMIT of a doomed transaction by rolling it back, and no driver calls
     that an error: a handler that hid the failure would be believed.

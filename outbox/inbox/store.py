@@ -1,5 +1,5 @@
-"""The SQL of the inbox, but for that of its `questions`. Every function works in the transaction
-of the session it is given.
+"""The SQL of the inbox, but for that of its `questions`. Every function works in the caller's
+transaction.
 
 Bulk statements take arrays on PostgreSQL, so that their text, and with it the prepared statement,
 is the same for every size of a batch.
@@ -48,7 +48,7 @@ run_number = func.coalesce(inbox.c.saga_number, inbox.c.saga, type_=_Id)
 
 
 def _given(**columns: Any) -> Any:
-    """Rows that come as one array for each column."""
+    """The given rows as a table, from one array for each column."""
     arrays = [bindparam(f"{name}s", type_=ARRAY(kind)) for name, kind in columns.items()]
     names = [column(name, kind) for name, kind in columns.items()]
     return func.unnest(*arrays).table_valued(*names, name="given").render_derived()
@@ -109,13 +109,13 @@ def limit_waiting(session: Session, lock: float, statement: float) -> str:
 
 
 def probe(session: Session) -> None:
-    """Raises where an earlier error has doomed the transaction."""
+    """Check the transaction: raises where an earlier error has doomed it."""
     session.execute(text("SELECT 1"))
 
 
 def insert(session: Session, consumer: str, rows: Sequence[Claim], now: datetime) -> set[str]:
     """Insert the rows, in the order given; returns the ids that were not there before. Waits for
-    whoever is inserting one of them, until it is known whether that stays."""
+    another transaction that is inserting one of them, until that one has ended."""
     if is_postgresql(session):
         arrays = {
             "ids": [row.id for row in rows],
@@ -149,7 +149,7 @@ def insert(session: Session, consumer: str, rows: Sequence[Claim], now: datetime
 
 
 def read(session: Session, consumer: str, ids: Collection[str], *, lock: bool) -> dict[str, Row]:
-    """The rows with those ids. With `lock` nobody else changes them before this transaction ends;
+    """The rows with those ids. With `lock` no other transaction changes them before this one ends;
     they are locked in the order of their ids."""
     columns = (inbox.c.id, inbox.c.state, inbox.c.fingerprint, inbox.c.reply, inbox.c.barred_by)
     statement = (
@@ -208,7 +208,7 @@ def forget(session: Session, consumer: str, ids: Collection[str]) -> None:
 
 
 def watermarks(session: Session, consumer: str) -> Forgotten:
-    """How far this consumer has forgotten."""
+    """The watermarks of this consumer: how far it has forgotten."""
     marks = inbox_watermark.c
     statement = select(marks.source, marks.scope, marks.below, marks.except_ids).where(
         marks.consumer == consumer
@@ -231,7 +231,7 @@ def lock_watermarks(session: Session) -> None:
 
 
 def is_old(consumer: str, now: datetime, retention: timedelta) -> ColumnElement[bool]:
-    """The condition that a row of that consumer's is beyond the time of redelivery."""
+    """The condition that a row of that consumer is past the time of redelivery."""
     cutoff = now - retention
     was_due = or_(inbox.c.due.is_(None), inbox.c.due < cutoff)
     of_age = and_(inbox.c.received_at < cutoff, inbox.c.id < horizon(now, retention), was_due)
@@ -246,8 +246,8 @@ def purge(
     retention: timedelta,
     limit: int,
 ) -> int:
-    """Delete up to `limit` rows that nobody can ask for any more, and store the watermarks that
-    cover them. `settled` is what each source said last. Returns how many rows went."""
+    """Delete up to `limit` rows that no sender can need any more, and store the watermarks that
+    cover them. `settled` is each source's last statement. Returns how many rows were deleted."""
     lock_watermarks(session)
     before, old = horizon(now, retention), is_old(consumer, now, retention)
     known = watermarks(session, consumer)
@@ -262,7 +262,7 @@ def purge(
     if doomed:
         # Covers the commands of sagas too, for an undo that forgot to name the saga.
         _raise_watermark(session, consumer, AGE, [(row.id, row.due) for row in doomed], known.age)
-        # When these were to come, if ever, is told by nothing but their ids.
+        # Only their ids tell when these were to come, if ever.
         barred = [(row.id, None) for row in doomed if row.is_barred and row.saga is None]
         if barred:
             _raise_watermark(session, consumer, BARRED, barred, known.barred)
@@ -271,11 +271,11 @@ def purge(
 
 
 def joined(said: EndedSagas | None, stored: EndedSagas | None, before: str) -> EndedSagas:
-    """All that an orchestrator said, as far as the horizon `before`, and that is stored."""
+    """The join of an orchestrator's stored and last statements, as far as the horizon `before`."""
     if said is None:
         assert stored is not None, "the source is known from one of the two"
         return stored
-    # Sagas beyond the horizon have no rows to purge, so there is no need to believe it of them.
+    # Sagas beyond the horizon have no rows to purge, so the statement need not be believed there.
     return said.capped(before).join(stored)
 
 
@@ -291,7 +291,7 @@ class _Doomed:
 
 
 def _some(session: Session, condition: ColumnElement[bool], limit: int) -> list[_Doomed]:
-    """The oldest rows that meet the condition and that nobody works on."""
+    """The oldest rows that meet the condition and that no transaction has locked."""
     if limit <= 0:
         return []
     came_too_late = and_(inbox.c.state == State.BARRED.value, inbox.c.barred_by.is_not(None))
@@ -316,8 +316,8 @@ def _raise_watermark(
     rows: Sequence[tuple[str, datetime | None]],
     known: str | None,
 ) -> None:
-    """Let the watermark cover these rows: it stands where the youngest of all that were ever purged
-    stood, so that an inbox that was away for long has forgotten nothing younger."""
+    """Let the watermark cover these rows. It stands at the youngest row ever purged, so that an
+    inbox that was away for long has forgotten nothing younger."""
     reached = beyond(rows)
     mark = EndedSagas(reached if known is None else max(reached, known))
     set_watermark(session, consumer, "", scope, mark)

@@ -33,14 +33,14 @@ log = logging.getLogger(__name__)
 
 
 Told = Callable[[Session, Envelope, Reply], None]
-"""What is to happen with an answer in the transaction that keeps it. It may add messages."""
+"""A callback that gets an answer in the transaction that keeps it. It may add messages."""
 
 
 class RolledBack(Exception):
-    """Nothing was kept, and the messages are to be tried or answered in another way.
+    """The transaction was rolled back; the caller tries or answers the messages in another way.
 
     `reply` is a handler's answer that cannot be stored. Otherwise `error` is what happened, and
-    `trouble` whose it is. `in_hand` are the messages whose handler was running.
+    `trouble` what it says about trying again. `in_hand` are the messages whose handler was running.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class _Vanished(Exception):
 
 
 class InboxTransaction:
-    """What happens to some messages in one transaction, which either keeps all of it or nothing.
+    """One transaction for some messages, which keeps all their effects and answers, or nothing.
 
     `together` holds the messages of a batch: each must be DONE, or be answered without its handler.
     A single message may be refused, too: its handler runs within a savepoint.
@@ -112,8 +112,9 @@ class InboxTransaction:
         """The answers, committed. `patience` (seconds) bounds the waits for a connection and for
         the commit.
 
-        Raises RolledBack; and what the database raises when it is away or full, or the outcome of
-        the commit is not known: a repetition then waits at the insert of the ids until it is.
+        Raises RolledBack; and the database's own error where it is away or full, or where the
+        outcome of the commit is unknown: a repetition then waits at the insert of the ids until
+        it is known.
         """
         session = self._session
         async with asyncio.timeout(patience):
@@ -151,8 +152,8 @@ class InboxTransaction:
         won = store.insert(session, consumer, rows, self._now)
         found = {}
         if lost := {row.id for row in rows} - won:
-            # In statements of their own: the one that inserts does not see a row that was still in
-            # the making when it began.
+            # In statements of their own: the one that inserts does not see a row that another
+            # transaction was still inserting when it began.
             undone = {action for each in self._arrivals for action in each.envelope.undoes}
             if actions := lost & undone:
                 found = store.read(session, consumer, actions, lock=True)
@@ -261,7 +262,8 @@ class InboxTransaction:
             caused_by(session, None)
 
     def _judged(self, error: Exception) -> Exception:
-        """What to raise for it: RolledBack, or the error itself where the database is away."""
+        """The exception to raise for an error: RolledBack, or the error itself where the database
+        is away."""
         match error:
             case _SteppedBack(reply=reply):
                 return RolledBack(Trouble.OWN, error, self._in_hand, reply)
@@ -281,7 +283,7 @@ class InboxTransaction:
         if trouble.is_the_databases:
             return found
         if self._connection is not None and self._connection.invalidated:
-            # A handler hid that, and whatever came next is only a consequence.
+            # A handler hid that failure, and every later error is only a consequence.
             return TransactionLost(
                 "the connection to the database broke while a handler ran",
                 next_step="send the messages again, once the database is back",

@@ -1,4 +1,4 @@
-"""A circuit breaker per destination: when it may be tried, and with how much at once.
+"""The circuit breaker of a destination: when it may be tried, and with how many messages.
 
 Pure. Times are seconds on a monotonic clock, handed in.
 """
@@ -13,12 +13,13 @@ LONGEST_PAUSE = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """How a destination has been lately. A new one is closed: everything may be sent.
+    """The state of a destination, by its last answers. A new breaker is closed: everything may be
+    sent.
 
     `failures` counts the deliveries in a row that had no answer; `blocked_until` is when the next
     may be tried. `allowance` is how many messages a request may hold, None for any number: after a
-    failure the first request holds one, and after one that may have been received in part, what
-    follows grows only by doubling, so that a message that kills its receiver is soon alone.
+    failure the first request holds one. After a request that may have been received in part, later
+    ones grow only by doubling, so that a message that kills its receiver is soon alone.
     """
 
     failures: int = 0

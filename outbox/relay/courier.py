@@ -1,4 +1,4 @@
-"""Carries the messages of one destination: fetch, send, settle, again and again."""
+"""The courier of one destination: it fetches, sends and settles messages, round after round."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _TRIALS = 50
 
 @dataclass
 class CourierStats:
-    """What one courier has done since the process started. `unanswered` counts requests, the
-    others messages."""
+    """The counts of one courier since the process started: `unanswered` of requests, the others of
+    messages."""
 
     settled: int = 0
     held: int = 0
@@ -36,7 +36,7 @@ class CourierStats:
 
 
 class Courier:
-    """One destination's carrier. Its relay tells it the leases; one task at a time calls
+    """The courier of one destination. Its relay tells it the leases; one task at a time calls
     `run_once`. `moved` is called after each delivery."""
 
     def __init__(
@@ -99,7 +99,7 @@ class Courier:
         self._leases = Leases()
         self._surplus: frozenset[int] = frozenset()
 
-    # What the relay tells and asks it
+    # For the relay
 
     @property
     def leases(self) -> Leases:
@@ -107,7 +107,7 @@ class Courier:
         return self._leases
 
     def lease(self, leases: Leases) -> None:
-        """From now on these are its buckets."""
+        """Replace its buckets by these."""
         before, self._leases = self._leases.epochs, leases
         if before == leases.epochs:
             return  # only their end has moved
@@ -122,12 +122,12 @@ class Courier:
         self._fetcher.distrust(buckets)
 
     async def give_up(self, buckets: Sequence[int]) -> None:
-        """Give these leases back before the next round, when nothing of them is under way."""
+        """Give these leases back before the next round, when no message of theirs is under way."""
         self._surplus = frozenset(buckets)
 
     @property
     def stats(self) -> CourierStats:
-        """What it has done so far."""
+        """Its counts so far."""
         self._stats.unanswered = self._sender.unanswered
         return self._stats
 
@@ -154,8 +154,8 @@ class Courier:
     # A round
 
     async def run_once(self) -> int:
-        """One round; how many messages were settled or buried. Database errors pass through: then
-        nothing is settled, and what was delivered will be delivered again."""
+        """Make one round; returns how many messages were settled or buried. Database errors pass
+        through: then nothing is settled, and delivered messages will be delivered again."""
         await self._return_surplus()
         epochs = self._usable()
         if not epochs or self._sender.blocked_for():

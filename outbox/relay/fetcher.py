@@ -1,4 +1,4 @@
-"""Finds the next messages of one destination, in the table and in memory."""
+"""The fetcher of one destination's next messages, from the table and from memory."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class Taken:
 
 
 class Fetcher:
-    """One destination's reader. `settled()` waits until the rows of what was answered are gone.
+    """The fetcher of one destination. `settled()` waits until the rows of answered messages are
+    gone.
 
     It reads each bucket from its low watermark, and leaves out the buckets whose messages come
     from memory.
@@ -81,19 +82,19 @@ class Fetcher:
             self._memory.distrust(buckets)
 
     def start_over(self, buckets: Iterable[int]) -> None:
-        """Fetch from the beginning of these buckets: rows of theirs have come back."""
+        """Fetch these buckets from their beginning again, since rows of theirs have come back."""
         self._floors.reset(buckets)
 
     async def take(self, epochs: Mapping[int, int]) -> Taken:
-        """The next messages of these buckets, each key's in order. What memory offers is not in
-        it a second time."""
+        """The next messages of these buckets, each key's in order. A message offered in memory is
+        not fetched a second time."""
         proven = self._floors.proven
         fetched = await self._fetch(epochs)
         room = self._settings.fetch - len(fetched.messages)
         return Taken(fetched, self._take_offered(epochs, room), proven)
 
     def sent(self, taken: Taken, result: Round) -> None:
-        """The outcome of these messages was written."""
+        """Note that the outcome of these messages was written."""
         gone = result.gone
         fetched = taken.fetched
         reached: dict[int, int | None] = dict.fromkeys(fetched.exhausted)
@@ -106,8 +107,8 @@ class Fetcher:
         self._floors.raise_to(taken.proven, reached, left)
 
     def forget_undelivered(self, messages: Iterable[Pending], result: Round) -> None:
-        """Find those of the messages that stay in the table; nothing of their buckets may
-        overtake them meanwhile."""
+        """Let the buckets of messages that stay be read from the table again, so that no later
+        message overtakes them."""
         if self._memory is not None:
             gone = result.gone
             self._memory.distrust({m.bucket for m in messages if m.seq not in gone})
@@ -126,7 +127,7 @@ class Fetcher:
             wanted = self._memory.unread(epochs)
             if not wanted:
                 return NOTHING
-            # What was handed to the settlement must not be found again.
+            # A message handed to the settlement must not be fetched again.
             await self._settled()
             self._memory.begin(wanted)
         self._floors.reset(self._doubted)
@@ -165,7 +166,7 @@ class Fetcher:
         return sorted(buckets, key=lambda bucket: (bucket // size, (bucket + self._turn) % size))
 
     async def _move_mark(self, connection: AsyncConnection) -> None:
-        """Prove a little more of the sequence settled."""
+        """Move the settled mark on, as far as the database proves it."""
         if self._mark is not None:
             seq, xid = self._mark
             if await self._store.oldest_xid(connection) < xid:

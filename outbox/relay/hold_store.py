@@ -1,4 +1,4 @@
-"""The statements about keys that rest because a message failed."""
+"""The SQL of keys that rest because a message failed."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class HoldStore(DatabaseClock):
         destination: str,
         trials: Sequence[tuple[HeldKey, float]],
     ) -> None:
-        """Before these keys are tried again: their parked messages come back, and the attempt is
-        counted with its pause (seconds) at once, so that it counts even if it kills us."""
+        """Begin new attempts for these keys: their parked messages come back, and each attempt is
+        counted with its pause (seconds) at once, so that it counts even if it kills the process."""
         for key, pause in trials:
             await connection.execute(
                 update(outbox_held)
@@ -107,7 +107,7 @@ class HoldStore(DatabaseClock):
     async def free(
         self, connection: AsyncConnection, destination: str, keys: Sequence[tuple[int, str]]
     ) -> None:
-        """These keys rest no longer."""
+        """Free these keys, so that they rest no longer."""
         await connection.execute(
             delete(outbox_held).where(
                 outbox_held.c.destination == destination,
@@ -118,7 +118,8 @@ class HoldStore(DatabaseClock):
     async def undo_trial(
         self, connection: AsyncConnection, destination: str, message: Pending
     ) -> None:
-        """The trial that `begin_trials` counted did not take place; it is due again."""
+        """Undo the trial that `begin_trials` counted, since it did not take place; it is due
+        again."""
         await connection.execute(
             update(outbox_held)
             .where(is_key(outbox_held, destination, *message.key))

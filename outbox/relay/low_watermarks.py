@@ -1,9 +1,10 @@
-"""A hint that spares the relay the dead rows at the head of its index: nothing is left below it.
+"""The low watermark of each bucket: every row at or below it is gone, so the fetch starts above it.
 
 Deleted rows stay in PostgreSQL's index until they are vacuumed, which a long transaction anywhere
-in the database prevents. Reading from a floor steps over them. It must never step over a row that
+in the database prevents. A fetch from a floor steps over them. It must never step over a row that
 is still to appear: a number drawn from the sequence early may commit late. So a floor only rises to
-what `Store.settled_mark` has proven, and everything is looked at from 0 now and then all the same.
+the mark that `Store.settled_mark` has proven, and the relay sweeps everything from 0 now and then
+all the same.
 
 Pure.
 """
@@ -26,7 +27,7 @@ class LowWatermarks:
         return self._proven
 
     def prove(self, seq: int) -> None:
-        """Every transaction that could have drawn a number up to `seq` has ended."""
+        """Note that every transaction that could have drawn a number up to `seq` has ended."""
         self._proven = max(self._proven, seq)
 
     def of(self, buckets: Iterable[int]) -> dict[int, int]:
@@ -34,19 +35,20 @@ class LowWatermarks:
         return {bucket: self._floors.get(bucket, 0) for bucket in buckets}
 
     def reset(self, buckets: Iterable[int]) -> None:
-        """Look at these from the beginning: rows have come back, or others owned them."""
+        """Fetch these from the beginning again: rows have come back, or another owner had them."""
         for bucket in buckets:
             self._floors.pop(bucket, None)
 
     def sweep(self) -> None:
-        """Look at everything from the beginning."""
+        """Fetch every bucket from the beginning again."""
         self._floors.clear()
 
     def raise_to(
         self, proven: int, reached: Mapping[int, int | None], left: Mapping[int, int]
     ) -> None:
-        """After a round: `proven` is what was proven *before* its fetch, `reached` how far it got
-        in each bucket (None: to the end), `left` the lowest `seq` that stayed in the outbox."""
+        """Raise the floors after a round: `proven` is the proven `seq` from *before* its fetch,
+        `reached` how far it got in each bucket (None: to the end), `left` the lowest `seq` that
+        stayed in the outbox."""
         if proven == 0:
             return  # nothing can rise
         for bucket, last in reached.items():

@@ -1,9 +1,9 @@
-"""Messages that reach a courier from memory, without a way through the table.
+"""A queue in memory that lets a courier skip the table.
 
-Whoever commits messages to buckets that are its alone may hand them over right after the commit.
-That is only right for a bucket whose older messages are all gone from the table, so each bucket is
-read to its end first; and whatever goes wrong with one leads back to the table, which has all of
-them.
+A node that commits messages to buckets of its own may offer them right after the commit. This is
+only right for a bucket whose older messages are all gone from the table, so the courier reads each
+bucket to its end first. After any trouble with a bucket it reads from the table again, which has
+every message.
 
 Pure.
 """
@@ -22,9 +22,9 @@ class MemoryQueue:
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most = most
         self._most_bytes = most_bytes
-        # These are being read, perhaps to their end; what is offered meanwhile is kept.
+        # Buckets that are being read, perhaps to their end; messages offered meanwhile are kept.
         self._catching_up: set[int] = set()
-        # The table has nothing of these but what was offered. All others are read from it.
+        # Buckets of which the table has only offered messages. All others are read from it.
         self._in_memory: set[int] = set()
         self._offered: dict[int, deque[Pending]] = {}
         self._count = 0
@@ -35,17 +35,18 @@ class MemoryQueue:
 
     @property
     def waiting(self) -> frozenset[int]:
-        """The buckets of which there is something to take."""
+        """The buckets that have messages to take."""
         return frozenset(self._in_memory & self._offered.keys())
 
     def unread(self, buckets: Collection[int]) -> list[int]:
-        """Those of the buckets that are to be read from the table."""
+        """The buckets that must be read from the table."""
         if self._in_memory.issuperset(buckets):
             return []
         return [bucket for bucket in buckets if bucket not in self._in_memory]
 
     def distrust(self, buckets: Iterable[int]) -> None:
-        """Read these from the table again, and forget what was offered of them."""
+        """Forget the messages offered of these buckets, which are to be read from the table
+        again."""
         doubted = set(buckets)
         self._catching_up -= doubted
         self._in_memory -= doubted
@@ -53,16 +54,17 @@ class MemoryQueue:
             self._keep(bucket, deque())
 
     def distrust_all(self) -> None:
-        """The same for every bucket."""
+        """Distrust every bucket."""
         self.distrust(self._catching_up | self._in_memory)
 
     def begin(self, buckets: Collection[int]) -> None:
-        """These are about to be read."""
+        """Note that these buckets are about to be read."""
         self.distrust(buckets)
         self._catching_up.update(buckets)
 
     def read(self, to_the_end: Collection[int], seqs: Collection[int]) -> None:
-        """They were read, some of them to their end; `seqs` are the messages that were found."""
+        """Note that the buckets were read, some of them to their end; `seqs` are the messages
+        found."""
         self.distrust(self._catching_up.difference(to_the_end))
         for bucket in self._offered.keys() & self._catching_up:
             offered = self._offered[bucket]
@@ -71,7 +73,7 @@ class MemoryQueue:
         self._catching_up = set()
 
     def offer(self, messages: Iterable[Pending]) -> None:
-        """These were committed, in this order."""
+        """Offer these messages, which were committed in this order."""
         for message in messages:
             bucket = message.bucket
             if bucket in self._in_memory or bucket in self._catching_up:
@@ -82,13 +84,13 @@ class MemoryQueue:
                     self.distrust([bucket])
 
     def withdraw(self, ids: Collection[str]) -> None:
-        """The messages of these ids are gone from the table."""
+        """Forget the messages of these ids, which are gone from the table."""
         for bucket, offered in list(self._offered.items()):
             self._keep(bucket, deque(it for it in offered if it.envelope.id not in ids))
 
     def take(self, buckets: Sequence[int], most: int, most_bytes: int) -> list[Pending]:
-        """The next messages of these buckets, in the order of `buckets`, and out of here; one at
-        least, however large it is."""
+        """Take out the next messages of these buckets, in the order of `buckets`: one at least,
+        however large it is."""
         room = most_bytes
         taken: list[Pending] = []
         for bucket in buckets:
@@ -108,7 +110,7 @@ class MemoryQueue:
         return taken
 
     def _keep(self, bucket: int, messages: deque[Pending]) -> None:
-        """Let these be what is left of the bucket."""
+        """Replace the bucket's messages by these."""
         before = self._offered[bucket]
         self._count += len(messages) - len(before)
         self._bytes += sum(map(size_of, messages)) - sum(map(size_of, before))

@@ -1,5 +1,5 @@
-"""The statements that fetch, settle and bury messages. Beside `lease_store` and `hold_store` it is
-the only SQL of the relay."""
+"""The SQL that fetches, settles and buries messages. The relay's other SQL is in `lease_store` and
+`hold_store`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class HeldKey:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A row whose headers somebody broke; it can only be buried."""
+    """A row with broken headers; it can only be buried."""
 
     seq: int
     bucket: int
@@ -63,8 +63,8 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """Messages in the order in which they must leave. `exhausted` has the buckets of which all
-    was fetched; the others may have more."""
+    """Messages in the order in which they must leave. `exhausted` has the buckets that were fetched
+    to their end; the others may have more."""
 
     messages: Sequence[Pending]
     unreadable: Sequence[Unreadable]
@@ -72,8 +72,7 @@ class Fetched:
 
 
 class Store(DatabaseClock):
-    """The messages' way through one database. Each method is one step of the caller's
-    transaction.
+    """The messages of one database. Each method is one step of the caller's transaction.
 
     `leased_as` is for couriers whose destinations share their leases, one for each bucket of a
     lane: it is the name under which these leases stand.
@@ -90,8 +89,8 @@ class Store(DatabaseClock):
     async def fence(
         self, connection: AsyncConnection, destination: str, epochs: Mapping[int, int]
     ) -> frozenset[int]:
-        """Which of these buckets (with their epochs) are still held, kept so until the transaction
-        ends: a takeover waits for it, a renewal does not."""
+        """The buckets, of these with their epochs, that are still held. They stay held until the
+        transaction ends: a takeover waits for it, a renewal does not."""
         if self._leased_as is not None:
             shards = {bucket % BUCKETS_PER_LANE: epoch for bucket, epoch in epochs.items()}
             held = await self._fence(connection, self._leased_as, shards)
@@ -133,7 +132,7 @@ class Store(DatabaseClock):
     ) -> Fetched:
         """Up to `most` messages of the buckets in `floors` (bucket -> the `seq` up to which nothing
         is left), in the order of that mapping and each bucket's in order, without those of resting
-        keys. They have `most_bytes` bytes, and the last of them at most what is over."""
+        keys. Only the last of them may exceed `most_bytes` bytes in all."""
         statement = _FETCH_POSTGRES if self._postgres else _fetch_sqlite(len(floors))
         parameters: dict[str, Any] = {
             "destination": destination,
@@ -155,8 +154,8 @@ class Store(DatabaseClock):
         return read([row[:-1] for row in rows], exhausted, {})
 
     async def settled_mark(self, connection: AsyncConnection) -> tuple[int, int]:
-        """PostgreSQL: a pair (seq, xid): once every transaction before `xid` has ended, no message
-        with a `seq` up to that one can appear any more.
+        """The settled mark of PostgreSQL, a pair (seq, xid): once every transaction before `xid`
+        has ended, no message with a `seq` up to that one can appear any more.
 
         The order matters: the sequence is read first, the transaction id is assigned second.
         """
@@ -165,13 +164,13 @@ class Store(DatabaseClock):
         return int(seq), int(xid)
 
     async def oldest_xid(self, connection: AsyncConnection) -> int:
-        """PostgreSQL: every transaction before this one has ended."""
+        """PostgreSQL's oldest transaction id: every transaction before it has ended."""
         return int((await connection.execute(_OLDEST_XID)).scalar_one())
 
     # Settling
 
     async def settle(self, connection: AsyncConnection, seqs: Sequence[int]) -> None:
-        """Delete the rows of messages that are done. Right also after the lease was lost."""
+        """Delete the rows of settled messages. This is right also after the lease was lost."""
         if self._postgres:
             await connection.execute(_SETTLE_POSTGRES, {"seqs": list(seqs)})
         else:
@@ -200,7 +199,7 @@ class Store(DatabaseClock):
         await connection.execute(delete(outbox).where(outbox.c.seq == seq))
 
     async def any_due(self, connection: AsyncConnection, destinations: Sequence[str]) -> bool:
-        """Whether the time of a scheduled message for any of these has come."""
+        """Whether a scheduled message for any of these is due."""
         due = select(outbox_scheduled.c.id).where(
             outbox_scheduled.c.destination.in_(destinations),
             outbox_scheduled.c.due_at <= self._now,
@@ -210,7 +209,7 @@ class Store(DatabaseClock):
     async def move_due(
         self, connection: AsyncConnection, destinations: Sequence[str], most: int
     ) -> int:
-        """Move scheduled messages whose time has come into the outbox; how many."""
+        """Move scheduled messages that are due into the outbox; returns how many."""
         due = (
             select(outbox_scheduled)
             .where(outbox_scheduled.c.destination.in_(destinations))
@@ -297,7 +296,7 @@ def _fetch_sqlite(buckets: int) -> TextualSelect:
         ORDER BY o.seq LIMIT :per)"""
         for place in range(buckets)
     )
-    # The messages themselves are read last: what is summed up is copied.
+    # The messages themselves are read last, since the sum copies its rows.
     statement = f"""
 WITH found AS (SELECT * FROM ({parts}) ORDER BY place, at LIMIT :most),
 summed AS (
@@ -327,7 +326,7 @@ def read(
             unreadable.append(Unreadable(seq, bucket, key, str(error)))
             continue
         head = heads.get((bucket, key))
-        # The message that the failures belong to may be gone by a person's hand.
+        # An operator may have deleted the message that the failures belong to.
         attempts = head.attempts if head is not None and head.head_id == id_ else 0
         messages.append(Pending(seq, bucket, envelope, attempts, head is not None))
     return Fetched(messages, unreadable, exhausted)

@@ -1,5 +1,5 @@
-"""What a courier touches of the world beside its transport: the tables, how time limits it, and who
-takes the answers."""
+"""The ports of a courier beside its transport: the tables, limits of time, and takers of
+answers."""
 
 from __future__ import annotations
 
@@ -27,39 +27,40 @@ Gather = Callable[..., Awaitable[Any]]
 
 
 class ReplySink(Protocol):
-    """Takes the answers to messages that have a `reply_to`, inside the settling transaction: the
+    """A taker of the answers to messages with a `reply_to`, inside the settling transaction: the
     answer is kept if and only if the message is settled."""
 
     async def replied(
         self, connection: AsyncConnection, answers: Sequence[tuple[Envelope, Reply]]
     ) -> None:
-        """These were answered for good (or with LOCKED, ONGOING: nobody will ask again)."""
+        """Take replies that are definite, or LOCKED or ONGOING after which the relay does not ask
+        again."""
 
     async def accepted(self, connection: AsyncConnection, envelopes: Sequence[Envelope]) -> None:
-        """The way to the destination took these durably: they leave the outbox without an answer,
-        which comes as a message of its own."""
+        """Take messages that the transport accepted durably: they leave the outbox without an
+        answer, which comes as a message of its own."""
 
     async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:
-        """This one became a dead letter."""
+        """Take a message that became a dead letter."""
 
 
 class Settlement(Protocol):
-    """Settles answered messages in the courier's place: it deletes their rows in one transaction
-    with what it makes of the answers."""
+    """A settler of answered messages in the courier's place: it deletes their rows in the
+    transaction in which it handles the answers."""
 
     def take(
         self, destination: str, answers: Sequence[tuple[Pending, Reply | Accepted]]
     ) -> asyncio.Event:
-        """These were answered for good, or accepted. What it returns is set when their rows are
-        gone, or are known to stay: those are sent again."""
+        """Take messages that were answered for good, or accepted. The returned event is set when
+        their rows are gone, or are known to stay; those that stay are sent again."""
 
     async def buried(self, connection: AsyncConnection, envelope: Envelope, reason: str) -> None:
-        """This one becomes a dead letter, in this transaction."""
+        """Take a message that becomes a dead letter, in this transaction."""
 
 
 @dataclass(frozen=True)
 class RelayPorts:
-    """The statements of the relay for one database, and what it needs of an event loop."""
+    """The statements of the relay for one database, and its needs of an event loop."""
 
     messages: Store
     holds: HoldStore
@@ -69,7 +70,7 @@ class RelayPorts:
 
     @classmethod
     def of(cls, engine: AsyncEngine, clock: Clock, leased_as: str | None = None) -> RelayPorts:
-        """Those of a database; for `leased_as` see `Store`."""
+        """The ports of a database; for `leased_as` see `Store`."""
         postgres = engine.dialect.name == "postgresql"
         return cls(
             Store(postgres=postgres, now=clock.now, leased_as=leased_as),

@@ -1,4 +1,4 @@
-"""The relay: what was committed to the outbox leaves, in order, however often processes die."""
+"""The relay: committed messages leave the outbox in order, however often processes die."""
 
 from __future__ import annotations
 
@@ -29,18 +29,17 @@ _MOVED_AT_ONCE = 500
 
 
 class Relay:
-    """Sends what this service's outbox holds, through one transport for each destination.
+    """The relay of a service's outbox, with one transport for each destination.
 
     Any number of relays may share a database: each sends from the buckets that it has leased. A
     message leaves at least once; per lane and key in the order of the commits. A destination that
-    is down costs its messages nothing but time, and the others not even that.
+    is down delays its own messages, and no others.
 
-    `owner` is a label, by which a person recognises this relay in the database; any number of
-    relays may have the same. The name that holds the leases has a random part besides, and one in a
-    process that was forked off; by it the relays of a machine know that one of them has died, and
-    need not wait for its leases.
-    `bell` is the one of `outbox.install(...)`; without it the relay only polls. `progress` is told
-    of each step. Raises UnconfiguredSQLite.
+    `owner` is a label, by which an operator recognises this relay in the database; any number of
+    relays may have the same. The name that holds the leases has a random part besides, a new one in
+    a process that was forked off; by it the relays of a machine know that one of them has died, and
+    need not wait for its leases. `bell` is the one of `outbox.install(...)`; without it the relay
+    only polls. `progress` is told of each step. Raises UnconfiguredSQLite.
     """
 
     def __init__(
@@ -96,7 +95,7 @@ class Relay:
 
     @property
     def stats(self) -> Mapping[str, CourierStats]:
-        """What was done for each destination since the start."""
+        """The counts of each destination's courier since the start."""
         return {name: courier.stats for name, courier in self._couriers.items()}
 
     @property
@@ -105,7 +104,7 @@ class Relay:
         return frozenset(name for name, courier in self._couriers.items() if courier.is_blocked)
 
     async def run_once(self) -> int:
-        """One round for every destination: how many messages were settled or buried.
+        """Make one round for every destination; returns how many messages were settled or buried.
 
         Errors of the database pass through.
         """

@@ -1,4 +1,4 @@
-"""What became of the messages of one round."""
+"""The outcome of one round: a verdict for each message."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from outbox.transports.base import Accepted
 
 @dataclass
 class Round:
-    """The outcome of one round: what is to be written about each message, with its answer.
+    """The outcome of one round: the verdict to write for each message, with its answer.
 
-    `waiting` has the keys of which a message stays: nothing that comes after it may be sent.
+    `waiting` has the keys of which a message stays: no later message of theirs may be sent.
     """
 
     verdicts: list[tuple[Pending, Verdict]] = field(default_factory=list)
@@ -24,7 +24,7 @@ class Round:
     def judge(
         self, message: Pending, verdict: Verdict, reply: Reply | Accepted | None = None
     ) -> None:
-        """Note what becomes of `message`."""
+        """Note the verdict on `message`."""
         self.verdicts.append((message, verdict))
         if reply is not None:
             self.answers[message.seq] = reply

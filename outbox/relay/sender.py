@@ -1,7 +1,7 @@
-"""Sends the messages of one round to their destination, and judges the answers.
+"""The sender of a round's messages to their destination, which also judges the answers.
 
-It remembers how the destination has been: the circuit breaker, and which messages were under way
-when it fell silent.
+It remembers the state of the destination: the circuit breaker, and which messages were under way
+when it stopped answering.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def sending_to(destination: str) -> str:
 
 
 class Sender:
-    """What leaves for one destination. `usable()` gives the buckets that may be sent from now;
-    `moved()` is called after each delivery, whatever came of it."""
+    """The sender for one destination. `usable()` gives the buckets that may be sent from now;
+    `moved()` is called after each delivery, with or without an answer."""
 
     def __init__(
         self,
@@ -85,12 +85,12 @@ class Sender:
         return self._breaker.is_open
 
     def blocked_for(self) -> float:
-        """Seconds until something may be sent; 0 where it may now."""
+        """Seconds until a request may be made; 0 where it may be now."""
         return max(0.0, self._breaker.blocked_until - self._clock.monotonic())
 
     async def send(self, trials: Sequence[Pending], fresh: Sequence[Pending]) -> Round:
-        """Send these; `trials` are the first messages of keys that rested. A trial that got no
-        answer was none: its verdict is Leave."""
+        """Send these; `trials` are the first messages of keys that rested. A trial without an
+        answer does not count: its verdict is Leave."""
         result = Round()
         if self._breaker.allowance is None:
             await self._send_freely(result, trials, fresh)
@@ -105,7 +105,7 @@ class Sender:
     async def _send_freely(
         self, result: Round, trials: Sequence[Pending], fresh: Sequence[Pending]
     ) -> None:
-        # What failed before goes apart from the rest, which it would slow down again.
+        # Messages that failed before go apart from the rest, which they would slow down again.
         sending = [
             self._send_stream(result, stream, self._settings.batch)
             for part in (trials, fresh)
@@ -117,7 +117,8 @@ class Sender:
             await self._gather(*sending)
 
     async def _send_with_care(self, result: Round, messages: Sequence[Pending]) -> None:
-        """After a failure: small requests, and whatever was under way then comes last and alone."""
+        """Send after a failure: in small requests; each message that was under way then goes last
+        and alone."""
         innocent = [message for message in messages if message.key not in self._suspects]
         order = {key: place for place, key in enumerate(self._suspects)}
         suspect = sorted(
@@ -175,7 +176,8 @@ class Sender:
         return delivery
 
     def _accepted(self, result: Round, batch: Sequence[Pending], accepted: Accepted) -> None:
-        """The way delivers them from now on; who awaits an answer asks again by itself."""
+        """The transport delivers them from now on; an orchestrator that awaits an answer asks again
+        by itself."""
         self._breaker = self._breaker.answered(self._settings.batch)
         self._answered_since_failure = True
         for message in batch:
@@ -191,7 +193,7 @@ class Sender:
             result.judge(message, verdict, reply)
 
     async def _divide(self, result: Round, batch: Sequence[Pending], reason: str) -> None:
-        """The request was refused as a whole: find the message that it was refused for."""
+        """Find the message for which the destination refused the whole request."""
         self._breaker = self._breaker.answered(self._settings.batch)
         if len(batch) == 1:
             words = fit(f"the destination refuses it: {reason}")
@@ -203,8 +205,9 @@ class Sender:
             await self._send_request(result, half)
 
     def _unanswered(self, result: Round, batch: Sequence[Pending], trouble: Unreachable) -> None:
-        """The destination's trouble, and no message's fault; unless one that is alone, and that
-        may have arrived, silenced a destination which was answering others."""
+        """Judge a request without an answer: the destination's trouble and no message's fault,
+        unless one that was alone, and may have arrived, silenced a destination that answered
+        others."""
         result.stopped = True
         self.unanswered += 1
         if not self._breaker.is_open:

@@ -1,4 +1,4 @@
-"""How a relay paces itself."""
+"""The settings of a relay's pace."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from outbox.retry import RetryPolicy
 
 @dataclass(frozen=True)
 class RelaySettings:
-    """Times are in seconds. Raises ValueError where they contradict each other.
+    """The settings of a relay. Times are in seconds. Raises ValueError where they contradict each
+    other.
 
     A bucket whose relay died is taken over after `lease` and up to a third of it. Deliveries stop
     `margin` before a lease ends, and a delivery takes at most `delivery_timeout`, which is shorter:
-    so none is still under way when the lease can be somebody else's.
+    so none is still under way when another relay can have the lease.
     """
 
     lease: float = 12.0

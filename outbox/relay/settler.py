@@ -1,4 +1,4 @@
-"""Writes what became of the messages of one round, in one transaction."""
+"""The settler: it writes the verdicts of one round, in one transaction."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger("outbox.relay")
 
 @dataclass(frozen=True)
 class Written:
-    """How much was written, and `freed`: the buckets of keys that rest no longer."""
+    """The counts of what was written, and `freed`: the buckets of keys that rest no longer."""
 
     settled: int = 0
     held: int = 0
@@ -35,7 +35,7 @@ class Written:
 
 
 class Settler:
-    """Settles, holds and buries for one destination."""
+    """The settler of one destination, which also writes holds and burials."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Settler:
         self._settling: list[tuple[asyncio.Event, int]] = []  # with the bytes handed over
 
     async def settled(self) -> None:
-        """Return when nothing that was handed to the settlement is undecided."""
+        """Return when every message handed to the settlement is gone or known to stay."""
         settling, self._settling = self._settling, []
         for decided, _ in settling:
             await decided.wait()
@@ -71,8 +71,9 @@ class Settler:
     async def write(
         self, epochs: Mapping[int, int], result: Round, broken: Sequence[Unreadable]
     ) -> Written:
-        """Write it. `epochs` are the leases under which the round began: whatever is more than the
-        deletion of a settled message is written only where they still hold. `broken` is buried."""
+        """Write the verdicts. `epochs` are the leases under which the round began: settled messages
+        are deleted in any case, all else is written only where the leases still hold. `broken` is
+        buried."""
         settled = [m for m, verdict in result.verdicts if isinstance(verdict, Settle)]
         fenced = [
             (m, verdict)
@@ -112,7 +113,8 @@ class Settler:
             size = sum(size_of(message) + _size_of(reply) for message, reply in answers)
             self._settling.append((settlement.take(self._destination, answers), size))
             if sum(size for _, size in self._settling) > self._settings.fetch_bytes:
-                # Memory is meant for no more of them: nothing is sent before they are decided.
+                # Memory is meant for no more of them, so the courier sends nothing before they are
+                # decided.
                 await self.settled()
         if fenced or broken:
             async with self._engine.begin() as connection:
@@ -149,7 +151,7 @@ class Settler:
         verdicts: Sequence[tuple[Pending, Verdict]],
         broken: Sequence[Unreadable],
     ) -> Written:
-        """Holds, burials and the end of holds, as far as the leases are still ours."""
+        """Write holds, burials and the ends of holds, as far as the leases still hold."""
         destination = self._destination
         await self._store.limit_idleness(connection, self._settings.lease / 4)
         buckets = {m.bucket for m, _ in verdicts} | {row.bucket for row in broken}

@@ -1,4 +1,4 @@
-"""What the relay decides: how messages are put into requests, and what an answer means for a row.
+"""Verdicts of the relay on answers, and the division of messages into requests.
 
 Pure: values in, values out.
 """
@@ -20,8 +20,8 @@ ENVELOPE_OVERHEAD = 1024
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """A row of the outbox in the hands of its relay. `attempts` are the failures that it has had
-    so far, `held` tells whether its key rests because of it."""
+    """A row of the outbox in the hands of its relay. `attempts` are its failures so far; `held`
+    tells whether its key rests because of it."""
 
     seq: int
     bucket: int
@@ -31,24 +31,24 @@ class Pending:
 
     @property
     def key(self) -> tuple[int, str]:
-        """What its order depends on: bucket and key."""
+        """The bucket and key, within which it keeps its order."""
         return self.bucket, self.envelope.key
 
 
 def size_of(message: Pending) -> int:
-    """How many bytes it takes in memory and in a request, about."""
+    """The rough number of bytes that it takes in memory and in a request."""
     return len(message.envelope.data) + ENVELOPE_OVERHEAD
 
 
 @dataclass(frozen=True, slots=True)
 class Settle:
-    """It is answered for good: its row goes."""
+    """The verdict on a message that is answered for good: its row goes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Its key rests for `delay` seconds. `attempts` are its failures, this one included if it was
-    one."""
+    """The verdict that its key rests for `delay` seconds. `attempts` are its failures, with this
+    one if it was one."""
 
     attempts: int
     delay: float
@@ -57,7 +57,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Bury:
-    """It becomes a dead letter."""
+    """The verdict that it becomes a dead letter."""
 
     attempts: int
     reason: str
@@ -65,14 +65,14 @@ class Bury:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Nothing happened to it: it stays, and goes out again."""
+    """The verdict that its row stays as it is, and it goes out again."""
 
 
 Verdict = Settle | Hold | Bury | Leave
 
 
 def judge(message: Pending, reply: Reply, policy: RetryPolicy, chance: float) -> Verdict:
-    """What `reply` means for `message`. `chance` in [0, 1) is the jitter of a pause."""
+    """The verdict on `message` by its `reply`. `chance` in [0, 1) is the jitter of a pause."""
     has_sink = message.envelope.reply_to is not None
     match reply.outcome:
         case (
@@ -87,7 +87,7 @@ def judge(message: Pending, reply: Reply, policy: RetryPolicy, chance: float) ->
         case Outcome.TOO_OLD:
             return Settle() if has_sink else Bury(message.attempts, told(reply))
         case Outcome.LOCKED | Outcome.ONGOING:
-            # Who awaits the answer decides; where nobody does, only asking again is left.
+            # A service that awaits the answer decides; without one, the relay can only ask again.
             return Settle() if has_sink else _wait(message, reply, policy, chance)
         case Outcome.TOO_BUSY:
             return _wait(message, reply, policy, chance)
@@ -105,7 +105,7 @@ def judge(message: Pending, reply: Reply, policy: RetryPolicy, chance: float) ->
 
 
 def failed(message: Pending, error: str, policy: RetryPolicy, chance: float) -> Hold | Bury:
-    """One more failure of the message itself: it rests, or it is given up."""
+    """The verdict after one more failure of the message itself: it rests, or is given up."""
     attempts = message.attempts + 1
     delay = policy.delay(attempts, chance)
     if delay is None:
@@ -114,7 +114,7 @@ def failed(message: Pending, error: str, policy: RetryPolicy, chance: float) -> 
 
 
 def _wait(message: Pending, reply: Reply, policy: RetryPolicy, chance: float) -> Hold:
-    """It rests, and no attempt is used up."""
+    """The verdict that it rests, without using up an attempt."""
     pause = policy.delay(1, chance) or policy.first
     return Hold(message.attempts, max(pause, reply.retry_after or 0.0), told(reply))
 
