@@ -18,7 +18,7 @@ from orchestrator.api.models import EntryOut
 from orchestrator.api.sagas import GONE, SagaId
 from orchestrator.machine.instance import Status
 from orchestrator.store import queries
-from outbox.chassis.access.middleware import key_in, visit_in
+from outbox.chassis.access.middleware import caller_in, key_in
 from outbox.chassis.access.routes import Access
 from outbox.chassis.http.problems import HttpProblem, documented
 
@@ -88,7 +88,7 @@ MayLook = Callable[[], Awaitable[bool]]
 def _lasting(desk: ApiContext, request: Request) -> MayLook:
     """What may look as long as the key does with which the request came in, or, where it needed
     none, for good."""
-    credential = None if key_in(request.scope) is None else visit_in(request.scope).credential
+    credential = None if key_in(request.scope) is None else caller_in(request.scope).credential
 
     async def may_look() -> bool:
         if credential is None:

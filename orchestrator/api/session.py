@@ -12,10 +12,10 @@ from orchestrator.access.token_keys import TokenKeys
 from outbox.chassis.access.caller import Credential, Shown
 from outbox.chassis.access.failed_keys import Failures
 from outbox.chassis.access.middleware import (
+    caller_in,
     expired_cookie,
     require_patience,
     session_cookie,
-    visit_in,
 )
 from outbox.chassis.access.routes import Role
 from outbox.chassis.http.input_types import NO_NUL
@@ -59,13 +59,13 @@ def router(keys: TokenKeys, failures: Failures, clock: Clock) -> APIRouter:
         ),
     )
     async def begin(new: NewSession, request: Request, response: Response) -> SessionOut:
-        visit = visit_in(request.scope)
+        caller = caller_in(request.scope)
         shown = Credential(Shown.BEARER, new.token.strip())
         if not keys.was_right(shown):
-            require_patience(failures, visit.peer)
+            require_patience(failures, caller.peer)
         token = await keys.token(shown)
         if token is None:
-            failures.note(visit.peer)
+            failures.note(caller.peer)
             raise HttpProblem(
                 401,
                 "credentials-wrong",
@@ -73,8 +73,8 @@ def router(keys: TokenKeys, failures: Failures, clock: Clock) -> APIRouter:
                 next_step="On the machine of the service: sagabox token create NAME --role ROLE",
                 headers={"www-authenticate": 'Bearer realm="sagabox", error="invalid_token"'},
             )
-        if visit.credential.shown is Shown.COOKIE:
-            await keys.end_session(visit.credential.secret)
+        if caller.credential.shown is Shown.COOKIE:
+            await keys.end_session(caller.credential.secret)
         secret, ends = await keys.begin_session(token)
         seconds = max(0, int((ends - clock.now()).total_seconds()))
         response.set_cookie(
@@ -95,7 +95,7 @@ def router(keys: TokenKeys, failures: Failures, clock: Clock) -> APIRouter:
         responses=documented({403: "Another site asked"}),
     )
     async def end(request: Request) -> Response:
-        credential = visit_in(request.scope).credential
+        credential = caller_in(request.scope).credential
         if credential.shown is Shown.COOKIE:
             await keys.end_session(credential.secret)
         cookie = expired_cookie(session_cookie(request.scope))

@@ -222,7 +222,7 @@ class Chassis:
         return AccessMiddleware(
             app,
             routes=RouteAccess(self._blueprint.access),
-            house=AccessPolicy(
+            policy=AccessPolicy(
                 self._settings.host_names(), self._blueprint.at_home, self._blueprint.to_all
             ),
             keys=self._callers,

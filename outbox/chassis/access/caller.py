@@ -96,7 +96,7 @@ class Caller:
         )
 
 
-def visit_of(
+def caller_of(
     method: str,
     headers: Iterable[tuple[bytes, bytes]],
     *,

@@ -10,12 +10,19 @@ import logging
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from outbox.chassis.access import policy
-from outbox.chassis.access.caller import Caller, Shown, cookie_name, port_in, visit_of
+from outbox.chassis.access.caller import Caller, Shown, caller_of, cookie_name, port_in
 from outbox.chassis.access.failed_keys import Failures
 from outbox.chassis.access.keys import Key, Keys
 from outbox.chassis.access.peers import network_of
-from outbox.chassis.access.policy import AccessPolicy, Refusal
+from outbox.chassis.access.policy import (
+    AccessPolicy,
+    Refusal,
+    asks_for_a_key,
+    before_the_key,
+    is_ignorable,
+    is_uncounted,
+    with_the_key,
+)
 from outbox.chassis.access.rate_limit import Rates
 from outbox.chassis.access.routes import Access, RouteAccess
 from outbox.chassis.http.problems import HttpProblem
@@ -35,7 +42,7 @@ class AccessMiddleware:
         app: ASGIApp,
         *,
         routes: RouteAccess,
-        house: AccessPolicy,
+        policy: AccessPolicy,
         keys: Keys,
         failures: Failures,
         rates: Rates,
@@ -43,7 +50,7 @@ class AccessMiddleware:
     ) -> None:
         self._app = app
         self._routes = routes
-        self._house = house
+        self._policy = policy
         self._keys = keys
         self._failures = failures
         self._rates = rates
@@ -66,64 +73,64 @@ class AccessMiddleware:
             case Access.SIGNED:
                 await self._take_message(scope, receive, send)
             case needs:
-                visit = visit_in(scope)
-                key = await self._enter(scope, visit, needs)
+                caller = caller_in(scope)
+                key = await self._enter(scope, caller, needs)
                 scope[_KEY] = key
                 if (
                     key is None
-                    and visit.credential.shown is Shown.COOKIE
+                    and caller.credential.shown is Shown.COOKIE
                     and needs is not Access.OPEN
                 ):
                     # It was wrong, and did not matter here.
                     send = _forgetting(session_cookie(scope), send)
                 await self._app(scope, receive, send)
 
-    async def _enter(self, scope: Scope, visit: Caller, needs: Access) -> Key | None:
+    async def _enter(self, scope: Scope, caller: Caller, needs: Access) -> Key | None:
         """The key that the request came in with, None where it needed none. Raises HttpProblem
         where it does not come in."""
         key = None
-        refusal = policy.before_the_key(visit, needs, self._house)
-        if refusal is None and policy.asks_for_a_key(needs):
-            if visit.credential.shown is not Shown.NOT:
-                key = await self._find(visit, needs)
+        refusal = before_the_key(caller, needs, self._policy)
+        if refusal is None and asks_for_a_key(needs):
+            if caller.credential.shown is not Shown.NOT:
+                key = await self._find(caller, needs)
             opened = None if key is None else key.opens
-            refusal = policy.with_the_key(visit, needs, self._house, opened)
+            refusal = with_the_key(caller, needs, self._policy, opened)
         if refusal is Refusal.WRONG_CREDENTIALS:
-            self._failures.note(visit.peer)
-        wait = self._wait(visit, key)
+            self._failures.note(caller.peer)
+        wait = self._wait(caller, key)
         if wait > 0:
-            raise _too_many(wait, visit)
+            raise _too_many(wait, caller)
         if refusal is not None:
-            log.info("refused %s from %s: %s", scope["method"], visit.peer, refusal.value)
-            raise _problem(refusal, visit, scope, needs, self._advice)
+            log.info("refused %s from %s: %s", scope["method"], caller.peer, refusal.value)
+            raise _problem(refusal, caller, scope, needs, self._advice)
         return key
 
-    async def _find(self, visit: Caller, needs: Access) -> Key | None:
-        if not self._keys.was_right(visit.credential) and not policy.is_ignorable(
-            visit, needs, self._house
+    async def _find(self, caller: Caller, needs: Access) -> Key | None:
+        if not self._keys.was_right(caller.credential) and not is_ignorable(
+            caller, needs, self._policy
         ):
-            require_patience(self._failures, visit.peer)
-        return await self._keys.key(visit.credential)
+            require_patience(self._failures, caller.peer)
+        return await self._keys.key(caller.credential)
 
-    def _wait(self, visit: Caller, key: Key | None) -> float:
+    def _wait(self, caller: Caller, key: Key | None) -> float:
         """Count the request; how many seconds its caller has to wait, 0 where it need not."""
-        if policy.is_uncounted(visit, self._house):
+        if is_uncounted(caller, self._policy):
             return 0.0
         # Only a right key has a bucket of its own: of wrong ones anybody has any number.
-        caller = f"from {network_of(visit.peer)}" if key is None else f"with {key.name}"
-        return self._rates.take(caller)
+        counted_as = f"from {network_of(caller.peer)}" if key is None else f"with {key.name}"
+        return self._rates.take(counted_as)
 
     async def _take_message(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Requests that are signed are not counted, and only the route knows which ones are: so
         whose signature is wrong is counted when it is answered."""
-        visit = visit_in(scope)
+        caller = caller_in(scope)
         problem: HttpProblem | None = None
 
         async def counted(message: Message) -> None:
             nonlocal problem
             if message["type"] == "http.response.start" and message["status"] == 401:
-                wait = self._wait(visit, None)
-                problem = _too_many(wait, visit) if wait > 0 else None
+                wait = self._wait(caller, None)
+                problem = _too_many(wait, caller) if wait > 0 else None
             if problem is None:
                 await send(message)
 
@@ -138,10 +145,10 @@ def key_in(scope: Scope) -> Key | None:
     return found
 
 
-def visit_in(scope: Scope) -> Caller:
+def caller_in(scope: Scope) -> Caller:
     """The request that a server hands on."""
     client, server = scope.get("client"), scope.get("server")
-    return visit_of(
+    return caller_of(
         scope["method"],
         scope["headers"],
         scheme=scope.get("scheme", "http"),
@@ -165,8 +172,8 @@ def require_patience(failures: Failures, peer: str | None) -> None:
         )
 
 
-def _too_many(wait: float, visit: Caller) -> HttpProblem:
-    log.info("too many requests from %s", visit.peer)
+def _too_many(wait: float, caller: Caller) -> HttpProblem:
+    log.info("too many requests from %s", caller.peer)
     return HttpProblem(
         429,
         "too-many-requests",
@@ -174,7 +181,7 @@ def _too_many(wait: float, visit: Caller) -> HttpProblem:
         next_step="Wait for as many seconds as Retry-After says, and send it again; "
         "SAGABOX_RATE_LIMIT of the service says how many a second may come.",
         retry_after=wait,
-        headers={"connection": "close"} if visit.changes else None,
+        headers={"connection": "close"} if caller.changes else None,
     )
 
 
@@ -210,10 +217,10 @@ def _path(scope: Scope) -> str:
 
 
 def _problem(
-    refusal: Refusal, visit: Caller, scope: Scope, needs: Access, advice: str
+    refusal: Refusal, caller: Caller, scope: Scope, needs: Access, advice: str
 ) -> HttpProblem:
     # What is left of a refused body must not be taken for the next request.
-    headers = {"connection": "close"} if visit.changes else {}
+    headers = {"connection": "close"} if caller.changes else {}
     match refusal:
         case Refusal.UNKNOWN_HOST:
             return HttpProblem(
@@ -241,7 +248,7 @@ def _problem(
                 headers=headers | {"www-authenticate": _CHALLENGE},
             )
         case Refusal.WRONG_CREDENTIALS:
-            if visit.credential.shown is Shown.COOKIE:
+            if caller.credential.shown is Shown.COOKIE:
                 headers["set-cookie"] = expired_cookie(session_cookie(scope))
             return HttpProblem(
                 401,

@@ -1,4 +1,4 @@
-"""Whether a request comes in: pure decisions about a visit, first without its key, then with it."""
+"""The policy by which a caller comes in: pure decisions, first without its key, then with it."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ class AccessPolicy:
     to_all: Opens = NOTHING
 
 
-def before_the_key(visit: Caller, needs: Access, house: AccessPolicy) -> Refusal | None:
+def before_the_key(caller: Caller, needs: Access, policy: AccessPolicy) -> Refusal | None:
     """What forbids the request, whatever key it shows."""
     if needs in (Access.HEALTH, Access.SIGNED):
         return None
-    if not _is_known(visit, house):
+    if not _is_known(caller, policy):
         return Refusal.UNKNOWN_HOST
-    if visit.author is Author.ANOTHER:
-        if visit.changes:
+    if caller.author is Author.ANOTHER:
+        if caller.changes:
             return Refusal.CROSS_SITE
         # A link may lead here; what a page loads by itself, it must not load with our trust.
-        if visit.credential.shown is not Shown.BEARER and not visit.navigates:
+        if caller.credential.shown is not Shown.BEARER and not caller.navigates:
             return Refusal.CROSS_SITE
     return None
 
@@ -58,43 +58,43 @@ def asks_for_a_key(needs: Access) -> bool:
     return needs not in (Access.HEALTH, Access.SIGNED, Access.OPEN)
 
 
-def is_ignorable(visit: Caller, needs: Access, house: AccessPolicy) -> bool:
+def is_ignorable(caller: Caller, needs: Access, policy: AccessPolicy) -> bool:
     """Whether the key that is shown, if it is wrong, counts as none: a cookie, which a browser goes
     on sending by itself, where the same request without one would come in."""
-    return visit.credential.shown is Shown.COOKIE and _is_open(visit, needs, house)
+    return caller.credential.shown is Shown.COOKIE and _is_open(caller, needs, policy)
 
 
-def is_uncounted(visit: Caller, house: AccessPolicy) -> bool:
+def is_uncounted(caller: Caller, policy: AccessPolicy) -> bool:
     """Whether its caller may send any number of requests: one on this machine, where that one is
     trusted."""
-    return visit.is_of_this_machine and house.at_home != NOTHING
+    return caller.is_of_this_machine and policy.at_home != NOTHING
 
 
 def with_the_key(
-    visit: Caller, needs: Access, house: AccessPolicy, opened: Opens | None
+    caller: Caller, needs: Access, policy: AccessPolicy, opened: Opens | None
 ) -> Refusal | None:
     """What forbids the request now that `opened` is known: what its key opens, or None where there
     is no such key."""
     if not asks_for_a_key(needs):
         return None
-    if visit.credential.shown is Shown.NOT:
-        return None if _is_open(visit, needs, house) else Refusal.NO_CREDENTIALS
+    if caller.credential.shown is Shown.NOT:
+        return None if _is_open(caller, needs, policy) else Refusal.NO_CREDENTIALS
     if opened is None:
-        return None if is_ignorable(visit, needs, house) else Refusal.WRONG_CREDENTIALS
+        return None if is_ignorable(caller, needs, policy) else Refusal.WRONG_CREDENTIALS
     # A browser sends a cookie by itself, so that it has to say that one of our own pages asks.
-    by_itself = visit.credential.shown is Shown.COOKIE and visit.changes
-    if by_itself and visit.author is not Author.OURSELVES:
+    by_itself = caller.credential.shown is Shown.COOKIE and caller.changes
+    if by_itself and caller.author is not Author.OURSELVES:
         return Refusal.CROSS_SITE
     return None if needs in opened else Refusal.FORBIDDEN
 
 
-def _is_open(visit: Caller, needs: Access, house: AccessPolicy) -> bool:
-    return needs in house.to_all or (visit.is_of_this_machine and needs in house.at_home)
+def _is_open(caller: Caller, needs: Access, policy: AccessPolicy) -> bool:
+    return needs in policy.to_all or (caller.is_of_this_machine and needs in policy.at_home)
 
 
-def _is_known(visit: Caller, house: AccessPolicy) -> bool:
-    host = visit.host
+def _is_known(caller: Caller, policy: AccessPolicy) -> bool:
+    host = caller.host
     if host is None:
         return False
     # No name server can make the address itself lead elsewhere.
-    return is_loopback_name(host) or host in house.hosts or host == visit.local
+    return is_loopback_name(host) or host in policy.hosts or host == caller.local

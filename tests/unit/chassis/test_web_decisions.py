@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from outbox.chassis.access.caller import Caller, Shown, visit_of
+from outbox.chassis.access.caller import Caller, Shown, caller_of
 from outbox.chassis.access.policy import AccessPolicy, Refusal, before_the_key, with_the_key
 from outbox.chassis.access.routes import EVERYTHING, Access, Opens, Role
 
-HOUSE = AccessPolicy(frozenset({"sagas.example"}), EVERYTHING)
+POLICY = AccessPolicy(frozenset({"sagas.example"}), EVERYTHING)
 HOME = ("127.0.0.1", "127.0.0.1")
 AWAY = ("192.0.2.7", "198.51.100.1")
 GUARDED = (Access.PUBLIC, Access.VIEWER, Access.OPERATOR, Access.ADMIN)
 Headers = dict[str, str]
 
 
-def visit(
+def caller(
     headers: Headers | None = None,
     *,
     method: str = "GET",
@@ -23,7 +23,7 @@ def visit(
     scheme: str = "http",
 ) -> Caller:
     wire = {"host": "127.0.0.1:8000", **(headers or {})}
-    return visit_of(
+    return caller_of(
         method,
         [(name.encode(), value.encode()) for name, value in wire.items()],
         scheme=scheme,
@@ -33,9 +33,9 @@ def visit(
 
 
 def decided(
-    seen: Caller, needs: Access, *, opened: Opens | None = None, house: AccessPolicy = HOUSE
+    seen: Caller, needs: Access, *, opened: Opens | None = None, policy: AccessPolicy = POLICY
 ) -> Refusal | None:
-    return before_the_key(seen, needs, house) or with_the_key(seen, needs, house, opened)
+    return before_the_key(seen, needs, policy) or with_the_key(seen, needs, policy, opened)
 
 
 @pytest.mark.parametrize("needs", GUARDED)
@@ -53,7 +53,7 @@ def decided(
 def test_this_machine_comes_in_without_a_key(
     needs: Access, host: str, peer: str, local: str
 ) -> None:
-    assert decided(visit({"host": host}, ends=(peer, local), method="POST"), needs) is None
+    assert decided(caller({"host": host}, ends=(peer, local), method="POST"), needs) is None
 
 
 @pytest.mark.parametrize("needs", GUARDED)
@@ -74,7 +74,7 @@ def test_this_machine_comes_in_without_a_key(
 def test_from_elsewhere_nobody_comes_in_without_a_key(
     needs: Access, ends: tuple[str | None, str | None]
 ) -> None:
-    assert decided(visit(ends=ends), needs) is Refusal.NO_CREDENTIALS
+    assert decided(caller(ends=ends), needs) is Refusal.NO_CREDENTIALS
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_from_elsewhere_nobody_comes_in_without_a_key(
 )
 @pytest.mark.parametrize("value", ["127.0.0.1", ""])
 def test_what_was_passed_on_counts_as_from_elsewhere(name: str, value: str) -> None:
-    assert decided(visit({name: value}), Access.VIEWER) is Refusal.NO_CREDENTIALS
+    assert decided(caller({name: value}), Access.VIEWER) is Refusal.NO_CREDENTIALS
 
 
 @pytest.mark.parametrize("needs", [*GUARDED, Access.OPEN])
@@ -115,26 +115,26 @@ def test_what_was_passed_on_counts_as_from_elsewhere(name: str, value: str) -> N
     ],
 )
 def test_an_unknown_host_is_refused_whatever_is_shown(needs: Access, host: str) -> None:
-    shown = visit({"host": host, "authorization": "Bearer right"})
+    shown = caller({"host": host, "authorization": "Bearer right"})
     assert decided(shown, needs, opened=EVERYTHING) is Refusal.UNKNOWN_HOST
 
 
 @pytest.mark.parametrize("host", ["sagas.example", "SAGAS.example:443", "198.51.100.1:8000"])
 def test_a_known_host_is_no_replacement_for_a_key(host: str) -> None:
     own = "198.51.100.1"
-    assert decided(visit({"host": host}, ends=(own, own)), Access.VIEWER) is Refusal.NO_CREDENTIALS
-    shown = visit({"host": host, "authorization": "Bearer right"}, ends=AWAY)
+    assert decided(caller({"host": host}, ends=(own, own)), Access.VIEWER) is Refusal.NO_CREDENTIALS
+    shown = caller({"host": host, "authorization": "Bearer right"}, ends=AWAY)
     assert decided(shown, Access.VIEWER, opened=Role.VIEWER.opens) is None
 
 
 @pytest.mark.parametrize("needs", [Access.HEALTH, Access.SIGNED])
 def test_health_and_signed_messages_ask_for_nothing(needs: Access) -> None:
-    strange = visit({"host": "evil.example", "origin": "http://x"}, ends=AWAY, method="POST")
+    strange = caller({"host": "evil.example", "origin": "http://x"}, ends=AWAY, method="POST")
     assert decided(strange, needs) is None
 
 
 def test_an_open_route_asks_for_no_key() -> None:
-    assert decided(visit({"host": "sagas.example"}, ends=AWAY), Access.OPEN) is None
+    assert decided(caller({"host": "sagas.example"}, ends=AWAY), Access.OPEN) is None
 
 
 @pytest.mark.parametrize("ends", [HOME, AWAY])
@@ -151,7 +151,7 @@ def test_an_open_route_asks_for_no_key() -> None:
 def test_a_wrong_token_is_refused_also_on_this_machine(
     headers: Headers, ends: tuple[str, str]
 ) -> None:
-    assert decided(visit(headers, ends=ends), Access.VIEWER) is Refusal.WRONG_CREDENTIALS
+    assert decided(caller(headers, ends=ends), Access.VIEWER) is Refusal.WRONG_CREDENTIALS
 
 
 STALE: list[Headers] = [
@@ -167,24 +167,24 @@ STALE: list[Headers] = [
 def test_a_wrong_cookie_is_as_good_as_none_on_this_machine_and_nowhere_else(
     cookie: Headers, needs: Access, method: str
 ) -> None:
-    assert decided(visit(cookie, method=method), needs) is None
+    assert decided(caller(cookie, method=method), needs) is None
     wrong = Refusal.WRONG_CREDENTIALS
-    assert decided(visit(cookie, method=method, ends=AWAY), needs) is wrong
+    assert decided(caller(cookie, method=method, ends=AWAY), needs) is wrong
     passed_on = cookie | {"x-forwarded-for": "127.0.0.1"}
-    assert decided(visit(passed_on, method=method), needs) is wrong
+    assert decided(caller(passed_on, method=method), needs) is wrong
     kept_closed = AccessPolicy(frozenset(), EVERYTHING - {needs})
-    assert decided(visit(cookie, method=method), needs, house=kept_closed) is wrong
+    assert decided(caller(cookie, method=method), needs, policy=kept_closed) is wrong
 
 
 def test_a_right_cookie_opens_no_more_than_its_role_on_this_machine_too() -> None:
-    right = visit({"cookie": "sagabox-session-8000=right", "sec-fetch-site": "same-origin"})
+    right = caller({"cookie": "sagabox-session-8000=right", "sec-fetch-site": "same-origin"})
     assert decided(right, Access.ADMIN, opened=Role.VIEWER.opens) is Refusal.FORBIDDEN
 
 
 @pytest.mark.parametrize("role", Role)
 @pytest.mark.parametrize("ends", [HOME, AWAY])
 def test_a_role_opens_what_is_its_own_and_no_more(role: Role, ends: tuple[str, str]) -> None:
-    shown = visit({"authorization": "bearer right"}, ends=ends)
+    shown = caller({"authorization": "bearer right"}, ends=ends)
     roles = list(Role)
     for needs in roles:
         enough = roles.index(role) >= roles.index(needs)
@@ -194,9 +194,9 @@ def test_a_role_opens_what_is_its_own_and_no_more(role: Role, ends: tuple[str, s
 
 
 def test_where_the_public_routes_have_a_token_this_machine_needs_it_too() -> None:
-    house = AccessPolicy(frozenset(), EVERYTHING - {Access.PUBLIC})
-    assert decided(visit(), Access.PUBLIC, house=house) is Refusal.NO_CREDENTIALS
-    assert decided(visit(), Access.VIEWER, house=house) is None
+    policy = AccessPolicy(frozenset(), EVERYTHING - {Access.PUBLIC})
+    assert decided(caller(), Access.PUBLIC, policy=policy) is Refusal.NO_CREDENTIALS
+    assert decided(caller(), Access.VIEWER, policy=policy) is None
 
 
 ELSEWHERE: list[Headers] = [
@@ -225,7 +225,7 @@ KEYS: list[Headers] = [
 def test_another_site_changes_nothing(
     author: Headers, key: Headers, needs: Access, method: str
 ) -> None:
-    seen = visit(author | key | {"sec-fetch-mode": "navigate"}, method=method)
+    seen = caller(author | key | {"sec-fetch-mode": "navigate"}, method=method)
     assert decided(seen, needs, opened=EVERYTHING) is Refusal.CROSS_SITE
     # Nor where the key is wrong, and would not be needed here.
     assert decided(seen, needs) is Refusal.CROSS_SITE
@@ -236,9 +236,9 @@ def test_another_site_changes_nothing(
 def test_another_site_loads_nothing_with_our_trust_but_may_link_here(
     author: Headers, key: Headers
 ) -> None:
-    assert decided(visit(author | key), Access.VIEWER, opened=EVERYTHING) is Refusal.CROSS_SITE
-    assert decided(visit(author | key), Access.VIEWER) is Refusal.CROSS_SITE
-    followed = visit(author | key | {"sec-fetch-mode": "navigate"})
+    assert decided(caller(author | key), Access.VIEWER, opened=EVERYTHING) is Refusal.CROSS_SITE
+    assert decided(caller(author | key), Access.VIEWER) is Refusal.CROSS_SITE
+    followed = caller(author | key | {"sec-fetch-mode": "navigate"})
     assert decided(followed, Access.VIEWER, opened=EVERYTHING) is None
 
 
@@ -256,44 +256,44 @@ def test_another_site_loads_nothing_with_our_trust_but_may_link_here(
 def test_our_own_pages_change_things_with_the_cookie(headers: Headers, scheme: str) -> None:
     port = headers.get("host", ":8000").partition(":")[2]
     cookie = {"cookie": f"a=b; sagabox-session{'-' if port else ''}{port}=right"}
-    seen = visit(headers | cookie, method="POST", scheme=scheme)
+    seen = caller(headers | cookie, method="POST", scheme=scheme)
     assert seen.credential.shown is Shown.COOKIE
     assert decided(seen, Access.OPERATOR, opened=Role.OPERATOR.opens) is None
 
 
 def test_a_page_without_tls_is_another_site_where_we_have_it() -> None:
     headers = {"host": "sagas.example", "origin": "http://sagas.example"}
-    seen = visit(headers, method="POST", scheme="https")
+    seen = caller(headers, method="POST", scheme="https")
     assert decided(seen, Access.OPEN) is Refusal.CROSS_SITE
 
 
 def test_a_cookie_of_a_change_needs_to_hear_that_our_own_page_asks() -> None:
     cookie = {"cookie": "sagabox-session-8000=right"}
-    silent = visit(cookie, method="POST")
+    silent = caller(cookie, method="POST")
     assert decided(silent, Access.OPERATOR, opened=EVERYTHING) is Refusal.CROSS_SITE
-    assert decided(visit(cookie), Access.VIEWER, opened=EVERYTHING) is None
+    assert decided(caller(cookie), Access.VIEWER, opened=EVERYTHING) is None
 
 
 def test_a_token_counts_before_a_cookie() -> None:
-    both = visit({"authorization": "Bearer one", "cookie": "sagabox-session-8000=two"})
+    both = caller({"authorization": "Bearer one", "cookie": "sagabox-session-8000=two"})
     assert (both.credential.shown, both.credential.secret) == (Shown.BEARER, "one")
 
 
 def test_two_cookies_of_one_name_are_none() -> None:
     name = "sagabox-session-8000"
-    assert visit({"cookie": f"{name}=a; {name}=b"}).credential.secret == ""
-    assert visit({"cookie": f"{name}=a; {name}=a"}).credential.secret == "a"
-    assert visit({"cookie": "sagabox-session-9000=a"}).credential.shown is Shown.NOT
+    assert caller({"cookie": f"{name}=a; {name}=b"}).credential.secret == ""
+    assert caller({"cookie": f"{name}=a; {name}=a"}).credential.secret == "a"
+    assert caller({"cookie": "sagabox-session-9000=a"}).credential.shown is Shown.NOT
 
 
 def test_headers_that_stand_there_twice_fit_nothing() -> None:
     twice = [(b"host", b"127.0.0.1"), (b"host", b"127.0.0.1")]
-    seen = visit_of("GET", twice, scheme="http", peer=HOME[0], local=HOME[1])
+    seen = caller_of("GET", twice, scheme="http", peer=HOME[0], local=HOME[1])
     assert decided(seen, Access.VIEWER) is Refusal.UNKNOWN_HOST
     twice = [(b"host", b"127.0.0.1"), *[(b"authorization", b"Bearer right")] * 2]
-    seen = visit_of("GET", twice, scheme="http", peer=HOME[0], local=HOME[1])
+    seen = caller_of("GET", twice, scheme="http", peer=HOME[0], local=HOME[1])
     assert decided(seen, Access.VIEWER) is Refusal.WRONG_CREDENTIALS
 
 
 def test_a_secret_is_in_no_repr() -> None:
-    assert "right" not in repr(visit({"authorization": "Bearer right"}))
+    assert "right" not in repr(caller({"authorization": "Bearer right"}))
