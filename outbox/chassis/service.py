@@ -1,7 +1,7 @@
-"""What a service is made of, and how it starts and stops.
+"""A service: its parts, and how it starts and stops.
 
-A service hands in what is its own (handlers, routes, its public addresses); everything that all
-services share is put around that here.
+A service hands in its own parts (handlers, routes, its public addresses); this module puts the
+parts that all services share around them.
 """
 
 from __future__ import annotations
@@ -57,11 +57,11 @@ class CannotStart(OutboxError):
 
 @dataclass(frozen=True)
 class Kit:
-    """What a service's own parts are built with.
+    """The kit from which a service's own parts are built.
 
-    `bell` rings when there may be something to carry. `stopping` is set as soon as the service is
-    told to stop: an answer that goes on for long has to end then. `failures` are those of callers
-    with wrong keys. `progress` is told of each piece of work that the service does beside requests.
+    `bell` rings when there may be messages to send. `stopping` is set as soon as the service is
+    told to stop: a long answer has to end then. `failures` are those of callers with wrong keys.
+    `progress` is told of each piece of work that the service does beside requests.
     """
 
     database: Database
@@ -82,14 +82,14 @@ class Blueprint:
     to, with their addresses. `api` makes its public addresses, and `access` says what each of them
     asks for; one that is left out is for administrators alone.
 
-    `carrier` makes what sends its messages by the given transports, where that is not the relay
-    alone; it is called before `api`. `settled` gives what deliveries say of ended sagas.
+    `carrier` makes the sender of its messages over the given transports, where that is not the
+    relay alone; it is called before `api`. `settled` gives what deliveries say of ended sagas.
     `before_start` is awaited once the database is known to be right, and raises OutboxError where
     the service must not run. `before_scrape` is awaited before /metrics shows its figures.
 
-    `keys` makes what knows the keys of callers; without it there are none. `at_home` is what
-    callers on the same machine may do without one, and `to_all` what everybody may: nothing, unless
-    the operator said otherwise. `key_advice` says where a key comes from.
+    `keys` makes the access keys of callers; without it there are none. `at_home` is what callers on
+    the same machine may do without a key, and `to_all` what all callers may: nothing, unless the
+    operator said otherwise. `key_advice` says where a key comes from.
     """
 
     name: str
@@ -138,7 +138,7 @@ def build(
         app.router.routes.extend(router.routes)
     problems.install(app)
     openapi.install(app)
-    # The last one added is the outermost.
+    # The middleware added last is the outermost.
     app.add_middleware(BodyLimit)
     app.add_middleware(chassis.doors)
     app.add_middleware(Boundary)
@@ -149,7 +149,7 @@ def build(
 
 
 class Chassis:
-    """One service in one process: its database, its inbox, and what carries its messages."""
+    """One service in one process: its database, its inbox, and the carrier of its messages."""
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ class Chassis:
         )
 
     def doors(self, app: ASGIApp) -> ASGIApp:
-        """`app`, closed to everybody who may not come in."""
+        """`app` behind the access middleware."""
         return AccessMiddleware(
             app,
             routes=RouteAccess(self._blueprint.access),
@@ -254,8 +254,8 @@ class Chassis:
 
     @asynccontextmanager
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
-        """Refuses to start on a wrong database; else relays and purges until the server stops, and
-        then gives the work in hand `drain_seconds`."""
+        """The lifespan of the service. It refuses to start on a wrong database; else it relays and
+        purges until the server stops, and then gives the work in hand `drain_seconds`."""
         self._stopping.clear()
         try:
             await self._check_start()
@@ -307,7 +307,7 @@ class Chassis:
         )
 
     async def _check_database(self) -> None:
-        """The database answers, and its schema is one that this code may run on."""
+        """The check that the database answers, and has a schema that this code may run on."""
         await require_revision(
             self.database.engine,
             service=self._blueprint.name,

@@ -1,7 +1,7 @@
-"""Tells long answers that the service is about to stop.
+"""The signal to long answers that the service is about to stop.
 
-A server ends its lifespan only after the last answer. An answer that could go on for ever, such as
-a stream of events, has to hear of the signal itself.
+A server ends its lifespan only after the last answer. So an endless answer, such as a stream of
+events, has to learn of the stop itself.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @contextlib.contextmanager
 def told_of_signals(stopping: asyncio.Event) -> Iterator[None]:
-    """Within it, SIGTERM and SIGINT set `stopping` and then do what they did before.
+    """A context in which SIGTERM and SIGINT set `stopping` and then do what they did before.
 
     For the event loop of the main thread; elsewhere no signals arrive, and nothing is done. A
-    signal that nobody handles is left alone.
+    signal without a handler is left alone.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -30,7 +30,7 @@ def told_of_signals(stopping: asyncio.Event) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in _SIGNALS}
 
     def heard(number: int, frame: FrameType | None) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody is left to tell
+        with contextlib.suppress(RuntimeError):  # the loop is closed, with all its answers
             loop.call_soon_threadsafe(stopping.set)
         handler = before[signal.Signals(number)]
         if callable(handler):
@@ -43,6 +43,6 @@ def told_of_signals(stopping: asyncio.Event) -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            # Whoever put another one in its place since then has taken it over.
+            # A handler that was put in its place since then stays.
             if signal.getsignal(number) is heard:
                 signal.signal(number, handler)

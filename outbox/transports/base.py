@@ -17,15 +17,15 @@ longer for the transport (`RelaySettings.delivery_timeout`), and an inbox answer
 
 @dataclass(frozen=True)
 class Answered:
-    """The destination answered: one reply for each envelope, in the order they were given."""
+    """The destination's answer: one reply for each envelope, in their order."""
 
     replies: Sequence[Reply]
 
 
 @dataclass(frozen=True)
 class Accepted:
-    """The way to the destination took every message of the batch durably, as a broker does: they
-    are its to deliver from now on. An answer, if one is awaited, comes later, as a message."""
+    """A broker's acceptance: it took every message of the batch durably, and delivers them from now
+    on. An answer, if one is awaited, comes later, as a message."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Unreachable:
     """No answer, or one that says nothing about the messages (a refused connection, a timeout, a
     5xx, a 401): the destination's trouble, not theirs.
 
-    `sent` tells whether the messages may have been taken: false where nothing left, and where the
-    destination said that it used nothing of the request. `retry_after` (seconds) is the
-    destination's wish, if it gave one.
+    `sent` tells whether the messages may have been taken: false where nothing was sent, and where
+    the destination said that it used nothing of the request. `retry_after` (seconds) is the pause
+    that the destination asked for, if any.
     """
 
     reason: str
@@ -45,7 +45,7 @@ class Unreachable:
 
 @dataclass(frozen=True)
 class Unacceptable:
-    """The destination refused the request as a whole (a 400, 413 or 422), so at least one of the
+    """The destination's refusal of the whole request (a 400, 413 or 422): at least one of the
     messages cannot be delivered as it is. Nothing took effect."""
 
     reason: str
@@ -55,7 +55,7 @@ Delivery = Answered | Accepted | Unreachable | Unacceptable
 
 
 class Transport(Protocol):
-    """Carries envelopes to one destination.
+    """The transport of envelopes to one destination.
 
     - `deliver` never raises for what the network or the other side does: that is its answer.
     - It returns within its timeout, which is shorter than the relay's lease margin.

@@ -1,6 +1,7 @@
 """Delivery within the process: for tests, simulations, and services that live in one process.
 
-The messages go through the codec both ways, so that what cannot travel does not arrive here either.
+The messages go through the codec both ways, so that a message that cannot travel does not arrive
+here either.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _log = logging.getLogger(__name__)
 
 
 class MemoryTransport:
-    """Hands batches to `receive`. An exception there, or an answer that takes longer than
-    `timeout` seconds, leaves it open what happened. `settled` is asked at each delivery."""
+    """The transport that hands batches to `receive`. After an exception there, or a wait of more
+    than `timeout` seconds, the outcome is unknown. `settled` is asked at each delivery."""
 
     def __init__(
         self,

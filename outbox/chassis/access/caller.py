@@ -1,4 +1,4 @@
-"""What a request says of where it comes from and who sends it, before any of it is believed."""
+"""The caller of a request, as its connection and headers show it, before any of it is believed."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
 class Author(Enum):
-    """Which page made a browser send the request, as far as the browser says."""
+    """The page that made a browser send the request, as far as the browser says."""
 
     UNSAID = "unsaid"
-    """No browser, or one that says nothing."""
+    """The caller is no browser, or one that does not say."""
     OURSELVES = "ourselves"
-    """A page of this very service, or the person by the browser's own bar."""
+    """A page of this very service, or the user by the browser's address bar."""
     ANOTHER = "another"
     """A page of another site, or of another port of this one."""
 
 
 class Shown(Enum):
-    """How a key was shown."""
+    """The way in which a key was shown."""
 
     NOT = "not"
     BEARER = "bearer"
@@ -53,7 +53,7 @@ class Shown(Enum):
 
 @dataclass(frozen=True)
 class Credential:
-    """What was shown as a key. `secret` is empty where nothing was, or nothing that can be read."""
+    """The credential of a request. `secret` is empty where the request shows no readable one."""
 
     shown: Shown
     secret: str = ""
@@ -65,9 +65,9 @@ class Credential:
 
 @dataclass(frozen=True)
 class Caller:
-    """One request. `peer` and `local` are the addresses of the connection, None where it has none;
-    `host` is the name in its Host, lower-case and without the port, None where there is not exactly
-    one that can be read."""
+    """The caller of one request. `peer` and `local` are the addresses of the connection, None where
+    it has none; `host` is the name in its Host, lower-case and without the port, None unless there
+    is exactly one readable Host."""
 
     method: str
     peer: str | None
@@ -80,14 +80,14 @@ class Caller:
 
     @property
     def changes(self) -> bool:
-        """Whether its method may change something."""
+        """Whether its method may change anything."""
         return self.method not in _SAFE_METHODS
 
     @property
     def is_of_this_machine(self) -> bool:
-        """Whether a program of this machine sent it, as far as can be seen: both ends and the Host
-        are loopback, and no header says that it was passed on. A proxy that adds none looks the
-        same, so that only an operator can know whether this means anything."""
+        """Whether it seems to be a program of this machine: both ends and the Host are loopback,
+        and no header says that the request was passed on. A proxy that adds no header looks the
+        same, so only an operator can know whether this means anything."""
         return (
             _is_loopback(self.peer)
             and _is_loopback(self.local)
@@ -104,13 +104,13 @@ def caller_of(
     peer: str | None,
     local: str | None,
 ) -> Caller:
-    """Read a request's own headers. Names are lower-case, as servers hand them on."""
+    """The caller by a request's own headers. Names are lower-case, as servers hand them on."""
     found: dict[str, list[str]] = {}
     for raw_name, raw_value in headers:
-        # What is underlined becomes a dash where programs behind us read it.
+        # Programs behind this one may read an underscore as a dash.
         name = raw_name.decode("latin-1").lower().replace("_", "-")
         found.setdefault(name, []).append(raw_value.decode("latin-1").strip())
-    # One that stands there twice becomes something that fits nothing.
+    # A repeated header becomes a value that fits nothing.
     one = {name: ", ".join(values) for name, values in found.items()}
     host, port = _host(one.get("host"))
     return Caller(
@@ -126,8 +126,8 @@ def caller_of(
 
 
 def cookie_name(port: str | None) -> str:
-    """The cookie of a session. Browsers send cookies to every port of a name, and two services on
-    one machine must not take each other's."""
+    """The name of a session's cookie. Browsers send cookies to every port of a name, and two
+    services on one machine must not take each other's."""
     return _COOKIE if port is None else f"{_COOKIE}-{port}"
 
 
@@ -180,7 +180,7 @@ def _is_origin(origin: str, scheme: str, host: str | None, port: str | None) -> 
     match = _ORIGIN.fullmatch(origin)
     if match is None or host is None:
         return False
-    # A proxy may speak https outside and http inside; the other way about nobody does.
+    # A proxy may speak https outside and http inside; none does the reverse.
     if scheme == "https" and match[1] != "https":
         return False
     default = _DEFAULT_PORTS[match[1]]

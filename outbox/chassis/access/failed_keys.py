@@ -1,4 +1,4 @@
-"""How often each peer showed a wrong key: so many a minute, then it has to wait."""
+"""The wrong keys of each peer: after so many in a minute it has to wait."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ ALLOWED = 10
 WINDOW = 60.0
 """Seconds."""
 REMEMBERED = 4096
-"""Peers that are remembered; of more, those whose last failure is longest ago are forgotten."""
+"""The most peers that are remembered; beyond it, those with the oldest last failure are
+forgotten."""
 
 
 class Failures:
@@ -33,7 +34,7 @@ class Failures:
         self._times: OrderedDict[str, deque[float]] = OrderedDict()
 
     def note(self, peer: str | None) -> None:
-        """It failed once more."""
+        """Count one more failure of the peer."""
         key = network_of(peer)
         self._times.setdefault(key, deque(maxlen=self._allowed)).append(self._monotonic())
         self._times.move_to_end(key)

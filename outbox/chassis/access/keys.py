@@ -1,4 +1,4 @@
-"""What a key opens: the port that a service's doors ask, and keys that stand in its settings."""
+"""Access keys: the port by which a service checks them, and keys from its settings."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from outbox.chassis.access.routes import Opens
 
 @dataclass(frozen=True)
 class Key:
-    """A key that is right: what it is called, and what it opens."""
+    """A valid access key: its name, and the accesses that it opens."""
 
     name: str
     opens: Opens
 
 
 class Keys(Protocol):
-    """Knows the keys of one service."""
+    """The access keys of one service."""
 
     async def key(self, credential: Credential) -> Key | None:
-        """The key that is shown, None where it is not valid (now). Takes as long for a wrong one as
-        for another wrong one, whatever they have in common with right ones."""
+        """The key of that credential; None where it is not valid now. How long a wrong one takes
+        does not tell how much of it is right."""
 
     def was_right(self, credential: Credential) -> bool:
-        """Whether it opened something a short while ago; costs no query. Such a caller is not
-        turned away for the failures of others behind the same address."""
+        """Whether the credential was valid a short while ago, without a query. A caller with such a
+        key is not refused for the failures of others behind the same address."""
 
 
 class StaticKeys:
-    """Keys that are known from the start, each with the text that is its secret."""
+    """Access keys that are known from the start, each with the text that is its secret."""
 
     def __init__(self, keys: Mapping[str, Key]) -> None:
         # Of equal length, so that a comparison tells nothing.

@@ -1,6 +1,6 @@
 """The middleware that every request passes before anything reads it: closed by default.
 
-The decisions are `decisions`; this is what finds out what they need, and how a refusal looks.
+The decisions are in `policy`; this module finds the values that they need, and answers refusals.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _GET_ONE = "On the machine of the service, sagabox token create NAME --role ROLE
 
 
 class AccessMiddleware:
-    """Lets in who may come in; raises HttpProblem for everybody else, before the body is read."""
+    """The middleware that lets permitted callers in, and raises HttpProblem for all others before
+    the body is read."""
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class AccessMiddleware:
             case "lifespan":
                 await self._app(scope, receive, send)
             case _:
-                # There is nothing else here that anybody may open.
+                # No caller may open anything else, such as a WebSocket.
                 await send({"type": "websocket.close", "code": 1008})
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,13 +82,13 @@ class AccessMiddleware:
                     and caller.credential.shown is Shown.COOKIE
                     and needs is not Access.OPEN
                 ):
-                    # It was wrong, and did not matter here.
+                    # The cookie was invalid but not needed; tell the browser to drop it.
                     send = _forgetting(session_cookie(scope), send)
                 await self._app(scope, receive, send)
 
     async def _enter(self, scope: Scope, caller: Caller, needs: Access) -> Key | None:
-        """The key that the request came in with, None where it needed none. Raises HttpProblem
-        where it does not come in."""
+        """The key that let the caller in; None where it needed none. Raises HttpProblem where it
+        may not come in."""
         key = None
         refusal = before_the_key(caller, needs, self._policy)
         if refusal is None and asks_for_a_key(needs):
@@ -113,16 +114,17 @@ class AccessMiddleware:
         return await self._keys.key(caller.credential)
 
     def _wait(self, caller: Caller, key: Key | None) -> float:
-        """Count the request; how many seconds its caller has to wait, 0 where it need not."""
+        """Count the request. Returns the seconds that its caller has to wait, 0 for none."""
         if is_uncounted(caller, self._policy):
             return 0.0
-        # Only a right key has a bucket of its own: of wrong ones anybody has any number.
+        # Only a valid key has a bucket of its own, since a caller can make up any number of wrong
+        # ones.
         counted_as = f"from {network_of(caller.peer)}" if key is None else f"with {key.name}"
         return self._rates.take(counted_as)
 
     async def _take_message(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Requests that are signed are not counted, and only the route knows which ones are: so
-        whose signature is wrong is counted when it is answered."""
+        """Pass a service's request on. Signed requests are not counted, and only the route can
+        tell: so a request with a wrong signature is counted when it is answered."""
         caller = caller_in(scope)
         problem: HttpProblem | None = None
 
@@ -140,13 +142,13 @@ class AccessMiddleware:
 
 
 def key_in(scope: Scope) -> Key | None:
-    """The key with which a request came in; None where it showed none, and needed none."""
+    """The key that let the request's caller in; None where it showed none and needed none."""
     found: Key | None = scope.get(_KEY)
     return found
 
 
 def caller_in(scope: Scope) -> Caller:
-    """The request that a server hands on."""
+    """The caller of the request that a server hands on."""
     client, server = scope.get("client"), scope.get("server")
     return caller_of(
         scope["method"],
@@ -186,7 +188,7 @@ def _too_many(wait: float, caller: Caller) -> HttpProblem:
 
 
 def _forgetting(cookie: str, send: Send) -> Send:
-    """Sends the answer on, and makes the browser forget that cookie."""
+    """A `send` that also makes the browser forget that cookie."""
 
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -219,7 +221,7 @@ def _path(scope: Scope) -> str:
 def _problem(
     refusal: Refusal, caller: Caller, scope: Scope, needs: Access, advice: str
 ) -> HttpProblem:
-    # What is left of a refused body must not be taken for the next request.
+    # The rest of a refused body must not be taken for the next request.
     headers = {"connection": "close"} if caller.changes else {}
     match refusal:
         case Refusal.UNKNOWN_HOST:

@@ -1,4 +1,4 @@
-"""Whom the address of a connection stands for."""
+"""The network of a connection's address, by which callers are counted."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import ipaddress
 
 
 def network_of(peer: str | None) -> str:
-    """What is counted as one caller: the address, and with IPv6, of which everybody has many, its
-    network of 64 bits. The text itself where it is no address."""
+    """The network that counts as one caller: the address itself, or with IPv6, where a caller has
+    many addresses, its network of 64 bits. The text itself where it is no address."""
     try:
         address = ipaddress.ip_address(peer or "")
     except ValueError:

@@ -1,4 +1,4 @@
-"""How many requests each caller sends: so many a second for long, and some more at once."""
+"""The rate limit of each caller: so many requests a second for long, and some more at once."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 SECONDS_AT_ONCE = 2.0
-"""For as many seconds' requests a caller that was silent may send at once."""
+"""The seconds' worth of requests that a silent caller may send at once."""
 REMEMBERED = 4096
-"""Callers that are remembered; of more, those that were heard longest ago are forgotten."""
+"""The most callers that are remembered; beyond it, the longest silent ones are forgotten."""
 
 _ROUNDING = 1e-9
 
 
 class Rates:
-    """A bucket for each caller: a request takes one from it, and `rate` a second come back.
+    """The token buckets of all callers: a request takes one token, and `rate` a second come back.
 
     With `rate` 0 there is no limit. Takes no more memory than `remembered` buckets of one number
     each; a caller that is forgotten begins with a full one.
@@ -25,14 +25,14 @@ class Rates:
     ) -> None:
         self._monotonic = monotonic
         self._interval = 1 / rate if rate > 0 else 0.0
-        # Be it ever so small a rate, a full bucket lets one through.
+        # However small the rate, a full bucket lets one request through.
         self._room = max(SECONDS_AT_ONCE, self._interval)
         self._remembered = remembered
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def take(self, caller: str) -> float:
-        """Count one request of that caller: 0 where it may pass, else how many seconds it has to
-        wait until one may; what has to wait takes nothing."""
+        """Count one request of that caller. Returns 0 where it may pass, else the seconds until one
+        may; a request that has to wait takes no token."""
         if not self._interval:
             return 0.0
         now = self._monotonic()

@@ -1,7 +1,7 @@
-"""Who may come in by which address: what each route asks for, and what each key opens.
+"""The access that each route asks for, and the accesses that each key opens.
 
 A service's routes stand in one table, `RouteAccess`. An address that is not in it is for
-administrators alone: what somebody forgot to think of stays closed.
+administrators alone, so a forgotten route stays closed.
 """
 
 from __future__ import annotations
@@ -11,30 +11,30 @@ from collections.abc import Iterator, Mapping
 from enum import StrEnum
 
 Opens = frozenset["Access"]
-"""What a caller's key opens."""
+"""The accesses that a caller's key opens."""
 
 
 class Access(StrEnum):
-    """What a route asks of its callers, the most open first."""
+    """The access that a route asks of its callers, the most open first."""
 
     HEALTH = "health"
-    """Nothing at all: a supervisor asks, under whatever name it knows the service by."""
+    """Open to all, under any Host: for a supervisor."""
     SIGNED = "signed"
     """A service's signature, which the route itself checks."""
     OPEN = "open"
     """No key, but a Host that is known, and no other site as the author of a change."""
     PUBLIC = "public"
-    """The service's own token, unless an operator opened it without one."""
+    """The service's own token, unless the operator opened the route without one."""
     VIEWER = "viewer"
     """A key that may look."""
     OPERATOR = "operator"
-    """A key that may start and steer."""
+    """A key that may start and steer runs."""
     ADMIN = "admin"
     """A key that may do what cannot be undone."""
 
 
 class Role(StrEnum):
-    """What a person's token is for; each may do what the one before may."""
+    """The role of a person's token; each may do what the one before may."""
 
     VIEWER = "viewer"
     """Looks at everything, and changes nothing."""
@@ -56,9 +56,9 @@ _OPENS: Mapping[Role, Opens] = {
 }
 
 NOTHING: Opens = frozenset()
-"""What is open without a key unless an operator opens more."""
+"""The accesses without a key, unless the operator opens more."""
 EVERYTHING: Opens = frozenset(Access)
-"""What is open where nobody asks for a key."""
+"""The accesses of a service that asks for no key."""
 
 _STRICTEST_LAST = tuple(Access)
 _PARAMETER = re.compile(r"\{(\w+)(:path)?\}")
@@ -80,7 +80,7 @@ COMMON: Table = {
 
 
 class RouteAccess:
-    """The table of one service's routes: its own, and those that all have."""
+    """The table of one service's routes: its own, and those that all services have."""
 
     def __init__(self, own: Table) -> None:
         self.table: Table = {**COMMON, **own}
@@ -96,7 +96,8 @@ class RouteAccess:
         }
 
     def needed(self, method: str, path: str) -> Access:
-        """What a request asks for, the strictest where several rows fit; ADMIN where none does."""
+        """The access that a request needs: the strictest where several rows fit, ADMIN where none
+        does."""
         method = "GET" if method == "HEAD" else method
         plain = self._plain.get((method, path))
         if plain is not None:
@@ -114,7 +115,7 @@ def _strictest(found: set[Access]) -> Access:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """What a path with parameters matches: one segment each, or with :path all the rest."""
+    """The pattern of a path whose parameters match one segment each, or with :path all the rest."""
     pattern, end = "", 0
     for parameter in _PARAMETER.finditer(path):
         pattern += re.escape(path[end : parameter.start()])

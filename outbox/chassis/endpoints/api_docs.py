@@ -46,7 +46,7 @@ _PAGE = """<!doctype html>
 </html>
 """
 
-# Without validatorUrl the page would ask a public service for its opinion of the document.
+# Without validatorUrl the page would send the document to a public service.
 _START = """SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#api",

@@ -1,4 +1,4 @@
-"""How much waits to be sent, per destination: read from the outbox tables, at a bounded cost."""
+"""The backlog of unsent messages per destination, read from the outbox tables at a bounded cost."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ COUNTED_UP_TO = 100_000
 
 @dataclass(frozen=True)
 class Backlog:
-    """What stands in the outbox for one destination. Counts end at `COUNTED_UP_TO`.
+    """The backlog of one destination. Counts end at `COUNTED_UP_TO`.
 
-    `oldest` is when the oldest unsent message came into being, None where nothing waits.
+    `oldest` is when the oldest unsent message was made, None where there is none.
     """
 
     destination: str
@@ -31,7 +31,7 @@ class Backlog:
     oldest: datetime | None
 
 
-# Walks from one destination to the next along the index, instead of reading every row.
+# It walks from one destination to the next along the index, instead of reading every row.
 _DESTINATIONS = text(
     " UNION ".join(
         f"""SELECT destination FROM (
@@ -74,7 +74,7 @@ SELECT {_count("outbox")} AS unsent, {_count("outbox_parked")} AS parked,
 
 
 async def standing(connection: AsyncConnection, known: Iterable[str] = ()) -> Sequence[Backlog]:
-    """One `Backlog` for each destination that is known or has anything in the tables, by name."""
+    """The backlogs of every destination that is known or has messages in the tables, by name."""
     found = set((await connection.execute(_DESTINATIONS)).scalars()) | set(known)
     query = _STANDING.columns(oldest=UtcDateTime)
     backlogs = []

@@ -1,4 +1,4 @@
-"""/livez: the process answers. /readyz: it can do its work. Both are open to everybody."""
+"""/livez: the process answers. /readyz: it can do its work. Both are open to all callers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from outbox.coordination.progress import Progress
 from outbox.errors import OutboxError
 
 Check = Callable[[], Awaitable[None]]
-"""Returns where all is well, and raises what is wrong."""
+"""A check of the service, which raises where something is wrong."""
 
 
 class NotReady(OutboxError):
@@ -67,8 +67,8 @@ def router(checks: Mapping[str, Check], *, timeout: float = 2.0) -> APIRouter:
 
 
 def work(progress: Progress) -> Check:
-    """A check that all kinds of work get on. It also asks the thread pool of the event loop for
-    nothing at all, which is stuck where handlers hang in all its threads."""
+    """A check that all kinds of work get on. It also gives the event loop's thread pool an empty
+    task, which gets stuck where handlers hang in all its threads."""
     threads = progress.of("run in a thread")
 
     async def check() -> None:
@@ -97,7 +97,7 @@ async def _failure(name: str, check: Check, timeout: float) -> tuple[str, str, s
             await check()
     except OutboxError as error:
         return name, error.problem, error.next_step
-    except Exception as error:  # whatever it is, it is the answer to the question
+    except Exception as error:  # any error is this check's answer
         problem = database_problem(error)
         if problem is None:
             return name, "the check itself failed", "See the service's log."

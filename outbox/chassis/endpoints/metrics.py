@@ -1,7 +1,7 @@
 """/metrics, in the text format of Prometheus, from a registry that belongs to one service.
 
-What happens is counted when it happens: requests, deliveries, the inbox's answers. What stands in
-the outbox is read from the database when somebody asks.
+Requests, deliveries and the inbox's answers are counted as they happen. The outbox's backlog is
+read from the database at each scrape.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 
 class Metrics:
-    """One service's figures."""
+    """The metrics of one service."""
 
     def __init__(self, clock: Clock, progress: Progress) -> None:
         self._clock = clock
@@ -149,7 +149,7 @@ class Metrics:
             self._received.labels(reply.outcome.value).inc()
 
     def purged(self, stopped: Mapping[str, Stopped]) -> None:
-        """Note what a purge had to leave, by the orchestrator that says too little."""
+        """Note the rows that a purge had to leave, by the orchestrator that says too little."""
         self._stopped_purges.clear()
         for orchestrator, reason in stopped.items():
             self._stopped_purges.labels(orchestrator, reason.value).set(1)
@@ -161,7 +161,8 @@ class Metrics:
         relay_runs: Callable[[], bool],
         timeout: float = 5.0,
     ) -> APIRouter:
-        """The address. Without its database a service still shows what it has counted itself."""
+        """The route /metrics. Without its database a service still shows the metrics that it
+        counted itself."""
         routes = APIRouter(tags=["operation"])
 
         @routes.get(
@@ -186,8 +187,8 @@ class Metrics:
 
 
 class _Plain(Collector):
-    """The figures without the times at which each was made, which are no figures of the service:
-    under the names that the text format gives them they would look like gauges."""
+    """The metrics without their `_created` samples, which would look like gauges in the text
+    format."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -199,7 +200,7 @@ class _Plain(Collector):
 
 
 class _Standing:
-    """The gauges about what stands in the outbox tables."""
+    """The gauges of the backlog in the outbox tables."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def gauge(name: str, meaning: str) -> Gauge:

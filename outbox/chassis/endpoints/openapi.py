@@ -1,4 +1,4 @@
-"""The OpenAPI document: the framework's own, with every error described as the problem it is."""
+"""The OpenAPI document: the framework's own, with every error described as a problem."""
 
 from __future__ import annotations
 

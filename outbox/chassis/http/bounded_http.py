@@ -1,8 +1,8 @@
-"""How uvicorn reads requests here: a head, and whatever else is no body, has a limit in bytes, in
-lines and in time.
+"""A uvicorn protocol that limits a request's head, and all else that is no body, in bytes, lines
+and time.
 
-uvicorn itself reads a head of any size and waits for its end as long as the client likes. What is
-too much is answered by a problem, and the connection ends.
+uvicorn itself reads a head of any size and waits for its end as long as the client likes. A request
+over a limit is answered by a problem, and the connection ends.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ MAX_HEAD_LINES: Final = 100
 MAX_HEAD_SECONDS: Final = 10.0
 
 _PIECE = 4096
-"""Bytes that are parsed at once: as much may come too much before it is noticed."""
+"""Bytes that are parsed at once: a request may exceed a limit by so many before it is noticed."""
 _CHUNK_FRAME = 16
-"""Bytes that are reckoned for the frame of a chunk; the rest of it is an extension."""
+"""Bytes that a chunk's frame is reckoned to take; the rest of a frame is an extension."""
 _HELD = 1024 * 1024
-"""Bytes that wait, unread, behind requests of the same connection, at most."""
+"""The most bytes that wait unread behind requests of the same connection."""
 _LINGERING_SECONDS = 1.0
 _LINGERING_BYTES = 1024 * 1024
-"""How long, and for how much, what still comes is thrown away: if the connection ended at once, the
-client would lose the answer together with it."""
+"""How long, and up to how many bytes, a refused client's further input is thrown away: if the
+connection ended at once, the client would lose the answer with it."""
 
 
 @dataclass(frozen=True)
 class HeadLimits:
-    """What a request may have beside its body: `bytes` and `lines` of a head, and as many again of
-    what stands around a body that comes in chunks; `seconds` from the connection, or from the first
+    """The limits of a request beside its body: `bytes` and `lines` of a head, and as many again of
+    the frames and trailers around a chunked body; `seconds` from the connection, or from the first
     byte of the head, to its end."""
 
     bytes: int = MAX_HEAD_BYTES
@@ -68,7 +68,7 @@ class BoundedHttp(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
         self._lingers: int | None = None
 
-    # The connection
+    # Connection
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
@@ -96,7 +96,7 @@ class BoundedHttp(HttpToolsProtocol):
         if not self.transport.is_closing() and self._lingers is None:
             self._parse()
 
-    # The parser's news
+    # Callbacks of the parser
 
     def on_message_begin(self) -> None:
         self._begun = True
@@ -168,11 +168,11 @@ class BoundedHttp(HttpToolsProtocol):
             self._apart = max(0, self._apart + len(piece) - self._body)
         return True
 
-    # The time
+    # Time
 
     def _mind_the_time(self) -> None:
-        """The client is waited for while a head has begun, and while the body of a request comes
-        that is answered already."""
+        """Run the timer while the service waits for the client: for the rest of a head, or for the
+        body of a request that is answered already."""
         cycle: RequestResponseCycle | None = self.cycle
         answered = cycle is None or cycle.response_complete
         if not (answered and (self._begun or self._apart > 0 or not self._in_head)):
@@ -227,7 +227,7 @@ class BoundedHttp(HttpToolsProtocol):
             if cycle.response_started:
                 self.transport.close()
                 return
-            # Its body is what is refused: this is the answer, and the application's is none.
+            # Its body is refused, so this is the answer in place of the application's.
             cycle.disconnected = True
             cycle.message_event.set()
         self.transport.write(_on_the_wire(problem))

@@ -1,7 +1,7 @@
-"""How the troubles of a database look from outside: each is a 503 that says when to come back.
+"""Problems for the troubles of a database: each is a 503 that says when to come back.
 
-A request may be made of several transactions, and what fails is one of them. So the words speak
-of that one, and none promises that nothing was changed.
+A request may take several transactions, of which one fails. So the texts speak of that one, and
+none promises that nothing was changed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ _READ_FIRST = "If the request was to change something, read first whether it did
 
 
 def database_problem(error: BaseException) -> HttpProblem | None:
-    """What ails the database, where the error of a request's own statements says that it does."""
+    """The problem for an error of a request's own statements; None where the database is not in
+    trouble."""
     trouble = trouble_in_statement(error)
     if trouble is Trouble.LOST and isinstance(error, TransactionLost):
         return None  # its own words know more
@@ -24,7 +25,7 @@ def database_problem(error: BaseException) -> HttpProblem | None:
 
 
 def problem_of_trouble(trouble: Trouble) -> HttpProblem | None:
-    """The problem that stands for this trouble; None for what is not the database's."""
+    """The problem for this trouble; None for a trouble that is not the database's."""
     match trouble:
         case Trouble.OWN:
             return None

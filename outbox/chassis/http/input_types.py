@@ -1,4 +1,4 @@
-"""What services take from clients as text and as an id."""
+"""The types of texts and ids that services take from clients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, WithJsonSchema
 
 NO_NUL = r"^[^\x00]*$"
-"""The pattern of a text that every database can store: PostgreSQL knows no NUL in one."""
+"""The pattern of a text that every database can store: PostgreSQL takes no NUL in one."""
 
 
 def canonical_id(text: str) -> str:
@@ -20,7 +20,7 @@ def canonical_id(text: str) -> str:
 
 
 def id_in_path(text: str) -> str | None:
-    """The id in an address, or None where nothing can have it."""
+    """The id in an address, or None where it cannot be one."""
     try:
         return canonical_id(text)
     except ValueError:

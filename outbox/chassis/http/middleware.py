@@ -1,5 +1,5 @@
-"""Pure ASGI middleware that every request passes: the boundary for errors, the limit on bodies,
-and the headers that keep browsers careful."""
+"""Pure ASGI middleware that every request passes: the boundary for errors, the limit on bodies, and
+security headers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 1024 * 1024
 MAX_BODY_SECONDS = 30.0
 
-# What is left of a body must not be taken for the next request.
+# The rest of a body must not be taken for the next request.
 _LAST = {"connection": "close"}
 
 SECURITY_HEADERS: Mapping[str, str] = {
@@ -33,8 +33,8 @@ SECURITY_HEADERS: Mapping[str, str] = {
 
 
 class Boundary:
-    """Turn every error that comes through into a problem: the database's troubles into a 503
-    that says when to come back, the unforeseen into a 500 that shows nothing and is logged."""
+    """The boundary that turns every error into a problem: a database's troubles into a 503 that
+    says when to come back, an unexpected error into a logged 500 that shows nothing of it."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -62,7 +62,7 @@ class Boundary:
 
 
 def problem_of(error: Exception) -> HttpProblem:
-    """The answer that an error of any kind deserves."""
+    """The problem that answers an error of any kind."""
     if isinstance(error, HttpProblem):
         return error
     problem = database_problem(error)
@@ -84,13 +84,13 @@ def _note(scope: Scope, error: Exception, problem: HttpProblem) -> None:
 
 
 class _BodyRefused(Exception):
-    """Ends the application's reading of a body that is too long or too slow."""
+    """The error that ends the application's reading of a body that is too long or too slow."""
 
 
 class BodyLimit:
-    """Answers 413 as soon as a body is longer than `limit` bytes, whether its length was announced
-    or not, and 408 where it takes longer than `seconds`. The body is not kept here: the
-    application reads it as it comes."""
+    """The limit on bodies: 413 as soon as a body is longer than `limit` bytes, whether its length
+    was announced or not, and 408 where it takes longer than `seconds`. The body is not kept here:
+    the application reads it as it comes."""
 
     def __init__(
         self, app: ASGIApp, limit: int = MAX_BODY_BYTES, seconds: float = MAX_BODY_SECONDS
@@ -130,7 +130,7 @@ class BodyLimit:
 
         async def unless_refused(message: Message) -> None:
             nonlocal started
-            # What the application says after it lost its body, is not what the client must hear.
+            # The client must not get the application's answer to the loss of its body.
             if problem is None or started:
                 started = True
                 await send(message)
@@ -170,7 +170,7 @@ def _announced(scope: Scope) -> int:
 
 
 class SecurityHeaders:
-    """Adds the headers of `SECURITY_HEADERS` to every answer that does not set its own."""
+    """A middleware that adds `SECURITY_HEADERS` to every answer that does not set its own."""
 
     def __init__(self, app: ASGIApp, headers: Mapping[str, str] = SECURITY_HEADERS) -> None:
         self._app = app

@@ -1,7 +1,7 @@
-"""Turn whatever goes wrong before or in a route into the one form of `Problem`.
+"""The one form of every error before and in a route: a `Problem`.
 
-Raise `HttpProblem` in a route; `install(app)` turns that, and whatever else can go wrong before a
-route is reached, into the same form.
+Raise `HttpProblem` in a route; `install(app)` turns it, and the framework's own refusals before a
+route is reached, into that form.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _MAX_NAMED = 5
 
 
 def invalid(detail: str, *, next_step: str, code: str = "invalid-request") -> HttpProblem:
-    """A 422: the request was understood, and says something that cannot be."""
+    """A 422: the request was read, and asks for something impossible."""
     return HttpProblem(422, code, detail, next_step=next_step)
 
 
 def from_validation(errors: Iterable[Mapping[str, Any]]) -> HttpProblem:
-    """A 422 that names the first fields that are wrong, and never quotes their values."""
+    """A 422 that names the first wrong fields, and never quotes their values."""
     found = list(errors)
     for error in found:
         if error["type"] != "json_invalid":
@@ -88,7 +88,8 @@ def from_http_exception(error: HTTPException) -> HttpProblem:
 
 
 def install(app: FastAPI) -> None:
-    """Make what the framework and the routes raise a problem. The rest is `boundary`'s."""
+    """Turn the errors of the framework and the routes into problems. All others are
+    `Boundary`'s."""
     app.add_exception_handler(HttpProblem, _answer)
     app.add_exception_handler(RequestValidationError, _answer)
     app.add_exception_handler(HTTPException, _answer)

@@ -1,4 +1,4 @@
-"""The middleware that puts the trace of a request into the context of all that answers it."""
+"""The middleware that puts the trace of a request into the context in which it is answered."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _FIELDS = frozenset(name.encode() for name in _PROPAGATOR.fields)
 
 
 class Traced:
-    """Each request belongs to the trace that its headers name (W3C trace context), or to one that
-    is made from a new id. With an SDK a SERVER span is made for it, unless the framework or an
-    instrumentation has made one already: then that one counts.
+    """A middleware that gives each request the trace that its headers name (W3C trace context), or
+    a new one. With an SDK it makes a SERVER span, unless the framework or an instrumentation has
+    made one already.
 
-    What `POST /messages` takes in goes its own way: the inbox handles each message in the trace of
-    its envelope.
+    The messages of `POST /messages` have their own traces: the inbox handles each one in the trace
+    of its envelope.
     """
 
     def __init__(self, app: ASGIApp, new_id: Callable[[], str]) -> None:

@@ -15,8 +15,8 @@ from outbox.wire import strict_json
 class StrictRoute(APIRoute):
     """A route whose body is JSON that every reader takes in the same way.
 
-    A body with two members of one name is answered as one that is no JSON: 400, with the reason.
-    What a field may hold is left to its own type, which answers 422 with the field's name.
+    A body with two members of one name is answered like one that is no JSON: 400, with the reason.
+    The type of a field checks its value, and answers 422 with the field's name.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

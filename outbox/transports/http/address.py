@@ -1,4 +1,4 @@
-"""Where a destination is."""
+"""Addresses of destinations."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _VISIBLE = re.compile(r"[\x21-\x7e]*")
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a destination is, from a URL such as `http://127.0.0.1:8001/prefix`."""
+    """The address of a destination, from a URL such as `http://127.0.0.1:8001/prefix`."""
 
     scheme: str
     host: str
@@ -49,7 +49,7 @@ class Address:
 
 
 def _no_address(url: str, problem: str) -> OutboxError:
-    # What stands before the @ or behind the ? may be a secret.
+    # The part before the @ or behind the ? may be a secret.
     shown = url.rpartition("@")[2].partition("?")[0]
     return OutboxError(
         f"{shown!r} is not an address to send to: {problem}",

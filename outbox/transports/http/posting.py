@@ -30,7 +30,8 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class NoAnswer:
-    """There is none. `sent` tells whether any of the request may have left this process."""
+    """The reason why there is no answer. `sent` tells whether any of the request may have left this
+    process."""
 
     reason: str
     sent: bool
@@ -38,19 +39,21 @@ class NoAnswer:
 
 @cache
 def _usual_tls() -> ssl.SSLContext:
-    """What httpx would make for each client; to read all the certificates takes 13 ms."""
+    """The TLS context that httpx would make for each client; reading all certificates takes 13
+    ms."""
     return httpx.create_ssl_context(trust_env=False)
 
 
 class Poster:
-    """Posts to one URL. At most MAX_CONNECTIONS requests are under way at once, the others wait
+    """A client of one URL. At most MAX_CONNECTIONS requests are under way at once; the others wait
     their turn within their own timeout."""
 
     def __init__(self, url: str, *, max_answer: int, tls: ssl.SSLContext | None) -> None:
         self._url = url
         self._max_answer = max_answer
         self._client = httpx.AsyncClient(
-            # No redirects, no proxies of the environment: a destination is where it was said to be.
+            # No redirects, no proxies of the environment: a destination is only where its address
+            # says.
             trust_env=False,
             verify=tls or _usual_tls(),
             timeout=None,
@@ -60,8 +63,8 @@ class Poster:
     async def post(
         self, headers: Mapping[str, str], body: bytes, timeout: float
     ) -> Answer | NoAnswer:
-        """The answer, or within `timeout` seconds the reason why there is none; never raises for
-        what the network or the other side does."""
+        """The answer, or within `timeout` seconds the reason why there is none; never raises for an
+        error of the network or the other side."""
         sent = _Sent()
         try:
             async with asyncio.timeout(timeout):
@@ -94,14 +97,14 @@ class Poster:
                         return NoAnswer(reason, sent=True)
                     parts.append(part)
             except httpx.TransportError:
-                # The status of a refusal says it all; of a 200 the replies are what counts.
+                # A refusal is known by its status, but a 200 only by its replies.
                 if response.status_code == HTTPStatus.OK:
                     raise
             return Answer(response.status_code, response.headers, b"".join(parts))
 
 
 class _Sent:
-    """Notes whether the connection stood and the request began to leave."""
+    """A note whether the connection stood and the request began to leave."""
 
     any = False
 

@@ -1,8 +1,8 @@
-"""The receiver: `POST /messages`, the door through which other services' messages come in.
+"""The receiver: `POST /messages`, which takes other services' messages in.
 
-A request is read up to a limit, its signature is checked before anything in it is believed, then
-it is parsed and given to the inbox. It is answered as a whole: 200 with one reply for each
-message, or a problem that says why none of them was taken. Sent again, it does no harm.
+A request is read up to a limit, its signature is checked before anything in it is believed, then it
+is parsed and given to the inbox. The answer is 200 with a reply per message, or a problem if none
+was taken. Retrying is safe.
 """
 
 from __future__ import annotations
@@ -118,13 +118,13 @@ def receiver(
         except OutboxError as error:
             return _problem(error).to_response()
         except ClientDisconnect:
-            return Response(status_code=400)  # nobody reads it
+            return Response(status_code=400)  # the client is gone
 
     return router
 
 
 class _Room:
-    """At most `places` at once, and nobody waits outside."""
+    """Room for `places` requests at once; a request that finds none does not wait."""
 
     def __init__(self, places: int) -> None:
         self._free = places
@@ -194,7 +194,7 @@ class _Door:
         return b"".join(chunks)
 
     def open(self, request: Request, body: bytes) -> tuple[list[Envelope], EndedSagas | None]:
-        """What the request says, once its signature is right. Raises UntrustedRequest,
+        """The request's messages, once its signature was checked. Raises UntrustedRequest,
         MalformedEnvelope, or HttpProblem."""
         verify(
             self._keys,
@@ -232,7 +232,7 @@ class _Door:
             "body-too-large",
             f"The body is longer than {self._max_body} bytes; nothing of it was used.",
             next_step="Send smaller batches.",
-            # What is left of the body must not be taken for the next request.
+            # The rest of the body must not be taken for the next request.
             headers={"connection": "close"},
         )
 
@@ -244,7 +244,7 @@ def _statement(request: Request) -> EndedSagas | None:
     try:
         return EndedSagas.from_header(header)
     except MalformedEnvelope as error:
-        # Without it the inbox only remembers for longer; no message is to blame, nor to be lost.
+        # Without it the inbox only remembers for longer; no message may be refused or lost for it.
         log.warning("a statement about sagas is left out: %s", error)
         return None
 
@@ -286,7 +286,7 @@ def _problem(error: OutboxError) -> HttpProblem:
 
 
 def _from_database(error: Exception) -> HttpProblem:
-    """What the sender is told where the inbox could not finish; the log has the cause."""
+    """The problem for the sender where the inbox could not finish; the log has the cause."""
     # The inbox lets such errors through only where the database itself is in trouble.
     in_trouble = trouble_in_statement(error) is not Trouble.OWN
     if in_trouble or isinstance(error, DBAPIError):

@@ -33,7 +33,7 @@ TIMESTAMP_HEADER = "Sagabox-Timestamp"
 SIGNATURE_HEADER = "Sagabox-Signature"
 
 DEFAULT_WINDOW = 300.0
-"""Seconds by which the clocks of sender and receiver may differ, the way between included."""
+"""Seconds by which the clocks of sender and receiver may differ, including the request's way."""
 
 MINIMUM_SECRET_BYTES = 32
 
@@ -183,8 +183,8 @@ def verify(
 
 
 def _covered(method: str, target: str, headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers that matter here, by lower-case name. Raises ValueError where the lines that
-    are signed could be read in two ways."""
+    """The signed headers, by lower-case name. Raises ValueError where the signed lines could be
+    read in two ways."""
     if _breaks(method + target):
         raise ValueError("the method or the target holds a line break")
     covered: dict[str, str] = {}

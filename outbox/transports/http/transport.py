@@ -1,4 +1,5 @@
-"""Delivery by HTTP: a signed `POST {address}/messages` with a batch, and the replies in the answer.
+"""The HTTP transport: a signed `POST {address}/messages` with a batch, and the replies in the
+answer.
 
 transport = HttpTransport("http://127.0.0.1:8002", source="articles", keys=keys, clock=clock)
 """
@@ -28,7 +29,7 @@ from outbox.wire.envelope import BATCH, Envelope, replies_from_batch, to_batch
 from outbox.wire.settled import SETTLED_HEADER, EndedSagas
 
 MAX_RETRY_AFTER = 300.0
-"""Seconds; a destination that wishes to be left alone for longer is asked again all the same."""
+"""Seconds; a destination that asks for a longer pause is tried again all the same."""
 
 # The one 503 that says that nothing was begun; any other may come from a proxy whose receiver died
 # on the way, or from a database that did not confirm a commit.
@@ -38,11 +39,11 @@ _log = logging.getLogger(__name__)
 
 
 class HttpTransport:
-    """Sends to the receiver below `address`, such as `http://127.0.0.1:8002`.
+    """The transport to the receiver below `address`, such as `http://127.0.0.1:8002`.
 
-    `source` is this service's name, for the receiver's log. `settled` gives what the orchestrator
-    wants the receiver to know about its sagas; it is asked at each delivery. One delivery takes at
-    most `timeout` seconds, connecting included. `tls` replaces the system's trusted certificates.
+    `source` is this service's name, for the receiver's log. `settled` gives the orchestrator's
+    statement about its ended sagas, at each delivery. One delivery takes at most `timeout` seconds,
+    connecting included. `tls` replaces the system's trusted certificates.
 
     Raises OutboxError where `address` is no plain http or https URL.
     """
@@ -110,13 +111,13 @@ class HttpTransport:
 
 
 def read_answer(answer: Answer, ids: Sequence[str], now: datetime) -> Delivery:
-    """What the answer to a batch of the messages `ids` means."""
+    """The delivery that an answer to a batch of the messages `ids` means."""
     match answer.status:
         case 200:
             try:
                 return Answered(replies_from_batch(answer.body, ids))
             except MalformedEnvelope as error:
-                # What was done is done; only the news of it is lost.
+                # The messages may have taken effect; only the replies are lost.
                 return Unreachable(_reason(200, str(error)), sent=True)
         case 400 | 413 | 422:
             return Unacceptable(_described(answer))
