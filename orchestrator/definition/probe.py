@@ -1,7 +1,8 @@
-"""Finds which command a step's function makes, without running it on real state.
+"""The probe of a step's function: finds the command that it makes, without running it on real
+state.
 
-A function with a return annotation says it. A lambda is called once with a stand-in that answers
-every attribute, item and call with itself; the class of the command that comes out is the answer.
+A return annotation names the command. A lambda is called once with a stand-in that answers every
+attribute, item and call with itself; the command that it returns has the class.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from outbox.messages import Command, type_of
 
 
 class _Anything:
-    """Stands for a value of any type while a lambda is looked at."""
+    """A stand-in for a value of any type while a lambda is probed."""
 
     def __getattr__(self, _name: str) -> _Anything:
         return self
@@ -51,7 +52,7 @@ def command_class(make: Callable[[Any], Command[Any]]) -> type[Command[Any]]:
 
 def reply_type(command: type[Command[Any]]) -> Any:
     """The `R` of a class that is declared as `Command[R]`, also by way of other generic classes;
-    Any where it leaves it open."""
+    Any where the class leaves it open."""
     found = _reply_of(command)
     return Any if isinstance(found, typing.TypeVar) else found
 
@@ -75,10 +76,11 @@ def _reply_of(declared: Any) -> Any:
 
 
 def returned_class(function: Callable[..., Any]) -> type[Any] | None:
-    """The class that the function says it returns; None where it says nothing, or no class."""
+    """The class in the function's return annotation; None where there is none, or it is no
+    class."""
     try:
         returned = typing.get_type_hints(function).get("return")
-    except Exception:  # annotations may name anything, also what is imported for types only
+    except Exception:  # annotations may name what is imported for types only
         return None
     return returned if isinstance(returned, type) else None
 

@@ -27,11 +27,11 @@ class Registry:
         return iter(sorted(self._sagas.values(), key=lambda it: (it.name, it.version)))
 
     def find(self, name: str, version: int) -> Saga[Any] | None:
-        """That very definition, if it is here."""
+        """The definition of that name and version, if it is here."""
         return self._sagas.get((name, version))
 
     def get(self, name: str, version: int | None = None) -> Saga[Any]:
-        """That version, or the latest. Raises UnknownDefinition."""
+        """The definition in that version, or in the latest. Raises UnknownDefinition."""
         found = self._latest.get(name) if version is None else self.find(name, version)
         if found is None:
             wanted = name if version is None else f"{name} v{version}"

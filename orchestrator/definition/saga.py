@@ -11,8 +11,8 @@
     )
 
 Steps run in the order of the list, unless one names the steps that it comes `after`: then they form
-a graph, and what does not depend on each other runs side by side. Everything that can be wrong with
-a definition is found when it is made, and the error names the step.
+a graph, and independent steps run side by side. Any fault of a definition is found when it is made,
+and the error names the step.
 """
 
 from __future__ import annotations
@@ -38,10 +38,11 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class Saga(Generic[S]):
-    """A definition. Raises InvalidSaga, naming the step, where it promises what cannot be kept.
+    """The definition of a saga. Raises InvalidSaga, naming the step, where it cannot keep its
+    promises.
 
-    `state` is a frozen dataclass: the saga's input, and what `on_reply` learns on the way.
-    `key` names the entity that a run is about. With `one_active`, a second run for the same key is
+    `state` is a frozen dataclass: the saga's input, and the values that `on_reply` adds. `key`
+    names the entity that a run is about. With `one_active`, a second run for the same key is
     refused while one is active. A changed shape needs a new `version`.
     """
 
@@ -72,7 +73,7 @@ class Saga(Generic[S]):
 
     @cached_property
     def dependencies(self) -> dict[str, frozenset[str]]:
-        """Which steps must have succeeded before each step starts."""
+        """The steps that must have succeeded before each step starts."""
         compensatable = frozenset(it.name for it in self.steps if it.kind is Kind.COMPENSATABLE)
         before_retriable = frozenset(it.name for it in self.steps if it.kind is Kind.PIVOT)
         result: dict[str, frozenset[str]] = {}
@@ -106,10 +107,10 @@ class Saga(Generic[S]):
 
     @cached_property
     def point_of_no_return(self) -> frozenset[str]:
-        """The steps of which the first to be sent makes the saga go forward only."""
+        """The steps of which the first one sent makes the saga go forward only."""
         return frozenset(step.name for step in self.steps if step.kind is not Kind.COMPENSATABLE)
 
-    # What is sent and answered
+    # Commands and replies
 
     @cached_property
     def actions(self) -> dict[str, type[Command[Any]]]:
@@ -135,9 +136,9 @@ class Saga(Generic[S]):
         return frozenset(self.action_type(step.name).owner for step in self.steps)
 
     def decode_reply(self, step: str, value: Any) -> Any:
-        """A reply's JSON value as the type that the step's command promises to answer.
+        """A reply's JSON value, as the type that the step's command promises.
 
-        Raises InvalidMessage where it is no such thing.
+        Raises InvalidMessage where it does not fit that type.
         """
         return decode_value(self._replies[step], value)
 
@@ -145,17 +146,17 @@ class Saga(Generic[S]):
     def _replies(self) -> dict[str, Any]:
         return {name: reply_type(command) for name, command in self.actions.items()}
 
-    # What it runs on
+    # State and keys
 
     def accept(self, state: S) -> str:
-        """The key of a run with this input. Raises InvalidInput where the input cannot be kept, or
-        the key is no text of 1 to 200 characters."""
+        """The key of a run with this input. Raises InvalidInput where the input cannot be stored,
+        or the key is no text of 1 to 200 characters."""
         self.check_state(state)
         return self.key_of(state)
 
     def key_of(self, state: S) -> str:
-        """The key of a run with this input, which can be kept. Raises InvalidInput where it is no
-        text of 1 to 200 characters."""
+        """The key of a run with this input, which can be stored. Raises InvalidInput where the key
+        is no text of 1 to 200 characters."""
         try:
             key: object = self.key(state)
         except Exception as error:
@@ -171,8 +172,8 @@ class Saga(Generic[S]):
         return key
 
     def check_state(self, state: object) -> int:
-        """How many bytes `state` takes. Raises InvalidInput unless it is of the declared class and
-        can be stored."""
+        """Check the state, and return its bytes. Raises InvalidInput unless it is of the declared
+        class and can be stored."""
         if not isinstance(state, self.state):
             raise InvalidInput(
                 f"{self} runs on {self.state.__name__}, and was given {type(state).__name__}",
@@ -188,7 +189,8 @@ class Saga(Generic[S]):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identifies the shape: names, kinds, order and message types; never what lambdas do."""
+        """A digest of the shape: names, kinds, order and message types, but not the code of
+        lambdas."""
         undo = self.compensations
         shape = [
             [

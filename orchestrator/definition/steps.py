@@ -1,4 +1,4 @@
-"""The steps of a saga: what each sends, how it is undone, and how patient it is."""
+"""The steps of a saga: the command of each, its compensation and its deadlines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_RETRY = RetryPolicy()
 
 
 class Kind(StrEnum):
-    """What a step means for the whole."""
+    """The kind of a step."""
 
     COMPENSATABLE = "compensatable"
     """It can be undone by its compensation."""
@@ -31,8 +31,8 @@ class Kind(StrEnum):
 
 
 class WhenLocked(StrEnum):
-    """What a compensatable step does when another operation holds the entity. A later step has no
-    choice: it cannot be undone, so it cannot be given up either."""
+    """The choice of a compensatable step when another operation holds the entity. A later step has
+    none: it cannot be undone, so it cannot be given up either."""
 
     RETRY = "retry"
     """Ask again until the step's deadline."""
@@ -42,14 +42,14 @@ class WhenLocked(StrEnum):
 
 @dataclass(frozen=True)
 class Step(Generic[S]):
-    """One step. Make it with `compensatable`, `pivot` or `retriable`.
+    """One step of a saga. Make it with `compensatable`, `pivot` or `retriable`.
 
     `deadline` is how long a compensatable step may stay without a definite answer before the saga
     turns back; a later step goes on beyond it, and is only shown as overdue.
 
-    `retry` paces what the saga itself repeats. A compensatable step that is locked, and any step
-    that is ongoing, is repeated at the ceiling once the policy gives up; a later step or a
-    compensation that is refused or locked makes the run STUCK then.
+    `retry` paces the saga's own repetitions. A compensatable step that is locked, and any step that
+    is ongoing, is repeated at the ceiling once the policy gives up; a later step or a compensation
+    that is refused or locked makes the run STUCK then.
     """
 
     name: str
@@ -115,7 +115,7 @@ def retriable(
     deadline: timedelta = DEFAULT_DEADLINE,
     retry: RetryPolicy = DEFAULT_RETRY,
 ) -> Step[S]:
-    """A step after the point of no return: repeated until it succeeds or a person steps in.
+    """A step after the point of no return: repeated until it succeeds or an operator steps in.
 
     It comes after the pivot (without one: after every compensatable step) and after the step
     before it in the list, or instead of that one after the steps that `after` names.
@@ -133,7 +133,7 @@ def retriable(
 
 def _names(step: str, after: Iterable[str] | None) -> tuple[str, ...] | None:
     if isinstance(after, str):
-        # A text is an iterable of texts too, so no type checker finds this.
+        # A text is an iterable of texts, so no type checker finds this mistake.
         raise InvalidSaga(
             f"step {step!r} has after={after!r}, which is a text and no list of names",
             next_step=f"write after=[{after!r}]",

@@ -1,4 +1,4 @@
-"""What a definition must keep to, checked when it is made. Each violation is an InvalidSaga."""
+"""The rules of a definition, checked when it is made. Each violation raises InvalidSaga."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ORDER = "the order is compensatable steps, at most one pivot, retriable steps"
 
 
 def check(saga: Saga[Any]) -> None:
-    """Raises InvalidSaga at the first thing that is wrong."""
+    """Check the definition. Raises InvalidSaga at the first violation."""
     _check_frame(saga)
     _check_state(saga)
     _check_names(saga)

@@ -1,4 +1,5 @@
-"""Sends what the runs of this node have to say: a courier for each participant, fed from memory."""
+"""The dispatcher of the commands of this node's runs: a courier for each participant, fed from
+memory."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from outbox.transports.base import Transport
 
 
 class Line:
-    """The way to one participant."""
+    """The line to one participant."""
 
     def __init__(self, courier: Courier, memory: MemoryQueue) -> None:
         self.courier = courier
@@ -32,7 +33,7 @@ class Line:
 
 
 class Dispatcher:
-    """Hands each message to the courier of its destination."""
+    """The dispatcher, which hands each message to the courier of its destination."""
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class Dispatcher:
         self.lines: Mapping[str, Line] = lines
 
     def lease(self, leases: Leases) -> None:
-        """From now on these shards' messages are sent."""
+        """Send the messages of these shards from now on."""
         epochs = {
             bucket: epoch for shard, epoch in leases.epochs.items() for bucket in buckets(shard)
         }
@@ -78,7 +79,7 @@ class Dispatcher:
             line.bell.ring()
 
     def hand_over(self, messages: Sequence[OutgoingMessage], seqs: Mapping[str, int]) -> None:
-        """These were committed, with these numbers."""
+        """Hand over messages that were committed with these numbers."""
         for name, line in self.lines.items():
             mine = [it.pending(seqs[it.envelope.id]) for it in messages if it.destination == name]
             if mine:
@@ -86,19 +87,19 @@ class Dispatcher:
                 line.bell.ring()
 
     def withdraw(self, ids: frozenset[str]) -> None:
-        """These are gone from the table."""
+        """Withdraw messages that are gone from the table."""
         for line in self.lines.values():
             line.memory.withdraw(ids)
 
     def distrust(self, shards: Iterable[int]) -> None:
-        """The table alone tells what these shards have to send."""
+        """Read the messages of these shards from the table again."""
         doubted = [bucket for shard in shards for bucket in buckets(shard)]
         for line in self.lines.values():
             line.courier.distrust(doubted)
             line.bell.ring()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Send until `stop` is set, and finish what is under way then."""
+        """Send until `stop` is set, and then finish the deliveries under way."""
         async with asyncio.TaskGroup() as tasks:
             for name, line in self.lines.items():
                 tasks.create_task(

@@ -1,6 +1,6 @@
 """The engine: runs sagas on a database, together with other nodes where that is PostgreSQL.
 
-It keeps a node going, and is what API and messages talk to.
+It keeps a node going, and serves the API and the handlers of messages.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _HOUSEKEEPING = 5.0
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """What a client calls its start by, and 32 bytes that tell what it asked for."""
+    """A client's idempotency key for a start, and the fingerprint (32 bytes) of its request."""
 
     text: str
     fingerprint: bytes
 
 
 class Engine:
-    """One node. `run` keeps it going; `start` and `signal` return after the commit.
+    """The engine of one node. `run` keeps it going; `start` and `signal` return after the commit.
 
     `bell` rings when a message has left something in the database; `owner` is a label for this node
     in the database, and any number of nodes may have the same. `progress` is told of each piece of
@@ -97,11 +97,11 @@ class Engine:
         self._is_running = False
         self._is_closing = False
 
-    # Its life
+    # Lifecycle
 
     @property
     def is_running(self) -> bool:
-        """Whether it works."""
+        """Whether the engine is running."""
         return self._is_running
 
     @property
@@ -111,7 +111,7 @@ class Engine:
 
     @property
     def stats(self) -> CommitterStats:
-        """What was committed since the start."""
+        """The counts of commits since the start."""
         return self._node.committer.stats
 
     async def check_start(self) -> None:
@@ -136,7 +136,7 @@ class Engine:
             )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; then finish what is under way and give the shards back.
+        """Work until `stop` is set; then finish the work under way and give the shards back.
 
         Trouble with the database is logged and waited out.
         """
@@ -150,7 +150,7 @@ class Engine:
                 hearing = tasks.create_task(self._hear())
                 tasks.create_task(self._node.committer.run(finish))
                 await self._node.dispatcher.run(stop)
-                # What was answered to the last is committed before the shards are given back.
+                # The last answers are committed before the shards are given back.
                 self._is_closing = True
                 finish.set()
                 self._node.committer.look()
@@ -162,7 +162,7 @@ class Engine:
             await self._node.dispatcher.aclose()
             self._only_node.release()
 
-    # What is asked of it
+    # For the API
 
     async def start(
         self, saga: Saga[Any], state: Any, *, key: IdempotencyKey | None = None
@@ -182,7 +182,7 @@ class Engine:
         return done.result()
 
     async def signal(self, instance_id: str, signal: OperatorSignal) -> None:
-        """Tell a run what a person wants. Raises UnknownRun, IllegalSignal, InvalidInput,
+        """Give a run an operator's signal. Raises UnknownRun, IllegalSignal, InvalidInput,
         Unavailable."""
         if not is_id(instance_id):
             raise UnknownRun(instance_id)
@@ -196,7 +196,7 @@ class Engine:
         await self._asked(Tell(instance_id, signal, done=done, size=len(payload)), done)
 
     def settled(self) -> EndedSagas | None:
-        """What participants may forget: they are told with each delivery."""
+        """The statement about ended runs, for participants, which goes with each delivery."""
         return self._settled
 
     async def _asked(self, item: Begin | Tell, done: asyncio.Future[Any]) -> None:
@@ -219,7 +219,7 @@ class Engine:
             if shard_of(saga_id) in usable:
                 return saga_id
 
-    # Its loops
+    # Loops
 
     async def _hear(self) -> None:
         while True:

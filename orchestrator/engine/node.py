@@ -1,7 +1,7 @@
 """One node: its shards, its committer, its couriers.
 
-Each part does one thing at a time when it is told to. `engine` repeats that as long as the process
-lives; a simulation does it in any order that can happen.
+Each part has one step. `engine` repeats the steps as long as the process lives; a simulation takes
+them in any order that can happen.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from outbox.wire.envelope import Envelope
 
 
 class Node:
-    """One process's part of the engine: it holds leases, sends and commits.
+    """One node: it holds leases, sends and commits.
 
-    `name` gives the name that it holds its leases under, which no other node has; where it gives
-    another one, the leases of the one before are left alone. `watchers` are told of the commits,
-    `progress` of each piece of work.
+    `name` gives the unique name under which the node holds its leases; when the name changes, the
+    leases of the old one are left alone. `watchers` are told of the commits, `progress` of each
+    piece of work.
     """
 
     def __init__(
@@ -94,12 +94,13 @@ class Node:
     def _shards_changed(self, gained: frozenset[int], lost: frozenset[int]) -> None:
         if gained or lost:
             self.committer.shards_changed(gained, lost)
-        # Also where only their end has moved.
+        # Also where only the end of the leases has moved.
         self.dispatcher.lease(self.shards.leases)
 
 
 class _Settlement(Settlement):
-    """Hands the answers that couriers bring to the committer, and tells runs of dead letters."""
+    """The settlement that hands couriers' answers to the committer, and tells runs of dead
+    letters."""
 
     def __init__(self, node: Node, ports: EnginePorts) -> None:
         self._node = node

@@ -47,13 +47,13 @@ class EnginePorts:
 
 
 class Outgoing(Protocol):
-    """Where committed messages go."""
+    """The taker of committed messages."""
 
     def hand_over(self, messages: Sequence[OutgoingMessage], seqs: Mapping[str, int]) -> None:
-        """These were committed, with these numbers."""
+        """Take messages that were committed with these numbers."""
 
     def withdraw(self, ids: frozenset[str]) -> None:
-        """These are gone from the table."""
+        """Withdraw messages that are gone from the table."""
 
     def distrust(self, shards: Iterable[int]) -> None:
-        """The table alone tells what these shards have to send."""
+        """Read the messages of these shards from the table again."""

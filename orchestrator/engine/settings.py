@@ -1,4 +1,4 @@
-"""How the engine paces itself."""
+"""The settings of the engine's pace."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from outbox.relay.settings import RelaySettings
 
 @dataclass(frozen=True)
 class EngineSettings:
-    """`relay` has the times of leases and deliveries, which the engine shares."""
+    """The settings of the engine; `relay` has the times of leases and deliveries."""
 
     relay: RelaySettings = field(default_factory=RelaySettings)
     batch: int = 256
     """Runs in one group commit, at most."""
     batch_bytes: int = 8 * 1024 * 1024
-    """Bytes of the runs in one group commit, and of what they are told, about; one run at least."""
+    """Bytes of the runs in one group commit and of their signals, about; one run at least."""
     queue: int = 10_000
-    """Starts and signals of people that wait in memory, at most; more are told to come back."""
+    """Starts and operators' signals that wait in memory, at most; more are told to come back."""
     queue_bytes: int = 32 * 1024 * 1024
     """Bytes that wait in memory for a commit, about; more are told to come back."""
     cached: int = 20_000
@@ -30,9 +30,9 @@ class EngineSettings:
     offered_bytes: int = 16 * 1024 * 1024
     """Bytes of the messages in memory for each participant, at most."""
     patience: float = 10.0
-    """Seconds that one who asks waits for the commit, before being told to ask again."""
+    """Seconds that a caller waits for the commit, before it is told to ask again."""
     unsettled: timedelta = timedelta(days=7)
-    """Of runs that began within this time participants are not told whether they have ended, so
-    that nodes, and clocks, may differ by less."""
+    """Participants are not told of the ends of runs that began within this time, so nodes and
+    clocks may differ by less."""
     remember: timedelta = timedelta(hours=1)
-    """How long the ids of group commits, and answers nobody came for, are kept."""
+    """How long the ids of group commits, and answers that no node fetched, are kept."""

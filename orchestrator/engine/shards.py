@@ -1,4 +1,4 @@
-"""Which runs are this node's: the shards are shared out by leases among the nodes of a database.
+"""The shards of this node: the nodes of a database share them by leases.
 
 The lease of a shard is also that of the outbox buckets of its runs.
 """
@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 
 class Shards:
-    """The leases of one node. `changed(gained, lost)` is told whenever they were renewed, gained or
-    lost."""
+    """The leases of one node. `changed(gained, lost)` is called whenever they were renewed, gained
+    or lost."""
 
     def __init__(
         self,
@@ -56,21 +56,21 @@ class Shards:
 
     @property
     def usable(self) -> Mapping[int, int]:
-        """The shards that something may be begun for now, with their epochs."""
+        """The shards for which work may be begun now, with their epochs."""
         return self.leases.usable(self._clock.monotonic())
 
     def forget(self, shards: frozenset[int]) -> None:
-        """These turned out to be leased by another node."""
+        """Forget these shards, which turned out to be another node's."""
         epochs = {it: epoch for it, epoch in self.leases.epochs.items() if it not in shards}
         self.lease(Leases(epochs, self.leases.until))
 
     async def tend_once(self) -> float:
-        """Renew the leases, take what is free up to the fair share, and give back what is more.
-        Seconds until it is time to do so again."""
+        """Renew the leases, take free ones up to the fair share, and give back the excess. Returns
+        the seconds until the next time."""
         return await self._keeper.tend()
 
     async def leave(self) -> None:
-        """Give all back."""
+        """Give all shards back."""
         await self._keeper.leave()
 
     async def give_up(self, buckets: Sequence[int]) -> None:
@@ -82,7 +82,7 @@ class Shards:
             await self._store.give_back(connection, self._name(), LEASED_AS, sorted(buckets))
 
     def lease(self, leases: Leases) -> None:
-        """From now on these are the node's shards."""
+        """Replace the node's shards by these."""
         before, after = self.leases.epochs, leases.epochs
         gained = frozenset(it for it, epoch in after.items() if before.get(it) != epoch)
         lost = frozenset(before) - frozenset(after)

@@ -1,4 +1,4 @@
-"""On SQLite there is one node: a second one would find the file, and no way to share it well."""
+"""The lock that admits one node on SQLite, since two could not share the file well."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from orchestrator.errors import SecondNode
 
 
 class OnlyNode:
-    """A lock on a file beside the SQLite database. The system lifts it when the process ends,
-    however it ends. On PostgreSQL it does nothing."""
+    """A lock on a file beside the SQLite database. The system lifts it at any end of the process.
+    On PostgreSQL it does nothing."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         database = engine.url.database if engine.dialect.name == "sqlite" else None
@@ -21,7 +21,7 @@ class OnlyNode:
         self._file: IO[str] | None = None
 
     def claim(self) -> None:
-        """Raises SecondNode where another node has it."""
+        """Take the lock. Raises SecondNode where another node has it."""
         if self._path is None or self._file is not None:
             return
         file = self._path.open("w")
@@ -36,7 +36,7 @@ class OnlyNode:
         self._file = file
 
     def release(self) -> None:
-        """Let another one have it."""
+        """Release the lock for another node."""
         if self._file is not None:
             self._file.close()
             self._file = None

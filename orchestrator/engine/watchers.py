@@ -1,6 +1,7 @@
-"""Tells those who wait for a run that something about it was committed, within this process.
+"""The watchers of runs in this process, which are told of each commit about their run.
 
-A node hears only of its own commits, so whoever waits also looks by itself from time to time.
+A node tells only of its own commits, so every waiting caller also looks by itself from time to
+time.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from contextlib import contextmanager
 
 
 class Watch:
-    """One who waits for the changes of one run."""
+    """The watch of one caller over one run."""
 
     def __init__(self) -> None:
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
 
     async def changed(self, timeout: float) -> bool:
-        """Whether something was committed since the last call, or is within `timeout` seconds."""
+        """Whether a change was committed since the last call, or is within `timeout` seconds."""
         if not await _within(timeout, self._changed):
             return False
         self._changed.clear()
@@ -29,21 +30,22 @@ class Watch:
         return await _within(timeout, self._ended)
 
     def tell(self, *, ended: bool) -> None:
-        """There is something new."""
+        """Tell the watch of a new change."""
         self._changed.set()
         if ended:
             self._ended.set()
 
 
 class Watchers:
-    """All who wait, by run. For one event loop."""
+    """The watches of all callers, by run. For one event loop."""
 
     def __init__(self) -> None:
         self._watches: dict[str, set[Watch]] = {}
 
     @contextmanager
     def watching(self, instance_id: str) -> Iterator[Watch]:
-        """Begin to watch before looking: then nothing falls between."""
+        """A context with a watch over a run. Begin it before looking at the run, so that no change
+        is missed."""
         watch = Watch()
         self._watches.setdefault(instance_id, set()).add(watch)
         try:
@@ -55,7 +57,7 @@ class Watchers:
                 del self._watches[instance_id]
 
     def tell(self, instance_ids: Iterable[str], *, ended: Collection[str] = ()) -> None:
-        """These runs have changed, and some of them have ended."""
+        """Tell the watches that these runs have changed, and some of them ended."""
         if not self._watches:
             return
         for instance_id in instance_ids:

@@ -1,4 +1,4 @@
-"""What an answer does to a run: a participant's reply to a command, or the command's burial."""
+"""Answers to a run's commands: a participant's reply, or the command's burial."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ MAX_PAUSE = timedelta(days=1)
 ACCEPTED_FIRST_PAUSE = 60.0
 """Seconds until a command that was accepted and not answered is sent again, the first time."""
 ACCEPTED_LONGEST_PAUSE = 3600.0
-"""The same at most, after it has doubled again and again."""
+"""The longest such pause, after it has doubled again and again."""
 MAX_UNDOS = 20
-"""How often a step is compensated once more because its action reports a success that late."""
+"""How often a step is compensated once more after a late success of its action."""
 
 
 def replied(builder: TransitionBuilder[S], signal: Replied) -> None:
-    """A participant answered a command, or a transport took it."""
+    """Take in a participant's reply to a command, or a transport's acceptance."""
     command_id, reply = signal.command_id, signal.reply
     words = told(reply)
     if signal.source is not None and not _came_from_its_participant(builder, signal, words):
@@ -58,7 +58,7 @@ def replied(builder: TransitionBuilder[S], signal: Replied) -> None:
 
 
 def buried(builder: TransitionBuilder[S], command_id: str, reason: str) -> None:
-    """A command became a dead letter."""
+    """Take in that a command became a dead letter."""
     name = builder.instance.step_of(command_id)
     if name is None:
         builder.note_stray(Happening.BURIED, reason, command_id)
@@ -70,7 +70,7 @@ def buried(builder: TransitionBuilder[S], command_id: str, reason: str) -> None:
 
 
 def take_in(builder: TransitionBuilder[S], step: Step[S], reply: Reply) -> None:
-    """The action took effect: let the saga's state learn from its answer."""
+    """Note that the action took effect, and let the saga's state learn from its answer."""
     run = builder.run(step.name)
     try:
         state = learned(builder, step, reply.value)
@@ -83,8 +83,8 @@ def take_in(builder: TransitionBuilder[S], step: Step[S], reply: Reply) -> None:
 
 
 def learned(builder: TransitionBuilder[S], step: Step[S], value: Any) -> S:
-    """The state that knows of the answer. Raises what the saga's function raises, InvalidInput
-    or InvalidMessage where value or state do not fit."""
+    """The state with the answer in it. Raises what the saga's function raises, and InvalidInput or
+    InvalidMessage where value or state do not fit."""
     if step.on_reply is None:
         return builder.instance.state
     state = step.on_reply(builder.instance.state, builder.saga.decode_reply(step.name, value))
@@ -93,11 +93,11 @@ def learned(builder: TransitionBuilder[S], step: Step[S], value: Any) -> S:
 
 
 def _came_from_its_participant(builder: TransitionBuilder[S], signal: Replied, words: str) -> bool:
-    """Whether an answer that came as a message is from the participant that its command went to.
-    A definite one leaves the command nothing to find out, so that its message is withdrawn."""
+    """Whether an answer that came as a message is from the participant that its command went to. A
+    definite answer makes the command's message needless, so it is withdrawn."""
     name = builder.instance.step_of(signal.command_id)
     if name is None:
-        return True  # noted as a stray, whatever service sent it
+        return True  # noted as a stray, from any service
     participant = builder.saga.action_type(name).owner
     if signal.source != participant:
         detail = f"from {signal.source}, not from {participant}: {words}"
@@ -109,7 +109,7 @@ def _came_from_its_participant(builder: TransitionBuilder[S], signal: Replied, w
 
 
 def _accepted(builder: TransitionBuilder[S], command_id: str) -> None:
-    """The transport took the command. An answer may have overtaken this, and then decides."""
+    """Note that the transport took the command, unless an answer has overtaken this."""
     name = builder.instance.step_awaiting(command_id)
     if name is None or builder.awaited(name).wait is not Wait.ANSWER:
         return
@@ -182,12 +182,12 @@ def _undo_answered(builder: TransitionBuilder[S], name: str, reply: Reply, words
 
 
 def _undecided(builder: TransitionBuilder[S], name: str, words: str) -> None:
-    """The relay goes on delivering the command; here the answer is only shown."""
+    """Only note the answer, since the relay goes on delivering the command."""
     builder.put(name, replace(builder.run(name), reason=words))
 
 
 def _repeat_later(builder: TransitionBuilder[S], name: str, reply: Reply, words: str) -> None:
-    """Locked or ongoing: nothing is decided, so the same command goes out again."""
+    """Repeat the same command later, since "locked" or "ongoing" decides nothing."""
     seconds = _next_try(builder, name, words)
     ends_otherwise = reply.outcome is Outcome.ONGOING or may_turn_back(builder, name)
     if seconds is None and not ends_otherwise:
@@ -199,7 +199,8 @@ def _repeat_later(builder: TransitionBuilder[S], name: str, reply: Reply, words:
 
 
 def _try_anew_later(builder: TransitionBuilder[S], name: str, words: str) -> None:
-    """Refused where it must succeed: a new command after a pause, or an operator."""
+    """Send a new command after a pause, or wait for an operator: it was refused where it must
+    succeed."""
     seconds = _next_try(builder, name, words)
     if seconds is None or builder.run(name).status is StepStatus.STUCK:
         builder.wait(name, Wait.ANEW)
@@ -209,7 +210,7 @@ def _try_anew_later(builder: TransitionBuilder[S], name: str, words: str) -> Non
 
 
 def _next_try(builder: TransitionBuilder[S], name: str, words: str) -> float | None:
-    """Counts one more try. Seconds until it; None where the step's policy gives up."""
+    """Count one more try. Returns the seconds until it; None where the step's policy gives up."""
     run = builder.run(name)
     builder.put(name, replace(run, tries=run.tries + 1, reason=words))
     chance = jitter(builder.awaited(name).id, run.tries)
@@ -224,10 +225,10 @@ def _pause(seconds: float) -> timedelta:
 
 
 def _late_answer(builder: TransitionBuilder[S], command_id: str, reply: Reply, words: str) -> None:
-    """An answer that no step awaits: it is noted and changes nothing, except that an action which
-    turns out to have run after its undo is undone once more.
+    """Note an answer that no step awaits. It changes nothing, except that an action which turns out
+    to have run after its undo is undone once more.
 
-    After the end not even that: the entity may be another run's by then.
+    After the end of the run not even that is done: the entity may be another run's by then.
     """
     name = builder.instance.step_of(command_id)
     if name is None:

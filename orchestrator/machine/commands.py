@@ -1,4 +1,4 @@
-"""The commands of a run: made by the saga's functions, checked against what those declared."""
+"""The commands of a run: made by the saga's functions, checked against their declarations."""
 
 from __future__ import annotations
 

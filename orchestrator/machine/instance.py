@@ -1,4 +1,4 @@
-"""One run of a saga, as values: where each step stands and which answer it awaits."""
+"""One run of a saga, as values: the status of each step and the command whose answer it awaits."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ S = TypeVar("S")
 
 
 class Status(StrEnum):
-    """How a run stands."""
+    """The status of a run."""
 
     RUNNING = "RUNNING"
     """Going forward."""
     COMPENSATING = "COMPENSATING"
     """Being undone; it never goes forward again."""
     STUCK = "STUCK"
-    """A person is needed. Never the end, always visible."""
+    """It needs an operator. Never the end, always visible."""
     COMPLETED = "COMPLETED"
     """Ended: every effect is there."""
     COMPENSATED = "COMPENSATED"
     """Ended: no effect is left."""
     RESOLVED = "RESOLVED"
-    """Ended by a person, who took care of the steps that are listed as not undone."""
+    """Ended by an operator, who took care of the steps listed as not undone."""
     TERMINATED = "TERMINATED"
-    """Ended by a person without undoing anything; the steps in effect are listed."""
+    """Ended by an operator without undoing anything; the steps in effect are listed."""
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing happens any more."""
+        """Whether the run has ended."""
         return self in _FINAL
 
 
@@ -41,14 +41,14 @@ _FINAL = frozenset({Status.COMPLETED, Status.COMPENSATED, Status.RESOLVED, Statu
 
 
 class Direction(StrEnum):
-    """Which way a run goes. It turns at most once."""
+    """The direction of a run. It turns at most once."""
 
     FORWARD = "forward"
     BACKWARD = "backward"
 
 
 class StepStatus(StrEnum):
-    """How a step stands."""
+    """The status of a step."""
 
     PENDING = "PENDING"
     """Nothing was sent."""
@@ -65,9 +65,9 @@ class StepStatus(StrEnum):
     UNDONE = "UNDONE"
     """Its effect is gone, or never was."""
     SKIPPED = "SKIPPED"
-    """A person answered in the participant's place."""
+    """An operator answered in the participant's place."""
     STUCK = "STUCK"
-    """It cannot go on without a person; the reason says why."""
+    """It cannot go on without an operator; the reason says why."""
 
 
 class Wait(StrEnum):
@@ -115,12 +115,12 @@ class Awaited:
 
 @dataclass(frozen=True, slots=True)
 class StepRun:
-    """What one run knows of one step.
+    """The record of one step in one run.
 
     `action_ids` and `undo_ids` are the ids of all its commands, oldest first. `tries` counts the
     repetitions that the saga itself asked for since it was last told to go on. `kept` is an answer
-    that the saga's own code could not take in. `notes` counts what the history was told about its
-    latest command, also what was left out of it.
+    that the saga's own code could not take in. `notes` counts the lines about its latest command,
+    also those left out of the history.
     """
 
     status: StepStatus = StepStatus.PENDING
@@ -134,7 +134,7 @@ class StepRun:
 
     @property
     def attempts(self) -> int:
-        """How many different commands there were for it, both ways."""
+        """The number of its different commands, in both directions."""
         return len(self.action_ids) + len(self.undo_ids)
 
     @property
@@ -146,7 +146,7 @@ class StepRun:
 @dataclass(frozen=True, slots=True)
 class Instance(Generic[S]):
     """One run. `ended` is its final status, once it has one; `not_undone` lists the steps whose
-    effect a person left in place or took care of by hand; `strays` counts answers to commands
+    effect an operator left in place or took care of by hand; `strays` counts answers to commands
     that it never sent."""
 
     id: str
@@ -164,7 +164,7 @@ class Instance(Generic[S]):
 
     @property
     def status(self) -> Status:
-        """The one word for how it stands."""
+        """The status of the run."""
         if self.ended is not None:
             return self.ended
         if any(run.status is StepStatus.STUCK for run in self.steps.values()):

@@ -1,12 +1,12 @@
-"""The saga state machine: `start` and `advance` take values and return values, and no other code
+"""The saga state machine: `start` and `advance` take values and return values. No other code
 decides what a saga does.
 
-All that can happen to a run is a `Signal`; what it leads to is a `Transition`. The caller of
+Everything that can happen to a run is a `Signal`, which leads to a `Transition`. The caller of
 `advance` stores the transition's instance, commands, timers and history in one transaction.
 
-Three rules carry the rest. What has no definite answer may have run. The run turns at most once,
-and never after the point of no return may have happened. A step is undone only when no step that
-came after it is in effect.
+Three rules carry the rest. A command without a definite answer may have run. The run turns at most
+once, and never after the point of no return may have happened. A step is undone only when no step
+that came after it is in effect.
 
 The modules by topic: `answers`, `timers` and `operators` take a signal in, `turning_back` undoes,
 and this one goes forward. All of them are functions over one `TransitionBuilder`.
@@ -73,8 +73,8 @@ def advance(saga: Saga[S], instance: Instance[S], signal: Signal, now: datetime)
     """The transition that `signal` leads to; `saga` is the definition that the run started with.
 
     Only an operator's signal can raise: IllegalSignal where it is not possible now, InvalidInput
-    where the result supplied does not fit. Whatever participants answer, and whatever the saga's
-    own functions do, leads to a transition.
+    where the result supplied does not fit. Any answer of a participant, and any error of the saga's
+    own functions, leads to a transition.
     """
     if (saga.name, saga.version) != (instance.saga, instance.version):
         raise ValueError(f"{instance.saga} v{instance.version} cannot go on as {saga}")
@@ -95,7 +95,7 @@ def advance(saga: Saga[S], instance: Instance[S], signal: Signal, now: datetime)
 
 
 def _go_on(builder: TransitionBuilder[S]) -> None:
-    """Send all that can be sent now, and end the run where nothing is left to do."""
+    """Send every command that can be sent now, and end the run where nothing is left to do."""
     if builder.instance.ended is not None:
         return
     direction = builder.instance.direction

@@ -1,4 +1,4 @@
-"""What operators ask of a run, and what that does to it."""
+"""The signals of operators, and their effects on a run."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ S = TypeVar("S")
 
 
 def asked(builder: TransitionBuilder[S], signal: OperatorSignal) -> None:
-    """An operator asked for something. Raises IllegalSignal where it is not possible now,
-    InvalidInput where the result supplied does not fit."""
+    """Take in an operator's signal. Raises IllegalSignal where it is not possible now, InvalidInput
+    where the result supplied does not fit."""
     verb = type(signal).__name__.lower()
     step = signal.step if isinstance(signal, Retry | Skip) else None
     operator_rules.check(builder.saga, builder.instance, verb, step)

@@ -1,4 +1,4 @@
-"""What can happen to a run from outside, one class each."""
+"""The signals to a run: what can happen to it from outside, one class each."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from outbox.replies import Outcome, Reply
 ACCEPTED = Reply(
     Outcome.ONGOING, code="accepted", reason="it is on its way; the answer comes as a message"
 )
-"""What stands for an answer where the transport only took the command, durably."""
+"""The value in place of an answer where the transport only took the command, durably."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replied:
-    """A participant answered a command. `source` is who sent the answer where it came as a message;
+    """A participant answered a command. `source` is the sender of an answer that came as a message;
     None where it came back on the way of the command, and so from the command's participant."""
 
     command_id: str
@@ -33,7 +33,7 @@ class Buried:
 
 
 class TimerKind(StrEnum):
-    """Why a timer was set."""
+    """The reason why a timer was set."""
 
     DEADLINE = "deadline"
     """The answer is overdue."""
@@ -88,7 +88,7 @@ class Skip:
 
 @dataclass(frozen=True, slots=True)
 class Resolve:
-    """End a stuck run; a person has taken care of what is not undone."""
+    """End a stuck run; the operator has taken care of the effects that are not undone."""
 
     actor: str
     reason: str

@@ -1,4 +1,4 @@
-"""What a timer does to a run: send a command once more, or take its answer for overdue."""
+"""Timers of a run: each sends a command once more, or takes its answer for overdue."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ S = TypeVar("S")
 
 
 def timer_fired(builder: TransitionBuilder[S], kind: TimerKind, command_id: str) -> None:
-    """A timer came due. It does nothing unless its command is still awaited by a step that is not
-    stuck."""
+    """Take in a timer that came due. It does nothing unless a step that is not stuck still awaits
+    its command."""
     name = builder.instance.step_awaiting(command_id)
     if name is None or builder.run(name).status is StepStatus.STUCK:
         return

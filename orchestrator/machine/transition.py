@@ -1,4 +1,4 @@
-"""What one signal leads to: the values that `start` and `advance` return."""
+"""Transitions: the values that `start` and `advance` return."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Timer:
 
 
 class Happening(StrEnum):
-    """The kinds of history entries."""
+    """The kind of a history entry."""
 
     STARTED = "started"
     """The run began."""
@@ -55,7 +55,7 @@ class Happening(StrEnum):
     ANSWERED = "answered"
     """An answer that was awaited."""
     LATE_ANSWER = "late-answer"
-    """An answer that nobody awaited, a duplicate mostly."""
+    """An answer that no step awaited, a duplicate mostly."""
     REJECTED_ANSWER = "rejected-answer"
     """An answer from another participant than the command went to. It does not count."""
     OVERDUE = "overdue"
@@ -65,16 +65,16 @@ class Happening(StrEnum):
     TURNED_BACK = "turned-back"
     """From here on the run is undone."""
     STUCK = "stuck"
-    """A step needs a person."""
+    """A step needs an operator."""
     OPERATOR = "operator"
-    """A person stepped in."""
+    """An operator stepped in."""
     ENDED = "ended"
     """The final status."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One line of a run's history. `actor` is set where a person acted, with the reason in
+    """One line of a run's history. `actor` is set where an operator acted, with the reason in
     `detail`."""
 
     at: datetime
@@ -87,7 +87,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Transition(Generic[S]):
-    """What one signal led to; to be kept as a whole or not at all.
+    """The transition that one signal led to; it is kept as a whole or not at all.
 
     `withdrawn` are command ids whose messages must not leave any more: their rows are removed from
     the outbox, wherever they stand, before `commands` are added.

@@ -1,4 +1,4 @@
-"""The builder of one transition: records what the machine decides, and decides nothing itself."""
+"""The builder of one transition: it records the machine's decisions, and decides nothing itself."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from outbox.safe_text import described, fit
 S = TypeVar("S")
 
 MAX_NOTES = 20
-"""How many lines the history gets about one command; further ones are only counted."""
+"""The most lines that the history gets about one command; further ones are only counted."""
 
 
 class TransitionBuilder(Generic[S]):
@@ -25,7 +25,7 @@ class TransitionBuilder(Generic[S]):
 
     def __init__(self, saga: Saga[S], instance: Instance[S], moment: datetime) -> None:
         self.saga = saga
-        # Of its own, so that a step can be put without a copy of all the others.
+        # A dict of its own, so that a step can be put without a copy of all the others.
         self._steps = {**instance.steps}
         self.instance = replace(instance, steps=self._steps)
         self._moment = moment
@@ -80,7 +80,7 @@ class TransitionBuilder(Generic[S]):
         self.put(name, replace(run, status=status, awaited=None, kept=None, tries=0, reason=reason))
 
     def stick(self, name: str, reason: str) -> None:
-        """Mark the step as stuck. The history is told once, however many reasons follow."""
+        """Mark the step as stuck. The history gets one line, also for further reasons."""
         run = self.run(name)
         self.put(name, replace(run, status=StepStatus.STUCK, reason=fit(reason)))
         if run.status is not StepStatus.STUCK:

@@ -17,7 +17,7 @@ S = TypeVar("S")
 
 _TO_BE_UNDONE = frozenset({StepStatus.DONE, StepStatus.IN_DOUBT})
 MAY_BE_IN_EFFECT = _TO_BE_UNDONE | {StepStatus.UNDOING, StepStatus.STUCK}
-"""How a step stands whose action may have an effect, once it was sent."""
+"""The statuses of a step whose action, once sent, may have an effect."""
 
 
 def may_be_undone(builder: TransitionBuilder[S], name: str) -> bool:
@@ -31,7 +31,8 @@ def may_turn_back(builder: TransitionBuilder[S], name: str) -> bool:
 
 
 def in_doubt_for_good(builder: TransitionBuilder[S], name: str, reason: str) -> None:
-    """Waiting cannot tell whether the step's command ran: turn back, or let an operator decide."""
+    """Turn back, or let an operator decide, where waiting cannot tell whether the step's command
+    ran."""
     if may_turn_back(builder, name):
         builder.put(name, replace(builder.run(name), reason=fit(reason)))
         turn_back(builder, f"step {name!r} is in doubt: {reason}")
@@ -52,14 +53,14 @@ def turn_back(builder: TransitionBuilder[S], reason: str) -> None:
         if run.action_ids:
             builder.settle(name, StepStatus.IN_DOUBT, run.reason)
         elif run.status is StepStatus.SKIPPED:
-            # An operator did it by hand: no command of the saga knows how to undo that.
+            # An operator did the step by hand, and no command of the saga can undo that.
             builder.leave_in_place(name)
         else:
             builder.settle(name, StepStatus.PENDING, run.reason)
 
 
 def go_backward(builder: TransitionBuilder[S]) -> None:
-    """Undo the steps whose followers have no effect any more; end the run after the last one."""
+    """Undo the steps whose followers have no effect; end the run after the last one."""
     if not builder.instance.paused:
         for step in reversed(builder.saga.steps):
             followers = builder.saga.followers[step.name]

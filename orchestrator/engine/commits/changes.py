@@ -76,18 +76,18 @@ class Changes:
                 future.set_result(outcome)
 
     def tell(self, done: asyncio.Future[Any] | None, outcome: object) -> None:
-        """The caller that waits for `done`, if there is one, is told that after the commit."""
+        """Tell the caller that waits for `done`, if any, after the commit."""
         if done is not None:
             self._outcomes.append((done, outcome))
 
     def conclude(self, item: Begin, outcome: Started | OrchestratorError | None) -> None:
-        """The start is decided: a caller is told the outcome, a stored signal is removed."""
+        """Conclude the start: tell its caller the outcome, or remove its stored signal."""
         self.tell(item.done, outcome)
         if item.seq is not None:
             self.applied.append(item.seq)
 
     def add(self, entries: int, after: Record, transition: Transition[Any]) -> None:
-        """A run of so many lines of history took that step; add its lines and messages."""
+        """Add the step that a run of so many lines of history took: its new lines and messages."""
         self.transitions += 1
         saga_id = after.instance.id
         self.writes.history += [

@@ -1,9 +1,9 @@
 """The group committer: the items that have gathered while the last commit was on its way become the
 next transaction.
 
-One task commits, so the runs of a node take their steps one after the other, many at a time. The
-promises of a commit: all of it or nothing; nothing under a lease that was lost; and where its
-outcome is unknown, it is found out before any caller is told.
+One task commits, so the runs of a node take their steps one after the other, many at a time. A
+commit promises: all of it or nothing; nothing under a lost lease; and where its outcome is unknown,
+the committer finds it out before it tells any caller.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Committer:
             settings=settings,
         )
 
-    # From outside
+    # For the node
 
     @property
     def is_full(self) -> bool:
@@ -111,16 +111,16 @@ class Committer:
         self._queue.put(items)
 
     def look(self) -> None:
-        """There may be items in the database."""
+        """Note that there may be items in the database."""
         self._queue.look()
 
     def in_trouble(self, failures: int) -> None:
-        """The database failed so many times in a row: look at it later."""
+        """Look at the database later, since it failed so many times in a row."""
         self._queue.look_later(failures)
 
     def shards_changed(self, gained: frozenset[int], lost: frozenset[int]) -> None:
-        """Forget what another node may have changed. What memory has of lost shards is of no use,
-        and is forgotten when they come back: a commit that is under way may still add to it."""
+        """Forget the cached runs that another node may have changed. Those of lost shards are
+        forgotten when the shards come back, since a commit under way may still add to them."""
         self._cached.forget_shards(gained)
         self._queue.unpark(gained)
         self._queue.look()
@@ -148,7 +148,7 @@ class Committer:
                 await self._sleep(_SHORTLY)
 
     async def run_once(self) -> int:
-        """Commit the items that there are, as far as they fit into one commit; their number."""
+        """Commit the items, as many as fit into one commit; returns their number."""
         found = await self._queue.find() if self._queue.is_time_to_look else ()
         items = self._queue.take(found)
         if items:
@@ -158,9 +158,9 @@ class Committer:
     # Committing
 
     async def _commit(self, items: Sequence[Item]) -> None:
-        """All of it, in one transaction if that is possible."""
+        """Commit the items, in one transaction if possible."""
         for attempt in range(_TRIES):
-            # A commit that is divided is many transactions, and none of them is slow by that.
+            # A divided commit is many transactions, each of which counts as work that ends.
             self._committing.moved()
             try:
                 await self._transact(items)
@@ -171,7 +171,7 @@ class Committer:
             except StaleRuns:
                 self._read_again(items)
             except Exception as error:
-                # Nothing of this talks to another service than the database.
+                # Nothing here talks to any service but the database.
                 trouble = trouble_in_statement(error)
                 if trouble is Trouble.OWN and attempt == 0:
                     # A stale run's next line of history may be taken already.
@@ -190,7 +190,7 @@ class Committer:
             self._cached.forget(item.instance_id)
 
     async def _divide(self, items: Sequence[Item], error: Exception) -> None:
-        """One of the runs cannot be written, or meets a mistake of ours: find it, and park it."""
+        """Find the run that cannot be written or meets a mistake in our code, and park it."""
         if parts := halves(items):
             for half in parts:
                 await self._commit(half)
@@ -223,7 +223,8 @@ class Committer:
     async def _write(
         self, connection: AsyncConnection, batch: str, items: Sequence[Item]
     ) -> tuple[Changes, list[Item], list[Item]]:
-        """Write all before the commit; which items are in it, and which are another node's."""
+        """Write all items, but do not commit. Returns which items were written, and which are
+        another node's."""
         epochs = self._shards.leases.epochs
         touched = {shard_for(item) for item in items}
         wanted = {shard: epochs[shard] for shard in sorted(touched) if shard in epochs}
@@ -280,7 +281,8 @@ class Committer:
                 item.handed.decided()
 
     def _give_up(self, items: Sequence[Item], error: Exception) -> None:
-        """No item was committed. What lies in the database is found there again."""
+        """Give the items up, none of which was committed. Those in the database are found there
+        again."""
         if not items:
             return
         self.stats.failures += 1
@@ -299,7 +301,7 @@ class Committer:
         self._settle(items)
 
     def _distrust(self, items: Iterable[Item]) -> None:
-        """What memory has of these runs may be wrong."""
+        """Forget what memory has of these runs, which may be wrong."""
         for item in items:
             self._cached.forget(item.instance_id)
         self._outgoing.distrust({shard_for(item) for item in items})

@@ -1,7 +1,7 @@
-"""The database's time, told between two questions to it by this machine's monotonic clock.
+"""The database's time; between two questions to it, this machine's monotonic clock measures it.
 
-Timers are set and compared in it, so that nodes whose clocks differ agree, and a clock that jumps
-fires nothing.
+Timers are set and compared in it, so that nodes with different clocks agree, and a clock that jumps
+fires no timer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class DatabaseTime:
         self._at = clock.monotonic()
 
     def told(self, now: datetime) -> None:
-        """The database says that it is this time."""
+        """Note the time that the database tells."""
         self._told = now
         self._at = self._clock.monotonic()
 

@@ -1,6 +1,6 @@
 """The ends of runs in a group commit: the event SagaEnded, for each service that asked for the run.
 
-A run that another start stands for, too (an alias), tells the service behind that start as well.
+The end of a run with aliases is also told to the services behind these starts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def may_have_aliases(changes: Changes, saga_id: str) -> bool:
-    """Whether other starts may stand for that run of this commit."""
+    """Whether that run of this commit may have aliases."""
     instance = changes.records[saga_id].instance
     return changes.registry.get(instance.saga, instance.version).one_active
 

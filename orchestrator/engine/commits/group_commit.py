@@ -1,8 +1,8 @@
 """One transaction in which many runs take a step.
 
-It reads the runs, lets the machine decide, and writes all that follows. The caller begins and
-commits, and acts on the changes as the commit allows. `starts` has how runs begin, `ends` who is
-told of their ends.
+It reads the runs, lets the machine decide, and writes the transitions. The caller begins and
+commits the transaction, and acts on the changes after the commit. `starts` has the beginnings of
+runs, `ends` the news of their ends.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ log = logging.getLogger(__name__)
 
 
 class GroupCommit:
-    """The steps of one transaction. `cached` has runs as they stand in the database; it is not
-    changed."""
+    """The group commit of one transaction. `cached` has runs as they stand in the database; it is
+    not changed."""
 
     def __init__(self, changes: Changes, cached: Mapping[str, Record]) -> None:
         self._changes = changes
@@ -44,7 +44,7 @@ class GroupCommit:
         self._begins: list[Begin] = []
 
     async def work(self, items: Sequence[Item]) -> None:
-        """Take the items up to the commit. Raises StaleRuns, and what the database raises."""
+        """Work on the items up to the commit. Raises StaleRuns, and the database's errors."""
         self._begins = [it for it in items if isinstance(it, Begin)]
         beginning = {it.instance_id for it in self._begins}
         await self._read({it.instance_id for it in items if _changes_a_run(it)})
@@ -92,14 +92,14 @@ class GroupCommit:
         log.error("saga %s is parked: %s", saga_id, reason, extra={"saga": saga_id})
         self._changes.parked[saga_id] = self._newly_parked[saga_id] = reason
 
-    # What happened to runs
+    # Signals
 
     def _tell(self, item: Tell) -> None:
         record = self._found.get(item.instance_id)
         error: OrchestratorError | None = None
         if item.instance_id in self._changes.parked:
             if item.seq is not None:
-                return  # it stays where it is until the run can be worked on
+                return  # it stays in the database until the run can be worked on
             error = Unavailable(f"the run is parked: {self._changes.parked[item.instance_id]}")
         elif record is None:
             error = UnknownRun(item.instance_id)
@@ -142,13 +142,13 @@ class GroupCommit:
         due = sorted(
             (it for it in record.timers if it.due <= self._changes.now), key=lambda it: it.due
         )
-        # What fired stands no longer; the machine sets it again where it is to.
+        # The fired timer is gone; the machine sets it again where it must.
         left = tuple(it for it in record.timers if it.due > self._changes.now)
         record = replace(record, timers=left, due_at=None)
         for timer in due:
             record = self._advance(record, TimerFired(timer.kind, timer.command_id))
         if not due:
-            # It was looked at too early, on purpose; from now on the right time stands there.
+            # The look came too early, on purpose; this stores the right time.
             first = min((it.due for it in left), default=None)
             self._keep(replace(record, due_at=first))
 
@@ -167,8 +167,8 @@ class GroupCommit:
         self._found[record.instance.id] = self._changes.records[record.instance.id] = record
 
     async def _write_runs(self) -> None:
-        """Write the runs that took a step: with all the rest, unless something must come between.
-        A run that ends frees its key for those that begin; and which aliases it has is only known
+        """Write the runs that took a step: with all the rest, unless other statements must come
+        between. A run that ends frees its key for runs that begin; and its aliases are only known
         for sure once its end was written."""
         changes = self._changes
         changes.writes.records = list(changes.records.values())
@@ -204,7 +204,7 @@ class GroupCommit:
             await ports.signals.answer(connection, seq, answer)
 
     async def _leave_out_what_is_there(self) -> None:
-        """While a row stands, only its courier repeats it."""
+        """While a message has a row, only its courier repeats it."""
         writes, connection = self._changes.writes, self._changes.connection
         repeated = [it for it in writes.messages if it.repeats]
         if repeated:

@@ -15,7 +15,7 @@ from outbox.relay.verdicts import Pending, size_of
 from outbox.replies import Reply
 
 _OVERHEAD = 1024
-"""Bytes to reckon for what is no input, message or answer."""
+"""Bytes to reckon for all but an item's input, message or answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Handed:
         self.all_decided = all_decided
 
     def decided(self) -> None:
-        """One more answer is decided."""
+        """Note that one more answer is decided."""
         self._left -= 1
         if self._left == 0:
             self.all_decided.set()
@@ -46,7 +46,7 @@ class Begin:
     """The start of a run: by a message where it has a `seq`, by a caller where it has a `done`.
     `trace` is the traceparent of the message or the call, `start_id` the message, `size` the bytes
     of its input. `tries` counts how often another run with its key was in the way, and had ended
-    when it was looked for."""
+    when the commit looked for it."""
 
     instance_id: str
     definition: Saga[Any]
@@ -63,7 +63,7 @@ class Begin:
 
 @dataclass(eq=False, slots=True)
 class Decline:
-    """The refusal of a start that came by a message; its originator is told that it ended."""
+    """The refusal of a start by message; its originator gets the event SagaEnded."""
 
     instance_id: str
     originator: str

@@ -34,7 +34,7 @@ _FIRST_LOOK = 64
 
 
 class CommitQueue:
-    """Items that wait for a commit. `cached` has the runs whose sizes are known."""
+    """The queue of items that wait for a commit. `cached` has the runs whose sizes are known."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class CommitQueue:
         self._settings = settings
         self._items: deque[Item] = deque()
         self._bytes = 0
-        self._largest = 0  # of the runs in the last commits: what is not cached may be so large
+        self._largest = 0  # of the runs in the last commits: an uncached run may be as large
         self._look_most = min(_FIRST_LOOK, settings.batch)
         self._look_at = 0.0
         self._to_unpark: set[int] = set()
@@ -91,7 +91,7 @@ class CommitQueue:
         self._added.set()
 
     def put_again(self, item: Item) -> None:
-        """Let the item wait for a later commit. One that is stored is found in the database."""
+        """Let the item wait for a later commit. A stored one is found in the database again."""
         if isinstance(item, Tell | Begin) and item.seq is not None:
             self.look()
         else:
@@ -121,7 +121,7 @@ class CommitQueue:
         return items
 
     def _reckoned(self, item: Item, runs: set[str]) -> int:
-        """The bytes that it adds to a commit in which there are these runs already."""
+        """The bytes that the item adds to a commit which has these runs already."""
         saga_id = item.instance_id
         if isinstance(item, Begin | Decline) or saga_id in runs:
             return bytes_of(item)
@@ -130,7 +130,7 @@ class CommitQueue:
         return bytes_of(item) + (self._largest if size is None else size)
 
     def committed(self, sizes: Iterable[int]) -> None:
-        """Runs of these sizes were written: a run that is not cached may be as large."""
+        """Note the sizes of written runs: a run that is not cached may be as large."""
         self._largest = max(self._largest // 2, *sizes, 0)
 
     async def wait(self, finish: asyncio.Event) -> None:
@@ -154,17 +154,17 @@ class CommitQueue:
         return self._clock.monotonic() >= self._look_at
 
     def look(self) -> None:
-        """There may be items in the database."""
+        """Note that there may be items in the database."""
         self._look_at = 0.0
         self._added.set()
 
     def look_when_due(self, due: datetime) -> None:
-        """A run has a timer for then, in the database's time."""
+        """Note that a run has a timer for that moment of the database's time."""
         seconds = max(self._time.until(due), _SHORTLY)
         self._look_at = min(self._look_at, self._clock.monotonic() + seconds)
 
     def look_later(self, failures: int) -> None:
-        """The database failed so many times in a row."""
+        """Look later, since the database failed so many times in a row."""
         self._look_at = self._clock.monotonic() + min(5.0, 0.1 * 2.0 ** min(failures, 6))
 
     def unpark(self, shards: frozenset[int]) -> None:
@@ -197,7 +197,8 @@ class CommitQueue:
         return [*items, *(_from_row(row, self._registry) for row in rows)]
 
     def _pace_looks(self, sizes: Sequence[int]) -> None:
-        """Next time as many as fit into a commit, judged by the largest of these."""
+        """Set the number of items for the next look: as many as fit into a commit, by the largest
+        of these."""
         if not sizes:
             return
         fitting = self._settings.batch_bytes // (max(sizes) + 1024)
@@ -212,7 +213,7 @@ class CommitQueue:
 
 
 def _from_row(row: Any, registry: Registry) -> Item:
-    """`row` is one of `SignalStore.waiting`."""
+    """The item of a stored signal: `row` is one of `SignalStore.waiting`."""
     seq, saga_id, kind, payload = row.seq, row.saga_id, row.kind, row.payload
     try:
         signal = signal_rows.load(kind, payload)
@@ -238,8 +239,8 @@ def _start_from(
     start_id: str | None,
     size: int,
 ) -> Begin | Decline:
-    """However old it is: the run of an id that was used before is still there, and its age is told
-    by the number that it gets now."""
+    """A start by message, of any age: a run whose id was used before is still there, and a new
+    run's age is told by its number."""
     try:
         definition = registry.get(asked.name)
         state = decode_value(definition.state, asked.input)

@@ -25,8 +25,8 @@ class NotCommitted(Exception):
 
 @asynccontextmanager
 async def connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """A connection. Raises NotCommitted where there is none: no run is to blame for that, since
-    nothing of any was asked yet."""
+    """A connection. Raises NotCommitted where there is none: no run is to blame, since no statement
+    about any was sent yet."""
     async with AsyncExitStack() as stack:
         try:
             connection = await stack.enter_async_context(engine.connect())
@@ -36,7 +36,7 @@ async def connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 
 class Recovery:
-    """The ways of one node to find out what became of a commit, and which run is to blame."""
+    """The recovery of one node: finds the outcome of a commit, and the run that is to blame."""
 
     def __init__(self, engine: AsyncEngine, ports: EnginePorts, shards: Shards) -> None:
         self._engine = engine
@@ -45,22 +45,23 @@ class Recovery:
         self._sleep: Callable[[float], Awaitable[None]] = ports.sleep
 
     async def was_committed(self, batch: str) -> bool:
-        """Find out, by writing the same id: that waits for a transaction which is still at it."""
+        """Find out whether the commit took place, by writing its id again: that waits for a
+        transaction still under way."""
         for attempt in range(_TRIES):
             try:
                 async with self._engine.connect() as connection:
                     is_there = await self._ports.statements.write_batch(connection, batch) is None
-                    # Were it committed and the answer lost, the next look would find this row.
+                    # If this were committed and the answer lost, the next look would find the row.
                     await connection.rollback()
                     return is_there
             except Exception as error:
                 log.warning("the outcome of a commit is still unknown: %s", described(error))
                 await self._sleep(min(2.0, 0.1 * 2**attempt))
-        # No caller is told anything. What was written, if it was, is found by the revisions.
+        # Tell no caller anything. If the steps were written, their runs' revisions show it.
         return False
 
     async def park(self, saga_id: str, error: Exception) -> str:
-        """Park the run that is to blame for a failed commit. The reason that is given for it."""
+        """Park the run that is to blame for a failed commit. Returns the reason."""
         log.error("saga %s cannot be worked on", saga_id, exc_info=error, extra={"saga": saga_id})
         reason = f"a commit failed: {described(error)}"
         try:

@@ -1,7 +1,7 @@
 """Runs kept in memory as they stand in the database, so that a step need not read them.
 
-Pure. What is kept is bounded in number and in bytes; what was written longest ago goes first, and
-is read from the database when it is wanted again.
+Pure. The cache is bounded in number and in bytes. The run written longest ago goes first; the node
+reads it from the database when it needs it again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class RunCache(Mapping[str, Record]):
         return None if kept is None else kept[1]
 
     def keep(self, record: Record, size: int) -> None:
-        """The run was written, and takes `size` bytes; others go where there is no room for it."""
+        """Keep the run, which was written and takes `size` bytes; others go where it needs room."""
         self.forget(record.instance.id)
         self._kept[record.instance.id] = (record, size)
         self._bytes += size
@@ -49,11 +49,11 @@ class RunCache(Mapping[str, Record]):
             self.forget(next(iter(self._kept)))
 
     def forget(self, saga_id: str) -> None:
-        """What is known of that run may be wrong, or is of no use any more."""
+        """Forget that run, which may be wrong or is of no use any more."""
         _, size = self._kept.pop(saga_id, (None, 0))
         self._bytes -= size
 
     def forget_shards(self, shards: Collection[int]) -> None:
-        """The same for every run of these shards."""
+        """Forget every run of these shards."""
         for saga_id in [it for it, (record, _) in self._kept.items() if record.shard in shards]:
             self.forget(saga_id)

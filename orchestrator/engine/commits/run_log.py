@@ -1,5 +1,5 @@
-"""What the log is told of runs, once it was committed: the turns that a person may want to know of
-at INFO (a step that needs one at ERROR), and every line of the history at DEBUG."""
+"""The log lines about committed steps of runs: at INFO what an operator may want to know, at ERROR
+a step that needs one, at DEBUG every line of the history."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _LEVELS = {
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """One line of the history of a run, which stands like that after it."""
+    """One new line of a run's history, and how the run stands after it."""
 
     record: Record
     entry: Entry
 
 
 def worth_telling(record: Record, entries: Sequence[Entry]) -> list[News]:
-    """Those of a run's new entries that somebody listens to."""
+    """The new entries of a run to tell: those that the log's level lets through, and its end."""
     if log.isEnabledFor(logging.DEBUG):
         return [News(record, entry) for entry in entries]
     return [
@@ -49,7 +49,7 @@ def worth_telling(record: Record, entries: Sequence[Entry]) -> list[News]:
 
 
 def tell(news: Iterable[News]) -> None:
-    """Log it. With an SDK, a run that has ended is an INTERNAL span."""
+    """Log the news. With an SDK, a run that has ended is an INTERNAL span."""
     for it in news:
         level = _LEVELS.get(it.entry.happening, logging.DEBUG)
         if log.isEnabledFor(level):

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Starts:
-    """Decides the starts of one group commit."""
+    """The starts of one group commit, and what becomes of each."""
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
@@ -64,8 +64,9 @@ class Starts:
             self._changes.conclude(item, Started(saga_id, is_new=True))
 
     async def _only_new(self, begins: Sequence[Begin]) -> list[Begin]:
-        """A start that came by a message may come again, long after it was carried out. One that
-        came by another message is answered in its turn, once there is an answer."""
+        """Leave out the starts of runs that exist already. A start by message may come again long
+        after it was carried out; another message that asks for the same run is answered once there
+        is an answer."""
         known = await self._store.existing(
             self._connection, [it.instance_id for it in begins if it.seq is not None]
         )
@@ -79,8 +80,8 @@ class Starts:
         return list(first.values())
 
     def _answer_again(self, item: Begin | Decline, known: Known | None) -> None:
-        """Answer another message that asked for the same run as the first message was answered.
-        While the run lives its end answers both."""
+        """Answer another message for the same run as the first one was answered. While the run
+        lives, its end answers both."""
         if known is None or known.ended is None or item.start_id is None or not item.originator:
             return
         if item.start_id != (known.start_id or item.instance_id):
@@ -111,7 +112,8 @@ class Starts:
             if stands.saga_id == item.instance_id:
                 left.append(item)
             elif stands.saga_id in beginning:
-                # Asked for twice at once: whether the other one begins is known after this commit.
+                # The same run is asked for twice; whether the other start begins it is known after
+                # this commit.
                 self._changes.again.append(item)
             elif stands.fingerprint == item.key.fingerprint:
                 self._changes.conclude(item, Started(stands.saga_id, is_new=False))
@@ -120,11 +122,12 @@ class Starts:
         return left
 
     async def _lost_to_another(self, item: Begin, key: str) -> None:
-        """The run could not be written: another one is active for its key."""
+        """Conclude a start whose run could not be written, since another one is active for its
+        key."""
         definition = item.definition
         active = await self._store.active(self._connection, definition.name, key)
         if active is None:
-            # It has ended in this moment.
+            # The other run has ended in this moment.
             await self._release(item)
             item.tries += 1
             self._changes.again.append(item)
