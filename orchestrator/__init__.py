@@ -71,7 +71,7 @@ def create_app(
     transports: Mapping[str, Transport] | None = None,
 ) -> FastAPI:
     """The orchestrator as an application for an ASGI server: see `orchestrator.app.create_app`."""
-    # Who only declares sagas needs none of the service.
+    # A module that only declares sagas needs none of the service.
     from orchestrator import app
 
     return app.create_app(

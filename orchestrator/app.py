@@ -49,12 +49,12 @@ def create_app(
     clock: Clock | None = None,
     transports: Mapping[str, Transport] | None = None,
 ) -> FastAPI:
-    """The application; `settings` come from the environment unless given. It lets no one in without
-    a key, also on the same machine, unless they say `trust_loopback`.
+    """The application; `settings` come from the environment unless given. It lets no caller in
+    without a key, also on the same machine, unless they have `trust_loopback`.
 
     `sagas` and `participants` (name -> address) replace those that the settings name, and `sagas`
     those of installed packages too. `transports` replaces those that send to the participants over
-    HTTP. Raises InvalidSettings, and InvalidSaga where the sagas do not fit together or the
+    HTTP. Raises InvalidSettings, and InvalidSaga where the sagas do not fit each other or the
     participants.
     """
     settings = settings or load(OrchestratorSettings)
@@ -65,17 +65,17 @@ def create_app(
 
 
 class Runner(Runs, Carrier, Protocol):
-    """All that the service wants of `orchestrator.engine.engine.Engine`."""
+    """The service's port to `orchestrator.engine.engine.Engine`."""
 
     @property
     def stats(self) -> CommitterStats:
-        """What it has done since its start."""
+        """The counts of its commits since its start."""
 
     async def check_start(self) -> None:
-        """Raises OrchestratorError where this node must not run."""
+        """Check that this node may run. Raises OrchestratorError where it must not."""
 
     def settled(self) -> EndedSagas | None:
-        """What participants may forget."""
+        """The statement about ended runs, for participants."""
 
 
 def assemble(
@@ -86,8 +86,8 @@ def assemble(
     clock: Clock | None = None,
     transports: Mapping[str, Transport] | None = None,
 ) -> FastAPI:
-    """The application around the engine that `make_engine` makes, which takes what
-    `orchestrator.engine.engine.Engine` takes."""
+    """The application around the engine of `make_engine`, which takes the arguments of
+    `orchestrator.engine.engine.Engine`."""
     parts = _Parts(settings, registry, make_engine)
     app = build(
         Blueprint(
@@ -118,7 +118,7 @@ def assemble(
 
 
 class _Parts:
-    """What belongs to this service alone. The service makes them one by one, the engine first."""
+    """The parts of this service alone. The chassis makes them one by one, the engine first."""
 
     engine: Runner
     figures: Figures
@@ -188,5 +188,6 @@ class _Parts:
 
 
 def _together(settings: RelaySettings) -> RelaySettings:
-    """One request to a participant at a time: what gathers meanwhile goes into the next one."""
+    """Settings for one request to a participant at a time: messages that gather meanwhile go into
+    the next."""
     return replace(settings, width=1)

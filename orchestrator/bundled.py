@@ -13,7 +13,7 @@ from pathlib import Path
 from outbox.errors import OutboxError
 
 PACKAGES = ("articles", "comments", "migrations")
-"""What `directory()` holds."""
+"""The packages in `directory()`."""
 
 _HERE = Path(__file__).resolve().parent
 

@@ -1,5 +1,5 @@
-"""Finds what a setting names as module:attribute: first of all the sagas that an orchestrator is
-to run.
+"""The discovery of objects that a setting names as module:attribute, such as an orchestrator's
+sagas.
 
 By name, as in SAGABOX_SAGAS=shop.sagas:checkout,shop.sagas:refund, and among installed packages,
 whose pyproject.toml says:
@@ -30,7 +30,7 @@ _EXAMPLE = "shop.sagas:checkout"
 def discover(names: str) -> list[Saga[Any]]:
     """The sagas named in "module:attribute,...", then those of installed packages, each once.
 
-    Raises InvalidSettings, which names the module and what is wrong with it.
+    Raises InvalidSettings, which names the module and its fault.
     """
     found = [
         *named(names, by="SAGABOX_SAGAS names", kind=Saga, example=_EXAMPLE),
@@ -40,10 +40,10 @@ def discover(names: str) -> list[Saga[Any]]:
 
 
 def named(names: str, *, by: str, kind: type[T], example: str) -> list[T]:
-    """What is named in "module:attribute,...", each of that kind, in that order.
+    """The objects named in "module:attribute,...", each of that kind, in that order.
 
-    `by` begins the sentence that tells of a mistake, and `example` shows how it is written. Raises
-    InvalidSettings, which names the module and what is wrong with it.
+    `by` begins the sentence of an error, and `example` shows the right form. Raises
+    InvalidSettings, which names the module and its fault.
     """
     return [
         _load(name, f"{by} {name!r}", kind, example)

@@ -1,9 +1,9 @@
-"""What the orchestrator does with messages: starts that services ask for, answers to commands, and
-questions which runs have ended.
+"""The handlers of the orchestrator's messages: starts, answers to commands, and questions which
+runs have ended.
 
-A start is only written down here, with the message's own inbox row; the node that owns the run's
-shard begins the run, or refuses it, in its next group commit. An answer is written down likewise,
-with the name of its sender, which the run compares with the participant that it asked.
+A handler only stores a start, with the message's own inbox row; the node that owns the run's shard
+begins the run, or refuses it, in its next group commit. It stores an answer likewise, with the name
+of its sender, which the run compares with the participant that it asked.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ from outbox.wire.settled import MAX_TOLD
 
 
 def make_handlers(clock: Clock, *, unsettled: timedelta) -> Handlers:
-    """The handlers of this service. Of runs that began within `unsettled` none is said to have
-    ended: some of them may still be on their way."""
+    """The handlers of this service. They say of no run that began within `unsettled` that it has
+    ended, since some of these may still be on their way."""
     handlers = Handlers("orchestrator")
 
     @handlers.on_list(StartSaga)
@@ -51,7 +51,7 @@ def make_handlers(clock: Clock, *, unsettled: timedelta) -> Handlers:
                     f"{start.instance_id[:100]!r} in {start.message_type} is not the id of a run",
                     next_step="send a UUIDv7 in its canonical form",
                 )
-            # One that came in no trace belongs to that of its handling, if there is one.
+            # A message without a trace belongs to that of its handling, if there is one.
             trace = context.trace or tracing.current()
             asked = StoredStart(start.name, start.input, context.source, trace)
             kind, payload = dump_start(asked)

@@ -1,4 +1,4 @@
-"""The orchestrator's own figures on /metrics."""
+"""The orchestrator's own metrics."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from orchestrator.store import queries
 from outbox.database.opening import Database
 
 FRESH = 5.0
-"""Seconds for which what was counted in the database is shown again."""
+"""Seconds for which counts from the database are shown again."""
 
 
 class Figures:
-    """How many runs stand where, and how much this node did. `transitions` tells how many it has
-    committed since its start, `monotonic` the seconds."""
+    """The numbers of runs by their standing, and of this node's transitions. `transitions` tells
+    how many it has committed since its start, `monotonic` the seconds."""
 
     def __init__(
         self,
@@ -43,14 +43,14 @@ class Figures:
         )
 
     async def refresh(self) -> None:
-        """Count anew, unless that was done a moment ago. Without the database there are none."""
+        """Count anew, unless the last count is fresh. Without the database there are no counts."""
         done = self._transitions()
         self._committed.inc(done - self._shown)
         self._shown = done
         now = self._monotonic()
         if self._counted_at is not None and now - self._counted_at < FRESH:
             return
-        # Old figures would look like new ones.
+        # Old counts would look like new ones.
         self._sagas.clear()
         self._counted_at = None
         for (name, status), count in (await queries.counts(self._database)).items():

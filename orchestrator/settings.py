@@ -1,4 +1,4 @@
-"""What the orchestrator is told from outside."""
+"""The settings of the orchestrator."""
 
 from __future__ import annotations
 
@@ -37,5 +37,5 @@ class OrchestratorSettings(ServiceSettings):
     )
 
     def participant_addresses(self) -> Mapping[str, str]:
-        """Where each participant listens, by its name."""
-        return peers_in(self.participants)
+        """The address of each participant, by its name."""
+        return participants_in(self.participants)

@@ -1,5 +1,5 @@
-"""Texts that come from elsewhere, made fit to be stored and shown: an exception's, a
-participant's, an operator's."""
+"""Foreign texts, made fit to be stored and shown: an exception's, a participant's, an
+operator's."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def is_storable(text: str) -> bool:
-    """Whether every database takes it: no NUL, no lone surrogates."""
+    """Whether every database takes the text: no NUL, no lone surrogates."""
     return _UNSTORABLE.search(text) is None
 
 
 def fit(text: str) -> str:
-    """The text, cut to MAX_REASON_LENGTH; what a database would refuse is shown as a mark."""
+    """The text, cut to MAX_REASON_LENGTH, with a mark for each character that a database would
+    refuse."""
     return _UNSTORABLE.sub("\ufffd", text[:MAX_REASON_LENGTH])
 
 
@@ -28,7 +29,7 @@ def told(reply: Reply) -> str:
 
 
 def described(error: Exception) -> str:
-    """An exception in one line. It may come from anybody's code, so even its text may fail."""
+    """An exception in one line. It may come from any code, so even making its text may fail."""
     try:
         return fit(f"{type(error).__name__}: {error}")
     except Exception:

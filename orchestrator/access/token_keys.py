@@ -1,4 +1,5 @@
-"""What tokens and sessions open: asked of the database, and remembered for a few seconds."""
+"""The access keys of tokens and sessions: read from the database, and remembered for a few
+seconds."""
 
 from __future__ import annotations
 
@@ -15,9 +16,9 @@ from outbox.clock import Clock
 from outbox.database.opening import Database
 
 TRUSTED = 5.0
-"""Seconds for which an answer of the database counts: so long a revoked token may still work."""
+"""Seconds for which the database's answer counts, and so a revoked token may still work."""
 REMEMBERED = 1024
-"""Keys that are remembered; of more, those that were used longest ago are forgotten."""
+"""The most keys that are remembered; beyond it, those used longest ago are forgotten."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class TokenKeys:
         return None if token is None else Key(token.name, token.role.opens)
 
     async def token(self, credential: Credential) -> Token | None:
-        """The token that is shown, or that the shown session was traded for, if it works."""
+        """The token that the request shows, or that its session was traded for, if it works."""
         if credential.shown not in (Shown.BEARER, Shown.COOKIE):
             return None
         key = (credential.shown, digest_of(credential.secret))
@@ -63,7 +64,7 @@ class TokenKeys:
         return found is not None and found.works(self._clock.now())
 
     async def any_works(self) -> bool:
-        """Whether there is a token that opens anything."""
+        """Whether any token works."""
         async with self._database.reading.connect() as connection:
             return await tokens.any_works(connection, self._clock.now())
 

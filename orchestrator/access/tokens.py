@@ -1,7 +1,7 @@
-"""Tokens: what people and programs show to the orchestrator.
+"""Tokens, which people and programs show to the orchestrator.
 
-What is stored is the SHA-256 of each: 32 random bytes cannot be guessed, and whoever reads the
-database cannot use what stands there.
+The database stores the SHA-256 of each: 32 random bytes cannot be guessed, and a reader of the
+database cannot use a digest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from outbox.chassis.access.keys import digest_of
 from outbox.chassis.access.routes import Role
 
 PREFIX = "sgb_"
-"""What every token begins with, so that people and scanners recognise one that was left lying."""
+"""The prefix of every token, by which people and scanners recognise a leaked one."""
 
 SECRET_BYTES = 32
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
@@ -48,7 +48,8 @@ class Token:
 
 @dataclass(frozen=True)
 class Found:
-    """A token, and until when what was shown for it works; None for as long as the token."""
+    """A token, and the end of the session that was shown for it; None where that lasts as long as
+    the token."""
 
     token: Token
     until: datetime | None
@@ -56,6 +57,11 @@ class Found:
     def works(self, now: datetime) -> bool:
         """Whether it opens anything at that time."""
         return self.token.works(now) and (self.until is None or now < self.until)
+
+
+def digest(secret: str) -> bytes:
+    """The digest of a secret, which is stored in its place."""
+    return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()
 
 
 async def create(
@@ -69,7 +75,7 @@ async def create(
 ) -> str:
     """Make a token, and return its secret, which is kept nowhere.
 
-    Raises InvalidToken where the name cannot be, or is or was that of another token.
+    Raises InvalidToken where the name is malformed, or is or was another token's.
     """
     if not _NAME.fullmatch(name):
         raise InvalidToken(
@@ -95,8 +101,8 @@ async def create(
 
 
 async def revoke(connection: AsyncConnection, name: str, *, now: datetime) -> None:
-    """End a token and its sessions; one that has ended stays so. Raises InvalidToken where there
-    is none of that name."""
+    """End a token and its sessions; one that has ended stays so. Raises InvalidToken where no token
+    has that name."""
     named = saga_token.c.name == name
     if await connection.scalar(select(saga_token.c.name).where(named)) is None:
         raise InvalidToken(f"there is no token {name[:120]!r}", next_step=_LIST)
@@ -112,7 +118,7 @@ async def every(connection: AsyncConnection) -> Sequence[Token]:
 
 
 async def any_works(connection: AsyncConnection, now: datetime) -> bool:
-    """Whether there is a token that opens anything."""
+    """Whether any token works at that time."""
     count = select(func.count()).select_from(saga_token).where(_works(now))
     return bool(await connection.scalar(count))
 

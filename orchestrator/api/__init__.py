@@ -1,7 +1,7 @@
-"""The orchestrator over HTTP: sagas, what a person may do to them, and what they are made of.
+"""The orchestrator over HTTP: runs, operators' signals, dead letters and definitions.
 
-Every path is answered from the database, so each node shows the same; what changes a run goes
-through the engine.
+Every path is answered from the database, so each node shows the same; changes of a run go through
+the engine.
 """
 
 from __future__ import annotations
@@ -13,6 +13,6 @@ from orchestrator.api.context import ApiContext
 
 
 def router(desk: ApiContext) -> APIRouter:
-    """All addresses."""
+    """The router of all addresses."""
     parts = (sagas, operator, events, definitions, dead_letters)
     return APIRouter(routes=[route for part in parts for route in part.router(desk).routes])

@@ -1,4 +1,4 @@
-"""A saga's input, read strictly, and in the words of its own class."""
+"""A saga's input, read strictly as its own class."""
 
 from __future__ import annotations
 
@@ -22,11 +22,12 @@ IN_OPENAPI = {
         "content": {"application/json": {"schema": {"type": "object"}}},
     }
 }
-"""How the document describes a body that the framework does not read."""
+"""The description, in the OpenAPI document, of a body that the framework does not read."""
 
 
 async def json_object(request: Request) -> dict[str, Any]:
-    """The body. Raises HttpProblem where it is no JSON object that every database can keep."""
+    """The body as a JSON object. Raises HttpProblem where it is none that every database can
+    keep."""
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type != "application/json":
         raise HttpProblem(

@@ -1,4 +1,4 @@
-"""What the routes work with, and how they find a run."""
+"""The routes' shared context, and looking up a run."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from outbox.coordination.bell import Bell
 from outbox.database.opening import Database
 
 LOOK_AGAIN = 1.0
-"""Seconds after which those who wait for a run look by themselves: another node may have worked on
-it, or the service may be about to stop."""
+"""Seconds after which a request that waits for a run looks by itself: another node may have worked
+on it, or the service may be about to stop."""
 
 
 class Runs(Protocol):
-    """What the routes want of `orchestrator.engine.engine.Engine`; its errors are those of
+    """The routes' port to `orchestrator.engine.engine.Engine`; its errors are those of
     `orchestrator.errors`."""
 
     @property
@@ -41,7 +41,7 @@ class Runs(Protocol):
 
     @property
     def watchers(self) -> Watchers:
-        """Whom it tells of its commits."""
+        """The watchers that it tells of its commits."""
 
     async def start(
         self, saga: Saga[Any], state: Any, *, key: IdempotencyKey | None = None
@@ -49,13 +49,13 @@ class Runs(Protocol):
         """Begin a run, and return once it is committed."""
 
     async def signal(self, instance_id: str, signal: OperatorSignal) -> None:
-        """Apply what a person asks for, and return once it is committed."""
+        """Apply an operator's signal, and return once it is committed."""
 
 
 @dataclass(frozen=True)
 class ApiContext:
-    """`keys` are those of callers; `ids` makes ids of messages. `stopping` is set as soon as the
-    service is told to stop."""
+    """The routes' shared context. `keys` are those of callers; `ids` makes ids of messages.
+    `stopping` is set as soon as the service is told to stop."""
 
     engine: Runs
     database: Database
@@ -102,7 +102,7 @@ class ApiContext:
                 now = await queries.standing(self.database, id)
                 if now is None or now.has_ended:
                     break
-                # Not at each of its steps: at many runs at once that would be most of the work.
+                # Not after each step: with many runs at once that would be most of the work.
                 if await watch.ended(min(left, LOOK_AGAIN)):
                     break
         return await self.find(id)

@@ -1,4 +1,4 @@
-"""Messages of the orchestrator that were given up."""
+"""The routes to the orchestrator's dead letters."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from outbox.errors import BelongsToSaga
 
 
 def router(desk: ApiContext) -> APIRouter:
-    """The addresses."""
+    """The router of these addresses."""
     routes = APIRouter(prefix="/dead-letters", tags=["dead letters"], route_class=StrictRoute)
 
     @routes.get("", summary="List the messages that were given up, the last one first")

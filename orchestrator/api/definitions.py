@@ -1,4 +1,4 @@
-"""What the orchestrator can run."""
+"""The routes to the definitions that the orchestrator runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNKNOWN = documented({404: "There is no such definition"})
 
 
 def router(desk: ApiContext) -> APIRouter:
-    """The addresses."""
+    """The router of these addresses."""
     routes = APIRouter(tags=["definitions"], route_class=StrictRoute)
 
     @routes.get("/definitions", summary="List the definitions, by name and version")

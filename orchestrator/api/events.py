@@ -1,4 +1,4 @@
-"""What happens to a saga, as it happens: server-sent events, one for each line of its history."""
+"""The stream of a run's history, as it happens: a server-sent event for each line."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class EventOut(EntryOut):
 
 
 def router(desk: ApiContext) -> APIRouter:
-    """The address."""
+    """The router of this address."""
     routes = APIRouter(tags=["sagas"])
     places = Places(MAX_STREAMS)
 
@@ -82,12 +82,12 @@ def router(desk: ApiContext) -> APIRouter:
 
 
 MayLook = Callable[[], Awaitable[bool]]
-"""Whether whoever opened a stream may still look."""
+"""Whether the caller that opened a stream may still look."""
 
 
 def _lasting(desk: ApiContext, request: Request) -> MayLook:
-    """What may look as long as the key does with which the request came in, or, where it needed
-    none, for good."""
+    """A check that lets the caller look for as long as the key of its request is valid, or for good
+    where the request needed none."""
     credential = None if key_in(request.scope) is None else caller_in(request.scope).credential
 
     async def may_look() -> bool:
@@ -102,8 +102,8 @@ def _lasting(desk: ApiContext, request: Request) -> MayLook:
 async def entries(
     desk: ApiContext, id: str, after: int, *, may_look: MayLook, heartbeat: float = HEARTBEAT
 ) -> AsyncGenerator[bytes, None]:
-    """The events behind number `after`, as they stand on the wire, until the run has ended, the
-    service stops, or whoever listens may look no longer."""
+    """The events behind number `after`, as bytes for the wire, until the run has ended, the service
+    stops, or the caller may look no longer."""
     loop = asyncio.get_running_loop()
     with desk.engine.watchers.watching(id) as watch:
         spoke = loop.time()
@@ -126,13 +126,13 @@ async def entries(
 
 
 class Places:
-    """So many streams may be open at once."""
+    """The places for streams, of which only so many may be open at once."""
 
     def __init__(self, count: int) -> None:
         self._free = count
 
     def take(self) -> None:
-        """Raises HttpProblem (503) where none is free."""
+        """Take a place. Raises HttpProblem (503) where none is free."""
         if self._free == 0:
             raise HttpProblem(
                 503,
@@ -144,12 +144,12 @@ class Places:
         self._free -= 1
 
     def give_back(self) -> None:
-        """The stream has ended."""
+        """Give the place of an ended stream back."""
         self._free += 1
 
 
 class _Stream(StreamingResponse):
-    """Calls `release` when the answer is over, in whatever way."""
+    """A response that calls `release` however it ends."""
 
     media_type = "text/event-stream"
 

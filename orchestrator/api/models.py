@@ -1,4 +1,4 @@
-"""What the API says and takes, as JSON."""
+"""The bodies of the API's requests and answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _Name = Annotated[str, StringConstraints(min_length=1, max_length=MAX_NAME, patt
 
 
 class DirectionOut(StrEnum):
-    """Which way a run goes, or went until it ended. It turns at most once."""
+    """The direction of a run, or the one that it ended in. It turns at most once."""
 
     FORWARD = "FORWARD"
     BACKWARD = "BACKWARD"
@@ -56,7 +56,8 @@ class AwaitedOut(BaseModel):
 
 
 class StepOut(BaseModel):
-    """How one step stands. What the definition says of it is null where that is not here."""
+    """The status of one step. The fields from the definition are null where that is not
+    registered."""
 
     name: str
     kind: Kind | None
@@ -112,7 +113,7 @@ class HistoryPage(BaseModel):
 
 
 class Intervention(BaseModel):
-    """What a person asks for, and why."""
+    """An operator's signal, with its reason."""
 
     reason: _Reason
     actor: _Actor | None = Field(
@@ -123,13 +124,13 @@ class Intervention(BaseModel):
 
 
 class StepIntervention(Intervention):
-    """The same for one step."""
+    """An operator's signal for one step."""
 
     step: _Name
 
 
 class SkipIntervention(StepIntervention):
-    """The same with an answer in the participant's place."""
+    """An operator's answer to one step in the participant's place."""
 
     result: Any = Field(
         default=None, description="What the step's command would have answered, for `on_reply`"
@@ -191,7 +192,7 @@ class DeadLetterOut(BaseModel):
 
 
 class Redriving(BaseModel):
-    """Which dead letters to send again."""
+    """The selection of dead letters to send again."""
 
     ids: list[AnyId] = Field(min_length=1, max_length=1000)
     destination: _Name | None = Field(
@@ -205,7 +206,7 @@ class Redriving(BaseModel):
 
 
 class Redriven(BaseModel):
-    """How many messages are on their way again."""
+    """The number of messages that were sent on their way again."""
 
     redriven: int
     new_ids: dict[str, str] = Field(

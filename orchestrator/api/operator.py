@@ -1,4 +1,5 @@
-"""What a person may do to a saga. Each is one line of its history, with who and why."""
+"""The routes for operators' signals. Each is one line of the run's history, with actor and
+reason."""
 
 from __future__ import annotations
 
@@ -25,12 +26,12 @@ from outbox.chassis.http.strict_bodies import StrictRoute
 from outbox.wire import strict_json
 
 _TOKEN = "token"
-"""How an actor begins that was proven, and no other."""
+"""The prefix of actors that were proven by a token."""
 _ANSWERS = documented(GONE | {409: "It is not possible now; `allowed` lists what is"})
 
 
 def router(desk: ApiContext) -> APIRouter:
-    """The addresses."""
+    """The router of these addresses."""
     routes = APIRouter(
         prefix="/sagas/{saga}", tags=["interventions"], responses=_ANSWERS, route_class=StrictRoute
     )
@@ -102,9 +103,9 @@ def router(desk: ApiContext) -> APIRouter:
 
 
 def _actor(asked: Intervention, request: Request) -> str:
-    """Whom the history names: the token that was shown, and whom the caller names.
+    """The actor for the history: the caller's token, and the name that the caller gives.
 
-    Raises InvalidInput where who shows none names a token.
+    Raises InvalidInput where a caller without a token names one.
     """
     key = key_in(request.scope)
     if key is not None:
@@ -119,7 +120,7 @@ def _actor(asked: Intervention, request: Request) -> str:
 
 
 def _storable(result: object) -> object:
-    """The result, which the framework has read less strictly than databases want it."""
+    """The result, checked as strictly as databases need it."""
     try:
         return strict_json.check(strict_json.dumps(result))
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""What each route of the orchestrator asks of its callers; docs/security.md has the same table."""
+"""The access that each route of the orchestrator needs; docs/security.md has the same table."""
 
 from __future__ import annotations
 

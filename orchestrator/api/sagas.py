@@ -1,4 +1,4 @@
-"""Start a saga; look at one, at its history, or at many."""
+"""The routes to start runs, and to look at one, at its history, or at many."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ GONE = {404: "There is no such saga", 410: "It is the id of a start that was ref
 
 
 def router(desk: ApiContext) -> APIRouter:
-    """The addresses."""
+    """The router of these addresses."""
     routes = APIRouter(tags=["sagas"], route_class=StrictRoute)
 
-    # One name for what stands in the path, though it is a definition here and an id elsewhere: two
-    # templates of one form would be one path in the document.
+    # One name for the path's parameter, though it is a definition here and an id elsewhere: two
+    # templates of one form would be one path in the OpenAPI document.
     @routes.post(
         "/sagas/{saga}",
         status_code=202,
@@ -163,14 +163,14 @@ def router(desk: ApiContext) -> APIRouter:
 def _key(text: str | None, saga: str, body: dict[str, object]) -> IdempotencyKey | None:
     if text is None:
         return None
-    # What was sent, and not what was read from it: a later version of the state's class may read
-    # the same input otherwise, and it is the same request all the same.
+    # The fingerprint is of the body as sent, not as read: a later version of the state's class may
+    # read the same input otherwise, and it is still the same request.
     asked = saga.encode() + b"\0" + strict_json.dumps(body, sort_keys=True)
     return IdempotencyKey(text, hashlib.sha256(asked).digest())
 
 
 def _wait(prefer: str | None) -> int:
-    """The seconds that the client would wait; 0 where it does not say so (RFC 7240)."""
+    """The seconds that the client asks to wait (RFC 7240); 0 without such a wish."""
     for preference in (prefer or "").split(","):
         found = _WAIT.fullmatch(preference.partition(";")[0])
         if found is not None:

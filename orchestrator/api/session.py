@@ -25,7 +25,7 @@ from outbox.clock import Clock
 
 
 class NewSession(BaseModel):
-    """What a session is begun with."""
+    """The token that begins a session."""
 
     token: Annotated[str, StringConstraints(min_length=1, max_length=4096, pattern=NO_NUL)] = Field(
         repr=False
@@ -41,7 +41,7 @@ class SessionOut(BaseModel):
 
 
 def router(keys: TokenKeys, failures: Failures, clock: Clock) -> APIRouter:
-    """The addresses."""
+    """The router of these addresses."""
     routes = APIRouter(prefix="/session", tags=["session"], route_class=StrictRoute)
 
     @routes.post(
@@ -105,7 +105,7 @@ def router(keys: TokenKeys, failures: Failures, clock: Clock) -> APIRouter:
 
 
 def _is_by_https(request: Request) -> bool:
-    """Whether the browser came by https. Behind a proxy that speaks it only the browser's own
-    Origin says so; who forges that harms only the cookie that is his own."""
+    """Whether the browser uses https. Behind a proxy that ends it only the browser's own Origin
+    says so; a client that forges it harms only its own cookie."""
     origin = request.headers.get("origin", "").lower()
     return request.url.scheme == "https" or origin.startswith("https://")

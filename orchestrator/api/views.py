@@ -1,4 +1,4 @@
-"""From rows to what is shown of them. A run whose code is missing is shown as far as it can be."""
+"""Rows as the API's answers. A run whose code is missing is shown as far as possible."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def summary(row: Row[Any], registry: Registry) -> Summary:
 
 
 def saga(row: Row[Any], registry: Registry) -> SagaOut:
-    """A run with all that is known of it."""
+    """A run with all its details."""
     definition = registry.find(row.name, row.version)
     parked = _parked(row, definition)
     standing: Standing | None = None
@@ -176,5 +176,5 @@ def _schema_of(state: type[Any]) -> dict[str, Any]:
     try:
         return TypeAdapter(state).json_schema()
     except PydanticInvalidForJsonSchema:
-        # Not everything that has a form in JSON can be described: it is an object, all the same.
+        # Some types with a JSON form have no schema; they are objects all the same.
         return {"type": "object", "title": state.__name__}

@@ -1,4 +1,4 @@
-"""Many rows in one statement: as one JSON text, which both databases take apart themselves.
+"""SQL for many rows in one statement: they go in as one JSON text, which the database takes apart.
 
 A driver that binds each value of each row costs more than everything else that the engine does for
 a step. Pure: texts of SQL, and values made ready for them.
@@ -24,7 +24,7 @@ def document(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 class Values:
-    """Writes ids and times as a database keeps them."""
+    """The writer of ids and times as a database keeps them."""
 
     def __init__(self, *, postgres: bool) -> None:
         self._postgres = postgres
@@ -34,7 +34,7 @@ class Values:
         return text if self._postgres or text is None else text.replace("-", "")
 
     def ids(self, texts: Iterable[str]) -> list[str | None]:
-        """Many of them."""
+        """Many ids."""
         return [self.id(text) for text in texts]
 
     def time(self, moment: datetime | None) -> str | None:
@@ -47,8 +47,8 @@ class Values:
 
 
 def source(table: Table, names: Sequence[str], parameter: str, *, postgres: bool) -> str:
-    """What stands after FROM: the rows of the JSON text in `:parameter`, as `r`, with these columns
-    of the table and a last one `n`, their place."""
+    """The text after FROM: the rows of the JSON text in `:parameter`, as `r`, with these columns of
+    the table and a last one `n`, their place."""
     columns = [table.c[name] for name in names]
     if postgres:
         declared = ", ".join(f"{it.name} {_type(it)}" for it in columns)
@@ -61,8 +61,8 @@ def source(table: Table, names: Sequence[str], parameter: str, *, postgres: bool
 
 
 def insert(table: Table, names: Sequence[str], parameter: str, *, postgres: bool) -> str:
-    """INSERT the rows in that JSON text, in their order. What follows may be an ON CONFLICT or a
-    RETURNING."""
+    """The INSERT of the rows in that JSON text, in their order. An ON CONFLICT or a RETURNING may
+    follow."""
     listed = ", ".join(names)
     read = ", ".join(f"r.{name}" for name in names)
     rows = source(table, names, parameter, postgres=postgres)
@@ -79,8 +79,8 @@ def update(
     postgres: bool,
     also: Sequence[str] = (),
 ) -> str:
-    """UPDATE the rows that agree with the JSON text in the columns `by`: set the others, and what
-    the assignments in `also` say."""
+    """The UPDATE of the rows that agree with the JSON text in the columns `by`: it sets the others,
+    and makes the assignments in `also`."""
     assigned = ", ".join([*also, *(f"{name} = r.{name}" for name in names)])
     matched = " AND ".join(f"{table.name}.{name} = r.{name}" for name in by)
     rows = source(table, [*by, *names], parameter, postgres=postgres)

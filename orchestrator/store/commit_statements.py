@@ -1,4 +1,4 @@
-"""The statements of every group commit: one to open it, one to write what came of it.
+"""The statements of every group commit: one opens it, one writes its changes.
 
 On PostgreSQL each of them is a single statement, since round trips would take longer than all the
 rest. SQLite has no round trips, and gets the parts one by one.
@@ -45,15 +45,15 @@ _MESSAGE = (
 
 @dataclass
 class Writes:
-    """What a group commit writes: runs over the revision that they were read in, lines of history
-    (run, number, entry), numbers of messages that were answered, and messages to be sent."""
+    """The writes of a group commit: runs over the revision that they were read in, lines of history
+    (run, number, entry), numbers of answered messages, and messages to send."""
 
     records: Sequence[Record] = ()
     history: list[tuple[str, int, Entry]] = field(default_factory=list)
     answered: list[int] = field(default_factory=list)
     messages: list[OutgoingMessage] = field(default_factory=list)
     sizes: dict[str, int] = field(default_factory=dict)
-    """How many bytes each of the runs takes as it is stored; known once they are written."""
+    """The stored bytes of each run; known once the runs are written."""
 
 
 class StaleRuns(Exception):
@@ -79,8 +79,8 @@ class CommitStatements(DatabaseClock):
         *,
         idle: float,
     ) -> tuple[datetime | None, frozenset[int]]:
-        """Write the id of a group commit, and raise the fence: the database's time, and which of
-        these shards (with their epochs) are still this node's, kept so until the end.
+        """Write the id of a group commit, and fence its shards. Returns the database's time, and
+        which of these shards (with their epochs) are this node's until the end of the transaction.
 
         The time is None where the id is there already: the batch was committed. It waits for
         another transaction that is writing the same id. `idle` is how many seconds the transaction
@@ -103,7 +103,7 @@ class CommitStatements(DatabaseClock):
         return row.made_at, frozenset(row.ours or ())
 
     async def fence(self, connection: AsyncConnection, epochs: Mapping[int, int]) -> frozenset[int]:
-        """Which of these shards are still this node's, kept so until the transaction ends."""
+        """Fence these shards. Returns those that are this node's until the transaction ends."""
         return await self._relay.fence(connection, LEASED_AS, epochs) if epochs else frozenset()
 
     async def write_batch(self, connection: AsyncConnection, batch: str) -> datetime | None:
@@ -126,8 +126,8 @@ class CommitStatements(DatabaseClock):
     async def insert(
         self, connection: AsyncConnection, records: Sequence[Record], now: datetime
     ) -> Mapping[str, int]:
-        """Write new runs. The ids of those that were written, with the bytes that each takes: the
-        others' id is known already, or another run is active for their key."""
+        """Write new runs. Returns the ids of those that were written, with the bytes of each: the
+        ids of the others are known already, or another run is active for their key."""
         rows = [{**self._row(it, now), "revision": 1} for it in records]
         sizes = {it.instance.id: _size(row) for it, row in zip(records, rows, strict=True)}
         statement = _insert_sagas(self._postgres)
@@ -137,7 +137,7 @@ class CommitStatements(DatabaseClock):
     async def write(
         self, connection: AsyncConnection, writes: Writes, now: datetime
     ) -> Mapping[str, int]:
-        """Write all of it; the numbers of the messages to be sent, by their ids.
+        """Write the changes. Returns the numbers of the messages to send, by their ids.
 
         Raises StaleRuns.
         """

@@ -23,11 +23,11 @@ _MINUTE = timedelta(minutes=1)
 
 
 def number_of(instance_id: str, began: datetime) -> str:
-    """The number of a run that begins at that time of the database: its age, which its id does not
-    tell, since the run may have been asked for long before.
+    """The number of a run that begins at that time of the database. It tells the run's age, which
+    the id does not, since the originator may have made it long before.
 
-    That is the id itself, where it was made within a minute of the begin. So most runs have but one
-    of both, and count in the list of those that live but once.
+    An id that was made within a minute of the begin is also the number. So most runs have one value
+    for both, and stand once in the list of live runs.
     """
     if abs(time_of(instance_id) - began) <= _MINUTE:
         return instance_id
@@ -36,12 +36,12 @@ def number_of(instance_id: str, began: datetime) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A run with what is kept beside it.
+    """The record of a run: the run, and the data stored beside it.
 
-    `revision` counts its writes and `entries` the lines of its history. `due_at` is when it is to
-    be looked at, no later than its first timer. `originator` is the service that is told of its
-    end. `trace` is the traceparent that its start came with, and `start_id` the message, if it was
-    one. `number` tells the run's age; None for a run that began before there were numbers.
+    `revision` counts its writes and `entries` the lines of its history. `due_at` is when the node
+    looks at it next, no later than its first timer. `originator` is the service that is told of its
+    end. `trace` is the traceparent of its start, and `start_id` the id of the start's message, if
+    any. `number` tells the run's age; None for a run that began before there were numbers.
     """
 
     instance: Instance[Any]
@@ -56,12 +56,12 @@ class Record:
 
     @property
     def traceparent(self) -> str:
-        """What its messages carry."""
+        """The traceparent of its messages."""
         return self.trace or minted(self.instance.id)
 
     @property
     def shard(self) -> int:
-        """Where it belongs."""
+        """The shard of the run."""
         return shard_of(self.instance.id)
 
     def after(self, transition: Transition[Any], now: datetime) -> Record:
@@ -82,7 +82,7 @@ class Record:
 
 @dataclass(frozen=True)
 class _Document:
-    """What of a run no query asks for."""
+    """The parts of a run that no query selects by."""
 
     steps: dict[str, StepRun]
     direction: Direction
@@ -101,7 +101,7 @@ def state_json(saga: Saga[Any], state: object) -> str:
 
 
 def document_json(record: Record) -> str:
-    """All that stands in the column `document`."""
+    """The content of the column `document`."""
     instance = record.instance
     document = _Document(
         steps=dict(instance.steps),
@@ -116,7 +116,7 @@ def document_json(record: Record) -> str:
 
 def record_of(row: Any, saga: Saga[Any]) -> Record:
     """The run in a row of the table `saga`. Raises ValueError where its state does not fit the
-    class that the definition names now."""
+    definition's present class."""
     document: _Document = _DOCUMENT.read(row.document.encode())
     missing = [step.name for step in saga.steps if step.name not in document.steps]
     if missing:
@@ -149,7 +149,7 @@ def record_of(row: Any, saga: Saga[Any]) -> Record:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How a stored run stands, as far as that can be told without its definition."""
+    """The standing of a stored run, as far as the row tells it without its definition."""
 
     steps: Mapping[str, StepRun]
     direction: Direction
@@ -157,7 +157,7 @@ class Standing:
 
 
 def standing_of(document: str) -> Standing:
-    """What the column `document` says. Raises ValueError where it cannot be read."""
+    """The standing in the column `document`. Raises ValueError where it cannot be read."""
     read: _Document = _DOCUMENT.read(document.encode())
     return Standing(read.steps, read.direction, read.not_undone)
 
@@ -173,8 +173,8 @@ def _kept(timers: tuple[Timer, ...], transition: Transition[Any]) -> tuple[Timer
 
 
 def _bound(stored: datetime | None, timers: tuple[Timer, ...], now: datetime) -> datetime | None:
-    """When to look next. An earlier time that stands already is left: looking in vain now and then
-    costs less than an index entry for each step."""
+    """The time of the next look. A stored earlier time stays: looking in vain now and then costs
+    less than an index entry for each step."""
     if not timers:
         return None
     first = min(timer.due for timer in timers)

@@ -35,12 +35,12 @@ class RunStore(DatabaseClock):
         super().__init__(postgres=postgres, now=now)
         self._registry = registry
 
-    # What there is to do
+    # Due runs
 
     async def next_due(
         self, connection: AsyncConnection, shards: Collection[int]
     ) -> datetime | None:
-        """When the next run of these shards is to be looked at."""
+        """The time of the next look at a run of these shards."""
         statement = select(func.min(saga.c.due_at)).where(
             saga.c.due_at.is_not(None), saga.c.shard.in_(sorted(shards)), saga.c.parked.is_(None)
         )
@@ -50,7 +50,7 @@ class RunStore(DatabaseClock):
     async def due(
         self, connection: AsyncConnection, shards: Collection[int], now: datetime, most: int
     ) -> Sequence[str]:
-        """The runs of these shards that are to be looked at by now."""
+        """The runs of these shards whose look is due."""
         statement = (
             select(saga.c.id)
             .where(saga.c.shard.in_(sorted(shards)), saga.c.due_at <= now)
@@ -61,7 +61,7 @@ class RunStore(DatabaseClock):
         return (await connection.scalars(statement)).all()
 
     async def load(self, connection: AsyncConnection, ids: Collection[str]) -> Sequence[Any]:
-        """The rows of these runs, as far as there are any."""
+        """The rows of these runs that exist."""
         return (await connection.execute(select(saga).where(saga.c.id.in_(sorted(ids))))).all()
 
     # Runs
@@ -120,7 +120,7 @@ class RunStore(DatabaseClock):
         self, connection: AsyncConnection, ids: Collection[str], shards: Collection[int]
     ) -> None:
         """Take these messages out of the outbox, wherever they stand, and let their keys rest no
-        longer. Where others wait behind one, the courier is to try them now: it frees the key."""
+        longer. Where others wait behind one, the courier must try them now: it frees the key."""
         wanted = sorted(ids)
         theirs = [bucket for shard in shards for bucket in buckets(shard)]
         for table in (outbox, outbox_parked):
@@ -132,7 +132,7 @@ class RunStore(DatabaseClock):
         await connection.execute(delete(outbox_held).where(resting, ~somebody_waits))
         await connection.execute(update(outbox_held).where(resting).values(next_at=self._now))
 
-    # Keeping house
+    # Housekeeping
 
     async def live(self, connection: AsyncConnection, below: str, most: int) -> Sequence[str]:
         """The oldest numbers and ids, below that one, of runs that have not ended."""
@@ -148,8 +148,8 @@ class RunStore(DatabaseClock):
         return sorted(found)[:most]
 
     async def register(self, connection: AsyncConnection) -> Sequence[tuple[str, int]]:
-        """Write the shape of each definition that is new; the name and version of those whose
-        shape was another one."""
+        """Write the shape of each new definition. Returns the names and versions of those that had
+        another shape."""
         changed = []
         for definition in self._registry:
             await connection.execute(

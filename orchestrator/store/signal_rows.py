@@ -1,4 +1,4 @@
-"""Signals as they lie in the database until the owner of their run applies them.
+"""Signals as rows, which lie in the database until the owner of their run applies them.
 
 Pure: a kind and a JSON text, and back.
 """
@@ -31,13 +31,13 @@ REPLIED = "replied"
 OPERATOR: dict[str, type[Any]] = {
     it.__name__.lower(): it for it in (Cancel, Terminate, Retry, Skip, Resolve, Pause, Resume)
 }
-"""The signals of a person, by name."""
+"""The signals of operators, by name."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredStart:
-    """What somebody asked for by a message. `input` is JSON that nobody has looked at yet;
-    `trace` is the traceparent of that message."""
+    """A start by message, as it is stored. `input` is JSON that is still unchecked; `trace` is the
+    traceparent of the message."""
 
     name: str
     input: Any
@@ -69,12 +69,12 @@ def dump(signal: Replied | Buried | OperatorSignal) -> tuple[str, str]:
 
 
 def dump_start(start: StoredStart) -> tuple[str, str]:
-    """The same for a start."""
+    """The kind and the JSON of a start."""
     return START, strict_json.dumps(dataclasses.asdict(start)).decode()
 
 
 def load(kind: str, payload: str) -> Replied | Buried | OperatorSignal | StoredStart:
-    """What was stored. Raises ValueError where that is nothing of ours."""
+    """The stored signal or start. Raises ValueError where the row is not of this library."""
     fields = strict_json.loads(payload.encode())
     if not isinstance(fields, dict):
         raise ValueError("a stored signal is a JSON object")
@@ -97,7 +97,7 @@ def load(kind: str, payload: str) -> Replied | Buried | OperatorSignal | StoredS
 
 
 def dump_answer(error: OrchestratorError | None) -> str:
-    """What became of a person's signal, for the node that was asked."""
+    """The outcome of an operator's signal, for the node that was asked."""
     fields: dict[str, Any] = {}
     match error:
         case None:

@@ -1,5 +1,5 @@
-"""The statements about signals that lie in the database until the owner of their run applies them.
-Each method is one step of the caller's transaction."""
+"""The statements about stored signals, which lie in the database until the owner of their run
+applies them. Each method is one step of the caller's transaction."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ class SignalStore(DatabaseClock):
     async def waiting(
         self, connection: AsyncConnection, shards: Collection[int], most: int
     ) -> Sequence[Any]:
-        """What the runs of these shards were told, the oldest first; parked runs are left out."""
+        """The stored signals for the runs of these shards, the oldest first; parked runs are left
+        out."""
         statement = (
             select(
                 saga_signal.c.seq,
@@ -65,7 +66,7 @@ class SignalStore(DatabaseClock):
     async def ask(
         self, connection: AsyncConnection, saga_id: str, shard: int, kind: str, payload: str
     ) -> int:
-        """Write a signal for a run of another node. The number under which its answer will be."""
+        """Write a signal for a run of another node. Returns the number of its answer."""
         statement = (
             saga_signal.insert()
             .values(to_row(saga_id, shard, kind, payload, self._clock()))
@@ -87,7 +88,7 @@ class SignalStore(DatabaseClock):
         return result.rowcount == 1
 
     async def forget_answers(self, connection: AsyncConnection, before: timedelta) -> None:
-        """Remove answers that are older than that: the node that asked did not come for them."""
+        """Remove answers that are older than that, which the node that asked never fetched."""
         old = self._in(-before)
         await connection.execute(
             delete(saga_signal).where(

@@ -19,7 +19,7 @@ REFUSED = "REFUSED"
 
 @dataclass(frozen=True, slots=True)
 class StartKey:
-    """An idempotency key, what was asked for with it, and the run that it belongs to."""
+    """An idempotency key, the fingerprint of its request, and its run."""
 
     name: str
     key: str
@@ -28,7 +28,7 @@ class StartKey:
 
 
 class AliasRow(NamedTuple):
-    """A start that another run stands for, who asked for it, in which trace, by which message."""
+    """The alias that a start became: its run, its originator, its trace and its message."""
 
     saga_id: str
     id: str
@@ -39,21 +39,21 @@ class AliasRow(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What became of an id that was used for a start: the message that asked for it, and the
-    status with which it ended; REFUSED, where it began no run; None, while it lives."""
+    """The outcome of an id that was used for a start: the start's message, and the final status of
+    the run; REFUSED where it began none, None while it lives."""
 
     start_id: str | None
     ended: str | None
 
 
 class StartStore(DatabaseClock):
-    """How runs begin, and which starts began none."""
+    """Idempotency keys, and the starts that began no run."""
 
     async def claim_keys(
         self, connection: AsyncConnection, keys: Sequence[StartKey]
     ) -> Mapping[tuple[str, str], StartKey]:
-        """Write idempotency keys where they are new, in one order for all nodes. The keys as they
-        stand now, by saga and text."""
+        """Write new idempotency keys, in one order for all nodes. Returns the keys as they stand
+        then, by saga and text."""
         rows = [
             {"name": it.name, "key": it.key, "fingerprint": it.fingerprint, "saga_id": it.saga_id}
             for it in sorted(keys, key=lambda it: (it.name, it.key))
@@ -71,7 +71,7 @@ class StartStore(DatabaseClock):
         return {(it.name, it.key): StartKey(*it) for it in found}
 
     async def release_keys(self, connection: AsyncConnection, saga_ids: Collection[str]) -> None:
-        """Delete the keys of starts that began no run after all."""
+        """Delete the keys of starts that began no run."""
         await connection.execute(
             delete(saga_start_key).where(saga_start_key.c.saga_id.in_(sorted(saga_ids)))
         )
@@ -79,7 +79,7 @@ class StartStore(DatabaseClock):
     async def existing(
         self, connection: AsyncConnection, ids: Collection[str]
     ) -> Mapping[str, Known]:
-        """Which of these ids are runs or aliases already, and what became of them."""
+        """The outcomes of those ids that are runs or aliases already."""
         wanted = sorted(ids)
         ended = case((saga.c.ended_at.is_not(None), saga.c.status))
         runs = select(saga.c.id, saga.c.start_id, ended).where(saga.c.id.in_(wanted))
@@ -117,7 +117,7 @@ class StartStore(DatabaseClock):
         trace: str | None,
         start_id: str | None,
     ) -> None:
-        """Write a start that began no run: another name of a run, or a refusal with its reason."""
+        """Write a start that began no run: an alias of a run, or a refusal with its reason."""
         await connection.execute(
             self._insert(saga_alias)
             .values(
@@ -135,8 +135,8 @@ class StartStore(DatabaseClock):
     async def aliases(
         self, connection: AsyncConnection, saga_ids: Collection[str]
     ) -> Sequence[AliasRow]:
-        """The starts that these runs stand for. Call it after the runs are written; no alias can be
-        added after that."""
+        """The aliases of these runs. Call it after the runs are written; no alias can be added
+        after that."""
         of_alias = saga_alias.c
         statement = select(
             of_alias.saga_id, of_alias.id, of_alias.originator, of_alias.trace, of_alias.start_id
