@@ -1,7 +1,7 @@
 """The command `sagabox`.
 
-A new command is a module of its own here, and one line below. What only one command needs, that
-command's module imports when it runs: the others then start without it.
+A new command is a module of its own here, and one line below. A command imports its own
+dependencies when it runs, so that the other commands start without them.
 """
 
 from __future__ import annotations

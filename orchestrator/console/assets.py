@@ -1,4 +1,4 @@
-"""The console's files, read once, with what browsers are told of each."""
+"""The console's files, read once, with the headers of each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ MEDIA_TYPES: Mapping[str, str] = {
     ".mjs": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml; charset=utf-8",
 }
-"""What is served, by suffix. Licences and notes travel with the package and are not served."""
+"""The suffixes that are served, with their types. Licences and notes travel with the package and
+are not served."""
 
 ASK_EACH_TIME = "no-cache"
 """For the console's own files: keep them, and ask each time whether they have changed."""

@@ -1,8 +1,7 @@
 """/console: one page, and the modules that it loads.
 
-The files tell nothing about sagas, so anybody may have them; the page asks the API with the rights
-of whoever looks at it. Its content security policy lets it load from, and speak to, its own origin
-alone.
+The files tell nothing about sagas, so any client may load them; the page asks the API with its
+user's rights. Its content security policy lets it load from, and speak to, its own origin alone.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ POLICY = (
 
 
 def router() -> APIRouter:
-    """The addresses."""
+    """The router of these addresses."""
     routes = APIRouter(include_in_schema=False)
     files = assets.load()
 

@@ -1,4 +1,4 @@
-"""Ids as the columns of different services hold them, and as texts that can be compared."""
+"""Ids in the columns of different services, and as texts that can be compared."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def as_values(place: SQLColumnExpression[Any], keys: Iterable[str]) -> list[Any]
 
 
 def column_of(place: SQLColumnExpression[Any]) -> tuple[str, str | None]:
-    """Its table's name and its own: the same for the same column."""
+    """The names of the column's table and of the column: the same for the same column."""
     query = select(place)
     return (table_of(place), query.selected_columns[0].key)
 
 
 def table_of(place: SQLColumnExpression[Any]) -> str:
-    """The name of its table. Raises ValueError where it belongs to none, or to several."""
+    """The name of the column's table. Raises ValueError where it belongs to none, or to several."""
     (table,) = select(place).get_final_froms()
     name = getattr(table, "name", None)
     if not isinstance(name, str) or not isinstance(place, SQLColumnExpression):

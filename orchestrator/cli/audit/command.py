@@ -1,4 +1,4 @@
-"""`sagabox audit`: whether services agree on what they share, while they are in use."""
+"""`sagabox audit`: whether services agree on the data that they share, while they are in use."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def audit(
 
 
 def _tell_end(findings: Findings, repaired: Sequence[Repaired] | None, limit: int) -> None:
-    """For people; an empty list of repairs means that all was told before."""
+    """Print the end for people; an empty list of repairs means that all was printed before."""
     from orchestrator.cli.audit.report import tell, tell_repairs
 
     if repaired:
@@ -116,7 +116,7 @@ def _tell_end(findings: Findings, repaired: Sequence[Repaired] | None, limit: in
 
 
 def _require_consent(*, repair: bool, json_: bool, yes: bool) -> None:
-    """Raise CommandError where a repair would have to ask a program."""
+    """Raise CommandError where a repair needs consent and the output is for a program."""
     if repair and json_ and not yes:
         raise CommandError(
             "with --json nobody is asked before the repair",
@@ -149,7 +149,8 @@ async def _looked(urls: Mapping[str, str], rules: Ruleset, timeout: float) -> Fi
 def _repaired(
     findings: Findings, rules: Ruleset, url: str | None, timeout: float, *, ask: bool
 ) -> Sequence[Repaired]:
-    """What came of the repairs; nothing where there is none, or nobody agrees to them."""
+    """Carry the repairs out, and return their outcomes; none where there is no repair, or no
+    consent."""
     from orchestrator.cli.audit.repair import carry_out, plan, require_sagas
     from orchestrator.cli.audit.report import tell_plan
 
@@ -165,7 +166,8 @@ def _repaired(
 
 
 def _require_agreement(planned: Sequence[Planned]) -> None:
-    """Raises CommandError where there is nobody to ask, and typer.Exit where they say no."""
+    """Ask the user for consent. Raises CommandError without a terminal, and typer.Exit after a
+    "no"."""
     if not at_a_terminal():
         raise CommandError(
             "nobody can be asked whether to repair",
@@ -178,7 +180,7 @@ def _require_agreement(planned: Sequence[Planned]) -> None:
 
 
 def at_a_terminal() -> bool:
-    """Whether there is somebody who can be asked."""
+    """Whether the command runs at a terminal, so that it can ask the user."""
     return sys.stdin.isatty()
 
 

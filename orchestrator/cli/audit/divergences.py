@@ -1,6 +1,6 @@
-"""What is wrong with one entity, given what the services' databases say of it.
+"""Divergences of one entity, by the rows in the services' databases.
 
-Pure: takes what was read, and what the services declare, and gives what does not hold.
+Pure: from the rows that were read, and the rules that the services declare, to the broken rules.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from outbox.invariants import Holds, Mirrors, Missing, Refers, Rule, Wrong
 
 @dataclass(frozen=True)
 class Divergence:
-    """One thing that is wrong with one entity. Two are the same when all their values are.
+    """One broken rule of one entity. Two are the same when all their values are.
 
-    `saga_id` is the saga whose trace it is, if any; `detail` says more, and holds no number that
+    `saga_id` is the saga that left the trace, if any; `detail` says more, and holds no number that
     grows while nothing is wrong.
     """
 
@@ -33,13 +33,13 @@ class Divergence:
 
     @property
     def place(self) -> tuple[str, ...]:
-        """Where it stands in a list."""
+        """Its place in a sorted list."""
         return (self.entity, self.id, self.code, self.saga_id or "", self.detail)
 
 
 @dataclass(frozen=True)
 class Kept:
-    """What the service that keeps the entity says of it."""
+    """The entity's state at the service that keeps it."""
 
     is_gone: bool
     version: int | None = None
@@ -47,7 +47,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Row:
-    """What rows that a rule is about say together. `saga` is the saga that they name."""
+    """The sum of the rows that a rule is about. `saga` is the saga that they name."""
 
     number: int
     saga: str | None = None
@@ -57,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of one entity: `rows` stand in the order of the rules."""
+    """The facts about one entity: `rows` stand in the order of the rules."""
 
     id: str
     kept: Kept | None
@@ -70,7 +70,7 @@ class Facts:
 
 
 def divergences(entity: str, rules: Sequence[Rule], facts: Facts) -> Iterator[Divergence]:
-    """What is wrong with this entity, given that no saga is at work on it."""
+    """The divergences of this entity, given that no saga is at work on it."""
 
     def found(wrong: Wrong, saga: str | None = None, detail: str = "") -> Divergence:
         return Divergence(entity, facts.id, wrong, saga, detail)

@@ -1,11 +1,10 @@
 """The audit's two looks at the databases.
 
-They are read at different moments, so what differs may only be on its way. What differs is
-therefore looked at twice, and in between every message that waited at the first look has left:
-nothing that was under way then can be the reason any more. A message may make its receiver send
-another; so that is waited for once for each service that a chain of events can go on through.
-Entities that a saga is at work on in one of the two looks are left out; the saga itself sees to
-them.
+The databases are read at different moments, so a difference may only mean that a message is on its
+way. The audit therefore looks at each difference twice, and in between waits until every message
+that waited at the first look has left. Since a message may make its receiver send another, it waits
+so once for each service that a chain of events can pass. Entities that a saga is at work on in one
+of the two looks are left out; the saga itself sees to them.
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ _LOOK = 0.2  # seconds between two looks at what rests
 
 
 class Agreement(Enum):
-    """What an audit comes to."""
+    """The result of an audit."""
 
     AGREE = "agree"
     """Nothing is wrong."""
     DIVERGE = "diverge"
-    """Something is wrong, and will not mend itself."""
+    """A rule is broken, and will not mend itself."""
     INCONCLUSIVE = "inconclusive"
-    """Something looks wrong, and may mend itself when the messages that rest arrive."""
+    """A rule looks broken, and may mend itself when the resting messages arrive."""
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was compared, and what is wrong.
+    """The findings of an audit: what was compared, and the divergences.
 
     `compared` counts the rows of each table. `suspects` counts the entities that looked wrong at
     first, `followed` those of them that were looked at again; `at_work` those that looked wrong and
@@ -58,7 +57,7 @@ class Findings:
 
     @property
     def agreement(self) -> Agreement:
-        """What it comes to."""
+        """The result that the findings come to."""
         if self.divergences:
             return Agreement.INCONCLUSIVE if self.resting else Agreement.DIVERGE
         return Agreement.AGREE if self.followed == self.suspects else Agreement.INCONCLUSIVE
@@ -79,7 +78,7 @@ async def compare(
     timeout: float,
     pause: Callable[[float], Awaitable[object]] = asyncio.sleep,
 ) -> Findings:
-    """Look twice; what waits at the first look has `timeout` seconds to leave.
+    """Look twice; messages that wait at the first look have `timeout` seconds to leave.
 
     Raises CommandError where a database fails.
     """
@@ -113,7 +112,7 @@ async def compare(
 async def _suspects(
     databases: Databases, rules: Ruleset, subject: Subject, counts: _Counts
 ) -> dict[tuple[str, str], frozenset[Divergence]]:
-    """What looks wrong with entities of this kind, of so many that are looked at again."""
+    """The divergences, at the first look, of entities of this kind, up to so many entities."""
     found: dict[tuple[str, str], frozenset[Divergence]] = {}
     counted = _counted(rules)
     async for chunk in reading.everything(databases, subject):
@@ -133,7 +132,7 @@ async def _suspects(
 async def _wrong(
     databases: Databases, subject: Subject, facts: Sequence[Facts], counts: _Counts
 ) -> Mapping[str, frozenset[Divergence]]:
-    """What is wrong with those entities that no saga is at work on."""
+    """The divergences of the entities that no saga is at work on."""
     rules = [it.rule for it in subject.rules]
     wrong = {it.id: frozenset(divergences(subject.entity, rules, it)) for it in facts}
     suspects = [it for it in facts if wrong[it.id]]
@@ -150,8 +149,8 @@ async def _until_arrived(
     timeout: float,
     pause: Callable[[float], Awaitable[object]],
 ) -> Mapping[str, int]:
-    """Wait until every message that waits now has left, and so many times those that its arrival
-    made; those that have not when time is up."""
+    """Wait until every message that waits now has left, and so many times until those that followed
+    from it have left. Returns those that have not when the time is up."""
     loop = asyncio.get_running_loop()
     end = loop.time() + timeout
     for _ in range(hops):
@@ -164,12 +163,12 @@ async def _until_arrived(
 
 
 _Place = tuple[str, int]
-"""A kind of entity, and a place among its rules; -1 is who keeps it."""
+"""A kind of entity, and a place among its rules; -1 is the service that keeps it."""
 
 
 def _counted(rules: Ruleset) -> Mapping[_Place, str]:
-    """Where the rows of each table are counted, and what they are called: once, where all of them
-    are read."""
+    """The place where each table's rows are counted, once, since all of them are read there; and
+    their name."""
     found: dict[tuple[str, str], _Place] = {}
     for subject in rules.subjects:
         found.setdefault((subject.keeper, table_of(subject.keeps.id)), (subject.entity, -1))

@@ -1,4 +1,4 @@
-"""What the audit reads: what services declare of their tables, and what is under way.
+"""The SQL of the audit: the tables that services declare, and the messages and sagas under way.
 
 Read-only, in short transactions of one statement each, and in chunks: an audit beside the traffic
 holds nothing up, and its memory does not grow with the databases.
@@ -40,8 +40,7 @@ COUNTED = 1000
 
 
 async def require_tables(databases: Databases, subjects: Iterable[Subject]) -> None:
-    """Raises CommandError where a database has not the tables that are read: what is read later
-    depends on what is found."""
+    """Raises CommandError where a database lacks a table that the audit may read, also later on."""
     for subject in subjects:
         for service, query in (
             (subject.keeper, _kept(subject, [])),
@@ -57,7 +56,7 @@ async def require_tables(databases: Databases, subjects: Iterable[Subject]) -> N
 
 
 async def everything(databases: Databases, subject: Subject) -> AsyncIterator[Sequence[str]]:
-    """The ids of all entities of that kind that anybody knows, in chunks, each once."""
+    """The ids of all entities of that kind in any service's rows, in chunks, each once."""
     places = [(subject.keeper, subject.keeps.id)]
     places += [(it.service, it.rule.id) for it in subject.rules]
     read: list[tuple[str, SQLColumnExpression[Any]]] = []
@@ -76,7 +75,7 @@ async def everything(databases: Databases, subject: Subject) -> AsyncIterator[Se
 async def read_facts(
     databases: Databases, subject: Subject, ids: Sequence[str]
 ) -> list[found.Facts]:
-    """What is known of these entities, in the order of `ids`."""
+    """The facts about these entities, in the order of `ids`."""
     keeper = databases.services[subject.keeper]
     kept = {
         as_key(row.id): found.Kept(bool(row.gone), row.version)
@@ -96,8 +95,7 @@ async def read_facts(
 
 
 async def at_work(databases: Databases, facts: Sequence[found.Facts]) -> frozenset[str]:
-    """Those of the entities that a saga is at work on: one that has not ended, or that was asked
-    for and has not begun."""
+    """The entities that a live saga, or one whose start is under way, is at work on."""
     if databases.orchestrator is None:
         return frozenset()
     orchestrator = databases.orchestrator
@@ -192,7 +190,7 @@ def _queues(name: str) -> Mapping[Table, Sequence[ColumnElement[bool]]]:
     """Where messages wait in the database of this service, and which rows do."""
     queues: dict[Table, Sequence[ColumnElement[bool]]] = {outbox: (), outbox_parked: ()}
     if name == ORCHESTRATOR:
-        # One with an answer is applied, and only kept for whoever asks for the answer.
+        # One with an answer is applied, and only kept for the node that asked.
         queues[saga_signal] = (saga_signal.c.answer.is_(None),)
     return queues
 
@@ -200,7 +198,7 @@ def _queues(name: str) -> Mapping[Table, Sequence[ColumnElement[bool]]]:
 async def _starts(
     databases: Databases, orchestrator: Source, saga_ids: Collection[str]
 ) -> set[str]:
-    """Those of the sagas whose start is on its way, or waits to be applied."""
+    """The sagas whose start is on its way, or waits to be applied."""
     begun: set[str] = set()
     # As messages move between them, the last two to and fro.
     for queue in (outbox_scheduled, outbox, outbox_parked, outbox):
@@ -227,7 +225,7 @@ async def _found(
 
 
 async def _known(source: Source, place: SQLColumnExpression[Any], ids: Collection[str]) -> set[str]:
-    """Those of the ids that stand there."""
+    """The ids that have a row there."""
     values = as_values(place, ids)
     if not values:
         return set()
@@ -249,6 +247,6 @@ async def _pages(source: Source, place: SQLColumnExpression[Any]) -> AsyncIterat
 
 
 def chunks(ids: Sequence[str], size: int) -> Iterable[Sequence[str]]:
-    """The ids, so many at a time."""
+    """The ids in chunks of so many."""
     for first in range(0, len(ids), size):
         yield ids[first : first + size]

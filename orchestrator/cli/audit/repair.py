@@ -1,7 +1,7 @@
-"""The repairs that the services have declared for what the audit found, started and waited for.
+"""The repairs that services declare for divergences: starting them, and waiting for their ends.
 
-A repair is a saga, so it has a history, and is undone or STUCK in plain sight where it fails. An
-entity with several is repaired by one after the other.
+A repair is a saga, so it has a history, and is undone or visibly STUCK where it fails. An entity
+with several is repaired by one after the other.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LOOK = 0.2  # seconds between two looks at a run
 
 @dataclass(frozen=True)
 class Planned:
-    """A saga that puts something right with one entity: its name, and its input."""
+    """A planned repair of one entity: the saga's name and its input."""
 
     saga: str
     entity: str
@@ -36,8 +36,8 @@ class Planned:
 
 @dataclass(frozen=True)
 class Repaired:
-    """What became of it. `saga_id` is None where somebody else's run of it was active, `status`
-    where it had not ended in time and is not STUCK."""
+    """The outcome of a repair. `saga_id` is None where another caller's run of it was active,
+    `status` where it had not ended in time and is not STUCK."""
 
     planned: Planned
     saga_id: str | None
@@ -45,7 +45,7 @@ class Repaired:
 
 
 def plan(divergences: Iterable[Divergence], rules: Ruleset) -> list[Planned]:
-    """What can be started, each thing once."""
+    """The repairs that can be started, each once."""
     found: dict[tuple[Any, ...], Planned] = {}
     for it in divergences:
         repair = it.wrong.repair

@@ -1,4 +1,4 @@
-"""What an audit found, and what it repaired, for people and for programs."""
+"""The report of an audit, its findings and repairs, for people and for programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from outbox.wire import strict_json
 
 
 def tell(findings: Findings, limit: int) -> None:
-    """Print it as tables; no more than `limit` divergences."""
+    """Print the findings as tables; no more than `limit` divergences."""
     print_table(
         ("compared", ""),
         [
@@ -39,7 +39,7 @@ def tell(findings: Findings, limit: int) -> None:
 
 
 def tell_plan(planned: Sequence[Planned]) -> None:
-    """Print what would be started."""
+    """Print the repairs that would be started."""
     print_line("")
     print_table(
         ("to be started", "input"),
@@ -48,7 +48,7 @@ def tell_plan(planned: Sequence[Planned]) -> None:
 
 
 def tell_repairs(repaired: Sequence[Repaired]) -> None:
-    """Print what came of what was started."""
+    """Print the outcomes of the repairs."""
     print_line("")
     print_table(
         ("started", "id", "saga", "it ended"),
@@ -60,7 +60,7 @@ def tell_repairs(repaired: Sequence[Repaired]) -> None:
 def tell_json(
     findings: Findings, limit: int, repair: tuple[Findings, Sequence[Repaired]] | None
 ) -> None:
-    """Print it as one document. With a repair, that says what there was before."""
+    """Print the report as one document. After a repair it has the findings from before."""
     document = _as_json(findings, limit)
     if repair is not None:
         before, repaired = repair

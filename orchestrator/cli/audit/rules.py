@@ -1,5 +1,5 @@
-"""What services declare of their data, put together: for each kind of entity, who keeps it, and
-what must hold of it anywhere."""
+"""The rules that services declare of their data, put together: for each kind of entity, the service
+that keeps it, and what must hold of it in every service."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Declared:
 
 @dataclass(frozen=True)
 class Subject:
-    """One kind of entity: the service `keeper` decides which there are, and `rules` hold."""
+    """One kind of entity: the service `keeper` keeps them, and `rules` must hold of them."""
 
     entity: str
     keeper: str
@@ -43,14 +43,14 @@ class Subject:
 
 @dataclass(frozen=True)
 class Ruleset:
-    """Everything that is compared. `services` are those whose databases are read."""
+    """All rules of an audit. `services` are those whose databases are read."""
 
     services: Sequence[str]
     subjects: Sequence[Subject]
 
     @property
     def names_sagas(self) -> bool:
-        """Whether rows name sagas, so that what they are has to be known."""
+        """Whether rows name sagas, so that the audit must know how these stand."""
         return any(
             isinstance(it.rule, Holds) or (isinstance(it.rule, Refers) and it.rule.by is not None)
             for subject in self.subjects
@@ -61,7 +61,7 @@ class Ruleset:
 def load(named_on_command_line: Sequence[str]) -> Ruleset:
     """The declarations that are named there, else in SAGABOX_AUDIT, else those of the blog.
 
-    Raises CommandError, and InvalidSettings where something that is named is not there.
+    Raises CommandError, and InvalidSettings where a named object is not there.
     """
     option = ",".join(named_on_command_line)
     setting = os.environ.get(VARIABLE, "").strip()
@@ -81,8 +81,8 @@ def of_the_blog() -> Ruleset:
 
 
 def together(declarations: Iterable[Invariants]) -> Ruleset:
-    """Everything that the services declare, by the kinds of their entities. Raises CommandError
-    where it does not fit together."""
+    """The rules of all services, by kind of entity. Raises CommandError where they do not fit
+    together."""
     given = list(declarations)
     services = [it.service for it in given]
     for name in services:

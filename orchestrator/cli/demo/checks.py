@@ -1,4 +1,4 @@
-"""What the demo looks at, and what it finds: values, without any service."""
+"""The checks of the demo, as values, without any service."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at: what was expected, and what was found."""
+    """One check: the expected and the found value."""
 
     name: str
     expected: object
@@ -29,7 +29,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one scene. `seconds` is how long the services took for it, `how` says in a few
+    """The outcome of one scene. `seconds` is the time that the services took, `how` says in a few
     words how it was checked."""
 
     scene: str
@@ -72,7 +72,7 @@ def differences(before: Iterable[Comment], after: Iterable[Comment]) -> Sequence
 
 
 def midway(saga: Mapping[str, Any] | None) -> Check:
-    """That the run had begun and not ended: the first step done, the second asked for."""
+    """The check that the run had begun and not ended: the first step done, the second sent."""
     expected = "RUNNING, hide article DONE, close thread SENT"
     if saga is None:
         return Check("killed in the middle of the run", expected, "no run")

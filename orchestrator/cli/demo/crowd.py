@@ -23,7 +23,7 @@ _REFUSALS = {404, 409, 410}  # 404 where the article came back between the attem
 
 
 async def crowded(demo: Demo) -> Outcome:
-    """(e): 50 deletions, and writers who care for nothing."""
+    """Scene (e): 50 deletions, while writers comment on any article."""
     title = f"(e) {ARTICLES} deletions while comments keep coming in"
     demo.narrator.scene(title)
     numbers = range(1, ARTICLES + 1)
@@ -77,7 +77,8 @@ async def crowded(demo: Demo) -> Outcome:
 
 @dataclass
 class _Writers:
-    """`answers` counts the answers by their status; `accepted` are the comments behind the 201s."""
+    """Writers of comments. `answers` counts the answers by their status; `accepted` are the
+    comments behind the 201s."""
 
     visitors: Visitors
     articles: Sequence[str]
@@ -103,7 +104,7 @@ class _Writers:
 
 
 async def _until_all_ended(demo: Demo, sagas: Sequence[str], writers: _Writers) -> Counter[str]:
-    """How many runs ended with which status."""
+    """Wait until all runs ended; the count of each final status."""
     endings: dict[str, str] = {}
 
     async def look(saga: str) -> None:
@@ -124,7 +125,8 @@ async def _until_all_ended(demo: Demo, sagas: Sequence[str], writers: _Writers) 
 async def _as_promised(
     demo: Demo, articles: Sequence[str], held: Collection[str], accepted: Sequence[Comment]
 ) -> Sequence[Check]:
-    """Nothing is left of the deleted ones, and of the held ones everything that was accepted."""
+    """The check that nothing is left of the deleted articles, and every accepted comment of the
+    held ones."""
     left: list[str] = []
     lost: list[str] = []
     for article in articles:

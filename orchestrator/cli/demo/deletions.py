@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Demo:
-    """What a scene plays with. `articles` are the ids of those that were written at first."""
+    """The demo that a scene plays in. `articles` are the ids of the articles written at first."""
 
     stage: Stage
     visitors: Visitors
@@ -28,12 +28,12 @@ class Demo:
 
 Scene = Callable[[Demo], Awaitable[Outcome]]
 
-# The comments are archived, and that is committed; nobody has been told.
+# The comments are archived and that is committed, but the orchestrator has no reply yet.
 _CRASH = "inbox: after commit, before reply:1"
 
 
 async def completes(demo: Demo) -> Outcome:
-    """(a): nothing stands in the way of the first article's deletion."""
+    """Scene (a): the first article's deletion completes without trouble."""
     title, article = "(a) a deletion that completes", demo.articles[0]
     demo.narrator.scene(title)
     comments = len(await demo.visitors.comments(article))
@@ -53,7 +53,7 @@ async def completes(demo: Demo) -> Outcome:
 
 
 async def refused(demo: Demo) -> Outcome:
-    """(b): the second article is on legal hold, and its deletion is undone."""
+    """Scene (b): the second article is on legal hold, and its deletion is undone."""
     title, article = "(b) one that a legal hold refuses at the pivot", demo.articles[1]
     demo.narrator.scene(title)
     await demo.visitors.hold(article, "a lawsuit")
@@ -76,7 +76,7 @@ async def refused(demo: Demo) -> Outcome:
 
 
 async def without_comments(demo: Demo) -> Outcome:
-    """(c): comments dies when it has done the third deletion's work, and has not said so."""
+    """Scene (c): comments dies after it did the third deletion's work and before it replied."""
     title, article = "(c) one during which comments is killed", demo.articles[2]
     demo.narrator.scene(title)
     # Only the deletion may bring comments to its crash point.
@@ -105,7 +105,7 @@ async def without_comments(demo: Demo) -> Outcome:
 
 
 async def without_orchestrator(demo: Demo) -> Outcome:
-    """(d): the orchestrator dies while it waits for an answer, which then reaches nobody."""
+    """Scene (d): the orchestrator dies while it awaits a reply, which is then lost."""
     title, article = "(d) one during which the orchestrator is killed", demo.articles[1]
     demo.narrator.scene(title)
     await demo.visitors.release(article)
@@ -143,7 +143,7 @@ async def _completed(
 
 
 async def gone(demo: Demo, article: str) -> Sequence[Check]:
-    """That there is neither the article nor a comment of it, and none can be written."""
+    """The check that neither the article nor a comment of it is there, and none can be written."""
     shown = [it["id"] for it in await demo.visitors.comments(article)]
     return [
         Check("the article is gone", 410, (await demo.visitors.article(article))[0]),
@@ -153,7 +153,8 @@ async def gone(demo: Demo, article: str) -> Sequence[Check]:
 
 
 async def until_published(demo: Demo, article: str) -> None:
-    """The news of a saga's end travels behind the end."""
+    """Wait until the article is published again: its service learns of the saga's end by a later
+    message."""
 
     async def published() -> bool:
         status, shown = await demo.visitors.article(article)
@@ -168,7 +169,7 @@ def ended(status: str, expected: str) -> Check:
 
 
 def concluded(demo: Demo, outcome: Outcome) -> Outcome:
-    """Tell what was looked at."""
+    """Print the checks, and return the outcome."""
     for check in outcome.checks:
         demo.narrator.check(check)
     return outcome

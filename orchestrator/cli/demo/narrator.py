@@ -1,4 +1,4 @@
-"""Tells what happens in the demo: lines with the time, what goes on at the moment, and a table.
+"""The narrator of the demo: it prints lines with the time, the present activity, and a table.
 
 On a terminal the present moment is a line of its own that moves; elsewhere it is told in steps.
 """
@@ -52,28 +52,28 @@ class Narrator:
         return time.monotonic() - self._began
 
     def scene(self, title: str) -> None:
-        """A new scene begins."""
+        """Begin a new scene."""
         self._counted = 0
         self._print(Text(""))
         self._print(Text(safe(title), style="bold"))
         self.now(title)
 
     def say(self, text: str, style: str = "") -> None:
-        """Something has happened."""
+        """Tell an event."""
         self._print(Text.assemble((f"{self.seconds:6.1f} s  ", "dim"), (safe(text), style)))
 
     def check(self, check: Check) -> None:
-        """Something was looked at."""
+        """Tell a check."""
         mark, style = ("ok", "green") if check.held else ("BROKEN", "bold red")
         self.say(f"  {mark}: {check}", style)
 
     def now(self, text: str) -> None:
-        """Something goes on, and whoever looks at a terminal sees it until the next."""
+        """Tell the present activity, which a terminal shows until the next one."""
         if self._moment is not None:
             self._moment.update(Text(safe(text)))
 
     def count(self, done: int, of: int, more: str) -> None:
-        """So many of all are done by now."""
+        """Tell how many of all are done by now."""
         text = f"{done} of {of}{more}"
         self.now(text)
         share = done * _TOLD_OF_ALL // of
@@ -82,7 +82,7 @@ class Narrator:
         self._counted = max(share, self._counted)
 
     def table(self, outcomes: Sequence[Outcome]) -> None:
-        """What came of it all."""
+        """Print the table of all outcomes."""
         table = Table("what", "result", "took", "checked how", "", header_style="bold")
         for column in (1, 2, 4):
             table.columns[column].no_wrap = True

@@ -36,7 +36,7 @@ ARTICLES = 3
 COMMENTS = 200
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_WIDE = 140  # columns of the table where nobody looks at a terminal
+_WIDE = 140  # columns of the table without a terminal
 _INTERRUPTED = 130  # what shells call the end by Ctrl-C
 
 
@@ -104,7 +104,7 @@ def require_held(outcomes: Sequence[Outcome]) -> None:
 
 
 async def _played(folder: Path, console: Console, keep: bool) -> Sequence[Outcome] | None:
-    """What came of each scene; None where a signal came before the last one was over."""
+    """Play the scenes; their outcomes, or None where a signal came before the last one was over."""
     outcomes: Sequence[Outcome] | None = None
     _let_a_signal_cancel()
     try:
@@ -126,7 +126,7 @@ async def _played(folder: Path, console: Console, keep: bool) -> Sequence[Outcom
 
 
 async def _prepared(stage: Stage, visitors: Visitors, narrator: Narrator) -> Demo:
-    """All services run, and the articles and comments are written."""
+    """Prepare the demo: all services run, and the articles and comments are written."""
     narrator.say(f"starting {', '.join(SERVICES)}, each a process with a database of its own")
     await asyncio.gather(*(stage.start(name) for name in SERVICES))
     narrator.say(f"publishing {ARTICLES} articles; comments hears of them by their events alone")
@@ -148,7 +148,7 @@ async def _kept(stage: Stage, console: Console) -> None:
 
 
 def _let_a_signal_cancel() -> None:
-    """The first signal cancels this task; the end, which does not take long, is left alone."""
+    """Let the first signal cancel this task, but not its short end."""
     loop, playing = asyncio.get_running_loop(), asyncio.current_task()
     assert playing is not None
 

@@ -1,4 +1,4 @@
-"""The demo's services, as processes: started, killed, frozen, and gone at the end."""
+"""The stage of the demo: its services as processes, which it starts, kills, freezes and ends."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def blog_in(folder: Path) -> Blog:
         ports=dict(zip(SERVICES, free_ports(len(SERVICES), spread=os.getpid()), strict=True)),
         secret=shared_secret(folder / "secret"),
         logs=folder / "logs",
-        # What somebody has set for services of their own is not meant for these.
+        # The user's settings for other services are not meant for these.
         base={name: it for name, it in os.environ.items() if not name.startswith("SAGABOX_")},
     )
 
@@ -65,7 +65,7 @@ class Stage:
         return self._children[name]
 
     async def until_dead(self, name: str) -> str:
-        """Wait until the service has ended by itself; how it did. Raises CommandError."""
+        """Wait until the service has ended by itself; returns how it ended. Raises CommandError."""
         try:
             async with asyncio.timeout(PATIENCE):
                 await self._children[name].wait()
@@ -80,7 +80,7 @@ class Stage:
 
     @contextmanager
     def frozen(self, name: str) -> Iterator[None]:
-        """While the block lasts the service stands still: what is sent to it waits."""
+        """Freeze the service while the block lasts, so that requests to it wait."""
         child = self._children[name]
         child.freeze()
         try:
@@ -126,8 +126,8 @@ class Stage:
 
 @asynccontextmanager
 async def staged(blog: Blog) -> AsyncIterator[Stage]:
-    """The databases are made; the block starts the services. None runs when it is left, and where
-    it is left by an error or Ctrl-C, they are killed."""
+    """A stage with its databases made; the block starts the services. None runs when it is left;
+    after an error or Ctrl-C they are killed."""
     await bring_up_to_date(blog.databases)
     async with opened(addresses(blog.databases)) as databases:
         stage = Stage(blog, databases)

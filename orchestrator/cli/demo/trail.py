@@ -1,4 +1,4 @@
-"""Follows one run in its history, and says of each line what it means in this saga."""
+"""The trail of one run: it follows the history, and says what each line means in this saga."""
 
 from __future__ import annotations
 

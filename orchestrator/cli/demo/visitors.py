@@ -1,4 +1,4 @@
-"""What people and programs do with the blog in the demo: the public addresses, and nothing else."""
+"""The visitors of the demo's blog, people and programs, who use its public addresses alone."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _PAGE = 200  # comments in one answer
 
 
 class Visitors:
-    """Speaks to the services of one blog. Every method raises CommandError for an answer that it
-    does not promise."""
+    """A visitor of one blog's services. Every method raises CommandError for an answer that it does
+    not promise."""
 
     def __init__(self, blog: Blog, client: httpx.AsyncClient) -> None:
         self._blog = blog
@@ -80,7 +80,7 @@ class Visitors:
             wanted["cursor"] = page["next_cursor"]
 
     async def article(self, article: str) -> tuple[int, Mapping[str, Any]]:
-        """The status of the answer about the article, and what it says."""
+        """The status and body of the answer about the article."""
         answer = await self._ask("articles", "GET", f"/articles/{article}")
         return answer.status_code, answer.json()
 
@@ -100,16 +100,16 @@ class Visitors:
         return saga
 
     async def saga(self, saga: str) -> Mapping[str, Any] | None:
-        """How the run stands; None where the orchestrator has not heard of it, or is away."""
+        """The run; None where the orchestrator does not know it, or is away."""
         return await self._found(f"/sagas/{saga}")
 
     async def history(self, saga: str, *, after: int) -> Sequence[Mapping[str, Any]]:
-        """What has happened to the run since that line; nothing where the orchestrator is away."""
+        """The run's history since that line; nothing where the orchestrator is away."""
         page = await self._found(f"/sagas/{saga}/history", after=after)
         return [] if page is None else page["items"]
 
     async def stuck(self) -> Sequence[str]:
-        """The ids of runs that need a person."""
+        """The ids of runs that need an operator."""
         page = await self._done("orchestrator", "GET", "/sagas", params={"status": "STUCK"})
         return [it["id"] for it in page["items"]]
 

@@ -1,4 +1,4 @@
-"""Waits that end: at what was waited for, or with an error that says what did not come."""
+"""Waits with an end: the expected event, or an error that says what did not come."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PAUSE = 0.02  # seconds between two looks
 async def until(
     predicate: Callable[[], Awaitable[bool]], what: str, *, patience: float = PATIENCE
 ) -> None:
-    """Return when it is true. Raises CommandError, which names what was waited for."""
+    """Return when the condition is true. Raises CommandError, which names what did not come."""
     end = time.monotonic() + patience
     while not await predicate():
         if time.monotonic() > end:
@@ -31,4 +31,4 @@ async def until(
 
 
 LOOK = "sagabox demo --folder FOLDER, and look at FOLDER/logs"
-"""What to do about a demo that went wrong."""
+"""The next step after a demo that went wrong."""

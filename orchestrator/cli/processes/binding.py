@@ -1,4 +1,4 @@
-"""Where a service may listen: without credentials, at addresses that only this machine reaches."""
+"""Checks of a service's address: without credentials, only this machine may reach it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _WITHOUT = "leave --host out"
 
 
 def require_loopback(host: str, *, next_step: str = _WITHOUT) -> None:
-    """Raises CommandError, which advises `next_step`, where others than this machine could reach
-    the service: nobody of them could show a credential."""
+    """Raises CommandError, which advises `next_step`, where other machines could reach the service,
+    since no caller from there could show a credential."""
     if host == "localhost":
         return
     try:
@@ -27,8 +27,8 @@ def require_loopback(host: str, *, next_step: str = _WITHOUT) -> None:
 
 
 def require_safe(host: str, *, has_credentials: Callable[[], bool], to_get_one: str) -> None:
-    """Raises CommandError where others than this machine could reach the service, and it has no
-    credentials by which it knows who may; `to_get_one` is the command that makes one."""
+    """Raises CommandError where other machines could reach the service, and it has no credentials
+    to tell callers apart; `to_get_one` is the command that makes one."""
     try:
         require_loopback(host, next_step=f"{to_get_one}; or leave --host out")
     except CommandError:
@@ -37,10 +37,11 @@ def require_safe(host: str, *, has_credentials: Callable[[], bool], to_get_one: 
 
 
 def require_free(host: str, port: int, option: str) -> None:
-    """Raises CommandError, which advises `option`, where somebody listens at the port already."""
+    """Raises CommandError, which advises `option`, where another process listens at the port
+    already."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
-        # As servers do, so that what a stopped server left behind does not count.
+        # As servers do, so that the connections of a stopped server do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

@@ -60,15 +60,15 @@ class Blog:
             **{f"SAGABOX_URL_{it.upper()}": self.url(it) for it in self.ports},
             "SAGABOX_PARTICIPANTS": self._participants(),
             "SAGABOX_SECRETS": self.secret,
-            # They listen at loopback alone, for the person who started them.
+            # They listen at loopback alone, for the user who started them.
             "SAGABOX_TRUST_LOOPBACK": "1",
             service.database_variable: self.databases[service.name],
-            # What a service prints is to be read at once.
+            # The terminal shows a service's output at once.
             "PYTHONUNBUFFERED": "1",
         }
 
     def _participants(self) -> str:
-        """The services of this set at their ports, beside others that somebody named."""
+        """The services of this set at their ports, beside those that the user named."""
         given = self.base.get("SAGABOX_PARTICIPANTS", "").split(",")
         others = [it for it in given if it and it.partition("=")[0].strip() not in self.ports]
         own = [f"{it}={self.url(it)}" for it in self.ports if it != _ORCHESTRATOR]

@@ -1,4 +1,4 @@
-"""Makes the blog and the migrations importable in this process. No other command needs them."""
+"""The import of the blog and the migrations in this process, for the commands that need them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from orchestrator import bundled
 
 
 def put_on_path() -> None:
-    """From now on `articles`, `comments` and `migrations` are those that travel with this package,
-    also where the working directory has some of the same name. Raises BundleMissing."""
+    """Put the package's own `articles`, `comments` and `migrations` first on the import path,
+    before any of that name in the working directory. Raises BundleMissing."""
     folder = str(bundled.directory())
     if sys.path[:1] != [folder]:
         sys.path.insert(0, folder)

@@ -1,6 +1,6 @@
 """Services as child processes: start one, wait until it serves, stop it, kill it, start it again.
 
-What `sagabox dev` and `sagabox demo` run their services with. A child has a session of its own, so
+`sagabox dev` and `sagabox demo` run their services with it. A child has a session of its own, so
 that Ctrl-C reaches the parent alone; it is killed when the parent ends in any way (`lifeline`).
 """
 
@@ -33,7 +33,7 @@ _PAUSE = 0.05  # seconds between two questions whether a service is ready
 
 @dataclass(frozen=True)
 class Spec:
-    """What to start, and where it will answer. The same spec starts a service any number of times.
+    """The spec of a service: its command and its address. It starts a service any number of times.
 
     `environment` is the child's whole environment. What it prints is appended to `log`.
     """
@@ -122,7 +122,7 @@ class Child:
         return await self._process.wait()
 
     def send_kill(self) -> None:
-        """The same without waiting for the end."""
+        """End it with SIGKILL, without waiting for the end."""
         self._send(signal.SIGKILL)
 
     def freeze(self) -> None:

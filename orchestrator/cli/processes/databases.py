@@ -1,4 +1,4 @@
-"""Brings the databases of a set of services up to date before the services start."""
+"""Migrations of a set of services' databases, before the services start."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ async def bring_up_to_date(
 ) -> None:
     """Upgrade the database of each service (name -> address), and tell where it stands now.
 
-    Raises CommandError, with what the migration says.
+    Raises CommandError, with the migration's own message.
     """
     bundle.put_on_path()
     from migrations.commands import upgrade

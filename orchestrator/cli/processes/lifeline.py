@@ -1,4 +1,4 @@
-"""A child process that ends when its parent does, however the parent ended.
+"""The lifeline of a child process, which ends it when its parent ends in any way.
 
 The child itself asks for that, right after its start. A function between fork and exec would do it
 too, but it can block for ever in a parent that has threads.
@@ -22,7 +22,7 @@ _PAUSE = 0.5  # seconds between two looks, where the system does not tell
 
 
 def tie_to_parent(environment: Mapping[str, str] = os.environ) -> None:
-    """From now on this process is killed when the parent that the environment names has ended.
+    """Have this process killed when the parent that the environment names has ended.
 
     Without such a name nothing happens. On Linux the kernel does it, and "the parent" is the thread
     that started the child; elsewhere a thread looks twice a second.

@@ -10,7 +10,7 @@ _BLOCK = 1024 * 1024
 
 
 class Follower:
-    """Gives the lines that were written to `path` since it was made, or since it last looked.
+    """A follower of the lines that are written to `path` after it was made.
 
     The file may not be there yet. The writer must append (O_APPEND): once all is read and the file
     is larger than `most` bytes, it is emptied in place.
@@ -34,7 +34,7 @@ class Follower:
         try:
             with self._path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size
-                if size < self._read:  # somebody else has emptied it
+                if size < self._read:  # another process has emptied it
                     self._read = 0
                 file.seek(self._read)
                 data = file.read(_BLOCK)

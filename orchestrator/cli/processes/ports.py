@@ -12,11 +12,11 @@ _FIRST_PORT, _PORTS = 20_000, 10_000
 
 
 def free_ports(count: int, *, spread: int = 0) -> Sequence[int]:
-    """So many ports of 127.0.0.1 at which nobody listens at this moment.
+    """So many ports of 127.0.0.1 at which no process listens at this moment.
 
-    They are below those that systems give to clients: a port of a service that is away for a moment
-    is not taken by somebody's connection. Other numbers for `spread` look in other places first.
-    Raises CommandError where there are not so many.
+    They are below those that systems give to clients: no client's connection takes the port of a
+    service that is away for a moment. Other numbers for `spread` look in other places first. Raises
+    CommandError where there are not so many.
     """
     found: list[int] = []
     for number in range(_PORTS):

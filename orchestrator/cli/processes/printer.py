@@ -1,4 +1,4 @@
-"""Lines of several speakers in one terminal, each with who said it in front."""
+"""The printer of several speakers' lines in one terminal, each with its speaker's name."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ _COLORS = ("cyan", "magenta", "green", "yellow")
 
 
 class Printer:
-    """Prints lines, with the speaker in its own colour; what is no terminal gets no colours.
+    """A printer of lines, with each speaker in its own colour on a terminal.
 
-    The lines are shown, and not obeyed: a service writes down what others sent to it.
+    Control codes in a line are shown and not obeyed, since a service may log foreign text.
     """
 
     def __init__(self, speakers: Sequence[str], console: Console) -> None:

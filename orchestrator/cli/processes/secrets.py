@@ -1,4 +1,4 @@
-"""The secret that the services of one data folder sign their messages with."""
+"""The secret with which the services of one data folder sign their messages."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 FIRST_PORT = 8000
-"""From where ports are counted unless somebody says otherwise."""
+"""The first port of a set of services, unless the user names another."""
 
 BLOG_SAGAS = ",".join(
     (
@@ -31,7 +31,7 @@ repairs."""
 
 
 def blog_defaults(environment: Mapping[str, str]) -> Mapping[str, str]:
-    """What lets an orchestrator that is told nothing of sagas run the one of the blog, with its
+    """The settings by which an orchestrator without other ones runs the blog's sagas, with its
     services at their usual ports."""
     added = {}
     if not environment.get("SAGABOX_SAGAS") and not entry_points(group="sagabox.sagas"):
@@ -53,7 +53,7 @@ class Service:
     """`app` and `settings` are module:attribute; they are imported only where they are used.
 
     `offset` is the service's port, counted from the first port of a set of services. `defaults`
-    gives what is added to an environment that does not say otherwise.
+    gives the variables for an environment that lacks them.
     """
 
     name: str
@@ -69,22 +69,21 @@ class Service:
 
     def create_app(self) -> Any:
         """The application, made from the settings in the environment. Raises OutboxError, and
-        OrchestratorError where sagas are not what they should be."""
+        OrchestratorError for invalid sagas."""
         os.environ.update(self.defaults(os.environ))
         return _attribute(self.app)()
 
     def require_access(self) -> None:
         """Raises InvalidSettings where the settings in the environment are wrong, or would close
-        the service's public routes to everybody."""
-        from outbox.chassis.settings import load
-        from outbox.chassis.static_keys import StaticKeySettings
+        the service's public routes to all callers."""
+        from outbox.chassis.settings import PublicSettings, load
 
         model = self.settings_model()
         if issubclass(model, StaticKeySettings):
             load(model).require_public_access()
 
     def settings_model(self) -> type[ServiceSettings]:
-        """What the service reads from the environment."""
+        """The model of the service's settings in the environment."""
         model: type[ServiceSettings] = _attribute(self.settings)
         return model
 

@@ -1,5 +1,5 @@
-"""An application whose refusal to start reaches the terminal as an error, and not as a traceback
-in the server's log."""
+"""A wrapper of an application, so that its refusal to start reaches the terminal as an error and
+not as a traceback in the server's log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Keeps services running: starts them, tells what they print, and starts again what ended."""
+"""The supervisor of services: it starts them, prints their output, and restarts those that
+ended."""
 
 from __future__ import annotations
 
@@ -20,16 +21,16 @@ _LOOK = 0.2  # seconds between two looks into the logs
 _RELOAD_LOOK = 1.0  # seconds between two looks at the source files
 
 Tell = Callable[[str, str], None]
-"""Takes who speaks (a service, or "dev") and one line."""
+"""A printer of one line by a speaker (a service, or "dev")."""
 
 
 def delay_before_restart(ends_in_a_row: int) -> float:
-    """How many seconds to wait after that many ends (1 is the first)."""
+    """The seconds to wait after that many ends (1 is the first)."""
     return min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(ends_in_a_row - 1, 20))
 
 
 class Supervisor:
-    """Runs the services of `specs` until it is told to stop.
+    """The supervisor of the services of `specs`, until it is told to stop.
 
     `sources` are folders of Python files: a change in one restarts all services. `when_up` is
     called once, when each service has been ready.
@@ -94,7 +95,8 @@ class Supervisor:
                 ends = 0
 
     async def _runs_until_it_ends(self, child: Child) -> bool:
-        """Wait for the end of the child, by itself or by us; whether it is the end for good."""
+        """Wait for the end of the child, by itself or by us. Returns whether it is the end for
+        good."""
         reload = self._reload[child.spec.name]
         ready = asyncio.create_task(self._say_when_ready(child))
         try:
@@ -156,7 +158,7 @@ async def _first_of(*waits: Coroutine[Any, Any, Any], timeout: float | None = No
 
 
 def _stamps(folders: Iterable[Path]) -> Mapping[Path, int]:
-    """When each Python file below the folders was last written."""
+    """The time of the last write of each Python file below the folders."""
     stamps = {}
     for folder in folders:
         for path in folder.rglob("*.py"):

@@ -26,7 +26,7 @@ _Step = Annotated[str, typer.Option(metavar="S", help="The step that is stuck.")
 
 
 def _for_run(verb: str, does: str) -> Callable[..., None]:
-    """The command that sends one signal for a run."""
+    """A command that sends one signal to a run."""
 
     def command(
         instance_id: InstanceId,
@@ -42,7 +42,7 @@ def _for_run(verb: str, does: str) -> Callable[..., None]:
 
 
 def _for_step(verb: str, does: str) -> Callable[..., None]:
-    """The command that sends one signal for a stuck step of a run."""
+    """A command that sends one signal to a stuck step of a run."""
 
     def command(
         instance_id: InstanceId,
@@ -121,7 +121,7 @@ def _result(text: str) -> Any:
 
 
 def _user() -> str:
-    """Who runs this command."""
+    """The name of the user who runs this command."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # the system has no name for the number

@@ -208,7 +208,7 @@ def _seconds(text: str) -> int:
 
 
 def _with_names(api: Api, error: CommandError) -> CommandError:
-    """The error, which names the sagas that there are if it was about an unknown one."""
+    """The error; if it is about an unknown saga, with the names of the known ones."""
     if error.code != "unknown-saga":
         return error
     try:
@@ -227,7 +227,7 @@ def _until_ended(
     until: float,
     pause: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
-    """The run when it has ended, or as it is when the time is up."""
+    """Wait for the end of the run; the run then, or as it is when the time is up."""
     while saga["ended_at"] is None and (left := until - time.monotonic()) > 0:
         pause(min(_LOOK, left))
         saga = api.get(f"/sagas/{saga['id']}")

@@ -1,4 +1,4 @@
-"""`sagabox watch`: what happens to a run, as it happens, until it has ended."""
+"""`sagabox watch`: the history of a run, as it happens, until it has ended."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def watch(
 def watch_to_end(
     api: Api, instance_id: str, tell: Callable[[Entry], None]
 ) -> tuple[dict[str, Any], list[Entry]]:
-    """Follow the run, tell each entry once; the run as it ended, and all that was told.
+    """Follow the run, and tell each entry once. Returns the run as it ended, and all its entries.
 
     Raises CommandError where there is no such run, or the orchestrator stays away.
     """
@@ -95,7 +95,7 @@ def follow(
         try:
             with api.stream(f"/sagas/{instance_id}/events", last_event_id=last) as lines:
                 for event in events(noting(lines)):
-                    # A server that was asked for what comes after `last` may still begin with it.
+                    # A server that was asked for the entries after `last` may still begin with it.
                     if event.id is not None and _is_after(event.id, last):
                         entry = json.loads(event.data)
                         last, happening = event.id, entry["happening"]
@@ -139,14 +139,14 @@ def entry_line(entry: Entry) -> str:
 
 
 def repairs(saga: Mapping[str, Any]) -> str:
-    """What a person may type for a stuck run."""
+    """The commands by which an operator may repair a stuck run."""
     return " | ".join(
         operator_command(saga["id"], verb) for verb in saga["allowed"] if verb in _REPAIRS
     )
 
 
 def outcome(saga: dict[str, Any]) -> str:
-    """How the run stands and what to do, as one line."""
+    """The run's status and what to do, as one line."""
     match saga["status"]:
         case Status.STUCK:
             return f"{status_text(saga)}; next: {repairs(saga) or 'sagabox show ' + saga['id']}"

@@ -80,7 +80,7 @@ def _databases(folder: Path, environment: Mapping[str, str]) -> Mapping[str, str
 
 
 def _greeting(blog: Blog) -> Iterable[str]:
-    """What somebody needs who has just started all this: where everything is, and what to try."""
+    """The greeting of a new user: where everything is, and what to try."""
     articles, orchestrator = blog.url("articles"), blog.url("orchestrator")
     yield "everything runs; Ctrl-C stops it"
     for name in blog.ports:
@@ -113,7 +113,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("w")
-        # Nothing of this belongs into anybody's repository.
+        # None of these files belongs into a repository.
         (folder / ".gitignore").write_text("*\n", encoding="ascii")
     except OSError as error:
         raise CommandError(

@@ -16,9 +16,11 @@ from orchestrator.cli.processes.binding import require_free, require_safe
 from orchestrator.cli.processes.services import FIRST_PORT, SERVICES, Service
 from orchestrator.cli.terminal.log_format import LogFormat, LogLevel
 
+_GUARDS = ("SAGABOX_BLOG_TOKEN", "SAGABOX_METRICS_TOKEN", "SAGABOX_BLOG_OPEN")
+"""The options that say who may call a service without a table of tokens."""
 _BELIEVED = "FORWARDED_ALLOW_IPS"
 """The proxies whose X-Forwarded-For and X-Forwarded-Proto are believed. uvicorn's own variable, but
-without its default: that a connection comes from loopback says nothing about who wrote them."""
+without its default: a connection from loopback does not tell who wrote them."""
 _REQUESTS_END_WITHIN = 2
 """Seconds for the requests under way at the end; the service's own drain comes after them."""
 
@@ -50,7 +52,7 @@ class _Logging:
 
 
 class _WithSettings(TyperCommand):
-    """Adds the service's settings to its help; they are looked up only then."""
+    """A command that adds the service's settings to its help; they are looked up only then."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         super().format_help(ctx, formatter)
@@ -114,7 +116,8 @@ def run(service: Service, host: str, port: int, logging: _Logging) -> None:
     )
     server = uvicorn.Server(config)
     # Before uvicorn listens to signals itself, they end it just the same. And when it has ended, it
-    # sends itself the signal once more: whoever asked for the end got it, so that is no failure.
+    # sends itself the signal once more: the process ended as it was asked to, so that is no
+    # failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
     try:

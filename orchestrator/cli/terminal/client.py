@@ -1,4 +1,4 @@
-"""The orchestrator, asked over HTTP. Whatever it refuses becomes a CommandError."""
+"""The client of the orchestrator over HTTP. Every refusal becomes a CommandError."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _HEARTBEATS = 35.0  # seconds of silence on a stream, which is never silent for 
 
 
 class Api:
-    """Asks one orchestrator. `connect` makes it."""
+    """The client of one orchestrator. `connect` makes it."""
 
     def __init__(self, url: str, client: httpx.Client) -> None:
         self.url = url

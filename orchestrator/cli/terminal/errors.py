@@ -1,4 +1,4 @@
-"""What a command can fail with, and how the terminal tells it."""
+"""Errors of commands, and how the terminal tells them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from outbox.spelling import safe
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code says."""
+    """The exit code of a command."""
 
     OK = 0
     """It is as it should be."""
@@ -36,11 +36,11 @@ EXIT_CODES = (
     "usage, or the request was refused; 3 the orchestrator (for the audit: a database) cannot be "
     "reached; 4 the audit cannot tell."
 )
-"""The same for the help of the commands."""
+"""The exit codes, for the help of the commands."""
 
 
 class CommandError(Exception):
-    """A command could not do its work. `next_step` is one line, a command where one mends it.
+    """A command could not do its work. `next_step` is one line; a command, where one mends it.
 
     `code` is the orchestrator's own word for the problem, where it refused.
     """

@@ -1,4 +1,4 @@
-"""How a service's log lines look: for people, or as JSON for a collector."""
+"""The format of a service's log lines: for people, or as JSON for a collector."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def configure_logging(form: LogFormat, level: LogLevel = LogLevel.INFO) -> None:
 
 
 def _one_line(_logger: object, _method: str, line: EventDict) -> EventDict:
-    """Only a traceback has lines of its own, and none of them begins where those of the log do."""
+    """Spell the text in one line. Only a traceback has further lines, none of which begins where
+    those of the log do."""
     return {safe(key): _shown(key, value) for key, value in line.items()}
 
 
@@ -88,7 +89,7 @@ def _shown(key: str, value: object) -> object:
 
 @dataclass(frozen=True)
 class _Spelled:
-    """A field's value as it is to stand in the line: structlog writes what is no text by `repr`."""
+    """A field's value, spelled for the line: structlog writes any value but a text by `repr`."""
 
     text: str
 
@@ -97,13 +98,13 @@ class _Spelled:
 
 
 def _drop_colored_copy(_logger: object, _method: str, line: EventDict) -> EventDict:
-    """uvicorn says everything twice: the second time in colours."""
+    """Drop the coloured copy of uvicorn's message."""
     line.pop("color_message", None)
     return line
 
 
 def _name_as_documented(_logger: object, _method: str, line: EventDict) -> EventDict:
-    """A log record has no room for a field of the name `message`; a line has."""
+    """Give the message's id its documented name `message`, which a log record does not allow."""
     if "message_id" in line:
         line["message"] = line.pop("message_id")
     return line

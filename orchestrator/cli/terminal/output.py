@@ -1,6 +1,6 @@
 """What the commands print: one JSON document for programs, tables for people.
 
-Texts that come from elsewhere are made safe before they are shown.
+Foreign texts are made safe before they are shown.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from outbox.spelling import safe
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document, for programs.")]
 """The option that every command has."""
 
-_WIDE = 200  # columns where nobody looks at a terminal, so that nothing is broken into two lines
+_WIDE = 200  # columns without a terminal, so that no row is broken into two lines
 _STYLES = {
     "COMPLETED": "green",
     "COMPENSATED": "yellow",
@@ -40,7 +40,7 @@ def print_line(text: str, style: str = "") -> None:
 
 
 def print_fields(fields: Iterable[tuple[str, object]]) -> None:
-    """Print names and values below each other; what has no value is left out."""
+    """Print names and values below each other; names without a value are left out."""
     shown = [(name, safe(value)) for name, value in fields if value not in (None, "", [])]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
@@ -61,7 +61,7 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Non
 
 
 def status_text(saga: dict[str, Any]) -> str:
-    """How the saga stands, in one word, or two while it is paused."""
+    """The status of the run, with a second word while it is paused."""
     return f"{saga['status']} (paused)" if saga.get("paused") else str(saga["status"])
 
 

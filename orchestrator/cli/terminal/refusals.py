@@ -1,4 +1,4 @@
-"""What an orchestrator's refusal means for the person at the terminal, and what to type next."""
+"""Refusals of an orchestrator, explained at the terminal with the command to type next."""
 
 from __future__ import annotations
 
@@ -57,6 +57,6 @@ def _possible(instance_id: str, allowed: list[str]) -> str:
 
 
 def operator_command(instance_id: str, verb: str) -> str:
-    """What to type for this operator signal."""
+    """The command for this operator signal."""
     step = " --step STEP" if verb in _WITH_STEP else ""
     return f"sagabox {verb} {instance_id}{step} --reason REASON"

@@ -43,7 +43,7 @@ def coverage(
 
 
 def print_gaps(tool: Tool) -> None:
-    """Print what that tool leaves out."""
+    """Print the gaps of that tool."""
     print_line("Not covered, or not wholly:", style="dim")
     print_table(
         ("WHAT", "NAME", "LIMITS"),
@@ -52,7 +52,7 @@ def print_gaps(tool: Tool) -> None:
 
 
 def gaps(tool: Tool) -> list[dict[str, str]]:
-    """The same for programs."""
+    """The gaps of that tool, for programs."""
     return [
         {"sort": row.subject.value, "name": row.name, "limits": row.by(tool).limits}
         for row in not_covered(tool)

@@ -106,7 +106,7 @@ def explore(
         raise typer.Exit(ExitCode.OTHERWISE)
 
 
-# What is explored
+# Finding the saga
 
 
 def find_saga(name: str, version: int | None = None) -> Saga[Any]:
@@ -191,7 +191,7 @@ def _explored(
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Shows on a terminal, and nowhere else, how far it is."""
+    """A progress display, on a terminal only."""
     from rich.console import Console
 
     console = Console(stderr=True, quiet=quiet)
@@ -203,7 +203,7 @@ def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
         yield show
 
 
-# What is told
+# Output
 
 
 def _document(
@@ -291,11 +291,11 @@ def _print(
         print_line(f"As a test: {written}")
 
 
-# The test
+# The written test
 
 
 def _require_ours(file: Path) -> None:
-    """Refuses to write over what somebody else wrote."""
+    """Refuse to write over a file that this command did not write."""
     if file.exists() and _MADE_BY_US not in file.read_text("utf-8", errors="replace"):
         raise CommandError(
             f"{file} is there already",
