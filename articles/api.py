@@ -45,11 +45,11 @@ ACCESS: Table = {
     ("PUT", "/articles/{id}/legal-hold"): Access.PUBLIC,
     ("DELETE", "/articles/{id}/legal-hold"): Access.PUBLIC,
 }
-"""What each route asks of its callers."""
+"""The access that each route needs."""
 
 
 class NewArticle(BaseModel):
-    """What an article begins as."""
+    """The body of a new article."""
 
     title: Title
     body: Body
@@ -57,14 +57,14 @@ class NewArticle(BaseModel):
 
 
 class NewText(BaseModel):
-    """What replaces an article's text."""
+    """The body that replaces an article's text."""
 
     title: Title
     body: Body
 
 
 class Hold(BaseModel):
-    """Why an article must not be deleted."""
+    """The reason why an article must not be deleted."""
 
     reason: Reason
 
@@ -108,7 +108,8 @@ _GONE = {404: "There is no such article", 410: "It has been deleted"}
 def router(
     database: Database, *, clock: Clock, new_id: Callable[[], str], orchestrator: str
 ) -> APIRouter:
-    """The addresses. `orchestrator` is where the sagas can be watched."""
+    """The router of these addresses. `orchestrator` is the address where the sagas can be
+    watched."""
     routes = APIRouter(tags=["articles"], route_class=StrictRoute)
 
     @routes.post("/articles", status_code=201, summary="Publish an article")
@@ -245,7 +246,7 @@ async def _locked(session: AsyncSession, id: str) -> Article:
 
 
 def _named(id: str) -> str:
-    """The id as the database has it. Raises the 404 where nothing can have that id."""
+    """The id as the database has it. Raises the 404 where it is no possible id."""
     known = id_in_path(id)
     if known is None:
         raise _unknown(id)

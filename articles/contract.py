@@ -1,4 +1,4 @@
-"""What others may know of articles: the events it tells, the commands it carries out.
+"""The contract of articles: its events, and the commands that it carries out.
 
 The commands belong to a saga, whose id is their correlation; it owns the lock that hiding takes.
 """
@@ -39,7 +39,7 @@ class ArticleDeleted(Event, type="articles.article-deleted.v1", key="article_id"
 
 @dataclass(frozen=True)
 class ArticleHidden:
-    """The article is closed to changes; this is what it was at that moment."""
+    """The article is closed to changes; the fields are its content at that moment."""
 
     title: str
     version: int
@@ -68,7 +68,7 @@ class ArticleReleased:
 
 @dataclass(frozen=True)
 class ArticleRetold:
-    """What was told again: that the article is there, at that version, or that it is deleted."""
+    """The article's state that was told again: there, at that version, or deleted."""
 
     version: int
     is_deleted: bool
@@ -123,8 +123,8 @@ class ReleaseArticle(
 ):
     """Give back what the saga `holder` has taken, or was asked to take; another saga's hold stays.
 
-    For a holder that has ended and left its hold behind: articles cannot know that, so who sends
-    this has made sure. Refused: unknown-article, already-deleted, invalid-holder, no-saga.
+    For a holder that has ended and left its hold behind; articles cannot know that, so the sender
+    must have made sure. Refused: unknown-article, already-deleted, invalid-holder, no-saga.
     """
 
     article_id: str
@@ -133,7 +133,7 @@ class ReleaseArticle(
 
 @dataclass(frozen=True)
 class RetellArticle(Command[ArticleRetold], type="articles.retell-article.v1", key="article_id"):
-    """Tell everybody once more what the article is now, for who has lost what was told.
+    """Publish the article's present state once more, for services that lost an event.
 
     Refused: unknown-article, no-saga.
     """

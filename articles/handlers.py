@@ -1,4 +1,4 @@
-"""What articles does with messages: the commands of sagas, and the end of the sagas it asked for.
+"""The handlers of articles: for the commands of sagas, and the ends of the sagas it asked for.
 
 Each handler takes a list, reads all its articles in one statement, and lets each decide.
 """
@@ -137,7 +137,7 @@ async def _each(
     contexts: Sequence[Context],
     act: Callable[[Article, _By[C]], A | No],
 ) -> list[A | No]:
-    """What each article answers, or why it is not asked."""
+    """The answer of each article, or the reason why it is not asked."""
     wanted = filter(is_id, {command.article_id for command in commands})
     found = {it.id: it for it in await _lock(session, Article.id.in_(sorted(wanted)))}
     answers: list[A | No] = []
@@ -156,7 +156,7 @@ async def _each(
 
 
 async def _lock(session: AsyncSession, wanted: ColumnElement[bool]) -> Iterable[Article]:
-    """Those of the articles that there are, locked in one order for everybody."""
+    """The articles that exist, locked in one order for all transactions."""
     return await session.scalars(
         select(Article).where(wanted).order_by(Article.id).with_for_update()
     )

@@ -1,4 +1,4 @@
-"""What must hold between articles and whoever knows of them, for the audit."""
+"""The invariants between articles and the services that know of them, for the audit."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The article: its table, and its rules.
 
-A method either does what it says and returns the event it caused, or what it has to answer; or it
-changes nothing and says why, by raising (to a person) or by returning (to a saga).
+A method either makes its change and returns the event or the answer; or it changes nothing and
+gives the reason, by raising (to a person) or by returning (to a saga).
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ class Base(DeclarativeBase):
 
 
 class ArticleStatus(Enum):
-    """What an article is to the public."""
+    """The public status of an article."""
 
     PUBLISHED = "published"
     """It can be read, edited and commented."""
     DELETING = "deleting"
-    """It can be read; whether it stays is being decided."""
+    """It can be read; a saga is deciding whether it stays."""
     DELETED = "deleted"
     """It is gone for good; a tombstone remembers that it was."""
 
 
 class NotPublished(Exception):
-    """The article cannot be changed in the status that it has."""
+    """The article cannot be changed in its present status."""
 
     def __init__(self, status: ArticleStatus) -> None:
         super().__init__(status)
@@ -69,7 +69,7 @@ class NotPublished(Exception):
 class Article(Base):
     """One article, or the tombstone of one: `deleted_at` is set, and its texts are empty.
 
-    `hidden_by` is the saga that closed it to changes. `deletion_saga` is the saga that somebody
+    `hidden_by` is the saga that closed it to changes. `deletion_saga` is the saga that a caller
     asked for and that has not ended; it may not have begun yet.
     """
 
@@ -109,7 +109,7 @@ class Article(Base):
         return status_of(self.hidden_by, self.deletion_saga, self.deleted_at)
 
     def publish(self) -> ArticlePublished:
-        """Tell the world that the article is there."""
+        """The event that the article is there."""
         return ArticlePublished(self.id, self.title, self.author, self.version)
 
     def edit(self, *, title: str, body: str, now: datetime) -> ArticleEdited:
@@ -134,7 +134,7 @@ class Article(Base):
         self.legal_hold = None
 
     def ask_for_deletion(self, saga: str) -> StartSaga | None:
-        """Have `saga` delete it; None where a saga that was asked for before has not ended.
+        """Have `saga` delete it; None where an earlier saga has not ended.
 
         Raises NotPublished for a tombstone. `deletion_saga` then names the saga.
         """
@@ -151,7 +151,7 @@ class Article(Base):
             self.deletion_saga = None
 
     def retell(self) -> ArticlePublished | ArticleDeleted:
-        """Tell the world once more what it is."""
+        """The event of the article's present state, once more."""
         return ArticleDeleted(self.id) if self.status is ArticleStatus.DELETED else self.publish()
 
     def hide(self, saga: str) -> ArticleHidden | Locked | Refused:
@@ -184,13 +184,13 @@ class Article(Base):
         return ArticleReleased(was_held)
 
     def confirm_deletion(self) -> ArticleRemoved | Refused:
-        """That it is a tombstone, if it is."""
+        """The answer that it is a tombstone; a refusal where it is none."""
         if self.deleted_at is None:
             return Refused("not-deleted", f"article {self.id} has not been deleted")
         return ArticleRemoved(self.deleted_at)
 
     def delete(self, saga: str, now: datetime) -> ArticleDeleted | Locked | Refused:
-        """Become a tombstone: there is no way back."""
+        """Become a tombstone, for good."""
         if self.status is ArticleStatus.DELETED:
             return _already_deleted(self.id)
         if self.hidden_by is None:
@@ -207,7 +207,7 @@ class Article(Base):
 def status_of(
     hidden_by: str | None, deletion_saga: str | None, deleted_at: datetime | None
 ) -> ArticleStatus:
-    """What an article with these columns is to the public."""
+    """The public status of an article with these columns."""
     if deleted_at is not None:
         return ArticleStatus.DELETED
     if hidden_by is not None or deletion_saga is not None:

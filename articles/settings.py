@@ -1,4 +1,4 @@
-"""What the articles service is told from outside."""
+"""The settings of the articles service."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from outbox.database.opening import Database
 from outbox.database.pages import newest
 
 RETRY_AFTER = 1.0
-"""Seconds after which the news of an article is likely to have come."""
+"""Seconds after which the event about an article is likely to have come."""
 
 Author = Annotated[str, StringConstraints(min_length=1, max_length=MAX_AUTHOR, pattern=NO_NUL)]
 Content = Annotated[str, StringConstraints(min_length=1, max_length=MAX_CONTENT, pattern=NO_NUL)]
@@ -37,11 +37,11 @@ ACCESS: Table = {
     ("DELETE", "/comments/{id}"): Access.PUBLIC,
     ("GET", "/threads/{article_id}"): Access.PUBLIC,
 }
-"""What each route asks of its callers."""
+"""The access that each route needs."""
 
 
 class NewComment(BaseModel):
-    """What a comment begins as."""
+    """The body of a new comment."""
 
     article_id: AnyId
     author: Author
@@ -49,7 +49,7 @@ class NewComment(BaseModel):
 
 
 class NewContent(BaseModel):
-    """What replaces a comment's content."""
+    """The body that replaces a comment's content."""
 
     content: Content
 
@@ -66,7 +66,7 @@ class CommentOut(BaseModel):
 
 
 class ThreadOut(BaseModel):
-    """What this service knows of an article."""
+    """The thread of an article, as this service knows it."""
 
     article_id: str
     status: Literal["unknown", "published", "deleting", "deleted"]
@@ -92,7 +92,7 @@ _CLOSED = {409: "The article is being deleted", 410: "The article has been delet
 
 
 def router(database: Database, *, clock: Clock, new_id: Callable[[], str]) -> APIRouter:
-    """The addresses."""
+    """The router of these addresses."""
     routes = APIRouter(tags=["comments"], route_class=StrictRoute)
 
     @routes.post(
@@ -192,7 +192,7 @@ def router(database: Database, *, clock: Clock, new_id: Callable[[], str]) -> AP
 
 
 async def _why_not(connection: AsyncConnection, id: str) -> HttpProblem:
-    """Why the comment could not be changed."""
+    """The reason why the comment could not be changed."""
     article_id = await connection.scalar(_PLACE, {"id": id})
     if article_id is None:
         return _unknown(id)
@@ -200,7 +200,7 @@ async def _why_not(connection: AsyncConnection, id: str) -> HttpProblem:
 
 
 def _named(id: str) -> str:
-    """The id as the database has it. Raises the 404 where nothing can have that id."""
+    """The id as the database has it. Raises the 404 where it is no possible id."""
     known = id_in_path(id)
     if known is None:
         raise _unknown(id)

@@ -1,4 +1,4 @@
-"""What others may know of comments: the commands it carries out on the threads of articles.
+"""The contract of comments: the commands that it carries out on the threads of articles.
 
 The commands belong to a saga, whose id is their correlation; it owns the lock that closing takes,
 and its id tags the comments that were archived for it.
@@ -13,21 +13,21 @@ from outbox.messages import Command
 
 @dataclass(frozen=True)
 class ThreadClosed:
-    """How many comments are archived under the saga's tag."""
+    """The number of comments archived under the saga's tag."""
 
     comments: int
 
 
 @dataclass(frozen=True)
 class ThreadReopened:
-    """How many comments came back."""
+    """The number of comments that came back."""
 
     comments: int
 
 
 @dataclass(frozen=True)
 class ThreadPurged:
-    """How many comments were deleted for good."""
+    """The number of comments that were deleted for good."""
 
     comments: int
 
@@ -36,8 +36,8 @@ class ThreadPurged:
 class CloseThread(Command[ThreadClosed], type="comments.close-thread.v1", key="article_id"):
     """Take no more comments for the article, and archive those that are there.
 
-    It closes also a thread that nobody has heard of yet. Locked while another saga holds it.
-    Refused: already-deleted, invalid-article-id, no-saga.
+    It also closes a thread whose article this service does not know yet. Locked while another saga
+    holds it. Refused: already-deleted, invalid-article-id, no-saga.
     """
 
     article_id: str
@@ -67,8 +67,8 @@ class PurgeThread(Command[ThreadPurged], type="comments.purge-thread.v1", key="a
 class ReleaseThread(Command[ThreadReopened], type="comments.release-thread.v1", key="article_id"):
     """Give back exactly what the saga `holder` has taken; what another saga holds stays.
 
-    For a holder that has ended and left its hold behind: comments cannot know that, so who sends
-    this has made sure. Refused: invalid-article-id, invalid-holder, no-saga.
+    For a holder that has ended and left its hold behind; comments cannot know that, so the sender
+    must have made sure. Refused: invalid-article-id, invalid-holder, no-saga.
     """
 
     article_id: str
@@ -77,10 +77,10 @@ class ReleaseThread(Command[ThreadReopened], type="comments.release-thread.v1", 
 
 @dataclass(frozen=True)
 class DiscardThread(Command[ThreadPurged], type="comments.discard-thread.v1", key="article_id"):
-    """Delete the comments of an article that is gone for good, whichever saga holds the thread:
-    nobody can want it back. The thread stays as a tombstone.
+    """Delete the comments of an article that is gone for good, even if a saga holds the thread,
+    since it cannot come back. The thread stays as a tombstone.
 
-    Who sends this has made sure that the article is gone. Refused: invalid-article-id, no-saga.
+    The sender must have made sure that the article is gone. Refused: invalid-article-id, no-saga.
     """
 
     article_id: str

@@ -1,6 +1,6 @@
-"""What comments does with messages: events tell it of articles, commands of sagas hold threads.
+"""The handlers of comments: for the events of articles, and the commands of sagas on threads.
 
-Each handler takes a list, and does for the whole list at once what SQL can do for many rows.
+Each handler takes a list, and works on the whole list at once where SQL can.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def make_handlers(clock: Clock) -> Handlers:
 
 @dataclass
 class _Asked:
-    """One command: what `saga` wants of the thread, and why it cannot have it, if it cannot."""
+    """One command of `saga` for a thread, and the reason for its refusal, if it is refused."""
 
     article_id: str
     saga: str

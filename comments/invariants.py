@@ -1,4 +1,4 @@
-"""What must hold between comments and the articles that they belong to, for the audit."""
+"""The invariants between comments and their articles, for the audit."""
 
 from __future__ import annotations
 
@@ -99,4 +99,4 @@ INVARIANTS = Invariants(
         ),
     ],
 )
-"""Comments keeps nothing of an article that articles has not, and knows each that it has."""
+"""Comments keeps nothing of an article that articles does not have, and knows each that it has."""

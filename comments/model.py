@@ -1,8 +1,8 @@
 """Threads and comments: their tables, and their rules.
 
-What this service knows of an article stands in its thread, in columns that never meddle with one
-another: `known` is what articles told, `closed_by` is the saga that holds the thread, `purged_at`
-is the end. Events and commands overtake each other on their ways, and each only writes its own.
+A thread has all that this service knows of an article, in independent columns: `known` is what
+articles told, `closed_by` is the saga that holds the thread, `purged_at` is the end. Events and
+commands may overtake each other, and each only writes its own columns.
 """
 
 from __future__ import annotations
@@ -35,25 +35,25 @@ class Base(DeclarativeBase):
 
 
 class Known(Enum):
-    """What articles has told of an article."""
+    """The state of an article as articles told it."""
 
     UNKNOWN = "unknown"
-    """Nothing yet."""
+    """No event has come yet."""
     PUBLISHED = "published"
-    """That it is there."""
+    """It is there."""
     DELETED = "deleted"
-    """That it is gone, for good."""
+    """It is gone for good."""
 
 
 class ThreadStatus(Enum):
-    """What a thread is to the public."""
+    """The public status of a thread."""
 
     UNKNOWN = "unknown"
-    """Its article has not been heard of; it may be on its way."""
+    """Its article is unknown; the event may be on its way."""
     PUBLISHED = "published"
     """It takes comments."""
     DELETING = "deleting"
-    """A saga holds it; whether it stays is being decided."""
+    """A saga holds it, and is deciding whether it stays."""
     DELETED = "deleted"
     """It is gone for good."""
 
@@ -86,7 +86,7 @@ class Thread(Base):
 
     @staticmethod
     def blank(article_id: str) -> Mapping[str, Any]:
-        """The row of a thread that nothing is known about."""
+        """The row of a thread whose article is unknown."""
         return {
             "article_id": article_id,
             "known": Known.UNKNOWN,
@@ -106,8 +106,8 @@ class Thread(Base):
         return and_(cls.known == Known.PUBLISHED, cls.closed_by.is_(None), cls.purged_at.is_(None))
 
     def heard(self, *, title: str, version: int) -> None:
-        """Articles told that the article is there, at that version. Opens nothing that is closed,
-        and brings back nothing that is gone."""
+        """Note the event that the article is there, at that version. It opens no closed thread, and
+        brings back none that is gone."""
         self.events += 1
         if version != self.version + 1:
             self.out_of_order += 1
@@ -118,13 +118,13 @@ class Thread(Base):
             self.title, self.version = title, version
 
     def heard_of_deletion(self) -> None:
-        """Articles told that the article is gone."""
+        """Note the event that the article is gone."""
         self.events += 1
         self.known = Known.DELETED
         self.title = ""
 
     def close(self, saga: str) -> Locked | Refused | None:
-        """Take the thread for `saga`, whatever is known of it. None: `saga` holds it now."""
+        """Take the thread for `saga`, also of an unknown article. None: `saga` holds it now."""
         if self.status is ThreadStatus.DELETED:
             return _already_deleted(self.article_id)
         if self.closed_by is not None and self.closed_by != saga:
@@ -153,14 +153,15 @@ class Thread(Base):
         return None
 
     def discard(self, now: datetime) -> None:
-        """Become a tombstone, whoever holds it; its comments have to go."""
+        """Become a tombstone, even if a saga holds the thread; its comments have to go."""
         if self.purged_at is None:
             self.purged_at = now
             self.title = ""
 
 
 class Comment(Base):
-    """One comment. `archived_by` is the saga that closed the thread; nobody sees it meanwhile.
+    """One comment. `archived_by` is the saga that closed the thread, and hides the comment
+    meanwhile.
 
     It has no foreign key to its thread: threads are never deleted, and the key's own lock would
     not keep a comment out of a thread that is being closed.
@@ -178,7 +179,7 @@ class Comment(Base):
 
 
 def status_of(known: Known, closed_by: str | None, purged_at: datetime | None) -> ThreadStatus:
-    """What a thread with these columns is to the public."""
+    """The public status of a thread with these columns."""
     if purged_at is not None or known is Known.DELETED:
         return ThreadStatus.DELETED
     if closed_by is not None:

@@ -1,4 +1,4 @@
-"""What the comments service is told from outside."""
+"""The settings of the comments service."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The lock of a thread, and the statements that need it.
 
-Who writes comments holds the lock shared; who closes, reopens or purges the thread holds it alone.
-The status is read only after that, in a statement of its own: on PostgreSQL a statement sees what
-was committed before it began, and so, if it waited for the lock, not what it waited for. SQLite has
-one writer at a time, which is lock enough.
+A transaction that writes comments holds the lock shared; one that closes, reopens or purges the
+thread holds it alone. It reads the status only after that, in a statement of its own: on PostgreSQL
+a statement sees what was committed before it began, and so a statement that waits for the lock does
+not see the change that it waited for. SQLite has one writer at a time, which is lock enough.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SHOWN = (
     Comment.created_at,
     Comment.updated_at,
 )
-"""What of a comment is shown."""
+"""The columns of a comment that are shown."""
 
 _open_thread = (
     select(Thread.article_id)
@@ -119,14 +119,14 @@ async def delete_comment(connection: AsyncConnection, comment_id: str) -> bool:
 
 
 async def find_status(connection: AsyncConnection, article_id: str) -> ThreadStatus:
-    """What the thread of the article is now."""
+    """The present status of the article's thread."""
     row = (await connection.execute(_STATUS, {"article_id": article_id})).first()
     return ThreadStatus.UNKNOWN if row is None else status_of(*row)
 
 
 async def hold(session: AsyncSession, article_ids: Iterable[str]) -> dict[str, Thread]:
-    """The threads, made where there were none, for this transaction alone: until it has ended,
-    nobody writes a comment there."""
+    """The threads, made where there were none, locked for this transaction alone: until it has
+    ended, no other one writes a comment there."""
     wanted = sorted(set(article_ids))
     if wanted and session.get_bind().dialect.name == "postgresql":
         # Sorted, so that two transactions never wait for one another.
@@ -152,7 +152,8 @@ async def load_or_make(session: AsyncSession, article_ids: Iterable[str]) -> dic
 
 
 async def archive(session: AsyncSession, article_ids: Iterable[str]) -> dict[str, int]:
-    """Tag the comments of these threads with the sagas that hold them; how many have that tag."""
+    """Tag the comments of these threads with the sagas that hold them. Returns how many have that
+    tag."""
     of_threads = Comment.article_id.in_(sorted(set(article_ids)))
     holder = (
         select(Thread.closed_by).where(Thread.article_id == Comment.article_id).scalar_subquery()
@@ -168,7 +169,8 @@ async def archive(session: AsyncSession, article_ids: Iterable[str]) -> dict[str
 async def restore(
     session: AsyncSession, tags: Iterable[tuple[str, str]]
 ) -> dict[tuple[str, str], int]:
-    """Show the comments again that have one of these (article, saga) tags; how many had each."""
+    """Show the comments again that have one of these (article, saga) tags. Returns how many had
+    each."""
     tagged = tuple_(Comment.article_id, Comment.archived_by).in_(sorted(set(tags)))
     rows = await session.execute(
         select(Comment.article_id, Comment.archived_by, func.count())
@@ -183,7 +185,7 @@ async def restore(
 
 
 async def remove(session: AsyncSession, article_ids: Iterable[str]) -> dict[str, int]:
-    """Delete all comments of these threads for good; how many they were."""
+    """Delete all comments of these threads for good. Returns how many."""
     of_threads = Comment.article_id.in_(sorted(set(article_ids)))
     count = await _count(session, of_threads)
     await session.execute(delete(Comment).where(of_threads), execution_options=_PLAIN)
@@ -196,7 +198,7 @@ async def _share(connection: AsyncConnection, lock: Executable, **parameters: st
 
 
 async def _count(session: AsyncSession, wanted: ColumnElement[bool]) -> dict[str, int]:
-    """How many comments there are, by article; an article without any is left out."""
+    """The number of comments by article; an article without any is left out."""
     rows = await session.execute(
         select(Comment.article_id, func.count()).where(wanted).group_by(Comment.article_id)
     )

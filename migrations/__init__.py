@@ -9,6 +9,6 @@ given.
 A new revision is a file in `<service>/versions/`: the next number, the previous revision's id, and
 `kind`: "expand" where the code of the revision before can go on running on the new schema (an added
 table, an added column that may be empty), "contract" where it cannot. The service's
-`SCHEMA_REVISION` becomes the new id, and `check` finds whatever the file and the models do not
-agree on. A new service is a new folder, and one entry in `services.py`.
+`SCHEMA_REVISION` becomes the new id, and `check` finds every difference between the file and the
+models. A new service is a new folder, and one entry in `services.py`.
 """

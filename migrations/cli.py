@@ -215,7 +215,7 @@ def sql(
 def _each(
     name: str, given: str | None, work: Callable[[Service, Database], Coroutine[Any, Any, None]]
 ) -> bool:
-    """Do the work for each service, also after the failure of one; whether one failed."""
+    """Do the work for each service, also after the failure of one. Returns whether one failed."""
     failed = False
     for service, database in _chosen(name, given):
         try:

@@ -28,7 +28,7 @@ LOCK_TIMEOUT = 5.0
 
 @dataclass(frozen=True)
 class Moved:
-    """What an upgrade or a downgrade did. Without steps the database was there already."""
+    """The steps of an upgrade or a downgrade. Without steps the database was there already."""
 
     now_at: str | None
     steps: Sequence[Step]
@@ -37,7 +37,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Standing:
-    """Where a database stands. `newer` are revisions that this code does not know."""
+    """The revision of a database. `newer` are revisions that this code does not know."""
 
     current: str | None
     head: str
@@ -47,7 +47,8 @@ class Standing:
 
 @dataclass(frozen=True)
 class Findings:
-    """In what a database and the code differ, a sentence each; without any it may serve."""
+    """The differences between a database and the code, a sentence each; without any it may
+    serve."""
 
     differences: Sequence[str]
     next_step: str
@@ -55,7 +56,7 @@ class Findings:
 
 @dataclass(frozen=True)
 class Waiting:
-    """How long to wait for locks, and whom to tell before a wait for another migration."""
+    """The waits for locks: how long, and whom to tell before a wait for another migration."""
 
     lock_timeout: float = LOCK_TIMEOUT
     for_others: float = _WAIT_FOR_OTHERS
@@ -103,8 +104,8 @@ async def downgrade(
 ) -> Moved:
     """Bring the database back to `target`, in one transaction.
 
-    Raises MigrationError, having changed nothing; also where it would delete anything that is in
-    the database, and `delete_data` does not allow that.
+    Raises MigrationError, having changed nothing; also where it would delete data and `delete_data`
+    does not allow that.
     """
     history = history_of(service)
     if database.is_missing_file:
@@ -137,7 +138,7 @@ async def downgrade(
 
 
 async def current(service: Service, database: Database) -> Standing:
-    """Where the database stands. Changes nothing; a SQLite file that is missing stays so."""
+    """The standing of the database. Changes nothing; a missing SQLite file stays missing."""
     history = history_of(service)
     if database.is_missing_file:
         return _standing(None, history, [])
@@ -208,7 +209,8 @@ def _find(connection: Connection, service: Service, history: History) -> Standin
 def _newer(
     connection: Connection, found: str | None, service: Service, history: History
 ) -> list[str]:
-    """The revisions beyond this history; raises MigrationError where it is another one's."""
+    """The revisions beyond this history; raises MigrationError where the database has another
+    service's history."""
     for other in SERVICES.values():
         if other.name != service.name and history_of(other).knows(found):
             raise MigrationError(
@@ -228,7 +230,7 @@ def _standing(found: str | None, history: History, newer: Sequence[str]) -> Stan
 
 
 def _known(connection: Connection, service: Service, history: History) -> str | None:
-    """Where the database stands; raises MigrationError where this code cannot go on from there."""
+    """The database's revision; raises MigrationError where this code cannot go on from it."""
     standing = _find(connection, service, history)
     if not standing.newer:
         return standing.current

@@ -1,7 +1,7 @@
-"""Whether a table's check constraints and partial indexes have the conditions of its model.
+"""The comparison of a table's check constraints and partial indexes with its model's.
 
-PostgreSQL keeps a condition in words of its own, so it cannot be compared with the model's. The
-model's therefore goes through the same door: into a temporary table, which is gone again at once.
+PostgreSQL rewrites a condition, so its text cannot be compared with the model's. So the model's is
+rewritten too, in a temporary table, which is dropped at once.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def differences(connection: Connection, table: Table) -> Iterator[str]:
     yield from _compare(
         f"the check constraint {{}} of {table.name}", _checks(connection, table.name), checks
     )
-    # That an index is missing, or one too many, others have told.
+    # Missing and surplus indexes are reported elsewhere.
     found = _indexes(connection, table.name)
     known = {it for it in found if it in {str(index.name) for index in table.indexes}}
     yield from _compare(

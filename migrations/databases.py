@@ -27,13 +27,13 @@ _PATIENCE = 10  # seconds for an answer to a connect
 
 @dataclass(frozen=True)
 class Database:
-    """Where a service's database is. `url` names the asynchronous driver."""
+    """The database of a service. `url` names the asynchronous driver."""
 
     url: URL
 
     @property
     def dialect(self) -> Dialect:
-        """Which SQL it speaks."""
+        """The dialect of its SQL."""
         return "sqlite" if self.path is not None else "postgresql"
 
     @property
@@ -45,7 +45,7 @@ class Database:
 
     @property
     def is_missing_file(self) -> bool:
-        """Whether it is a SQLite database that nobody has made yet."""
+        """Whether it is a SQLite database whose file does not exist yet."""
         return self.path is not None and not self.path.exists()
 
     def __str__(self) -> str:
@@ -92,8 +92,8 @@ async def connected(database: Database, *, writes: bool) -> AsyncIterator[AsyncC
     """A connection in a transaction, which commits at the end unless something was raised.
 
     Where it `writes`, SQLite's one write lock is held from the beginning. Otherwise it waits for no
-    writer, and takes back at its end whatever was written. What the database raises, also to the
-    body, comes out as a MigrationError.
+    writer, and rolls everything back at its end. The database's errors, also in the body, come out
+    as a MigrationError.
     """
     if database.path is not None:
         _open_once(database, database.path)

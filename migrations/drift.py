@@ -1,4 +1,4 @@
-"""In what a database differs from the models: one sentence for each difference."""
+"""The drift of a database from the models: one sentence for each difference."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from outbox.database.schema_drift import drift
 
 
 def differences(connection: Connection, metadata: MetaData) -> list[str]:
-    """What has to change in the database for it to be what the models say; nothing: they agree.
+    """The changes that would make the database equal to the models; none if they agree.
 
     Compares the tables with their columns, types, defaults, indexes, keys and constraints, those of
     the service and those of the library, names what drops, hides or changes their rows, and finds

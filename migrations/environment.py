@@ -1,4 +1,4 @@
-"""What every service's env.py does: run the revisions that a command asked for.
+"""The common part of every service's env.py: it runs the revisions that a command asked for.
 
 The command brings an open connection in a transaction of its own, and commits. So an upgrade over
 several revisions is one transaction: it happens whole or not at all, on SQLite too.

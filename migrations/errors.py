@@ -1,4 +1,4 @@
-"""What the commands on databases can fail with, in one form: what happened, why, what next."""
+"""The error of the commands on databases, in one form: what happened, why, what next."""
 
 from __future__ import annotations
 

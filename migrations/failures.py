@@ -1,4 +1,4 @@
-"""What a database's own errors mean for the person at the terminal, and what mends them."""
+"""A database's own errors, explained to the person at the terminal, with their remedies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NOTHING_CHANGED = "nothing was changed"
 
 
 def missing_folder(path: Path) -> MigrationError:
-    """A SQLite file in a folder that does not exist."""
+    """The error for a SQLite file in a folder that does not exist."""
     folder = path.parent.absolute()
     return MigrationError(
         f"{path} cannot be opened",
@@ -27,7 +27,7 @@ def missing_folder(path: Path) -> MigrationError:
 
 
 def of_connect(error: Exception, url: URL) -> MigrationError | None:
-    """Why no connection came about; None for what is no failure of a database."""
+    """The error for a failed connection; None where the failure is not a database's."""
     if url.get_backend_name() == "sqlite":
         return _of_sqlite(error, Path(url.database or ""))
     server = f"{url.host or 'localhost'}:{url.port or 5432}"
@@ -58,7 +58,7 @@ def of_connect(error: Exception, url: URL) -> MigrationError | None:
 
 
 def of_statement(error: Exception, url: URL) -> MigrationError | None:
-    """Why the work on an open connection failed; None for what is no failure of a database."""
+    """The error for failed work on a connection; None where the failure is not a database's."""
     if url.get_backend_name() == "sqlite":
         return _of_sqlite(error, Path(url.database or ""))
     text = _told(error)
@@ -95,7 +95,7 @@ def is_lock_timeout(error: DBAPIError) -> bool:
 
 
 def other_migration(seconds: float) -> MigrationError:
-    """Another process held the migration lock for the whole time."""
+    """The error where another process held the migration lock for the whole time."""
     return MigrationError(
         f"another migration of this database has been running for {seconds:g} s",
         f"one runs at a time, and {_NOTHING_CHANGED} by this one",
@@ -104,7 +104,7 @@ def other_migration(seconds: float) -> MigrationError:
 
 
 def of_sqlite(error: sqlite3.Error, path: Path) -> MigrationError:
-    """Why SQLite itself did not do something with the file."""
+    """The error for SQLite's own failure with the file."""
     return _of_sqlite(error, path) or _unknown(error, "SQLite refused a statement")
 
 
@@ -164,7 +164,7 @@ def _unknown(error: Exception, happened: str) -> MigrationError:
 
 
 def _told(error: Exception) -> str:
-    """The database's own first line, without what SQLAlchemy puts around it."""
+    """The database's own first line, without SQLAlchemy's additions."""
     origin = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     lines = str(origin).strip().splitlines()
     text = lines[0] if lines else ""

@@ -1,4 +1,4 @@
-"""The revisions of one service, oldest first, and what a person may call them."""
+"""The revisions of one service, oldest first, and the names that a person may use for them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEAD = "head"
 
 
 class Kind(StrEnum):
-    """What a revision means for code that does not know it yet."""
+    """The kind of a revision, by its effect on code that does not know it yet."""
 
     EXPAND = "expand"
     """The code of the revision before runs on it: something was added."""

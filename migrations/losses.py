@@ -1,6 +1,6 @@
-"""What a downgrade deletes: the tables' contents before it, compared with those after it.
+"""The losses of a downgrade: the tables' contents before it, compared with those after it.
 
-Nobody has to declare it, so no revision can forget to.
+No revision declares its losses, so none can forget to.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ BOOKS = frozenset({"alembic_version", "schema_revision"})
 
 @dataclass(frozen=True)
 class Content:
-    """How many rows a table has, and for each column in how many of them it has a value."""
+    """The number of a table's rows, and for each column how many of them have a value."""
 
     rows: int
     values: Mapping[str, int]
 
 
 def contents(connection: Connection) -> Mapping[str, Content]:
-    """The content of each table. On PostgreSQL nobody else can write until the transaction ends."""
+    """The content of each table. On PostgreSQL no other transaction can write until this one
+    ends."""
     inspector = inspect(connection)
     names = sorted(set(inspector.get_table_names()) - BOOKS)
     if names and connection.dialect.name == "postgresql":
@@ -36,7 +37,7 @@ def contents(connection: Connection) -> Mapping[str, Content]:
 
 
 def lost(before: Mapping[str, Content], after: Mapping[str, Content]) -> list[str]:
-    """What was there before and is not there after, one sentence part for each loss."""
+    """The losses between `before` and `after`, a part of a sentence for each."""
     return [it for name in before for it in _lost(name, before[name], after.get(name))]
 
 

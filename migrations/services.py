@@ -1,4 +1,4 @@
-"""The services that have a database, and where each one's history and models are."""
+"""The services that have a database, with the places of their histories and models."""
 
 from __future__ import annotations
 

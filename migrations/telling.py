@@ -1,4 +1,4 @@
-"""What the commands found and did, as sentences for the terminal."""
+"""The output of the commands, as sentences for the terminal."""
 
 from __future__ import annotations
 
