@@ -22,10 +22,10 @@ class StartSaga(Command[None], type="orchestrator.start-saga.v1", key="instance_
 
 @dataclass(frozen=True)
 class SagaEnded(Event, type="orchestrator.saga-ended.v1", key="instance_id"):
-    """The saga of that id has come to its end, for the service that asked for it.
+    """The saga of that id has ended, for the service that asked for it.
 
     `status` is the final one: COMPLETED, COMPENSATED, RESOLVED or TERMINATED. It is REFUSED where
-    the start could not be made, so that nothing was ever done.
+    the start was refused, so that nothing was ever done.
     """
 
     instance_id: str
@@ -34,8 +34,8 @@ class SagaEnded(Event, type="orchestrator.saga-ended.v1", key="instance_id"):
 
 @dataclass(frozen=True)
 class CommandAnswered(Event, type="orchestrator.reply.v1", key="instance_id"):
-    """The answer to a command of the run `instance_id`, where it cannot come back on the command's
-    own way. The other fields are those of a `Reply`; `outcome` is the word of one."""
+    """The reply to a command of the run `instance_id`, where it cannot come back on the command's
+    own way. The other fields are those of a `Reply`; `outcome` is its word."""
 
     instance_id: str
     command_id: str
@@ -48,8 +48,8 @@ class CommandAnswered(Event, type="orchestrator.reply.v1", key="instance_id"):
 
 @dataclass(frozen=True)
 class AreEnded(Command[None], type="orchestrator.are-ended.v1", key="consumer"):
-    """Which runs have ended, of those whose numbers are `since` or greater and smaller than
-    `before`? The inbox of `consumer` asks, which remembers what it did for them.
+    """The question which runs have ended, of those with numbers from `since` to below `before`. The
+    inbox of `consumer` asks it, since it remembers their commands.
 
     The orchestrator answers by `RunsEnded`, to the sender's name.
     """
@@ -61,11 +61,11 @@ class AreEnded(Command[None], type="orchestrator.are-ended.v1", key="consumer"):
 
 @dataclass(frozen=True)
 class RunsEnded(Event, type="orchestrator.runs-ended.v1", key="consumer"):
-    """The answer to `AreEnded`, which caused it: of the runs with numbers from `since` up to and
-    without `before` all have ended, or never were, except those in `live`.
+    """The answer to `AreEnded`, its cause: all runs with numbers from `since` to below `before`
+    have ended, or never were, except those in `live`.
 
-    `before` may be smaller than it was in the question; `is_more` says that it is so because no
-    more live runs could be named, and that it pays to ask for the rest.
+    `before` may be smaller than in the question; `is_more` says that this is because no more live
+    runs could be named, so that it pays to ask for the rest.
     """
 
     consumer: str

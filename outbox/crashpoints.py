@@ -1,4 +1,4 @@
-"""Named places where a test may let the process die.
+"""Crash points: named places where a test may let the process die.
 
 `crashpoint("after deliver, before settle")` does nothing unless that name is armed. A child process
 is armed by the environment: `SAGABOX_CRASH_AT="after deliver, before settle:3"` kills it with
@@ -17,17 +17,17 @@ ENVIRONMENT_VARIABLE = "SAGABOX_CRASH_AT"
 
 
 class Crash(BaseException):
-    """Stands for the death of the process. No `except Exception` may catch it."""
+    """The stand-in for the death of the process. No `except Exception` catches it."""
 
 
 def crashpoint(name: str) -> None:
-    """Die here if `name` is armed and this is the hit that was asked for."""
+    """Die here if `name` is armed and this is the chosen hit."""
     if _armed is not None:
         _armed(name)
 
 
 def arm(trap: Callable[[str], None] | None) -> Callable[[str], None] | None:
-    """Call `trap` with each name that is reached from now on; None disarms. Returns what was armed
+    """Call `trap` with each name that is reached from now on; None disarms. Returns the trap armed
     before."""
     global _armed
     before, _armed = _armed, trap

@@ -1,8 +1,8 @@
-"""Messages that were given up, and keys that rest: look at them, send again, delete, wake.
+"""Dead letters and resting keys: list them, send again, delete, wake.
 
-Every function is a step in the caller's transaction. Messages keep their ids and the time at which
-they were due, so a receiver that had taken one after all recognises it, or says that it is too old
-to tell. `redrive_as_new` is for those, once a person has made sure that it did not take effect.
+Every function is a step in the caller's transaction. Messages keep their ids and their due times,
+so a receiver that took one after all recognises it, or answers that it is too old to tell. For
+these there is `redrive_as_new`, once an operator has made sure that they did not take effect.
 
     async with engine.begin() as connection:
         await dead_letters.redrive(connection, [letter.id])
@@ -52,7 +52,7 @@ _OF_SAGA = and_(
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """A message that was given up for one destination, and why. `payload` is its JSON."""
+    """A message that was given up for one destination, and the reason. `payload` is its JSON."""
 
     id: str
     destination: str
@@ -60,7 +60,7 @@ class DeadLetter:
     key: str
     payload: str
     saga: str | None
-    """The saga whose command it is; such a one cannot be redriven here."""
+    """The saga whose command it is; a saga's command cannot be redriven here."""
     reason: str
     attempts: int
     occurred_at: datetime
@@ -69,7 +69,7 @@ class DeadLetter:
 
 @dataclass(frozen=True)
 class RestingKey:
-    """A key that waits for another try at its first message."""
+    """An order key that rests until the next attempt at its first message."""
 
     destination: str
     bucket: int
@@ -97,8 +97,8 @@ async def redrive(
     database: Database, ids: Collection[str], *, destination: str | None = None
 ) -> int:
     """Put these dead letters back into the outbox, each to the end of its queue with all attempts
-    before it; how many. An id that died for several destinations goes to each of them, or only to
-    `destination`. The relay finds them when it next looks.
+    before it. Returns how many. An id that died for several destinations goes to each of them, or
+    only to `destination`. The relay finds them when it next looks.
 
     All or none: raises InvalidSelection, NoSuchMessage or BelongsToSaga, naming the first id that
     is wrong, before anything changes.
@@ -142,7 +142,7 @@ async def redrive_as_new(
 ) -> Mapping[str, str]:
     """As `redrive`, but under new ids and due now; the new ids by the old ones.
 
-    To a receiver that is another message: it takes effect there, also where the one under the old
+    To a receiver each is another message: it takes effect there, also where the one under the old
     id did. An id that died for several destinations gets one new id for all of them.
     """
     rows = await _chosen(database, ids, destination)
@@ -163,8 +163,8 @@ async def redrive_as_new(
 
 
 async def redrive_all(database: Database, destination: str, *, limit: int = MAX_AT_ONCE) -> int:
-    """As `redrive` for everything that died for `destination`, commands of sagas excepted, the
-    first buried first; how many. It moves at most `limit`: call it until it returns 0."""
+    """As `redrive` for all dead letters of `destination`, except commands of sagas, the first
+    buried first. It moves at most `limit` and returns how many: call it until it returns 0."""
     _check_limit(limit)
     chosen = and_(outbox_dead.c.destination == destination, not_(_OF_SAGA))
     return await _move_back(database, await _locked(database, chosen, limit))
@@ -177,8 +177,8 @@ async def purge_dead(
     destination: str | None = None,
     limit: int = MAX_AT_ONCE,
 ) -> int:
-    """Delete for good what was buried before that moment (aware); how many. It deletes at most
-    `limit`, the first buried first: call it until it returns 0."""
+    """Delete for good the dead letters buried before that moment (aware), the first buried first.
+    It deletes at most `limit` and returns how many: call it until it returns 0."""
     _check_limit(limit)
     if before.tzinfo is None:
         raise InvalidSelection(
@@ -212,11 +212,11 @@ def _rows_for(table: Table, destination: str | None) -> Select[Any]:
 
 
 async def release(database: Database, destination: str, key: str, *, now: datetime) -> int:
-    """Let a key that rests be tried at once, in each lane where it does; how many lanes.
+    """Let a resting key be tried at once, in each lane where it rests. Returns how many lanes.
 
     The attempts so far still count. Raises NoSuchMessage where the key does not rest.
     """
-    # Earlier only: a rest that is over already has its place in the queue of those.
+    # Only ever earlier: a rest that is over already keeps its place in the queue.
     resting = and_(outbox_held.c.destination == destination, outbox_held.c.aggregateid == key)
     found = (await database.execute(select(outbox_held.c.bucket).where(resting))).all()
     if not found:
@@ -233,7 +233,7 @@ async def release(database: Database, destination: str, key: str, *, now: dateti
 async def _locked(
     database: Database, chosen: ColumnElement[bool], limit: int | None
 ) -> Sequence[RowMapping]:
-    """The rows, oldest first, kept from everybody else until the transaction ends."""
+    """The rows, oldest first, locked until the transaction ends."""
     query = (
         select(outbox_dead)
         .where(chosen)
@@ -251,7 +251,8 @@ async def _move_back(database: Database, rows: Sequence[RowMapping]) -> int:
 
 
 def _in_order(rows: Sequence[RowMapping]) -> list[RowMapping]:
-    """As they came into being, which their sequence numbers no longer tell."""
+    """The rows in the order in which they were made, which their sequence numbers no longer
+    tell."""
     return sorted(rows, key=lambda row: (row["occurred_at"], row["id"], row["destination"]))
 
 
@@ -301,7 +302,7 @@ def _saga_of(headers: str) -> str | None:
     try:
         known: Any = orjson.loads(headers)
     except orjson.JSONDecodeError:
-        # Perhaps just why it died; it must be seen all the same.
+        # Perhaps it died for this very reason; it must be shown all the same.
         return None
     if not isinstance(known, dict) or "replyto" not in known:
         return None

@@ -2,7 +2,7 @@
 
 OutboxError
 ├── NotInTransaction          outbox.add() outside a transaction
-├── OutboxNotInstalled        outbox.add() on a session nobody installed the outbox on
+├── OutboxNotInstalled        outbox.add() on a session without an installed outbox
 ├── AutocommitRefused         outbox.add() on an AUTOCOMMIT connection
 ├── Unrouted                  a message that has no destination
 ├── MessagesLeftBehind        a commit that would have dropped staged messages

@@ -17,7 +17,7 @@ from outbox.clock import Clock
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _LAST_DAY = datetime(9999, 12, 31, tzinfo=UTC)
 _COUNTER_LIMIT = 1 << 42
-# Ten times as fast as uuid.UUID, and asked several times for each message that arrives.
+# Ten times as fast as uuid.UUID, and called several times for each message that arrives.
 _CANONICAL = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
@@ -30,8 +30,8 @@ def compose(milliseconds: int, tail: int) -> str:
 
 
 def time_of(identifier: str) -> datetime:
-    """When the id was made, to the millisecond; at the latest the last day of the year 9999, since
-    an id reaches further than a datetime. Raises ValueError where it is no UUIDv7."""
+    """The time when the id was made, to the millisecond. Raises ValueError where it is no
+    UUIDv7."""
     parsed = uuid.UUID(identifier)
     if parsed.version != 7:
         raise ValueError(f"{identifier} is not a UUIDv7")
@@ -39,9 +39,9 @@ def time_of(identifier: str) -> datetime:
 
 
 def first_at(moment: datetime) -> str:
-    """The smallest id of that millisecond: what was made in an earlier one sorts before it.
+    """The smallest id of that millisecond: ids of earlier ones sort before it.
 
-    For a moment before 1970, which no id can be made in, the smallest id of all.
+    For a moment before 1970, which has no ids, the smallest id of all.
     """
     milliseconds = (moment - _EPOCH) // timedelta(milliseconds=1)
     return compose(max(0, milliseconds), 0)
@@ -53,7 +53,7 @@ def derive(parent: str, *parts: str) -> str:
     The same arguments give the same id on every machine, so a command that is sent again after a
     crash is recognised as the same command.
     """
-    # Each part with its length, so that ("a", "b") and ("ab",) are told apart whatever they hold.
+    # Each part with its length, so that ("a", "b") and ("ab",) always differ.
     framed = "".join(f"{len(part)}:{part}" for part in (parent, *parts))
     digest = hashlib.sha256(framed.encode()).digest()
     return compose(uuid.UUID(parent).int >> 80, int.from_bytes(digest[:10], "big"))
@@ -65,7 +65,8 @@ def is_id(text: str) -> bool:
 
 
 class Ids:
-    """Makes ids that grow strictly within one process, even when the clock stands or goes back.
+    """A maker of ids that grow strictly within one process, even when the clock stands or goes
+    back.
 
     Calling the instance gives the next id. `entropy(n)` returns n random bytes. Thread-safe.
     """

@@ -1,4 +1,4 @@
-"""What must hold between services: who keeps which entities, and who refers to them, and how.
+"""Invariants between services: which service keeps which entities, and how others refer to them.
 
 A service declares its side as a value, beside its tables, and names no other service's code:
 
@@ -16,7 +16,7 @@ A service declares its side as a value, beside its tables, and names no other se
 The service that has the orders says so with `keeps=[Keeps("order", id=Order.id)]`. `sagabox audit`
 takes the declarations of all services, and compares their databases while they are in use.
 
-What is declared must hold whenever nothing is under way: no message, and no saga on the entity. A
+The declarations must hold whenever nothing is under way: no message, and no saga on the entity. A
 saga is on an entity if the entity's id is the saga's key, or if one of the columns `saga` or `by`
 below names it.
 """
@@ -41,20 +41,20 @@ _WORD = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
 class Missing(Enum):
-    """Why there is no entity for what refers to it."""
+    """The reason why the entity that a row refers to is missing."""
 
     GONE = "gone"
     """It was there; its tombstone still is."""
     UNKNOWN = "unknown"
-    """Who keeps such entities knows of none."""
+    """The service that keeps such entities does not know it."""
 
 
 @dataclass(frozen=True)
 class Repair:
-    """The saga that puts it right: its name, and the fields of its input that take the id of the
-    entity and, where `trace` is given, that of the saga that left a trace.
+    """The saga that repairs a broken rule: its name, and the fields of its input that take the id
+    of the entity and, where `trace` is given, that of the saga that left the trace.
 
-    It is started by people's leave, and may be started where nothing is wrong any more: so it looks
+    It is started with an operator's consent, perhaps when nothing is wrong any more: so it checks
     for itself, and does nothing then. Its key is the id of the entity.
     """
 
@@ -66,8 +66,8 @@ class Repair:
 
 @dataclass(frozen=True)
 class Wrong:
-    """What is wrong where the rule does not hold: `code` is a short stable word for programs,
-    `should` says to people what should be, and is not. Without a `repair` a person has to decide.
+    """The divergence where the rule does not hold: `code` is a short stable word for programs,
+    `should` tells people what should hold. Without a `repair` an operator has to decide.
 
     Raises InvalidInvariant.
     """
@@ -86,10 +86,10 @@ class Wrong:
 
 @dataclass(frozen=True)
 class Keeps:
-    """This service decides which entities of this kind there are.
+    """The rule that this service decides which entities of this kind there are.
 
-    `gone` is true of tombstones: nothing may refer to them any more. `version` is the number that
-    grows with each change that others are told of.
+    `gone` is true of tombstones, to which nothing may refer any more. `version` is the number that
+    grows with each published change.
     """
 
     entity: str
@@ -101,10 +101,11 @@ class Keeps:
 
 @dataclass(frozen=True)
 class Refers:
-    """Each of these rows belongs to an entity that is there; a row whose `id` is NULL to none.
+    """The rule that each of these rows belongs to an entity that is there; a row whose `id` is NULL
+    belongs to none.
 
-    `where` says which rows; all, unless it is given. `only` restricts it to entities that are
-    missing for that reason. `by` is the saga that wrote a row, if one did.
+    `where` selects the rows, by default all. `only` restricts the rule to entities missing for that
+    reason. `by` is the saga that wrote a row, if any.
     """
 
     to: str
@@ -117,17 +118,17 @@ class Refers:
 
     @property
     def entity(self) -> str:
-        """The kind of entity that it is about."""
+        """The kind of entity that the rule is about."""
         return self.to
 
 
 @dataclass(frozen=True)
 class Mirrors:
-    """Each entity that is there has a row here that knows of it.
+    """The rule that each entity that is there has a row here that knows of it.
 
-    `where` says which rows do. `fit` is true of rows that are as they should be for an entity that
-    is there, and `version` is that of the entity when it was last heard of. `unfit` and `behind`
-    are what is wrong where these do not hold; each needs its expression.
+    `where` selects these rows. `fit` is true of rows that are right for an entity that is there,
+    and `version` is the entity's version in the last event that came. `unfit` and `behind` are the
+    divergences where these do not hold; each needs its expression.
     """
 
     of: str
@@ -154,13 +155,13 @@ class Mirrors:
 
     @property
     def entity(self) -> str:
-        """The kind of entity that it is about."""
+        """The kind of entity that the rule is about."""
         return self.of
 
 
 @dataclass(frozen=True)
 class Holds:
-    """A saga holds an entity that is there only while it lives: `saga` has its id, or NULL."""
+    """The rule that only a live saga holds an entity that is there: `saga` has its id, or NULL."""
 
     what: str
     _: KW_ONLY
@@ -171,17 +172,17 @@ class Holds:
 
     @property
     def entity(self) -> str:
-        """The kind of entity that it is about."""
+        """The kind of entity that the rule is about."""
         return self.what
 
 
 Rule: TypeAlias = Refers | Mirrors | Holds
-"""What must hold of the rows of one service about entities of one kind."""
+"""A rule about the rows of one service for entities of one kind."""
 
 
 @dataclass(frozen=True)
 class Invariants:
-    """All that one service declares. `service` is the name that it has as a participant."""
+    """The invariants of one service. `service` is its name as a participant."""
 
     service: str
     _: KW_ONLY

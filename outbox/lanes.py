@@ -1,4 +1,4 @@
-"""Lanes and buckets: what of a destination is kept in order, and which part a key belongs to."""
+"""Lanes and buckets of a destination, within which messages keep their order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Lane(enum.IntEnum):
     """A way of its own to a destination: order holds within a lane, never across."""
 
     URGENT = 0
-    """Claimed first; for what undoes, or must succeed after, something that happened."""
+    """Served first; for messages that undo, or must succeed after, an effect."""
     NORMAL = 1
 
 

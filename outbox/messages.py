@@ -63,7 +63,7 @@ class SagaRef(Generic[R]):
 
 
 class Message:
-    """What travels. Use `Event` or `Command`, never this class itself."""
+    """The base of all messages. Use `Event` or `Command`, never this class itself."""
 
     message_type: ClassVar[MessageType]
     key_field: ClassVar[str]
@@ -83,7 +83,8 @@ class Message:
 
     @property
     def message_key(self) -> str:
-        """Messages with the same key keep their order. Raises InvalidMessage if it is no text."""
+        """The order key: messages with the same one keep their order. Raises InvalidMessage if it
+        is no text."""
         key: Any = getattr(self, self.key_field, None)
         if not isinstance(key, str) or len(key) > MAX_KEY_LENGTH or not _KEY.fullmatch(key):
             raise InvalidMessage(
@@ -95,7 +96,7 @@ class Message:
 
 
 class Event(Message):
-    """A fact, for anyone who listens. Nobody answers it."""
+    """A fact, for any number of destinations. It gets no answer."""
 
 
 class Command(Message, Generic[R]):

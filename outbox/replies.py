@@ -1,4 +1,4 @@
-"""What a participant answers to a command.
+"""Replies of a participant to commands.
 
 A handler returns the command's own value, or one of `Done`, `Refused`, `Locked`, `Ongoing`. On
 the wire and in the inbox every answer, also those that the library itself gives, is a `Reply`.
@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Done(Generic[R]):
-    """It happened. `value` is what the command promises to answer."""
+    """The command took effect. `value` is the value that the command promises."""
 
     value: R
 
@@ -61,7 +61,7 @@ class Outcome(StrEnum):
     TOO_OLD = "too-old"
     """Older than what the inbox remembers: whether it ran cannot be told, so it does not run."""
     UNKNOWN = "unknown"
-    """An undo of an action older than what the inbox remembers: a person must look."""
+    """An undo of an action older than what the inbox remembers: an operator must look."""
     LOCKED = "locked"
     """Another operation holds the entity; nothing changed; ask again."""
     ONGOING = "ongoing"
@@ -77,7 +77,7 @@ class Outcome(StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether it is the last word: asking again under the same id cannot change it."""
+        """Whether it is definite: asking again under the same id cannot change it."""
         return self in _FINAL
 
 
@@ -110,7 +110,7 @@ class Reply:
 
     @property
     def size(self) -> int:
-        """How many bytes its value has as JSON, about: without a look at each number."""
+        """The rough number of bytes of its value as JSON, without a look at each number."""
         size, left = 0, [self.value]
         while left:
             match left.pop():

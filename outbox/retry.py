@@ -1,4 +1,4 @@
-"""When to try again, and when to give up."""
+"""The retry policy: when to try again, and when to give up."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ class RetryPolicy:
     """Pauses that grow from `first` by `factor` up to `ceiling` seconds, and end after `attempts`.
 
     Each pause is shortened by a random part of up to `jitter` of it (0 keeps it exact, 1 may take
-    it all), so that what failed together does not come back together. Raises ValueError where the
-    figures make no sense.
+    it all), so that messages that failed together do not come back together. Raises ValueError
+    where the figures make no sense.
     """
 
     first: float = 0.5
@@ -50,5 +50,5 @@ class RetryPolicy:
     def _whole_pause(self, attempt: int) -> float:
         try:
             return min(self.ceiling, self.first * self.factor ** (attempt - 1))
-        except OverflowError:  # a float ends at 2^1024, and nobody limits `attempts`
+        except OverflowError:  # a float ends at 2^1024, and `attempts` has no limit
             return self.ceiling

@@ -17,10 +17,10 @@ log = logging.getLogger("outbox.runtime")
 
 
 class Carrier(Protocol):
-    """What carries a service's messages to its peers: a `Relay`, or more than that."""
+    """The carrier of a service's messages to its peers: a `Relay`, or more than that."""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; then end what is in hand, and return."""
+        """Work until `stop` is set; then finish the work in hand, and return."""
 
 
 class Runtime:
@@ -30,9 +30,9 @@ class Runtime:
         async with runtime.running():
             ...  # serve
 
-    `carrier` is None for a service that sends nothing of its own: answers to commands go back on
-    the connection that brought them. `purge_interval` and `drain_seconds` are in seconds; work that
-    is in hand at the end has so long, and is then cancelled.
+    `carrier` is None for a service that sends no messages: replies go back on the connection that
+    brought the commands. `purge_interval` and `drain_seconds` are in seconds; work that is in hand
+    at the end has so long, and is then cancelled.
     """
 
     def __init__(

@@ -55,8 +55,9 @@ def downgrade(op: Operations | Any, *, to: int, start: int) -> None:
 
 
 def differences(connection: Connection) -> list[str]:
-    """In what the library's tables differ from what this release needs: one sentence each."""
-    # Alembic is for migrations; a service that only asks where its database stands starts without.
+    """The differences of the library's tables from those of this release, a sentence each."""
+    # Alembic is for migrations; a service that only checks its database's revision starts without
+    # it.
     from outbox.database.schema_drift import drift
 
     found = list(drift(connection, metadata))
@@ -142,7 +143,7 @@ def _recorded_if_any(connection: Connection) -> Sequence[Any] | None:
 
 
 def _applied(connection: Connection) -> Sequence[str]:
-    """Where Alembic's own book stands; nothing without one, or where this role may not read it."""
+    """The revision in Alembic's own table; none without one, or where this role may not read it."""
     if not inspect(connection).has_table(_ALEMBIC.name):
         return ()
     if connection.dialect.name == "postgresql":

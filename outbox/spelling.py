@@ -1,4 +1,4 @@
-"""Foreign text in one line of a log or a terminal: what would be obeyed there is spelled out.
+"""Foreign text in one line of a log or a terminal, with its control codes spelled out.
 
 A reason, a key or an error's text comes from elsewhere. With a newline in it, it would be a line of
 its own that its reader takes for ours; with control codes it would move the cursor, hide what was
@@ -17,7 +17,7 @@ _SPELLED_OUT = {"Cc", "Cf", "Zl", "Zp", "Cs"}
 def safe(value: object) -> str:
     """The text of the value in one line that a terminal only shows; empty for None.
 
-    What is safe stays as it is, so that it may be made safe twice.
+    A safe text stays as it is, so that it may be made safe twice.
     """
     text = "" if value is None else str(value)
     if text.isprintable():

@@ -3,8 +3,8 @@
 SQLite as it comes loses updates, and with them messages. A configured engine
 
 - keeps a write-ahead log that is flushed at every commit, so that a power cut takes back nothing;
-- begins a transaction with BEGIN IMMEDIATE, so that nobody can change what it has read; a reader
-  says `sqlite.READ_ONLY` instead, waits for no writer, and cannot write;
+- begins a transaction with BEGIN IMMEDIATE, so that no other transaction can change what it has
+  read; a reader says `sqlite.READ_ONLY` instead, waits for no writer, and cannot write;
 - lets the writers of one process wait in a queue, and those of other processes for up to
   `busy_timeout`;
 - notices when SQLite has ended a transaction by itself (a full disk, an interrupt), and drops the
@@ -87,7 +87,7 @@ def require(engine: Engine | AsyncEngine) -> None:
 
 
 class _Settings:
-    """Listens to one engine, and applies what the module promises."""
+    """The listener on one engine, which keeps the module's promises."""
 
     def __init__(self, engine: Engine, busy_timeout: float) -> None:
         self._url = engine.url.render_as_string()

@@ -1,8 +1,7 @@
-"""Traces by the OpenTelemetry API: whose trace is the current one, and which spans are made.
+"""Traces by the OpenTelemetry API: the current one, and the spans that are made.
 
-Without an SDK no span is made, and traces are carried on all the same: a message that is added, a
-log line that is written and a call that is made while another message is handled, or while a
-request is answered, belong to the trace of that one.
+Without an SDK no span is made, and traces are carried on all the same: messages added, log lines
+written and calls made while a message is handled or a request answered belong to its trace.
 
     handler.addFilter(TraceIds())
 """
@@ -54,13 +53,13 @@ def current() -> str | None:
 
 
 def headers() -> Mapping[str, str]:
-    """What an HTTP request says of the current trace; nothing where there is none."""
+    """The headers that carry the current trace in an HTTP request; none where there is none."""
     trace = current()
     return {} if trace is None else {"traceparent": trace}
 
 
 def context_of(trace: str | None) -> Context:
-    """The present context, but in that trace; None is no trace at all."""
+    """The present context, but in that trace, or in none for None."""
     return set_span_in_context(_remote(trace))
 
 
@@ -83,10 +82,11 @@ def of_new_message(
 
 
 class Handling:
-    """While it is entered, these messages, of one type and for one handler, are what is worked on.
+    """The handling of messages of one type by one handler; while it is entered, they are the
+    current ones.
 
-    The trace of a single one is the current one; of several, only where they share one. Where there
-    is a `tracer`, a CONSUMER span is made, which has links to the traces of several.
+    The trace of a single message becomes the current one; that of several only where they share it.
+    With a `tracer` a CONSUMER span is made, with links to the traces of several.
     """
 
     __slots__ = ("_context", "_span", "_token")
@@ -139,7 +139,7 @@ def _consumer_span(
 
 
 def tracer_in_use() -> Tracer | None:
-    """What makes spans; None where no SDK is installed."""
+    """The tracer that makes spans; None where no SDK is installed."""
     provider = telemetry.get_tracer_provider()
     if isinstance(provider, _NOT_INSTALLED):
         return None
@@ -170,8 +170,8 @@ def _attributes(
 
 
 class TraceIds(logging.Filter):
-    """Gives each log record the ids of what it is about, as far as there are any: `trace_id`,
-    `span_id`, and while a message is handled `saga`, `message_id` and `type`.
+    """A filter that adds to each log record the ids of its subject, as far as there are any:
+    `trace_id`, `span_id`, and while a message is handled `saga`, `message_id` and `type`.
 
     Add it to a handler. What a record brings itself (`extra`) stays. A format that names one of
     them needs `logging.Formatter(..., defaults={"trace_id": "-"})`.
@@ -212,8 +212,8 @@ def _of_message(envelope: Envelope) -> dict[str, Any]:
 
 
 class _Carried(NonRecordingSpan):
-    """The span of another process that a traceparent names. It is only taken apart for those who
-    ask: most handlers do not, and that takes longer than all the rest."""
+    """The span of another process that a traceparent names. It is only parsed when a handler asks
+    for it: most do not, and parsing takes longer than all the rest."""
 
     def __init__(self, trace: str) -> None:
         self.trace = trace
