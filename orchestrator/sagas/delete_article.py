@@ -12,18 +12,18 @@ from orchestrator.definition.steps import compensatable, pivot, retriable
 
 @dataclass(frozen=True)
 class Deletion:
-    """What is to be deleted, and what was learned about it on the way."""
+    """The article to delete, and what the saga learns about it on the way."""
 
     article_id: str
     title: str | None = None
     comments: int | None = None
 
     def note_hidden(self, article: ArticleHidden) -> Deletion:
-        """This is what the article was called."""
+        """Note the title of the hidden article."""
         return replace(self, title=article.title)
 
     def note_closed(self, thread: ThreadClosed) -> Deletion:
-        """So many comments go with it."""
+        """Note how many comments go with the article."""
         return replace(self, comments=thread.comments)
 
 

@@ -1,7 +1,7 @@
-"""Delete what comments still has of an article that was deleted, for good.
+"""Delete the rest of a deleted article's thread for good.
 
-The deletion itself does so. This is for comments that have come back: their database was restored
-to a moment before it.
+The deletion itself does so too. This saga is for comments that came back because their database was
+restored to an earlier moment.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from orchestrator.definition.steps import pivot, retriable
 
 @dataclass(frozen=True)
 class Purge:
-    """Whose thread is to be purged."""
+    """The article whose thread is purged."""
 
     article_id: str
 
@@ -28,7 +28,7 @@ purge_thread = Saga(
     key=lambda it: it.article_id,
     one_active=True,
     steps=[
-        # Articles alone knows; if the article lives after all, nothing is touched.
+        # Only articles knows; if the article lives after all, nothing is touched.
         pivot("confirm the deletion", lambda it: ConfirmDeletion(it.article_id)),
         retriable("discard comments", lambda it: DiscardThread(it.article_id)),
     ],

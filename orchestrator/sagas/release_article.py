@@ -1,6 +1,6 @@
-"""Take from an article the hold that a saga has left behind, and from its thread.
+"""Release an article and its thread from the hold that an ended saga left behind.
 
-A saga that a person ended leaves its locks where they were, and no other saga ever takes them. The
+A saga that an operator ended leaves its locks in place, and no other saga ever takes them. The
 audit starts this one after it has seen that the holder has ended.
 """
 
@@ -16,7 +16,7 @@ from orchestrator.definition.steps import pivot, retriable
 
 @dataclass(frozen=True)
 class Release:
-    """What is to be released, and from which saga."""
+    """The article to release, and the saga that holds it."""
 
     article_id: str
     holder: str
@@ -29,7 +29,7 @@ release_article = Saga(
     key=lambda it: it.article_id,
     one_active=True,
     steps=[
-        # A deleted article is no one's to release: its thread has to be purged.
+        # A deleted article is not released: its thread has to be purged.
         pivot("release article", lambda it: ReleaseArticle(it.article_id, it.holder)),
         retriable("release thread", lambda it: ReleaseThread(it.article_id, it.holder)),
     ],

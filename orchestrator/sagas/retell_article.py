@@ -1,4 +1,5 @@
-"""Have articles tell once more what an article is, for comments that lost what it was told."""
+"""Have articles publish an article's present state again, for a comments service that lost an
+event."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from orchestrator.definition.steps import pivot
 
 @dataclass(frozen=True)
 class Retelling:
-    """Of which article."""
+    """The article whose state is published again."""
 
     article_id: str
 

@@ -1,7 +1,7 @@
-"""What the tools of this package try, and what each of them does not: kept here and nowhere else.
+"""The coverage of this package's tools: what each of them tries, and what it leaves out.
 
-`sagabox coverage` prints it. A tool that joins gets a member of `Tool`, and a word in every row; a
-construct, a fault, a promise or a transport that joins gets a row.
+`sagabox coverage` prints it. A new tool gets a member of `Tool`, and a word in every row; a new
+construct, fault, promise or transport gets a row.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Subject(StrEnum):
 
 @dataclass(frozen=True)
 class Covered:
-    """`how` a tool covers something, not at all where that is empty; `limits` says what it leaves
-    out, and what to look at for it instead."""
+    """The coverage of one row by one tool: `how` it covers it, empty where it does not; `limits`
+    says what it leaves out, and what to use instead."""
 
     how: str = ""
     limits: str = ""
@@ -45,7 +45,7 @@ class Covered:
 
 @dataclass(frozen=True)
 class CoverageRow:
-    """One thing, and what each tool does about it."""
+    """One row of the list, and what each tool does about it."""
 
     subject: Subject
     name: str
@@ -448,7 +448,7 @@ COVERAGE: tuple[CoverageRow, ...] = (
         Covered(limits="messages go to the inbox directly: by the contract of transports"),
     ),
 )
-"""All of it, in the order in which it is shown."""
+"""The whole list, in the order in which it is shown."""
 
 
 def not_covered(tool: Tool) -> tuple[CoverageRow, ...]:

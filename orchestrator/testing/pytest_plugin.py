@@ -18,7 +18,8 @@ W = TypeVar("W")
 
 @pytest.fixture
 def saga_world(tmp_path: Path) -> Iterator[Callable[..., SagaWorld]]:
-    """Makes worlds: `saga_world(saga, participants={name: handlers}, schema=Base.metadata)`."""
+    """A maker of worlds: `saga_world(saga, participants={name: handlers},
+    schema=Base.metadata)`."""
     from orchestrator.testing.worlds.fixtures import SagaWorld
 
     made: list[SagaWorld] = []
@@ -30,7 +31,7 @@ def saga_world(tmp_path: Path) -> Iterator[Callable[..., SagaWorld]]:
 
 @pytest.fixture
 def async_saga_world(tmp_path: Path) -> Iterator[Callable[..., AsyncSagaWorld]]:
-    """The same for async tests, which await the runs of the world."""
+    """A maker of worlds for async tests, which await the runs of the world."""
     from orchestrator.testing.worlds.fixtures import AsyncSagaWorld
 
     made: list[AsyncSagaWorld] = []
@@ -42,8 +43,8 @@ def async_saga_world(tmp_path: Path) -> Iterator[Callable[..., AsyncSagaWorld]]:
 
 @pytest.fixture
 def crash_points() -> CrashPoints:
-    """`with crash_points("engine: before commit", hit=2): ...` lets what gets there die there;
-    `crash_points.names` are all that there are."""
+    """`with crash_points("engine: before commit", hit=2): ...` lets the process that gets there
+    die; `crash_points.names` are all crash points."""
     from orchestrator.testing.worlds.crash_points import CrashPoints
 
     return CrashPoints()

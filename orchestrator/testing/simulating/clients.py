@@ -1,4 +1,4 @@
-"""Those who ask for runs, and the people who look after them."""
+"""Clients that ask for runs, and operators who look after them."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ class Asked:
     id: str
     by_message: bool
     known_as: str | None = None
-    """The id of its run, as far as the one who asked was told."""
+    """The id of its run, as far as the client was told."""
     is_refused: bool = False
 
 
 class Clients:
-    """Everybody who wants something of the orchestrator's `processes`."""
+    """The clients and operators of the orchestrator's `processes`."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class Clients:
     # Starts
 
     def want(self, sagas: Sequence[Saga[Any]], how_many: int, within: float) -> None:
-        """So many runs of these sagas will be asked for, within so many seconds."""
+        """Ask for so many runs of these sagas, within so many seconds."""
         chances = self._chances
         for _ in range(how_many):
             saga = sagas[chances.below(Number.SHAPE, len(sagas))]
@@ -85,7 +85,7 @@ class Clients:
         return lambda: self._by_message(asked) if asked.by_message else self._by_api(asked)
 
     async def _by_message(self, asked: Asked) -> None:
-        """Asks until the message is taken in; perhaps once more then."""
+        """Ask by message until it is taken in, and perhaps once more then."""
         if asked.known_as is not None and not self._chances.fault(Fault.START_TWICE):
             return
         start = StoredStart(asked.saga.name, encode_value(asked.state), CLIENT)
@@ -94,7 +94,7 @@ class Clients:
         self._timeline.after(self._chances.between(Number.WHEN, 0.0, 5.0), self._ask(asked))
 
     async def _by_api(self, asked: Asked) -> None:
-        """Asks one process after the other until it is told of a run; perhaps once more then."""
+        """Ask one process after the other until one tells of a run, and perhaps once more then."""
         is_over = asked.is_refused or asked.known_as is not None
         if is_over and not (asked.known_as and self._chances.fault(Fault.START_TWICE)):
             return
@@ -114,10 +114,10 @@ class Clients:
         node.committer.put([Begin(id, asked.saga, asked.state, key=key, done=done)])
         process.wake()
 
-    # People
+    # Operators
 
     async def meddle(self) -> None:
-        """Whatever a person may come to want."""
+        """Send the signals that operators may come to send."""
         for asked in self._asked:
             if asked.known_as is None:
                 continue
@@ -129,7 +129,7 @@ class Clients:
                 await self._tell(asked.known_as, Terminate("ada", "no longer wanted"))
 
     async def repair(self) -> None:
-        """What each run needs that waits for a person."""
+        """Send the signals that each stuck or paused run needs."""
         for run, _ in await self._storage.runs():
             if run.paused:
                 await self._tell(run.id, Resume("ada", "enough seen"))
@@ -150,11 +150,11 @@ class Clients:
                 process.wake()
         return True
 
-    # What became of it
+    # Outcomes
 
     @property
     def unanswered(self) -> Sequence[Asked]:
-        """Those who still wait to hear of their run."""
+        """The starts that still wait for news of their run."""
         return [it for it in self._asked if it.known_as is None and not it.is_refused]
 
     async def check(self, ends: Mapping[str, Status]) -> None:
@@ -173,7 +173,7 @@ class Clients:
 
 
 class _Told:
-    """Stands where the API has a future: what became of a start."""
+    """The stand-in for the API's future: the outcome of a start."""
 
     def __init__(self, asked: Asked, ledger: Ledger) -> None:
         self._asked = asked

@@ -1,4 +1,4 @@
-"""What took effect in a history, and what must hold of it."""
+"""The ledger of a history's effects, and the promises about them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from orchestrator.testing.virtual.storage import Storage
 
 
 class Ledger:
-    """A letter for everything that took effect for a step of a run, in order: A for its action, C
-    for its compensation. `broken` is the first promise that did not hold."""
+    """The ledger of effects: for each step of a run a letter for each effect, in order, A for its
+    action and C for its compensation. `broken` is the first promise that did not hold."""
 
     def __init__(self, storage: Storage, registry: Registry, trace: Callable[..., None]) -> None:
         self.broken: Broken | None = None
@@ -25,11 +25,12 @@ class Ledger:
         self._letters: dict[tuple[str, str], str] = {}
 
     def breaks(self, promise: str, problem: str) -> None:
-        """Not raised: what runs now may take it for a participant's trouble."""
+        """Note a broken promise. It is not raised, since the code that runs now may take it for a
+        participant's trouble."""
         self.broken = self.broken or Broken(promise, problem)
 
     async def took_effect(self, effect: Effect) -> None:
-        """A participant says so."""
+        """Note an effect, as a participant reports it."""
         place = (effect.saga_id, effect.step)
         letters = self._letters.get(place, "") + ("C" if effect.is_undo else "A")
         self._letters[place] = letters
@@ -67,7 +68,7 @@ class Ledger:
             self.breaks("order", f"{effect.step!r} was undone before {later[0]!r}")
 
     def check_end(self, run: Instance[Any]) -> None:
-        """Raises Broken where the run is over, or not, and its effects are others than it says."""
+        """Check the run's effects against its status. Raises Broken where they differ."""
         match run.status:
             case Status.TERMINATED:
                 self._check_terminated(run)

@@ -1,4 +1,4 @@
-"""Many histories, one after the other; and of one that goes wrong, what it takes at least."""
+"""The runner of many histories, which makes a failing one as small as it can."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from orchestrator.testing.virtual.storage import InMemory
 T = TypeVar("T")
 
 TWICE = 100
-"""Every so many histories, one is run twice, and must be the same."""
+"""Of so many histories one is run twice, and must be the same."""
 _TRIES = 400
 _COLLECT = 50
 _FEW = 10_000
@@ -63,15 +63,15 @@ class SimulationFailed(AssertionError):
 
 @dataclass
 class Simulation:
-    """What was simulated, up to the first failure."""
+    """The histories that were simulated, up to the first failure."""
 
     histories: int = 0
     twice: int = 0
-    """How many of them were run twice."""
+    """The number of histories that were run twice."""
     faults: Counter[Fault] = field(default_factory=Counter)
     """How often each happened."""
     ends: Counter[Status] = field(default_factory=Counter)
-    """How the runs ended."""
+    """The final statuses of the runs."""
     failure: Failure | None = None
 
     def check(self) -> None:
@@ -80,7 +80,7 @@ class Simulation:
             raise SimulationFailed(self.failure)
 
     def take(self, history: History) -> None:
-        """Count it."""
+        """Count a history."""
         self.histories += 1
         self.faults.update(fault for fault, _ in history.faults)
         self.ends.update(history.ends)
@@ -138,7 +138,7 @@ def replay(
 
 
 def happen(world: World) -> History:
-    """Let it happen, without an event loop."""
+    """Run the history, without an event loop."""
     return _result_of(world.run())
 
 
@@ -188,12 +188,12 @@ def _parts(items: Sequence[Happened], size: int) -> Iterator[frozenset[Happened]
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """What goes wrong on purpose is not worth a line in the log, and garbage is collected once in
-    a while."""
+    """A context without log lines, since trouble is on purpose here, and with rare collections of
+    garbage."""
     before, collects = logging.root.manager.disable, gc.isenabled()
     logging.disable(logging.CRITICAL)
-    # What was there before is no garbage: to look through it again and again takes long. Where
-    # somebody has frozen things already, all of it stays so, since it cannot be told apart.
+    # Older objects are no garbage, and looking through them again and again takes long. Where the
+    # caller has frozen objects already, all stay frozen, since they cannot be told apart.
     thaws = gc.get_freeze_count() < _FEW
     gc.freeze()
     gc.disable()

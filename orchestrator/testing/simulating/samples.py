@@ -32,7 +32,7 @@ def answers(saga: Saga[Any]) -> Mapping[str, Any]:
 
 
 def _other(value: Any) -> Any:
-    """The same with other texts."""
+    """The same value with other texts."""
     match value:
         case str():
             return f"{value}-2"

@@ -21,7 +21,7 @@ _PLACES = 6
 
 @dataclass(frozen=True)
 class Errand:
-    """What a made-up saga runs on; `seen` counts the answers that it learned from."""
+    """The state of a made-up saga; `seen` counts the answers that it learned from."""
 
     subject: str
     seen: int = 0
@@ -29,13 +29,13 @@ class Errand:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a made-up action answers."""
+    """The answer of a made-up action."""
 
     number: int
 
 
 def note(errand: Errand, receipt: Receipt) -> Errand:
-    """One more answer."""
+    """Count one more answer."""
     return replace(errand, seen=errand.seen + receipt.number)
 
 
@@ -127,7 +127,8 @@ def _maker(name: str) -> Any:
 
 
 def _after(chances: Chances, before: list[str]) -> list[str] | None:
-    """None: in a row. Else any of the earlier ones, or none of them."""
+    """The steps before a step: None for a list in a row, else any of the earlier ones, or none of
+    them."""
     if chances.number(Number.SHAPE) < 0.5:
         return None
     return [name for name in before if chances.number(Number.SHAPE) < 0.5]

@@ -48,7 +48,7 @@ _LATE = frozenset({Fault.DUPLICATE, Fault.DELAY, Fault.ACCEPTED})
 
 @dataclass
 class History:
-    """What happened. `trace` is every step, and the same for the same seed."""
+    """A history that was run. `trace` is every step, and the same for the same seed."""
 
     seed: int
     faults: Sequence[Happened] = ()
@@ -131,7 +131,7 @@ class World:
         self.history.trace.append((round(self._timeline.now, 6), *what))
 
     async def run(self) -> History:
-        """Let it happen. What breaks is in the history."""
+        """Run the history, which also has the broken promise, if any."""
         history = self.history
         armed = arm(CrashTrap(self._chances, self._trace))
         try:
@@ -166,7 +166,7 @@ class World:
         await self._check_end()
 
     async def _tick(self) -> None:
-        """What goes wrong by itself, or because somebody wants it."""
+        """Make the troubles that come by themselves, and the operators' signals."""
         chances = self._chances
         if not chances.rates:
             return
@@ -204,7 +204,7 @@ class World:
         await self._clients.repair()
         self._timeline.after(_REPAIRED, self._repair)
 
-    # What must hold
+    # Promises
 
     def _check_so_far(self) -> None:
         self._steps += 1
@@ -253,7 +253,7 @@ def _settings(lease: float) -> EngineSettings:
 
 
 class Wishes:
-    """What the handlers of all participants would answer."""
+    """The answers of all participants' handlers."""
 
     def __init__(self, sagas: Sequence[Saga[Any]]) -> None:
         self._may_refuse: set[str] = set()

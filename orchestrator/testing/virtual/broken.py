@@ -1,4 +1,4 @@
-"""What a history that goes wrong ends with."""
+"""The error that ends a history with a broken promise."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ class Fault(IntEnum):
 
 
 class Number(IntEnum):
-    """Where a history takes a number from, other than for a fault."""
+    """The kinds of numbers that a history draws, other than for faults."""
 
     LATENCY = 101
     JITTER = 102
@@ -83,7 +83,7 @@ Happened = tuple[Fault, int]
 
 
 class Chances:
-    """The decisions of one history. With `only`, no other faults happen than those."""
+    """The chances of one history. With `only`, no other faults happen than those."""
 
     def __init__(self, seed: int, only: frozenset[Happened] | None = None) -> None:
         self.happened: list[Happened] = []
@@ -101,11 +101,11 @@ class Chances:
         return _mixed(self._seed ^ (kind << 40) ^ count) / (1 << 64)
 
     def between(self, kind: int, low: float, high: float) -> float:
-        """The same, from `low` to `high`."""
+        """The next number of that kind, from `low` to `high`."""
         return low + (high - low) * self.number(kind)
 
     def below(self, kind: int, limit: int) -> int:
-        """The same, as a whole number from 0 up to `limit`, without that."""
+        """The next whole number of that kind, from 0 to below `limit`."""
         return int(self.number(kind) * limit)
 
     def fault(self, fault: Fault) -> bool:

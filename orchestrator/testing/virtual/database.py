@@ -1,8 +1,7 @@
 """A database that is a few dicts: transactions that are kept or undone as a whole, and that can
 fail in the ways in which real ones do.
 
-Transactions follow one another: what runs side by side in a real database is the business of the
-same histories on real ones.
+Transactions follow one another: concurrency is tried by the same histories on real databases.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Who may work on a shard, until when."""
+    """The lease of a shard: its owner, and its end."""
 
     owner: str | None
     epoch: int
@@ -52,7 +51,7 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """A row of the signals."""
+    """A stored signal: a row of the signals."""
 
     seq: int
     shard: int
@@ -65,7 +64,7 @@ class Told:
 
 @dataclass(eq=False)
 class Tables:
-    """All that is stored."""
+    """The tables with all stored rows."""
 
     runs: dict[str, Record] = field(default_factory=dict)
     parked_runs: dict[str, str] = field(default_factory=dict)
@@ -84,7 +83,7 @@ class Tables:
 
 
 class Database:
-    """What stays when processes die."""
+    """The database, which stays when processes die."""
 
     def __init__(self, chances: Chances) -> None:
         self.tables = Tables()
@@ -129,11 +128,11 @@ class Connection:
             self.undo.append((table, key, table.pop(key)))
 
     def next_seq(self) -> int:
-        """As the database says."""
+        """As `Database.next_seq`."""
         return self._database.next_seq()
 
     def undo_all(self) -> None:
-        """As if nothing had been written."""
+        """Undo every write."""
         while self.undo:
             table, key, row = self.undo.pop()
             if row is _ABSENT:
@@ -142,7 +141,7 @@ class Connection:
                 table[key] = row
 
     async def commit(self) -> None:
-        """As the database says."""
+        """Commit, as `Database.commit` does."""
         self._database.commit(self)
 
     async def rollback(self) -> None:
@@ -150,7 +149,7 @@ class Connection:
         self.undo_all()
 
     async def invalidate(self) -> None:
-        """The same: what was not committed is gone."""
+        """Undo every uncommitted write."""
         self.undo_all()
 
 
@@ -161,7 +160,7 @@ class Dialect:
 
 
 class Engine:
-    """Stands where the code has SQLAlchemy's AsyncEngine."""
+    """The stand-in for SQLAlchemy's AsyncEngine."""
 
     dialect = Dialect()
 
@@ -173,7 +172,7 @@ class Engine:
         return self
 
     def connect(self) -> _Block:
-        """A connection; what is not committed on it is undone."""
+        """A connection; uncommitted writes on it are undone."""
         return _Block(self._database, commits=False)
 
     def begin(self) -> _Block:
@@ -201,7 +200,7 @@ class _Block:
 
 
 def fate_of_commit(chances: Chances) -> Fault | None:
-    """What becomes of a commit; None: what should."""
+    """The fate of a commit; None for a normal one."""
     for fault in (Fault.COMMIT_FAILED, Fault.COMMIT_LOST):
         if chances.fault(fault):
             return fault
@@ -209,10 +208,10 @@ def fate_of_commit(chances: Chances) -> Fault | None:
 
 
 def lost() -> TransactionLost:
-    """What a commit raises whose outcome is not known."""
+    """The error of a commit whose outcome is unknown."""
     return TransactionLost("the answer to a commit was lost", next_step="find out")
 
 
 def away() -> TransactionLost:
-    """What a database raises that lets nobody in."""
+    """The error of a database that accepts no connection."""
     return TransactionLost("the database is away", next_step="wait")

@@ -38,7 +38,7 @@ class ProcessClock:
 
 
 class Storage(Protocol):
-    """Where the orchestrator keeps its runs."""
+    """The storage of the orchestrator's runs."""
 
     engine: Any
     is_local: bool
@@ -48,7 +48,8 @@ class Storage(Protocol):
 
 
 class Process:
-    """Runs a node until it dies, and then another one. `trace` is told of every step."""
+    """A process that runs a node until it dies, and then another one. `trace` is told of every
+    step."""
 
     def __init__(
         self,
@@ -78,10 +79,10 @@ class Process:
         self._rung: dict[str, int] = {}
         self._failures = 0
 
-    # Its life
+    # Lifecycle
 
     async def start(self) -> None:
-        """A new process takes the place of the last one."""
+        """Start a new process in place of the last one."""
         if self.node is not None:
             return
         self._life += 1
@@ -111,7 +112,7 @@ class Process:
         return self._storage.is_local and holder != self._own_name()
 
     def die(self) -> None:
-        """Everything in its memory is gone."""
+        """Let the process die, with everything in its memory."""
         if self.node is None:
             return
         self._trace("dies", self.name)
@@ -122,19 +123,19 @@ class Process:
         self._timeline.after(self._chances.between(Number.LENGTH, 0.1, 5.0), self.start)
 
     def pause(self, seconds: float) -> None:
-        """It stands still, and does not know it."""
+        """Let the process stand still without knowing it."""
         self._trace("stands still", self.name, seconds)
         self._held_until = self._timeline.now + seconds
 
     def heal(self) -> None:
-        """Its clock is right again, and it goes on."""
+        """Set its clock right, and let it go on."""
         self._held_until = 0.0
         self.clock.skew = 0.0
 
-    # Its loops
+    # Loops
 
     def wake(self) -> None:
-        """Begin what there is to do and is not under way."""
+        """Begin the loops that have work and are not under way."""
         node = self.node
         if node is None:
             return
@@ -220,7 +221,7 @@ class Process:
 
 
 class CrashTrap:
-    """Decides at each crash point whether the process that is at work dies there."""
+    """The trap that decides at each crash point whether the working process dies there."""
 
     def __init__(self, chances: Chances, trace: Callable[..., None]) -> None:
         self._chances = chances

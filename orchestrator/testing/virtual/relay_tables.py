@@ -19,7 +19,7 @@ from outbox.relay.verdicts import Pending, size_of
 
 
 class VirtualMessages(Store):
-    """The messages' way through the outbox."""
+    """The messages of the outbox."""
 
     def __init__(self, now: Any) -> None:
         self._time = now
@@ -200,7 +200,7 @@ class VirtualHolds(HoldStore):
 
 
 class VirtualLeases(LeaseStore):
-    """Who may work on which shard."""
+    """The leases of shards."""
 
     def __init__(self, now: Any) -> None:
         self._time = now

@@ -122,7 +122,7 @@ class VirtualRuns(RunStore):
 
 
 class VirtualStarts(StartStore):
-    """How runs begin, and which starts began none."""
+    """Idempotency keys, and the starts that began no run."""
 
     def __init__(self) -> None:
         pass
@@ -202,7 +202,7 @@ class VirtualSignals(SignalStore):
             connection.drop(connection.tables.signals, seq)
 
     async def answer(self, connection: Any, seq: int, answer: str) -> None:
-        # No node comes for the answer: what was asked for is over.
+        # No node fetches the answer: the request is over.
         connection.drop(connection.tables.signals, seq)
 
 

@@ -32,7 +32,7 @@ class Effect:
 
 
 class Wishes(Protocol):
-    """What the handlers of a participant would answer."""
+    """The answers of a participant's handlers."""
 
     def may_be_refused(self, envelope: Envelope) -> bool:
         """Whether a refusal of that command is part of the business."""
@@ -42,7 +42,7 @@ class Wishes(Protocol):
 
 
 class Handlers:
-    """What handlers answer, with the accidents that happen to them."""
+    """The handlers' answers, with the accidents that happen to them."""
 
     def __init__(self, chances: Chances, wishes: Wishes) -> None:
         self._chances = chances
@@ -159,7 +159,7 @@ class Originator:
         self._read = read
 
     async def receive(self, envelopes: Sequence[Envelope]) -> list[Reply] | None:
-        """Takes the news."""
+        """Take the events of ends."""
         for envelope in envelopes:
             news = self._read(envelope.data)
             self.told[news["instance_id"]] = news["status"]

@@ -1,8 +1,8 @@
-"""Virtual time: what happens next, and coroutines that wait for it.
+"""Virtual time: events in their order, and coroutines that wait for them.
 
-A step runs until it waits for time or for a `Gate`. Whatever else it awaits (a real database's
-answer) is handed on to the event loop that runs the simulation, in which nothing else happens
-meanwhile; without any, no event loop is needed.
+A step runs until it waits for time or for a `Gate`. Any other awaitable (a real database's answer)
+is handed on to the event loop that runs the simulation, in which nothing else happens meanwhile;
+without any, no event loop is needed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Action = Callable[[], Awaitable[None]]
 
 @dataclass(eq=False)
 class Wait:
-    """What a step yields to be gone on with after so many seconds."""
+    """The wait that a step yields, to go on after so many seconds."""
 
     seconds: float
 
@@ -59,8 +59,8 @@ class _Shut:
 
 
 class Timeline:
-    """What is to happen, in the order of its time; at one time, in the order in which it was
-    asked for."""
+    """The events to come, in the order of their times; those at one time in the order of their
+    making."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -69,12 +69,12 @@ class Timeline:
         self._count = 0
 
     def at(self, time: float, action: Action) -> None:
-        """Let this happen then, or at once where that is past."""
+        """Plan this for that time, or at once where it is past."""
         self._count += 1
         heapq.heappush(self._due, (max(time, self.now), self._count, action))
 
     def after(self, seconds: float, action: Action) -> None:
-        """Let this happen after so many seconds."""
+        """Plan this for so many seconds from now."""
         self._count += 1
         heapq.heappush(self._due, (self.now + seconds, self._count, action))
 
@@ -90,8 +90,8 @@ class Timeline:
 
 
 class Step:
-    """A coroutine that is gone on with as its waits end. `done` gets its result, `failed` its
-    error; `held_until` tells whether it may go on yet, in seconds of the timeline."""
+    """A coroutine that goes on as its waits end. `done` gets its result, `failed` its error;
+    `held_until` tells whether it may go on yet, in seconds of the timeline."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Step:
                 gate.on_set(lambda: self._timeline.after(0.0, self.go_on))
 
     def abandon(self) -> None:
-        """It never goes on: its process died."""
+        """Abandon the step, since its process died."""
         if self._coroutine is not None:
             self._coroutine.close()
             self._coroutine = None
@@ -148,5 +148,5 @@ class Step:
 
 @types.coroutine
 def _by_event_loop(wait: Any) -> Generator[Any, Any, Any]:
-    """What comes of a wait that is not ours."""
+    """The result of a wait that the event loop has to serve."""
     return (yield wait)

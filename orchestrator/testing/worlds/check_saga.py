@@ -1,4 +1,4 @@
-"""Try a saga with its handlers in every way, and see that it keeps what it promises."""
+"""`check_saga`: tries a saga with its handlers in every way, and checks the promises."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ from outbox.adding.installation import Routes
 from outbox.inbox.handlers import Handlers
 
 Prepare = Callable[[Any], Awaitable[None] | None]
-"""Fills the participants' databases: it is given the world."""
+"""A function that fills the participants' databases, given the world."""
 Invariant = Callable[[Any, Run], Awaitable[None] | None]
-"""Raises AssertionError where something does not hold after a run: it is given world and run."""
+"""A check after a run, given world and run; it raises AssertionError where something does not
+hold."""
 
 _SHOWN = 10
 
@@ -38,7 +39,8 @@ class Broken(AssertionError):
 
 
 class WayFailed(AssertionError):
-    """In one way, something did not hold. The text tells which, what, and what happened."""
+    """A way in which a promise did not hold. The text tells the way, the promise, and the
+    history."""
 
     def __init__(self, way: str, problem: str, history: Collection[str], tried: int) -> None:
         self.way = way
@@ -54,13 +56,13 @@ class WayFailed(AssertionError):
 
 @dataclass
 class Checked:
-    """What was tried. `missed` are the ways that the run never came to: of steps that it does not
-    reach with this input."""
+    """The ways that were tried. `missed` are those that the run never came to, of steps that it
+    does not reach with this input."""
 
     ways: list[str] = field(default_factory=list)
     missed: list[str] = field(default_factory=list)
     ends: dict[str, Status] = field(default_factory=dict)
-    """How the run ended in each way."""
+    """The run's final status in each way."""
 
     def __str__(self) -> str:
         return f"{len(self.ways)} ways tried, {len(self.missed)} of them not reached"
@@ -81,7 +83,7 @@ def check_saga(
 ) -> Checked:
     """Run the saga on `state` in every way, each time from what `prepare` made. Raises WayFailed.
 
-    After each way the promises must hold, the run must have ended (with a person's help where it
+    After each way the promises must hold, the run must have ended (with an operator's help where it
     was STUCK), and `invariant` must not raise. After COMPENSATED the participants' own tables must
     hold what they held before; after COMPLETED, what they hold when nothing goes wrong. `ignore`
     names tables and columns (`orders`, `updated_at`, `orders.status`) in which they may differ.
@@ -167,8 +169,8 @@ class _Check:
         self._varies = ignored
 
     async def undisturbed(self) -> None:
-        """Learn what it leaves behind when nothing goes wrong. What two such runs leave differently
-        is made anew each time (ids, times), and is not compared after COMPLETED."""
+        """Learn what undisturbed runs leave behind. Values in which two of them differ are made
+        anew each time (ids, times), and are not compared after COMPLETED."""
         run = await self._one(ways.FORWARD)
         if run is None or run.status is not Status.COMPLETED:
             return
@@ -190,7 +192,7 @@ class _Check:
         for base in bases:
             await self._go(ways.of_messages(base), only)
         for base in bases:
-            # The crash points are those that a run comes to when nobody dies.
+            # The crash points are those that a run reaches without any crash.
             await self._go(ways.of_crashes(base, await self._points_of(base)), only)
 
     async def _points_of(self, base: Way) -> Mapping[str, int]:
@@ -285,7 +287,7 @@ async def _called(result: Awaitable[None] | None) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What goes wrong on purpose is not worth a line in the log."""
+    """A context without log lines, since trouble is on purpose here."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

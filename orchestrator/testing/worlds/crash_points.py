@@ -1,4 +1,4 @@
-"""The places where a process may die, by their names."""
+"""The crash points: places where a process may die, by their names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from outbox.testing import tools
 
 
 class CrashPoints:
-    """What the fixture `crash_points` gives."""
+    """The value of the fixture `crash_points`."""
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """All that there are in Sagabox, sorted."""
+        """The names of all crash points in Sagabox, sorted."""
         return tuple(sorted(tools.crash_points(outbox, orchestrator)))
 
     def __call__(self, name: str, hit: int = 1) -> AbstractContextManager[None]:

@@ -17,8 +17,8 @@ Arrange = Callable[[World], object]
 
 @dataclass(frozen=True)
 class Way:
-    """One of them. `arrange` lets it happen in a world that has just begun; `ends` are the ends
-    that are right, once what went wrong is mended."""
+    """One way of a run. `arrange` makes it happen in a world that has just begun; `ends` are the
+    right ends, once the trouble is mended."""
 
     words: str
     arrange: Arrange
@@ -28,7 +28,7 @@ class Way:
         return self.words
 
     def also(self, words: str, arrange: Arrange) -> Way:
-        """The same, and this too."""
+        """The same way, with this too."""
 
         def both(world: World) -> None:
             self.arrange(world)
@@ -41,7 +41,7 @@ FORWARD = Way("while nothing else goes wrong", lambda _: None)
 
 
 def backward(saga: Saga[Any]) -> Way | None:
-    """The way on which most is undone: nothing can be where there is no compensation."""
+    """The way on which most is undone; None where no step has a compensation."""
     names = [step.name for step in saga.steps if step.kind is Kind.COMPENSATABLE]
     pivots = [step.name for step in saga.steps if step.kind is Kind.PIVOT]
     if not names:
@@ -57,7 +57,7 @@ def backward(saga: Saga[Any]) -> Way | None:
 
 
 def at_steps(saga: Saga[Any]) -> Iterator[Way]:
-    """What can happen to each step."""
+    """The ways by what can happen to each step."""
     for step in saga.steps:
         name = step.name
         if step.kind is not Kind.RETRIABLE:
@@ -87,7 +87,7 @@ def at_steps(saga: Saga[Any]) -> Iterator[Way]:
 
 
 def at_compensations(saga: Saga[Any], back: Way) -> Iterator[Way]:
-    """What can happen to each compensation on the way back."""
+    """The ways by what can happen to each compensation on the way back."""
     for name in saga.compensations:
         words = f"the compensation of step {name!r}"
         yield back.also(f"{words} finds a lock", partial(World.lock, step=name, undo=True))
@@ -98,14 +98,14 @@ def at_compensations(saga: Saga[Any], back: Way) -> Iterator[Way]:
 
 
 def of_messages(base: Way) -> Iterator[Way]:
-    """What can happen to messages."""
+    """The ways by what can happen to messages."""
     yield base.also("every message arrives twice", World.duplicate)
     yield base.also("every message arrives again when all is over", World.arrive_again)
     yield base.also("the first answer to every message is lost", World.lose_answers)
 
 
 def of_crashes(base: Way, points: Mapping[str, int]) -> Iterator[Way]:
-    """A death at each crash point, each time that it was reached."""
+    """The ways by a crash at each crash point, each time that it was reached."""
     for name, hits in sorted(points.items()):
         who = "a participant" if name.startswith(("inbox:", "outbox:")) else "the orchestrator"
         for hit in range(1, hits + 1):

@@ -24,7 +24,7 @@ class AsyncSagaWorld(World):
         return await self._run(state)
 
     async def repair(self, run: Run) -> Run:
-        """Mend the world, have a person retry the stuck steps of the run, and let it go on."""
+        """Mend the world, have an operator retry the stuck steps of the run, and let it go on."""
         return await self._repair(run)
 
     async def close(self) -> None:
@@ -53,7 +53,7 @@ class SagaWorld(World):
         return self.wait_for(self._run(state))
 
     def repair(self, run: Run) -> Run:
-        """Mend the world, have a person retry the stuck steps of the run, and let it go on."""
+        """Mend the world, have an operator retry the stuck steps of the run, and let it go on."""
         return self.wait_for(self._repair(run))
 
     def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:

@@ -1,4 +1,4 @@
-"""The way from the orchestrator to a participant, and what happens on it."""
+"""The network from the orchestrator to a participant, and the troubles on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _HELD_UP = Reply(Outcome.TOO_BUSY, code="too-busy", reason="held up on its way",
 
 
 class Road:
-    """A transport, as `Transport` promises. `cancel` is told a run that a person cancels."""
+    """A transport, as `Transport` promises. `cancel` is told the run that an operator cancels."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Road:
         self._copies: list[Envelope] = []
 
     async def deliver(self, envelopes: Sequence[Envelope]) -> Delivery:
-        """Brings them there, and the answers back."""
+        """Bring the messages there, and the answers back."""
         await Wait(_LATENCY)
         for place in map(Place.of, envelopes):
             if self._troubles.strikes(Sort.CANCELLED, place.step, undo=place.is_undo):
@@ -59,7 +59,7 @@ class Road:
         """Nothing is open."""
 
     async def arrive_again(self) -> None:
-        """Copies of all that was sent arrive, the last first; nobody waits for the answers."""
+        """Deliver copies of all sent messages, the last first, and ignore the answers."""
         while self._copies:
             await self._participant.receive([self._copies.pop()])
 

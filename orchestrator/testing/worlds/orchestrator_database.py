@@ -26,7 +26,7 @@ _UNDER_WAY = (StepStatus.SENT, StepStatus.IN_DOUBT, StepStatus.UNDOING)
 
 
 class Books:
-    """What the orchestrator knows. `engine` and `ports` are what its process works with."""
+    """The orchestrator's database. Its process works with `engine` and `ports`."""
 
     is_local = True
     """Only one process may open a SQLite database, so that an older one is surely dead."""
@@ -52,8 +52,8 @@ class Books:
             await signals.add(connection, [(saga_id, shard_of(saga_id), kind, payload)])
 
     def run_of(self, start: str) -> str | None:
-        """The id of the run that a start led to, which may be an older one; None before it is
-        taken in. Raises ValueError where it was declined."""
+        """The id of the run that a start led to, which may be an older one; None before the start
+        is taken in. Raises ValueError where it was declined."""
         alias, run = tables.saga_alias.c, tables.saga.c
         with self._reading.connect() as connection:
             found = connection.scalar(select(run.id).where(run.id == start))
@@ -69,7 +69,7 @@ class Books:
         return str(row.saga_id)
 
     def instance(self, saga_id: str) -> tuple[Instance[Any], str | None]:
-        """The run, and why it is parked if it is."""
+        """The run, and the reason why it is parked, if any."""
         with self._reading.connect() as connection:
             row = connection.execute(select(tables.saga).where(tables.saga.c.id == saga_id)).one()
         return record_of(row, self.registry.get(row.name, row.version)).instance, row.parked
@@ -86,7 +86,7 @@ class Books:
             return list(found)
 
     def is_at_rest(self, saga_id: str) -> bool:
-        """Whether nothing happens any more unless somebody does something."""
+        """Whether nothing happens any more without a signal from outside."""
         signal = tables.saga_signal.c
         waiting = (
             select(library.outbox.c.seq),
@@ -108,7 +108,7 @@ class Books:
 
 
 def is_stuck(instance: Instance[Any]) -> bool:
-    """Whether a person is needed, and nothing goes on meanwhile."""
+    """Whether an operator is needed, and nothing goes on meanwhile."""
     return instance.status is Status.STUCK and not any(
         it.awaited is not None and it.status in _UNDER_WAY for it in instance.steps.values()
     )

@@ -43,7 +43,7 @@ from outbox.replies import Outcome, Reply
 from outbox.wire.envelope import Envelope
 
 Schema = MetaData | Callable[[Connection], object]
-"""The tables of a participant, or what makes them."""
+"""The tables of a participant, or a function that makes them."""
 
 _metadata = MetaData()
 _effect = Table(
@@ -54,7 +54,7 @@ _effect = Table(
     Column("step", String(100), nullable=False),
     Column("is_undo", Boolean, nullable=False),
 )
-"""Which commands took effect, in the transactions in which they did."""
+"""The table of commands that took effect, written in their transactions."""
 
 OURS = frozenset({*tables.metadata.tables, *_metadata.tables})
 """The tables in a participant's database that are not its own."""
@@ -81,7 +81,7 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which part of which run a command is."""
+    """The place of a command: its run, step and direction."""
 
     saga_id: str
     step: str
@@ -116,11 +116,11 @@ class Database:
                     schema(connection)
 
     def keep(self) -> None:
-        """Remember what it holds now."""
+        """Remember the present content."""
         self._copy(to=self._kept)
 
     def restore(self) -> None:
-        """Let it hold again what it held then."""
+        """Restore the remembered content."""
         self._copy(back_from=self._kept)
 
     def _copy(
@@ -183,7 +183,7 @@ class Participant:
             installation.install(sessions, source=self.name, routes=routes, clock=self._clock)
 
     def begin(self, troubles: Troubles) -> None:
-        """It was just started, in a world with these troubles."""
+        """Begin as a service that was just started, in a world with these troubles."""
         self.troubles = troubles
         self._inbox = self._new_inbox()
         self._places, self._decided, self._refused = {}, {}, set()
@@ -199,12 +199,12 @@ class Participant:
         try:
             return await self._inbox.receive(envelopes)
         except Crash:
-            # What it had in memory is gone.
+            # Its memory is gone.
             self._inbox = self._new_inbox()
             return None
 
     def effects(self) -> list[Effect]:
-        """What took effect there."""
+        """The effects at this participant."""
         with self.database.plain.connect() as connection:
             return [Effect(*row) for row in connection.execute(select(_effect))]
 
@@ -232,8 +232,8 @@ class Participant:
         return replies
 
     def _decide(self, id: str) -> Sort | None:
-        """What happens to that message. The inbox may ask twice at one arrival: for the batch, and
-        for the message alone."""
+        """Decide what happens to that message. The inbox may ask twice at one arrival: for the
+        batch, and for the message alone."""
         if id not in self._decided:
             self._decided[id] = self._next(id)
         return self._decided[id]
@@ -274,7 +274,7 @@ class _WatchedHandler(Handler):
 
 
 class _Watched(Handlers):
-    """The same handlers, each called by way of `call`."""
+    """The handlers, each called through `call`."""
 
     def __init__(self, handlers: Handlers, call: _Call) -> None:
         super().__init__(handlers.consumer)

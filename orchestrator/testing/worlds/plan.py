@@ -1,4 +1,4 @@
-"""What a test asks of a world: what is to go wrong in it, and at which step."""
+"""The plan of a test for a world: its troubles, and the steps at which they come."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from orchestrator.testing.worlds.troubles import Sort, Troubles
 
 
 class Steering:
-    """Says what goes wrong in runs of this saga. Raises ValueError for a step that it has not, or
-    to which that cannot happen."""
+    """The steering of troubles in runs of this saga. Raises ValueError for an unknown step, or for
+    one to which the trouble cannot happen."""
 
     def __init__(self, saga: Saga[Any]) -> None:
         self.saga = saga
@@ -31,18 +31,18 @@ class Steering:
         self._troubles.add(Sort.FAILS, f"{what} fails {how_often}", step, undo=undo, times=times)
 
     def lock(self, step: str, times: int = 1, *, undo: bool = False) -> None:
-        """Another operation holds what the step needs, so many times."""
+        """Another operation holds the step's entity, so many times."""
         words = f"{self._words(step, undo)} finds a lock"
         self._troubles.add(Sort.LOCKED, words, step, undo=undo, times=times)
 
     def cancel(self, step: str) -> None:
-        """A person cancels the run while that step is under way."""
+        """An operator cancels the run while that step is under way."""
         self._step(step)
         self._troubles.add(Sort.CANCELLED, f"a person cancels during step {step!r}", step)
 
     def overtake(self, step: str) -> None:
-        """The step's action is so long on its way that its deadline passes: its compensation
-        arrives before it."""
+        """The step's action is delayed past its deadline, so that its compensation arrives before
+        it."""
         if self._step(step).kind is not Kind.COMPENSATABLE:
             raise ValueError(f"step {step!r} has no compensation that could overtake it")
         self._troubles.add(Sort.OVERTAKEN, f"step {step!r} is overtaken", step)
@@ -52,7 +52,7 @@ class Steering:
         self._troubles.add(Sort.TWICE, "everything arrives twice", times=None)
 
     def arrive_again(self) -> None:
-        """When all is over, everything that was sent arrives once more, the last first."""
+        """After the run, every sent message arrives once more, the last first."""
         self._troubles.add(Sort.AGAIN, "everything arrives again at the end", times=None)
 
     def lose_answers(self) -> None:
@@ -66,7 +66,7 @@ class Steering:
         self._troubles.add_crash(name, hit)
 
     def mend(self) -> None:
-        """Nothing goes wrong any more."""
+        """Mend the world: nothing goes wrong any more."""
         self._troubles.clear()
 
     def _step(self, name: str) -> Step[Any]:

@@ -1,4 +1,4 @@
-"""What of the promises can be seen in what took effect at the participants. Pure."""
+"""The promises that the participants' effects can show to be broken. Pure."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ _SAID = {"": "had no effect", "A": "is in effect", "AC": "took effect and was un
 
 
 def broken(saga: Saga[Any], status: Status, effects: Sequence[Effect]) -> Iterator[str]:
-    """The promises that a run of this saga broke, which ended so or
-    is STUCK. `effects` are its own, in the
-    order in which they came."""
+    """The promises that a run of this saga broke, which ended so or is STUCK. `effects` are its
+    own, in the order in which they came."""
     letters = dict.fromkeys((step.name for step in saga.steps), "")
     for effect in effects:
         letters[effect.step] += "C" if effect.is_undo else "A"

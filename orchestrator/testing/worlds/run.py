@@ -1,4 +1,4 @@
-"""How a run ended in a world, for a test to look at."""
+"""The end of a run in a world, for a test to look at."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from orchestrator.machine.instance import Instance, Status, StepStatus
 @dataclass(frozen=True)
 class Run:
     """A run that came to rest: it ended, or is STUCK. `reasons` are of the steps that have one;
-    `history` is what happened, in words."""
+    `history` is its history, in words."""
 
     id: str
     status: Status
@@ -22,7 +22,7 @@ class Run:
     reasons: Mapping[str, str]
     history: tuple[str, ...]
     parked: str | None = None
-    """Why the orchestrator cannot work on it, where that is so."""
+    """The reason why the orchestrator cannot work on it, if any."""
 
     @property
     def is_ended(self) -> bool:
@@ -31,7 +31,7 @@ class Run:
 
     @property
     def problem(self) -> str:
-        """Why it did not end, as far as it is known."""
+        """The reason why it did not end, as far as it is known."""
         stuck = [
             f"step {name!r} is STUCK: {self.reasons.get(name, 'nobody knows why')}"
             for name, status in self.steps.items()

@@ -1,4 +1,4 @@
-"""What lies in the tables of a participant, and how it differs from what lay there before."""
+"""Snapshots of a participant's tables, and the differences between two of them."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class Difference:
 
 
 def taken(engine: Engine, without: Collection[str]) -> Tables:
-    """What lies in the tables of that database, those `without` left out. Raises ValueError where
-    it is more than a test should have."""
+    """The snapshot of that database, without the tables `without`. Raises ValueError where it has
+    more rows than a test should have."""
     result = {}
     with engine.connect() as connection:
         names = connection.exec_driver_sql(
@@ -57,7 +57,7 @@ def taken(engine: Engine, without: Collection[str]) -> Tables:
             quoted = '"' + name.replace('"', '""') + '"'
             info = connection.exec_driver_sql(f"PRAGMA table_info({quoted})").all()
             key = sorted((it.pk, it.name) for it in info if it.pk)
-            # A driver's parameter cannot stand for a table.
+            # A driver takes no table's name as a parameter.
             found = connection.exec_driver_sql(
                 f"SELECT * FROM {quoted} LIMIT {_MOST_ROWS + 1}"
             ).all()
@@ -70,7 +70,8 @@ def taken(engine: Engine, without: Collection[str]) -> Tables:
 
 
 class Ignored:
-    """What a comparison leaves out: tables, columns, or columns of one table (`orders.status`)."""
+    """The parts that a comparison leaves out: tables, columns, or columns of one table
+    (`orders.status`)."""
 
     def __init__(self, names: Collection[str] = ()) -> None:
         self._names = frozenset(names)
@@ -88,7 +89,7 @@ class Ignored:
         return name in self._names or f"{table}.{name}" in self._names
 
     def check(self, snapshot: Snapshot) -> None:
-        """Raises ValueError for a name that is nowhere."""
+        """Check the names. Raises ValueError for one that is nowhere."""
         known = {
             name
             for tables in snapshot.values()
@@ -103,7 +104,7 @@ class Ignored:
 
 
 def differences(before: Snapshot, after: Snapshot, ignored: Ignored) -> list[Difference]:
-    """What is not as it was, sorted."""
+    """The differences between the two snapshots, sorted."""
     return sorted(
         difference
         for participant, tables in before.items()

@@ -1,8 +1,7 @@
 """A world for one saga: its participants with their handlers, and an orchestrator, in one process.
 
 Databases, statements, inbox, handlers and the node of the orchestrator are the real ones. Time is
-not: nothing sleeps, and what waits for minutes takes no longer than what does not. Nor is there a
-network.
+virtual: nothing sleeps, and a wait of minutes takes no longer than none. There is no network.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ from outbox.wire.codec import encode_value
 from outbox.wire.strict_json import loads
 
 _NOBODY = "sagabox-test"
-"""Asks for the runs where no participant does."""
+"""The name of the service that asks for the runs where no participant does."""
 _DATABASE = "sagabox-orchestrator"
 _PATIENCE = 7 * 24 * 3600.0
 """Virtual seconds after which a run that has not come to rest never will."""
@@ -69,7 +68,7 @@ class NotAtRest(AssertionError):
 
 
 class World(Steering):
-    """What both worlds can do. Raises ValueError where participants are missing or unknown."""
+    """The base of both worlds. Raises ValueError where participants are missing or unknown."""
 
     def __init__(
         self,
@@ -111,11 +110,11 @@ class World(Steering):
             self._participants[name] = made
         self._begin()
 
-    # What there is
+    # Parts
 
     @property
     def participants(self) -> tuple[str, ...]:
-        """Their names."""
+        """The participants' names."""
         return tuple(self._participants)
 
     @contextmanager
@@ -125,12 +124,12 @@ class World(Steering):
             yield session
 
     def sessions(self, participant: str) -> async_sessionmaker[AsyncSession]:
-        """Makes async sessions on that participant's database."""
+        """The maker of async sessions on that participant's database."""
         return self._participant(participant).sessions
 
     def sent(self, participant: str) -> list[tuple[str, Any]]:
-        """The type and JSON of the messages that its handlers added to its outbox. They stay
-        there: in this world nobody carries them."""
+        """The type and JSON of the messages that its handlers added to its outbox. They stay there:
+        this world has no relay for them."""
         row = library.outbox.c
         with self.session(participant) as session:
             rows = session.execute(select(row.type, row.payload).order_by(row.seq)).all()
@@ -139,28 +138,28 @@ class World(Steering):
     # For checks
 
     def snapshot(self) -> snapshot.Snapshot:
-        """What lies in the participants' own tables."""
+        """The snapshot of the participants' own tables."""
         return {
             name: snapshot.taken(it.database.plain, OURS) for name, it in self._participants.items()
         }
 
     def effects(self, run: Run) -> list[Effect]:
-        """What took effect of the run, in its order."""
+        """The effects of the run, in their order."""
         found = [it for each in self._participants.values() for it in each.effects()]
         return sorted((it for it in found if it.saga_id == run.id), key=lambda it: it.number)
 
     @property
     def points(self) -> Mapping[str, int]:
-        """How often each crash point was reached."""
+        """The number of times that each crash point was reached."""
         return self._troubles.points
 
     def keep(self) -> None:
-        """Remember what lies in all databases."""
+        """Remember the content of all databases."""
         for database in self._databases():
             database.keep()
 
     def restore(self) -> None:
-        """Begin anew from what was kept, and with nothing that is to go wrong."""
+        """Begin anew from the remembered content, without any trouble."""
         for database in self._databases():
             database.restore()
         self._begin()
@@ -264,7 +263,7 @@ class World(Steering):
         timeline.at(0.0, self._process.start)
 
     def _trace(self, *what: object) -> None:
-        """What the orchestrator does. Nothing comes to rest but by its commits."""
+        """Note a step of the orchestrator. Only its commits bring a run to rest."""
         if what[0] in ("commits", "dies"):
             self._is_stirred = True
         if what[0] == "fails":
@@ -303,7 +302,8 @@ class _Clock:
 
 
 class _Nobody:
-    """Who asked for the runs where no participant did: takes the news of their ends."""
+    """The service that asked for the runs where no participant did: takes the events of their
+    ends."""
 
     async def deliver(self, envelopes: Sequence[Any]) -> Delivery:
         """As `Transport` promises."""
