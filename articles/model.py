@@ -173,7 +173,7 @@ class Article(Base):
         return ArticleUnhidden(was_hidden)
 
     def release(self, holder: str) -> ArticleReleased | Refused:
-        """Give back whatever `holder`, which has ended, took or was asked to take."""
+        """Give back what `holder`, which has ended, took or was asked to take."""
         if self.status is ArticleStatus.DELETED:
             return _already_deleted(self.id)
         was_held = holder in (self.hidden_by, self.deletion_saga)

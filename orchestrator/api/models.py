@@ -98,8 +98,9 @@ class EntryOut(BaseModel):
     step: str | None
     command_id: str | None
     actor: str | None = Field(
-        description="Who stepped in, if somebody did: `token NAME` with the token that was shown, "
-        "behind it in brackets whom its holder named; without a token whom the caller named"
+        description="The operator, where one stepped in: `token NAME` with the shown token, "
+        "behind it in brackets the name that its holder gave; without a token the name that the "
+        "caller gave"
     )
 
 

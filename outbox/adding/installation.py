@@ -79,9 +79,9 @@ class Installation:
                 route = self.routes.get(str(declared))
                 if route is None:
                     raise Unrouted(
-                        f"the event {declared} has no route, so it would reach nobody",
+                        f"the event {declared} has no route, so it would reach no service",
                         next_step="name its destinations in outbox.install(routes=...), or () if "
-                        "nobody is to get it",
+                        "no service is to get it",
                     )
                 return route
             case _:

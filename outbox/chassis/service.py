@@ -272,8 +272,8 @@ class Chassis:
     def _warn_of_what_is_open(self) -> None:
         if self._blueprint.at_home:
             log.warning(
-                "callers on this machine need no key (SAGABOX_TRUST_LOOPBACK is set), and so does "
-                "whoever a proxy on this machine lets through"
+                "callers on this machine need no key (SAGABOX_TRUST_LOOPBACK is set), and so do "
+                "those that a proxy on this machine lets through"
             )
         if self._blueprint.to_all:
             log.warning("the public routes need no key, wherever a caller is")

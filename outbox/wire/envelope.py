@@ -209,7 +209,7 @@ def from_row(id: str, type: str, key: str, time: datetime, payload: str, headers
         raise MalformedEnvelope(
             f"the headers of message {id} in the database are not what this library writes "
             f"({error!r})",
-            next_step="mend or delete that row; somebody else has changed it",
+            next_step="mend or delete that row; another program has changed it",
         ) from error
 
 

@@ -119,7 +119,7 @@ def _require_consent(*, repair: bool, json_: bool, yes: bool) -> None:
     """Raise CommandError where a repair needs consent and the output is for a program."""
     if repair and json_ and not yes:
         raise CommandError(
-            "with --json nobody is asked before the repair",
+            "with --json the command cannot ask before the repair",
             "what is printed is for programs",
             "sagabox audit first, then: sagabox audit --repair --yes --json",
         )
@@ -170,7 +170,7 @@ def _require_agreement(planned: Sequence[Planned]) -> None:
     "no"."""
     if not at_a_terminal():
         raise CommandError(
-            "nobody can be asked whether to repair",
+            "the command cannot ask whether to repair",
             "the input is no terminal",
             "sagabox audit --repair --yes",
         )

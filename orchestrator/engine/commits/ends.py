@@ -63,7 +63,7 @@ def add_saga_ended(
     """Add SagaEnded for that service, or a line to the log where its address is unknown."""
     if originator not in changes.registry.participants:
         log.warning(
-            "nobody knows where %s is; it is not told of saga %s",
+            "the address of %s is unknown; it is not told of saga %s",
             originator,
             saga_id,
             extra={"saga": saga_id, **tracing.fields_of_trace(trace)},

@@ -180,7 +180,7 @@ async def test_a_repair_looks_for_itself_and_does_nothing_where_nothing_is_wrong
 async def test_nobody_is_overruled(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     article = place.databases.article(hidden_by=(dead := new_id()))
     told = await place.audit("--repair")
-    assert (told.code, "nobody can be asked" in told.err) == (2, True)
+    assert (told.code, "the command cannot ask" in told.err) == (2, True)
     assert told_error(await place.audit("--repair", "--json"))["next_step"].endswith("--json")
     monkeypatch.setattr(_COMMAND, "at_a_terminal", lambda: True)
     told = await place.audit("--repair", stdin="n\n")
