@@ -1,5 +1,4 @@
-"""The discovery of objects that a setting names as module:attribute, such as an orchestrator's
-sagas.
+"""The discovery of objects that a setting names as module:attribute, such as sagas.
 
 By name, as in SAGABOX_SAGAS=shop.sagas:checkout,shop.sagas:refund, and among installed packages,
 whose pyproject.toml says:

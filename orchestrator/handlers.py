@@ -1,5 +1,4 @@
-"""The handlers of the orchestrator's messages: starts, answers to commands, and questions which
-runs have ended.
+"""The handlers of the orchestrator: for starts, answers, and questions which runs have ended.
 
 A handler only stores a start, with the message's own inbox row; the node that owns the run's shard
 begins the run, or refuses it, in its next group commit. It stores an answer likewise, with the name

@@ -1,5 +1,4 @@
-"""Foreign texts, made fit to be stored and shown: an exception's, a participant's, an
-operator's."""
+"""Foreign texts, such as an exception's or a participant's, made fit to be stored and shown."""
 
 from __future__ import annotations
 

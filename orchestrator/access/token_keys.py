@@ -1,5 +1,4 @@
-"""The access keys of tokens and sessions: read from the database, and remembered for a few
-seconds."""
+"""The access keys of tokens and sessions, from the database and a memory of a few seconds."""
 
 from __future__ import annotations
 

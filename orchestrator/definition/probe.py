@@ -1,5 +1,4 @@
-"""The probe of a step's function: finds the command that it makes, without running it on real
-state.
+"""The probe of a step's function: finds the class of its command without any real state.
 
 A return annotation names the command. A lambda is called once with a stand-in that answers every
 attribute, item and call with itself; the command that it returns has the class.

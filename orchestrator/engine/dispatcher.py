@@ -1,5 +1,4 @@
-"""The dispatcher of the commands of this node's runs: a courier for each participant, fed from
-memory."""
+"""The dispatcher of the node's commands: a courier for each participant, fed from memory."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Have articles publish an article's present state again, for a comments service that lost an
-event."""
+"""Have articles publish an article's present state again, since comments lost an event."""
 
 from __future__ import annotations
 

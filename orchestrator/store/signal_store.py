@@ -1,5 +1,4 @@
-"""The statements about stored signals, which lie in the database until the owner of their run
-applies them. Each method is one step of the caller's transaction."""
+"""The SQL of signals, which lie in the database until the owner of their run applies them."""
 
 from __future__ import annotations
 
@@ -16,7 +15,8 @@ from outbox.database.time import DatabaseClock
 
 
 class SignalStore(DatabaseClock):
-    """The signals of runs, and the answers that are left for the nodes that asked."""
+    """The signals of runs, and the answers left for the nodes that asked. Each method is one step
+    of the caller's transaction."""
 
     async def waiting(
         self, connection: AsyncConnection, shards: Collection[int], most: int

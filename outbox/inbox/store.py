@@ -1,5 +1,4 @@
-"""The SQL of the inbox, but for that of its `questions`. Every function works in the caller's
-transaction.
+"""The SQL of the inbox, each function in the caller's transaction; `questions` has its own.
 
 Bulk statements take arrays on PostgreSQL, so that their text, and with it the prepared statement,
 is the same for every size of a batch.

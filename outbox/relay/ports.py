@@ -1,5 +1,4 @@
-"""The ports of a courier beside its transport: the tables, limits of time, and takers of
-answers."""
+"""The ports of a courier beside its transport: tables, limits of time, and takers of answers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The rules that services declare of their data, put together: for each kind of entity, the service
-that keeps it, and what must hold of it in every service."""
+"""The rules that services declare, by kind of entity: its keeper, and what must hold of it."""
 
 from __future__ import annotations
 

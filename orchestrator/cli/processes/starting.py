@@ -1,5 +1,4 @@
-"""A wrapper of an application, so that its refusal to start reaches the terminal as an error and
-not as a traceback in the server's log."""
+"""A wrapper of an application, which tells the terminal why it refused to start."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The supervisor of services: it starts them, prints their output, and restarts those that
-ended."""
+"""The supervisor of services: starts them, prints their output, and restarts those that ended."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""A uvicorn protocol that limits a request's head, and all else that is no body, in bytes, lines
-and time.
+"""A uvicorn protocol that limits all of a request but its body, in bytes, lines and time.
 
 uvicorn itself reads a head of any size and waits for its end as long as the client likes. A request
 over a limit is answered by a problem, and the connection ends.

@@ -1,5 +1,4 @@
-"""The HTTP transport: a signed `POST {address}/messages` with a batch, and the replies in the
-answer.
+"""The HTTP transport: a signed `POST {address}/messages` with a batch, answered by replies.
 
 transport = HttpTransport("http://127.0.0.1:8002", source="articles", keys=keys, clock=clock)
 """
