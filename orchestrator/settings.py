@@ -38,4 +38,4 @@ class OrchestratorSettings(ServiceSettings):
 
     def participant_addresses(self) -> Mapping[str, str]:
         """The address of each participant, by its name."""
-        return participants_in(self.participants)
+        return peers_in(self.participants)

@@ -30,8 +30,8 @@ def compose(milliseconds: int, tail: int) -> str:
 
 
 def time_of(identifier: str) -> datetime:
-    """The time when the id was made, to the millisecond. Raises ValueError where it is no
-    UUIDv7."""
+    """The time when the id was made, to the millisecond; at the latest the last day of the year
+    9999, since an id reaches further than a datetime. Raises ValueError where it is no UUIDv7."""
     parsed = uuid.UUID(identifier)
     if parsed.version != 7:
         raise ValueError(f"{identifier} is not a UUIDv7")

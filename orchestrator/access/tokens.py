@@ -59,11 +59,6 @@ class Found:
         return self.token.works(now) and (self.until is None or now < self.until)
 
 
-def digest(secret: str) -> bytes:
-    """The digest of a secret, which is stored in its place."""
-    return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()
-
-
 async def create(
     connection: AsyncConnection,
     name: str,

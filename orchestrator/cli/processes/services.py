@@ -76,7 +76,8 @@ class Service:
     def require_access(self) -> None:
         """Raises InvalidSettings where the settings in the environment are wrong, or would close
         the service's public routes to all callers."""
-        from outbox.chassis.settings import PublicSettings, load
+        from outbox.chassis.settings import load
+        from outbox.chassis.static_keys import StaticKeySettings
 
         model = self.settings_model()
         if issubclass(model, StaticKeySettings):

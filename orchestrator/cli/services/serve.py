@@ -16,8 +16,6 @@ from orchestrator.cli.processes.binding import require_free, require_safe
 from orchestrator.cli.processes.services import FIRST_PORT, SERVICES, Service
 from orchestrator.cli.terminal.log_format import LogFormat, LogLevel
 
-_GUARDS = ("SAGABOX_BLOG_TOKEN", "SAGABOX_METRICS_TOKEN", "SAGABOX_BLOG_OPEN")
-"""The options that say who may call a service without a table of tokens."""
 _BELIEVED = "FORWARDED_ALLOW_IPS"
 """The proxies whose X-Forwarded-For and X-Forwarded-Proto are believed. uvicorn's own variable, but
 without its default: a connection from loopback does not tell who wrote them."""
