@@ -27,7 +27,7 @@ def told(reply: Reply) -> str:
     return fit(": ".join(word for word in words if word))
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """An exception in one line. It may come from any code, so even making its text may fail."""
     try:
         return fit(f"{type(error).__name__}: {error}")

@@ -31,6 +31,7 @@ from outbox.inbox.questions import Stopped
 from outbox.inbox.session import watch
 from outbox.inbox.transaction import InboxTransaction, RolledBack, Told
 from outbox.replies import Outcome, Reply
+from outbox.safe_text import described, fit
 from outbox.tracing import fields_of
 from outbox.wire.codec import check_size, decode
 from outbox.wire.envelope import Envelope, fingerprint
@@ -40,7 +41,6 @@ __all__ = ["Inbox", "InboxLimits", "State"]
 
 log = logging.getLogger(__name__)
 
-MAX_REASON_LENGTH = 500
 MAX_UNDOES = 500
 _MAX_REMEMBERED = 10_000
 _TRIES = 3
@@ -318,7 +318,7 @@ def _not_for_another(envelope: Envelope) -> Reply:
         f"{envelope.source} wants the answer to go to {envelope.reply_to}, and an answer goes to "
         "the sender alone; leave reply_to out, or give the sender's own name"
     )
-    return Reply(Outcome.REJECTED, code="invalid", reason=reason[:MAX_REASON_LENGTH])
+    return Reply(Outcome.REJECTED, code="invalid", reason=fit(reason))
 
 
 def _too_busy(reason: str) -> Reply:
@@ -327,8 +327,7 @@ def _too_busy(reason: str) -> Reply:
 
 def _reason(error: BaseException) -> str:
     # A database error's own text would quote the statement with all its values.
-    shown = getattr(error, "orig", None) or error
-    return f"{type(shown).__name__}: {shown}"[:MAX_REASON_LENGTH]
+    return described(getattr(error, "orig", None) or error)
 
 
 _IN_HAND = Reply(

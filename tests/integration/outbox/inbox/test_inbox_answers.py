@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 from sqlalchemy import insert
@@ -176,3 +177,30 @@ async def test_an_expired_command_is_barred_before_it_is_answered(
     bench.clock.jump(-3600)
     assert await bench.receive_one(command) == reply, "a clock set back does not revive it"
     assert await bench.entries() == []
+
+
+class _Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (_Unspeakable(), "_Unspeakable"),
+        (
+            ValueError("a\0b\ud800"),
+            "ValueError: a\N{REPLACEMENT CHARACTER}b\N{REPLACEMENT CHARACTER}",
+        ),
+        (ValueError("x" * 1000), "ValueError: " + "x" * 488),
+    ],
+)
+async def test_whatever_an_error_says_the_reason_can_be_stored(
+    engine: AsyncEngine, names: Names, error: Exception, reason: str
+) -> None:
+    def fail(_message: Any, _context: Any) -> Any:
+        raise error
+
+    bench = Bench(engine, handling(fail))
+    reply = await bench.receive_one(envelope(names(), Book("a", "1")))
+    assert (reply.outcome, reply.reason) == (Outcome.FAILED, reason)
