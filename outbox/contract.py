@@ -26,10 +26,18 @@ class SagaEnded(Event, type="orchestrator.saga-ended.v1", key="instance_id"):
 
     `status` is the final one: COMPLETED, COMPENSATED, RESOLVED or TERMINATED. It is REFUSED where
     the start was refused, so that nothing was ever done.
+
+    `code` and `reason` say why it turned back or was ended by hand, in the words of the participant
+    that refused, or of the operator; both are None where nothing of that kind happened. `state` is
+    the final state as JSON, None where there is none or it has more than 64 KiB. A message that
+    asks once more for a run which has ended gets the status alone.
     """
 
     instance_id: str
     status: str
+    code: str | None = None
+    reason: str | None = None
+    state: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)

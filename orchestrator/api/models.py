@@ -71,6 +71,13 @@ class StepOut(BaseModel):
     awaited: AwaitedOut | None
 
 
+class CauseOut(BaseModel):
+    """Why a saga turned back, or was ended by a person."""
+
+    code: str = Field(description="The participant's own where it refused, or a word of the engine")
+    reason: str
+
+
 class SagaOut(Summary):
     """A run."""
 
@@ -81,6 +88,9 @@ class SagaOut(Summary):
     originator: str | None = Field(description="The service that is told of its end")
     trace_id: str = Field(description="What log lines and messages about it have in common")
     state: dict[str, Any]
+    cause: CauseOut | None = Field(
+        description="Why it turned back, or was ended by a person, if so"
+    )
     not_undone: list[str] = Field(
         description="The steps whose effect a person left in place, or took care of by hand"
     )

@@ -11,6 +11,7 @@ from sqlalchemy import Row
 
 from orchestrator.api.models import (
     AwaitedOut,
+    CauseOut,
     DefinitionInList,
     DefinitionOut,
     DirectionOut,
@@ -55,12 +56,19 @@ def saga(row: Row[Any], registry: Registry) -> SagaOut:
         trace_id=traceparent.trace_id(row.trace or traceparent.minted(row.id)),
         state=_state(row.state),
         direction=None if standing is None else DirectionOut[standing.direction.name],
+        cause=_cause(standing),
         not_undone=[] if standing is None else list(standing.not_undone),
         allowed=list(allowed),
         steps=[]
         if standing is None
         else [_step(name, run, definition) for name, run in _in_order(standing.steps, definition)],
     )
+
+
+def _cause(standing: Standing | None) -> CauseOut | None:
+    if standing is None or standing.cause is None:
+        return None
+    return CauseOut(code=standing.cause.code, reason=standing.cause.reason)
 
 
 def entry(row: Row[Any]) -> EntryOut:

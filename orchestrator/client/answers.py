@@ -38,6 +38,14 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Cause:
+    """Why a run turned back, or was ended by a person."""
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class RunState:
     """A run as it stood when it was asked for. `state` is its state as JSON; `allowed` names what
     may be done to it now."""
@@ -53,6 +61,7 @@ class RunState:
     updated_at: datetime
     ended_at: datetime | None = None
     parked: str | None = None
+    cause: Cause | None = None
     not_undone: list[str] = field(default_factory=list)
     allowed: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)

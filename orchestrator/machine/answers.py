@@ -8,7 +8,7 @@ from typing import Any, TypeVar, assert_never
 
 from orchestrator.definition.steps import Kind, Step, WhenLocked
 from orchestrator.machine.commands import jitter
-from orchestrator.machine.instance import StepStatus, Wait
+from orchestrator.machine.instance import Cause, StepStatus, Wait
 from orchestrator.machine.signals import ACCEPTED, Replied
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import TransitionBuilder
@@ -19,7 +19,7 @@ from orchestrator.machine.turning_back import (
     turn_back,
 )
 from outbox.replies import Outcome, Reply
-from outbox.safe_text import described, told
+from outbox.safe_text import described, fit, told
 
 S = TypeVar("S")
 
@@ -66,7 +66,9 @@ def buried(builder: TransitionBuilder[S], command_id: str, reason: str) -> None:
     builder.note_about(name, Happening.BURIED, reason, command_id)
     awaits_it = name == builder.instance.step_awaiting(command_id)
     if awaits_it and builder.run(name).answer_counts:
-        in_doubt_for_good(builder, name, f"its command became a dead letter: {reason}")
+        in_doubt_for_good(
+            builder, name, Cause("dead-letter", f"its command became a dead letter: {reason}")
+        )
 
 
 def take_in(builder: TransitionBuilder[S], step: Step[S], reply: Reply) -> None:
@@ -139,23 +141,24 @@ def _action_answered(
             if step.kind is Kind.RETRIABLE:
                 _try_anew_later(builder, step.name, words)
             else:
-                _refused(builder, step.name, words)
+                _refused(builder, step.name, reply, words)
         case Outcome.LOCKED if step.when_locked is WhenLocked.REJECT:
             # A copy of the command may still find the lock gone, so this is no refusal.
-            in_doubt_for_good(builder, step.name, words)
+            in_doubt_for_good(builder, step.name, Cause("locked", words))
         case Outcome.LOCKED | Outcome.ONGOING:
             _repeat_later(builder, step.name, reply, words)
         case Outcome.TOO_OLD | Outcome.UNKNOWN | Outcome.NOTHING_TO_UNDO:
-            in_doubt_for_good(builder, step.name, words)
+            in_doubt_for_good(builder, step.name, Cause(reply.outcome.value, words))
         case Outcome.TOO_BUSY | Outcome.NOT_ATTEMPTED | Outcome.FAILED | Outcome.REJECTED:
             _undecided(builder, step.name, words)
         case _:
             assert_never(reply.outcome)
 
 
-def _refused(builder: TransitionBuilder[S], name: str, words: str) -> None:
+def _refused(builder: TransitionBuilder[S], name: str, reply: Reply, words: str) -> None:
     builder.settle(name, StepStatus.REFUSED, words)
-    turn_back(builder, f"step {name!r} was not done: {words}")
+    cause = Cause(fit(reply.code or reply.outcome.value), reply.reason or words)
+    turn_back(builder, f"step {name!r} was not done: {words}", cause)
 
 
 # Answers to a compensation

@@ -144,6 +144,18 @@ class StepRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Cause:
+    """The cause for which a run turned back, or was ended by an operator.
+
+    `code` is the participant's own where a step was refused, else one of `locked`, `deadline`,
+    `dead-letter`, `cancelled`, `terminated`, `resolved`, or the word of an outcome.
+    """
+
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Instance(Generic[S]):
     """One run. `ended` is its final status, once it has one; `not_undone` lists the steps whose
     effect an operator left in place or took care of by hand; `strays` counts answers to commands
@@ -161,6 +173,7 @@ class Instance(Generic[S]):
     paused: bool = False
     not_undone: tuple[str, ...] = ()
     strays: int = 0
+    cause: Cause | None = None
 
     @property
     def status(self) -> Status:

@@ -8,7 +8,7 @@ from typing import Any, TypeVar, assert_never
 from orchestrator.errors import InvalidInput
 from orchestrator.machine import operator_rules
 from orchestrator.machine.answers import learned, take_in
-from orchestrator.machine.instance import Direction, Status, StepStatus, Wait
+from orchestrator.machine.instance import Cause, Direction, Status, StepStatus, Wait
 from orchestrator.machine.signals import (
     Cancel,
     OperatorSignal,
@@ -22,7 +22,7 @@ from orchestrator.machine.signals import (
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import TransitionBuilder
 from orchestrator.machine.turning_back import MAY_BE_IN_EFFECT, turn_back
-from outbox.safe_text import described
+from outbox.safe_text import described, fit
 
 S = TypeVar("S")
 
@@ -36,11 +36,12 @@ def asked(builder: TransitionBuilder[S], signal: OperatorSignal) -> None:
     builder.note(Happening.OPERATOR, f"{verb}: {signal.reason}", step, actor=signal.actor)
     match signal:
         case Cancel():
-            turn_back(builder, f"cancelled by {signal.actor}: {signal.reason}")
+            told = f"cancelled by {signal.actor}: {signal.reason}"
+            turn_back(builder, told, Cause("cancelled", signal.reason))
         case Terminate():
-            _end_by_hand(builder, Status.TERMINATED)
+            _end_by_hand(builder, Status.TERMINATED, Cause("terminated", signal.reason))
         case Resolve():
-            _end_by_hand(builder, Status.RESOLVED)
+            _end_by_hand(builder, Status.RESOLVED, Cause("resolved", signal.reason))
         case Retry():
             _retry(builder, signal.step)
         case Skip():
@@ -85,7 +86,7 @@ def _skip(builder: TransitionBuilder[S], name: str, result: Any) -> None:
     builder.settle(name, StepStatus.SKIPPED)
 
 
-def _end_by_hand(builder: TransitionBuilder[S], status: Status) -> None:
+def _end_by_hand(builder: TransitionBuilder[S], status: Status, cause: Cause) -> None:
     """End the run without undoing anything, and list what may be in effect."""
     unknown = {StepStatus.SENT, StepStatus.UNDOING}
     for name in builder.instance.steps:
@@ -98,4 +99,6 @@ def _end_by_hand(builder: TransitionBuilder[S], status: Status) -> None:
             if run.status in unknown:
                 run = replace(run, status=StepStatus.IN_DOUBT)
         builder.put(name, run)
+    cause = replace(cause, reason=fit(cause.reason))
+    builder.instance = replace(builder.instance, cause=cause)
     builder.end(status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TypeVar, assert_never
 
-from orchestrator.machine.instance import StepStatus, Wait
+from orchestrator.machine.instance import Cause, StepStatus, Wait
 from orchestrator.machine.signals import TimerKind
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import TransitionBuilder
@@ -49,7 +49,7 @@ def _overdue(builder: TransitionBuilder[S], name: str) -> None:
     reason = "no definite answer by its deadline"
     builder.note_about(name, Happening.OVERDUE, reason, awaited.id)
     if may_turn_back(builder, name) and not builder.instance.paused:
-        in_doubt_for_good(builder, name, reason)
+        in_doubt_for_good(builder, name, Cause("deadline", reason))
         return
     if awaited.wait in {Wait.ANSWER, Wait.ACCEPTED}:
         _show_overdue(builder, name, reason)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from orchestrator.definition.steps import Kind
 from orchestrator.machine import operator_rules
-from orchestrator.machine.instance import Direction, Status, StepStatus
+from orchestrator.machine.instance import Cause, Direction, Status, StepStatus
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import TransitionBuilder
 from outbox.safe_text import fit
@@ -30,22 +30,23 @@ def may_turn_back(builder: TransitionBuilder[S], name: str) -> bool:
     return may_be_undone(builder, name) and not builder.is_undo(name)
 
 
-def in_doubt_for_good(builder: TransitionBuilder[S], name: str, reason: str) -> None:
+def in_doubt_for_good(builder: TransitionBuilder[S], name: str, cause: Cause) -> None:
     """Turn back, or let an operator decide, where waiting cannot tell whether the step's command
     ran."""
     if may_turn_back(builder, name):
-        builder.put(name, replace(builder.run(name), reason=fit(reason)))
-        turn_back(builder, f"step {name!r} is in doubt: {reason}")
+        builder.put(name, replace(builder.run(name), reason=fit(cause.reason)))
+        turn_back(builder, f"step {name!r} is in doubt: {cause.reason}", cause)
     else:
-        builder.stick(name, reason)
+        builder.stick(name, cause.reason)
 
 
-def turn_back(builder: TransitionBuilder[S], reason: str) -> None:
+def turn_back(builder: TransitionBuilder[S], told: str, cause: Cause) -> None:
     """Undo the run from here on. Every step that was ever sent and has no definite "no" counts as
     one that may have run."""
     assert not operator_rules.passed(builder.saga, builder.instance)
-    builder.instance = replace(builder.instance, direction=Direction.BACKWARD)
-    builder.note(Happening.TURNED_BACK, reason)
+    cause = replace(cause, reason=fit(cause.reason))
+    builder.instance = replace(builder.instance, direction=Direction.BACKWARD, cause=cause)
+    builder.note(Happening.TURNED_BACK, told)
     for name, run in builder.instance.steps.items():
         if run.status in {StepStatus.PENDING, StepStatus.REFUSED, StepStatus.DONE}:
             continue

@@ -72,8 +72,7 @@ def command(
 
 
 def ended(
-    saga_id: str,
-    status: str,
+    event: SagaEnded,
     originator: str,
     shard: int,
     now: datetime,
@@ -87,7 +86,7 @@ def ended(
     message, and the answer to another start is another one. Where old code has not kept that
     message, the id follows from the run's, as it did then.
     """
-    event = SagaEnded(saga_id, status)
+    saga_id = event.instance_id
     return OutgoingMessage(
         destination=originator,
         bucket=bucket(Lane.NORMAL, shard),

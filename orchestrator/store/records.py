@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.definition.saga import Saga
-from orchestrator.machine.instance import Direction, Instance, Status, StepRun
+from orchestrator.machine.instance import Cause, Direction, Instance, Status, StepRun
 from orchestrator.machine.transition import Timer, Transition
 from orchestrator.store.sharding import shard_of
 from outbox.ids import derive, first_at, time_of
@@ -90,6 +90,7 @@ class _Document:
     not_undone: tuple[str, ...] = ()
     strays: int = 0
     timers: tuple[Timer, ...] = ()
+    cause: Cause | None = None
 
 
 _DOCUMENT = shape_of(_Document)
@@ -110,6 +111,7 @@ def document_json(record: Record) -> str:
         not_undone=instance.not_undone,
         strays=instance.strays,
         timers=record.timers,
+        cause=instance.cause,
     )
     return _DOCUMENT.write(document).decode()
 
@@ -135,6 +137,7 @@ def record_of(row: Any, saga: Saga[Any]) -> Record:
             paused=row.paused,
             not_undone=document.not_undone,
             strays=document.strays,
+            cause=document.cause,
         ),
         revision=row.revision,
         entries=row.entries,
@@ -154,12 +157,13 @@ class Standing:
     steps: Mapping[str, StepRun]
     direction: Direction
     not_undone: tuple[str, ...]
+    cause: Cause | None
 
 
 def standing_of(document: str) -> Standing:
     """The standing in the column `document`. Raises ValueError where it cannot be read."""
     read: _Document = _DOCUMENT.read(document.encode())
-    return Standing(read.steps, read.direction, read.not_undone)
+    return Standing(read.steps, read.direction, read.not_undone, read.cause)
 
 
 def _kept(timers: tuple[Timer, ...], transition: Transition[Any]) -> tuple[Timer, ...]:

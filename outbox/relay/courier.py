@@ -11,14 +11,14 @@ from outbox.clock import Clock
 from outbox.coordination.leases import Leases
 from outbox.crashpoints import crashpoint
 from outbox.database.engines import reading
-from outbox.relay.fetcher import NOTHING, Fetcher
+from outbox.relay.fetcher import NOTHING, Fetcher, Taken
 from outbox.relay.memory_queue import MemoryQueue
-from outbox.relay.message_store import Fetched
+from outbox.relay.message_store import Fetched, Unreadable
 from outbox.relay.ports import RelayPorts, ReplySink, Settlement
 from outbox.relay.round import Round
 from outbox.relay.sender import Sender
 from outbox.relay.settings import RelaySettings
-from outbox.relay.settler import Settler
+from outbox.relay.settler import Settler, Written
 from outbox.transports.base import Transport
 
 _TRIALS = 50
@@ -168,6 +168,27 @@ class Courier:
         if not (messages or broken):
             fetcher.sent(taken, Round())
             return 0
+        try:
+            written = await self._send(epochs, trials, taken, broken)
+        except BaseException:
+            # Only the table knows what became of these. Those from memory are not there any more,
+            # and the next of their keys must not overtake them.
+            fetcher.distrust({message.bucket for message in messages})
+            raise
+        self._stats.settled += written.settled
+        self._stats.held += written.held
+        self._stats.buried += written.buried
+        return written.settled + written.buried
+
+    async def _send(
+        self,
+        epochs: Mapping[int, int],
+        trials: Fetched,
+        taken: Taken,
+        broken: Sequence[Unreadable],
+    ) -> Written:
+        fetcher = self._fetcher
+        messages = [*trials.messages, *taken.messages]
         crashpoint("relay: after fetch, before deliver")
         result = await self._sender.send(trials.messages, taken.messages)
         crashpoint("relay: after deliver, before settle")
@@ -178,10 +199,7 @@ class Courier:
         fetcher.forget_undelivered(messages, result)
         if written.held:
             fetcher.keys_may_rest = True
-        self._stats.settled += written.settled
-        self._stats.held += written.held
-        self._stats.buried += written.buried
-        return written.settled + written.buried
+        return written
 
     def _usable(self) -> Mapping[int, int]:
         return self._leases.usable(self._clock.monotonic())

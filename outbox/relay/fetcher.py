@@ -88,6 +88,7 @@ class Fetcher:
     async def take(self, epochs: Mapping[int, int]) -> Taken:
         """The next messages of these buckets, each key's in order. A message offered in memory is
         not fetched a second time."""
+        self._turn += 1
         proven = self._floors.proven
         fetched = await self._fetch(epochs)
         room = self._settings.fetch - len(fetched.messages)
@@ -159,7 +160,6 @@ class Fetcher:
     def _in_turn(self, buckets: Collection[int]) -> list[int]:
         """The urgent lane first; within a lane each bucket comes first in its turn, so that none is
         left behind by a full one."""
-        self._turn += 1
         if len(buckets) < 2:
             return list(buckets)
         size = BUCKETS_PER_LANE

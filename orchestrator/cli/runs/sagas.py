@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import quote
@@ -265,6 +265,7 @@ def _print_saga(saga: dict[str, Any]) -> None:
             ("updated", saga["updated_at"]),
             ("ended", saga["ended_at"]),
             ("state", strict_json.dumps(saga["state"]).decode()),
+            ("because", _cause(saga)),
             ("not undone", ", ".join(saga["not_undone"])),
         ]
     )
@@ -289,6 +290,11 @@ def _print_saga(saga: dict[str, Any]) -> None:
         print_line("possible now:")
         for verb in saga["allowed"]:
             print_line(f"  {operator_command(saga['id'], verb)}")
+
+
+def _cause(saga: Mapping[str, Any]) -> str | None:
+    cause = saga["cause"]
+    return None if cause is None else f"{cause['code']}: {cause['reason']}"
 
 
 def _awaits(awaited: dict[str, Any] | None) -> str:

@@ -6,14 +6,22 @@ The end of a run with aliases is also told to the services behind these starts.
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from orchestrator.engine.commits.changes import Changes
+from orchestrator.machine.instance import Instance
 from orchestrator.store import outgoing
+from orchestrator.store.records import state_json
 from orchestrator.store.sharding import shard_of
 from outbox import tracing
+from outbox.contract import SagaEnded
+from outbox.wire import strict_json
 from outbox.wire.traceparent import minted
 
 log = logging.getLogger(__name__)
+
+MAX_STATE_BYTES = 64 * 1024
+"""Bytes of a final state, as JSON, that go into the event SagaEnded; a larger one is left out."""
 
 
 def may_have_aliases(changes: Changes, saga_id: str) -> bool:
@@ -47,15 +55,27 @@ def _tell_of_end(
     trace: str,
 ) -> None:
     if originator is not None:
-        status = changes.records[saga_id].instance.status.value
-        add_saga_ended(changes, originator, told, status, shard_of(saga_id), start_id, trace)
+        event = _event(changes, told, changes.records[saga_id].instance)
+        add_saga_ended(changes, originator, event, shard_of(saga_id), start_id, trace)
+
+
+def _event(changes: Changes, told: str, instance: Instance[Any]) -> SagaEnded:
+    saga = changes.registry.get(instance.saga, instance.version)
+    state = state_json(saga, instance.state).encode()
+    cause = instance.cause
+    return SagaEnded(
+        told,
+        instance.status.value,
+        code=None if cause is None else cause.code,
+        reason=None if cause is None else cause.reason,
+        state=strict_json.loads(state) if len(state) <= MAX_STATE_BYTES else None,
+    )
 
 
 def add_saga_ended(
     changes: Changes,
     originator: str,
-    saga_id: str,
-    status: str,
+    event: SagaEnded,
     shard: int,
     start_id: str | None,
     trace: str,
@@ -65,12 +85,10 @@ def add_saga_ended(
         log.warning(
             "the address of %s is unknown; it is not told of saga %s",
             originator,
-            saga_id,
-            extra={"saga": saga_id, **tracing.fields_of_trace(trace)},
+            event.instance_id,
+            extra={"saga": event.instance_id, **tracing.fields_of_trace(trace)},
         )
         return
     changes.writes.messages.append(
-        outgoing.ended(
-            saga_id, status, originator, shard, changes.now, start_id=start_id, trace=trace
-        )
+        outgoing.ended(event, originator, shard, changes.now, start_id=start_id, trace=trace)
     )

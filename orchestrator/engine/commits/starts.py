@@ -17,6 +17,7 @@ from orchestrator.store.records import Record, number_of
 from orchestrator.store.sharding import shard_of
 from orchestrator.store.start_store import REFUSED, Known, StartKey
 from outbox import tracing
+from outbox.contract import SagaEnded
 from outbox.wire.traceparent import minted
 
 log = logging.getLogger(__name__)
@@ -90,8 +91,7 @@ class Starts:
             ends.add_saga_ended(
                 self._changes,
                 item.originator,
-                item.instance_id,
-                known.ended,
+                SagaEnded(item.instance_id, known.ended),
                 shard,
                 item.start_id,
                 trace,
@@ -183,6 +183,5 @@ class Starts:
             start_id=item.start_id,
         )
         shard = shard_of(item.instance_id)
-        ends.add_saga_ended(
-            self._changes, item.originator, item.instance_id, REFUSED, shard, item.start_id, trace
-        )
+        event = SagaEnded(item.instance_id, REFUSED, code="refused", reason=item.reason)
+        ends.add_saga_ended(self._changes, item.originator, event, shard, item.start_id, trace)

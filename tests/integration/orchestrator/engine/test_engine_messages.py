@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator import tables
+from orchestrator.engine.commits import ends
 from orchestrator.machine.instance import Status
 from orchestrator.sagas.delete_article import Deletion, delete_article
 from orchestrator.store import signal_rows
@@ -173,6 +174,8 @@ async def test_a_start_that_cannot_be_made_is_answered_as_ended_and_says_why(
     assert news(articles) == {saga_id: "REFUSED"}
     assert row.saga_id is None
     assert why in row.reason
+    (told,) = [json.loads(it.data) for it in told_of_ends(articles)]
+    assert (told["code"], told["reason"], told["state"]) == ("refused", row.reason, None)
 
 
 async def test_a_start_of_any_age_begins_a_run_that_is_as_young_as_its_number(
@@ -229,8 +232,12 @@ async def test_a_second_start_for_a_run_that_has_ended_is_answered_by_a_message_
         await until(lambda: len(told_of_ends(articles)) > 1, what="the second answer")
         assert len(await node.rows(tables.saga)) == 1
     answers = [(it.id, json.loads(it.data)) for it in told_of_ends(articles)]
-    answer = {"instance_id": saga_id, "status": "COMPLETED"}
-    assert answers == [(derive(saga_id, "ended"), answer), (derive(second, "ended"), answer)]
+    status = {"instance_id": saga_id, "status": "COMPLETED", "code": None, "reason": None}
+    state = {"article_id": ARTICLE, "title": "Tides", "comments": 3}
+    assert answers == [
+        (derive(saga_id, "ended"), {**status, "state": state}),
+        (derive(second, "ended"), {**status, "state": None}),
+    ]
 
 
 async def test_a_second_start_under_a_refused_id_is_refused_by_a_message_of_its_own(
@@ -355,3 +362,25 @@ async def test_a_compensated_run_tells_its_originator_so(
 
         await until(is_settled, what="the outbox is empty")
     assert news(articles) == {saga_id: "COMPENSATED"}
+    (told,) = [json.loads(it.data) for it in told_of_ends(articles)]
+    assert (told["code"], told["reason"]) == ("legal-hold", "refused: legal-hold")
+    assert told["state"]["article_id"] == ARTICLE
+
+
+async def test_a_state_of_more_than_64_kib_is_left_out_of_the_news(
+    engine: AsyncEngine,
+    articles: Scripted,
+    comments: Scripted,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert ends.MAX_STATE_BYTES == 64 * 1024
+    state = len(json.dumps({"article_id": ARTICLE, "title": "Tides", "comments": 3}, indent=None))
+    monkeypatch.setattr(ends, "MAX_STATE_BYTES", state // 2)
+    saga_id = an_id(1)
+    async with running(
+        engine, [delete_article], {"articles": articles, "comments": comments}
+    ) as node:
+        await ask(node, saga_id, article_id=ARTICLE)
+        await until(lambda: news(articles), what="the news")
+    (told,) = [json.loads(it.data) for it in told_of_ends(articles)]
+    assert (told["status"], told["state"]) == ("COMPLETED", None)

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from outbox.coordination.leases import Leases
 from outbox.lanes import BUCKETS
 from outbox.relay.courier import Courier
+from outbox.relay.hold_store import HoldStore
 from outbox.relay.memory_queue import MemoryQueue
 from outbox.relay.message_store import Store
 from outbox.relay.ports import Settlement
@@ -96,6 +97,35 @@ async def test_what_is_offered_of_a_bucket_with_a_resting_key_does_not_overtake_
     feed.offer([Pending(seq, bucket, envelope)])
     await courier.run_once()
     assert destination.ids == [first]
+
+
+async def test_what_was_taken_from_memory_is_not_overtaken_after_a_round_that_failed(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([FAILED, DONE, DONE])
+    memory, destination = MemoryQueue(100, 1 << 24), Destination(answer=lambda _: next(answers))
+    courier = await make_courier(engine, destination, memory)
+    await courier.run_once()  # every bucket is read to its end
+    first, second = message("k"), message("k")
+
+    async def offer(each: tuple[int, Envelope]) -> None:
+        await commit(engine, each)
+        async with engine.connect() as connection:
+            memory.offer([Pending(await seq_of(connection, each[1].id), *each)])
+
+    async def fail(*_: Any, **__: Any) -> None:
+        raise ConnectionResetError("the database is away")
+
+    await offer(first)
+    with monkeypatch.context() as patched:
+        # Its hold cannot be written.
+        patched.setattr(HoldStore, "hold", fail)
+        with pytest.raises(ConnectionResetError):
+            await courier.run_once()
+    await offer(second)
+    while await courier.run_once():
+        pass
+    assert destination.ids == [first[1].id, first[1].id, second[1].id]
 
 
 class Deciding(asyncio.Event):
