@@ -9,6 +9,7 @@ OrchestratorError
 ├── ActiveAlready        another run is active for the same key
 ├── KeyReused            an idempotency key came with another input
 ├── Unavailable          the orchestrator cannot tell or do it now; asking again is safe
+│   └── StartInDoubt     no answer came to a start; its key makes it safe to ask again
 ├── RequestRefused       a client's request was refused for a reason without an error of its own
 ├── InvalidToken         a token that cannot be made or revoked as it was asked
 ├── DefinitionChanged    a definition has another shape than its version had before
@@ -88,6 +89,16 @@ class Unavailable(OrchestratorError):
     def __init__(self, problem: str, *, retry_after: float = 1.0) -> None:
         super().__init__(problem, next_step="ask again, with the same idempotency key if any")
         self.retry_after = retry_after
+
+
+class StartInDoubt(Unavailable):
+    """No answer came to a client's start, which may have begun a run all the same. A start with
+    this `key` and the same input gives that run, or begins it."""
+
+    def __init__(self, problem: str, *, key: str) -> None:
+        super().__init__(problem)
+        self.next_step = f"start it again with key={key!r}, which begins no second run"
+        self.key = key
 
 
 class RequestRefused(OrchestratorError):

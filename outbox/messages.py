@@ -23,7 +23,9 @@ from outbox.errors import InvalidMessage
 
 R = TypeVar("R")
 
-_TYPE = re.compile(r"([a-z][a-z0-9-]*)\.([a-z][a-z0-9-]*)\.v([1-9][0-9]*)")
+OWNER = re.compile(r"[a-z][a-z0-9-]*")
+"""The form of the name of a service that owns messages."""
+_TYPE = re.compile(rf"({OWNER.pattern})\.([a-z][a-z0-9-]*)\.v([1-9][0-9]*)")
 # As CloudEvents has it: no control characters, and no half of a surrogate pair.
 _KEY = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 MAX_TYPE_LENGTH = 100

@@ -20,19 +20,20 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from outbox import sqlite
 from outbox.adding.add import add
-from outbox.adding.installation import Routes, install
+from outbox.adding.installation import Routes, install, is_installed
 from outbox.clock import Clock, SystemClock
 from outbox.contract import StartSaga
-from outbox.coordination.progress import Progress
+from outbox.coordination.progress import STUCK_AFTER, Progress
 from outbox.database.engines import reading
 from outbox.errors import InvalidService, OutboxError, SchemaMissing, SchemaOlder
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
-from outbox.messages import SagaRef
+from outbox.messages import OWNER, Command, Message, SagaRef, type_of
 from outbox.relay.relay import Relay
 from outbox.relay.settings import RelaySettings
 from outbox.runtime import Runtime
+from outbox.schema import LATEST
 from outbox.tables import metadata
 from outbox.transports.base import Transport
 from outbox.transports.http.address import Address
@@ -48,6 +49,19 @@ S = TypeVar("S")
 
 _PEERS = "SAGABOX_PEERS"
 _SECRETS = "SAGABOX_SECRETS"
+
+
+class _OwnHandlers(Handlers):
+    """Refuses the commands of others, which are sent to others."""
+
+    def _add(self, cls: type[Message], function: Callable[..., Any], takes_lists: bool) -> None:
+        if issubclass(cls, Command) and type_of(cls).owner != self.consumer:
+            raise InvalidService(
+                f"the command {type_of(cls)} goes to the service {type_of(cls).owner}, and this is "
+                f"{self.consumer}",
+                next_step="correct the name of the service, or the type of the command",
+            )
+        super()._add(cls, function, takes_lists)
 
 
 class _Unobserved:
@@ -66,8 +80,9 @@ class Service:
     `peers` has the address of each service that it sends to, by name; without it SAGABOX_PEERS
     does, as "stock=http://stock:8000,mail=http://mail:8000". A message to another name is refused
     when it is added. `secrets` are the signing keys that the services share; without them
-    SAGABOX_SECRETS has them, which is read at the start. `routes` says which of the peers get an
-    event.
+    SAGABOX_SECRETS has them, which is read when the service is attached or runs. `routes` says
+    which of the peers get an event. `name` is for ever: the inbox knows messages by it, so that a
+    renamed service would take them anew.
 
     On SQLite the engine gets the settings without which SQLite loses writes (`outbox.sqlite`).
     Raises InvalidService where a name, an address or the database cannot be.
@@ -85,14 +100,24 @@ class Service:
         limits: InboxLimits | None = None,
         relay: RelaySettings | None = None,
     ) -> None:
+        if not OWNER.fullmatch(name):
+            _refuse(
+                f"{name!r} is no name of a service",
+                "use small letters, digits and dashes, as the types of its messages begin with it",
+            )
         self.engine, self.sessions = _opened(database)
+        if is_installed(self.sessions):
+            _refuse(
+                "these sessions belong to a service already",
+                "give each service an async_sessionmaker of its own, or the engine",
+            )
         if not sqlite.is_configured(self.engine) and self.engine.dialect.name == "sqlite":
             sqlite.configure(self.engine)
         self.clock = clock or SystemClock()
         self.peers: Mapping[str, str] = _checked(peers)
         self._secrets = secrets
         self._limits = limits
-        self._relay_settings = relay
+        self._relay_settings = relay or RelaySettings()
         self._installation = install(
             self.sessions,
             source=name,
@@ -100,10 +125,13 @@ class Service:
             clock=self.clock,
             peers=self.peers,
         )
-        self.handlers = Handlers(name)
+        self.handlers: Handlers = _OwnHandlers(name)
         self.on = self.handlers.on
         self.on_list = self.handlers.on_list
-        self.progress = Progress(self.clock.monotonic)
+        settings = relay or RelaySettings()
+        self.progress = Progress(
+            self.clock.monotonic, stuck_after=max(STUCK_AFTER, 2 * settings.delivery_timeout)
+        )
         self._observer: Observer = _Unobserved()
         self._inbox: Inbox | None = None
         self._runtime: Runtime | None = None
@@ -149,8 +177,9 @@ class Service:
         """Ask the orchestrator to run the saga with this input, if the session's transaction
         commits; returns the run's id.
 
-        Under the same `id` it is one run, however often it is asked for. The end of the run comes
-        as the event `outbox.contract.SagaEnded`. Raises what `outbox.add` does.
+        Under the same `id`, a UUIDv7 as `new_id` makes them, it is one run, however often it is
+        asked for. The end of the run comes as the event `outbox.contract.SagaEnded`. Raises what
+        `outbox.add` does.
         """
         run = self.new_id() if id is None else id
         value = encode_value(input)
@@ -203,11 +232,19 @@ class Service:
 
         Raises SchemaMissing or SchemaOlder where the database lacks tables, and InvalidService.
         """
+        if self._runtime is not None:
+            _refuse(
+                f"the service {self.name} runs already in this process",
+                "attach it to one application, or use running() once",
+            )
         keys = self.keys()
         await self.check_tables()
         self._runtime = Runtime(self.inbox, self._relay(keys))
-        async with self._runtime.running():
-            yield
+        try:
+            async with self._runtime.running():
+                yield
+        finally:
+            self._runtime = None
 
     async def check_tables(self) -> None:
         """Raises SchemaMissing or SchemaOlder where the library's tables are not there, or lack
@@ -218,7 +255,7 @@ class Service:
     def _relay(self, keys: Keyring) -> Relay | None:
         if not self.peers:
             return None
-        settings = self._relay_settings or RelaySettings()
+        settings = self._relay_settings
         ways = {
             peer: self._observer.transport(
                 peer,
@@ -284,16 +321,24 @@ def _checked(peers: Mapping[str, str] | None) -> Mapping[str, str]:
     return dict(peers)
 
 
+def _shown(connection: Connection) -> str:
+    return connection.engine.url.render_as_string(hide_password=True)
+
+
 def _require_tables(connection: Connection, service: str) -> None:
     """Cheap enough for each start: compares names of tables and columns, and nothing else."""
     inspector = inspect(connection)
     there = set(inspector.get_table_names())
-    step = "call outbox.schema.upgrade(op) in a migration of the service, and apply it"
     missing = [name for name in metadata.tables if name not in there]
     if len(missing) == len(metadata.tables):
         raise SchemaMissing(
-            f"the database of {service} has none of the library's tables", next_step=step
+            f"the database of {service} ({_shown(connection)}) has none of the library's tables",
+            next_step=f"call outbox.schema.upgrade(op, to={LATEST}) in a migration, and apply it",
         )
+    step = (
+        f"call outbox.schema.upgrade(op, to={LATEST}, start=N) in a new migration, where N is the "
+        "version that the last one went to, and apply it"
+    )
     if missing:
         raise SchemaOlder(f"the database of {service} lacks the table {missing[0]}", next_step=step)
     for name, table in metadata.tables.items():

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import orjson
 
-from orchestrator.client.requests import Request
+from orchestrator.client.requests import NO_ANSWER, Request
 from orchestrator.errors import (
     ActiveAlready,
     IllegalSignal,
@@ -22,6 +22,7 @@ from orchestrator.errors import (
     UnknownRun,
 )
 from orchestrator.machine.instance import Status
+from outbox.errors import InvalidMessage
 from outbox.wire.codec import decode_value
 
 
@@ -87,12 +88,24 @@ class Line:
 
 def state_of(body: Any) -> RunState:
     """A run, from its JSON."""
-    return decode_value(RunState, body)
+    try:
+        return decode_value(RunState, body)
+    except InvalidMessage as error:
+        raise _another_program(f"the answer is no run ({error.problem})", 200) from error
 
 
-def no_answer(error: httpx.TransportError) -> Unavailable:
+def run_id(body: Any) -> str:
+    """The id in the answer to a start. Raises RequestRefused where it has none."""
+    id = body.get("id")
+    if not isinstance(id, str):
+        raise _another_program("the answer to a start has no id", 200)
+    return id
+
+
+def no_answer(client: httpx.Client | httpx.AsyncClient, error: httpx.TransportError) -> Unavailable:
     """The error where the connection failed."""
-    return Unavailable(f"the orchestrator gave no answer ({str(error) or type(error).__name__})")
+    why = str(error) or type(error).__name__
+    return Unavailable(f"the orchestrator at {client.base_url} gave no answer ({why})")
 
 
 def read(request: Request, answer: httpx.Response) -> Any:
@@ -103,15 +116,26 @@ def read(request: Request, answer: httpx.Response) -> Any:
         body = None
     if answer.is_success and isinstance(body, dict):
         return body
-    if not isinstance(body, dict) or not {"detail", "next_step", "code"} <= body.keys():
-        raise RequestRefused(
-            f"{request.method} {request.path} was answered with {answer.status_code}, by another "
-            "program than an orchestrator",
-            next_step="check the client's address",
-            status=answer.status_code,
-            code="no-orchestrator",
+    if isinstance(body, dict) and {"detail", "next_step", "code"} <= body.keys():
+        raise _error(answer, body)
+    if answer.status_code in NO_ANSWER:
+        raise Unavailable(
+            f"{request.method} {request.path} was answered with {answer.status_code} on the way to "
+            "the orchestrator"
         )
-    raise _error(answer, body)
+    raise _another_program(
+        f"{request.method} {request.path} was answered with {answer.status_code}",
+        answer.status_code,
+    )
+
+
+def _another_program(problem: str, status: int) -> RequestRefused:
+    return RequestRefused(
+        f"{problem}, so that another program than an orchestrator listens there",
+        next_step="check the client's address",
+        status=status,
+        code="no-orchestrator",
+    )
 
 
 def _error(answer: httpx.Response, body: dict[str, Any]) -> OrchestratorError:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,8 +20,9 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from orchestrator.client import requests
-from orchestrator.client.answers import Line, RunState, no_answer, read, state_of
+from orchestrator.client.answers import Line, RunState, no_answer, read, run_id, state_of
 from orchestrator.client.requests import TRIES, Request, pause_after
+from orchestrator.errors import StartInDoubt, Unavailable
 from outbox.messages import SagaRef
 from outbox.wire.codec import decode_value
 
@@ -62,10 +64,15 @@ class Client:
         """Start the saga. The same `key` with the same input gives the same run, however often it
         is asked for; without one a new key is made, so that a lost answer begins no second run.
 
-        Raises ActiveAlready, InvalidInput, KeyReused, UnknownDefinition.
+        Raises ActiveAlready, InvalidInput, KeyReused, UnknownDefinition; StartInDoubt where no
+        answer came, which has the key to ask again with.
         """
-        body = await self._ask(requests.start(saga, input, key))
-        return Run(self, body["id"])
+        known = str(uuid.uuid4()) if key is None else key
+        try:
+            body = await self._ask(requests.start(saga, input, known))
+        except Unavailable as error:
+            raise StartInDoubt(error.problem, key=known) from error
+        return Run(self, run_id(body))
 
     def run(self, id: str) -> Run:
         """The run of that id; nothing is asked yet."""
@@ -77,7 +84,7 @@ class Client:
                 answer = await self._http.send(request.made_by(self._http))
             except httpx.TransportError as error:
                 if number == request.tries:
-                    raise no_answer(error) from error
+                    raise no_answer(self._http, error) from error
             else:
                 if not request.is_repeated_after(answer, number):
                     return read(request, answer)
@@ -97,13 +104,22 @@ class Run:
         return state_of(await self.client._ask(requests.look(self.id)))
 
     async def wait(self, timeout: float | None = None) -> RunState:
-        """Wait for its end, for at most `timeout` seconds. Raises TimeoutError, UnknownRun."""
+        """Wait for its end, for at most `timeout` seconds, also while the orchestrator does not
+        answer; without a timeout that raises Unavailable. Raises TimeoutError, UnknownRun."""
         async with asyncio.timeout(timeout):
             number = 1
-            while not (state := await self.get()).has_ended:
+            while True:
+                try:
+                    state = await self.get()
+                except Unavailable:
+                    # The run goes on without an orchestrator that answers just now.
+                    if timeout is None:
+                        raise
+                else:
+                    if state.has_ended:
+                        return state
                 await asyncio.sleep(pause_after(number))
                 number += 1
-            return state
 
     async def cancel(self, reason: str) -> RunState:
         """Turn it back, and undo what was done. Raises IllegalSignal where that is not possible any

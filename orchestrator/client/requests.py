@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -11,6 +11,7 @@ from urllib.parse import quote
 import httpx
 import orjson
 
+from orchestrator.errors import InvalidInput
 from outbox.messages import SagaRef
 from outbox.transports.http.address import Address
 from outbox.wire.codec import encode_value
@@ -19,8 +20,11 @@ S = TypeVar("S")
 
 PATIENCE = 10.0
 """Seconds for one answer."""
+NO_ANSWER = frozenset({502, 503, 504})
+"""Statuses that say nothing of what became of the request."""
 TRIES = 4
 """How often a request is sent that gets no answer, where sending it twice changes nothing."""
+_PRINTABLE = re.compile("[!-~]([ -~]*[!-~])?")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
 
 
@@ -42,40 +46,58 @@ class Request:
         )
 
     def is_repeated_after(self, answer: httpx.Response, number: int) -> bool:
-        """Whether the `number`th answer says to ask again."""
-        return answer.status_code == 503 and number < self.tries
+        """Whether the `number`th answer says to ask again: it is busy, or a proxy got none."""
+        return answer.status_code in NO_ANSWER and number < self.tries
 
 
-def start(saga: SagaRef[S], input: S, key: str | None) -> Request:
+def start(saga: SagaRef[S], input: S, key: str) -> Request:
     """A start; one key begins one run."""
+    _check_header("the idempotency key", key)
     return Request(
         "POST",
         f"/sagas/{quote(saga.name, safe='')}",
         orjson.dumps(encode_value(input)),
-        {"idempotency-key": key or str(uuid.uuid4())},
+        {"idempotency-key": key},
     )
 
 
 def look(id: str) -> Request:
     """How a run stands."""
-    return Request("GET", f"/sagas/{quote(id, safe='')}")
+    return Request("GET", f"/sagas/{_path(id)}")
 
 
 def cancel(id: str, reason: str) -> Request:
     """Turn a run back."""
     # A second one would be refused where the first has worked.
-    path = f"/sagas/{quote(id, safe='')}/cancel"
+    path = f"/sagas/{_path(id)}/cancel"
     return Request("POST", path, orjson.dumps({"reason": reason}), tries=1)
 
 
 def history(id: str, after: str) -> Request:
     """The page of a run's history behind that line."""
-    return Request("GET", f"/sagas/{quote(id, safe='')}/history?after={after}")
+    return Request("GET", f"/sagas/{_path(id)}/history?after={after}")
+
+
+def _path(id: str) -> str:
+    if not id.strip("."):
+        raise InvalidInput(f"{id!r} is no id of a run", next_step="take the id that the start gave")
+    return quote(id, safe="")
+
+
+def _check_header(what: str, value: str) -> None:
+    if not value or not _PRINTABLE.fullmatch(value):
+        # Its text stays out of the error: a token is a secret.
+        raise InvalidInput(
+            f"{what} is empty, or has characters that no header can have, such as a line break",
+            next_step="give it without blanks and line breaks around it",
+        )
 
 
 def options(address: str, token: str | None) -> dict[str, Any]:
     """What an HTTP client is made with. Raises OutboxError where that is no address."""
     Address.parse(address)
+    if token is not None:
+        _check_header("the token", token)
     return {
         "base_url": address.rstrip("/"),
         "headers": {} if token is None else {"authorization": f"Bearer {token}"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -11,8 +12,9 @@ from typing import Any, Self, TypeVar
 import httpx
 
 from orchestrator.client import requests
-from orchestrator.client.answers import Line, RunState, no_answer, read, state_of
+from orchestrator.client.answers import Line, RunState, no_answer, read, run_id, state_of
 from orchestrator.client.requests import TRIES, Request, pause_after
+from orchestrator.errors import StartInDoubt, Unavailable
 from outbox.messages import SagaRef
 from outbox.wire.codec import decode_value
 
@@ -48,7 +50,12 @@ class SyncClient:
 
     def start(self, saga: SagaRef[S], input: S, *, key: str | None = None) -> SyncRun:
         """As `Client.start`."""
-        return SyncRun(self, self._ask(requests.start(saga, input, key))["id"])
+        known = str(uuid.uuid4()) if key is None else key
+        try:
+            body = self._ask(requests.start(saga, input, known))
+        except Unavailable as error:
+            raise StartInDoubt(error.problem, key=known) from error
+        return SyncRun(self, run_id(body))
 
     def run(self, id: str) -> SyncRun:
         """As `Client.run`."""
@@ -60,7 +67,7 @@ class SyncClient:
                 answer = self._http.send(request.made_by(self._http))
             except httpx.TransportError as error:
                 if number == request.tries:
-                    raise no_answer(error) from error
+                    raise no_answer(self._http, error) from error
             else:
                 if not request.is_repeated_after(answer, number):
                     return read(request, answer)
@@ -83,13 +90,21 @@ class SyncRun:
         """As `Run.wait`; the last look may outlast `timeout` by as long as its answer takes."""
         end = None if timeout is None else time.monotonic() + timeout
         number = 1
-        while not (state := self.get()).has_ended:
+        while True:
+            late = end is not None and time.monotonic() >= end
+            try:
+                state = self.get()
+            except Unavailable:
+                if end is None:
+                    raise
+            else:
+                if state.has_ended:
+                    return state
+            if late:
+                raise TimeoutError(f"run {self.id} has not ended")
             pause = pause_after(number)
-            if end is not None and time.monotonic() + pause > end:
-                raise TimeoutError(f"run {self.id} has not ended: it is {state.status}")
-            time.sleep(pause)
+            time.sleep(pause if end is None else max(0.0, min(pause, end - time.monotonic())))
             number += 1
-        return state
 
     def cancel(self, reason: str) -> RunState:
         """As `Run.cancel`."""

@@ -115,7 +115,9 @@ def _accepted(builder: TransitionBuilder[S], command_id: str) -> None:
     name = builder.instance.step_awaiting(command_id)
     if name is None or builder.awaited(name).wait is not Wait.ANSWER:
         return
-    seconds = ACCEPTED_FIRST_PAUSE * 2.0 ** min(builder.awaited(name).sendings - 1, 10)
+    awaited = builder.awaited(name)
+    seconds = ACCEPTED_FIRST_PAUSE * 2.0 ** min(awaited.acceptances, 10)
+    builder.put_awaited(name, replace(awaited, acceptances=awaited.acceptances + 1))
     builder.wait(name, Wait.ACCEPTED, _pause(min(seconds, ACCEPTED_LONGEST_PAUSE)))
 
 

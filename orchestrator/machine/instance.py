@@ -93,8 +93,9 @@ class Awaited:
     """A command whose answer is awaited, kept byte for byte: repeated, it is the same message.
 
     `deadline` is when a definite answer is overdue; None until it is sent, or sent again after
-    its deadline. `sendings` counts how often it was sent. `undoes` is empty for an action. `due` is
-    when it was sent first; None where code that knew no such time sent it.
+    its deadline. `sendings` counts how often it was sent, and `acceptances` how often a transport
+    accepted it. `undoes` is empty for an action. `due` is when it was sent first; None where code
+    that knew no such time sent it.
     """
 
     id: str
@@ -106,6 +107,7 @@ class Awaited:
     deadline: datetime | None = None
     sendings: int = 0
     due: datetime | None = None
+    acceptances: int = 0
 
     @property
     def is_undo(self) -> bool:

@@ -16,6 +16,7 @@ from outbox.adding.causes import AnySession, cause_of
 from outbox.adding.insert import write
 from outbox.adding.installation import Installation, destination, installation_of, ring_after
 from outbox.adding.staging import Row, Staged
+from outbox.contract import StartSaga
 from outbox.errors import InvalidMessage, NotInTransaction, OutboxError
 from outbox.ids import is_id
 from outbox.lanes import Lane, bucket_of
@@ -58,6 +59,11 @@ def add(
     if not target.in_transaction() or (isinstance(target, Session) and not target.is_active):
         raise NotInTransaction
     lane = Lane(lane)
+    if isinstance(message, StartSaga) and not is_id(message.instance_id):
+        raise InvalidMessage(
+            f"a saga cannot run under the id {message.instance_id!r:.80}",
+            next_step="give a UUIDv7, as outbox.Ids and Service.new_id make them: it tells the age",
+        )
     cause, inherited = cause_of(target, causation)
     id = installation.ids() if id is None else _id("id", id)
     message_type = str(type_of(message))

@@ -150,6 +150,11 @@ def install(
     return installation
 
 
+def is_installed(sessions: async_sessionmaker[Any]) -> bool:
+    """Whether `install` was called for these sessions."""
+    return _is_installed(sessions.kw)
+
+
 def installation_of(target: Session | Connection) -> Installation:
     """Raises OutboxNotInstalled where the session or connection has none."""
     match target:

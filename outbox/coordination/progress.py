@@ -76,7 +76,7 @@ class Progress:
 
     def __init__(self, monotonic: Callable[[], float], *, stuck_after: float = STUCK_AFTER) -> None:
         self._monotonic = monotonic
-        self._stuck_after = stuck_after
+        self.stuck_after = stuck_after
         self._kinds: dict[str, Work] = {}
 
     def of(self, kind: str) -> Work:
@@ -92,5 +92,5 @@ class Progress:
 
     def stuck(self) -> Sequence[Stuck]:
         """The kinds that do not get on, the slowest first."""
-        found = [Stuck(kind, it) for kind, it in self.stalled.items() if it > self._stuck_after]
+        found = [Stuck(kind, it) for kind, it in self.stalled.items() if it > self.stuck_after]
         return sorted(found, key=lambda it: (-it.seconds, it.kind))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
@@ -25,6 +26,14 @@ from outbox.transports.base import Transport
 from outbox.transports.http.receiver import receiver
 from outbox.transports.http.signing import Keyring
 
+log = logging.getLogger("outbox.service")
+
+_PATHS = {
+    "messages": ("/messages",),
+    "health": ("/livez", "/readyz"),
+    "metrics": ("/metrics",),
+}
+
 
 class Observer(Protocol):
     """A watcher of the messages of a service."""
@@ -41,6 +50,8 @@ class Observer(Protocol):
 class Attached(Protocol):
     """The parts of an `outbox.Service` that an application needs."""
 
+    @property
+    def name(self) -> str: ...
     @property
     def engine(self) -> AsyncEngine: ...
     @property
@@ -73,6 +84,15 @@ def attach(service: Attached, app: Any, *, messages: bool, health: bool, metrics
             "the application runs already, so that its start has been missed",
             next_step="call attach() where the application is made",
         )
+    wanted = {
+        path: option
+        for option, paths in _PATHS.items()
+        for path in paths
+        if {"messages": messages, "health": health, "metrics": metrics}[option]
+    }
+    for path, option in wanted.items():
+        if _count(app, path):
+            raise _taken(path, option)
     routers: list[APIRouter] = []
     if metrics:
         observer = _Metered(service)
@@ -85,7 +105,18 @@ def attach(service: Attached, app: Any, *, messages: bool, health: bool, metrics
     if health:
         routers.append(probes.router(_checks(service)))
     _add(app, routers)
-    _run_within(service, app)
+    _run_within(service, app, wanted)
+
+
+def _count(app: Starlette, path: str) -> int:
+    return sum(getattr(route, "path", None) == path for route in app.router.routes)
+
+
+def _taken(path: str, option: str) -> InvalidService:
+    return InvalidService(
+        f"the application has a route {path} of its own",
+        next_step=f"leave that of the service out: attach(app, {option}=False)",
+    )
 
 
 def _add(app: Starlette, routers: Sequence[APIRouter]) -> None:
@@ -93,30 +124,41 @@ def _add(app: Starlette, routers: Sequence[APIRouter]) -> None:
     documentation of this one change."""
     inner = FastAPI(openapi_url=None, redirect_slashes=False)
     problems.install(inner)
-    taken = {getattr(route, "path", None) for route in app.router.routes}
     for router in routers:
         inner.router.routes.extend(router.routes)
         for route in router.routes:
             path = getattr(route, "path", "")
-            if path in taken:
-                raise InvalidService(
-                    f"the application has a route {path} of its own",
-                    next_step="leave that of the service out: attach(app, messages=False), "
-                    "health=False or metrics=False",
-                )
             # Before all others, one of which may take every path.
             app.router.routes.insert(0, Route(path, endpoint=inner, include_in_schema=False))
 
 
-def _run_within(service: Attached, app: Starlette) -> None:
+def _run_within(service: Attached, app: Starlette, wanted: Mapping[str, str]) -> None:
     own = app.router.lifespan_context
 
     @asynccontextmanager
     async def lifespan(started: Any) -> AsyncIterator[Any]:
+        # Routes that were added since would never be asked.
+        for path, option in wanted.items():
+            if _count(app, path) > 1:
+                raise _taken(path, option)
         async with own(started) as state, service.running():
+            await _warn_of_strays(service)
             yield state
 
     app.router.lifespan_context = lifespan
+
+
+async def _warn_of_strays(service: Attached) -> None:
+    async with reading(service.engine).connect() as connection:
+        found = await standing(connection, service.peers)
+    for it in found:
+        if it.destination not in service.peers and it.unsent + it.parked + it.scheduled:
+            log.warning(
+                "%d messages wait for %s, which is no peer of %s: they stay until it is one",
+                it.unsent + it.parked + it.scheduled,
+                it.destination,
+                service.name,
+            )
 
 
 def _checks(service: Attached) -> dict[str, probes.Check]:
@@ -130,7 +172,7 @@ def _checks(service: Attached) -> dict[str, probes.Check]:
     return {
         "database": service.check_tables,
         "relay": relay,
-        "work": probes.work(service.progress),
+        "work": probes.work(service.progress, threads=False),
     }
 
 

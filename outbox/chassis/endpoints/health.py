@@ -66,16 +66,17 @@ def router(checks: Mapping[str, Check], *, timeout: float = 2.0) -> APIRouter:
     return routes
 
 
-def work(progress: Progress) -> Check:
-    """A check that all kinds of work get on. It also gives the event loop's thread pool an empty
-    task, which gets stuck where handlers hang in all its threads."""
-    threads = progress.of("run in a thread")
+def work(progress: Progress, *, threads: bool = True) -> Check:
+    """A check that all kinds of work get on. With `threads` it also gives the event loop's thread
+    pool an empty task, which gets stuck where handlers hang in all its threads; an application
+    whose own long jobs run there does without."""
+    pool = progress.of("run in a thread")
 
     async def check() -> None:
-        if threads.is_idle:
-            threads.begin()
+        if threads and pool.is_idle:
+            pool.begin()
             asked = asyncio.get_running_loop().run_in_executor(None, _nothing)
-            asked.add_done_callback(lambda _: threads.end())
+            asked.add_done_callback(lambda _: pool.end())
         if found := progress.stuck():
             told = ", ".join(f'"{it.kind}" for {it.seconds:.0f} s' for it in found)
             raise NotReady(

@@ -21,6 +21,7 @@ from starlette.routing import Route
 
 import outbox
 from outbox.contract import StartSaga
+from outbox.coordination.progress import STUCK_AFTER
 from outbox.tables import outbox as outbox_table
 from tests.support.databases.databases import Schema
 from tests.support.fixtures import DatabaseFactory, MakeEngine
@@ -168,10 +169,75 @@ async def test_each_address_can_be_left_out_and_is_not_taken_over(engine: AsyncE
 
     with pytest.raises(outbox.InvalidService, match="has a route /readyz of its own"):
         make(engine).attach(app)
-    app = FastAPI(openapi_url=None)
+    # Nothing of it was attached, so that what the error says can be done.
     count = len(app.routes)
+    make(engine).attach(app, health=False)
+    assert len(app.routes) == count + 2
+    app = FastAPI(openapi_url=None)
     make(engine).attach(app, messages=False, health=False, metrics=False)
-    assert len(app.routes) == count
+    assert len(app.routes) == 0
+
+
+@pytest.mark.databases("sqlite")
+async def test_a_route_that_was_added_later_under_the_same_address_stops_the_start(
+    engine: AsyncEngine,
+) -> None:
+    app = FastAPI()
+    make(engine).attach(app)
+
+    @app.get("/metrics")
+    async def metrics() -> str:
+        return "the application's own"
+
+    with pytest.raises(outbox.InvalidService, match=r"/metrics of its own.*metrics=False"):
+        async with app.router.lifespan_context(app):
+            pass
+
+
+@pytest.mark.databases("sqlite")
+async def test_a_service_runs_once_in_a_process(engine: AsyncEngine) -> None:
+    service = make(engine)
+    async with service.running():
+        with pytest.raises(outbox.InvalidService, match="runs already"):
+            async with service.running():
+                pass
+    async with service.running():
+        pass
+    with pytest.raises(outbox.InvalidService, match="belong to a service already"):
+        make(service.sessions, "other")
+
+
+@pytest.mark.databases("sqlite")
+def test_a_service_takes_no_commands_of_others(engine: AsyncEngine) -> None:
+    service = make(engine, "bnak")
+
+    async def book(session: AsyncSession, command: Book, context: outbox.Context) -> Booked:
+        return Booked(1)
+
+    with pytest.raises(outbox.InvalidService, match=r"bank.book.v1 goes to .* bank, .* is bnak"):
+        service.on(Book)(book)
+    for name in ("", "Bank", "the bank", "bank.x"):
+        with pytest.raises(outbox.InvalidService, match="is no name of a service"):
+            make(engine, name)
+
+
+@pytest.mark.databases("sqlite")
+async def test_slow_deliveries_that_were_asked_for_are_not_stuck(engine: AsyncEngine) -> None:
+    usual = make(engine)
+    assert usual.progress.stuck_after == STUCK_AFTER
+    patient = outbox.RelaySettings(delivery_timeout=70.0, margin=80.0, lease=200.0)
+    assert make(engine, relay=patient).progress.stuck_after == 140.0
+
+
+async def test_messages_for_a_former_peer_are_told_of_at_the_start(
+    engine: AsyncEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with make(engine, peers={"bank": NOWHERE}).sessions.begin() as session:
+        outbox.add(session, Book("a", "a command"))
+    app = FastAPI()
+    make(engine, peers={"press": NOWHERE}).attach(app)
+    async with app.router.lifespan_context(app):
+        assert "1 messages wait for bank, which is no peer of till" in caplog.text
 
 
 @pytest.mark.databases("sqlite")
@@ -266,7 +332,9 @@ async def test_missing_tables_are_one_readable_error(
         """No tables at all."""
 
     engine = make_engine(database_factory(nothing))
-    with pytest.raises(outbox.SchemaMissing, match=r"none of the library's tables.*schema.upgrade"):
+    with pytest.raises(
+        outbox.SchemaMissing, match=r"none of the library's tables.*schema.upgrade\(op, to=2\)"
+    ):
         async with make(engine).running():
             pass
 
@@ -360,6 +428,12 @@ async def test_a_saga_cannot_be_asked_for_without_a_way_or_an_input(engine: Asyn
     numbers = outbox.SagaRef[int]("count")
     service = make(engine, peers={"orchestrator": NOWHERE})
     async with service.sessions.begin() as session:
+        with pytest.raises(outbox.InvalidMessage, match=r"cannot run under the id '1b4e.*new_id"):
+            service.start(
+                session, BOOK_TRIP, Booking("Ritz", 3), id="1b4e28ba-2fa1-4d11-883f-b9a761bde3fb"
+            )
+        with pytest.raises(outbox.InvalidMessage, match="cannot run under the id 'order-1'"):
+            service.start(session, BOOK_TRIP, Booking("Ritz", 3), id="order-1")
         with pytest.raises(outbox.InvalidService, match="the input of the saga count is a int"):
             service.start(session, numbers, 3)
         with pytest.raises(outbox.Unrouted, match="till has no peer elsewhere"):

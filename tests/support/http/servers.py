@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 import struct
@@ -42,6 +43,8 @@ async def serving(app: Any, *, at: int = 0, **options: Any) -> AsyncIterator[str
         finally:
             server.should_exit = True
             await running
+            # Without an access log uvicorn turns that logger off for the whole process.
+            logging.getLogger("uvicorn.access").propagate = True
 
 
 @dataclass(frozen=True)

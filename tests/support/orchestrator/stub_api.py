@@ -60,6 +60,7 @@ def run_of(id: str = "01a", **fields: Any) -> dict[str, Any]:
         "originator": None,
         "trace_id": "0" * 31 + "1",
         "state": {},
+        "cause": None,
         "not_undone": [],
         "allowed": [],
         "steps": [],

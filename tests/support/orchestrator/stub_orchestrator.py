@@ -130,6 +130,7 @@ def saga(status: str = "RUNNING", **more: Any) -> dict[str, Any]:
         "originator": None,
         "trace_id": "0" * 31 + "1",
         "state": {"article_id": "a1"},
+        "cause": None,
         "not_undone": [],
         "allowed": [] if ended else ["cancel", "pause", "terminate"],
         "steps": [

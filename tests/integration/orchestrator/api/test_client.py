@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
 import httpx
@@ -19,6 +19,7 @@ from orchestrator.errors import (
     KeyReused,
     OrchestratorError,
     RequestRefused,
+    StartInDoubt,
     Unavailable,
     UnknownDefinition,
     UnknownRun,
@@ -170,17 +171,70 @@ async def test_a_start_whose_answer_was_lost_is_sent_again_under_its_key() -> No
 async def test_a_client_gives_up_after_some_tries() -> None:
     flaky = Flaky(100, started)
     async with Client(HERE, transport=httpx.MockTransport(flaky)) as client:
-        with pytest.raises(Unavailable, match="the connection was lost"):
+        with pytest.raises(StartInDoubt, match=f"{HERE} gave no answer .the connection was") as it:
             await client.start(DELETE_ARTICLE, Deletion("x"))
+        assert set(flaky.keys) == {it.value.key}
+        assert repr(it.value.key) in it.value.next_step
         assert len(flaky.keys) == TRIES
         with pytest.raises(Unavailable):
             await client.run("x").cancel("a second one would be refused where the first worked")
         assert len(flaky.keys) == TRIES + 1
 
 
+async def test_a_start_that_a_proxy_lost_is_repeated() -> None:
+    answers = iter([httpx.Response(502), httpx.Response(504), started()])
+    async with Client(HERE, transport=httpx.MockTransport(lambda _: next(answers))) as client:
+        assert (await client.start(DELETE_ARTICLE, Deletion("x"))).id == "the-run"
+
+
+def run_of(status: str, ended_at: str | None = None) -> httpx.Response:
+    now = "2030-01-01T12:00:00Z"
+    body = {"id": "x", "name": "delete-article", "version": 1, "status": status, "paused": False}
+    body |= {"key": "k", "state": {}, "created_at": now, "updated_at": now, "ended_at": ended_at}
+    return httpx.Response(200, json=body)
+
+
+async def test_waiting_outlasts_an_orchestrator_that_is_away() -> None:
+    def answers() -> Iterator[httpx.Response]:
+        yield run_of("RUNNING")
+        for _ in range(2 * TRIES):
+            yield httpx.Response(502)
+        yield run_of("COMPLETED", "2030-01-01T12:00:01Z")
+
+    told = answers()
+    async with Client(HERE, transport=httpx.MockTransport(lambda _: next(told))) as client:
+        assert (await client.run("x").wait(timeout=60)).status is Status.COMPLETED
+    told = answers()
+    with SyncClient(HERE, transport=httpx.MockTransport(lambda _: next(told))) as blocking:
+        assert blocking.run("x").wait(timeout=60).status is Status.COMPLETED
+    transport = httpx.MockTransport(lambda _: run_of("RUNNING"))
+    with SyncClient(HERE, transport=transport) as blocking, pytest.raises(TimeoutError):
+        blocking.run("x").wait(timeout=0.01)
+
+
+def test_what_no_header_can_have_is_refused_without_being_shown() -> None:
+    for token in ("", "secret\n", " secret", "s\u00e9cret"):
+        with pytest.raises(InvalidInput, match="the token is empty, or has") as refused:
+            SyncClient(HERE, token=token)
+        assert "cret" not in str(refused.value)
+    flaky = Flaky(0, started)
+    with SyncClient(HERE, transport=httpx.MockTransport(flaky)) as client:
+        with pytest.raises(InvalidInput, match="the idempotency key"):
+            client.start(DELETE_ARTICLE, Deletion("x"), key="a\nb")
+        for id in ("", ".", ".."):
+            with pytest.raises(InvalidInput, match="no id of a run"):
+                client.run(id).get()
+    assert flaky.keys == []
+
+
 @pytest.mark.parametrize(
     ("answer", "error", "problem"),
     [
+        # A proxy that got no answer says nothing of what became of the request.
+        (httpx.Response(502, text="<html>"), Unavailable, "502 on the way to the orchestrator"),
+        (httpx.Response(504), Unavailable, "504"),
+        (httpx.Response(503, text="busy"), Unavailable, "503"),
+        (httpx.Response(200, json={"hello": "world"}), RequestRefused, "another program"),
         (httpx.Response(200, text="<html>"), RequestRefused, "another program"),
         (httpx.Response(200, json=[]), RequestRefused, "another program"),
         (

@@ -41,6 +41,17 @@ def test_an_accepted_command_is_repeated_after_a_minute_that_grows_to_an_hour() 
     assert story.step("reserve seat").tries == 0, "being accepted uses up no try"
 
 
+def test_the_pause_grows_with_acceptances_and_not_with_what_was_sent_in_vain() -> None:
+    """While a participant is away, its commands are sent again and again."""
+    story = accepted().deadline("reserve seat")  # turns back
+    for _ in range(100):
+        story.deadline("reserve seat")
+    awaited = story.step("reserve seat").awaited
+    assert awaited is not None
+    assert awaited.sendings > 100
+    assert story.answers("reserve seat", reply=ACCEPTED).pause() == 60
+
+
 def test_an_answer_that_overtakes_the_acceptance_wins() -> None:
     story = Story(BOOKING)
     seat = story.awaited("reserve seat")

@@ -190,7 +190,7 @@ def test_compensations_all_at_once_are_found() -> None:
 
 
 def test_a_refused_pivot_that_is_taken_for_one_in_doubt_is_found() -> None:
-    right = "_refused(builder, step.name, words)"
+    right = "_refused(builder, step.name, reply, words)"
     wrong = f"{right} if step.kind is Kind.COMPENSATABLE else _undecided(builder, step.name, words)"
     assert found(IN_A_ROW, right, wrong, Faults()) == "end"
 
