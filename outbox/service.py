@@ -222,7 +222,7 @@ class Service:
             raise InvalidService(
                 f"the service {self.name} has no signing keys, so that no peer would believe it",
                 next_step=f"set {_SECRETS}, as the other services have it, or give secrets=...; "
-                "docs/security.md says how they are made",
+                "docs/configuration.md says how they are made",
             )
         return Keyring.from_text(secrets)
 
