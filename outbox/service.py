@@ -128,10 +128,8 @@ class Service:
         self.handlers: Handlers = _OwnHandlers(name)
         self.on = self.handlers.on
         self.on_list = self.handlers.on_list
-        settings = relay or RelaySettings()
-        self.progress = Progress(
-            self.clock.monotonic, stuck_after=max(STUCK_AFTER, 2 * settings.delivery_timeout)
-        )
+        timeout = self._relay_settings.delivery_timeout
+        self.progress = Progress(self.clock.monotonic, stuck_after=max(STUCK_AFTER, 2 * timeout))
         self._observer: Observer = _Unobserved()
         self._inbox: Inbox | None = None
         self._runtime: Runtime | None = None

@@ -93,15 +93,14 @@ def attach(service: Attached, app: Any, *, messages: bool, health: bool, metrics
     for path, option in wanted.items():
         if _count(app, path):
             raise _taken(path, option)
+    keys = service.keys() if messages else None
     routers: list[APIRouter] = []
     if metrics:
         observer = _Metered(service)
         service.observed_by(observer)
         routers.append(observer.router())
-    if messages:
-        routers.append(
-            receiver(service.inbox, keys=service.keys(), clock=service.clock, ids=service.new_id)
-        )
+    if keys is not None:
+        routers.append(receiver(service.inbox, keys=keys, clock=service.clock, ids=service.new_id))
     if health:
         routers.append(probes.router(_checks(service)))
     _add(app, routers)
