@@ -128,6 +128,22 @@ async def test_what_was_taken_from_memory_is_not_overtaken_after_a_round_that_fa
     assert destination.ids == [first[1].id, first[1].id, second[1].id]
 
 
+async def test_a_bucket_that_was_lost_and_won_again_is_read_from_the_table(
+    engine: AsyncEngine,
+) -> None:
+    memory, destination = MemoryQueue(100, 1 << 24), Destination()
+    courier = await make_courier(engine, destination, memory)
+    await courier.run_once()  # every bucket is read to its end
+    bucket, envelope = message("k")
+    others = {it: 1 for it in BUCKETS if it != bucket}
+    courier.lease(Leases(others, math.inf))
+    # Its holder of that time commits, and dies before it sends.
+    await commit(engine, (bucket, envelope))
+    courier.lease(Leases({**others, bucket: 2}, math.inf))
+    await courier.run_once()
+    assert destination.ids == [envelope.id]
+
+
 class Deciding(asyncio.Event):
     """Is set when somebody waits for it: then the rows go."""
 
