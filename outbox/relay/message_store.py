@@ -151,7 +151,7 @@ class Store(DatabaseClock):
             counts[row.bucket] += 1
         whole = len(rows) < most and (not rows or rows[-1].total_size < most_bytes)
         exhausted = frozenset(b for b, count in counts.items() if whole and count < per_bucket)
-        return read([row[:-1] for row in rows], exhausted, {})
+        return read(rows, exhausted, {})
 
     async def settled_mark(self, connection: AsyncConnection) -> tuple[int, int]:
         """The settled mark of PostgreSQL, a pair (seq, xid): once every transaction before `xid`
@@ -316,10 +316,11 @@ def is_key(table: Table, destination: str, bucket: int, key: str) -> ColumnEleme
 def read(
     rows: Sequence[Any], exhausted: frozenset[int], heads: Mapping[tuple[int, str], HeldKey]
 ) -> Fetched:
-    """Rows of `FETCHED` columns as messages; `heads` has the keys that rested."""
+    """Rows of `FETCHED` columns, and perhaps more behind them, as messages; `heads` has the keys
+    that rested."""
     messages: list[Pending] = []
     unreadable: list[Unreadable] = []
-    for seq, bucket, id_, key, type_, payload, headers, occurred_at in rows:
+    for seq, bucket, id_, key, type_, payload, headers, occurred_at, *_ in rows:
         try:
             envelope = from_row(id_, type_, key, occurred_at, payload, headers)
         except MalformedEnvelope as error:
