@@ -29,8 +29,8 @@ class SagaEnded(Event, type="orchestrator.saga-ended.v1", key="instance_id"):
 
     `code` and `reason` say why it turned back or was ended by hand, in the words of the participant
     that refused, or of the operator; both are None where nothing of that kind happened. `state` is
-    the final state as JSON, None where there is none or it has more than 64 KiB. A message that
-    asks once more for a run which has ended gets the status alone.
+    the final state as JSON; None where there is none, it has more than 64 KiB, or no message could
+    carry it. A message that asks once more for a run which has ended gets the status alone.
     """
 
     instance_id: str

@@ -71,7 +71,7 @@ class SyncClient:
             else:
                 if not request.is_repeated_after(answer, number):
                     return read(request, answer)
-            time.sleep(pause_after(number))
+            time.sleep(pause_after(number))  # what is busy or away says not when it is back
         raise AssertionError("the last try returns or raises")
 
 
@@ -103,6 +103,7 @@ class SyncRun:
             if late:
                 raise TimeoutError(f"run {self.id} has not ended")
             pause = pause_after(number)
+            # The API is asked again and again: it calls no client back.
             time.sleep(pause if end is None else max(0.0, min(pause, end - time.monotonic())))
             number += 1
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from orchestrator.definition.saga import Saga
 from orchestrator.engine.commits.changes import Changes
 from orchestrator.machine.instance import Instance
 from orchestrator.store import outgoing
@@ -60,16 +61,27 @@ def _tell_of_end(
 
 
 def _event(changes: Changes, told: str, instance: Instance[Any]) -> SagaEnded:
-    saga = changes.registry.get(instance.saga, instance.version)
-    state = state_json(saga, instance.state).encode()
     cause = instance.cause
     return SagaEnded(
         told,
         instance.status.value,
         code=None if cause is None else cause.code,
         reason=None if cause is None else cause.reason,
-        state=strict_json.loads(state) if len(state) <= MAX_STATE_BYTES else None,
+        state=_told_state(changes.registry.get(instance.saga, instance.version), instance.state),
     )
+
+
+def _told_state(saga: Saga[Any], state: object) -> dict[str, Any] | None:
+    """The state for the event; None where it is too large, or no message could carry it, such as
+    an integer of more than 64 bits. A run must end all the same."""
+    text = state_json(saga, state).encode()
+    if len(text) > MAX_STATE_BYTES:
+        return None
+    try:
+        value = strict_json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def add_saga_ended(

@@ -152,7 +152,8 @@ from pathlib import Path
 from orchestrator.cli.processes.child import Child, Spec
 CODE = (
     "import time; from orchestrator.cli.processes.lifeline import tie_to_parent; "
-    "tie_to_parent(); print('tied', flush=True); time.sleep(60)"
+    "tie_to_parent(); print('tied', flush=True); "
+    "time.sleep(60)  # the test ends it long before"
 )
 async def main():
     command = (sys.executable, "-c", CODE)
