@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import httpx
@@ -25,14 +25,11 @@ from orchestrator.errors import (
     UnknownRun,
 )
 from orchestrator.machine.instance import Status
-from orchestrator.sagas.delete_article import delete_article
 from outbox.chassis.access.routes import Role
-from tests.support.blog.blog import articles_schema, comments_schema, new_id
-from tests.support.blog.whole_blog import WholeBlog, whole_blog
-from tests.support.fixtures import DatabaseFactory
+from tests.support.blog.blog import new_id
+from tests.support.blog.whole_blog import WholeBlog
 from tests.support.http.servers import serving
 from tests.support.orchestrator.callers import give_token
-from tests.support.orchestrator.orchestrating import orchestrator_schema
 
 
 @dataclass(frozen=True)
@@ -42,17 +39,6 @@ class Deletion:
 
 DELETE_ARTICLE = outbox.SagaRef[Deletion]("delete-article")
 HERE = "http://orchestrator"
-
-
-@pytest.fixture
-async def blog(database_factory: DatabaseFactory) -> AsyncIterator[WholeBlog]:
-    databases = {
-        "articles": database_factory(articles_schema),
-        "comments": database_factory(comments_schema),
-        "orchestrator": database_factory(orchestrator_schema),
-    }
-    async with whole_blog(databases, [delete_article]) as blog:
-        yield blog
 
 
 async def client_of(blog: WholeBlog) -> Client:

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-
 from orchestrator.cli.terminal.sse import events as read_events
-from orchestrator.sagas.delete_article import delete_article
 from outbox.contract import StartSaga
-from tests.support.blog.blog import articles_schema, comments_schema, envelope, new_id
-from tests.support.blog.whole_blog import WholeBlog, whole_blog
-from tests.support.fixtures import DatabaseFactory
-from tests.support.orchestrator.orchestrating import orchestrator_schema, problem
+from tests.support.blog.blog import envelope, new_id
+from tests.support.blog.whole_blog import WholeBlog
+from tests.support.orchestrator.orchestrating import problem
 from tests.support.processes.waiting import until
-
-
-@pytest.fixture
-async def blog(database_factory: DatabaseFactory) -> AsyncIterator[WholeBlog]:
-    databases = {
-        "articles": database_factory(articles_schema),
-        "comments": database_factory(comments_schema),
-        "orchestrator": database_factory(orchestrator_schema),
-    }
-    async with whole_blog(databases, [delete_article]) as blog:
-        yield blog
 
 
 async def test_a_deletion_over_http_deletes_the_article_and_its_comments(blog: WholeBlog) -> None:
