@@ -201,7 +201,7 @@ def sql(
     ] = None,
     database: _Address = None,
 ) -> None:
-    """Print the SQL of revisions, for somebody else to run. Needs no database."""
+    """Print the SQL of revisions, for a database administrator to run. Needs no database."""
     if service == ALL:
         raise MigrationError(
             "the SQL of all services is not printed at once",

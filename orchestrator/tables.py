@@ -136,7 +136,7 @@ saga_signal = Table(
     sqlite_autoincrement=True,
 )
 """What was told to a run and is not yet applied. Any node adds rows; the one that owns the shard
-applies and removes them, or puts an `answer` there where somebody waits for one. `message_id` is
+applies and removes them, or puts an `answer` there where a request waits for one. `message_id` is
 the message that a start came by."""
 
 saga_batch = Table(

@@ -73,7 +73,7 @@ class Xid8(UserDefinedType[int]):
         return "XID8"
 
 
-# Without this, whoever reflects the tables, as Alembic does, is warned of an unknown type.
+# Without this a tool that reflects the tables, as Alembic does, is warned of an unknown type.
 ischema_names.setdefault("xid8", Xid8)
 
 

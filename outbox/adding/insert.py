@@ -27,7 +27,7 @@ _LOCK = text(
     "SELECT pg_advisory_xact_lock(:space, number) "
     "FROM unnest(CAST(:numbers AS integer[])) AS number"
 )
-# Without RETURNING: nobody asks for `seq`, and reading it back would cost as much as the insert.
+# Without RETURNING: no caller asks for `seq`, and reading it back would cost as much as the insert.
 INSERT = insert(outbox).inline()
 _SCHEDULE = insert(outbox_scheduled).inline()
 

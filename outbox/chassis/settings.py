@@ -166,7 +166,7 @@ class ServiceSettings(BaseSettings):
     purge_interval: float = Field(
         default=60.0,
         gt=0,
-        description="Seconds between two removals of inbox rows that nobody can ask for any more",
+        description="Seconds between two removals of inbox rows that no sender asks for any more",
     )
     drain_seconds: float = Field(
         default=8.0,

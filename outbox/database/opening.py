@@ -26,7 +26,7 @@ _BOUNDS = {
     # One that hangs, or is gone, after it has had a statement prepared and before it runs that,
     # counts as neither idle nor at a statement: no other bound ends it. From PostgreSQL 17 on.
     "transaction_timeout": "30s",
-    # The same for a machine that is gone, whatever the version.
+    # The same for a machine that is gone, in every version.
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "2",

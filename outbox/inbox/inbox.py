@@ -86,7 +86,7 @@ class Inbox:
         these sessions has a way: an orchestrator among them is asked what its deliveries do not
         say of ended sagas. `progress` is told of each transaction.
 
-        Raises UnconfiguredSQLite where the sessions are SQLite's and nobody configured it.
+        Raises UnconfiguredSQLite where the sessions are those of an unconfigured SQLite.
         """
         engine = sessions().sync_session.get_bind()
         sqlite.require(engine.engine)
@@ -162,7 +162,7 @@ class Inbox:
         return [reply for reply in batch.replies if reply is not None]
 
     async def purge(self) -> int:
-        """Delete the rows that nobody can ask for any more; returns how many. Bounded in work and
+        """Delete the rows that no sender asks for any more; returns how many. Bounded in work and
         in the length of each transaction, so call it now and then until it returns 0."""
         return await self._purge.run()
 
@@ -226,7 +226,7 @@ class Inbox:
         if rolled_back.reply is not None:
             return rolled_back.reply
         if rolled_back.trouble is Trouble.LOCKED:
-            return _too_busy("somebody else held a lock for too long")
+            return _too_busy("another transaction held a lock for too long")
         envelope, error = arrival.envelope, rolled_back.error
         log.error(
             "%s failed at %s %s",

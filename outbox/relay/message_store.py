@@ -257,7 +257,7 @@ _NOT_HELD = """NOT EXISTS (
 _TOTAL = Column("total_size", BigInteger)
 """The bytes of a message and of all that come before it."""
 
-# One index range per bucket, whatever the backlog is. The sizes cost no look at large texts: they
+# One index range per bucket, also with a large backlog. The sizes cost no look at large texts: they
 # stand where the row refers to one.
 _FETCH_POSTGRES = text(f"""
 WITH found AS (

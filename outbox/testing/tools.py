@@ -69,7 +69,7 @@ def crash_at(name: str, hit: int = 1) -> Iterator[None]:
     except Crash:
         pass
     except BaseExceptionGroup as group:
-        # A task group wraps whatever ended one of its tasks.
+        # A task group wraps the error that ended one of its tasks.
         if group.split(Crash)[1] is not None:
             raise
     finally:

@@ -35,7 +35,7 @@ class Fault(IntEnum):
     COMMIT_FAILED = 9
     """It does not commit, and is not told which."""
     DATABASE_AWAY = 10
-    """The orchestrator's database lets nobody in for a while."""
+    """The orchestrator's database refuses all connections for a while."""
     SERVICE_CRASH = 11
     """A participant dies before or after its commit."""
     HANDLER_FAILS = 12

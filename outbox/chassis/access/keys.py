@@ -58,5 +58,5 @@ class StaticKeys:
 
 
 def digest_of(secret: str) -> bytes:
-    """The SHA-256 of a secret, whatever a caller sent as one."""
+    """The SHA-256 of a secret, also of a text that is none."""
     return hashlib.sha256(secret.encode(errors="surrogatepass")).digest()

@@ -115,7 +115,7 @@ class HttpProblem(Exception):
 
 
 def unexpected() -> HttpProblem:
-    """The answer to an error that nobody foresaw; it shows nothing of the inside."""
+    """The answer to an unforeseen error; it shows nothing of the inside."""
     return HttpProblem(
         500,
         "unexpected-error",

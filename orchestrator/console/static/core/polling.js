@@ -1,4 +1,4 @@
-// Work that is repeated while somebody looks.
+// Work that is repeated while an operator looks.
 
 /**
  * Do `work` now, and again so many milliseconds after each end of it, as long as the page is visible.

@@ -125,7 +125,7 @@ function Filters({ query, names }) {
     </form>`;
 }
 
-/** Puts the text into a field when it becomes another one, and leaves alone what somebody types. */
+/** Puts the text into a field when it becomes another one, and leaves alone what an operator types. */
 function showing(text) {
   return (field) => {
     if (field === null || field.dataset.shown === text) return;

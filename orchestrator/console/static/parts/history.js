@@ -1,4 +1,4 @@
-// What happened to a run, oldest first, so that what comes in never moves what somebody reads.
+// What happened to a run, oldest first, so that what comes in never moves what an operator reads.
 import { component, html } from "../core/component.js";
 import { Empty, When } from "./pieces.js";
 import { signal } from "../core/vendor.js";

@@ -2,7 +2,7 @@
 import { html } from "../core/component.js";
 import { signal } from "../core/vendor.js";
 
-/** Where somebody is in such a list. `turned` is called as soon as another page is wanted. */
+/** Where an operator is in such a list. `turned` is called as soon as another page is wanted. */
 export function paging(turned) {
   /** The cursors of the pages that led here, the present one last; empty on the first page. */
   const cursors = signal([]);

@@ -75,7 +75,7 @@ KINDS = tuple(field.name for field in fields(Faults))
 """Their names, in the order in which they are declared."""
 
 USUAL = Faults(crashes=1, duplicates=1, losses=1, late=1, cancels=1)
-"""What is explored unless somebody says otherwise."""
+"""The faults that are explored unless the caller names others."""
 
 FREE = "free"
 """The group of what may always happen; the other groups are named after the fault they take."""

@@ -1,4 +1,4 @@
-"""Values made up from types, so that a saga can be explored without somebody writing its input."""
+"""Values made up from types, so that a saga can be explored without an input written by hand."""
 
 from __future__ import annotations
 

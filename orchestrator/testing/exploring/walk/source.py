@@ -90,7 +90,7 @@ def _value(label: str, value: Any) -> Iterable[str]:
 
 
 def _wrapped(text: str) -> list[str]:
-    # One line each whatever the text holds: what follows a line break would be code.
+    # One line each, whichever text it is: what follows a line break would be code.
     printable = "".join(it if it.isprintable() else " " for it in text)
     return textwrap.wrap(" ".join(printable.split()), _LENGTH - 8)
 
