@@ -20,14 +20,14 @@ from outbox.contract import RunsEnded
 from outbox.coordination.progress import Progress
 from outbox.database.troubles import Trouble
 from outbox.errors import InvalidMessage, MessageTooLarge
-from outbox.inbox import questions
 from outbox.inbox.barrier import Arrival, State
 from outbox.inbox.batches import Slot, holds_key, order_key, split
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.in_hand import InHand
 from outbox.inbox.limits import InboxLimits, Pace
-from outbox.inbox.purging import Purge
-from outbox.inbox.questions import Stopped
+from outbox.inbox.purge import questions
+from outbox.inbox.purge.purge import Purge
+from outbox.inbox.purge.questions import Stopped
 from outbox.inbox.session import watch
 from outbox.inbox.transaction import InboxTransaction, RolledBack, Told
 from outbox.replies import Outcome, Reply

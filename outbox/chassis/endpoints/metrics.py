@@ -25,7 +25,7 @@ from outbox.coordination.progress import Progress
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
-from outbox.inbox.questions import Stopped
+from outbox.inbox.purge.questions import Stopped
 from outbox.replies import Reply
 from outbox.transports.base import (
     Accepted,

@@ -10,7 +10,7 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.store.queries import COUNTED_UP_TO
-from outbox.inbox.questions import Stopped
+from outbox.inbox.purge.questions import Stopped
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Unreachable
 from tests.support.blog.blog import (

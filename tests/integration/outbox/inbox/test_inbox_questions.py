@@ -20,7 +20,7 @@ from outbox.ids import Ids, first_at
 from outbox.inbox import store
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
-from outbox.inbox.questions import PATIENCE, Stopped
+from outbox.inbox.purge.questions import PATIENCE, Stopped
 from outbox.replies import Outcome, Reply
 from outbox.testing import FakeClock
 from outbox.wire.codec import decode
@@ -393,7 +393,7 @@ async def test_without_a_way_to_the_orchestrator_the_purge_stops_and_says_so(
 async def test_more_live_sagas_than_are_remembered_stop_it_visibly(
     asking: Asking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("outbox.inbox.questions", "outbox.wire.settled"):
+    for module in ("outbox.inbox.purge.questions", "outbox.wire.settled"):
         monkeypatch.setattr(f"{module}.MAX_REMEMBERED", MAX_LIVE + 10)
     ended, _ = await with_long_waits(asking, MAX_LIVE + 50)
     await asking.purge()

@@ -10,9 +10,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 from outbox.clock import Clock
 from outbox.coordination.progress import Work
-from outbox.inbox import questions, store
+from outbox.inbox import store
 from outbox.inbox.limits import InboxLimits
-from outbox.inbox.questions import Known, Stopped
+from outbox.inbox.purge import questions
+from outbox.inbox.purge.questions import Known, Stopped
 from outbox.wire.envelope import Envelope
 from outbox.wire.settled import EndedSagas
 
