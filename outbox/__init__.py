@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from outbox.ids import Ids
     from outbox.inbox.handlers import Context, Handlers
     from outbox.inbox.inbox import Inbox
-    from outbox.inbox.limits import InboxLimits, Pace
+    from outbox.inbox.limits import InboxLimits
     from outbox.lanes import Lane
     from outbox.messages import Command, Event, Message, MessageType, SagaRef
     from outbox.relay.ports import ReplySink
@@ -106,7 +106,6 @@ __all__ = [
     "OutboxError",
     "OutboxNotInstalled",
     "Outcome",
-    "Pace",
     "receiver",
     "Refused",
     "Relay",
@@ -170,7 +169,6 @@ _HOMES = {
     "OutboxError": "outbox.errors",
     "OutboxNotInstalled": "outbox.errors",
     "Outcome": "outbox.replies",
-    "Pace": "outbox.inbox.limits",
     "receiver": "outbox.transports.http.receiver",
     "Refused": "outbox.replies",
     "Relay": "outbox.relay.relay",

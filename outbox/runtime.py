@@ -15,6 +15,8 @@ from outbox.inbox.inbox import Inbox
 
 log = logging.getLogger("outbox.runtime")
 
+_HANDLERS_HAVE = 10.0
+
 
 class Carrier(Protocol):
     """The carrier of a service's messages to its peers: a `Relay`, or more than that."""
@@ -31,8 +33,9 @@ class Runtime:
             ...  # serve
 
     `carrier` is None for a service that sends no messages: replies go back on the connection that
-    brought the commands. `purge_interval` and `drain_seconds` are in seconds; work that is in hand
-    at the end has so long, and is then cancelled.
+    brought the commands. `purge_interval` and `drain_seconds` are in seconds; what the carrier has
+    in hand at the end has so long, and is then cancelled. Handlers have as long as the slowest of
+    them may take, and at least 10 s.
     """
 
     def __init__(
@@ -68,7 +71,8 @@ class Runtime:
             yield
         finally:
             stop.set()
-            await self._drain(tasks)
+            handlers = max(_HANDLERS_HAVE, self._inbox.longest_handler)
+            await asyncio.gather(self._drain(tasks), self._inbox.drain(handlers))
 
     async def _keep_carrying(self, carrier: Carrier, stop: asyncio.Event) -> None:
         try:

@@ -12,11 +12,12 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, cast, overload
 
 from sqlalchemy import Connection, Engine, inspect
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
+from typing_extensions import TypeVar
 
 from outbox import sqlite
 from outbox.adding.add import add
@@ -25,10 +26,12 @@ from outbox.clock import Clock, SystemClock
 from outbox.contract import StartSaga
 from outbox.coordination.progress import STUCK_AFTER, Progress
 from outbox.database.engines import reading
+from outbox.database.twins import twin_of
 from outbox.errors import InvalidService, OutboxError, SchemaMissing, SchemaOlder
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
+from outbox.inbox.runners import Sessions
 from outbox.messages import OWNER, Command, Message, SagaRef, type_of
 from outbox.relay.relay import Relay
 from outbox.relay.settings import RelaySettings
@@ -46,6 +49,8 @@ if TYPE_CHECKING:
     from outbox.integrations.fastapi import Observer
 
 S = TypeVar("S")
+SM = TypeVar("SM", bound=Sessions, default=async_sessionmaker[AsyncSession])
+"""The kind of its sessions."""
 
 _PEERS = "SAGABOX_PEERS"
 _SECRETS = "SAGABOX_SECRETS"
@@ -54,28 +59,35 @@ _SECRETS = "SAGABOX_SECRETS"
 class _OwnHandlers(Handlers):
     """Refuses the commands of others, which are sent to others."""
 
-    def _add(self, cls: type[Message], function: Callable[..., Any], takes_lists: bool) -> None:
+    def _add(
+        self,
+        cls: type[Message],
+        function: Callable[..., Any],
+        takes_lists: bool,
+        timeout: float | None,
+    ) -> None:
         if issubclass(cls, Command) and type_of(cls).owner != self.consumer:
             raise InvalidService(
                 f"the command {type_of(cls)} goes to the service {type_of(cls).owner}, and this is "
                 f"{self.consumer}",
                 next_step="correct the name of the service, or the type of the command",
             )
-        super()._add(cls, function, takes_lists)
+        super()._add(cls, function, takes_lists, timeout)
 
 
 class _Unobserved:
-    def inbox(
-        self, handlers: Handlers, sessions: async_sessionmaker[AsyncSession], **options: Any
-    ) -> Inbox:
+    def inbox(self, handlers: Handlers, sessions: Sessions, **options: Any) -> Inbox:
         return Inbox(handlers, sessions, **options)
 
     def transport(self, destination: str, transport: Transport) -> Transport:
         return transport
 
 
-class Service:
+class Service(Generic[SM]):
     """One service: `name` is its own, and `database` its engine or the sessionmaker that it has.
+
+    On an AsyncEngine its handlers are `async`; on an Engine they are plain functions, and run in
+    threads. The relay then uses `relay_engine`, or an asynchronous twin made from the engine's URL.
 
     `peers` has the address of each service that it sends to, by name; without it SAGABOX_PEERS
     does, as "stock=http://stock:8000,mail=http://mail:8000". A message to another name is refused
@@ -88,8 +100,9 @@ class Service:
     Raises InvalidService where a name, an address or the database cannot be.
     """
 
+    @overload
     def __init__(
-        self,
+        self: Service[async_sessionmaker[AsyncSession]],
         name: str,
         database: AsyncEngine | async_sessionmaker[AsyncSession],
         *,
@@ -99,20 +112,49 @@ class Service:
         clock: Clock | None = None,
         limits: InboxLimits | None = None,
         relay: RelaySettings | None = None,
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: Service[sessionmaker[Session]],
+        name: str,
+        database: Engine | sessionmaker[Session],
+        *,
+        routes: Routes | None = None,
+        peers: Mapping[str, str] | None = None,
+        secrets: str | Keyring | None = None,
+        clock: Clock | None = None,
+        limits: InboxLimits | None = None,
+        relay: RelaySettings | None = None,
+        relay_engine: AsyncEngine | None = None,
+    ) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        database: AsyncEngine | Engine | Sessions,
+        *,
+        routes: Routes | None = None,
+        peers: Mapping[str, str] | None = None,
+        secrets: str | Keyring | None = None,
+        clock: Clock | None = None,
+        limits: InboxLimits | None = None,
+        relay: RelaySettings | None = None,
+        relay_engine: AsyncEngine | None = None,
     ) -> None:
         if not OWNER.fullmatch(name):
             _refuse(
                 f"{name!r} is no name of a service",
                 "use small letters, digits and dashes, as the types of its messages begin with it",
             )
-        self.engine, self.sessions = _opened(database)
+        engine, sessions = _opened(database)
+        self.sessions: SM = cast(SM, sessions)
         if is_installed(self.sessions):
             _refuse(
                 "these sessions belong to a service already",
                 "give each service an async_sessionmaker of its own, or the engine",
             )
-        if not sqlite.is_configured(self.engine) and self.engine.dialect.name == "sqlite":
-            sqlite.configure(self.engine)
+        sqlite.configure(engine)
+        self._has_twin = isinstance(engine, Engine) and relay_engine is None
+        self.engine = _asynchronous(engine, relay_engine, name)
         self.clock = clock or SystemClock()
         self.peers: Mapping[str, str] = _checked(peers)
         self._secrets = secrets
@@ -243,6 +285,8 @@ class Service:
                 yield
         finally:
             self._runtime = None
+            if self._has_twin:
+                await self.engine.dispose()
 
     async def check_tables(self) -> None:
         """Raises SchemaMissing or SchemaOlder where the library's tables are not there, or lack
@@ -279,26 +323,34 @@ class Service:
 
 
 def _opened(
-    database: AsyncEngine | async_sessionmaker[AsyncSession],
-) -> tuple[AsyncEngine, async_sessionmaker[AsyncSession]]:
+    database: AsyncEngine | Engine | Sessions,
+) -> tuple[AsyncEngine | Engine, Sessions]:
     match database:
         case AsyncEngine():
             return database, async_sessionmaker(database, expire_on_commit=False)
-        case async_sessionmaker():
+        case Engine():
+            return database, sessionmaker(database, expire_on_commit=False)
+        case async_sessionmaker() | sessionmaker():
             engine = database.kw.get("bind")
-            if isinstance(engine, AsyncEngine):
+            if isinstance(engine, AsyncEngine | Engine):
                 return engine, database
-            _refuse("the sessionmaker has no engine", "write async_sessionmaker(engine, ...)")
-        case Engine() | sessionmaker():
-            _refuse(
-                f"the {type(database).__name__} is synchronous",
-                "give an AsyncEngine: create_async_engine(url) with asyncpg or aiosqlite",
-            )
+            kind = type(database).__name__
+            _refuse("the sessionmaker has no engine", f"write {kind}(engine, ...)")
         case _:
             _refuse(
                 f"the database is a {type(database).__name__}",
-                "give the AsyncEngine, or the async_sessionmaker, of the service",
+                "give the engine of the service, an AsyncEngine or an Engine, or its sessionmaker",
             )
+
+
+def _asynchronous(
+    engine: AsyncEngine | Engine, given: AsyncEngine | None, service: str
+) -> AsyncEngine:
+    """The engine of the relay."""
+    if given is not None:
+        sqlite.configure(given)
+        return given
+    return twin_of(engine, name=f"{service} relay") if isinstance(engine, Engine) else engine
 
 
 def _refuse(problem: str, next_step: str) -> NoReturn:

@@ -22,11 +22,11 @@ import sqlite3
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Dialect, Engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DisconnectionError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -47,7 +47,8 @@ DEFAULT_BUSY_TIMEOUT = 5.0
 _GUARD = "sagabox_guard"
 _WAL_ATTEMPTS = 20
 
-_configured: WeakSet[Dialect] = WeakSet()
+_configured: WeakKeyDictionary[Dialect, float] = WeakKeyDictionary()
+"""Each with its busy timeout."""
 _turns = TurnsByName()
 
 
@@ -72,12 +73,17 @@ def configure(engine: Engine | AsyncEngine, *, busy_timeout: float = DEFAULT_BUS
             "leave that option out",
         )
     _Settings(target, busy_timeout)
-    _configured.add(target.dialect)
+    _configured[target.dialect] = busy_timeout
 
 
 def is_configured(engine: Engine | AsyncEngine) -> bool:
     """Whether `configure` was called for this engine, or the one that it was derived from."""
     return engine.dialect in _configured
+
+
+def busy_timeout(engine: Engine | AsyncEngine) -> float | None:
+    """The seconds that writers of this engine wait; None where it is not a configured SQLite."""
+    return _configured.get(engine.dialect)
 
 
 def require(engine: Engine | AsyncEngine) -> None:
@@ -94,6 +100,7 @@ class _Settings:
         self._busy_timeout = busy_timeout
         event.listen(engine, "do_connect", self._guard)
         event.listen(engine, "connect", self._set_up)
+        event.listen(engine, "checkout", _check_before_use)
         event.listen(engine, "begin", self._begin)
         event.listen(engine, "commit", _check_before_commit)
         event.listen(engine, "handle_error", _check_after_error)
@@ -225,6 +232,13 @@ def _set_query_only(connection: Connection, guard: Guard, wanted: bool) -> None:
     if guard.query_only is not wanted:
         connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if wanted else 'OFF'}")
         guard.query_only = wanted
+
+
+def _check_before_use(_: Any, record: ConnectionPoolEntry, _proxy: Any) -> None:
+    guard: Guard | None = record.info.get(_GUARD)
+    if guard is not None and guard.is_cut:
+        # The pool takes another one.
+        raise DisconnectionError("the connection was cut")
 
 
 def _check_before_commit(connection: Connection) -> None:

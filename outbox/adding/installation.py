@@ -150,7 +150,7 @@ def install(
     return installation
 
 
-def is_installed(sessions: async_sessionmaker[Any]) -> bool:
+def is_installed(sessions: async_sessionmaker[Any] | sessionmaker[Any]) -> bool:
     """Whether `install` was called for these sessions."""
     return _is_installed(sessions.kw)
 

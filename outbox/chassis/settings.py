@@ -24,7 +24,7 @@ from sqlalchemy.exc import ArgumentError
 from outbox.chassis.access.caller import host_name
 from outbox.chassis.access.routes import EVERYTHING, NOTHING, Opens
 from outbox.errors import InvalidKeyring, OutboxError
-from outbox.inbox.limits import InboxLimits, Pace
+from outbox.inbox.limits import InboxLimits
 from outbox.relay.settings import RelaySettings
 from outbox.transports.http.signing import DEFAULT_WINDOW, Keyring
 
@@ -163,6 +163,13 @@ class ServiceSettings(BaseSettings):
     receive_concurrency: int = Field(
         default=8, ge=1, le=200, description="Batches of messages that are worked on at once"
     )
+    handler_timeout: float | None = Field(
+        default=None,
+        gt=0,
+        le=3600,
+        description="Seconds that a handler may take that was registered without a timeout of its "
+        "own: 30, and on SQLite half a second less than its busy timeout of 5",
+    )
     purge_interval: float = Field(
         default=60.0,
         gt=0,
@@ -260,8 +267,9 @@ class ServiceSettings(BaseSettings):
         """Limits that let the inbox answer before its senders give up."""
         patience = self.delivery_timeout
         return InboxLimits(
-            together=Pace(lock=patience / 15, statement=patience / 5, total=patience / 3),
-            alone=Pace(lock=patience / 5, statement=patience / 3, total=patience / 2),
+            handler=self.handler_timeout,
+            transaction=patience / 4.5,
+            lock=patience / 9,
             answer_within=patience * 0.9,
         )
 

@@ -16,8 +16,9 @@ STUCK_AFTER = 60.0
 where an operator made that longer.
 
 It is above all bounds that work ends by itself under. A delivery takes 4.5 s at most, and SQLite
-waits for 5 s. PostgreSQL ends a statement after 15 s and a transaction after 30 s, and one that
-does not answer is given up after 20 s; twice the longest of these leaves room for a connection.
+waits for 5 s. PostgreSQL ends a statement after 15 s and a transaction after 30 s, one that does
+not answer is given up after 20 s, and a handler has 30 s; twice the longest of these leaves room
+for a connection. Where a handler was given more time, twice that counts.
 """
 
 
@@ -78,11 +79,15 @@ class Progress:
         self._monotonic = monotonic
         self.stuck_after = stuck_after
         self._kinds: dict[str, Work] = {}
+        self._may_take: dict[str, Callable[[], float]] = {}
 
-    def of(self, kind: str) -> Work:
-        """The work of this kind."""
+    def of(self, kind: str, *, may_take: Callable[[], float] | None = None) -> Work:
+        """The work of this kind. Where a piece of it `may_take` more seconds than is usual, twice
+        as many are too many."""
         if kind not in self._kinds:
             self._kinds[kind] = Work(self._monotonic)
+        if may_take is not None:
+            self._may_take[kind] = may_take
         return self._kinds[kind]
 
     @property
@@ -92,5 +97,9 @@ class Progress:
 
     def stuck(self) -> Sequence[Stuck]:
         """The kinds that do not get on, the slowest first."""
-        found = [Stuck(kind, it) for kind, it in self.stalled.items() if it > self.stuck_after]
+        found = [Stuck(kind, it) for kind, it in self.stalled.items() if it > self._bound(kind)]
         return sorted(found, key=lambda it: (-it.seconds, it.kind))
+
+    def _bound(self, kind: str) -> float:
+        may_take = self._may_take.get(kind)
+        return self.stuck_after if may_take is None else max(self.stuck_after, 2 * may_take())

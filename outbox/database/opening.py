@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from sqlalchemy import event
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
@@ -60,9 +62,16 @@ class Database:
     reading: AsyncEngine
 
 
-def open_database(url: str, *, name: str, pool_size: int = 10, pool_overflow: int = 10) -> Database:
+def open_database(
+    url: str,
+    *,
+    name: str,
+    pool_size: int = 10,
+    pool_overflow: int = 10,
+    connect_args: Mapping[str, object] = MappingProxyType({}),
+) -> Database:
     """Open the database, without connecting yet. The server's administrators see `name`. Errors do
-    not quote users' texts."""
+    not quote users' texts. `connect_args` are the driver's, on PostgreSQL."""
     if url.startswith("sqlite"):
         engine = create_async_engine(
             url, pool_size=pool_size, max_overflow=pool_overflow, hide_parameters=True
@@ -77,7 +86,7 @@ def open_database(url: str, *, name: str, pool_size: int = 10, pool_overflow: in
             # A thread's status is read after its lock, in a statement of its own: that is only
             # right where each statement sees what was committed before it.
             isolation_level="READ COMMITTED",
-            connect_args=_arguments(url, name),
+            connect_args=_arguments(url, name) | dict(connect_args),
         )
         event.listen(engine.sync_engine, "connect", _set_bounds)
         event.listen(engine.sync_engine, "handle_error", _give_up_the_silent, retval=True)

@@ -8,12 +8,22 @@ say what stops working when it has changed.
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, Dialect
+from collections.abc import Mapping
+from inspect import getclosurevars
+
+from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.util import await_
 from sqlalchemy.util.concurrency import in_greenlet
 
-__all__ = ["OptionEngine", "await_", "in_greenlet", "level_at_connect", "next_savepoint"]
+__all__ = [
+    "OptionEngine",
+    "await_",
+    "given_connect_args",
+    "in_greenlet",
+    "level_at_connect",
+    "next_savepoint",
+]
 
 
 def next_savepoint(connection: Connection) -> str:
@@ -29,3 +39,13 @@ def level_at_connect(dialect: Dialect) -> str | None:
     """The `isolation_level` that `create_engine` was given; it stands nowhere else."""
     level: str | None = dialect._on_connect_isolation_level
     return level
+
+
+def given_connect_args(engine: Engine) -> Mapping[str, object] | None:
+    """The `connect_args` that `create_engine` was given; None where it was given a `creator`."""
+    creator = engine.pool._creator
+    if getattr(creator, "__qualname__", "") != "create_engine.<locals>.connect":
+        return None
+    used: Mapping[str, object] = getclosurevars(creator).nonlocals["cparams"]
+    by_url = engine.dialect.create_connect_args(engine.url)[1]
+    return {name: value for name, value in used.items() if by_url.get(name) != value}

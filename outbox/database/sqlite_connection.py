@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
+import threading
 import weakref
+from typing import Any, Self
 
 from outbox.database.write_queue import WriteQueue
+
+_LOOK_AGAIN = 0.05
+"""Seconds after which a statement that did not end is interrupted again."""
 
 
 class Guard:
@@ -15,6 +21,10 @@ class Guard:
         self.turns: WriteQueue | None = None
         self.query_only = False
         self._transaction = False
+        self.is_cut = False
+        """Whether its transaction was ended from outside, after which no statement runs."""
+        self.statement = threading.Lock()
+        """Held during each statement."""
         self._connection: weakref.ref[sqlite3.Connection] | None = None
 
     def watch(self, connection: GuardedConnection) -> None:
@@ -31,6 +41,29 @@ class Guard:
         self._transaction = False
         if self.turns is not None:
             self.turns.pass_on(self)
+
+    def require_uncut(self) -> None:
+        """Raises OperationalError once the connection was cut. For the holder of `statement`."""
+        if self.is_cut:
+            raise sqlite3.OperationalError(
+                "the transaction was ended from outside, and this connection with it"
+            )
+
+    def cut(self) -> None:
+        """Roll the transaction back in another thread than its own; no statement runs any more."""
+        connection = None if self._connection is None else self._connection()
+        self.is_cut = True
+        # One that is closed already has nothing left to cut.
+        with contextlib.suppress(sqlite3.ProgrammingError):
+            if connection is not None:
+                connection.interrupt()
+                while not self.statement.acquire(timeout=_LOOK_AGAIN):
+                    # It may have begun only after the interrupt.
+                    connection.interrupt()
+                try:
+                    connection.rollback()
+                finally:
+                    self.statement.release()
 
     @property
     def has_lost_transaction(self) -> bool:
@@ -54,9 +87,15 @@ class GuardedConnection(sqlite3.Connection):
 
     guard: Guard
 
+    def cursor(self, factory: Any = None) -> Any:
+        """A cursor whose statements the guard watches."""
+        return super().cursor(factory or _GuardedCursor)
+
     def commit(self) -> None:
         try:
-            super().commit()
+            with self.guard.statement:
+                self.guard.require_uncut()
+                super().commit()
         finally:
             self._tell()
 
@@ -76,3 +115,19 @@ class GuardedConnection(sqlite3.Connection):
         # A commit that failed may have left the transaction open, for a second attempt.
         if not self.in_transaction:
             self.guard.ended()
+
+
+class _GuardedCursor(sqlite3.Cursor):
+    connection: GuardedConnection
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Self:
+        guard = self.connection.guard
+        with guard.statement:
+            guard.require_uncut()
+            return super().execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Any, /) -> Self:
+        guard = self.connection.guard
+        with guard.statement:
+            guard.require_uncut()
+            return super().executemany(sql, parameters)

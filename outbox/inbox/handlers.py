@@ -14,21 +14,20 @@ with the row that keeps the message from taking effect twice. It may be `async` 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar, get_type_hints, overload
+from typing import Any, TypeVar, overload
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from outbox.errors import InvalidHandlers, InvalidMessage
+from outbox.inbox.registration import On, OnList, check_signature, is_async
 from outbox.messages import Command, Event, Message, MessageType, type_of
 from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
 from outbox.wire.codec import encode_value
 
-M = TypeVar("M", bound=Message)
 R = TypeVar("R")
-Result: TypeAlias = "R | Done[R] | Refused | Locked | Ongoing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +56,8 @@ class Handler:
     function: Callable[..., Any]
     takes_lists: bool
     is_async: bool
+    timeout: float | None = None
+    """Seconds that a call may take; None where the inbox decides."""
 
     async def __call__(
         self, session: AsyncSession, messages: Sequence[Message], contexts: Sequence[Context]
@@ -66,14 +67,29 @@ class Handler:
 
         Raises what the function raises, and TypeError where it returns a type that no handler may.
         """
-        arguments = (messages, contexts) if self.takes_lists else (messages[0], contexts[0])
+        arguments = self._arguments(messages, contexts)
         if self.is_async:
             result = await self.function(session, *arguments)
         else:
             result = await session.run_sync(self.function, *arguments)
-            if inspect.iscoroutine(result):
-                result.close()
-                raise TypeError(f"{self.name} is not async, and returned a coroutine")
+        return self._replies(result, messages)
+
+    def call_plain(
+        self, session: Session, messages: Sequence[Message], contexts: Sequence[Context]
+    ) -> list[Reply]:
+        """As calling it, in the caller's thread, for a function that is not async."""
+        result = self.function(session, *self._arguments(messages, contexts))
+        return self._replies(result, messages)
+
+    def _arguments(
+        self, messages: Sequence[Message], contexts: Sequence[Context]
+    ) -> tuple[object, object]:
+        return (messages, contexts) if self.takes_lists else (messages[0], contexts[0])
+
+    def _replies(self, result: object, messages: Sequence[Message]) -> list[Reply]:
+        if inspect.iscoroutine(result):
+            result.close()
+            raise TypeError(f"{self.name} is not async, and returned a coroutine")
         if not self.takes_lists:
             return [self._reply_of(result)]
         if not isinstance(result, Sequence) or len(result) != len(messages):
@@ -82,6 +98,11 @@ class Handler:
                 f"and returned {_described(result)}"
             )
         return [self._reply_of(each) for each in result]
+
+    @property
+    def type(self) -> str:
+        """The type of the messages."""
+        return str(type_of(self.message_class))
 
     @property
     def name(self) -> str:
@@ -104,51 +125,6 @@ class Handler:
         return Reply(Outcome.DONE)
 
 
-class On(Generic[R]):
-    """The decorator that `Handlers.on` gives; `R` is what the handler must return."""
-
-    def __init__(self, register: Callable[[Callable[..., Any]], None]) -> None:
-        self._register = register
-
-    @overload
-    def __call__(
-        self, function: Callable[[AsyncSession, M, Context], Coroutine[Any, Any, Result[R]]]
-    ) -> Callable[[AsyncSession, M, Context], Coroutine[Any, Any, Result[R]]]: ...
-    @overload
-    def __call__(
-        self, function: Callable[[Session, M, Context], Result[R]]
-    ) -> Callable[[Session, M, Context], Result[R]]: ...
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        self._register(function)
-        return function
-
-
-class OnList(Generic[R]):
-    """The decorator that `Handlers.on_list` gives."""
-
-    def __init__(self, register: Callable[[Callable[..., Any]], None]) -> None:
-        self._register = register
-
-    @overload
-    def __call__(
-        self,
-        function: Callable[
-            [AsyncSession, Sequence[M], Sequence[Context]],
-            Coroutine[Any, Any, Sequence[Result[R]]],
-        ],
-    ) -> Callable[
-        [AsyncSession, Sequence[M], Sequence[Context]], Awaitable[Sequence[Result[R]]]
-    ]: ...
-    @overload
-    def __call__(
-        self,
-        function: Callable[[Session, Sequence[M], Sequence[Context]], Sequence[Result[R]]],
-    ) -> Callable[[Session, Sequence[M], Sequence[Context]], Sequence[Result[R]]]: ...
-    def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        self._register(function)
-        return function
-
-
 class Handlers:
     """The handlers of one consumer, by message type. `consumer` is the name of the service; each
     message takes effect once per consumer, even if another of its handlers took it."""
@@ -162,45 +138,59 @@ class Handlers:
         self.consumer = consumer
         self._by_type: dict[str, Handler] = {}
         self._built_in: dict[str, Handler] = {}
+        self._rules: list[Callable[[Handler], None]] = []
 
     @overload
-    def on(self, message_class: type[Command[R]]) -> On[R]: ...
+    def on(self, message_class: type[Command[R]], *, timeout: float | None = None) -> On[R]: ...
     @overload
-    def on(self, message_class: type[Event]) -> On[None]: ...
-    def on(self, message_class: type[Message]) -> On[Any]:
+    def on(self, message_class: type[Event], *, timeout: float | None = None) -> On[None]: ...
+    def on(self, message_class: type[Message], *, timeout: float | None = None) -> On[Any]:
         """Register `(session, message, context)`. For a command it returns the command's own value,
         or Done, Refused, Locked, Ongoing; for an event nothing.
 
-        Raises InvalidHandlers for a second handler of a type, or a wrong signature.
+        A call that takes longer than `timeout` seconds is ended, and its message FAILED; without
+        it `InboxLimits.handler` counts. Raises InvalidHandlers for a second handler of a type, a
+        wrong signature, or a function or time that the database of the inbox does not allow.
         """
-        return On(lambda function: self._add(message_class, function, takes_lists=False))
+        return On(lambda function: self._add(message_class, function, False, timeout))
 
     @overload
-    def on_list(self, message_class: type[Command[R]]) -> OnList[R]: ...
+    def on_list(
+        self, message_class: type[Command[R]], *, timeout: float | None = None
+    ) -> OnList[R]: ...
     @overload
-    def on_list(self, message_class: type[Event]) -> OnList[None]: ...
-    def on_list(self, message_class: type[Message]) -> OnList[Any]:
-        """Register `(session, messages, contexts)`, which returns one result for each message.
+    def on_list(
+        self, message_class: type[Event], *, timeout: float | None = None
+    ) -> OnList[None]: ...
+    def on_list(self, message_class: type[Message], *, timeout: float | None = None) -> OnList[Any]:
+        """Register `(session, messages, contexts)`, which returns one result for each message. The
+        `timeout` is that of a call, as for `on`.
 
         Messages of one key come in their order. Since a list has no single cause, messages that the
         handler adds must name theirs: `outbox.add(..., causation=context.id)`. Then they belong to
         its saga and its trace.
         """
-        return OnList(lambda function: self._add(message_class, function, takes_lists=True))
+        return OnList(lambda function: self._add(message_class, function, True, timeout))
 
     def find(self, type: str) -> Handler | None:
         """The handler of that message type."""
         return self._by_type.get(type) or self._built_in.get(type)
 
-    def takes_lists(self, message_class: type[Message]) -> bool:
-        """Whether the handler of that class, which is registered, takes lists."""
-        handler = self.find(str(type_of(message_class)))
-        assert handler is not None, "it is registered"
-        return handler.takes_lists
+    def restrict(self, rule: Callable[[Handler], None]) -> None:
+        """Hold all handlers to a rule, which raises InvalidHandlers: those that are registered, and
+        those to come."""
+        for handler in self._by_type.values():
+            rule(handler)
+        self._rules.append(rule)
+
+    def __iter__(self) -> Iterator[Handler]:
+        """The registered handlers."""
+        return iter(self._by_type.values())
 
     def build_in(self, message_class: type[Event], function: Callable[..., Any]) -> None:
-        """Register a handler of the inbox itself, for every consumer. It is not among `types`, and
-        a handler of the consumer's own goes first."""
+        """Register a handler of the inbox itself, for every consumer: a plain function that waits
+        for the database alone. It is not among `types`, and a handler of the consumer's own goes
+        first."""
         handler = Handler(message_class, function, takes_lists=False, is_async=False)
         self._built_in[str(type_of(message_class))] = handler
 
@@ -218,7 +208,13 @@ class Handlers:
         prefix = f"{asked.owner}.{asked.name}.v"
         return tuple(known for known in self.types if known.startswith(prefix))
 
-    def _add(self, cls: type[Message], function: Callable[..., Any], takes_lists: bool) -> None:
+    def _add(
+        self,
+        cls: type[Message],
+        function: Callable[..., Any],
+        takes_lists: bool,
+        timeout: float | None,
+    ) -> None:
         if not issubclass(cls, Event | Command):
             raise InvalidHandlers(
                 f"{cls.__name__} is neither an Event nor a Command",
@@ -231,8 +227,16 @@ class Handlers:
                 f"{name} has a handler already: {known.name}",
                 next_step="let one handler do both: they share one transaction",
             )
-        _check_signature(cls, function, takes_lists)
-        self._by_type[name] = Handler(cls, function, takes_lists, _is_async(function))
+        check_signature(cls, function, takes_lists)
+        handler = Handler(cls, function, takes_lists, is_async(function), timeout)
+        if timeout is not None and not 0 < timeout < float("inf"):
+            raise InvalidHandlers(
+                f"the timeout of {handler.name} is {timeout!r}",
+                next_step="give the seconds that a call may take",
+            )
+        for rule in self._rules:
+            rule(handler)
+        self._by_type[name] = handler
 
 
 def reply_of(result: object) -> Reply:
@@ -262,38 +266,6 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"a refusal's code and reason are texts, and one is {value!r}")
     return value
-
-
-def _is_async(function: Callable[..., Any]) -> bool:
-    call = getattr(type(function), "__call__", None)  # noqa: B004 - not to see if it is callable
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
-
-
-def _check_signature(cls: type[Message], function: Callable[..., Any], takes_lists: bool) -> None:
-    name = getattr(function, "__qualname__", repr(function))
-    expected = "(session, messages, contexts)" if takes_lists else "(session, message, context)"
-    try:
-        signature = inspect.signature(function)
-        signature.bind(None, None, None)
-    except (TypeError, ValueError):
-        raise InvalidHandlers(
-            f"{name} cannot be called as {expected}",
-            next_step=f"declare it as def {name}{expected}",
-        ) from None
-    if takes_lists:
-        return
-    parameter = list(signature.parameters.values())[1:2]
-    try:
-        hints = get_type_hints(function)
-    except Exception:  # without resolved hints there is nothing to check
-        return
-    hint = hints.get(parameter[0].name) if parameter else None
-    if not isinstance(hint, type) or not issubclass(hint, Message) or issubclass(cls, hint):
-        return
-    raise InvalidHandlers(
-        f"{name} is registered for {cls.__name__} and declares to take {hint.__name__}",
-        next_step="register it for the class that it takes",
-    )
 
 
 def _described(result: object) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 
 
 class InHand:
@@ -26,17 +25,30 @@ class InHand:
             pass
         return frozenset(id for id in ids if id in self._ends)
 
-    @contextmanager
-    def taken(self, ids: Collection[str]) -> Iterator[None]:
-        """A context in which these ids are in hand; none of them was before."""
+    def take(self, ids: Collection[str]) -> Hold:
+        """Take these ids in hand, of which none is so far."""
         end = asyncio.Event()
         self._ends |= dict.fromkeys(ids, end)
-        try:
-            yield
-        finally:
-            for id in ids:
-                self._ends.pop(id, None)
-            end.set()
+        return Hold(self._ends, ids, end)
 
     def _any(self, ids: Collection[str]) -> str | None:
         return next((id for id in ids if id in self._ends), None)
+
+
+class Hold:
+    """What one delivery has in hand, until it is released."""
+
+    def __init__(
+        self, ends: dict[str, asyncio.Event], ids: Collection[str], end: asyncio.Event
+    ) -> None:
+        self._ends = ends
+        self._ids = set(ids)
+        self._end = end
+
+    def release(self, *, all_but: Collection[str] = ()) -> None:
+        """Let go of the ids, except for some."""
+        for id in self._ids.difference(all_but):
+            del self._ends[id]
+        self._ids.intersection_update(all_but)
+        if not self._ids:
+            self._end.set()

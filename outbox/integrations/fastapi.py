@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Protocol
 
 from fastapi import APIRouter, FastAPI
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 from starlette.routing import Route
 
@@ -22,6 +22,8 @@ from outbox.database.engines import reading
 from outbox.errors import InvalidService
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
+from outbox.inbox.runners import Sessions
+from outbox.inbox.transactions.in_threads import InThreads
 from outbox.transports.base import Transport
 from outbox.transports.http.receiver import receiver
 from outbox.transports.http.signing import Keyring
@@ -38,9 +40,7 @@ _PATHS = {
 class Observer(Protocol):
     """A watcher of the messages of a service."""
 
-    def inbox(
-        self, handlers: Handlers, sessions: async_sessionmaker[AsyncSession], **options: Any
-    ) -> Inbox:
+    def inbox(self, handlers: Handlers, sessions: Sessions, **options: Any) -> Inbox:
         """The inbox with these options, watched."""
 
     def transport(self, destination: str, transport: Transport) -> Transport:
@@ -168,11 +168,23 @@ def _checks(service: Attached) -> dict[str, probes.Check]:
                 next_step="restart the service; its log says why the relay ended",
             )
 
-    return {
+    checks: dict[str, probes.Check] = {
         "database": service.check_tables,
         "relay": relay,
         "work": probes.work(service.progress, threads=False),
     }
+    threads = service.inbox.threads
+    if threads is not None:
+        checks["threads"] = lambda: _check_threads(threads)
+    return checks
+
+
+async def _check_threads(threads: InThreads) -> None:
+    if threads.given_up >= threads.most:
+        raise probes.NotReady(
+            f"all {threads.most} threads for handlers are taken by handlers that were given up",
+            next_step="restart the service; its log names the handlers that took too long",
+        )
 
 
 class _Metered:
@@ -182,9 +194,7 @@ class _Metered:
         self._service = service
         self._metrics = Metrics(service.clock, service.progress)
 
-    def inbox(
-        self, handlers: Handlers, sessions: async_sessionmaker[AsyncSession], **options: Any
-    ) -> Inbox:
+    def inbox(self, handlers: Handlers, sessions: Sessions, **options: Any) -> Inbox:
         return MeteredInbox(handlers, sessions, metrics=self._metrics, **options)
 
     def transport(self, destination: str, transport: Transport) -> Transport:

@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 
+from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox import sqlite
@@ -17,6 +18,7 @@ from outbox.coordination.loops import at_the_end, repeat
 from outbox.coordination.owners import HolderName, is_surely_dead
 from outbox.coordination.progress import Progress
 from outbox.database.engines import reading
+from outbox.database.twins import twin_of
 from outbox.lanes import BUCKETS
 from outbox.relay.courier import Courier, CourierStats
 from outbox.relay.message_store import Store
@@ -38,13 +40,14 @@ class Relay:
     `owner` is a label, by which an operator recognises this relay in the database; any number of
     relays may have the same. The name that holds the leases has a random part besides, a new one in
     a process that was forked off; by it the relays of a machine know that one of them has died, and
-    need not wait for its leases. `bell` is the one of `outbox.install(...)`; without it the relay
+    need not wait for its leases. A synchronous engine gets an asynchronous twin, made from its URL.
+    `bell` is the one of `outbox.install(...)`; without it the relay
     only polls. `progress` is told of each step. Raises UnconfiguredSQLite.
     """
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        engine: AsyncEngine | Engine,
         transports: Mapping[str, Transport],
         *,
         owner: str,
@@ -57,6 +60,9 @@ class Relay:
         chance: Callable[[], float] = random.random,
     ) -> None:
         sqlite.require(engine)
+        self._twin = twin_of(engine, name=owner) if isinstance(engine, Engine) else None
+        engine = self._twin or engine
+        assert isinstance(engine, AsyncEngine), "a synchronous engine has a twin"
         self._engine = engine
         self._reading = reading(engine)
         self._settings = settings or RelaySettings()
@@ -136,6 +142,8 @@ class Relay:
         finally:
             for transport in self._transports.values():
                 await transport.aclose()
+            if self._twin is not None:
+                await self._twin.dispose()
 
     # The loops of run()
 

@@ -15,7 +15,6 @@ from fastapi import APIRouter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,6 +25,7 @@ from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
 from outbox.inbox.purge.questions import Stopped
+from outbox.inbox.runners import Sessions
 from outbox.replies import Reply
 from outbox.transports.base import (
     Accepted,
@@ -147,6 +147,14 @@ class Metrics:
         """Note what the inbox answered."""
         for reply in replies:
             self._received.labels(reply.outcome.value).inc()
+
+    def handler_threads(self, given_up: Callable[[], int]) -> None:
+        """Show how many threads go on after their handler was given up."""
+        Gauge(
+            "sagabox_handler_threads_given_up",
+            "Threads that go on after their handler took too long; each takes up a place",
+            registry=self.registry,
+        ).set_function(given_up)
 
     def purged(self, stopped: Mapping[str, Stopped]) -> None:
         """Note the rows that a purge had to leave, by the orchestrator that says too little."""
@@ -272,7 +280,7 @@ class MeteredInbox(Inbox):
     def __init__(
         self,
         handlers: Handlers,
-        sessions: async_sessionmaker[AsyncSession],
+        sessions: Sessions,
         *,
         clock: Clock,
         limits: InboxLimits,
@@ -284,6 +292,8 @@ class MeteredInbox(Inbox):
             handlers, sessions, clock=clock, limits=limits, peers=peers, progress=progress
         )
         self._metrics = metrics
+        if (threads := self.threads) is not None:
+            metrics.handler_threads(lambda: threads.given_up)
 
     async def purge(self) -> int:
         """As `Inbox.purge`."""

@@ -6,14 +6,12 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
-
 from outbox.clock import Clock
 from outbox.coordination.progress import Work
-from outbox.inbox import store
 from outbox.inbox.limits import InboxLimits
-from outbox.inbox.purge import questions
+from outbox.inbox.purge import questions, statements
 from outbox.inbox.purge.questions import Known, Stopped
+from outbox.inbox.transactions.terms import Runner
 from outbox.wire.envelope import Envelope
 from outbox.wire.settled import EndedSagas
 
@@ -27,7 +25,7 @@ class Purge:
     def __init__(
         self,
         consumer: str,
-        sessions: async_sessionmaker[AsyncSession],
+        runner: Runner,
         *,
         clock: Clock,
         limits: InboxLimits,
@@ -35,7 +33,7 @@ class Purge:
         work: Work,
     ) -> None:
         self._consumer = consumer
-        self._sessions = sessions
+        self._runner = runner
         self._clock = clock
         self._limits = limits
         self._peers = frozenset(peers)
@@ -75,31 +73,29 @@ class Purge:
         return total
 
     async def _delete(self) -> int:
-        async with self._sessions.begin() as session:
-            return await session.run_sync(
-                store.purge,
-                self._consumer,
-                dict(self._ended),
-                self._clock.now(),
-                self._limits.retention,
-                self._limits.purge_rows,
-            )
+        return await self._runner.run(
+            statements.purge,
+            self._consumer,
+            dict(self._ended),
+            self._clock.now(),
+            self._limits.retention,
+            self._limits.purge_rows,
+        )
 
     async def _ask(self) -> None:
         """Find out more of ended sagas where more of them live than deliveries can name."""
         cut = [source for source, said in sorted(self._last_said.items()) if said.is_cut]
         stopped: dict[str, Stopped] = {}
         for source in cut:
-            async with self._sessions.begin() as session:
-                why = await session.run_sync(
-                    questions.ask,
-                    self._consumer,
-                    source,
-                    Known(self._last_said[source], self._ended[source]),
-                    self._clock.now(),
-                    self._limits.retention,
-                    has_way=source in self._peers,
-                )
+            why = await self._runner.run(
+                questions.ask,
+                self._consumer,
+                source,
+                Known(self._last_said[source], self._ended[source]),
+                self._clock.now(),
+                self._limits.retention,
+                source in self._peers,
+            )
             if why is not None:
                 stopped[source] = why
         self._stopped = stopped

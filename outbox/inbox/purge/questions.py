@@ -28,9 +28,10 @@ from outbox.adding.add import add
 from outbox.contract import AreEnded, RunsEnded
 from outbox.errors import InvalidMessage
 from outbox.ids import is_id, time_of
-from outbox.inbox import store
 from outbox.inbox.handlers import Context
+from outbox.inbox.purge import statements
 from outbox.inbox.retention import horizon
+from outbox.inbox.transactions import store
 from outbox.tables import inbox, inbox_watermark, outbox, outbox_parked
 from outbox.wire.settled import MAX_REMEMBERED, MAX_TOLD, EndedRange, EndedSagas
 
@@ -82,7 +83,6 @@ def ask(
     known: Known,
     now: datetime,
     retention: timedelta,
-    *,
     has_way: bool,
 ) -> Stopped | None:
     """Ask the orchestrator about old rows that its deliveries do not cover, if there are any and no
@@ -93,14 +93,14 @@ def ask(
     store.lock_watermarks(session)
     before = horizon(now, retention)
     stored = store.watermarks(session, consumer).sagas.get(source)
-    mark = store.joined(known.ever, stored, before)
+    mark = statements.joined(known.ever, stored, before)
 
     def oldest(since: str) -> str | None:
         """The smallest number, at least the given one, of old rows that must stay so far."""
         unknown = or_(store.run_number >= mark.before, store.run_number.in_(mark.live))
         statement = (
             select(store.run_number)
-            .where(store.is_old(consumer, now, retention), inbox.c.source == source)
+            .where(statements.is_old(consumer, now, retention), inbox.c.source == source)
             .where(store.run_number >= since, store.run_number < before, unknown)
             .order_by(store.run_number)
             .limit(1)

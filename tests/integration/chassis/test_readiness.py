@@ -151,7 +151,11 @@ def tower() -> Tower:
 @pytest.fixture
 async def bells(database: Database, tower: Tower) -> AsyncIterator[Probed]:
     settings = ArticlesSettings(
-        database_url=database.url, secrets=SECRETS, trust_loopback=True, delivery_timeout=0.5
+        handler_timeout=0.2,
+        database_url=database.url,
+        secrets=SECRETS,
+        trust_loopback=True,
+        delivery_timeout=0.5,
     )
     blueprint = Blueprint(
         name="articles",

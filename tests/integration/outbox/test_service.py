@@ -21,7 +21,15 @@ import outbox
 from tests.support.databases.databases import Schema
 from tests.support.fixtures import DatabaseFactory, MakeEngine
 from tests.support.http.servers import serving
-from tests.support.outbox.inboxes import Book, Booked, Noted, ledger, ledger_schema, write_entry
+from tests.support.outbox.inboxes import (
+    Book,
+    Booked,
+    Noted,
+    ledger,
+    ledger_schema,
+    plainly,
+    write_entry,
+)
 from tests.support.outbox.services import NOWHERE, client_of, make_service
 from tests.support.processes.waiting import until
 
@@ -74,6 +82,7 @@ async def test_what_one_service_adds_takes_effect_in_the_other(
         return Booked(1)
 
     @bank.on(Noted)
+    @plainly
     def noted(session: Session, event: Noted, context: outbox.Context) -> None:
         session.execute(ledger.insert().values(entry=event.entry, by=context.id))
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import create_engine, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 import outbox
@@ -121,9 +121,7 @@ async def test_an_application_that_runs_already_is_refused(engine: AsyncEngine) 
 
 @pytest.mark.databases("sqlite")
 async def test_a_database_that_cannot_be_is_refused_in_one_sentence(engine: AsyncEngine) -> None:
-    plain = create_engine("sqlite:///somewhere.sqlite")
     for database, problem in [
-        (plain, "the Engine is synchronous"),
         (async_sessionmaker(), "the sessionmaker has no engine"),
         ("sqlite://", "the database is a str"),
     ]:

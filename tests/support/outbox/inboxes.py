@@ -7,10 +7,10 @@ took effect twice shows as two rows.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from sqlalchemy import Column, Connection, Integer, MetaData, String, Table, delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -28,6 +28,8 @@ from outbox.tables import metadata
 from outbox.testing import FakeClock
 from outbox.wire.codec import encode
 from outbox.wire.envelope import Envelope
+
+R = TypeVar("R")
 
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -128,6 +130,15 @@ async def write_entry(session: AsyncSession | Session, entry: str, by: str) -> N
         session.execute(statement)
 
 
+def plainly(function: Callable[..., R]) -> Callable[..., Coroutine[Any, Any, R]]:
+    """A handler on the event loop from a plain function, which waits for the database alone."""
+
+    async def handler(session: AsyncSession, *rest: Any) -> R:
+        return await session.run_sync(function, *rest)
+
+    return handler
+
+
 def bank(*, without: type[Message] | None = None) -> Handlers:
     """Handlers that do what the messages say, and nothing surprising; `without` one, which a test
     adds itself."""
@@ -149,8 +160,8 @@ async def _unbook(session: AsyncSession, command: Unbook, context: Context) -> A
     await session.execute(delete(ledger).where(ledger.c.by.in_(context.undoes)))
 
 
-def _noted(session: Session, event: Noted, context: Context) -> None:
-    session.execute(insert(ledger).values(entry=event.entry, by=context.id))
+async def _noted(session: AsyncSession, event: Noted, context: Context) -> None:
+    await session.execute(insert(ledger).values(entry=event.entry, by=context.id))
 
 
 async def _listed(

@@ -6,6 +6,8 @@ import base64
 from typing import Any
 
 import httpx
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, sessionmaker
 
 import outbox
 
@@ -15,6 +17,13 @@ NOWHERE = "http://127.0.0.1:1"
 
 def make_service(engine: Any, name: str = "till", **options: Any) -> outbox.Service:
     """A service with signing keys, and without peers unless the options name some."""
+    return outbox.Service(name, engine, **{"secrets": SECRETS, "peers": {}, **options})
+
+
+def make_plain_service(
+    engine: Engine, name: str = "till", **options: Any
+) -> outbox.Service[sessionmaker[Session]]:
+    """The same on a synchronous database."""
     return outbox.Service(name, engine, **{"secrets": SECRETS, "peers": {}, **options})
 
 

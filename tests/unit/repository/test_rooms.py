@@ -138,10 +138,10 @@ def _plant(root: Path, **modules: str) -> Sources:
 
 def test_a_planted_import_through_a_wall_is_found(tmp_path: Path) -> None:
     sources = _plant(
-        tmp_path, outbox__relay__x="from outbox.inbox import store", outbox__inbox__store=""
+        tmp_path, outbox__relay__x="from outbox.inbox import inbox", outbox__inbox__inbox=""
     )
     (violation,) = rooms.through_walls(sources)
-    assert violation.startswith("outbox/relay/x.py:1: outbox.relay imports outbox.inbox.store: ")
+    assert violation.startswith("outbox/relay/x.py:1: outbox.relay imports outbox.inbox.inbox: ")
 
 
 def test_a_planted_import_by_the_vocabulary_is_found(tmp_path: Path) -> None:

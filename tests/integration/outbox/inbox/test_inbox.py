@@ -118,7 +118,7 @@ def test_a_retention_or_a_time_that_breaks_the_promises_is_refused() -> None:
     with pytest.raises(ValueError, match="retention"):
         InboxLimits(retention=InboxLimits().retention / 100)
     with pytest.raises(ValueError, match="answer_within"):
-        InboxLimits(answer_within=2.0)
+        InboxLimits(answer_within=1.0)
 
 
 async def test_the_database_without_its_tables_is_nobodys_message_trouble(

@@ -25,6 +25,7 @@ from tests.support.outbox.inboxes import (
     handling,
     ledger,
     outcomes,
+    plainly,
 )
 
 DONE = Reply(Outcome.DONE)
@@ -116,6 +117,7 @@ async def test_an_error_at_the_flush_is_its_handlers_own(engine: AsyncEngine, na
     handlers = Handlers("bank")
 
     @handlers.on(Noted)
+    @plainly
     def noted(session: Session, note: Noted, context: Context) -> None:
         session.add(Entry(None if note.entry == "bad" else note.entry, context.id))  # type: ignore[arg-type]  # the mistake
 
@@ -203,7 +205,7 @@ async def test_whatever_an_error_says_the_reason_can_be_stored(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     # What the log captures goes to another process, and half a surrogate pair cannot.
-    caplog.set_level(logging.CRITICAL, logger="outbox.inbox.inbox")
+    caplog.set_level(logging.CRITICAL, logger="outbox.inbox")
 
     def fail(_message: Any, _context: Any) -> Any:
         raise error

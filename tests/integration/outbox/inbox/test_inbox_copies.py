@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from outbox.inbox.handlers import Context
-from outbox.inbox.limits import InboxLimits, Pace
+from outbox.inbox.limits import InboxLimits
 from outbox.replies import Outcome, Reply
 from tests.support.outbox.inboxes import (
     Bench,
@@ -22,8 +23,7 @@ from tests.support.outbox.inboxes import (
     write_entry,
 )
 
-QUICK = Pace(lock=0.05, statement=5.0, total=30.0)
-LIMITS = InboxLimits(together=QUICK, alone=QUICK, answer_within=90.0)
+LIMITS = InboxLimits(lock=0.05, answer_within=90.0)
 
 
 class Blocked:
@@ -44,13 +44,14 @@ class Blocked:
             return Booked(balance=1)
 
         self.bench = Bench(engine, handlers, limits=LIMITS)
-        sessions = self.bench.sessions
+        runner = self.bench.inbox._runner
+        handle = runner.handle
 
-        def counted() -> AsyncSession:
+        async def counted(*arguments: Any, **rest: Any) -> Any:
             self.transactions += 1
-            return sessions()
+            return await handle(*arguments, **rest)
 
-        self.bench.inbox._sessions = counted  # type: ignore[assignment]  # counts them
+        runner.handle = counted  # type: ignore[method-assign]  # counts them
 
 
 @pytest.mark.databases("postgresql")

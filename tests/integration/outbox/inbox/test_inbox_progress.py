@@ -8,10 +8,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from outbox.coordination.progress import STUCK_AFTER, Progress
-from outbox.inbox import store
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
+from outbox.inbox.purge import statements
 from outbox.testing import FakeClock
 
 pytestmark = pytest.mark.databases("sqlite")
@@ -30,7 +30,7 @@ async def test_a_purge_of_many_slow_transactions_is_work_that_gets_on(
         seen.append(progress.stalled["purge the inbox"])
         return limits.purge_rows
 
-    monkeypatch.setattr(store, "purge", slow)
+    monkeypatch.setattr(statements, "purge", slow)
     sessions = async_sessionmaker(engine)
     inbox = Inbox(Handlers("bank"), sessions, clock=clock, limits=limits, progress=progress)
     assert await inbox.purge() == 5

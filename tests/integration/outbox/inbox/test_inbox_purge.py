@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from outbox.ids import first_at
-from outbox.inbox import store
 from outbox.inbox.limits import InboxLimits
+from outbox.inbox.purge import statements
 from outbox.replies import Outcome
 from outbox.tables import inbox, inbox_watermark
 from outbox.wire.envelope import Envelope
@@ -343,7 +343,7 @@ async def test_a_purge_that_fails_keeps_rows_and_watermark(
         session.execute(delete(inbox).where(inbox.c.id.in_(ids)))
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(store, "forget", fail)
+    monkeypatch.setattr(statements, "forget", fail)
     with pytest.raises(OSError, match="the disk is gone"):
         await bench.inbox.purge()
     assert len(await known(bench)) == 1

@@ -12,7 +12,8 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from outbox.inbox import store
+from outbox.inbox.purge import statements
+from outbox.inbox.transactions import store
 from outbox.replies import Outcome
 from outbox.tables import inbox
 from outbox.wire.envelope import Envelope
@@ -56,7 +57,7 @@ async def test_a_copy_that_waited_for_a_purge_is_too_old(
     pass_time(bench, LATER)
     async with bench.sessions() as session:
         now = bench.clock.now()
-        gone = await session.run_sync(store.purge, "bank", {}, now, RETENTION, 10)
+        gone = await session.run_sync(statements.purge, "bank", {}, now, RETENTION, 10)
         assert gone == 1
         copy = asyncio.create_task(bench.receive_one(note))
         await until(lambda: _locks_waited_for(engine), what="the copy waits for the purge")
@@ -83,7 +84,7 @@ def purge_before_read(
     def purge_and_read(*arguments: Any, **rest: Any) -> Any:
         with Session(other) as session, session.begin():
             now = bench.clock.now()
-            purged.append(store.purge(session, "bank", {}, now, RETENTION, 10))
+            purged.append(statements.purge(session, "bank", {}, now, RETENTION, 10))
         return read(*arguments, **rest)
 
     monkeypatch.setattr(store, "read", purge_and_read)
@@ -148,7 +149,7 @@ async def test_a_purge_that_knows_less_does_not_take_a_watermark_back(
 
     async def purge(session: AsyncSession, settled: EndedSagas, limit: int) -> int:
         said = {"orchestrator": settled}
-        return await session.run_sync(store.purge, "bank", said, now, RETENTION, limit)
+        return await session.run_sync(statements.purge, "bank", said, now, RETENTION, limit)
 
     async def purge_with_less_knowledge() -> int:
         async with bench.sessions.begin() as session:

@@ -17,10 +17,10 @@ from outbox import tables
 from outbox.adding.installation import install
 from outbox.contract import AreEnded, RunsEnded
 from outbox.ids import Ids, first_at
-from outbox.inbox import store
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
 from outbox.inbox.purge.questions import PATIENCE, Stopped
+from outbox.inbox.transactions import store
 from outbox.replies import Outcome, Reply
 from outbox.testing import FakeClock
 from outbox.wire.codec import decode

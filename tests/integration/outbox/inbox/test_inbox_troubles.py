@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import (
 
 from outbox.errors import IsolationRefused, TransactionLost, UnconfiguredSQLite
 from outbox.inbox.handlers import Context, Handlers
-from outbox.inbox.limits import InboxLimits, Pace
+from outbox.inbox.limits import InboxLimits
 from outbox.replies import Outcome, Reply
 from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeEngine
@@ -94,7 +94,7 @@ async def test_a_handler_that_hides_the_loss_of_its_connection_is_not_believed(
 async def test_a_writer_that_holds_the_database_for_long_is_no_messages_trouble(
     engine: AsyncEngine, names: Names
 ) -> None:
-    impatient = InboxLimits(together=Pace(1, 1, 0.05), alone=Pace(1, 1, 0.05), answer_within=0.2)
+    impatient = InboxLimits(transaction=0.05, answer_within=0.2)
     bench = Bench(engine, limits=impatient)
     note = envelope(names(), Noted("a"))
     async with engine.begin():
@@ -169,7 +169,7 @@ async def test_a_copy_waits_for_an_old_backend_that_may_still_commit(
         entered.set()
         await go.wait()
 
-    patient = InboxLimits(together=Pace(20, 20, 20), alone=Pace(20, 20, 20), answer_within=50)
+    patient = InboxLimits(transaction=20, lock=20, answer_within=50)
     note = envelope(names(), Noted("a", "news"))
     old, new = (Bench(engine, handlers, limits=patient) for _ in range(2))
     first = asyncio.create_task(old.receive_one(note))
@@ -186,11 +186,7 @@ async def test_a_copy_waits_for_an_old_backend_that_may_still_commit(
 async def test_a_lock_that_somebody_holds_too_long_makes_it_too_busy_not_failed(
     engine: AsyncEngine, names: Names
 ) -> None:
-    quick = InboxLimits(
-        together=Pace(lock=0.05, statement=2, total=2),
-        alone=Pace(lock=0.1, statement=2, total=2),
-        answer_within=30,
-    )
+    quick = InboxLimits(lock=0.1, answer_within=30)
     handlers = bank(without=Noted)
 
     @handlers.on(Noted)
@@ -215,12 +211,10 @@ async def test_a_lock_that_somebody_holds_too_long_makes_it_too_busy_not_failed(
 
 
 @pytest.mark.databases("postgresql")
-async def test_a_statement_that_takes_too_long_is_failed(engine: AsyncEngine, names: Names) -> None:
-    quick = InboxLimits(
-        together=Pace(lock=0.05, statement=0.1, total=5),
-        alone=Pace(lock=0.1, statement=0.2, total=5),
-        answer_within=30,
-    )
+async def test_a_handler_whose_statement_takes_too_long_is_failed(
+    engine: AsyncEngine, names: Names
+) -> None:
+    quick = InboxLimits(handler=0.2)
     handlers = Handlers("bank")
 
     @handlers.on(Noted)
@@ -229,7 +223,7 @@ async def test_a_statement_that_takes_too_long_is_failed(engine: AsyncEngine, na
 
     reply = await Bench(engine, handlers, limits=quick).receive_one(envelope(names(), Noted("a")))
     assert reply.outcome is Outcome.FAILED
-    assert "statement timeout" in (reply.reason or "")
+    assert "not done within 0.2 s" in (reply.reason or "")
 
 
 @pytest.mark.databases("postgresql")

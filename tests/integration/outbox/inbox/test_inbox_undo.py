@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from outbox.inbox.barrier import State
 from outbox.inbox.handlers import Context, Handlers
-from outbox.inbox.limits import InboxLimits, Pace
+from outbox.inbox.limits import InboxLimits
 from outbox.replies import Locked, Outcome, Refused
 from tests.support.outbox.inboxes import (
     Bench,
@@ -26,11 +26,7 @@ from tests.support.outbox.inboxes import (
 )
 from tests.support.processes.waiting import until
 
-PATIENT = InboxLimits(
-    together=Pace(lock=20, statement=20, total=20),
-    alone=Pace(lock=20, statement=20, total=20),
-    answer_within=50,
-)
+PATIENT = InboxLimits(transaction=20, lock=20, answer_within=50)
 
 Meanwhile = Callable[[], Awaitable[Any]]
 

@@ -6,23 +6,19 @@ is the same for every size of a batch.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from collections.abc import Collection, Sequence
+from datetime import datetime
 from typing import Any
 
 import orjson
 from sqlalchemy import (
-    ColumnElement,
     LargeBinary,
     Text,
     Uuid,
-    and_,
     bindparam,
     column,
     delete,
     func,
-    or_,
     select,
     text,
     update,
@@ -33,7 +29,7 @@ from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
 from outbox.inbox.barrier import Change, Claim, Row, State
-from outbox.inbox.retention import Forgotten, beyond, horizon
+from outbox.inbox.retention import Forgotten
 from outbox.tables import UtcDateTime, inbox, inbox_watermark
 from outbox.wire import reply_json
 from outbox.wire.settled import EndedSagas
@@ -89,8 +85,15 @@ _UPDATE_ROWS = update(inbox).where(
 )
 _SET_LIMITS = text(
     "SELECT current_setting('transaction_isolation'),"
-    " set_config('lock_timeout', :lock, true), set_config('statement_timeout', :statement, true)"
+    " set_config('lock_timeout', :lock, true), set_config('statement_timeout', :total, true),"
+    " set_config('idle_in_transaction_session_timeout', :total, true),"
+    # From PostgreSQL 17 on. A timer that runs is only set anew after it was stopped.
+    " CASE WHEN current_setting('transaction_timeout', true) IS NOT NULL"
+    " THEN set_config('transaction_timeout', '0', true)"
+    " || set_config('transaction_timeout', :total, true) END"
 )
+_ROOM = 5.0
+"""Seconds between the time of a transaction and the bound at which PostgreSQL ends it."""
 
 
 def is_postgresql(session: Session) -> bool:
@@ -98,12 +101,13 @@ def is_postgresql(session: Session) -> bool:
     return session.get_bind().dialect.name == "postgresql"
 
 
-def limit_waiting(session: Session, lock: float, statement: float) -> str:
-    """Bound, within this transaction, the wait for a lock and the time of a statement (seconds).
+def limit_waiting(session: Session, lock: float, total: float) -> str:
+    """Bound, within this transaction, the wait for a lock (seconds), and the time of a statement,
+    of a pause and of the transaction: the seconds `total` and a few more.
 
     Returns the isolation level. For PostgreSQL; on SQLite the engine bounds the wait for its lock.
     """
-    limits = {"lock": f"{lock * 1000:.0f}ms", "statement": f"{statement * 1000:.0f}ms"}
+    limits = {"lock": f"{lock * 1000:.0f}ms", "total": f"{(total + _ROOM) * 1000:.0f}ms"}
     return str(session.execute(_SET_LIMITS, limits).scalar_one())
 
 
@@ -229,97 +233,8 @@ def lock_watermarks(session: Session) -> None:
         session.execute(text(f"LOCK TABLE {inbox_watermark} IN SHARE ROW EXCLUSIVE MODE"))
 
 
-def is_old(consumer: str, now: datetime, retention: timedelta) -> ColumnElement[bool]:
-    """The condition that a row of that consumer is past the time of redelivery."""
-    cutoff = now - retention
-    was_due = or_(inbox.c.due.is_(None), inbox.c.due < cutoff)
-    of_age = and_(inbox.c.received_at < cutoff, inbox.c.id < horizon(now, retention), was_due)
-    return and_(inbox.c.consumer == consumer, of_age)
-
-
-def purge(
-    session: Session,
-    consumer: str,
-    settled: Mapping[str, EndedSagas],
-    now: datetime,
-    retention: timedelta,
-    limit: int,
-) -> int:
-    """Delete up to `limit` rows that no sender can need any more, and store the watermarks that
-    cover them. `settled` is each source's last statement. Returns how many rows were deleted."""
-    lock_watermarks(session)
-    before, old = horizon(now, retention), is_old(consumer, now, retention)
-    known = watermarks(session, consumer)
-    doomed = _some(session, and_(old, inbox.c.saga.is_(None)), limit)
-    for source in sorted({*settled, *known.sagas}):
-        mark = joined(settled.get(source), known.sagas.get(source), before)
-        ended = and_(run_number < mark.before, run_number.not_in(mark.live))
-        found = _some(session, and_(old, inbox.c.source == source, ended), limit - len(doomed))
-        if found:
-            set_watermark(session, consumer, source, SAGA, mark)
-            doomed += found
-    if doomed:
-        # Covers the commands of sagas too, for an undo that forgot to name the saga.
-        _raise_watermark(session, consumer, AGE, [(row.id, row.due) for row in doomed], known.age)
-        # Only their ids tell when these were to come, if ever.
-        barred = [(row.id, None) for row in doomed if row.is_barred and row.saga is None]
-        if barred:
-            _raise_watermark(session, consumer, BARRED, barred, known.barred)
-        forget(session, consumer, [row.id for row in doomed])
-    return len(doomed)
-
-
-def joined(said: EndedSagas | None, stored: EndedSagas | None, before: str) -> EndedSagas:
-    """The join of an orchestrator's stored and last statements, as far as the horizon `before`."""
-    if said is None:
-        assert stored is not None, "the source is known from one of the two"
-        return stored
-    # Sagas beyond the horizon have no rows to purge, so the statement need not be believed there.
-    return said.capped(before).join(stored)
-
-
-@dataclass(frozen=True, slots=True)
-class _Doomed:
-    """A row that is about to be purged."""
-
-    id: str
-    due: datetime | None
-    saga: str | None
-    is_barred: bool
-    """Its undo came first."""
-
-
-def _some(session: Session, condition: ColumnElement[bool], limit: int) -> list[_Doomed]:
-    """The oldest rows that meet the condition and that no transaction has locked."""
-    if limit <= 0:
-        return []
-    came_too_late = and_(inbox.c.state == State.BARRED.value, inbox.c.barred_by.is_not(None))
-    statement = (
-        select(inbox.c.id, inbox.c.due, inbox.c.saga, came_too_late)
-        .where(condition)
-        .order_by(inbox.c.received_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    return [_Doomed(*row) for row in session.execute(statement)]
-
-
 def _text(change: Change) -> str | None:
     return None if change.reply is None else reply_json.dumps(change.reply).decode()
-
-
-def _raise_watermark(
-    session: Session,
-    consumer: str,
-    scope: str,
-    rows: Sequence[tuple[str, datetime | None]],
-    known: str | None,
-) -> None:
-    """Let the watermark cover these rows. It stands at the youngest row ever purged, so that an
-    inbox that was away for long has forgotten nothing younger."""
-    reached = beyond(rows)
-    mark = EndedSagas(reached if known is None else max(reached, known))
-    set_watermark(session, consumer, "", scope, mark)
 
 
 def set_watermark(

@@ -6,7 +6,6 @@ from weakref import WeakSet
 
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from outbox.errors import IsolationRefused
@@ -27,6 +26,16 @@ class HandlerMeddled(RuntimeError):
         )
 
 
+class HandlerGivenUp(RuntimeError):
+    """The handler took too long, and its thread goes on after its transaction was ended."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the handler took longer than it may; its transaction was ended, and it can write "
+            "nothing more"
+        )
+
+
 class CommitLock:
     """A lock that makes every commit of a session fail until `lift`. Savepoints are free."""
 
@@ -43,7 +52,23 @@ class CommitLock:
             raise HandlerMeddled
 
 
-async def leave_as_new(session: AsyncSession) -> None:
+class Poison:
+    """Lets a session begin no transaction any more, once it was `given`."""
+
+    def __init__(self, session: Session) -> None:
+        self._is_given = False
+        event.listen(session, "after_begin", self._refuse)
+
+    def give(self) -> None:
+        """From now on."""
+        self._is_given = True
+
+    def _refuse(self, *_: object) -> None:
+        if self._is_given:
+            raise HandlerGivenUp
+
+
+def leave_as_new(session: Session) -> None:
     """Write pending changes and let go of all objects: the next handler finds the session like a
     new one, as if the earlier handlers had committed.
 
@@ -52,10 +77,9 @@ async def leave_as_new(session: AsyncSession) -> None:
     in the handler that caused it; and an object that a later statement changed must not be found as
     it was. A service that needs the speed registers a handler for lists.
     """
-    inner = session.sync_session
-    if inner.new or inner.dirty or inner.deleted:
-        await session.flush()
-    inner.expunge_all()
+    if session.new or session.dirty or session.deleted:
+        session.flush()
+    session.expunge_all()
 
 
 def watch(engine: Engine) -> None:

@@ -1,0 +1,347 @@
+"""One transaction of the inbox: insert the ids, look, run handlers, write answers.
+
+The code is synchronous. A runner (`on_loop`, `in_threads`) hands it a session, calls handlers for
+it in its own way, and commits.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import assert_never
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import InternalError, OperationalError, ProgrammingError
+from sqlalchemy.orm import Session
+
+from outbox.adding.causes import Cause, caused_by
+from outbox.crashpoints import crashpoint
+from outbox.database.troubles import Trouble, trouble_in_handler, trouble_in_statement
+from outbox.errors import IsolationRefused, TransactionLost
+from outbox.inbox.barrier import Answer, Arrival, Change, Run, Verdict, claims, conclude, decide
+from outbox.inbox.batches import runs
+from outbox.inbox.handlers import Context, Handlers
+from outbox.inbox.retention import NOTHING_FORGOTTEN, age_of, may_be_forgotten
+from outbox.inbox.transactions import session as inbox_session
+from outbox.inbox.transactions import store
+from outbox.inbox.transactions.session import CommitLock, HandlerMeddled
+from outbox.inbox.transactions.terms import (
+    Call,
+    HandlerLate,
+    RolledBack,
+    Terms,
+    failure,
+    tell_failure,
+)
+from outbox.messages import Message, type_of
+from outbox.replies import Outcome, Reply
+from outbox.tracing import Handling, fields_of, tracer_in_use
+
+log = logging.getLogger("outbox.inbox")
+
+
+class _SteppedBack(Exception):
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(reply)
+        self.reply = reply
+
+
+class _HandlerFailed(Exception):
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class _Vanished(Exception):
+    """A row was purged between the insert that found it there and the look at it."""
+
+
+@dataclass
+class _Result:
+    """The answers so far, and what is to be written for them."""
+
+    replies: list[Reply | None]
+    changes: list[Change] = field(default_factory=list)
+    forget: list[str] = field(default_factory=list)
+    held: set[str] = field(default_factory=set)
+    """The keys of which a message comes again."""
+
+
+class InboxTransaction:
+    """One transaction for some messages, which keeps all their effects and answers, or nothing."""
+
+    def __init__(self, handlers: Handlers, arrivals: Sequence[Arrival], terms: Terms) -> None:
+        self.called: list[Arrival] = []
+        """Whose handler was called."""
+        self.took: dict[str, float] = {}
+        """By message type, the seconds that the last message of it took."""
+        self._handlers = handlers
+        self._arrivals = arrivals
+        self._terms = terms
+        self._tracer = tracer_in_use()
+        self._now = terms.clock.now()
+        self._lock: CommitLock | None = None
+        self._connection: Connection | None = None
+        self._in_hand: Sequence[Arrival] = ()
+        self._won: set[str] = set()
+        self._result = _Result([None] * len(arrivals))
+
+    @property
+    def consumer(self) -> str:
+        """The name of the service."""
+        return self._handlers.consumer
+
+    @property
+    def replies(self) -> list[Reply | None]:
+        """The answers; None for a message that was left out."""
+        return self._result.replies
+
+    def work(self, session: Session, call: Call) -> None:
+        """Everything up to the commit, which the caller makes.
+
+        Raises RolledBack, or what is the database's own trouble.
+        """
+        self._lock = CommitLock(session)
+        try:
+            self._connection = session.connection()
+            verdicts = self._look(session)
+            self._handle(session, verdicts, call)
+            self._write(session)
+        except Exception as error:
+            raise self.judged(error) from error
+        self._in_hand = ()
+        crashpoint("inbox: before commit")
+        self._lock.lift()
+
+    def judged(self, error: Exception) -> Exception:
+        """The exception to raise for an error: RolledBack, or the error itself where the database
+        is away."""
+        match error:
+            case RolledBack():
+                return error
+            case _SteppedBack(reply=reply):
+                return RolledBack(Trouble.OWN, error, self._in_hand, reply)
+            case HandlerLate():
+                # Not called again with the rest: it would take as long once more.
+                known = None if len(self._in_hand) > 1 else failure(error)
+                return RolledBack(Trouble.SLOW, error, self._in_hand, known)
+            case _HandlerFailed(error=cause):
+                trouble, found = trouble_in_handler(cause), cause
+            case _Vanished():
+                trouble, found = Trouble.CROSSED, error
+            case IsolationRefused():
+                return error
+            case _:
+                trouble, found = trouble_in_statement(error), error
+                if trouble is Trouble.OWN and isinstance(
+                    error, InternalError | OperationalError | ProgrammingError
+                ):
+                    # Our own statements fail like this on a database without our tables.
+                    return error
+        if trouble.is_the_databases:
+            return found
+        if self._connection is not None and self._connection.invalidated:
+            # A handler hid that failure, and every later error is only a consequence.
+            return TransactionLost(
+                "the connection to the database broke while a handler ran",
+                next_step="send the messages again, once the database is back",
+            )
+        return RolledBack(trouble, found, self._in_hand)
+
+    def _look(self, session: Session) -> list[Verdict]:
+        consumer = self.consumer
+        if store.is_postgresql(session):
+            inbox_session.forget_failures(session)
+            level = store.limit_waiting(session, self._terms.limits.lock, self._longest())
+            inbox_session.require_read_committed(level)
+        rows = claims(self._arrivals)
+        self._won = won = store.insert(session, consumer, rows, self._now)
+        found = {}
+        if lost := {row.id for row in rows} - won:
+            # In statements of their own: the one that inserts does not see a row that another
+            # transaction was still inserting when it began.
+            undone = {action for each in self._arrivals for action in each.envelope.undoes}
+            if actions := lost & undone:
+                found = store.read(session, consumer, actions, lock=True)
+            if others := lost - undone:
+                found |= store.read(session, consumer, others, lock=False)
+            if len(found) < len(lost):
+                raise _Vanished
+        forgotten = NOTHING_FORGOTTEN
+        if may_be_forgotten(_ages(self._arrivals, won), self._now):
+            # After the insert: the watermark of a purge in between would have gone unseen.
+            forgotten = store.watermarks(session, consumer)
+        return [decide(each, found, forgotten, self._now) for each in self._arrivals]
+
+    def _longest(self) -> float:
+        """Seconds that the transaction may take: one handler may be called late."""
+        found = [self._handlers.find(each.envelope.type) for each in self._arrivals]
+        slowest = self._terms.times.longest(each for each in found if each is not None)
+        return self._terms.limits.transaction + slowest
+
+    def _handle(self, session: Session, verdicts: Sequence[Verdict], call: Call) -> None:
+        result = self._result
+        to_run: list[tuple[int, Run]] = []
+        for position, verdict in enumerate(verdicts):
+            match verdict:
+                case Answer(reply, changes, forget):
+                    result.replies[position] = reply
+                    result.changes += changes
+                    result.forget += forget
+                case Run():
+                    to_run.append((position, verdict))
+                case other:
+                    assert_never(other)
+        arrivals = [self._arrivals[position] for position, _ in to_run]
+        monotonic = self._terms.clock.monotonic
+        began = last = monotonic()
+        for group in runs(arrivals, self._takes_lists):
+            items = [to_run[each] for each in group]
+            items = [it for it in items if self._key(it[0]) not in result.held]
+            if self.called and last - began > self._terms.limits.transaction:
+                items = []
+            if items:
+                self._run(session, items, call)
+                now = monotonic()
+                type = self._arrivals[items[0][0]].envelope.type
+                self.took[type] = (now - last) / len(items)
+                last = now
+        for position, run in to_run:
+            answer = result.replies[position]
+            if answer is None or _comes_again(answer):
+                self._leave_out(self._arrivals[position])
+            else:
+                result.changes += conclude(self._arrivals[position], run, answer)
+
+    def _run(self, session: Session, items: Sequence[tuple[int, Run]], call: Call) -> None:
+        """Call one handler once, and note its answers."""
+        arrivals = [self._arrivals[position] for position, _ in items]
+        fragile = self._terms.together and arrivals[0].envelope.type in self._terms.fragile
+        within_savepoint = fragile or not self._terms.together
+        try:
+            replies = self._call(session, items, call, within_savepoint)
+        except _HandlerFailed as failed:
+            if not fragile or trouble_in_handler(failed.error) is not Trouble.OWN:
+                raise
+            tell_failure(self.consumer, arrivals[0], failed.error)
+            replies = [failure(failed.error)]
+        for (position, _), reply in zip(items, replies, strict=True):
+            stays = reply.outcome is Outcome.DONE or fragile
+            if not stays and (self._terms.together or reply.outcome is not Outcome.REFUSED):
+                # Its effects can only be taken back together with the others'.
+                raise _SteppedBack(reply)
+            self._result.replies[position] = reply
+            if _comes_again(reply):
+                self._result.held.add(self._key(position))
+
+    def _call(
+        self, session: Session, items: Sequence[tuple[int, Run]], call: Call, within_savepoint: bool
+    ) -> list[Reply]:
+        arrivals = [self._arrivals[position] for position, _ in items]
+        handler = self._handlers.find(arrivals[0].envelope.type)
+        assert handler is not None, "an arrival has a handler"
+        self._in_hand = arrivals
+        self.called += arrivals
+        contexts = [self._context(self._arrivals[position], run) for position, run in items]
+        causes = [_cause(each) for each in arrivals]
+        caused_by(session, causes if handler.takes_lists else causes[0])
+        messages = [each.message for each in arrivals]
+        seconds = self._terms.times.of(handler)
+        way = _within_savepoint if within_savepoint else _straight
+        try:
+            with Handling([each.envelope for each in arrivals], self._tracer):
+                replies = way(session, lambda: call(handler, session, messages, contexts, seconds))
+        except HandlerLate:
+            raise
+        except Exception as error:
+            raise _HandlerFailed(error) from error
+        if log.isEnabledFor(logging.DEBUG):
+            _tell(self.consumer, arrivals, replies)
+        return replies
+
+    def _takes_lists(self, message_class: type[Message]) -> bool:
+        handler = self._handlers.find(str(type_of(message_class)))
+        assert handler is not None, "an arrival has a handler"
+        return handler.takes_lists and handler.type not in self._terms.fragile
+
+    def _key(self, position: int) -> str:
+        return self._arrivals[position].envelope.key
+
+    def _leave_out(self, arrival: Arrival) -> None:
+        """Forget the rows that this transaction inserted for a message that comes again."""
+        envelope = arrival.envelope
+        ids = (envelope.id, *envelope.undoes)
+        self._result.forget += [id for id in ids if id in self._won]
+
+    def _context(self, arrival: Arrival, run: Run) -> Context:
+        envelope = arrival.envelope
+        return Context(
+            id=envelope.id,
+            correlation=envelope.correlation,
+            causation=envelope.causation,
+            attempt=self._terms.attempt_of(envelope.id),
+            source=envelope.source,
+            trace=envelope.trace,
+            undoes=tuple(row.id for row in run.undoes),
+        )
+
+    def _write(self, session: Session) -> None:
+        caused_by(session, None)
+        result = self._result
+        if result.forget:
+            store.forget(session, self.consumer, result.forget)
+        if result.changes:
+            store.write(session, self.consumer, result.changes)
+        elif inbox_session.has_failed(session):
+            store.probe(session)
+        if self._terms.told is not None:
+            for arrival, reply in zip(self._arrivals, result.replies, strict=True):
+                if reply is not None:
+                    caused_by(session, _cause(arrival))
+                    self._terms.told(session, arrival.envelope, reply)
+            caused_by(session, None)
+
+
+def _straight(session: Session, call: Callable[[], list[Reply]]) -> list[Reply]:
+    root = session.get_transaction()
+    replies = call()
+    if session.get_transaction() is not root or session.in_nested_transaction():
+        raise HandlerMeddled
+    inbox_session.leave_as_new(session)
+    return replies
+
+
+def _within_savepoint(session: Session, call: Callable[[], list[Reply]]) -> list[Reply]:
+    with session.begin_nested() as savepoint:
+        replies = call()
+        if session.get_nested_transaction() is not savepoint:
+            raise HandlerMeddled
+        if replies[0].outcome is not Outcome.DONE:
+            savepoint.rollback()
+    inbox_session.leave_as_new(session)
+    return replies
+
+
+def _comes_again(reply: Reply) -> bool:
+    return reply.outcome not in (Outcome.DONE, Outcome.REFUSED)
+
+
+def _tell(consumer: str, arrivals: Sequence[Arrival], replies: Sequence[Reply]) -> None:
+    for arrival, reply in zip(arrivals, replies, strict=True):
+        envelope, outcome = arrival.envelope, reply.outcome.value
+        log.debug("%s handled %s: %s", consumer, envelope.type, outcome, extra=fields_of(envelope))
+
+
+def _ages(arrivals: Sequence[Arrival], won: Collection[str]) -> Iterator[str]:
+    """The ages of the messages, and of the actions that they undo, that were not known before."""
+    for each in arrivals:
+        envelope = each.envelope
+        if envelope.id in won:
+            yield age_of(envelope.id, None if each.is_alone else envelope.due)
+        yield from (action for action in envelope.undoes if action in won)
+
+
+def _cause(arrival: Arrival) -> Cause:
+    envelope = arrival.envelope
+    return Cause(envelope.id, envelope.correlation, envelope.trace)
