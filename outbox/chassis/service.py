@@ -246,6 +246,7 @@ class Chassis:
                 clock=self._clock,
                 concurrency=self._settings.receive_concurrency,
                 ids=self.ids,
+                skewed=self.metrics.skewed,
             ),
             health.router(checks),
             self.metrics.router(self._standing, relay_runs=lambda: self._runtime.is_carrying),

@@ -191,13 +191,19 @@ def _stored(row: Row, arrival: Arrival) -> Reply:
 
 
 def _decide_action(envelope: Envelope, now: datetime) -> Verdict:
-    if envelope.expires is None or envelope.expires > now:
+    if envelope.expires is None:
         return Run()
-    reply = Reply(
-        Outcome.EXPIRED,
-        code="expired",
-        reason=f"it came after its expiry at {envelope.expires.isoformat()} and never ran",
-    )
+    if envelope.expires_in is not None:
+        # The sender's word on the time that was left needs no clock but its own.
+        expired = envelope.expires_in <= 0
+        when = "it was sent"
+    else:
+        expired = envelope.expires <= now
+        when = f"it came, at {now.isoformat()} by the clock of its receiver,"
+    if not expired:
+        return Run()
+    reason = f"{when} after its expiry at {envelope.expires.isoformat()}, and never ran"
+    reply = Reply(Outcome.EXPIRED, code="expired", reason=reason)
     return Answer(reply, (Change(envelope.id, State.BARRED, reply),))
 
 

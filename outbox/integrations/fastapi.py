@@ -95,16 +95,25 @@ def attach(service: Attached, app: Any, *, messages: bool, health: bool, metrics
             raise _taken(path, option)
     keys = service.keys() if messages else None
     routers: list[APIRouter] = []
+    skewed = _unheeded
     if metrics:
         observer = _Metered(service)
+        skewed = observer.skewed
         service.observed_by(observer)
         routers.append(observer.router())
     if keys is not None:
-        routers.append(receiver(service.inbox, keys=keys, clock=service.clock, ids=service.new_id))
+        ids = service.new_id
+        routers.append(
+            receiver(service.inbox, keys=keys, clock=service.clock, ids=ids, skewed=skewed)
+        )
     if health:
         routers.append(probes.router(_checks(service)))
     _add(app, routers)
     _run_within(service, app, wanted)
+
+
+def _unheeded(sender: str, seconds: float) -> None:
+    """Without metrics, only the log tells of clocks that differ."""
 
 
 def _count(app: Starlette, path: str) -> int:
@@ -199,6 +208,9 @@ class _Metered:
 
     def transport(self, destination: str, transport: Transport) -> Transport:
         return self._metrics.transport(destination, transport)
+
+    def skewed(self, sender: str, seconds: float) -> None:
+        self._metrics.skewed(sender, seconds)
 
     def router(self) -> APIRouter:
         return self._metrics.router(self._standing, relay_runs=lambda: self._service.is_carrying)

@@ -36,7 +36,7 @@ from outbox.transports.base import (
     Unacceptable,
     Unreachable,
 )
-from outbox.wire.envelope import Envelope
+from outbox.wire.envelope import Envelope, sent_at
 
 log = logging.getLogger("outbox.relay")
 
@@ -146,7 +146,8 @@ class Sender:
             result.stopped = True
         if result.stopped or not batch:
             return
-        delivery = await self._deliver([message.envelope for message in batch])
+        now = self._clock.now()
+        delivery = await self._deliver([sent_at(message.envelope, now) for message in batch])
         self._moved()
         match delivery:
             case Answered(replies):

@@ -19,6 +19,7 @@ _RFC3339 = re.compile(
     r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d{1,9})?([Zz]|[+-]\d\d:\d\d)", re.ASCII
 )
 _TRACE = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_INTEGER = re.compile(r"-?\d{1,15}", re.ASCII)
 # CloudEvents' strings have no control characters; a surrogate alone is no text at all.
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 # The HTTP binding encodes the space, the double quote, the percent sign and all beyond ASCII.
@@ -71,6 +72,15 @@ def instant(name: str, value: Any, position: int | None) -> datetime:
 def optional_instant(name: str, value: Any, position: int | None) -> datetime | None:
     """As `instant`, or None where the attribute is absent."""
     return None if value is None else instant(name, value, position)
+
+
+def optional_integer(name: str, value: Any, position: int | None) -> int | None:
+    """A whole number in decimal digits, as text; None where the attribute is absent."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not _INTEGER.fullmatch(value):
+        raise wrong(name, position, f"must be a whole number as text, and is {short(value)}")
+    return int(value)
 
 
 def media_type(name: str, value: Any, wanted: str, position: int | None) -> None:

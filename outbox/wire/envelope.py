@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -36,11 +36,14 @@ class Envelope:
     On the wire: `key` is `partitionkey`, `correlation` (the saga) `correlationid`, `causation` the
     id of the message that caused this one, `trace` a W3C `traceparent`, `undoes` the ids of the
     commands that this one compensates, separated by single spaces, `expires` is `expirytime`,
-    `due` and `run_number` are `due` and `runnumber`.
+    `expires_in` is `expiresin`, `due` and `run_number` are `due` and `runnumber`.
 
     `due` is when the message was to leave at the earliest: fixed when it was added, and the same in
     each copy, so that a receiver can tell its age. `run_number` is the number that the run got when
     it began. Either is None where the sender is older than the attribute.
+
+    `expires_in` is what is left until `expires`, in milliseconds, by the clock of the sender when
+    it sends: so a receiver need not have the same time. A message that is not under way has None.
     """
 
     id: str
@@ -57,6 +60,15 @@ class Envelope:
     expires: datetime | None = None
     due: datetime | None = None
     run_number: str | None = None
+    expires_in: int | None = None
+
+
+def sent_at(envelope: Envelope, now: datetime) -> Envelope:
+    """The envelope as it is sent at that moment."""
+    if envelope.expires is None:
+        return envelope
+    left = (envelope.expires - now) // timedelta(milliseconds=1)
+    return replace(envelope, expires_in=left)
 
 
 # --- Writing ---------------------------------------------------------------------------------
@@ -110,7 +122,7 @@ def _event(envelope: Envelope) -> dict[str, Any]:
 
 
 def _attributes(envelope: Envelope) -> dict[str, Any]:
-    return {
+    attributes = {
         "specversion": SPEC_VERSION,
         "id": envelope.id,
         "source": envelope.source,
@@ -118,6 +130,10 @@ def _attributes(envelope: Envelope) -> dict[str, Any]:
         "time": at.utc(envelope.time),
         "partitionkey": envelope.key,
     } | _extensions(envelope)
+    if envelope.expires_in is not None:
+        # As a text: CloudEvents' integers have 32 bits, and a year has more milliseconds.
+        attributes["expiresin"] = str(envelope.expires_in)
+    return attributes
 
 
 def _extensions(envelope: Envelope) -> dict[str, Any]:
@@ -261,6 +277,7 @@ def _envelope(attributes: Mapping[str, Any], data: bytes, position: int | None) 
         reply_to=at.optional_text("replyto", get("replyto"), MAX_NAME_LENGTH, position),
         undoes=at.identifiers("undoes", get("undoes"), position),
         expires=at.optional_instant("expirytime", get("expirytime"), position),
+        expires_in=at.optional_integer("expiresin", get("expiresin"), position),
         due=at.optional_instant("due", get("due"), position),
         run_number=at.optional_identifier("runnumber", get("runnumber"), position),
     )

@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _UNKNOWN = "(unknown)"
+_MOST_SENDERS = 100
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -52,6 +53,7 @@ class Metrics:
         self._clock = clock
         self._progress = progress
         self.registry = CollectorRegistry()
+        self._senders: set[str] = set()
         self._requests = Histogram(
             "sagabox_http_request_seconds",
             "Time from the first byte of a request to the last of its answer",
@@ -76,6 +78,12 @@ class Metrics:
             "sagabox_inbox_messages",
             "Messages received, by the answer they were given",
             ["outcome"],
+            registry=self.registry,
+        )
+        self._skew = Gauge(
+            "sagabox_clock_skew_seconds",
+            "Seconds by which the clock of a sender is ahead of the one here, at its last request",
+            ["sender"],
             registry=self.registry,
         )
         self._stopped_purges = Gauge(
@@ -155,6 +163,12 @@ class Metrics:
             "Threads that go on after their handler took too long; each takes up a place",
             registry=self.registry,
         ).set_function(given_up)
+
+    def skewed(self, sender: str, seconds: float) -> None:
+        """Note by how much a sender's clock is ahead."""
+        if sender in self._senders or len(self._senders) < _MOST_SENDERS:
+            self._senders.add(sender)
+            self._skew.labels(sender).set(seconds)
 
     def purged(self, stopped: Mapping[str, Stopped]) -> None:
         """Note the rows that a purge had to leave, by the orchestrator that says too little."""

@@ -29,7 +29,7 @@ from outbox.transports.http.problems import (
     from_outbox_error,
     unexpected,
 )
-from outbox.transports.http.signing import Keyring, verify
+from outbox.transports.http.signing import Keyring, skew_of, verify
 from outbox.wire.envelope import (
     BATCH,
     JSON,
@@ -47,6 +47,9 @@ log = logging.getLogger(__name__)
 MAX_BODY_BYTES = 1024 * 1024
 MAX_MESSAGES = 500
 
+FAR_OFF = 30.0
+"""Seconds by which a sender's clock may differ before the log says so."""
+_MOST_NAMED = 100
 _READERS_PER_WORKER = 4
 _RETRY_AFTER = 1.0
 
@@ -80,15 +83,16 @@ def receiver(
     concurrency: int = 8,
     read_within: float = 10.0,
     ids: Callable[[], str] | None = None,
+    skewed: Callable[[str, float], None] = lambda sender, seconds: None,
 ) -> APIRouter:
     """A router with `POST /messages`.
 
     `concurrency` requests are worked on at once, and four times as many are read; the next one is
     told to come back. Nothing is read beyond `max_body` bytes or `read_within` seconds. `ids` makes
-    the ids of the replies.
+    the ids of the replies. `skewed` is told by how many seconds each sender's clock is ahead.
     """
     ids = ids or Ids(clock, os.urandom)
-    door = _Door(inbox, keys, clock, max_body, max_messages, read_within, ids)
+    door = _Door(inbox, keys, clock, max_body, max_messages, read_within, ids, skewed)
     reading = _Room(concurrency * _READERS_PER_WORKER)
     working = _Room(concurrency)
     router = APIRouter()
@@ -160,6 +164,7 @@ class _Door:
         max_messages: int,
         read_within: float,
         ids: Callable[[], str],
+        skewed: Callable[[str, float], None],
     ) -> None:
         self._inbox = inbox
         self._keys = keys
@@ -168,6 +173,8 @@ class _Door:
         self._max_messages = max_messages
         self._read_within = read_within
         self._ids = ids
+        self._skewed = skewed
+        self._far_off: set[str] = set()
 
     async def read(self, request: Request) -> bytes:
         """The body. Raises HttpProblem as soon as it is too long or too slow."""
@@ -196,13 +203,14 @@ class _Door:
     def open(self, request: Request, body: bytes) -> tuple[list[Envelope], EndedSagas | None]:
         """The request's messages, once its signature was checked. Raises UntrustedRequest,
         MalformedEnvelope, or HttpProblem."""
+        now = self._clock.now()
         verify(
             self._keys,
             method=request.method,
             target=_target(request),
             headers=request.headers,
             body=body,
-            now=self._clock.now(),
+            now=now,
         )
         envelopes = _parsed(request, body)
         if len(envelopes) > self._max_messages:
@@ -213,7 +221,23 @@ class _Door:
                 "none of them was used.",
                 next_step="Send smaller batches.",
             )
+        for sender in {envelope.source for envelope in envelopes}:
+            self._note_skew(sender, skew_of(request.headers, now))
         return envelopes, _statement(request)
+
+    def _note_skew(self, sender: str, seconds: float) -> None:
+        self._skewed(sender, seconds)
+        if abs(seconds) < FAR_OFF:
+            self._far_off.discard(sender)
+        elif sender not in self._far_off and len(self._far_off) < _MOST_NAMED:
+            self._far_off.add(sender)
+            log.warning(
+                "the clock of %s is %.0f s %s the one here; beyond %.0f s its messages are refused",
+                sender,
+                abs(seconds),
+                "ahead of" if seconds > 0 else "behind",
+                self._keys.window,
+            )
 
     async def take(self, envelopes: list[Envelope], settled: EndedSagas | None) -> Response:
         """The replies. Raises HttpProblem where the database is in trouble."""

@@ -182,6 +182,12 @@ def verify(
     return key_id
 
 
+def skew_of(headers: Mapping[str, str], now: datetime) -> float:
+    """The seconds by which the clock of a request's signer is ahead of `now`; below 0 it is behind,
+    and so is one whose request took long. For a request that `verify` accepted."""
+    return int(headers[TIMESTAMP_HEADER]) - now.timestamp()
+
+
 def _covered(method: str, target: str, headers: Mapping[str, str]) -> dict[str, str]:
     """The signed headers, by lower-case name. Raises ValueError where the signed lines could be
     read in two ways."""

@@ -43,6 +43,7 @@ def a_full_envelope(**changes: Any) -> Envelope:
         reply_to="orchestrator",
         undoes=(AN_ID, ANOTHER_ID),
         expires=datetime(2030, 2, 1, tzinfo=UTC),
+        expires_in=90_000,
     )
     return replace(full, **changes)
 
@@ -110,4 +111,5 @@ def envelopes(data: st.SearchStrategy[bytes] | None = None) -> st.SearchStrategy
         reply_to=st.none() | texts(100),
         undoes=st.lists(ids(), max_size=3).map(tuple),
         expires=st.none() | times(),
+        expires_in=st.none() | st.integers(-(10**15) + 1, 10**15 - 1),
     )

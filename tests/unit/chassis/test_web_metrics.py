@@ -181,3 +181,13 @@ async def test_work_that_goes_on_is_shown_with_its_seconds_and_other_work_with_n
     name = "sagabox_work_stalled_seconds"
     assert _one(figures, name, kind="handle messages") == 90
     assert _one(figures, name, kind="tend the leases") == 0
+
+
+async def test_the_clocks_of_senders_are_shown_of_so_many_at_most(service: _Service) -> None:
+    service.metrics.skewed("articles", -40.0)
+    for number in range(200):
+        service.metrics.skewed(f"made up {number}", 1.0)
+    service.metrics.skewed("articles", 90.5)
+    figures = await service.figures()
+    assert _one(figures, "sagabox_clock_skew_seconds", sender="articles") == 90.5
+    assert sum(name == "sagabox_clock_skew_seconds" for name, _ in figures) == 100

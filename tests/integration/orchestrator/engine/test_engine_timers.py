@@ -51,6 +51,21 @@ async def test_a_step_without_an_answer_by_its_deadline_is_undone(
     assert participants["payments"].seen == []
 
 
+async def test_a_command_says_at_each_sending_how_much_time_is_left(
+    engine: AsyncEngine, participants: dict[str, Scripted]
+) -> None:
+    participants["hotels"].replies["hotels.reserve-room.v1"] = ONGOING
+    async with running(engine, [HASTY], participants) as node:
+        started = await node.engine.start(HASTY, Trip("one"))
+        await node.until_status(started.instance_id, Status.COMPENSATED)
+    *sent, undo = participants["hotels"].seen
+    left = [it.expires_in for it in sent if it.expires_in is not None]
+    assert len(left) == len(sent) > 3
+    assert left == sorted(left, reverse=True)
+    assert 0 < left[-1] < left[0] <= 3000
+    assert undo.expires_in is None, "an undo never expires"
+
+
 async def test_what_is_ongoing_is_asked_again_until_it_is_done(
     engine: AsyncEngine, participants: dict[str, Scripted]
 ) -> None:

@@ -7,12 +7,14 @@ import json
 import os
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import httpx
 import pytest
 
 from outbox.replies import Outcome, Reply
+from outbox.testing import FakeClock
 from outbox.transports.http.signing import Keyring, sign
 from outbox.wire.codec import MAX_MESSAGE_BYTES
 from outbox.wire.envelope import (
@@ -343,3 +345,28 @@ async def test_a_command_whose_answer_is_to_go_to_another_name_does_not_run(
     assert "sender wants the answer to go to articles" in (rejected.reason or "")
     assert done.outcome is Outcome.DONE
     assert await bench.entries() == ["own"]
+
+
+# --- Clocks ------------------------------------------------------------------------------------
+
+
+async def test_a_sender_whose_clock_is_off_is_told_of_once_and_its_messages_are_taken(
+    bench: Bench, names: Names, caplog: pytest.LogCaptureFixture
+) -> None:
+    skews: list[tuple[str, float]] = []
+    client = Client(bench, skewed=lambda sender, seconds: skews.append((sender, seconds)))
+    client_clock = client._clock
+    client._clock = FakeClock(bench.clock.now() + timedelta(seconds=90))
+    for _ in range(2):
+        assert await client.send(envelope(names(), Noted("a"))) == [DONE]
+    assert skews == [("sender", 90.0)] * 2
+    warnings = [it.getMessage() for it in caplog.records if "the clock of" in it.getMessage()]
+    assert warnings == [
+        "the clock of sender is 90 s ahead of the one here; beyond 300 s its messages are refused"
+    ]
+    client._clock = client_clock
+    await client.send(envelope(names(), Noted("a")))
+    assert skews[-1] == ("sender", 0.0)
+    client._clock = FakeClock(bench.clock.now() - timedelta(seconds=40))
+    await client.send(envelope(names(), Noted("a")))
+    assert "is 40 s behind the one here" in caplog.text

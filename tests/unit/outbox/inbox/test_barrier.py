@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.inbox.barrier import DONE, Run, State, conclude, decide
+from outbox.inbox.barrier import DONE, Answer, Run, State, conclude, decide
 from outbox.inbox.retention import NOTHING_FORGOTTEN
 from outbox.replies import Outcome, Reply
 from tests.support.outbox.dictionary_inbox import Table, arriving
@@ -118,6 +118,30 @@ def test_an_expired_action_is_barred_before_it_is_answered(names: Names) -> None
 def test_an_action_is_not_expired_before_its_time(names: Names) -> None:
     action = arriving(names(), Book("a"), expires=START + timedelta(microseconds=1))
     assert isinstance(decide(action, {}, NOTHING_FORGOTTEN, START), Run)
+
+
+def test_what_the_sender_says_is_left_counts_and_not_the_clock_of_the_receiver(
+    names: Names,
+) -> None:
+    """A receiver whose clock is minutes off would turn sagas back, or run what is expired."""
+    for clock in (START - timedelta(hours=1), START, START + timedelta(hours=1)):
+        in_time = arriving(names(), Book("a"), expires=START, expires_in=1)
+        assert isinstance(decide(in_time, {}, NOTHING_FORGOTTEN, clock), Run)
+        late = arriving(names(), Book("a"), expires=START, expires_in=0)
+        verdict = decide(late, {}, NOTHING_FORGOTTEN, clock)
+        assert isinstance(verdict, Answer)
+        assert verdict.reply.outcome is Outcome.EXPIRED
+        assert (verdict.reply.reason or "").startswith("it was sent after its expiry at 2030-")
+
+
+def test_the_expiry_of_an_older_sender_is_judged_by_the_clock_here_and_the_reason_says_so(
+    names: Names,
+) -> None:
+    verdict = decide(
+        arriving(names(), Book("a"), expires=START), {}, NOTHING_FORGOTTEN, START + timedelta(90)
+    )
+    assert isinstance(verdict, Answer)
+    assert "by the clock of its receiver, after its expiry at" in (verdict.reply.reason or "")
 
 
 def test_an_action_that_ran_is_not_expired_by_its_late_copy(names: Names) -> None:

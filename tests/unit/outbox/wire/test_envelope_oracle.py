@@ -122,6 +122,7 @@ def _extensions(envelope: Envelope) -> dict[str, str | None]:
         "replyto": envelope.reply_to,
         "undoes": " ".join(envelope.undoes) or None,
         "expirytime": _written(envelope.expires),
+        "expiresin": None if envelope.expires_in is None else str(envelope.expires_in),
     }
 
 

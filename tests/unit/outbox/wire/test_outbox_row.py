@@ -11,7 +11,7 @@ GIVEN_BY_THE_DATABASE = {"xid", "seq"}
 OF_OTHERS = {"due_at", "reason", "attempts", "died_at"}
 
 
-@pytest.mark.parametrize("envelope", [an_envelope(), a_full_envelope()])
+@pytest.mark.parametrize("envelope", [an_envelope(), a_full_envelope(expires_in=None)])
 def test_a_row_leads_back_to_its_envelope(envelope: Envelope) -> None:
     row = to_row(envelope, "comments", 17)
     assert (row["destination"], row["bucket"]) == ("comments", 17)
