@@ -15,7 +15,9 @@ that classes can be moved and renamed freely.
 
 from __future__ import annotations
 
+import functools
 import re
+import typing
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -115,3 +117,30 @@ def type_of(message: Message | type[Message]) -> MessageType:
             next_step=f'declare it: class {cls.__name__}(Event, type="owner.name.v1", key="field")',
         )
     return declared
+
+
+def reply_type(command: type[Command[Any]]) -> Any:
+    """The `R` of a class that is declared as `Command[R]`, also by way of other generic classes;
+    Any where the class leaves it open."""
+    declared: Any = command
+    found = _reply_of(declared)
+    return Any if isinstance(found, typing.TypeVar) else found
+
+
+@functools.lru_cache(maxsize=4096)
+def _reply_of(declared: Any) -> Any:
+    origin, given = typing.get_origin(declared) or declared, typing.get_args(declared)
+    if origin is Command:
+        return given[0] if given else Any
+    for base in vars(origin).get("__orig_bases__", origin.__bases__):
+        base_class = typing.get_origin(base) or base
+        if not (isinstance(base_class, type) and issubclass(base_class, Command)):
+            continue
+        reply = _reply_of(base)
+        known = dict(zip(getattr(origin, "__parameters__", ()), given, strict=False))
+        if isinstance(reply, typing.TypeVar):
+            return known.get(reply, reply)
+        if left_open := getattr(reply, "__parameters__", ()):
+            return reply[tuple(known.get(each, Any) for each in left_open)]
+        return reply
+    return Any

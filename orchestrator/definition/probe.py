@@ -49,31 +49,6 @@ def command_class(make: Callable[[Any], Command[Any]]) -> type[Command[Any]]:
     return found
 
 
-def reply_type(command: type[Command[Any]]) -> Any:
-    """The `R` of a class that is declared as `Command[R]`, also by way of other generic classes;
-    Any where the class leaves it open."""
-    found = _reply_of(command)
-    return Any if isinstance(found, typing.TypeVar) else found
-
-
-def _reply_of(declared: Any) -> Any:
-    origin, given = typing.get_origin(declared) or declared, typing.get_args(declared)
-    if origin is Command:
-        return given[0] if given else Any
-    for base in vars(origin).get("__orig_bases__", origin.__bases__):
-        base_class = typing.get_origin(base) or base
-        if not (isinstance(base_class, type) and issubclass(base_class, Command)):
-            continue
-        reply = _reply_of(base)
-        known = dict(zip(getattr(origin, "__parameters__", ()), given, strict=False))
-        if isinstance(reply, typing.TypeVar):
-            return known.get(reply, reply)
-        if left_open := getattr(reply, "__parameters__", ()):
-            return reply[tuple(known.get(each, Any) for each in left_open)]
-        return reply
-    return Any
-
-
 def returned_class(function: Callable[..., Any]) -> type[Any] | None:
     """The class in the function's return annotation; None where there is none, or it is no
     class."""

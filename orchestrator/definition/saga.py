@@ -25,11 +25,11 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from orchestrator.definition import validation
-from orchestrator.definition.probe import command_class, reply_type
+from orchestrator.definition.probe import command_class
 from orchestrator.definition.steps import Kind, Step
 from orchestrator.errors import InvalidInput, InvalidSaga
 from outbox.errors import InvalidMessage
-from outbox.messages import MAX_KEY_LENGTH, Command, MessageType
+from outbox.messages import MAX_KEY_LENGTH, Command, MessageType, reply_type
 from outbox.safe_text import described, is_storable
 from outbox.wire.codec import decode_value, size_of_value
 
@@ -173,14 +173,14 @@ class Saga(Generic[S]):
 
     def check_state(self, state: object) -> int:
         """Check the state, and return its bytes. Raises InvalidInput unless it is of the declared
-        class and can be stored."""
-        if not isinstance(state, self.state):
+        class, not of a subclass, and is read from the database as it is now."""
+        if type(state) is not self.state:
             raise InvalidInput(
                 f"{self} runs on {self.state.__name__}, and was given {type(state).__name__}",
                 next_step=f"give it an instance of {self.state.__name__}",
             )
         try:
-            return size_of_value(state)
+            return size_of_value(state, self.state)
         except InvalidMessage as error:
             raise InvalidInput(
                 f"this state of {self} cannot be kept: {error.problem}",

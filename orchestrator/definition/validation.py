@@ -7,10 +7,11 @@ from dataclasses import is_dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.definition.probe import reply_type, returned_class
+from orchestrator.definition.probe import returned_class
 from orchestrator.definition.steps import Kind, Step, WhenLocked
 from orchestrator.errors import InvalidSaga
 from outbox.errors import InvalidMessage
+from outbox.messages import reply_type
 from outbox.wire.json_types import shape_of
 
 if TYPE_CHECKING:
@@ -129,9 +130,10 @@ def _check_step(step: Step[Any]) -> None:
 
 
 def _check_on_reply(step: Step[Any], state: type[Any]) -> None:
-    # A type checker sees a wrong reply, but not always that no state is returned.
+    # A type checker sees a wrong reply, but not always that no state is returned, and it takes one
+    # of a subclass, which would be read as the state's own class.
     returned = returned_class(step.on_reply) if step.on_reply is not None else None
-    if returned is not None and not issubclass(returned, state):
+    if returned is not None and returned is not state:
         raise InvalidSaga(
             f"on_reply of step {step.name!r} returns {returned.__name__}",
             next_step=f"let it return a {state.__name__}, such as replace(self, ...)",

@@ -23,7 +23,7 @@ from sqlalchemy.orm import Session
 
 from outbox.errors import InvalidHandlers, InvalidMessage
 from outbox.inbox.registration import On, OnList, check_signature, is_async
-from outbox.messages import Command, Event, Message, MessageType, type_of
+from outbox.messages import Command, Event, Message, MessageType, reply_type, type_of
 from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
 from outbox.wire.codec import encode_value
 
@@ -65,7 +65,8 @@ class Handler:
         """Call the function: the answers to the messages, in their order. Only one message where it
         takes no lists.
 
-        Raises what the function raises, and TypeError where it returns a type that no handler may.
+        Raises what the function raises, TypeError where it returns a type that no handler may, and
+        InvalidMessage where the value is not the one that the command declares.
         """
         arguments = self._arguments(messages, contexts)
         if self.is_async:
@@ -115,8 +116,8 @@ class Handler:
         return issubclass(self.message_class, Command)
 
     def _reply_of(self, result: object) -> Reply:
-        if self.is_for_commands:
-            return reply_of(result)
+        if issubclass(self.message_class, Command):
+            return reply_of(result, reply_type(self.message_class))
         if isinstance(result, Refused | Locked | Ongoing):
             raise TypeError(
                 f"{self.name} returned {_described(result)} for an event, which is a fact "
@@ -239,11 +240,12 @@ class Handlers:
         self._by_type[name] = handler
 
 
-def reply_of(result: object) -> Reply:
-    """The reply that a handler's result stands for, as it is stored and sent.
+def reply_of(result: object, tp: Any = Any) -> Reply:
+    """The reply that a handler's result stands for, as it is stored and sent. `tp` is the type of
+    the values that the command declares.
 
-    Raises InvalidMessage where a value cannot be put on the wire, TypeError where a code or reason
-    is no text.
+    Raises InvalidMessage where a value is of another type or cannot be put on the wire, TypeError
+    where a code or reason is no text.
     """
     match result:
         case Refused(code, reason):
@@ -253,13 +255,13 @@ def reply_of(result: object) -> Reply:
         case Ongoing(retry_after):
             return Reply(Outcome.ONGOING, code="ongoing", retry_after=float(retry_after))
         case Done(value):
-            return _done(value)
+            return _done(value, tp)
         case _:
-            return _done(result)
+            return _done(result, tp)
 
 
-def _done(value: object) -> Reply:
-    return Reply(Outcome.DONE, value=None if value is None else encode_value(value))
+def _done(value: object, tp: Any) -> Reply:
+    return Reply(Outcome.DONE, value=encode_value(value, tp))
 
 
 def _text(value: object) -> str:

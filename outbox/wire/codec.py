@@ -16,7 +16,9 @@ from pydantic_core import core_schema
 from outbox.errors import InvalidMessage, MessageTooLarge
 from outbox.messages import Message, type_of
 from outbox.wire import strict_json
-from outbox.wire.json_types import Shape, shape_of
+from outbox.wire.json_types import shape_of
+from outbox.wire.sameness import Difference, difference
+from outbox.wire.shape import Shape
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -31,15 +33,19 @@ _WRAPPING = re.compile(
     r"|ValueError: "
 )
 _ANYTHING = Shape(core_schema.any_schema())
+_SCALARS = frozenset({type(None), bool, int, float, str})
 
 
 def encode(message: Message, *, limit: int = MAX_MESSAGE_BYTES) -> bytes:
-    """The JSON of the dataclass' fields, UTF-8. What it returns, `decode` takes.
+    """The JSON of the dataclass' fields, UTF-8. `decode` makes the same message of what it returns,
+    with values of the same types at every depth.
 
     Raises InvalidMessage naming the field that does not fit, MessageTooLarge above `limit` bytes.
     """
-    name = str(type_of(message))
-    return _encoded(_message_shape(type(message)), message, name, limit)
+    cls, name = type(message), str(type_of(message))
+    if "message_type" not in vars(cls):
+        _refuse_type_of_another(cls, name)
+    return _encoded(_message_shape(cls), message, name, limit)
 
 
 def decode(cls: type[M], data: bytes) -> M:
@@ -57,24 +63,26 @@ def check_size(name: str, data: bytes, limit: int) -> None:
             raise MessageTooLarge(name, size, limit)
 
 
-def encode_value(value: object) -> Any:
-    """A reply's value as JSON-ready Python: dataclasses, lists, dicts and scalars, also nested.
+def encode_value(value: object, tp: Any = Any) -> Any:
+    """A reply's value as JSON-ready Python. `decode_value` makes the same value of it, where it is
+    given the same `tp`; without one, dataclasses, lists, dicts and scalars are written.
 
     Raises InvalidMessage where it is no such value, MessageTooLarge above MAX_MESSAGE_BYTES.
     """
-    return strict_json.loads(_encoded_value(value))
-
-
-def size_of_value(value: object) -> int:
-    """The size of that JSON in bytes. Raises what `encode_value` does."""
-    data = _encoded_value(value)
-    strict_json.loads(data)
-    return len(data)
-
-
-def _encoded_value(value: object) -> bytes:
+    if tp is not Any:
+        return strict_json.loads(_encoded_as(tp, value))
     name = f"the value {type(value).__name__}"
-    return _encoded(_ANYTHING, _in_plain_terms(value), name, MAX_MESSAGE_BYTES)
+    return strict_json.loads(_encoded(_ANYTHING, _in_plain_terms(value), name, MAX_MESSAGE_BYTES))
+
+
+def size_of_value(value: object, tp: Any) -> int:
+    """The size of that JSON in bytes. Raises what `encode_value` does."""
+    return len(_encoded_as(tp, value))
+
+
+def _encoded_as(tp: Any, value: object) -> bytes:
+    name = f"the value {type(value).__name__}"
+    return _encoded(shape_of(tp), value, name, MAX_MESSAGE_BYTES)
 
 
 def decode_value(tp: type[T], value: Any) -> T:
@@ -98,15 +106,26 @@ def _message_shape(cls: type[Message]) -> Shape:
     return shape_of(cls)
 
 
+def _refuse_type_of_another(cls: type[Message], name: str) -> None:
+    declared = next(it for it in cls.__mro__ if "message_type" in vars(it))
+    if "__dataclass_fields__" in vars(declared):
+        raise InvalidMessage(
+            f"{cls.__name__} has its type {name} from {declared.__name__}, and would arrive as one",
+            next_step=f"declare a type of its own: class {cls.__name__}(..., type=..., key=...)",
+        )
+
+
 def _encoded(shape: Shape, value: object, name: str, limit: int) -> bytes:
     try:
         data = shape.write(value)
         # Reading what was written costs a few microseconds, and finds here, where the author of
         # the mistake is on the stack, what every receiver would refuse later.
         strict_json.check(data)
-        shape.read(data)
+        differing = difference(value, shape.read(data))
     except ValueError as error:
         raise _misfit(name, error) from None
+    if differing is not None:
+        raise _changed(name, differing)
     if len(data) > limit:
         raise MessageTooLarge(name, len(data), limit)
     return data
@@ -123,16 +142,14 @@ def _decoded(shape: Shape, data: bytes, name: str) -> Any:
 def _in_plain_terms(value: object) -> Any:
     """The value as lists, dicts and scalars; a typed object is written by the shape of its type."""
     match value:
-        case None | bool() | int() | float() | str():
+        case _ if type(value) in _SCALARS:
             return value
         case list() | tuple():
             return [_in_plain_terms(each) for each in value]
         case dict() if all(isinstance(key, str) for key in value):
             return {key: _in_plain_terms(each) for key, each in value.items()}
         case _:
-            shape = shape_of(type(value))
-            name = f"the value {type(value).__name__}"
-            return strict_json.loads(_encoded(shape, value, name, MAX_MESSAGE_BYTES))
+            return strict_json.loads(_encoded_as(type(value), value))
 
 
 def _misfit(name: str, error: ValueError) -> InvalidMessage:
@@ -147,6 +164,15 @@ def _misfit(name: str, error: ValueError) -> InvalidMessage:
     return InvalidMessage(
         f"{name} does not fit its declaration: {problem}",
         next_step="send what the class in the owner's contract declares",
+    )
+
+
+def _changed(name: str, differing: Difference) -> InvalidMessage:
+    return InvalidMessage(
+        f"{name} would not arrive as it was sent: "
+        f"{_field_problem(differing.path, differing.problem)}",
+        next_step="give the field a value of exactly the type that it declares, or declare what is "
+        "given; docs/messages.md says what comes back as it was",
     )
 
 

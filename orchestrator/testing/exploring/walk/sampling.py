@@ -9,10 +9,10 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticUndefinedAnnotation, PydanticUserError
 
-from orchestrator.definition.probe import reply_type
 from orchestrator.definition.saga import Saga
 from orchestrator.errors import InvalidInput
 from outbox.errors import InvalidMessage
+from outbox.messages import reply_type
 from outbox.wire.codec import decode_value, encode_value
 
 S = TypeVar("S")

@@ -7,12 +7,11 @@ from typing import Any, Generic, TypeVar
 
 import pytest
 
-from orchestrator.definition.probe import reply_type
 from orchestrator.definition.saga import Saga
 from orchestrator.definition.steps import Step, retriable
 from orchestrator.errors import InvalidInput
 from outbox.errors import InvalidMessage
-from outbox.messages import Command
+from outbox.messages import Command, reply_type
 from tests.support.orchestrator.trips import (
     BOOKING,
     CHARGE,
