@@ -23,7 +23,7 @@ from outbox.coordination.bell import Bell
 from outbox.errors import InvalidMessage, OutboxError, OutboxNotInstalled, Unrouted
 from outbox.ids import Ids
 from outbox.messages import Command, Event, Message, MessageType, type_of
-from outbox.wire.codec import MAX_MESSAGE_BYTES
+from outbox.wire.codec import MAX_MESSAGE_BYTES, check_class
 
 # The keys are `type[Message] | str`. A Mapping does not vary in the type of its keys, so saying so
 # here would refuse every dict that was made before the call.
@@ -107,10 +107,14 @@ def install(
     connections of this engine. A later call for the same target replaces the settings.
 
     `bell` is shared between several targets of one service. `peers` are the only destinations that
-    there are: a message to another one is refused when it is added. Raises UnconfiguredSQLite, and
-    OutboxError for a wrong route or target.
+    there are: a message to another one is refused when it is added. Raises UnconfiguredSQLite,
+    InvalidMessage for an event in `routes` that would not arrive as it was sent, and OutboxError
+    for a wrong route or target.
     """
     clock = clock or SystemClock()
+    for key in routes:
+        if not isinstance(key, str):
+            check_class(key)
     installation = Installation(
         source=destination(source),
         routes={_route_type(key): _route(key, route) for key, route in routes.items()},

@@ -25,7 +25,7 @@ from outbox.errors import InvalidHandlers, InvalidMessage
 from outbox.inbox.registration import On, OnList, check_signature, is_async
 from outbox.messages import Command, Event, Message, MessageType, reply_type, type_of
 from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
-from outbox.wire.codec import encode_value
+from outbox.wire.codec import check_class, encode_value
 
 R = TypeVar("R")
 
@@ -151,7 +151,8 @@ class Handlers:
 
         A call that takes longer than `timeout` seconds is ended, and its message FAILED; without
         it `InboxLimits.handler` counts. Raises InvalidHandlers for a second handler of a type, a
-        wrong signature, or a function or time that the database of the inbox does not allow.
+        wrong signature, or a function or time that the database of the inbox does not allow;
+        InvalidMessage where a message of that class, or its reply, would not arrive as it was sent.
         """
         return On(lambda function: self._add(message_class, function, False, timeout))
 
@@ -229,6 +230,7 @@ class Handlers:
                 next_step="let one handler do both: they share one transaction",
             )
         check_signature(cls, function, takes_lists)
+        check_class(cls)
         handler = Handler(cls, function, takes_lists, is_async(function), timeout)
         if timeout is not None and not 0 < timeout < float("inf"):
             raise InvalidHandlers(
@@ -261,7 +263,8 @@ def reply_of(result: object, tp: Any = Any) -> Reply:
 
 
 def _done(value: object, tp: Any) -> Reply:
-    return Reply(Outcome.DONE, value=encode_value(value, tp))
+    # A handler that returns nothing gives no value, whatever is declared: the reader says so.
+    return Reply(Outcome.DONE, value=None if value is None else encode_value(value, tp))
 
 
 def _text(value: object) -> str:

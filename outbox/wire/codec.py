@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import core_schema
 
 from outbox.errors import InvalidMessage, MessageTooLarge
-from outbox.messages import Message, type_of
+from outbox.messages import Command, Message, reply_type, type_of
 from outbox.wire import strict_json
 from outbox.wire.json_types import shape_of
 from outbox.wire.sameness import Difference, difference
@@ -34,6 +34,19 @@ _WRAPPING = re.compile(
 )
 _ANYTHING = Shape(core_schema.any_schema())
 _SCALARS = frozenset({type(None), bool, int, float, str})
+
+
+def check_class(cls: type[Message]) -> None:
+    """Raise InvalidMessage, which names the field, where a message of that class or the value of
+    its reply would not arrive as it was sent."""
+    _message_shape(cls)
+    if issubclass(cls, Command):
+        try:
+            shape_of(reply_type(cls))
+        except InvalidMessage as error:
+            raise InvalidMessage(
+                f"the reply to {cls.__name__}: {error.problem}", next_step=error.next_step
+            ) from error
 
 
 def encode(message: Message, *, limit: int = MAX_MESSAGE_BYTES) -> bytes:
