@@ -123,11 +123,27 @@ def reply_type(command: type[Command[Any]]) -> Any:
     """The `R` of a class that is declared as `Command[R]`, also by way of other generic classes;
     Any where the class leaves it open."""
     declared: Any = command
-    found = _reply_of(declared)
-    return Any if isinstance(found, typing.TypeVar) else found
+    try:
+        return _resolved_reply(declared)
+    except NameError:  # a name that stands further down, or that only a type checker imports
+        return _reply_of(declared)
 
 
 @functools.lru_cache(maxsize=4096)
+def _resolved_reply(command: Any) -> Any:
+    found = _reply_of(command)
+    if isinstance(found, typing.TypeVar):
+        return Any
+    unknown = NameError()
+    for cls in command.__mro__:
+        holder = type("Holder", (), {"__annotations__": {"R": found}, "__module__": cls.__module__})
+        try:
+            return typing.get_type_hints(holder, include_extras=True)["R"]
+        except NameError as error:
+            unknown = error
+    raise unknown
+
+
 def _reply_of(declared: Any) -> Any:
     origin, given = typing.get_origin(declared) or declared, typing.get_args(declared)
     if origin is Command:

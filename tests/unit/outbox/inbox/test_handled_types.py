@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session, sessionmaker
 import outbox
 from outbox.errors import InvalidMessage
 from outbox.inbox.handlers import Context, Handlers, reply_of
-from outbox.messages import Command, Event
+from outbox.messages import Command, Event, reply_type
 from outbox.replies import Done, Outcome, Refused, Reply
 
 
@@ -47,6 +47,16 @@ class Show(Command[Balance], type="bank.show.v1", key="id"):
     id: str
 
 
+@dataclass(frozen=True)
+class ShowAll(Command[list["Account"]], type="bank.show-all.v1", key="id"):
+    id: str
+
+
+@dataclass(frozen=True)
+class Account:
+    number: str
+
+
 class Plain(Event, type="press.plain.v1", key="id"):
     id: str
 
@@ -70,6 +80,13 @@ def test_a_class_is_refused_where_its_handler_is_registered(cls: Any, why: str, 
     with pytest.raises(InvalidMessage, match=why):
         register(handle)
     assert handlers.types == ()
+
+
+def test_a_reply_may_be_of_a_class_that_stands_further_down() -> None:
+    Handlers("bank").on(ShowAll)(handle)
+    assert reply_of([Account("7")], reply_type(ShowAll)).value == [{"number": "7"}]
+    with pytest.raises(InvalidMessage):
+        reply_of([Balance(7)], reply_type(ShowAll))
 
 
 def test_an_event_is_refused_where_its_route_is_declared() -> None:
