@@ -22,8 +22,9 @@ def fit(text: str) -> str:
 
 
 def told(reply: Reply) -> str:
-    """A reply in one line."""
-    words = (reply.outcome.value, reply.code, reply.reason)
+    """A reply in one line. A code that only repeats the outcome is left out."""
+    code = None if reply.code == reply.outcome.value else reply.code
+    words = (reply.outcome.value, code, reply.reason)
     return fit(": ".join(word for word in words if word))
 
 

@@ -179,7 +179,7 @@ def test_a_step_beyond_return_that_is_locked_too_often_makes_the_run_stuck(step:
         story.answers(step, reply=LOCKED).repeat(step)
     story.answers(step, reply=LOCKED)
     assert story.status is Status.STUCK
-    assert story.step(step).reason == "it was still answered locked: locked: by another trip"
+    assert story.step(step).reason == "it was still answered locked: by another trip"
 
 
 def test_a_step_that_is_ongoing_is_asked_for_as_long_as_it_goes_on() -> None:
