@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from outbox.tables import SEQUENCE, UtcDateTime, id_column
 
-SCHEMA_REVISION = "orchestrator_0004"
+SCHEMA_REVISION = "orchestrator_0005"
 """The revision of the database that this code needs."""
 
 metadata = MetaData()
@@ -147,6 +147,21 @@ saga_batch = Table(
     PrimaryKeyConstraint("id"),
 )
 """One row for each group commit, by which its outcome can be found out."""
+
+saga_silence = Table(
+    "saga_silence",
+    metadata,
+    Column("owner", String(100), nullable=False),
+    Column("destination", String(100), nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+    Column("deliveries", Integer, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("next_at", UtcDateTime, nullable=False),
+    PrimaryKeyConstraint("owner", "destination"),
+)
+"""The participants that give a node no answer: `owner` is the node, by the name of its leases.
+`deliveries` failed in a row, the first of them at `since`, the last for that `reason`; the next is
+tried at `next_at`."""
 
 saga_definition = Table(
     "saga_definition",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from fastapi import Response
 from sqlalchemy import Row
 
+from orchestrator.api import views, waits
+from orchestrator.api.models import SagaOut, Summary
 from orchestrator.definition.registry import Registry
 from orchestrator.definition.saga import Saga
 from orchestrator.engine.commits.items import Started
@@ -18,7 +20,9 @@ from orchestrator.engine.watchers import Watchers
 from orchestrator.errors import UnknownRun
 from orchestrator.machine.signals import OperatorSignal
 from orchestrator.store import queries
+from orchestrator.store import waits as stored_waits
 from orchestrator.store.queries import RefusedStart
+from orchestrator.store.waits import Obstacles
 from outbox.chassis.access.keys import Keys
 from outbox.chassis.http.input_types import id_in_path
 from outbox.chassis.http.problems import HttpProblem
@@ -92,6 +96,30 @@ class ApiContext:
                 if response is not None and row.id != known:
                     response.headers["content-location"] = f"/sagas/{row.id}"
                 return row
+
+    def begun(self, row: Row[Any]) -> SagaOut:
+        """The run for its caller, right after its begin: what is in its way is not looked for."""
+        live = waits.live_run(row, self.registry)
+        return views.saga(row, self.registry, {} if live is None else live.waiting(Obstacles()))
+
+    async def shown(self, row: Row[Any]) -> SagaOut:
+        """The run for a caller, with what it waits for."""
+        live = waits.live_run(row, self.registry)
+        if live is None:
+            return views.saga(row, self.registry, {})
+        obstacles = await stored_waits.obstacles(self.database, live.sent())
+        return views.saga(row, self.registry, live.waiting(obstacles))
+
+    async def listed(self, rows: Sequence[Row[Any]]) -> list[Summary]:
+        """The runs of a page for a caller, each with a word for what it waits for."""
+        ids = [row.id for row in rows if row.ended_at is None]
+        found = await stored_waits.documents(self.database, ids) if ids else ()
+        live = {row.id: waits.live_run(row, self.registry) for row in found}
+        runs = {id: run for id, run in live.items() if run is not None}
+        commands = [command for run in runs.values() for command in run.sent()]
+        obstacles = await stored_waits.obstacles(self.database, commands)
+        words = {id: waits.of_run(run.waiting(obstacles).values()) for id, run in runs.items()}
+        return [views.summary(row, self.registry, words.get(row.id)) for row in rows]
 
     async def until_ended(self, id: str, seconds: float) -> Row[Any]:
         """The run once it has ended, or as it stands after that time, or when the service stops."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, StringConstraints
 
+from orchestrator.api.waits import WaitsFor
 from orchestrator.definition.steps import Kind
 from orchestrator.machine.instance import Status, StepStatus, Wait
 from outbox.chassis.http.input_types import NO_NUL, AnyId
@@ -43,6 +44,18 @@ class Summary(BaseModel):
     updated_at: datetime
     ended_at: datetime | None
     parked: str | None = Field(description="Why this orchestrator cannot work on it, if it cannot")
+    waits_for: WaitsFor | None = Field(
+        description="What it waits for: what is most in its way, where it has several steps under "
+        "way; null where none is. A list says null too where a run is too large to be looked at"
+    )
+
+
+class SilenceOut(BaseModel):
+    """A participant that gives no answer, as the node that runs the saga has found it."""
+
+    since: datetime
+    deliveries: int = Field(description="How many in a row had no answer, of any saga")
+    reason: str = Field(description="What became of the last one")
 
 
 class AwaitedOut(BaseModel):
@@ -53,6 +66,15 @@ class AwaitedOut(BaseModel):
     wait: Wait = Field(description="What it waits for")
     sendings: int = Field(description="How often it was sent")
     deadline: datetime | None = Field(description="When a definite answer is overdue")
+    tries: int = Field(
+        description="How often it was tried in vain: deliveries that failed, or answers like "
+        "`locked`; deliveries without any answer do not count"
+    )
+    error: str | None = Field(description="What the last of these led to: the answer in one line")
+    next_at: datetime | None = Field(description="When the next try is due, if one is")
+    silence: SilenceOut | None = Field(
+        description="Where the participant gives no answer at all: since when, and why"
+    )
 
 
 class StepOut(BaseModel):
@@ -69,6 +91,7 @@ class StepOut(BaseModel):
     action: str | None = Field(description="The type of the command that does it")
     compensation: str | None = Field(description="The type of the command that undoes it")
     awaited: AwaitedOut | None
+    waits_for: WaitsFor | None = Field(description="What it waits for, if it does")
 
 
 class CauseOut(BaseModel):

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from orchestrator.api import views
 from orchestrator.api.context import ApiContext
 from orchestrator.api.models import Intervention, SagaOut, SkipIntervention, StepIntervention
 from orchestrator.api.sagas import GONE, SagaId
@@ -39,7 +38,7 @@ def router(desk: ApiContext) -> APIRouter:
     async def signal(saga: str, signal: OperatorSignal, response: Response) -> SagaOut:
         row = await desk.find(saga, response)
         await desk.engine.signal(row.id, signal)
-        return views.saga(await desk.find(row.id), desk.registry)
+        return await desk.shown(await desk.find(row.id))
 
     @routes.post("/cancel", status_code=202, summary="Turn back, and undo what was done")
     async def cancel(

@@ -88,7 +88,7 @@ def router(desk: ApiContext) -> APIRouter:
             response.headers["preference-applied"] = f"wait={wait}"
             if row.ended_at is not None:
                 response.status_code = 200
-        return views.saga(row, desk.registry)
+        return await desk.shown(row) if wait else desk.begun(row)
 
     @routes.get("/sagas", summary="List sagas, newest first")
     async def list_sagas(
@@ -124,8 +124,7 @@ def router(desk: ApiContext) -> APIRouter:
         rows, cursor = await queries.page(
             desk.database, wanted, Filter(status, name, key, made_before=before)
         )
-        items = [views.summary(row, desk.registry) for row in rows]
-        return pages.Page(items=items, next_cursor=cursor)
+        return pages.Page(items=await desk.listed(rows), next_cursor=cursor)
 
     @routes.get(
         "/sagas/{saga}",
@@ -135,7 +134,7 @@ def router(desk: ApiContext) -> APIRouter:
         responses=documented(GONE),
     )
     async def read(saga: SagaId, response: Response) -> SagaOut:
-        return views.saga(await desk.find(saga, response), desk.registry)
+        return await desk.shown(await desk.find(saga, response))
 
     @routes.get(
         "/sagas/{saga}/history",

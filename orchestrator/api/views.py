@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticInvalidForJsonSchema
 from sqlalchemy import Row
 
+from orchestrator.api import waits
 from orchestrator.api.models import (
     AwaitedOut,
     CauseOut,
@@ -17,26 +18,29 @@ from orchestrator.api.models import (
     DirectionOut,
     EntryOut,
     SagaOut,
+    SilenceOut,
     StepDefinition,
     StepOut,
     Summary,
 )
+from orchestrator.api.waits import Waiting, WaitsFor
 from orchestrator.definition.registry import Registry
 from orchestrator.definition.saga import Saga
-from orchestrator.machine.instance import StepRun
+from orchestrator.machine.instance import Awaited, StepRun
 from orchestrator.machine.operator_rules import allowed_signals
 from orchestrator.store.records import Standing, record_of, standing_of
 from outbox.safe_text import described
 from outbox.wire import strict_json, traceparent
 
 
-def summary(row: Row[Any], registry: Registry) -> Summary:
+def summary(row: Row[Any], registry: Registry, waits_for: WaitsFor | None) -> Summary:
     """A run in a list."""
-    return Summary(**_common(row), parked=_parked(row, registry.find(row.name, row.version)))
+    parked = _parked(row, registry.find(row.name, row.version))
+    return Summary(**_common(row), parked=parked, waits_for=waits_for)
 
 
-def saga(row: Row[Any], registry: Registry) -> SagaOut:
-    """A run with all its details."""
+def saga(row: Row[Any], registry: Registry, waiting: Mapping[str, Waiting]) -> SagaOut:
+    """A run with all its details; `waiting` are its steps that wait, by name."""
     definition = registry.find(row.name, row.version)
     parked = _parked(row, definition)
     standing: Standing | None = None
@@ -52,6 +56,7 @@ def saga(row: Row[Any], registry: Registry) -> SagaOut:
     return SagaOut(
         **_common(row),
         parked=parked,
+        waits_for=waits.of_run(waiting.values()),
         originator=row.originator,
         trace_id=traceparent.trace_id(row.trace or traceparent.minted(row.id)),
         state=_state(row.state),
@@ -61,7 +66,10 @@ def saga(row: Row[Any], registry: Registry) -> SagaOut:
         allowed=list(allowed),
         steps=[]
         if standing is None
-        else [_step(name, run, definition) for name, run in _in_order(standing.steps, definition)],
+        else [
+            _step(name, run, definition, waiting.get(name))
+            for name, run in _in_order(standing.steps, definition)
+        ],
     )
 
 
@@ -119,7 +127,7 @@ def definition(shown: Saga[Any]) -> DefinitionOut:
 
 
 def _common(row: Row[Any]) -> dict[str, Any]:
-    names = Summary.model_fields.keys() - {"parked"}
+    names = Summary.model_fields.keys() - {"parked", "waits_for"}
     return {name: row._mapping[name] for name in names}
 
 
@@ -138,8 +146,9 @@ def _in_order(
     return [(step.name, steps[step.name]) for step in definition.steps if step.name in steps]
 
 
-def _step(name: str, run: StepRun, definition: Saga[Any] | None) -> StepOut:
-    awaited = run.awaited
+def _step(
+    name: str, run: StepRun, definition: Saga[Any] | None, waiting: Waiting | None
+) -> StepOut:
     return StepOut(
         name=name,
         kind=None if definition is None else definition.step(name).kind,
@@ -150,14 +159,28 @@ def _step(name: str, run: StepRun, definition: Saga[Any] | None) -> StepOut:
         after=[] if definition is None else _after(name, definition),
         action=None if definition is None else str(definition.action_type(name)),
         compensation=None if definition is None else _compensation(name, definition),
-        awaited=None
-        if awaited is None
-        else AwaitedOut(
-            id=awaited.id,
-            type=awaited.type,
-            wait=awaited.wait,
-            sendings=awaited.sendings,
-            deadline=awaited.deadline,
+        awaited=None if run.awaited is None else _awaited(run.awaited, waiting),
+        waits_for=None if waiting is None else waiting.what,
+    )
+
+
+def _awaited(awaited: Awaited, waiting: Waiting | None) -> AwaitedOut:
+    told = waiting or Waiting(WaitsFor.ANSWER)
+    return AwaitedOut(
+        id=awaited.id,
+        type=awaited.type,
+        wait=awaited.wait,
+        sendings=awaited.sendings,
+        deadline=awaited.deadline,
+        tries=told.tries,
+        error=told.error,
+        next_at=told.next_at,
+        silence=None
+        if told.silence is None
+        else SilenceOut(
+            since=told.silence.since,
+            deliveries=told.silence.deliveries,
+            reason=told.silence.reason,
         ),
     )
 

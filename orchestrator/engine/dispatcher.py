@@ -15,6 +15,7 @@ from outbox.coordination.bell import Bell
 from outbox.coordination.leases import Leases
 from outbox.coordination.loops import repeat
 from outbox.coordination.progress import Progress
+from outbox.relay.breaker import Silence
 from outbox.relay.courier import Courier
 from outbox.relay.memory_queue import MemoryQueue
 from outbox.relay.ports import RelayPorts, Settlement
@@ -96,6 +97,11 @@ class Dispatcher:
         for line in self.lines.values():
             line.courier.distrust(doubted)
             line.bell.ring()
+
+    def silences(self) -> Mapping[str, Silence]:
+        """The silences of the participants that give no answer."""
+        found = {name: line.courier.silence for name, line in self.lines.items()}
+        return {name: silence for name, silence in found.items() if silence is not None}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop` is set, and then finish the deliveries under way."""

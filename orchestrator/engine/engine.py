@@ -19,12 +19,14 @@ from orchestrator.engine.node import Node
 from orchestrator.engine.ports import EnginePorts
 from orchestrator.engine.remote_signals import ask_owner
 from orchestrator.engine.settings import EngineSettings
+from orchestrator.engine.silences import Silences
 from orchestrator.engine.single_node import OnlyNode
 from orchestrator.engine.watchers import Watchers
 from orchestrator.errors import DefinitionChanged, Unavailable, UnknownRun
 from orchestrator.machine.signals import OperatorSignal
 from orchestrator.store import signal_rows
 from orchestrator.store.sharding import shard_of
+from orchestrator.store.silence_store import SilenceStore
 from orchestrator.store.start_store import StartKey
 from outbox import tracing
 from outbox.clock import Clock
@@ -80,6 +82,7 @@ class Engine:
         self._settings = settings
         ports = EnginePorts.of(database.engine, registry, clock)
         self._ports = ports
+        name = HolderName(owner)
         self._node = Node(
             database.engine,
             ports,
@@ -89,8 +92,18 @@ class Engine:
             clock=clock,
             ids=ids,
             settings=settings,
-            name=HolderName(owner),
+            name=name,
             progress=progress,
+        )
+        self._silent = SilenceStore(
+            postgres=database.engine.dialect.name == "postgresql", now=clock.now
+        )
+        self._silences = Silences(
+            database.engine,
+            self._silent,
+            self._node.dispatcher.silences,
+            name=name,
+            clock=clock,
         )
         self._only_node = OnlyNode(database.engine)
         self._settled: EndedSagas | None = None
@@ -147,6 +160,8 @@ class Engine:
                 progress, tend = self._node.progress, self._node.shards.tend_once
                 tasks.create_task(repeat(stop, tend, "tend the shards", progress))
                 tasks.create_task(repeat(stop, self._keep_house, "keep house", progress))
+                tell = self._silences.tell_once
+                tasks.create_task(repeat(stop, tell, "tell who is silent", progress))
                 hearing = tasks.create_task(self._hear())
                 tasks.create_task(self._node.committer.run(finish))
                 await self._node.dispatcher.run(stop)
@@ -237,4 +252,5 @@ class Engine:
         async with self._database.engine.begin() as connection:
             await self._ports.statements.forget_batches(connection, self._settings.remember)
             await self._ports.signals.forget_answers(connection, self._settings.remember)
+            await self._silent.forget_dead(connection)
         return _HOUSEKEEPING

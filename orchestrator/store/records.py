@@ -158,12 +158,13 @@ class Standing:
     direction: Direction
     not_undone: tuple[str, ...]
     cause: Cause | None
+    timers: tuple[Timer, ...]
 
 
 def standing_of(document: str) -> Standing:
     """The standing in the column `document`. Raises ValueError where it cannot be read."""
     read: _Document = _DOCUMENT.read(document.encode())
-    return Standing(read.steps, read.direction, read.not_undone, read.cause)
+    return Standing(read.steps, read.direction, read.not_undone, read.cause, read.timers)
 
 
 def _kept(timers: tuple[Timer, ...], transition: Transition[Any]) -> tuple[Timer, ...]:

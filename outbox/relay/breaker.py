@@ -12,17 +12,30 @@ LONGEST_PAUSE = 15.0
 
 
 @dataclass(frozen=True, slots=True)
+class Silence:
+    """The silence of a destination, which has given no answer to so many deliveries in a row: the
+    first failed at `since`, the last for that `reason`, and the next may be tried at `until`."""
+
+    since: float
+    deliveries: int
+    reason: str
+    until: float
+
+
+@dataclass(frozen=True, slots=True)
 class Breaker:
     """The state of a destination, by its last answers. A new breaker is closed: everything may be
     sent.
 
-    `failures` counts the deliveries in a row that had no answer; `blocked_until` is when the next
-    may be tried. `allowance` is how many messages a request may hold, None for any number: after a
-    failure the first request holds one. After a request that may have been received in part, later
-    ones grow only by doubling, so that a message that kills its receiver is soon alone.
+    `failures` counts the deliveries in a row that had no answer, the first of them at `since`;
+    `blocked_until` is when the next may be tried. `allowance` is how many messages a request may
+    hold, None for any number: after a failure the first request holds one. After a request that may
+    have been received in part, later ones grow only by doubling, so that a message that kills its
+    receiver is soon alone.
     """
 
     failures: int = 0
+    since: float = 0.0
     blocked_until: float = 0.0
     allowance: int | None = None
     careful: bool = False
@@ -47,6 +60,7 @@ class Breaker:
             pause = min(LONGEST_PAUSE, max(pause, retry_after))
         return Breaker(
             failures=self.failures + 1,
+            since=self.since if self.is_open else now,
             blocked_until=now + pause,
             allowance=1,
             careful=self.careful or sent,

@@ -11,6 +11,7 @@ from outbox.clock import Clock
 from outbox.coordination.leases import Leases
 from outbox.crashpoints import crashpoint
 from outbox.database.engines import reading
+from outbox.relay.breaker import Silence
 from outbox.relay.fetcher import NOTHING, Fetcher, Taken
 from outbox.relay.memory_queue import MemoryQueue
 from outbox.relay.message_store import Fetched, Unreadable
@@ -135,6 +136,12 @@ class Courier:
     def is_blocked(self) -> bool:
         """Whether the destination gives no answer at present."""
         return self._sender.is_blocked
+
+    @property
+    def silence(self) -> Silence | None:
+        """The silence of the destination, in seconds of the clock's monotonic time; None where it
+        answers."""
+        return self._sender.silence
 
     async def step(self) -> float:
         """One round, and the seconds to wait before the next."""

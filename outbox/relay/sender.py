@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import assert_never
 
 from outbox.clock import Clock
-from outbox.relay.breaker import Breaker
+from outbox.relay.breaker import Breaker, Silence
 from outbox.relay.ports import Gather, Within
 from outbox.relay.round import Round
 from outbox.relay.settings import RelaySettings
@@ -75,6 +75,7 @@ class Sender:
         self._gather = gather
         self._moved = moved
         self._breaker = Breaker()
+        self._last_trouble = ""
         # In the order in which they are tried; the value means nothing.
         self._suspects: dict[tuple[int, str], None] = {}
         self._answered_since_failure = False
@@ -83,6 +84,14 @@ class Sender:
     def is_blocked(self) -> bool:
         """Whether the last request got no answer."""
         return self._breaker.is_open
+
+    @property
+    def silence(self) -> Silence | None:
+        """The silence of the destination; None unless the last request got no answer."""
+        breaker = self._breaker
+        if not breaker.is_open:
+            return None
+        return Silence(breaker.since, breaker.failures, self._last_trouble, breaker.blocked_until)
 
     def blocked_for(self) -> float:
         """Seconds until a request may be made; 0 where it may be now."""
@@ -223,6 +232,7 @@ class Sender:
                 self._suspects.pop(message.key, None)
                 self._suspects[message.key] = None
         self._answered_since_failure = False
+        self._last_trouble = fit(trouble.reason)
         self._breaker = self._breaker.without_answer(
             self._clock.monotonic(),
             sent=trouble.sent,

@@ -18,6 +18,7 @@ import typer
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from orchestrator.api.waits import WaitsFor
 from orchestrator.cli import main
 from orchestrator.cli.processes.services import SERVICES
 from orchestrator.definition.steps import Kind
@@ -91,11 +92,16 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
         for setting in documented(service.settings_model())
     }
     found = rows(OPERATING, "limits")
-    assert len(found) == 47
+    assert len(found) == 49
     for what, limit, where in found:
         name = where.strip("`")
         value = float(settings[name] or "") if name in settings else _in_code(name)
         assert limit in _worded(value), (what, limit, value)
+
+
+def test_the_words_for_what_a_run_waits_for_are_those_of_the_code_in_their_order() -> None:
+    found = [word.strip("`") for word, _ in rows("docs/sagas.md", "waits for")]
+    assert found == [it.value for it in WaitsFor]
 
 
 # What a run does with each answer

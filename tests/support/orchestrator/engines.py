@@ -56,6 +56,8 @@ class Scripted:
         self.values: dict[str, Any] = {}
         self.refusals = 0
         """How many further requests find nobody there."""
+        self.why = "nobody listens"
+        """What these are told."""
         self._is_there = asyncio.Event()
         self._is_there.set()
 
@@ -76,7 +78,7 @@ class Scripted:
         await self._is_there.wait()
         if self.refusals:
             self.refusals -= 1
-            return Unreachable("nobody listens", sent=False)
+            return Unreachable(self.why, sent=False)
         self.seen += envelopes
         return Answered([self._reply(it) for it in envelopes])
 
