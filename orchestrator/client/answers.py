@@ -27,15 +27,40 @@ from outbox.wire.codec import decode_value
 
 
 @dataclass(frozen=True)
+class Silence:
+    """A participant that gives no answer: so many deliveries in a row had none, from `since` on;
+    `reason` says what became of the last one."""
+
+    since: datetime
+    deliveries: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """A command whose answer a step awaits. `tries` counts the tries in vain, the last of which led
+    to `error`; `next_at` is when the next one is due, if one is."""
+
+    id: str
+    type: str
+    tries: int = 0
+    error: str | None = None
+    next_at: datetime | None = None
+    silence: Silence | None = None
+
+
+@dataclass(frozen=True)
 class Step:
     """One step of a run, as the orchestrator shows it. `reason` says why it was refused or is
-    stuck."""
+    stuck; `waits_for` is the word for what it waits for, if it does."""
 
     name: str
     status: str
     attempts: int
     reason: str | None = None
     participant: str | None = None
+    waits_for: str | None = None
+    awaited: Awaited | None = None
 
 
 @dataclass(frozen=True)
@@ -49,7 +74,7 @@ class Cause:
 @dataclass(frozen=True)
 class RunState:
     """A run as it stood when it was asked for. `state` is its state as JSON; `allowed` names what
-    may be done to it now."""
+    may be done to it now; `waits_for` is the word for what is most in its way."""
 
     id: str
     name: str
@@ -62,6 +87,7 @@ class RunState:
     updated_at: datetime
     ended_at: datetime | None = None
     parked: str | None = None
+    waits_for: str | None = None
     cause: Cause | None = None
     not_undone: list[str] = field(default_factory=list)
     allowed: list[str] = field(default_factory=list)

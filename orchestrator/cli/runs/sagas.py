@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import typer
 
+from orchestrator.cli.runs.waits import awaits, print_waiting
 from orchestrator.cli.runs.watch import entry_line, outcome
 from orchestrator.cli.terminal.client import Api, Url, connect
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
@@ -119,12 +120,13 @@ def list_(
         print_json(page)
         return
     print_table(
-        ("id", "saga", "status", "key", "created", "ended"),
+        ("id", "saga", "status", "waits for", "key", "created", "ended"),
         (
             (
                 saga["id"],
                 f"{saga['name']} v{saga['version']}",
                 status_text(saga),
+                saga.get("waits_for"),
                 saga["key"],
                 saga["created_at"],
                 saga["ended_at"],
@@ -279,12 +281,13 @@ def _print_saga(saga: dict[str, Any]) -> None:
                 step["status"],
                 step["attempts"],
                 step["participant"],
-                _awaits(step["awaited"]),
+                awaits(step["awaited"]),
                 step["reason"],
             )
             for step in saga["steps"]
         ),
     )
+    print_waiting(saga)
     if saga["allowed"]:
         print_line("")
         print_line("possible now:")
@@ -295,9 +298,3 @@ def _print_saga(saga: dict[str, Any]) -> None:
 def _cause(saga: Mapping[str, Any]) -> str | None:
     cause = saga["cause"]
     return None if cause is None else f"{cause['code']}: {cause['reason']}"
-
-
-def _awaits(awaited: dict[str, Any] | None) -> str:
-    if awaited is None:
-        return ""
-    return f"{awaited['type']} ({awaited['wait']}, sent {awaited['sendings']} times)"

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import typer
 
+from orchestrator.cli.runs.waits import in_the_way, waiting_lines
 from orchestrator.cli.terminal.client import Api, Url, connect
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
 from orchestrator.cli.terminal.output import Json, print_json, print_line, status_text
@@ -39,12 +40,16 @@ def watch(
 ) -> None:
     """Tell what happens to a run until it has ended, from its beginning.
 
-    A connection that breaks is made again, and nothing is told twice. Ends with 0 if the run ended
+    While nothing happens, it tells what the run waits for, where something is in its way. A
+    connection that breaks is made again, and nothing is told twice. Ends with 0 if the run ended
     COMPLETED, with 1 if it ended otherwise. With --json the history and the run are printed at the
     end.
     """
     with connect(url) as api:
-        saga, told = watch_to_end(api, instance_id, _ignore if json_ else _tell)
+        if json_:
+            saga, told = watch_to_end(api, instance_id, _ignore, _ignore)
+        else:
+            saga, told = watch_to_end(api, instance_id, _tell, _Waiting().tell)
     if json_:
         print_json({"saga": saga, "events": told})
     else:
@@ -54,15 +59,23 @@ def watch(
 
 
 def watch_to_end(
-    api: Api, instance_id: str, tell: Callable[[Entry], None]
+    api: Api,
+    instance_id: str,
+    tell: Callable[[Entry], None],
+    tell_still: Callable[[Entry], None],
 ) -> tuple[dict[str, Any], list[Entry]]:
-    """Follow the run, and tell each entry once. Returns the run as it ended, and all its entries.
+    """Follow the run, and tell each entry once; `tell_still` hears how the run stands whenever
+    nothing has happened for a while. Returns the run as it ended, and all its entries.
 
     Raises CommandError where there is no such run, or the orchestrator stays away.
     """
     saga: dict[str, Any] = api.get(f"/sagas/{quote(instance_id, safe='')}")
     told: list[Entry] = []
-    for entry in follow(api, saga["id"]):
+
+    def look() -> None:
+        tell_still(api.get(f"/sagas/{saga['id']}"))
+
+    for entry in follow(api, saga["id"], quiet=look):
         told.append(entry)
         tell(entry)
     return api.get(f"/sagas/{saga['id']}"), told
@@ -73,8 +86,10 @@ def follow(
     instance_id: str,
     pause: Callable[[float], None] = time.sleep,
     monotonic: Callable[[], float] = time.monotonic,
+    quiet: Callable[[], None] = lambda: None,
 ) -> Iterator[Entry]:
-    """The entries of the run's history, each once and in order, until the run has ended.
+    """The entries of the run's history, each once and in order, until the run has ended. `quiet` is
+    called at each sign of life of a stream in which nothing happens.
 
     Raises CommandError after ATTEMPTS connections in a row that brought nothing.
     """
@@ -87,6 +102,8 @@ def follow(
         nonlocal heard_at
         for line in lines:
             heard_at = monotonic()
+            if line.startswith(":"):
+                quiet()
             yield line
 
     while True:
@@ -160,6 +177,21 @@ def _tell(entry: Entry) -> None:
     print_line(entry_line(entry))
     if entry.get("status") == Status.STUCK and entry["happening"] == Happening.STUCK:
         print_line("  a person is needed: sagabox show ID names what is possible", style="red")
+
+
+class _Waiting:
+    """What the run was told to wait for last."""
+
+    def __init__(self) -> None:
+        self._told: list[tuple[str, str, str | None]] = []
+
+    def tell(self, saga: Entry) -> None:
+        """Tell what is in the way of the run, if that is news."""
+        found = in_the_way(saga)
+        if found != self._told:
+            for line in waiting_lines(saga):
+                print_line(f"  waits: {line}", style="yellow")
+        self._told = found
 
 
 def _ignore(_: Entry) -> None:

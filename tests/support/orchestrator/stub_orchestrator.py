@@ -150,7 +150,12 @@ def saga(status: str = "RUNNING", **more: Any) -> dict[str, Any]:
                     "wait": "answer",
                     "sendings": 2,
                     "deadline": CREATED,
+                    "tries": 0,
+                    "error": None,
+                    "next_at": None,
+                    "silence": None,
                 },
+                "waits_for": "answer",
             }
         ],
     }
@@ -171,6 +176,7 @@ def summary(status: str = "RUNNING", **more: Any) -> dict[str, Any]:
         "updated_at": CREATED,
         "ended_at": CREATED if ended else None,
         "parked": None,
+        "waits_for": None if ended else "answer",
     }
     return shown | more
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import httpx
 import pytest
 
 import outbox
 from orchestrator import Client, SyncClient
+from orchestrator.client.answers import Silence, state_of
 from orchestrator.client.requests import TRIES
 from orchestrator.errors import (
     ActiveAlready,
@@ -30,6 +32,7 @@ from tests.support.blog.blog import new_id
 from tests.support.blog.whole_blog import WholeBlog
 from tests.support.http.servers import serving
 from tests.support.orchestrator.callers import give_token
+from tests.support.orchestrator.stub_orchestrator import CREATED, saga
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Deletion:
 
 DELETE_ARTICLE = outbox.SagaRef[Deletion]("delete-article")
 HERE = "http://orchestrator"
+NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
 
 async def client_of(blog: WholeBlog) -> Client:
@@ -249,3 +253,21 @@ def test_other_answers_are_errors_too(
             client.run("x").get()
         if isinstance(refused.value, RequestRefused):
             assert refused.value.status == answer.status_code
+
+
+def test_what_a_run_waits_for_is_read_and_an_older_orchestrator_need_not_tell_it() -> None:
+    body = saga(waits_for="participant")
+    (step,) = body["steps"]
+    silence = {"since": CREATED, "deliveries": 7, "reason": "nobody listens"}
+    step["waits_for"] = "participant"
+    step["awaited"] |= {"next_at": CREATED, "silence": silence}
+    run = state_of(body)
+    (found,) = run.steps
+    assert (run.waits_for, found.waits_for) == ("participant", "participant")
+    assert found.awaited is not None
+    assert found.awaited.silence == Silence(NOON, 7, "nobody listens")
+    assert (found.awaited.tries, found.awaited.next_at) == (0, NOON)
+    del body["waits_for"], step["waits_for"]
+    for name in ("tries", "error", "next_at", "silence"):
+        del step["awaited"][name]
+    assert (state_of(body).waits_for, state_of(body).steps[0].waits_for) == (None, None)

@@ -1,0 +1,74 @@
+"""What a run waits for, in lines for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestrator.cli.terminal.output import print_line
+
+Told = Mapping[str, Any]
+
+
+def awaits(awaited: Told | None) -> str:
+    """The command whose answer a step awaits, in a cell of a table."""
+    if awaited is None:
+        return ""
+    return f"{awaited['type']} ({awaited['wait']}, sent {awaited['sendings']} times)"
+
+
+def print_waiting(saga: Told) -> None:
+    """Print what is in the way of the run, if anything is."""
+    if lines := waiting_lines(saga):
+        print_line("")
+        print_line("in the way:")
+        for line in lines:
+            print_line(f"  {line}")
+
+
+def waiting_lines(saga: Told) -> list[str]:
+    """A line for each step in whose way something is."""
+    found = [(step, _why(step)) for step in saga["steps"]]
+    return [f"{step['name']}: {why}" for step, why in found if why]
+
+
+def in_the_way(saga: Told) -> list[tuple[str, str, str | None]]:
+    """The step, the word and the error of each of these lines: what stays the same from one try in
+    vain to the next."""
+    return [
+        (step["name"], step["waits_for"], (step["awaited"] or {}).get("error"))
+        for step in saga["steps"]
+        if _why(step)
+    ]
+
+
+def _why(step: Told) -> str | None:
+    awaited: Told = step["awaited"] or {}
+    match step.get("waits_for"):  # an older orchestrator tells nothing of it
+        case "operator":
+            return f"a person is needed: {step['reason']}"
+        case "participant":
+            return _silence(step["participant"], awaited)
+        case "retry":
+            return f"{awaited['tries']} deliveries failed{_next(awaited)}: {awaited['error']}"
+        case "lock" | "ongoing" | "anew":
+            answered = f"answered {awaited['tries']} times, the last time with {awaited['error']}"
+            return f"{answered}{_next(awaited)}"
+        case "resume":
+            return "nothing is sent until the run is resumed"
+        case _:
+            return None
+
+
+def _silence(participant: str, awaited: Told) -> str:
+    silence, failed = awaited["silence"], ""
+    if awaited["tries"]:
+        failed = f"; {awaited['tries']} deliveries had failed: {awaited['error']}"
+    return (
+        f"{participant} gives no answer since {silence['since']}, {silence['deliveries']} "
+        f"deliveries in a row{_next(awaited)}: {silence['reason']}{failed}"
+    )
+
+
+def _next(awaited: Told) -> str:
+    return f", the next at {awaited['next_at']}" if awaited["next_at"] else ""

@@ -1,0 +1,124 @@
+"""What `sagabox list`, `show` and `watch` tell of a run that waits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.support.orchestrator.stub_orchestrator import (
+    CREATED,
+    ID,
+    OTHER,
+    Answer,
+    StubOrchestrator,
+    entry,
+    saga,
+    stream,
+    summary,
+)
+from tests.support.processes.cli import sagabox
+
+SILENCE = {"since": CREATED, "deliveries": 7, "reason": "nobody listens"}
+NEXT = "2030-01-01T12:00:09Z"
+
+
+def waiting(word: str, **awaited: Any) -> dict[str, Any]:
+    """A run whose step waits for that."""
+    run = saga(waits_for=word)
+    (step,) = run["steps"]
+    return {**run, "steps": [{**step, "waits_for": word, "awaited": step["awaited"] | awaited}]}
+
+
+RETRY = {"tries": 3, "error": "failed: RuntimeError: the press burns", "next_at": NEXT}
+
+
+@pytest.mark.parametrize(
+    ("run", "line"),
+    [
+        (
+            waiting("retry", **RETRY),
+            f"3 deliveries failed, the next at {NEXT}: failed: RuntimeError: the press burns",
+        ),
+        (
+            waiting("participant", silence=SILENCE, next_at=NEXT),
+            f"articles gives no answer since {CREATED}, 7 deliveries in a row, the next at {NEXT}: "
+            "nobody listens",
+        ),
+        (
+            waiting("participant", **RETRY, silence=SILENCE),
+            f"articles gives no answer since {CREATED}, 7 deliveries in a row, the next at {NEXT}: "
+            "nobody listens; 3 deliveries had failed: failed: RuntimeError: the press burns",
+        ),
+        (
+            waiting("lock", tries=2, error="locked: saga 7", next_at=NEXT),
+            f"answered 2 times, the last time with locked: saga 7, the next at {NEXT}",
+        ),
+        (waiting("resume"), "nothing is sent until the run is resumed"),
+    ],
+    ids=["retry", "participant", "participant and retry", "lock", "resume"],
+)
+def test_show_says_what_is_in_the_way_of_a_step(
+    stub: StubOrchestrator, run: dict[str, Any], line: str
+) -> None:
+    stub.on("GET", f"/sagas/{ID}", Answer(run))
+    told = sagabox("show", ID)
+    assert f"in the way:\n  hide article: {line}\n" in told.out
+
+
+@pytest.mark.parametrize("word", ["answer", "something new"])
+def test_show_has_no_line_for_what_needs_none(stub: StubOrchestrator, word: str) -> None:
+    stub.on("GET", f"/sagas/{ID}", Answer(waiting(word)))
+    assert "in the way" not in sagabox("show", ID).out
+
+
+def test_an_orchestrator_that_tells_nothing_of_it_is_shown_all_the_same(
+    stub: StubOrchestrator,
+) -> None:
+    run, listed = saga(), summary()
+    (step,) = run["steps"]
+    del run["waits_for"], step["waits_for"], listed["waits_for"]
+    stub.on("GET", f"/sagas/{ID}", Answer(run))
+    stub.on("GET", "/sagas", Answer({"items": [listed], "next_cursor": None}))
+    assert sagabox("show", ID).code == 0
+    assert sagabox("list").code == 0
+
+
+def test_list_has_a_word_for_each_run(stub: StubOrchestrator) -> None:
+    runs = [summary(waits_for="participant"), summary("COMPLETED", id=OTHER)]
+    stub.on("GET", "/sagas", Answer({"items": runs, "next_cursor": None}))
+    first, second = sagabox("list").out.splitlines()[1:]
+    assert "participant" in first
+    assert "participant" not in second
+
+
+def test_watch_tells_in_the_silence_what_a_run_waits_for_and_each_time_only_what_is_new(
+    stub: StubOrchestrator,
+) -> None:
+    same = waiting("retry", **{**RETRY, "tries": 4})
+    stub.on(
+        "GET",
+        f"/sagas/{ID}",
+        Answer(saga()),
+        Answer(waiting("retry", **RETRY)),
+        Answer(same),
+        Answer(waiting("participant", silence=SILENCE)),
+        Answer(saga("COMPLETED")),
+    )
+    began, ended = stream(entry(1, "started")), stream(entry(2, "ended"))
+    quiet = replace(began, body=f"{began.body}: alive\n\n{ended.body}")
+    stub.on("GET", f"/sagas/{ID}/events", quiet)
+    told = sagabox("watch", ID)
+    waits = [it for it in told.out.splitlines() if it.startswith("  waits:")]
+    assert [it.partition(":")[2].partition(",")[0] for it in waits] == [
+        " hide article: 3 deliveries failed",
+        f" hide article: articles gives no answer since {CREATED}",
+    ]
+
+
+def test_watch_as_json_is_silent_until_the_end(stub: StubOrchestrator) -> None:
+    stub.on("GET", f"/sagas/{ID}", Answer(waiting("retry", **RETRY)), Answer(saga("COMPLETED")))
+    stub.on("GET", f"/sagas/{ID}/events", stream(entry(1, "started"), entry(2, "ended")))
+    assert json.loads(sagabox("watch", ID, "--json").out)["saga"]["status"] == "COMPLETED"
