@@ -56,6 +56,7 @@ def run_of(id: str = "01a", **fields: Any) -> dict[str, Any]:
         "updated_at": "2030-01-01T12:00:01Z",
         "ended_at": None,
         "parked": None,
+        "waits_for": None,
         "direction": "FORWARD",
         "originator": None,
         "trace_id": "0" * 31 + "1",
@@ -81,6 +82,7 @@ def step_of(name: str, status: str = "PENDING", **fields: Any) -> dict[str, Any]
         "action": "stock.do.v1",
         "compensation": None,
         "awaited": None,
+        "waits_for": None,
         **fields,
     }
 

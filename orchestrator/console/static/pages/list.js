@@ -6,7 +6,7 @@ import { announce, Badge, Empty, Sign, Trouble, When } from "../parts/pieces.js"
 import { every } from "../core/polling.js";
 import { route, to } from "../core/routes.js";
 import { batch, effect, signal, untracked } from "../core/vendor.js";
-import { RUN, span } from "../parts/words.js";
+import { RUN, span, WAITS_FOR } from "../parts/words.js";
 
 const EACH = 2_000;
 const LIMIT = 25;
@@ -150,7 +150,9 @@ function Table({ runs, filtered }) {
           <td><${Badge} status=${run.status} paused=${run.paused} /></td>
           <td class="main"><a href=${to(["sagas", run.id])}>${run.name}</a>
             <span class="quiet"> v${run.version}</span>
-            ${run.parked && html`<span class="mark" title=${run.parked}>parked</span>`}</td>
+            ${run.parked && html`<span class="mark" title=${run.parked}>parked</span>`}
+            ${WAITS_FOR[run.waits_for]?.listed && html`
+              <span class="mark" data-waits=${run.waits_for}>${WAITS_FOR[run.waits_for].word}</span>`}</td>
           <td class="mono clip" title=${run.key}>${run.key}</td>
           <td class="number"><${When} at=${run.created_at} /></td>
           <td class="number">${span(run.created_at, run.ended_at ?? now)}</td>

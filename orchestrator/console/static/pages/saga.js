@@ -9,7 +9,7 @@ import { coalesced, every } from "../core/polling.js";
 import { to } from "../core/routes.js";
 import { follow } from "../core/stream.js";
 import { batch, signal } from "../core/vendor.js";
-import { RUN, span, STEP, wordFor } from "../parts/words.js";
+import { RUN, span, STEP, WAITS_FOR, wordFor } from "../parts/words.js";
 
 const LINK = {
   connecting: { word: "connecting…", tone: "idle" },
@@ -18,6 +18,8 @@ const LINK = {
   over: { word: "ended", tone: "idle" },
 };
 const EACH = 2_000;
+/** What a run waits for changes without a line in its history. */
+const WAITS_EACH = 5_000;
 
 export const SagaPage = component(({ id }, cleanup) => {
   const saga = signal(null);
@@ -53,6 +55,10 @@ export const SagaPage = component(({ id }, cleanup) => {
   cleanup(finding.stop);
 
   function begin() {
+    const waiting = every(WAITS_EACH, async () => {
+      if (saga.value.ended_at === null) await look();
+    });
+    cleanup(waiting.stop);
     stop = follow(id, {
       told(fresh) {
         entries.value = [...entries.value, ...fresh];
@@ -155,7 +161,22 @@ function StepFacts({ step }) {
           ? html`<span class="mono">${awaited.type}</span>
             ${awaited.deadline && html` <span class="quiet">due <${When} at=${awaited.deadline} /></span>`}`
           : "none"}</dd></div>
+        ${step.waits_for && html`<${Waiting} step=${step} />`}
       </dl>
       ${step.reason && html`<p class="reason">${step.reason}</p>`}
     </div>`;
+}
+
+/** What the step waits for: since when and why, how often it was tried in vain, and when it is next. */
+function Waiting({ step }) {
+  const { tries = 0, error, next_at: next, silence } = step.awaited ?? {};
+  const facts = [
+    ["Under way", html`<span data-waits=${step.waits_for}>${wordFor(WAITS_FOR, step.waits_for).word}</span>
+      ${silence && html` <span class="quiet">since <${When} at=${silence.since} /></span>`}`],
+    silence && ["No answer", `${silence.deliveries} deliveries in a row: ${silence.reason}`],
+    error && ["Last error", html`${error} <span class="quiet">${tries} in vain</span>`],
+    next && ["Next try", html`<${When} at=${next} />`],
+  ];
+  return facts.filter(Boolean).map(([name, value]) => html`
+    <div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`);
 }

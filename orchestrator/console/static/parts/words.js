@@ -23,6 +23,18 @@ export const STEP = {
   STUCK: { word: "Stuck", tone: "alarm", sign: "alarm" },
 };
 
+/** What a run or a step waits for. `listed` is what the status of a run does not say already. */
+export const WAITS_FOR = {
+  operator: { word: "needs a person", listed: false },
+  participant: { word: "no answer", listed: true },
+  retry: { word: "delivery fails", listed: true },
+  lock: { word: "locked by another", listed: true },
+  anew: { word: "refused, asked anew", listed: true },
+  ongoing: { word: "at work", listed: true },
+  resume: { word: "paused", listed: false },
+  answer: { word: "on its way", listed: false },
+};
+
 export const HAPPENING = {
   started: { word: "Started", tone: "go" },
   sent: { word: "Sent", tone: "go" },

@@ -72,6 +72,20 @@ async def test_older_runs_are_a_page_further(page: Page, api: StubApi, origin: s
     await expect(page.locator("tr[data-saga=second]")).to_be_visible()
 
 
+async def test_a_run_in_whose_way_something_is_says_so_in_the_list(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    runs = [
+        run_of("01c", waits_for="participant"),
+        run_of("01b", waits_for="answer"),
+        run_of("01a", waits_for="a new word"),
+    ]
+    api.answers["GET /sagas"] = Says({"items": runs, "next_cursor": None})
+    await page.goto(f"{origin}/console")
+    await expect(page.locator("[data-waits]")).to_have_text(["no answer"])
+    await expect(page.locator("tr[data-saga='01c'] [data-waits]")).to_have_count(1)
+
+
 async def test_filters_are_asked_of_the_api_and_what_is_typed_outlives_a_look(
     page: Page, api: StubApi, origin: str
 ) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.support.http.browser import Watched
 from tests.support.orchestrator.stub_api import (
@@ -175,3 +176,40 @@ async def test_an_action_on_which_a_saga_is_stuck_leaves_its_compensation_unmark
     await page.goto(f"{origin}/console#/sagas/01a")
     await expect(page.locator("[data-step=reserve]")).to_contain_text("Stuck")
     await expect(page.locator("[data-undoes=reserve]")).to_contain_text("not called")
+
+
+WAITS = {
+    "id": "01c",
+    "type": "stock.ship.v1",
+    "wait": "answer",
+    "sendings": 1,
+    "deadline": None,
+    "tries": 3,
+    "error": f"failed: {HOSTILE}",
+    "next_at": "2030-01-01T12:00:09Z",
+    "silence": None,
+}
+
+
+async def test_a_step_says_what_it_waits_for_and_is_looked_at_again_without_a_new_line(
+    page: Page, watched: Watched, api: StubApi, origin: str
+) -> None:
+    await page.clock.install()
+    step = step_of("ship", "SENT", waits_for="retry", awaited=WAITS)
+    put(api, run_of(waits_for="retry", steps=[step]))
+
+    async def stay_open(_: Route) -> None:
+        """Nothing happens to the run, so that its stream says nothing."""
+
+    await page.route(lambda url: urlsplit(url).path == "/sagas/01a/events", stay_open)
+    await page.goto(f"{origin}/console#/sagas/01a")
+    told = page.locator(".step-facts")
+    await expect(told.locator("[data-waits]")).to_have_text("delivery fails")
+    await expect(told).to_contain_text(f"failed: {HOSTILE} 3 in vain")
+    silence = {"since": "2030-01-01T12:00:00Z", "deliveries": 7, "reason": "nobody listens"}
+    silent = step | {"waits_for": "participant", "awaited": WAITS | {"silence": silence}}
+    api.answers["GET /sagas/01a"] = Says(run_of(waits_for="participant", steps=[silent]))
+    await page.clock.run_for(5_000)
+    await expect(told.locator("[data-waits]")).to_have_text("no answer")
+    await expect(told).to_contain_text("7 deliveries in a row: nobody listens")
+    watched.assert_clean()
