@@ -16,7 +16,7 @@ The application takes starts over HTTP and from services' outboxes, and shows ev
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from outbox.lazy_names import names_of as _names_of
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.errors import InvalidSaga, OrchestratorError
     from orchestrator.settings import OrchestratorSettings
     from outbox.clock import Clock
+    from outbox.contract import SagaStuck
     from outbox.transports.base import Transport
 
 __all__ = [
@@ -69,11 +70,17 @@ def create_app(
     participants: Mapping[str, str] | None = None,
     clock: Clock | None = None,
     transports: Mapping[str, Transport] | None = None,
+    on_stuck: Callable[[SagaStuck], None] | None = None,
 ) -> FastAPI:
     """The orchestrator as an application for an ASGI server: see `orchestrator.app.create_app`."""
     # A module that only declares sagas needs none of the service.
     from orchestrator import app
 
     return app.create_app(
-        settings, sagas=sagas, participants=participants, clock=clock, transports=transports
+        settings,
+        sagas=sagas,
+        participants=participants,
+        clock=clock,
+        transports=transports,
+        on_stuck=on_stuck,
     )

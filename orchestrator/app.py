@@ -21,6 +21,7 @@ from orchestrator.discovery import discover
 from orchestrator.engine.commits.committer import CommitterStats
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.settings import EngineSettings
+from orchestrator.engine.watchers import OnStuck
 from orchestrator.errors import OrchestratorError
 from orchestrator.handlers import make_handlers
 from orchestrator.metrics import Figures
@@ -48,20 +49,29 @@ def create_app(
     participants: Mapping[str, str] | None = None,
     clock: Clock | None = None,
     transports: Mapping[str, Transport] | None = None,
+    on_stuck: OnStuck | None = None,
 ) -> FastAPI:
     """The application; `settings` come from the environment unless given. It lets no caller in
     without a key, also on the same machine, unless they have `trust_loopback`.
 
     `sagas` and `participants` (name -> address) replace those that the settings name, and `sagas`
     those of installed packages too. `transports` replaces those that send to the participants over
-    HTTP. Raises InvalidSettings, and InvalidSaga where the sagas do not fit each other or the
+    HTTP. `on_stuck` is called with each step that needs an operator, see `OnStuck`. Raises
+    InvalidSettings, and InvalidSaga where the sagas do not fit each other or the
     participants.
     """
     settings = settings or load(OrchestratorSettings)
     if participants is None:
         participants = settings.participant_addresses()
     registry = Registry(discover(settings.sagas) if sagas is None else sagas, participants)
-    return assemble(settings, registry, make_engine=Engine, clock=clock, transports=transports)
+    return assemble(
+        settings,
+        registry,
+        make_engine=Engine,
+        clock=clock,
+        transports=transports,
+        on_stuck=on_stuck,
+    )
 
 
 class Runner(Runs, Carrier, Protocol):
@@ -85,10 +95,11 @@ def assemble(
     make_engine: Callable[..., Runner],
     clock: Clock | None = None,
     transports: Mapping[str, Transport] | None = None,
+    on_stuck: OnStuck | None = None,
 ) -> FastAPI:
     """The application around the engine of `make_engine`, which takes the arguments of
     `orchestrator.engine.engine.Engine`."""
-    parts = _Parts(settings, registry, make_engine)
+    parts = _Parts(settings, registry, make_engine, on_stuck)
     app = build(
         Blueprint(
             name=NAME,
@@ -129,8 +140,11 @@ class _Parts:
         settings: OrchestratorSettings,
         registry: Registry,
         make_engine: Callable[..., Runner],
+        on_stuck: OnStuck | None,
     ) -> None:
         self._settings = settings
+        self._stuck_to = settings.told_of_stuck(registry.participants)
+        self._on_stuck = on_stuck
         self._registry = registry
         self._make_engine = make_engine
 
@@ -145,9 +159,12 @@ class _Parts:
             clock=kit.clock,
             ids=kit.new_id,
             bell=kit.bell,
-            settings=EngineSettings(relay=_together(self._settings.relay_settings())),
+            settings=EngineSettings(
+                relay=_together(self._settings.relay_settings()), stuck_to=self._stuck_to
+            ),
             owner=NAME,
             progress=kit.progress,
+            on_stuck=self._on_stuck,
         )
         return self.engine
 

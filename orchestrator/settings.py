@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from outbox.chassis.settings import DatabaseUrl, ServiceSettings
+from outbox.chassis.settings import DatabaseUrl, InvalidSettings, ServiceSettings
 from outbox.transports.http.peers import peers_in
 
 
@@ -36,6 +36,24 @@ class OrchestratorSettings(ServiceSettings):
         "between them",
     )
 
+    stuck_to: str = Field(
+        default="",
+        description="The participants that are told by the event SagaStuck of each step that gets "
+        "stuck, by their names with commas between them",
+    )
+
     def participant_addresses(self) -> Mapping[str, str]:
         """The address of each participant, by its name."""
         return peers_in(self.participants)
+
+    def told_of_stuck(self, participants: Collection[str]) -> tuple[str, ...]:
+        """The names in `stuck_to`. Raises InvalidSettings where one is not among these."""
+        names = tuple(dict.fromkeys(filter(None, map(str.strip, self.stuck_to.split(",")))))
+        for name in names:
+            if name not in participants:
+                raise InvalidSettings(
+                    f"{self.variable('stuck_to')} names {name!r}, which is no participant",
+                    next_step=f"name one of {', '.join(sorted(participants))}, or give its address "
+                    f"in {self.variable('participants')}",
+                )
+        return names

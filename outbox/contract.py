@@ -41,6 +41,18 @@ class SagaEnded(Event, type="orchestrator.saga-ended.v1", key="instance_id"):
 
 
 @dataclass(frozen=True)
+class SagaStuck(Event, type="orchestrator.saga-stuck.v1", key="instance_id"):
+    """The run of that id of the saga `name` needs an operator, since `step` cannot go on for that
+    `reason`. Where another of its steps gets stuck, or the same one again, that is another event.
+    """
+
+    instance_id: str
+    name: str
+    step: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class CommandAnswered(Event, type="orchestrator.reply.v1", key="instance_id"):
     """The reply to a command of the run `instance_id`, where it cannot come back on the command's
     own way. The other fields are those of a `Reply`; `outcome` is its word."""

@@ -21,7 +21,7 @@ from orchestrator.engine.remote_signals import ask_owner
 from orchestrator.engine.settings import EngineSettings
 from orchestrator.engine.silences import Silences
 from orchestrator.engine.single_node import OnlyNode
-from orchestrator.engine.watchers import Watchers
+from orchestrator.engine.watchers import OnStuck, Watchers
 from orchestrator.errors import DefinitionChanged, Unavailable, UnknownRun
 from orchestrator.machine.signals import OperatorSignal
 from orchestrator.store import signal_rows
@@ -57,7 +57,7 @@ class Engine:
 
     `bell` rings when a message has left something in the database; `owner` is a label for this node
     in the database, and any number of nodes may have the same. `progress` is told of each piece of
-    work.
+    work, `on_stuck` of each step that gets stuck.
     """
 
     def __init__(
@@ -72,9 +72,10 @@ class Engine:
         settings: EngineSettings,
         owner: str,
         progress: Progress | None = None,
+        on_stuck: OnStuck | None = None,
     ) -> None:
         self.registry = registry
-        self.watchers = Watchers()
+        self.watchers = Watchers(on_stuck)
         self._database = database
         self._clock = clock
         self._ids = ids

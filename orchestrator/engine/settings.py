@@ -1,4 +1,4 @@
-"""The settings of the engine's pace."""
+"""The settings of the engine."""
 
 from __future__ import annotations
 
@@ -34,5 +34,7 @@ class EngineSettings:
     unsettled: timedelta = timedelta(days=7)
     """Participants are not told of the ends of runs that began within this time, so nodes and
     clocks may differ by less."""
+    stuck_to: tuple[str, ...] = ()
+    """The services that are told by SagaStuck of each step that gets stuck."""
     remember: timedelta = timedelta(hours=1)
     """How long the ids of group commits, and answers that no node fetched, are kept."""

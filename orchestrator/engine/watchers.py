@@ -7,8 +7,18 @@ time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Iterator
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
+
+from outbox.contract import SagaStuck
+
+log = logging.getLogger(__name__)
+
+OnStuck = Callable[[SagaStuck], None]
+"""A function that is called with each step that gets stuck, after the commit, in the event loop. It
+must return at once. What it raises is logged and changes nothing; where the process dies before the
+call, there is none."""
 
 
 class Watch:
@@ -39,7 +49,8 @@ class Watch:
 class Watchers:
     """The watches of all callers, by run. For one event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_stuck: OnStuck | None = None) -> None:
+        self._on_stuck = on_stuck
         self._watches: dict[str, set[Watch]] = {}
 
     @contextmanager
@@ -63,6 +74,21 @@ class Watchers:
         for instance_id in instance_ids:
             for watch in self._watches.get(instance_id, ()):
                 watch.tell(ended=instance_id in ended)
+
+    def tell_stuck(self, events: Iterable[SagaStuck]) -> None:
+        """Tell the function that wants to know of these stuck steps, if there is one."""
+        if self._on_stuck is None:
+            return
+        for event in events:
+            try:
+                self._on_stuck(event)
+            except Exception:
+                log.exception(
+                    "on_stuck failed for step %s of saga %s",
+                    event.step,
+                    event.instance_id,
+                    extra={"saga": event.instance_id},
+                )
 
 
 async def _within(timeout: float, event: asyncio.Event) -> bool:

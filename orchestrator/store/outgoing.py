@@ -8,9 +8,10 @@ from typing import Any
 
 from orchestrator.machine.transition import Dispatch
 from orchestrator.store.sharding import bucket
-from outbox.contract import SagaEnded
+from outbox.contract import SagaEnded, SagaStuck
 from outbox.ids import derive
 from outbox.lanes import Lane
+from outbox.messages import Event
 from outbox.relay.verdicts import Pending
 from outbox.wire.codec import encode
 from outbox.wire.envelope import Envelope
@@ -86,12 +87,27 @@ def ended(
     message, and the answer to another start is another one. Where old code has not kept that
     message, the id follows from the run's, as it did then.
     """
-    saga_id = event.instance_id
+    id = derive(start_id or event.instance_id, "ended")
+    return _event(event, event.instance_id, originator, shard, now, id=id, trace=trace)
+
+
+def stuck(
+    event: SagaStuck, destination: str, shard: int, now: datetime, *, number: int, trace: str
+) -> OutgoingMessage:
+    """The event SagaStuck of a run, whose id follows from the `number` of its line in the
+    history."""
+    id = derive(event.instance_id, "stuck", str(number), destination)
+    return _event(event, event.instance_id, destination, shard, now, id=id, trace=trace)
+
+
+def _event(
+    event: Event, saga_id: str, destination: str, shard: int, now: datetime, *, id: str, trace: str
+) -> OutgoingMessage:
     return OutgoingMessage(
-        destination=originator,
+        destination=destination,
         bucket=bucket(Lane.NORMAL, shard),
         envelope=Envelope(
-            id=derive(start_id or saga_id, "ended"),
+            id=id,
             source=SOURCE,
             type=str(event.message_type),
             key=saga_id,

@@ -17,19 +17,26 @@ from orchestrator.engine.commits import run_log
 from orchestrator.engine.commits.items import Begin, Item, Started
 from orchestrator.engine.ports import EnginePorts
 from orchestrator.errors import OrchestratorError
-from orchestrator.machine.transition import Dispatch, Transition
+from orchestrator.machine.transition import Dispatch, Entry, Happening, Transition
 from orchestrator.store import outgoing
 from orchestrator.store.commit_statements import Writes
 from orchestrator.store.outgoing import OutgoingMessage
 from orchestrator.store.records import Record
 from outbox import tracing
+from outbox.contract import SagaStuck
 
 
 class Changes:
     """The transaction, its time, and its changes so far."""
 
     def __init__(
-        self, connection: AsyncConnection, ports: EnginePorts, registry: Registry, now: datetime
+        self,
+        connection: AsyncConnection,
+        ports: EnginePorts,
+        registry: Registry,
+        now: datetime,
+        *,
+        stuck_to: Sequence[str],
     ) -> None:
         self.connection = connection
         self.ports = ports
@@ -52,7 +59,10 @@ class Changes:
         """Lines for the log, after the commit."""
         self.applied: list[int] = []
         """The numbers of signals that were applied."""
+        self.stuck: list[SagaStuck] = []
+        """The steps that need an operator since this commit."""
         self.transitions = 0
+        self._stuck_to = stuck_to
         self._outcomes: list[tuple[asyncio.Future[Any], Any]] = []
 
     @property
@@ -98,9 +108,23 @@ class Changes:
             self.writes.messages = [
                 it for it in self.messages if it.envelope.id not in self.withdrawn
             ]
+        for place, entry in enumerate(transition.history, 1):
+            if entry.happening is Happening.STUCK:
+                self._tell_stuck(after, entry, entries + place)
         self.news += run_log.worth_telling(after, transition.history)
         for dispatch in transition.commands:
             self.writes.messages.append(self._command(dispatch, after))
+
+    def _tell_stuck(self, after: Record, entry: Entry, number: int) -> None:
+        run = after.instance
+        event = SagaStuck(run.id, run.saga, entry.step or "", entry.detail)
+        self.stuck.append(event)
+        self.writes.messages += [
+            outgoing.stuck(
+                event, name, after.shard, self.now, number=number, trace=after.traceparent
+            )
+            for name in self._stuck_to
+        ]
 
     def _command(self, dispatch: Dispatch, after: Record) -> OutgoingMessage:
         awaited = after.instance.steps[dispatch.step].awaited

@@ -237,7 +237,8 @@ class Committer:
         self._time.told(now)
         mine = [item for item in items if shard_for(item) in ours]
         others = [item for item in items if shard_for(item) not in ours]
-        changes = Changes(connection, self._ports, self._registry, now)
+        stuck_to = self._settings.stuck_to
+        changes = Changes(connection, self._ports, self._registry, now, stuck_to=stuck_to)
         await GroupCommit(changes, self._cached).work(mine)
         return changes, mine, others
 
@@ -273,6 +274,7 @@ class Committer:
         changes.resolve()
         self._settle([item for item in items if item not in changes.again])
         self._watchers.tell(changes.records, ended=changes.ended)
+        self._watchers.tell_stuck(changes.stuck)
         run_log.tell(changes.news)
 
     def _settle(self, items: Iterable[Item]) -> None:

@@ -16,6 +16,7 @@ from orchestrator.definition.registry import Registry
 from orchestrator.definition.saga import Saga
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.settings import EngineSettings
+from orchestrator.engine.watchers import OnStuck
 from orchestrator.machine.instance import Status
 from outbox import tables as library
 from outbox.clock import Clock, SystemClock
@@ -134,6 +135,7 @@ async def running(
     clock: Clock | None = None,
     settings: EngineSettings | None = None,
     owner: str = "orchestrator",
+    on_stuck: OnStuck | None = None,
 ) -> AsyncIterator[Node]:
     """A node that works until the end of the block, and is stopped properly."""
     clock = clock or SystemClock()
@@ -147,6 +149,7 @@ async def running(
         bell=bell,
         settings=settings or EngineSettings(relay=QUICK),
         owner=owner,
+        on_stuck=on_stuck,
     )
     await node.check_start()
     stop = asyncio.Event()

@@ -30,6 +30,7 @@ def make_node(
     transports: Mapping[str, Transport] = NOBODY,
     owner: str = "node-1",
     is_dead: Callable[[str], bool] = lambda _: False,
+    settings: EngineSettings | None = None,
 ) -> Node:
     """A node that knows these participants, and sends to those that have a transport."""
     registry = Registry(sagas, dict.fromkeys(participants, "http://127.0.0.1:1"))
@@ -41,7 +42,7 @@ def make_node(
         Watchers(),
         clock=clock,
         ids=Ids(clock, os.urandom),
-        settings=EngineSettings(),
+        settings=settings or EngineSettings(),
         name=lambda: owner,
         is_dead=is_dead,
         chance=lambda: 0.0,
