@@ -59,9 +59,9 @@ def derive(parent: str, *parts: str) -> str:
     return compose(uuid.UUID(parent).int >> 80, int.from_bytes(digest[:10], "big"))
 
 
-def is_id(text: str) -> bool:
-    """Whether `text` is a UUIDv7 in its canonical form."""
-    return _CANONICAL.fullmatch(text) is not None
+def is_id(text: object) -> bool:
+    """Whether it is a UUIDv7 in its canonical form, as text."""
+    return isinstance(text, str) and _CANONICAL.fullmatch(text) is not None
 
 
 class Ids:

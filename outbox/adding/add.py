@@ -62,7 +62,7 @@ def add(
     if isinstance(message, StartSaga) and not is_id(message.instance_id):
         raise InvalidMessage(
             f"a saga cannot run under the id {message.instance_id!r:.80}",
-            next_step="give a UUIDv7, as outbox.Ids and Service.new_id make them: it tells the age",
+            next_step="give a UUIDv7 as text, as outbox.Ids and Service.new_id make them",
         )
     cause, inherited = cause_of(target, causation)
     id = installation.ids() if id is None else _id("id", id)

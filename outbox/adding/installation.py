@@ -112,9 +112,6 @@ def install(
     for a wrong route or target.
     """
     clock = clock or SystemClock()
-    for key in routes:
-        if not isinstance(key, str):
-            check_class(key)
     installation = Installation(
         source=destination(source),
         routes={_route_type(key): _route(key, route) for key, route in routes.items()},
@@ -125,6 +122,9 @@ def install(
         bell=bell or Bell(),
         max_bytes=max_bytes,
     )
+    for key in routes:
+        if not isinstance(key, str):
+            check_class(key)
     for name in dict.fromkeys(name for route in installation.routes.values() for name in route):
         if installation.peers is not None and name not in installation.peers:
             raise _no_peer(name, installation.source, installation.peers)

@@ -150,23 +150,9 @@ def _run_within(service: Attached, app: Starlette, wanted: Mapping[str, str]) ->
             if _count(app, path) > 1:
                 raise _taken(path, option)
         async with own(started) as state, service.running():
-            await _warn_of_strays(service)
             yield state
 
     app.router.lifespan_context = lifespan
-
-
-async def _warn_of_strays(service: Attached) -> None:
-    async with reading(service.engine).connect() as connection:
-        found = await standing(connection, service.peers)
-    for it in found:
-        if it.destination not in service.peers and it.unsent + it.parked + it.scheduled:
-            log.warning(
-                "%d messages wait for %s, which is no peer of %s: they stay until it is one",
-                it.unsent + it.parked + it.scheduled,
-                it.destination,
-                service.name,
-            )
 
 
 def _checks(service: Attached) -> dict[str, probes.Check]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
-from sqlalchemy import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy import Engine, func, select, union_all
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox import sqlite
 from outbox.clock import Clock
@@ -25,9 +26,14 @@ from outbox.relay.message_store import Store
 from outbox.relay.ports import ReplySink
 from outbox.relay.sender import sending_to
 from outbox.relay.settings import RelaySettings
+from outbox.tables import outbox, outbox_parked, outbox_scheduled
 from outbox.transports.base import Transport
 
+log = logging.getLogger("outbox.relay")
+
 _MOVED_AT_ONCE = 500
+_LOOK_FOR_STRAYS = 600.0
+"""Seconds between two looks, each of which reads all that waits."""
 
 
 class Relay:
@@ -64,6 +70,7 @@ class Relay:
         engine = self._twin or engine
         assert isinstance(engine, AsyncEngine), "a synchronous engine has a twin"
         self._engine = engine
+        self._label = owner
         self._reading = reading(engine)
         self._settings = settings or RelaySettings()
         self._bell = bell or Bell()
@@ -125,6 +132,7 @@ class Relay:
         Trouble with the database is logged and waited out.
         """
         async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(repeat(stop, self._tell_of_strays, "look for strays", self._progress))
             tasks.create_task(repeat(stop, self._tend_once, "tend the leases", self._progress))
             tasks.create_task(repeat(stop, self._schedule_once, "move what is due", self._progress))
             for name, courier in self._couriers.items():
@@ -153,6 +161,19 @@ class Relay:
     async def _schedule_once(self) -> float:
         return 0.0 if await self._move_due() else self._settings.poll
 
+    async def _tell_of_strays(self) -> float:
+        async with self._reading.connect() as connection:
+            found = await _strays(connection, self._transports)
+        for destination, count in found.items():
+            log.warning(
+                "%d messages of %s wait for %s, to which there is no way: they stay until there is "
+                "one",
+                count,
+                self._label,
+                destination,
+            )
+        return _LOOK_FOR_STRAYS
+
     async def _move_due(self) -> int:
         if not self._couriers:
             return 0
@@ -164,3 +185,15 @@ class Relay:
         if moved:
             self._bell.ring()
         return moved
+
+
+async def _strays(connection: AsyncConnection, known: Collection[str]) -> Mapping[str, int]:
+    """How many messages wait for each destination that is not `known`, by its name."""
+    waiting = union_all(
+        *(
+            select(table.c.destination).where(table.c.destination.not_in(known))
+            for table in (outbox, outbox_parked, outbox_scheduled)
+        )
+    ).subquery()
+    counted = select(waiting.c.destination, func.count()).group_by(waiting.c.destination)
+    return {name: count for name, count in await connection.execute(counted)}

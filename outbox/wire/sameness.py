@@ -1,9 +1,9 @@
 """Whether a value that was read is the one that was written: equal, and of the same types at every
 depth.
 
-A type's own `==` says less: 1 equals True and 1.0, a dataclass may leave fields out of it, and a
-StrEnum equals its text. Times are the exception: they travel in UTC, so the same moment in another
-zone is the same time.
+A type's own `==` says less: 1 equals True, a dataclass may leave fields out of it, and a StrEnum
+equals its text. There are two exceptions. Times travel in UTC, so the same moment in another zone
+is the same time. And an `int` given for a `float` is that float, as Python's own typing has it.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Difference:
 def difference(sent: Any, read: Any) -> Difference | None:
     """None where `read` is what was sent. The values themselves are never quoted."""
     kind = type(sent)
+    if kind is int and type(read) is float:
+        return None if sent == read else _CHANGED
     if kind is not type(read):
         return Difference(
             (), f"a value of {kind.__name__} would arrive as one of {type(read).__name__}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import pytest
 from fastapi import FastAPI
@@ -16,6 +17,7 @@ from outbox.tables import outbox as outbox_table
 from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import Book, Booked, Noted, ledger_schema
 from tests.support.outbox.services import NOWHERE, SECRETS, client_of, make_service
+from tests.support.processes.waiting import until
 
 
 @pytest.fixture
@@ -93,15 +95,19 @@ async def test_slow_deliveries_that_were_asked_for_are_not_stuck(engine: AsyncEn
     assert make_service(engine, relay=patient).progress.stuck_after == 140.0
 
 
-async def test_messages_for_a_former_peer_are_told_of_at_the_start(
+async def test_messages_for_a_former_peer_are_told_of(
     engine: AsyncEngine, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Also those that are scheduled, and those of another program: they are found in the tables."""
+    later = datetime(2100, 1, 1, tzinfo=UTC)
     async with make_service(engine, peers={"bank": NOWHERE}).sessions.begin() as session:
         outbox.add(session, Book("a", "a command"))
-    app = FastAPI()
-    make_service(engine, peers={"press": NOWHERE}).attach(app)
-    async with app.router.lifespan_context(app):
-        assert "1 messages wait for bank, which is no peer of till" in caplog.text
+        outbox.add(session, Book("a", "a later one"), deliver_at=later)
+    service = make_service(engine, peers={"press": NOWHERE})
+    async with service.running():
+        await until(lambda: "wait for bank" in caplog.text, what="the relay tells of them")
+    assert "2 messages of till wait for bank, to which there is no way" in caplog.text
+    assert "press" not in caplog.text
 
 
 @pytest.mark.databases("sqlite")
