@@ -207,6 +207,13 @@ COVERAGE: tuple[CoverageRow, ...] = (
     ),
     _row(
         Subject.FAULT,
+        "outlasts",
+        Covered("as ongoing, and a copy that arrives later", "ask for both: ongoing, duplicates"),
+        "outlasts: a handler goes on after its delivery, and what it says is told to the next copy",
+        Covered(limits="simulate does"),
+    ),
+    _row(
+        Subject.FAULT,
         "accepted",
         "of every command, and the answer as a message",
         "accepted; the command and its answer, a message, are lost, doubled or late",

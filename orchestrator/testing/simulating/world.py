@@ -43,7 +43,7 @@ _MOST_STEPS = 6_000
 _LEASES = (30.0, 120.0, 120.0, 600.0, 600.0)
 """Seconds, one of which each history has: short ones show more takeovers, long ones cost less."""
 _RATES = (0.02, 0.1, 0.3)
-_LATE = frozenset({Fault.DUPLICATE, Fault.DELAY, Fault.ACCEPTED})
+_LATE = frozenset({Fault.DUPLICATE, Fault.DELAY, Fault.ACCEPTED, Fault.OUTLASTS})
 
 
 @dataclass

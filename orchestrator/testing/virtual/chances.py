@@ -62,6 +62,8 @@ class Fault(IntEnum):
     """A person ends the run, without undoing anything."""
     ACCEPTED = 23
     """A command is only taken, as by a broker; it arrives later, and its answer is a message."""
+    OUTLASTS = 24
+    """A handler outlasts its delivery, which is answered that it goes on."""
 
 
 class Number(IntEnum):

@@ -18,6 +18,7 @@ LATEST = 30.0
 
 _PAUSE = 1.0
 """Seconds after which a consumer, or an outbox, tries again what it could not do."""
+_GOES_ON = Reply(Outcome.ONGOING, code="ongoing", retry_after=1.0)
 _TRIED_AGAIN = frozenset({Outcome.FAILED, Outcome.TOO_BUSY, Outcome.NOT_ATTEMPTED})
 
 Tell = Callable[[str, str, str], Awaitable[bool]]
@@ -68,6 +69,10 @@ class Way:
         if chances.fault(Fault.DELAY):
             self._later(envelopes)
             return await self._silence()
+        if chances.fault(Fault.OUTLASTS):
+            # What it says in the end is told to the next copy only.
+            self._later(envelopes)
+            return Answered([_GOES_ON] * len(envelopes))
         replies = await self._receiver.receive(envelopes)
         if replies is None or chances.fault(Fault.ANSWER_LOST):
             return await self._silence()
