@@ -71,6 +71,17 @@ def test_the_snippets_of_the_page_on_adopting_are_those_of_the_example() -> None
     assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
 
+def test_the_second_page_of_the_readme_is_from_the_example() -> None:
+    readme = (ROOT / "README.md").read_text()
+    section = readme.partition("## Add it to your service\n")[2].partition("\n## ")[0]
+    shown = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(shown) == 4
+    sources = [path.read_text() for path in (ROOT / "examples" / "shop").glob("*.py")]
+    assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
+    plumbing = [line for each in shown[:2] for line in each.splitlines()]
+    assert len(plumbing) <= 10
+
+
 def test_the_page_on_sagas_tells_every_status() -> None:
     text = (ROOT / "docs" / "sagas.md").read_text()
     runs, steps = text.split("| a step is |")
