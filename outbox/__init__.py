@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from outbox.errors import (
         AutocommitRefused,
         BelongsToSaga,
+        ForgottenByReceiver,
         InvalidHandlers,
         InvalidKeyring,
         InvalidMessage,
@@ -80,6 +81,7 @@ __all__ = [
     "EndedSagas",
     "Envelope",
     "Event",
+    "ForgottenByReceiver",
     "Handlers",
     "Ids",
     "Inbox",
@@ -143,6 +145,7 @@ _HOMES = {
     "EndedSagas": "outbox.wire.settled",
     "Envelope": "outbox.wire.envelope",
     "Event": "outbox.messages",
+    "ForgottenByReceiver": "outbox.errors",
     "Handlers": "outbox.inbox.handlers",
     "Ids": "outbox.ids",
     "Inbox": "outbox.inbox.inbox",

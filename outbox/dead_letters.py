@@ -1,8 +1,9 @@
 """Dead letters and resting keys: list them, send again, delete, wake.
 
 Every function is a step in the caller's transaction. Messages keep their ids and their due times,
-so a receiver that took one after all recognises it, or answers that it is too old to tell. For
-these there is `redrive_as_new`, once an operator has made sure that they did not take effect.
+so a receiver that took one after all recognises it, or answers that it is too old to tell. What
+died of that is sent again by `redrive_as_new` alone, once an operator has made sure that it did not
+take effect.
 
     async with engine.begin() as connection:
         await dead_letters.redrive(connection, [letter.id])
@@ -32,8 +33,9 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from outbox.database.pages import DEFAULT_LIMIT, Page, page
-from outbox.errors import BelongsToSaga, InvalidSelection, NoSuchMessage
+from outbox.errors import BelongsToSaga, ForgottenByReceiver, InvalidSelection, NoSuchMessage
 from outbox.ids import is_id
+from outbox.replies import Outcome
 from outbox.tables import outbox, outbox_dead, outbox_held
 from outbox.wire.envelope import with_due
 
@@ -42,6 +44,8 @@ Database: TypeAlias = AsyncConnection | AsyncSession
 MAX_AT_ONCE = 1000
 """The most messages that one call moves or deletes."""
 
+# As the relay begins the reason of what was answered so.
+_TOO_OLD = Outcome.TOO_OLD.value
 _MOVED = tuple(column.name for column in outbox_dead.c if column.name in outbox.c)
 # The keys of JSON as the library writes it; within a text the quotes would be escaped.
 _OF_SAGA = and_(
@@ -65,6 +69,11 @@ class DeadLetter:
     attempts: int
     occurred_at: datetime
     died_at: datetime
+
+    @property
+    def is_too_old(self) -> bool:
+        """Whether its receiver cannot tell whether it took effect: it is redriven only as new."""
+        return self.reason.startswith(_TOO_OLD)
 
 
 @dataclass(frozen=True)
@@ -100,16 +109,25 @@ async def redrive(
     before it. Returns how many. An id that died for several destinations goes to each of them, or
     only to `destination`. The relay finds them when it next looks.
 
-    All or none: raises InvalidSelection, NoSuchMessage or BelongsToSaga, naming the first id that
-    is wrong, before anything changes.
+    All or none: raises InvalidSelection, NoSuchMessage, BelongsToSaga or ForgottenByReceiver,
+    naming the first id that is wrong, before anything changes.
     """
-    return await _move_back(database, await _chosen(database, ids, destination))
+    rows = await _chosen(database, ids, destination)
+    for row in rows:
+        if row["reason"].startswith(_TOO_OLD):
+            raise ForgottenByReceiver(
+                f"{row['destination']} called the message {row['id']} too-old: it has forgotten "
+                "what it took at that time, and would say so again",
+                next_step="find out whether it took effect there; where it did not, send it as a "
+                "new message: dead_letters.redrive_as_new",
+            )
+    return await _move_back(database, rows)
 
 
 async def _chosen(
     database: Database, ids: Collection[str], destination: str | None
 ) -> Sequence[RowMapping]:
-    """The dead letters that may be sent again. Raises as `redrive` does."""
+    """The dead letters that may be sent again, at least as new ones. Raises as `redrive` does."""
     wanted = _checked(ids)
     chosen: ColumnElement[bool] = outbox_dead.c.id.in_(wanted)
     if destination is not None:
@@ -163,10 +181,12 @@ async def redrive_as_new(
 
 
 async def redrive_all(database: Database, destination: str, *, limit: int = MAX_AT_ONCE) -> int:
-    """As `redrive` for all dead letters of `destination`, except commands of sagas, the first
-    buried first. It moves at most `limit` and returns how many: call it until it returns 0."""
+    """As `redrive` for all dead letters of `destination`, except commands of sagas and what the
+    receiver called too-old, the first buried first. It moves at most `limit` and returns how many:
+    call it until it returns 0."""
     _check_limit(limit)
-    chosen = and_(outbox_dead.c.destination == destination, not_(_OF_SAGA))
+    is_too_old = outbox_dead.c.reason.startswith(_TOO_OLD)
+    chosen = and_(outbox_dead.c.destination == destination, not_(_OF_SAGA), not_(is_too_old))
     return await _move_back(database, await _locked(database, chosen, limit))
 
 

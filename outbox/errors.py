@@ -20,6 +20,7 @@ OutboxError
 ├── InvalidSelection          an id, cursor or limit that selects nothing
 ├── NoSuchMessage             a dead letter or held key that is not there
 ├── BelongsToSaga             a saga's command, which only its saga may send again
+├── ForgottenByReceiver       a dead letter whose receiver cannot tell whether it took effect
 └── SchemaError               a database that this code must not run on
     ├── SchemaMissing
     ├── SchemaOlder
@@ -172,6 +173,11 @@ class NoSuchMessage(OutboxError):
 
 class BelongsToSaga(OutboxError):
     """A command of a saga is sent again by its saga alone, which may have given it up since."""
+
+
+class ForgottenByReceiver(OutboxError):
+    """The receiver has forgotten what it took at that time, so that it takes the message only as a
+    new one; nothing was changed."""
 
 
 class SchemaError(OutboxError):

@@ -15,7 +15,7 @@ from outbox.chassis.http.input_types import NO_NUL
 from outbox.chassis.http.problems import HttpProblem, documented
 from outbox.chassis.http.strict_bodies import StrictRoute
 from outbox.database.pages import DEFAULT_LIMIT
-from outbox.errors import BelongsToSaga
+from outbox.errors import BelongsToSaga, ForgottenByReceiver
 
 
 def router(desk: ApiContext) -> APIRouter:
@@ -42,7 +42,10 @@ def router(desk: ApiContext) -> APIRouter:
         "/redrive",
         summary="Send dead letters again, all of them or none",
         responses=documented(
-            {404: "One of them is no dead letter", 409: "One of them is a saga's command"}
+            {
+                404: "One of them is no dead letter",
+                409: "One of them is a saga's command, or too-old and not to be sent as new",
+            }
         ),
     )
     async def redrive(asked: Redriving) -> Redriven:
@@ -54,6 +57,14 @@ def router(desk: ApiContext) -> APIRouter:
                 "belongs-to-saga",
                 error.problem,
                 next_step=f"{error.next_step}: sagabox retry SAGA --step STEP --reason REASON",
+            ) from error
+        except ForgottenByReceiver as error:
+            raise HttpProblem(
+                409,
+                "forgotten-by-receiver",
+                error.problem,
+                next_step="Find out whether it took effect there; where it did not, send it as a "
+                "new message: sagabox dead-letters redrive ID --as-new (as_new over HTTP).",
             ) from error
         desk.bell.ring()
         return done

@@ -74,8 +74,8 @@ def redrive(
         bool,
         typer.Option(
             "--as-new",
-            help="Under new ids, and due now, for what the receiver calls too-old. It takes them "
-            "for new messages: what took effect before takes effect again.",
+            help="Under new ids, and due now: the only way for what the receiver called too-old. "
+            "It takes them for new messages: what took effect before takes effect again.",
         ),
     ] = False,
     json_: Json = False,

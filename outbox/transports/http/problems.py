@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from outbox.errors import (
     BelongsToSaga,
+    ForgottenByReceiver,
     InvalidMessage,
     InvalidSelection,
     MalformedEnvelope,
@@ -143,6 +144,8 @@ def from_outbox_error(error: OutboxError) -> HttpProblem:
             status, code = 404, "no-such-message"
         case BelongsToSaga():
             status, code = 409, "belongs-to-saga"
+        case ForgottenByReceiver():
+            status, code = 409, "forgotten-by-receiver"
         case SchemaError():
             status, code = 503, "schema-not-right"
         case TransactionLost():

@@ -177,6 +177,19 @@ async def test_dead_letters_are_sent_again_as_new_messages(orchestrator: Running
     assert letter not in await _unsent(orchestrator)
 
 
+async def test_a_letter_that_its_receiver_called_too_old_is_sent_again_only_as_new(
+    orchestrator: Running,
+) -> None:
+    letter = await _bury(orchestrator, reason="too-old: it is older than what it remembers")
+    answer = await orchestrator.http.post("/dead-letters/redrive", json={"ids": [letter]})
+    found = problem(answer, 409, "forgotten-by-receiver")
+    assert letter in found["detail"]
+    assert "--as-new" in found["next_step"]
+    assert await _unsent(orchestrator) == []
+    body = {"ids": [letter], "as_new": True}
+    assert (await orchestrator.http.post("/dead-letters/redrive", json=body)).status_code == 200
+
+
 async def test_a_sagas_command_is_not_sent_again_but_its_step_is_retried(
     orchestrator: Running,
 ) -> None:

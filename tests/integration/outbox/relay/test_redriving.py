@@ -10,8 +10,10 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
 from outbox import dead_letters
-from outbox.errors import BelongsToSaga, InvalidSelection, NoSuchMessage
+from outbox.errors import BelongsToSaga, ForgottenByReceiver, InvalidSelection, NoSuchMessage
+from outbox.replies import Outcome, Reply
 from outbox.retry import RetryPolicy
+from outbox.safe_text import told
 from outbox.tables import outbox
 from outbox.wire.envelope import from_row, headers_json
 from tests.support.databases.databases import Kind
@@ -281,3 +283,26 @@ async def test_a_sagas_command_is_not_redriven_as_new(engine: AsyncEngine) -> No
                 connection, [an_id(1)], new_id=lambda: an_id(9), now=NOON
             )
     assert await queue(engine) == []
+
+
+TOO_OLD = told(Reply(Outcome.TOO_OLD, code="too-old", reason="it is older than what it remembers"))
+
+
+async def test_what_the_receiver_called_too_old_is_redriven_only_as_new(
+    engine: AsyncEngine,
+) -> None:
+    await bury(engine, a_letter(1), a_letter(2, reason=TOO_OLD))
+    async with engine.begin() as connection:
+        page = await dead_letters.list_dead(connection)
+        assert {it.id for it in page.items if it.is_too_old} == {an_id(2)}
+        with pytest.raises(ForgottenByReceiver, match=f"{an_id(2)} too-old.*as a new message"):
+            await dead_letters.redrive(connection, [an_id(1), an_id(2)])
+    assert await queue(engine) == []
+    async with engine.begin() as connection:
+        assert await dead_letters.redrive_all(connection, "comments") == 1
+        assert await dead_letters.redrive_all(connection, "comments") == 0
+        renamed = await dead_letters.redrive_as_new(
+            connection, [an_id(2)], new_id=lambda: an_id(9), now=NOON
+        )
+    assert renamed == {an_id(2): an_id(9)}
+    assert [row["id"] for row in await queue(engine)] == [an_id(1), an_id(9)]
