@@ -29,6 +29,7 @@ from outbox.contract import AreEnded, CommandAnswered, RunsEnded, StartSaga
 from outbox.errors import InvalidMessage
 from outbox.ids import derive, first_at, is_id
 from outbox.inbox.handlers import Context, Handlers
+from outbox.messages import Message, type_of
 from outbox.replies import Outcome, Reply
 from outbox.wire.settled import MAX_TOLD
 
@@ -45,11 +46,6 @@ def make_handlers(clock: Clock, *, unsettled: timedelta) -> Handlers:
         now = clock.now()
         rows = []
         for start, context in zip(starts, contexts, strict=True):
-            if not is_id(start.instance_id):
-                raise InvalidMessage(
-                    f"{start.instance_id[:100]!r} in {start.message_type} is not the id of a run",
-                    next_step="send a UUIDv7 in its canonical form",
-                )
             # A message without a trace belongs to that of its handling, if there is one.
             trace = context.trace or tracing.current()
             asked = StoredStart(start.name, start.input, context.source, trace)
@@ -77,19 +73,43 @@ def make_handlers(clock: Clock, *, unsettled: timedelta) -> Handlers:
         # One question has one answer, however often it comes.
         add(session, answer, to=context.source, id=derive(context.id, "answer"))
 
+    handlers.check(StartSaga, _check_start)
+    handlers.check(CommandAnswered, _check_answer)
+    handlers.check(AreEnded, _check_question)
     return handlers
+
+
+def _check_start(start: StartSaga) -> None:
+    _check_ids(start, "a run", instance_id=start.instance_id)
+
+
+def _check_answer(answer: CommandAnswered) -> None:
+    _check_ids(answer, "the command", instance_id=answer.instance_id, command_id=answer.command_id)
+    if answer.outcome not in set(Outcome):
+        raise InvalidMessage(
+            f"{answer.outcome[:100]!r} in {answer.message_type} is not the outcome of a command",
+            next_step=f"give one of {', '.join(Outcome)}",
+        )
+
+
+def _check_question(question: AreEnded) -> None:
+    _check_ids(question, "a run", since=question.since, before=question.before)
+
+
+def _check_ids(message: Message, of: str, **ids: str) -> None:
+    """Raises InvalidMessage where one of these fields is no id."""
+    for name, id in ids.items():
+        if not is_id(id):
+            raise InvalidMessage(
+                f"{name} {id[:100]!r} in {type_of(message)} is not a UUIDv7 in its canonical form",
+                next_step=f"take the id of {of}",
+            )
 
 
 async def _which_ended(
     session: AsyncSession, question: AreEnded, settled_until: datetime
 ) -> RunsEnded:
     """The answer to it, which says nothing of runs that began after `settled_until`."""
-    for name, id in (("since", question.since), ("before", question.before)):
-        if not is_id(id):
-            raise InvalidMessage(
-                f"{name} {id[:100]!r} in {question.message_type} is not the number of a run",
-                next_step="send a UUIDv7 in its canonical form",
-            )
     before = min(question.before, first_at(settled_until))
     live = await live_numbers(session, question.since, before, MAX_TOLD + 1)
     if is_more := len(live) > MAX_TOLD:
@@ -115,17 +135,6 @@ async def _keep(session: AsyncSession, rows: Sequence[Mapping[str, Any]]) -> Non
 
 
 def _reply_of(answer: CommandAnswered) -> Reply:
-    for name, id in (("instance_id", answer.instance_id), ("command_id", answer.command_id)):
-        if not is_id(id):
-            raise InvalidMessage(
-                f"{name} {id[:100]!r} in {answer.message_type} is not an id",
-                next_step="take both from the command that is answered",
-            )
-    if answer.outcome not in set(Outcome):
-        raise InvalidMessage(
-            f"{answer.outcome[:100]!r} in {answer.message_type} is not the outcome of a command",
-            next_step=f"give one of {', '.join(Outcome)}",
-        )
     return Reply(
         Outcome(answer.outcome), answer.value, answer.code, answer.reason, answer.retry_after
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar, overload
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -27,6 +27,7 @@ from outbox.messages import Command, Event, Message, MessageType, reply_type, ty
 from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
 from outbox.wire.codec import check_class, encode_value
 
+M = TypeVar("M", bound=Message)
 R = TypeVar("R")
 
 
@@ -58,6 +59,8 @@ class Handler:
     is_async: bool
     timeout: float | None = None
     """Seconds that a call may take; None where the inbox decides."""
+    check: Callable[[Any], None] | None = None
+    """Raises InvalidMessage for a message that no repetition makes right."""
 
     async def __call__(
         self, session: AsyncSession, messages: Sequence[Message], contexts: Sequence[Context]
@@ -174,6 +177,12 @@ class Handlers:
         """
         return OnList(lambda function: self._add(message_class, function, True, timeout))
 
+    def check(self, message_class: type[M], function: Callable[[M], None]) -> None:
+        """Reject each message of that class, which has a handler here, for which the function
+        raises InvalidMessage. The handler is not called for it."""
+        name = str(type_of(message_class))
+        self._by_type[name] = replace(self._by_type[name], check=function)
+
     def find(self, type: str) -> Handler | None:
         """The handler of that message type."""
         return self._by_type.get(type) or self._built_in.get(type)
@@ -189,11 +198,13 @@ class Handlers:
         """The registered handlers."""
         return iter(self._by_type.values())
 
-    def build_in(self, message_class: type[Event], function: Callable[..., Any]) -> None:
-        """Register a handler of the inbox itself, for every consumer: a plain function that waits
-        for the database alone. It is not among `types`, and a handler of the consumer's own goes
-        first."""
-        handler = Handler(message_class, function, takes_lists=False, is_async=False)
+    def build_in(
+        self, message_class: type[M], function: Callable[..., Any], check: Callable[[M], None]
+    ) -> None:
+        """Register a handler of the inbox itself, for every consumer, with its check: a plain
+        function that waits for the database alone. It is not among `types`, and a handler of the
+        consumer's own goes first."""
+        handler = Handler(message_class, function, takes_lists=False, is_async=False, check=check)
         self._built_in[str(type_of(message_class))] = handler
 
     @property

@@ -68,7 +68,7 @@ class Inbox:
         self._times = HandlerTimes.on(engine_of(sessions), self._limits)
         hold_to(self._runner, handlers)
         handlers.restrict(self._times.check)
-        handlers.build_in(RunsEnded, questions.learn)
+        handlers.build_in(RunsEnded, questions.learn, questions.check_answer)
         self._handlers = handlers
         self._clock = clock
         self._reader = Reader(handlers, most_bytes=self._limits.message_bytes)

@@ -32,6 +32,8 @@ class Reader:
             if envelope.undoes:
                 _check_undo(envelope, handler.is_for_commands)
             message = decode(handler.message_class, envelope.data)
+            if handler.check is not None:
+                handler.check(message)
             digest = fingerprint(envelope)
         except MessageTooLarge as error:
             return Reply(Outcome.REJECTED, code="too-large", reason=described(error))

@@ -283,6 +283,7 @@ class _Watched(Handlers):
                 known.takes_lists,
                 known.is_async,
                 _HOUR,
+                known.check,
                 call=call,
             )
 

@@ -145,11 +145,8 @@ def ask(
     return stopped
 
 
-def learn(session: Session, answer: RunsEnded, context: Context) -> None:
-    """The handler of answers: raise the watermark of the consumer that asked.
-
-    Raises InvalidMessage where the answer is invalid.
-    """
+def check_answer(answer: RunsEnded) -> None:
+    """Raises InvalidMessage where the answer is invalid."""
     if len(answer.live) > MAX_TOLD or not all(
         map(is_id, (answer.since, answer.before, *answer.live))
     ):
@@ -158,6 +155,10 @@ def learn(session: Session, answer: RunsEnded, context: Context) -> None:
             f"{MAX_TOLD} at most",
             next_step="send what the orchestrator of this version sends",
         )
+
+
+def learn(session: Session, answer: RunsEnded, context: Context) -> None:
+    """The handler of answers: raise the watermark of the consumer that asked."""
     consumer, source = answer.consumer, context.source
     store.lock_watermarks(session)
     asked = _last_asked(session, consumer, source)

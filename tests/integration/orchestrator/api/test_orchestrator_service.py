@@ -24,8 +24,9 @@ from orchestrator.store.signal_rows import StoredStart, load
 from orchestrator.tables import saga_signal
 from outbox.chassis.service import Blueprint, CannotStart, Chassis
 from outbox.chassis.shutdown import told_of_signals
-from outbox.contract import StartSaga
+from outbox.contract import AreEnded, CommandAnswered, StartSaga
 from outbox.ids import is_id
+from outbox.messages import Message
 from outbox.replies import Outcome
 from outbox.testing import FakeClock
 from outbox.wire.settled import EndedSagas
@@ -39,6 +40,8 @@ from tests.support.orchestrator.orchestrating import (
     orchestrator_settings,
     put,
 )
+
+UUID4 = "6f0f9a1e-3d0f-4c3e-9d53-0d3b0f5f5f11"
 
 
 @asynccontextmanager
@@ -183,14 +186,26 @@ async def test_what_is_asked_for_is_left_to_the_engine_to_judge(orchestrator: Ru
     assert len(await _signals(orchestrator)) == 2
 
 
-async def test_a_start_under_no_id_is_refused_and_holds_up_no_other(
-    orchestrator: Running,
+@pytest.mark.parametrize(
+    ("message", "spoiled"),
+    [
+        (_start("no-id"), "no-id"),
+        (_start(UUID4), UUID4),
+        (CommandAnswered("no-id", new_id(), "done"), "no-id"),
+        (CommandAnswered(new_id(), UUID4, "done"), UUID4),
+        (CommandAnswered(new_id(), new_id(), "splendid"), "splendid"),
+        (AreEnded("articles", new_id(), UUID4), UUID4),
+    ],
+    ids=lambda it: it if isinstance(it, str) else str(it.message_type),
+)
+async def test_a_message_with_an_impossible_id_is_rejected_and_holds_up_no_other(
+    orchestrator: Running, message: Message, spoiled: str
 ) -> None:
-    good, bad = envelope(_start()), envelope(_start("no-id"))
-    replies = await orchestrator.tell_all(good, bad)
-    assert replies[0].outcome is Outcome.DONE
-    assert replies[1].outcome is not Outcome.DONE
-    assert "'no-id'" in json.dumps(replies[1].reason)
+    """Sent again it would be the same, so it is a dead letter at once."""
+    good = envelope(_start())
+    replies = await orchestrator.tell_all(good, envelope(message))
+    assert [it.outcome for it in replies] == [Outcome.DONE, Outcome.REJECTED]
+    assert (replies[1].code, f"'{spoiled}'" in str(replies[1].reason)) == ("invalid", True)
     assert [row.saga_id for row in await _signals(orchestrator)] == [good.key]
 
 

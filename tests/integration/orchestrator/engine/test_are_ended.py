@@ -137,10 +137,10 @@ async def test_a_question_that_comes_twice_has_one_answer(desk: Desk) -> None:
     [lambda: AreEnded("articles", "soon", HORIZON), lambda: AreEnded("articles", LONG_AGO, "")],
     ids=["since", "before"],
 )
-async def test_a_question_without_numbers_fails(
+async def test_a_question_without_numbers_is_rejected(
     desk: Desk, spoiled: Callable[[], AreEnded]
 ) -> None:
     reply = await desk.ask(spoiled())
-    assert reply.outcome is Outcome.FAILED
-    assert "is not the number of a run" in (reply.reason or "")
+    assert reply.outcome is Outcome.REJECTED
+    assert "is not a UUIDv7" in (reply.reason or "")
     assert await desk.answers() == []

@@ -362,14 +362,14 @@ async def test_what_another_sender_answers_is_about_its_own_sagas(asking: Asking
     ],
     ids=["since", "before", "live", "too many"],
 )
-async def test_an_answer_that_is_none_fails(
+async def test_an_answer_that_is_none_is_rejected(
     asking: Asking, spoil: Callable[[RunsEnded], RunsEnded]
 ) -> None:
     await with_long_waits(asking)
     await asking.purge()
     id, question = await asking.question()
     answer = spoil(asking.orchestrator.answer(question))
-    assert (await asking.tell(id, answer)).outcome is Outcome.FAILED
+    assert (await asking.tell(id, answer)).outcome is Outcome.REJECTED
     assert await asking.purge() == 0
 
 
