@@ -48,7 +48,7 @@ def make_handlers(clock: Clock, *, unsettled: timedelta) -> Handlers:
         for start, context in zip(starts, contexts, strict=True):
             # A message without a trace belongs to that of its handling, if there is one.
             trace = context.trace or tracing.current()
-            asked = StoredStart(start.name, start.input, context.source, trace)
+            asked = StoredStart(start.name, start.input, context.source, trace, start.begin_at)
             kind, payload = dump_start(asked)
             rows.append(_row(start.instance_id, kind, payload, context, now))
         await _keep(session, rows)

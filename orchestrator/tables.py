@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from outbox.tables import SEQUENCE, UtcDateTime, id_column
 
-SCHEMA_REVISION = "orchestrator_0005"
+SCHEMA_REVISION = "orchestrator_0006"
 """The revision of the database that this code needs."""
 
 metadata = MetaData()
@@ -49,6 +49,8 @@ saga = Table(
     Column("ended_at", UtcDateTime, nullable=True),
     id_column("number", nullable=True),
     id_column("start_id", nullable=True),
+    Column("begin_at", UtcDateTime, nullable=True),
+    Column("fingerprint", String(64), nullable=True),
     PrimaryKeyConstraint("id"),
     # Room for new versions of a row beside the old ones: most updates then touch no index.
     postgresql_with={"fillfactor": 60},
@@ -58,7 +60,8 @@ guards it; `entries` counts the history. `active_key` is the key where the defin
 active run for it. `due_at` is no later than the earliest timer. `parked` says why a run cannot be
 worked on by this code. `trace` is the W3C traceparent that its start came with; without one, it
 follows from the id. `number` tells its age, and is made when it begins; without one, the id does.
-`start_id` is the message that asked for it, where one did."""
+`start_id` is the message that asked for it, where one did. `begin_at` is when a run that has not
+begun is to begin; `fingerprint` is that of its start."""
 
 _is_active = saga.c.active_key.is_not(None)
 Index(
@@ -72,7 +75,9 @@ Index(
 _is_due = saga.c.due_at.is_not(None)
 Index("saga_due", saga.c.shard, saga.c.due_at, postgresql_where=_is_due, sqlite_where=_is_due)
 _is_live = saga.c.ended_at.is_(None)
-Index("saga_live", saga.c.id, postgresql_where=_is_live, sqlite_where=_is_live)
+HAS_BEGUN = _is_live & saga.c.begin_at.is_(None)
+"""The runs that have begun and not ended."""
+Index("saga_begun", saga.c.id, postgresql_where=HAS_BEGUN, sqlite_where=HAS_BEGUN)
 Index("saga_live_number", saga.c.number, postgresql_where=_is_live, sqlite_where=_is_live)
 Index("saga_by_status", saga.c.status, saga.c.id)
 Index("saga_by_name", saga.c.name, saga.c.id)
@@ -103,11 +108,12 @@ saga_alias = Table(
     Column("reason", Text, nullable=True),
     Column("made_at", UtcDateTime, nullable=False),
     id_column("start_id", nullable=True),
+    Column("fingerprint", String(64), nullable=True),
     PrimaryKeyConstraint("id"),
     Index("saga_alias_saga_id", "saga_id"),
 )
 """Starts that began no run of their own: another run was active for their key (`saga_id`), or they
-were refused (`reason`). `start_id` is the message that asked."""
+were refused (`reason`). `start_id` is the message that asked, `fingerprint` that of the start."""
 
 saga_start_key = Table(
     "saga_start_key",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from outbox.messages import Command, Event
@@ -12,12 +13,15 @@ from outbox.messages import Command, Event
 class StartSaga(Command[None], type="orchestrator.start-saga.v1", key="instance_id"):
     """Begin the saga `name` with this input, under this id (a UUIDv7 that the sender made).
 
-    A start is known by its instance: sent twice, it begins one saga.
+    A start is known by its instance: sent twice, it begins one saga. The id is used once, for ever:
+    another saga, input or sender under it is refused. With `begin_at` (aware) the saga begins then,
+    or at once where that is past; until then it stands as SCHEDULED.
     """
 
     name: str
     input: dict[str, Any]
     instance_id: str
+    begin_at: datetime | None = None
 
 
 @dataclass(frozen=True)
@@ -25,12 +29,13 @@ class SagaEnded(Event, type="orchestrator.saga-ended.v1", key="instance_id"):
     """The saga of that id has ended, for the service that asked for it.
 
     `status` is the final one: COMPLETED, COMPENSATED, RESOLVED or TERMINATED. It is REFUSED where
-    the start was refused, so that nothing was ever done.
+    the start was refused, so that nothing was ever done by it; with the `code` "id-reused" the id
+    is that of another start, of which this says nothing.
 
     `code` and `reason` say why it turned back or was ended by hand, in the words of the participant
     that refused, or of the operator; both are None where nothing of that kind happened. `state` is
     the final state as JSON; None where there is none, it has more than 64 KiB, or no message could
-    carry it. A message that asks once more for a run which has ended gets the status alone.
+    carry it. A message that asks once more for a run which has ended gets no state.
     """
 
     instance_id: str

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, cast, overload
 
 from sqlalchemy import Connection, Engine, inspect
@@ -212,14 +213,16 @@ class Service(Generic[SM]):
         input: S,
         *,
         id: str | None = None,
+        begin_at: datetime | None = None,
         orchestrator: str = "orchestrator",
     ) -> str:
         """Ask the orchestrator to run the saga with this input, if the session's transaction
         commits; returns the run's id.
 
         Under the same `id`, a UUIDv7 as `new_id` makes them, it is one run, however often it is
-        asked for. The end of the run comes as the event `outbox.contract.SagaEnded`. Raises what
-        `outbox.add` does.
+        asked for; with another input it is refused. With `begin_at` (aware) it is asked for at once
+        and begins then. The end of the run comes as the event `outbox.contract.SagaEnded`. Raises
+        what `outbox.add` does.
         """
         run = self.new_id() if id is None else id
         value = encode_value(input)
@@ -228,7 +231,7 @@ class Service(Generic[SM]):
                 f"the input of the saga {saga.name} is a {type(input).__name__}",
                 next_step="give the dataclass that the saga has for its state",
             )
-        add(session, StartSaga(saga.name, value, instance_id=run), to=orchestrator)
+        add(session, StartSaga(saga.name, value, run, begin_at), to=orchestrator)
         return run
 
     def attach(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from fastapi import Response
@@ -48,9 +49,14 @@ class Runs(Protocol):
         """The watchers that it tells of its commits."""
 
     async def start(
-        self, saga: Saga[Any], state: Any, *, key: IdempotencyKey | None = None
+        self,
+        saga: Saga[Any],
+        state: Any,
+        *,
+        key: IdempotencyKey | None = None,
+        begin_at: datetime | None = None,
     ) -> Started:
-        """Begin a run, and return once it is committed."""
+        """Begin a run, or schedule it for `begin_at`, and return once that is committed."""
 
     async def signal(self, instance_id: str, signal: OperatorSignal) -> None:
         """Apply an operator's signal, and return once it is committed."""

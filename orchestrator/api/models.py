@@ -40,9 +40,12 @@ class Summary(BaseModel):
     status: Status
     paused: bool = Field(description="Whether it sends nothing until it is resumed")
     key: str = Field(description="The entity that it is about")
-    created_at: datetime
+    created_at: datetime = Field(description="When it began; of a SCHEDULED one, was asked for")
     updated_at: datetime
     ended_at: datetime | None
+    begin_at: datetime | None = Field(
+        description="When it is to begin, or was to where it ended before; null once it has begun"
+    )
     parked: str | None = Field(description="Why this orchestrator cannot work on it, if it cannot")
     waits_for: WaitsFor | None = Field(
         description="What it waits for: what is most in its way, where it has several steps under "

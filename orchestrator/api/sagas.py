@@ -18,7 +18,7 @@ from orchestrator.machine.instance import Status
 from orchestrator.store import queries
 from orchestrator.store.queries import Filter
 from outbox.chassis.http import pages
-from outbox.chassis.http.input_types import NO_NUL
+from outbox.chassis.http.input_types import NO_NUL, Moment
 from outbox.chassis.http.problems import documented
 from outbox.chassis.http.strict_bodies import StrictRoute
 from outbox.database.pages import DEFAULT_LIMIT
@@ -44,7 +44,8 @@ def router(desk: ApiContext) -> APIRouter:
         "/sagas/{saga}",
         status_code=202,
         summary="Start a saga",
-        description="The same `Idempotency-Key` with the same input gives the same saga. With "
+        description="The same `Idempotency-Key` with the same input gives the same saga, whatever "
+        "`begin_at` it comes with. With "
         "`Prefer: wait=10` the answer comes when the saga has ended, or after that many seconds.",
         response_description="It was started, and goes on",
         responses=documented(
@@ -74,12 +75,22 @@ def router(desk: ApiContext) -> APIRouter:
         prefer: Annotated[
             str | None, Header(description="wait=N: wait N seconds for the end, at most 30")
         ] = None,
+        begin_at: Annotated[
+            Moment | None,
+            Query(
+                description="When it is to begin, such as 2030-01-31T12:00:00Z; until then it is "
+                "SCHEDULED. A time that is past means at once"
+            ),
+        ] = None,
     ) -> SagaOut:
         definition = desk.registry.get(saga)
         body = await json_object(request)
         state = read_input(definition, body)
         started = await desk.engine.start(
-            definition, state, key=_key(idempotency_key, definition.name, body)
+            definition,
+            state,
+            key=_key(idempotency_key, definition.name, body),
+            begin_at=begin_at,
         )
         wait = _wait(prefer)
         row = await desk.until_ended(started.instance_id, wait)

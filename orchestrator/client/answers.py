@@ -74,7 +74,8 @@ class Cause:
 @dataclass(frozen=True)
 class RunState:
     """A run as it stood when it was asked for. `state` is its state as JSON; `allowed` names what
-    may be done to it now; `waits_for` is the word for what is most in its way."""
+    may be done to it now; `waits_for` is the word for what is most in its way; `begin_at` is when it is
+    to begin, None once it has begun."""
 
     id: str
     name: str
@@ -86,6 +87,7 @@ class RunState:
     created_at: datetime
     updated_at: datetime
     ended_at: datetime | None = None
+    begin_at: datetime | None = None
     parked: str | None = None
     waits_for: str | None = None
     cause: Cause | None = None

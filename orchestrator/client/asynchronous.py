@@ -14,6 +14,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -60,16 +61,24 @@ class Client:
         """Close its connections."""
         await self._http.aclose()
 
-    async def start(self, saga: SagaRef[S], input: S, *, key: str | None = None) -> Run:
+    async def start(
+        self,
+        saga: SagaRef[S],
+        input: S,
+        *,
+        key: str | None = None,
+        begin_at: datetime | None = None,
+    ) -> Run:
         """Start the saga. The same `key` with the same input gives the same run, however often it
         is asked for; without one a new key is made, so that a lost answer begins no second run.
+        With `begin_at` (aware) it is SCHEDULED and begins then.
 
         Raises ActiveAlready, InvalidInput, KeyReused, UnknownDefinition; StartInDoubt where no
         answer came, which has the key to ask again with.
         """
         known = str(uuid.uuid4()) if key is None else key
         try:
-            body = await self._ask(requests.start(saga, input, known))
+            body = await self._ask(requests.start(saga, input, known, begin_at))
         except Unavailable as error:
             raise StartInDoubt(error.problem, key=known) from error
         return Run(self, run_id(body))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -14,6 +15,7 @@ import orjson
 from orchestrator.errors import InvalidInput
 from outbox.messages import SagaRef
 from outbox.transports.http.address import Address
+from outbox.wire.attributes import written
 from outbox.wire.codec import encode_value
 
 S = TypeVar("S")
@@ -50,12 +52,13 @@ class Request:
         return answer.status_code in NO_ANSWER and number < self.tries
 
 
-def start(saga: SagaRef[S], input: S, key: str) -> Request:
-    """A start; one key begins one run."""
+def start(saga: SagaRef[S], input: S, key: str, begin_at: datetime | None) -> Request:
+    """A start; one key begins one run. Raises InvalidInput."""
     _check_header("the idempotency key", key)
+    later = "" if begin_at is None else f"?begin_at={quote(_written(begin_at))}"
     return Request(
         "POST",
-        f"/sagas/{quote(saga.name, safe='')}",
+        f"/sagas/{quote(saga.name, safe='')}{later}",
         orjson.dumps(encode_value(input)),
         {"idempotency-key": key},
     )
@@ -76,6 +79,15 @@ def cancel(id: str, reason: str) -> Request:
 def history(id: str, after: str) -> Request:
     """The page of a run's history behind that line."""
     return Request("GET", f"/sagas/{_path(id)}/history?after={after}")
+
+
+def _written(begin_at: datetime) -> str:
+    try:
+        return written(begin_at)
+    except ValueError as error:
+        raise InvalidInput(
+            f"begin_at is no moment: {error}", next_step="pass an aware datetime"
+        ) from None
 
 
 def _path(id: str) -> str:

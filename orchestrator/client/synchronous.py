@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -48,11 +49,18 @@ class SyncClient:
         """Close its connections."""
         self._http.close()
 
-    def start(self, saga: SagaRef[S], input: S, *, key: str | None = None) -> SyncRun:
+    def start(
+        self,
+        saga: SagaRef[S],
+        input: S,
+        *,
+        key: str | None = None,
+        begin_at: datetime | None = None,
+    ) -> SyncRun:
         """As `Client.start`."""
         known = str(uuid.uuid4()) if key is None else key
         try:
-            body = self._ask(requests.start(saga, input, known))
+            body = self._ask(requests.start(saga, input, known, begin_at))
         except Unavailable as error:
             raise StartInDoubt(error.problem, key=known) from error
         return SyncRun(self, run_id(body))

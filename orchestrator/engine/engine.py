@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from orchestrator.definition.registry import Registry
@@ -25,6 +26,7 @@ from orchestrator.engine.watchers import OnStuck, Watchers
 from orchestrator.errors import DefinitionChanged, Unavailable, UnknownRun
 from orchestrator.machine.signals import OperatorSignal
 from orchestrator.store import signal_rows
+from orchestrator.store.records import fingerprint_of, state_json
 from orchestrator.store.sharding import shard_of
 from orchestrator.store.silence_store import SilenceStore
 from orchestrator.store.start_store import StartKey
@@ -181,9 +183,15 @@ class Engine:
     # For the API
 
     async def start(
-        self, saga: Saga[Any], state: Any, *, key: IdempotencyKey | None = None
+        self,
+        saga: Saga[Any],
+        state: Any,
+        *,
+        key: IdempotencyKey | None = None,
+        begin_at: datetime | None = None,
     ) -> Started:
-        """Begin a run. Raises InvalidInput, ActiveAlready, KeyReused, Unavailable."""
+        """Begin a run, or schedule it for `begin_at` (UTC). Raises InvalidInput, ActiveAlready,
+        KeyReused, Unavailable."""
         size = saga.check_state(state)
         saga.key_of(state)
         saga_id = self._id_of_ours()
@@ -192,7 +200,15 @@ class Engine:
             stored = StartKey(saga.name, key.text, key.fingerprint, saga_id)
         done: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
         begin = Begin(
-            saga_id, saga, state, key=stored, trace=tracing.current(), done=done, size=size
+            saga_id,
+            saga,
+            state,
+            key=stored,
+            trace=tracing.current(),
+            done=done,
+            size=size,
+            begin_at=begin_at,
+            fingerprint=fingerprint_of(saga.name, state_json(saga, state), None),
         )
         await self._asked(begin, done)
         return done.result()

@@ -16,6 +16,8 @@ S = TypeVar("S")
 class Status(StrEnum):
     """The status of a run."""
 
+    SCHEDULED = "SCHEDULED"
+    """To begin at its time; until then nothing is sent for it."""
     RUNNING = "RUNNING"
     """Going forward."""
     COMPENSATING = "COMPENSATING"
@@ -161,7 +163,9 @@ class Cause:
 class Instance(Generic[S]):
     """One run. `ended` is its final status, once it has one; `not_undone` lists the steps whose
     effect an operator left in place or took care of by hand; `strays` counts answers to commands
-    that it never sent."""
+    that it never sent. `begin_at` is when it is to begin, and stays where it ended before that;
+    None once it has begun. `created_at` is when it began, and until then when it was asked for.
+    """
 
     id: str
     saga: str
@@ -176,12 +180,15 @@ class Instance(Generic[S]):
     not_undone: tuple[str, ...] = ()
     strays: int = 0
     cause: Cause | None = None
+    begin_at: datetime | None = None
 
     @property
     def status(self) -> Status:
         """The status of the run."""
         if self.ended is not None:
             return self.ended
+        if self.begin_at is not None:
+            return Status.SCHEDULED
         if any(run.status is StepStatus.STUCK for run in self.steps.values()):
             return Status.STUCK
         if self.direction is Direction.FORWARD:

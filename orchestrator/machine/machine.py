@@ -14,6 +14,7 @@ and this one goes forward. All of them are functions over one `TransitionBuilder
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar, assert_never
 
@@ -46,9 +47,13 @@ S = TypeVar("S")
 _FINISHED = frozenset({StepStatus.DONE, StepStatus.SKIPPED})
 
 
-def start(saga: Saga[S], instance_id: str, state: S, now: datetime) -> Transition[S]:
-    """A new run and its first commands. Raises InvalidInput where `state` cannot be its input, or
-    `instance_id` is no UUIDv7."""
+def start(
+    saga: Saga[S], instance_id: str, state: S, now: datetime, begin_at: datetime | None = None
+) -> Transition[S]:
+    """A new run and its first commands; none, and a timer, where `begin_at` is still to come.
+
+    Raises InvalidInput where `state` cannot be its input, or `instance_id` is no UUIDv7.
+    """
     if not is_id(instance_id):
         raise InvalidInput(
             f"{instance_id!r:.100} cannot be the id of a run",
@@ -64,7 +69,12 @@ def start(saga: Saga[S], instance_id: str, state: S, now: datetime) -> Transitio
         created_at=now,
     )
     builder = TransitionBuilder(saga, instance, now)
-    builder.note(Happening.STARTED, str(saga))
+    if begin_at is None or begin_at <= now:
+        builder.begin()
+    else:
+        builder.instance = replace(builder.instance, begin_at=begin_at)
+        builder.note(Happening.SCHEDULED, f"{saga}, to begin at {begin_at.isoformat()}")
+        builder.remind_to_begin()
     _go_on(builder)
     return builder.transition()
 
@@ -101,7 +111,8 @@ def _go_on(builder: TransitionBuilder[S]) -> None:
     direction = builder.instance.direction
     match direction:
         case Direction.FORWARD:
-            _go_forward(builder)
+            if builder.instance.begin_at is None:
+                _go_forward(builder)
         case Direction.BACKWARD:
             go_backward(builder)
         case _:

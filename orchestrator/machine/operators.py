@@ -50,6 +50,8 @@ def asked(builder: TransitionBuilder[S], signal: OperatorSignal) -> None:
             builder.instance = replace(builder.instance, paused=True)
         case Resume():
             builder.instance = replace(builder.instance, paused=False)
+            if builder.instance.status is Status.SCHEDULED:
+                builder.remind_to_begin()
         case _:
             assert_never(signal)
 

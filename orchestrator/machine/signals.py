@@ -39,12 +39,14 @@ class TimerKind(StrEnum):
     """The answer is overdue."""
     REPEAT = "repeat"
     """It is time to ask again."""
+    BEGIN = "begin"
+    """It is time for the run to begin."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimerFired:
     """A durable timer came due. It guards one command; if that is answered, it means nothing, and
-    so does a timer that fires again, or late."""
+    so does a timer that fires again, or late. That of a begin has the run's id in its place."""
 
     kind: TimerKind
     command_id: str

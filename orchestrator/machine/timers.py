@@ -1,11 +1,12 @@
-"""Timers of a run: each sends a command once more, or takes its answer for overdue."""
+"""Timers of a run: each sends a command once more, takes its answer for overdue, or lets the run
+begin."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TypeVar, assert_never
 
-from orchestrator.machine.instance import Cause, StepStatus, Wait
+from orchestrator.machine.instance import Cause, Status, StepStatus, Wait
 from orchestrator.machine.signals import TimerKind
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import TransitionBuilder
@@ -15,8 +16,11 @@ S = TypeVar("S")
 
 
 def timer_fired(builder: TransitionBuilder[S], kind: TimerKind, command_id: str) -> None:
-    """Take in a timer that came due. It does nothing unless a step that is not stuck still awaits
-    its command."""
+    """Take in a timer that came due. That of a command does nothing unless a step that is not stuck
+    still awaits it."""
+    if kind is TimerKind.BEGIN:
+        _begin(builder)
+        return
     name = builder.instance.step_awaiting(command_id)
     if name is None or builder.run(name).status is StepStatus.STUCK:
         return
@@ -27,6 +31,12 @@ def timer_fired(builder: TransitionBuilder[S], kind: TimerKind, command_id: str)
             _overdue(builder, name)
         case _:
             assert_never(kind)
+
+
+def _begin(builder: TransitionBuilder[S]) -> None:
+    # A paused run is reminded again when it is resumed.
+    if builder.instance.status is Status.SCHEDULED and not builder.instance.paused:
+        builder.begin()
 
 
 def _repeat(builder: TransitionBuilder[S], name: str) -> None:

@@ -36,7 +36,7 @@ class Dispatch:
 @dataclass(frozen=True, slots=True)
 class Timer:
     """A durable timer to be set. It guards one command, and there is at most one of a kind for it:
-    setting it again moves it."""
+    setting it again moves it. That of a begin has the run's id in place of a command's."""
 
     kind: TimerKind
     command_id: str
@@ -46,6 +46,8 @@ class Timer:
 class Happening(StrEnum):
     """The kind of a history entry."""
 
+    SCHEDULED = "scheduled"
+    """The run is to begin later."""
     STARTED = "started"
     """The run began."""
     SENT = "sent"

@@ -96,6 +96,17 @@ class TransitionBuilder(Generic[S]):
         self.instance = replace(self.instance, ended=status, paused=False)
         self.note(Happening.ENDED, status.value)
 
+    def begin(self) -> None:
+        """Let the run begin now."""
+        self.instance = replace(self.instance, begin_at=None, created_at=self._moment)
+        self.note(Happening.STARTED, str(self.saga))
+
+    def remind_to_begin(self) -> None:
+        """Set the timer of a run that is to begin later."""
+        begin_at = self.instance.begin_at
+        assert begin_at is not None, "the run has begun"
+        self._timers.append(Timer(TimerKind.BEGIN, self.instance.id, begin_at))
+
     def make_next(self, name: str) -> None:
         """Make a new command in place of the awaited one, in the same direction."""
         if self.is_undo(name):

@@ -20,7 +20,7 @@ from orchestrator.definition.registry import Registry
 from orchestrator.machine.transition import Entry
 from orchestrator.store import bulk
 from orchestrator.store.outgoing import OutgoingMessage
-from orchestrator.store.records import Record, document_json, state_json
+from orchestrator.store.records import Record, active_key, document_json, state_json
 from orchestrator.store.sharding import LEASED_AS
 from orchestrator.tables import saga, saga_batch, saga_history
 from outbox.database.time import DatabaseClock
@@ -33,7 +33,7 @@ _CHANGING = (
 )
 _INSERTED = (
     *("id", "shard", "name", "version", "key", "originator", "trace", "start_id", "number"),
-    *("created_at", "revision"),
+    *("created_at", "begin_at", "fingerprint", "revision"),
     *_CHANGING,
 )
 _HISTORY = ("saga_id", "number", "at", "happening", "detail", "step", "command_id", "actor")
@@ -126,9 +126,9 @@ class CommitStatements(DatabaseClock):
     async def insert(
         self, connection: AsyncConnection, records: Sequence[Record], now: datetime
     ) -> Mapping[str, int]:
-        """Write new runs. Returns the ids of those that were written, with the bytes of each: the
-        ids of the others are known already, or another run is active for their key."""
-        rows = [{**self._row(it, now), "revision": 1} for it in records]
+        """Write new runs, and those that were taken out. Returns the bytes of those that were
+        written: the ids of the others are known, or another run is active for their key."""
+        rows = [{**self._row(it, now), "revision": it.revision + 1} for it in records]
         sizes = {it.instance.id: _size(row) for it, row in zip(records, rows, strict=True)}
         statement = _insert_sagas(self._postgres)
         written = await connection.scalars(statement, {"sagas": bulk.document(rows)})
@@ -178,7 +178,6 @@ class CommitStatements(DatabaseClock):
     def _row(self, record: Record, now: datetime) -> dict[str, Any]:
         instance, values = record.instance, self._values
         definition = self._registry.get(instance.saga, instance.version)
-        is_active = definition.one_active and instance.ended is None
         return {
             "id": values.id(instance.id),
             "shard": record.shard,
@@ -190,13 +189,15 @@ class CommitStatements(DatabaseClock):
             "start_id": values.id(record.start_id),
             "number": values.id(record.number),
             "created_at": values.time(instance.created_at),
+            "begin_at": values.time(instance.begin_at),
+            "fingerprint": record.fingerprint,
             "status": instance.status.value,
             "paused": instance.paused,
             "parked": None,
             "state": state_json(definition, instance.state),
             "document": document_json(record),
             "entries": record.entries,
-            "active_key": instance.key if is_active else None,
+            "active_key": active_key(definition, instance),
             "due_at": values.time(record.due_at),
             "updated_at": values.time(now),
             "ended_at": None if instance.ended is None else values.time(now),

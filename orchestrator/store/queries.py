@@ -11,7 +11,7 @@ from sqlalchemy import Row, Select, Text, bindparam, func, literal, select, unio
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from orchestrator.machine.instance import Status
-from orchestrator.tables import saga, saga_alias, saga_history
+from orchestrator.tables import HAS_BEGUN, saga, saga_alias, saga_history
 from outbox.database.opening import Database
 from outbox.database.pages import Wanted, cut, newest
 
@@ -85,13 +85,14 @@ async def standing(database: Database, id: str) -> Standing | None:
 
 
 async def live_numbers(session: AsyncSession, since: str, before: str, most: int) -> Sequence[str]:
-    """The numbers of runs that have not ended, that one or greater and smaller than `before`: the
-    smallest `most`. Commands of old code tell a run by its id alone, so ids are among them."""
+    """The numbers of runs that have begun and not ended, that one or greater and smaller than
+    `before`: the smallest `most`. Commands of old code tell a run by its id alone, so ids are among
+    them."""
     found: set[str] = set()
     for told_by in (saga.c.id, saga.c.number):
         statement = (
             select(told_by)
-            .where(saga.c.ended_at.is_(None), told_by >= since, told_by < before)
+            .where(HAS_BEGUN, told_by >= since, told_by < before)
             .order_by(told_by)
             .limit(most)
         )
@@ -111,7 +112,8 @@ async def page(
     if filter.key is not None:
         query = query.where(saga.c.key == filter.key)
     if filter.made_before is not None:
-        query = query.where(saga.c.created_at <= filter.made_before)
+        has_begun = saga.c.status != Status.SCHEDULED.value
+        query = query.where(has_begun, saga.c.created_at <= filter.made_before)
     async with database.reading.connect() as connection:
         return await newest(connection, query, saga.c.id, wanted)
 

@@ -6,6 +6,7 @@ ignored, and a missing one gets its default.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from orchestrator.machine.instance import Cause, Direction, Instance, Status, St
 from orchestrator.machine.transition import Timer, Transition
 from orchestrator.store.sharding import shard_of
 from outbox.ids import derive, first_at, time_of
+from outbox.wire import strict_json
 from outbox.wire.json_types import shape_of
 from outbox.wire.traceparent import minted
 
@@ -41,7 +43,9 @@ class Record:
     `revision` counts its writes and `entries` the lines of its history. `due_at` is when the node
     looks at it next, no later than its first timer. `originator` is the service that is told of its
     end. `trace` is the traceparent of its start, and `start_id` the id of the start's message, if
-    any. `number` tells the run's age; None for a run that began before there were numbers.
+    any. `number` tells the run's age; None for a run that has not begun, or began before there were
+    numbers. `fingerprint` is that of its start, by `fingerprint_of`; None where older code took the
+    start in.
     """
 
     instance: Instance[Any]
@@ -53,6 +57,7 @@ class Record:
     trace: str | None = None
     start_id: str | None = None
     number: str | None = None
+    fingerprint: str | None = None
 
     @property
     def traceparent(self) -> str:
@@ -77,7 +82,21 @@ class Record:
             trace=self.trace,
             start_id=self.start_id,
             number=self.number,
+            fingerprint=self.fingerprint,
         )
+
+
+def fingerprint_of(name: str, input: Any, originator: str | None) -> str:
+    """The fingerprint of a start: of the saga, its input as JSON, and the service that asked."""
+    asked = strict_json.dumps([name, input, originator], sort_keys=True)
+    return hashlib.sha256(asked).hexdigest()
+
+
+def active_key(saga: Saga[Any], instance: Instance[Any]) -> str | None:
+    """The key that the run has for itself: only where its definition wants that, and from its begin
+    to its end."""
+    has_it = saga.one_active and instance.ended is None and instance.begin_at is None
+    return instance.key if has_it else None
 
 
 @dataclass(frozen=True)
@@ -138,6 +157,7 @@ def record_of(row: Any, saga: Saga[Any]) -> Record:
             not_undone=document.not_undone,
             strays=document.strays,
             cause=document.cause,
+            begin_at=row.begin_at,
         ),
         revision=row.revision,
         entries=row.entries,
@@ -147,6 +167,7 @@ def record_of(row: Any, saga: Saga[Any]) -> Record:
         trace=row.trace,
         start_id=row.start_id,
         number=row.number,
+        fingerprint=row.fingerprint,
     )
 
 
@@ -168,11 +189,14 @@ def standing_of(document: str) -> Standing:
 
 
 def _kept(timers: tuple[Timer, ...], transition: Transition[Any]) -> tuple[Timer, ...]:
-    """The timers that still guard an awaited command: at most one of a kind for each."""
+    """The timers that still guard an awaited command, or the begin: at most one of a kind for
+    each."""
     instance = transition.instance
     if instance.ended is not None:
         return ()
     awaited = {run.awaited.id for run in instance.steps.values() if run.awaited is not None}
+    if instance.begin_at is not None:
+        awaited.add(instance.id)
     latest = {(it.kind, it.command_id): it for it in (*timers, *transition.timers)}
     return tuple(it for it in latest.values() if it.command_id in awaited)
 

@@ -21,9 +21,11 @@ from sqlalchemy import (
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition.registry import Registry
+from orchestrator.store.commit_statements import StaleRuns
 from orchestrator.store.outgoing import OutgoingMessage
+from orchestrator.store.records import Record
 from orchestrator.store.sharding import buckets
-from orchestrator.tables import saga, saga_definition
+from orchestrator.tables import HAS_BEGUN, saga, saga_definition
 from outbox.database.time import DatabaseClock
 from outbox.tables import outbox, outbox_dead, outbox_held, outbox_parked
 
@@ -71,6 +73,16 @@ class RunStore(DatabaseClock):
         return bool(
             (await connection.execute(select(exists().where(saga.c.id == saga_id)))).scalar_one()
         )
+
+    async def take_out(self, connection: AsyncConnection, records: Sequence[Record]) -> None:
+        """Delete these runs over the revision that they were read in, so that they are inserted as
+        new runs are. Raises StaleRuns."""
+        read = [(it.instance.id, it.revision) for it in records]
+        result = await connection.execute(
+            delete(saga).where(tuple_(saga.c.id, saga.c.revision).in_(read))
+        )
+        if result.rowcount != len(read):
+            raise StaleRuns
 
     async def park(self, connection: AsyncConnection, saga_id: str, reason: str) -> None:
         """Park the run: no node works on it until one unparks it."""
@@ -135,14 +147,11 @@ class RunStore(DatabaseClock):
     # Housekeeping
 
     async def live(self, connection: AsyncConnection, below: str, most: int) -> Sequence[str]:
-        """The oldest numbers and ids, below that one, of runs that have not ended."""
+        """The oldest numbers and ids, below that one, of runs that have begun and not ended."""
         found: set[str] = set()
         for told_by in (saga.c.id, saga.c.number):
             statement = (
-                select(told_by)
-                .where(saga.c.ended_at.is_(None), told_by < below)
-                .order_by(told_by)
-                .limit(most)
+                select(told_by).where(HAS_BEGUN, told_by < below).order_by(told_by).limit(most)
             )
             found.update((await connection.scalars(statement)).all())
         return sorted(found)[:most]

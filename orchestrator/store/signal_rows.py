@@ -37,12 +37,13 @@ OPERATOR: dict[str, type[Any]] = {
 @dataclass(frozen=True, slots=True)
 class StoredStart:
     """A start by message, as it is stored. `input` is JSON that is still unchecked; `trace` is the
-    traceparent of the message."""
+    traceparent of the message; `begin_at` (UTC) is when the run is to begin, if not at once."""
 
     name: str
     input: Any
     originator: str
     trace: str | None = None
+    begin_at: datetime | None = None
 
 
 def to_row(saga_id: str, shard: int, kind: str, payload: str, made_at: datetime) -> dict[str, Any]:
@@ -70,7 +71,12 @@ def dump(signal: Replied | Buried | OperatorSignal) -> tuple[str, str]:
 
 def dump_start(start: StoredStart) -> tuple[str, str]:
     """The kind and the JSON of a start."""
-    return START, strict_json.dumps(dataclasses.asdict(start)).decode()
+    fields = dataclasses.asdict(start)
+    # Older code does not know the field, and takes in a start that has it not.
+    del fields["begin_at"]
+    if start.begin_at is not None:
+        fields["begin_at"] = start.begin_at.isoformat()
+    return START, strict_json.dumps(fields).decode()
 
 
 def load(kind: str, payload: str) -> Replied | Buried | OperatorSignal | StoredStart:
@@ -81,7 +87,9 @@ def load(kind: str, payload: str) -> Replied | Buried | OperatorSignal | StoredS
     try:
         match kind:
             case "start":
-                return StoredStart(**fields)
+                begin_at = fields.pop("begin_at", None)
+                later = None if begin_at is None else datetime.fromisoformat(begin_at)
+                return StoredStart(**fields, begin_at=later)
             case "replied":
                 reply = reply_json.loads(strict_json.dumps(fields["reply"]))
                 return Replied(fields["command_id"], reply, fields.get("source"))

@@ -7,10 +7,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import case, delete, select, tuple_
+from sqlalchemy import Text, case, delete, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.tables import saga, saga_alias, saga_start_key
+from orchestrator.machine.instance import Cause
+from orchestrator.store.records import standing_of
+from orchestrator.tables import saga, saga_alias, saga_history, saga_start_key
 from outbox.database.time import DatabaseClock
 
 REFUSED = "REFUSED"
@@ -40,10 +42,25 @@ class AliasRow(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Known:
     """The outcome of an id that was used for a start: the start's message, and the final status of
-    the run; REFUSED where it began none, None while it lives."""
+    the run with its cause; REFUSED where it began none, None while it lives.
+
+    `name` is the saga, None where the start was refused; `fingerprint` is that of the start, None
+    where older code took it in.
+    """
 
     start_id: str | None
     ended: str | None
+    cause: Cause | None = None
+    name: str | None = None
+    originator: str | None = None
+    fingerprint: str | None = None
+
+    @property
+    def told(self) -> str:
+        """The start in words."""
+        by = self.originator or "a caller of the API"
+        what = "that was refused" if self.name is None else f"of {self.name}"
+        return f"a start {what}, by {by}"
 
 
 class StartStore(DatabaseClock):
@@ -81,19 +98,36 @@ class StartStore(DatabaseClock):
     ) -> Mapping[str, Known]:
         """The outcomes of those ids that are runs or aliases already."""
         wanted = sorted(ids)
-        ended = case((saga.c.ended_at.is_not(None), saga.c.status))
-        runs = select(saga.c.id, saga.c.start_id, ended).where(saga.c.id.in_(wanted))
+        has_ended = saga.c.ended_at.is_not(None)
+        ended = case((has_ended, saga.c.status))
+        of_run = (saga.c.name, case((has_ended, saga.c.document)).label("document"))
+        runs = select(
+            *(saga.c[name] for name in _OF_START),
+            ended.label("ended"),
+            *of_run,
+            literal(None, Text).label("reason"),
+        ).where(saga.c.id.in_(wanted))
         aliases = (
             select(
-                saga_alias.c.id,
-                saga_alias.c.start_id,
-                case((saga_alias.c.saga_id.is_(None), REFUSED), else_=ended),
+                *(saga_alias.c[name] for name in _OF_START),
+                case((saga_alias.c.saga_id.is_(None), REFUSED), else_=ended).label("ended"),
+                *of_run,
+                saga_alias.c.reason,
             )
             .select_from(saga_alias.outerjoin(saga, saga.c.id == saga_alias.c.saga_id))
             .where(saga_alias.c.id.in_(wanted))
         )
-        found = await connection.execute(runs.union_all(aliases))
-        return {id: Known(start_id, status) for id, start_id, status in found}
+        return {
+            row.id: Known(
+                row.start_id,
+                row.ended,
+                _cause(row.document, row.reason),
+                row.name,
+                row.originator,
+                row.fingerprint,
+            )
+            for row in await connection.execute(runs.union_all(aliases))
+        }
 
     async def active(self, connection: AsyncConnection, name: str, key: str) -> str | None:
         """The active run for that key, which cannot end before this transaction has."""
@@ -116,6 +150,7 @@ class StartStore(DatabaseClock):
         reason: str | None,
         trace: str | None,
         start_id: str | None,
+        fingerprint: str | None,
     ) -> None:
         """Write a start that began no run: an alias of a run, or a refusal with its reason."""
         await connection.execute(
@@ -127,10 +162,15 @@ class StartStore(DatabaseClock):
                 reason=reason,
                 trace=trace,
                 start_id=start_id,
+                fingerprint=fingerprint,
                 made_at=self._now,
             )
             .on_conflict_do_nothing()
         )
+
+    async def forget_history(self, connection: AsyncConnection, saga_id: str) -> None:
+        """Delete the history of a run that became an alias."""
+        await connection.execute(delete(saga_history).where(saga_history.c.saga_id == saga_id))
 
     async def aliases(
         self, connection: AsyncConnection, saga_ids: Collection[str]
@@ -142,3 +182,17 @@ class StartStore(DatabaseClock):
             of_alias.saga_id, of_alias.id, of_alias.originator, of_alias.trace, of_alias.start_id
         ).where(of_alias.saga_id.in_(sorted(saga_ids)))
         return [AliasRow(*it) for it in await connection.execute(statement)]
+
+
+_OF_START = ("id", "start_id", "originator", "fingerprint")
+
+
+def refusal(reason: str) -> Cause:
+    """The cause that is told of a start that was refused."""
+    return Cause("refused", reason)
+
+
+def _cause(document: str | None, reason: str | None) -> Cause | None:
+    if reason is not None:
+        return refusal(reason)
+    return None if document is None else standing_of(document).cause

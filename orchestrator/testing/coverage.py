@@ -277,6 +277,13 @@ COVERAGE: tuple[CoverageRow, ...] = (
     ),
     _row(
         Subject.FAULT,
+        "later",
+        "a start for later: it begins at any moment, and persons may come before",
+        "later, by message and by the API; signals and crashes before and at the begin",
+        Covered(limits="a start for later: simulate"),
+    ),
+    _row(
+        Subject.FAULT,
         "reordering",
         "always: the network keeps no order",
         "by delays, and between the ways",

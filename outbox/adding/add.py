@@ -48,8 +48,8 @@ def add(
 
     A command goes to the service that owns its type, an event to each destination of its route;
     `to` names one destination instead. `deliver_at` keeps it back until then, outside of the order
-    of its key. `reply_to` says that an answer is awaited; it is this service's own name, since
-    receivers reject another one. Times must be aware.
+    of its key; a start of a saga has `begin_at` for that. `reply_to` says that an answer is
+    awaited; it is this service's own name, since receivers reject another one. Times must be aware.
 
     Raises NotInTransaction, OutboxNotInstalled, AutocommitRefused, UnconfiguredSQLite, Unrouted,
     InvalidMessage, MessageTooLarge.
@@ -63,6 +63,12 @@ def add(
         raise InvalidMessage(
             f"a saga cannot run under the id {message.instance_id!r:.80}",
             next_step="give a UUIDv7 as text, as outbox.Ids and Service.new_id make them",
+        )
+    if isinstance(message, StartSaga) and deliver_at is not None:
+        raise InvalidMessage(
+            "a start of a saga is not kept back by deliver_at: until then no list would show it, "
+            "and no cancel would find it",
+            next_step="give the time as begin_at, to Service.start or StartSaga",
         )
     cause, inherited = cause_of(target, causation)
     id = installation.ids() if id is None else _id("id", id)

@@ -28,6 +28,7 @@ from orchestrator.cli.terminal.refusals import operator_command
 from orchestrator.machine.instance import Status
 from outbox.spelling import safe
 from outbox.wire import strict_json
+from outbox.wire.attributes import moment, written
 
 _LONGEST_PREFER = 30  # seconds that the orchestrator itself waits at most
 _LOOK = 0.5  # seconds between two looks after that
@@ -55,6 +56,10 @@ def start(
     wait: Annotated[
         float | None, typer.Option(min=0, metavar="SECONDS", help="Wait so long for its end.")
     ] = None,
+    begin_at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Let it begin then: 2030-01-31T12:00:00Z."),
+    ] = None,
     json_: Json = False,
     url: Url = None,
 ) -> None:
@@ -73,6 +78,7 @@ def start(
             answer = api.ask(
                 "POST",
                 f"/sagas/{quote(name, safe='')}",
+                parameters={"begin_at": _moment(begin_at)},
                 content=content,
                 headers=headers,
                 patience=prefer + 10.0,
@@ -209,6 +215,18 @@ def _seconds(text: str) -> int:
     return int(match[1]) * _SECONDS[match[2]]
 
 
+def _moment(text: str | None) -> str | None:
+    """The time, checked. Raises CommandError."""
+    try:
+        return None if text is None else written(moment(text))
+    except ValueError as error:
+        raise CommandError(
+            f"{safe(text)} is no time to begin",
+            str(error),
+            "sagabox start NAME --begin-at 2030-01-31T12:00:00Z",
+        ) from error
+
+
 def _with_names(api: Api, error: CommandError) -> CommandError:
     """The error; if it is about an unknown saga, with the names of the known ones."""
     if error.code != "unknown-saga":
@@ -263,6 +281,7 @@ def _print_saga(saga: dict[str, Any]) -> None:
             ("parked", saga["parked"]),
             ("key", saga["key"]),
             ("originator", saga["originator"]),
+            ("begins", saga["begin_at"]),
             ("created", saga["created_at"]),
             ("updated", saga["updated_at"]),
             ("ended", saga["ended_at"]),

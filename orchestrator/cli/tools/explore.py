@@ -65,6 +65,7 @@ def explore(
     pauses: Annotated[int, _bound("A person pauses and resumes the run.")] = USUAL.pauses,
     terminations: Annotated[int, _bound("A person terminates the run.")] = USUAL.terminations,
     resolutions: Annotated[int, _bound("A person resolves a stuck run.")] = USUAL.resolutions,
+    later: Annotated[int, _bound("The run is started for later.")] = USUAL.later,
     at_most: Annotated[
         int, typer.Option(min=1, metavar="N", help="Give up above so many worlds.")
     ] = 1_000_000,

@@ -249,12 +249,13 @@ class Committer:
         self.stats.transitions += changes.transitions
         self._queue.committed(changes.sizes.values())
         for saga_id, record in changes.records.items():
-            if record.instance.ended is not None:
-                self._cached.forget(saga_id)
-            else:
+            if record.instance.ended is None and record.instance.begin_at is None:
                 self._cached.keep(record, changes.sizes[saga_id])
-                if record.due_at is not None:
-                    self._queue.look_when_due(record.due_at)
+            else:
+                # One that is to begin later is of no use until then.
+                self._cached.forget(saga_id)
+            if record.due_at is not None:
+                self._queue.look_when_due(record.due_at)
         for saga_id in changes.parked:
             self._cached.forget(saga_id)
         if changes.withdrawn:

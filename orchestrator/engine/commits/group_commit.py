@@ -10,15 +10,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import assert_never
+from typing import Any, assert_never
 
 from orchestrator.engine.commits import ends
 from orchestrator.engine.commits.changes import Changes
 from orchestrator.engine.commits.items import Answer, Begin, Decline, Item, Look, Tell
-from orchestrator.engine.commits.starts import Starts
+from orchestrator.engine.commits.starts import Due, Starts
 from orchestrator.errors import OrchestratorError, Unavailable, UnknownRun
+from orchestrator.machine.instance import Status
 from orchestrator.machine.machine import advance
 from orchestrator.machine.signals import OperatorSignal, Replied, Signal, TimerFired
+from orchestrator.machine.transition import Timer, Transition
 from orchestrator.store import signal_rows
 from orchestrator.store.commit_statements import Writes
 from orchestrator.store.records import Record, record_of
@@ -42,11 +44,12 @@ class GroupCommit:
         self._answers: dict[int, str] = {}
         self._to_store: list[tuple[str, int, str, str]] = []
         self._begins: list[Begin] = []
+        self._due: dict[str, Due] = {}
 
     async def work(self, items: Sequence[Item]) -> None:
         """Work on the items up to the commit. Raises StaleRuns, and the database's errors."""
         self._begins = [it for it in items if isinstance(it, Begin)]
-        beginning = {it.instance_id for it in self._begins}
+        starting = {it.instance_id for it in self._begins}
         await self._read({it.instance_id for it in items if _changes_a_run(it)})
         for item in items:
             match item:
@@ -54,7 +57,7 @@ class GroupCommit:
                     pass
                 case Decline():
                     await self._starts.decline(item)
-                case Tell() if item.instance_id in beginning:
+                case Tell() if item.instance_id in starting or item.instance_id in self._due:
                     self._changes.again.append(item)
                 case Tell():
                     self._tell(item)
@@ -65,8 +68,8 @@ class GroupCommit:
                 case _:
                     assert_never(item)
         await self._write_runs()
-        if self._begins:
-            await self._starts.begin(self._begins)
+        if self._begins or self._due:
+            await self._starts.begin(self._begins, list(self._due.values()))
         await self._write_rest()
 
     # Reading
@@ -142,20 +145,36 @@ class GroupCommit:
         due = sorted(
             (it for it in record.timers if it.due <= self._changes.now), key=lambda it: it.due
         )
+        if due and record.instance.status is Status.SCHEDULED and not record.instance.paused:
+            self._begin(record, due[0])
+            return
         # The fired timer is gone; the machine sets it again where it must.
         left = tuple(it for it in record.timers if it.due > self._changes.now)
         record = replace(record, timers=left, due_at=None)
         for timer in due:
-            record = self._advance(record, TimerFired(timer.kind, timer.command_id))
+            record = self._advance(record, _fired(timer))
         if not due:
             # The look came too early, on purpose; this stores the right time.
             first = min((it.due for it in left), default=None)
             self._keep(replace(record, due_at=first))
 
-    def _advance(self, record: Record, signal: Signal) -> Record:
+    def _begin(self, record: Record, timer: Timer) -> None:
+        """Let a scheduled run begin with the starts of this commit, unless it takes another step in
+        this one."""
+        saga_id = record.instance.id
+        if saga_id in self._changes.records:
+            self._changes.again.append(Look(saga_id))
+        else:
+            self._due[saga_id] = Due(record, self._transition(record, _fired(timer)))
+
+    def _transition(self, record: Record, signal: Signal) -> Transition[Any]:
         instance = record.instance
         definition = self._changes.registry.get(instance.saga, instance.version)
-        transition = advance(definition, instance, signal, self._changes.now)
+        return advance(definition, instance, signal, self._changes.now)
+
+    def _advance(self, record: Record, signal: Signal) -> Record:
+        instance = record.instance
+        transition = self._transition(record, signal)
         if instance.ended is None and transition.instance.ended is not None:
             self._changes.ended.append(instance.id)
         after = record.after(transition, self._changes.now)
@@ -176,7 +195,11 @@ class GroupCommit:
             saga_id: replace(record, revision=record.revision + 1)
             for saga_id, record in changes.records.items()
         }
-        if self._begins or any(ends.may_have_aliases(changes, it) for it in changes.ended):
+        if (
+            self._begins
+            or self._due
+            or any(ends.may_have_aliases(changes, it) for it in changes.ended)
+        ):
             await changes.ports.statements.write(
                 changes.connection,
                 Writes(records=changes.writes.records, sizes=changes.writes.sizes),
@@ -212,6 +235,10 @@ class GroupCommit:
             present = await runs.present(connection, repeated, writes.answered)
             await runs.forget_dead_letters(connection, repeated)
             writes.messages = [it for it in writes.messages if it.envelope.id not in present]
+
+
+def _fired(timer: Timer) -> TimerFired:
+    return TimerFired(timer.kind, timer.command_id)
 
 
 def _changes_a_run(item: Item) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, assert_never
 
 from orchestrator.definition.saga import Saga
@@ -46,7 +47,8 @@ class Begin:
     """The start of a run: by a message where it has a `seq`, by a caller where it has a `done`.
     `trace` is the traceparent of the message or the call, `start_id` the message, `size` the bytes
     of its input. `tries` counts how often another run with its key was in the way, and had ended
-    when the commit looked for it."""
+    when the commit looked for it. `begin_at` (aware) is when the run is to begin, if not at once;
+    `fingerprint` is that of the start."""
 
     instance_id: str
     definition: Saga[Any]
@@ -59,6 +61,13 @@ class Begin:
     tries: int = 0
     start_id: str | None = None
     size: int = 0
+    begin_at: datetime | None = None
+    fingerprint: str | None = None
+
+    @property
+    def told(self) -> str:
+        """The start in words."""
+        return f"a start of {self.definition.name}, by {self.originator or 'a caller of the API'}"
 
 
 @dataclass(eq=False, slots=True)
@@ -71,6 +80,12 @@ class Decline:
     seq: int
     trace: str | None = None
     start_id: str | None = None
+    fingerprint: str | None = None
+
+    @property
+    def told(self) -> str:
+        """The start in words."""
+        return f"a start by {self.originator}"
 
 
 @dataclass(eq=False, slots=True)
@@ -107,7 +122,7 @@ class Answer:
 
 @dataclass(eq=False, slots=True)
 class Look:
-    """A run with a timer that may be due."""
+    """A run with a timer that may be due, or whose time to begin has come."""
 
     instance_id: str
 

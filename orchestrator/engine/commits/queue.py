@@ -21,6 +21,7 @@ from orchestrator.engine.settings import EngineSettings
 from orchestrator.engine.shards import Shards
 from orchestrator.errors import OrchestratorError
 from orchestrator.store import signal_rows
+from orchestrator.store.records import fingerprint_of
 from orchestrator.store.signal_rows import StoredStart
 from outbox.clock import Clock
 from outbox.database.engines import reading
@@ -241,11 +242,14 @@ def _start_from(
 ) -> Begin | Decline:
     """A start by message, of any age: a run whose id was used before is still there, and a new
     run's age is told by its number."""
+    fingerprint = fingerprint_of(asked.name, asked.input, asked.originator)
     try:
         definition = registry.get(asked.name)
         state = decode_value(definition.state, asked.input)
     except (OrchestratorError, InvalidMessage) as error:
-        return Decline(saga_id, asked.originator, str(error), seq, asked.trace, start_id)
+        return Decline(
+            saga_id, asked.originator, str(error), seq, asked.trace, start_id, fingerprint
+        )
     return Begin(
         saga_id,
         definition,
@@ -255,4 +259,6 @@ def _start_from(
         seq=seq,
         start_id=start_id,
         size=size,
+        begin_at=asked.begin_at,
+        fingerprint=fingerprint,
     )

@@ -90,7 +90,10 @@ def halves(items: Sequence[Item]) -> Sequence[Sequence[Item]]:
 def refusals(items: Sequence[Item], reason: str) -> Sequence[Decline]:
     """The refusals of the starts among the items that came by a message."""
     return [
-        Decline(it.instance_id, it.originator or "", reason, it.seq, it.trace, it.start_id)
+        Decline(
+            *(it.instance_id, it.originator or "", reason, it.seq, it.trace, it.start_id),
+            it.fingerprint,
+        )
         for it in items
         if isinstance(it, Begin) and it.seq is not None
     ]

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestrator.engine.commits import ends
 from orchestrator.engine.commits.changes import Changes
-from orchestrator.engine.commits.items import Begin, Decline, Started
+from orchestrator.engine.commits.items import Begin, Decline, Look, Started
 from orchestrator.errors import ActiveAlready, InvalidInput, KeyReused, OrchestratorError
+from orchestrator.machine.instance import Cause
 from orchestrator.machine.machine import start
 from orchestrator.machine.transition import Transition
 from orchestrator.store.records import Record, number_of
 from orchestrator.store.sharding import shard_of
-from orchestrator.store.start_store import REFUSED, Known, StartKey
+from orchestrator.store.start_store import REFUSED, Known, StartKey, refusal
 from outbox import tracing
 from outbox.contract import SagaEnded
 from outbox.wire.traceparent import minted
 
 log = logging.getLogger(__name__)
+
+REUSED = "id-reused"
+"""The code of a refusal because the id of the run is that of another start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A scheduled run whose time has come: how it stands, and the step by which it begins."""
+
+    record: Record
+    transition: Transition[Any]
 
 
 class Starts:
@@ -31,38 +43,59 @@ class Starts:
         self._connection = changes.connection
         self._store = changes.ports.starts
 
-    async def begin(self, begins: Sequence[Begin]) -> None:
-        """Begin these runs, or conclude the starts in another way."""
+    async def begin(self, begins: Sequence[Begin], due: Sequence[Due]) -> None:
+        """Begin these runs, or conclude the starts in another way. A run that is due takes its key
+        as a new one does, so it is inserted anew."""
+        statements = self._changes.ports.statements
         begins = await self._only_new(begins)
         begins = await self._with_keys(begins)
-        new: dict[str, tuple[Begin, Record, Transition[Any]]] = {}
+        new: dict[str, tuple[Begin | Due, Record, Transition[Any]]] = {}
         for item in begins:
             try:
-                transition = start(item.definition, item.instance_id, item.state, self._changes.now)
+                made = self._made(item)
             except InvalidInput as error:
                 await self._cannot_begin(item, error)
                 continue
-            record = Record(
-                transition.instance,
-                originator=item.originator,
-                trace=item.trace,
-                start_id=item.start_id,
-                number=number_of(item.instance_id, self._changes.now),
-            )
-            new[item.instance_id] = (item, record.after(transition, self._changes.now), transition)
+            new[item.instance_id] = (item, *made)
+        for it in due:
+            new[it.record.instance.id] = (it, self._begun(it), it.transition)
+        if due:
+            await self._changes.ports.runs.take_out(self._connection, [it.record for it in due])
         if not new:
             return
-        written = await self._changes.ports.statements.insert(
+        written = await statements.insert(
             self._connection, [record for _, record, _ in new.values()], self._changes.now
         )
-        for saga_id, (item, record, transition) in new.items():
+        for saga_id, (asked, record, transition) in new.items():
             if saga_id not in written:
-                await self._lost_to_another(item, record.instance.key)
+                await self._lost_to_another(asked, record)
                 continue
-            self._changes.add(0, record, transition)
-            self._changes.records[saga_id] = replace(record, revision=1)
+            self._changes.add(record.entries - len(transition.history), record, transition)
+            self._changes.records[saga_id] = replace(record, revision=record.revision + 1)
             self._changes.writes.sizes[saga_id] = written[saga_id]
-            self._changes.conclude(item, Started(saga_id, is_new=True))
+            if isinstance(asked, Begin):
+                self._changes.conclude(asked, Started(saga_id, is_new=True))
+
+    def _made(self, item: Begin) -> tuple[Record, Transition[Any]]:
+        """The run of a start, and its first step. Raises InvalidInput."""
+        now = self._changes.now
+        transition = start(item.definition, item.instance_id, item.state, now, item.begin_at)
+        has_begun = transition.instance.begin_at is None
+        record = Record(
+            transition.instance,
+            originator=item.originator,
+            trace=item.trace,
+            start_id=item.start_id,
+            number=number_of(item.instance_id, now) if has_begun else None,
+            fingerprint=item.fingerprint,
+        )
+        return record.after(transition, now), transition
+
+    def _begun(self, due: Due) -> Record:
+        now = self._changes.now
+        number = number_of(due.record.instance.id, now)
+        # Its timer has fired.
+        return replace(due.record, timers=(), due_at=None, number=number).after(due.transition, now)
 
     async def _only_new(self, begins: Sequence[Begin]) -> list[Begin]:
         """Leave out the starts of runs that exist already. A start by message may come again long
@@ -73,29 +106,54 @@ class Starts:
         )
         first: dict[str, Begin] = {}
         for item in begins:
-            if item.instance_id in known or item.instance_id in first:
-                self._answer_again(item, known.get(item.instance_id))
-                self._changes.conclude(item, Started(item.instance_id, is_new=False))
-            else:
+            there = known.get(item.instance_id) or _asked_for(first.get(item.instance_id))
+            if there is None:
                 first[item.instance_id] = item
+            else:
+                self._answer_again(item, there)
+                self._changes.conclude(item, Started(item.instance_id, is_new=False))
         return list(first.values())
 
-    def _answer_again(self, item: Begin | Decline, known: Known | None) -> None:
+    def _answer_again(self, item: Begin | Decline, known: Known) -> None:
         """Answer another message for the same run as the first one was answered. While the run
-        lives, its end answers both."""
-        if known is None or known.ended is None or item.start_id is None or not item.originator:
+        lives, its end answers both. One that asks for something else is refused."""
+        if item.start_id is None or not item.originator:
             return
-        if item.start_id != (known.start_id or item.instance_id):
-            trace = item.trace or minted(item.instance_id)
-            shard = shard_of(item.instance_id)
-            ends.add_saga_ended(
-                self._changes,
-                item.originator,
-                SagaEnded(item.instance_id, known.ended),
-                shard,
-                item.start_id,
-                trace,
-            )
+        if None not in (known.fingerprint, item.fingerprint) and (
+            known.fingerprint != item.fingerprint
+        ):
+            self._refuse(item, item.start_id, known)
+        elif known.ended is not None and item.start_id != (known.start_id or item.instance_id):
+            self._tell(item, known.ended, known.cause)
+
+    def _refuse(self, item: Begin | Decline, start_id: str, known: Known) -> None:
+        reason = (
+            f"{item.instance_id} is the id of {known.told}, and this is another one: {item.told}; "
+            "saga, input and sender are the same under one id, so give this start an id of its own"
+        )
+        log.error(
+            "the start %s is refused: %s",
+            start_id,
+            reason,
+            extra={"saga": item.instance_id, **tracing.fields_of_trace(_trace_of(item))},
+        )
+        self._tell(item, REFUSED, Cause(REUSED, reason))
+
+    def _tell(self, item: Begin | Decline, status: str, cause: Cause | None) -> None:
+        """Tell the service that asked how its start stands."""
+        ends.add_saga_ended(
+            self._changes,
+            item.originator or "",
+            SagaEnded(
+                item.instance_id,
+                status,
+                code=None if cause is None else cause.code,
+                reason=None if cause is None else cause.reason,
+            ),
+            shard_of(item.instance_id),
+            item.start_id,
+            _trace_of(item),
+        )
 
     async def _with_keys(self, begins: Sequence[Begin]) -> list[Begin]:
         wanted: list[StartKey] = [it.key for it in begins if it.key is not None]
@@ -121,36 +179,53 @@ class Starts:
                 self._changes.conclude(item, KeyReused(item.key.name, stands.saga_id))
         return left
 
-    async def _lost_to_another(self, item: Begin, key: str) -> None:
+    async def _lost_to_another(self, asked: Begin | Due, record: Record) -> None:
         """Conclude a start whose run could not be written, since another one is active for its
         key."""
-        definition = item.definition
-        active = await self._store.active(self._connection, definition.name, key)
-        if active is None:
-            # The other run has ended in this moment.
-            await self._release(item)
-            item.tries += 1
-            self._changes.again.append(item)
-        elif item.seq is None:
-            await self._cannot_begin(item, ActiveAlready(definition.name, key, active))
-        else:
-            await self._store.add_alias(
-                self._connection,
-                item.instance_id,
-                saga_id=active,
-                originator=item.originator,
-                reason=None,
-                trace=item.trace,
-                start_id=item.start_id,
-            )
-            self._changes.conclude(item, None)
+        name, key = record.instance.saga, record.instance.key
+        active = await self._store.active(self._connection, name, key)
+        match asked:
+            case Due(record=before) if active is None:
+                # The other run has ended in this moment.
+                await self._changes.ports.statements.insert(
+                    self._connection, [before], self._changes.now
+                )
+                self._changes.again.append(Look(before.instance.id))
+            case Due():
+                await self._store.forget_history(self._connection, record.instance.id)
+                await self._join(record, active)
+            case Begin() if active is None:
+                await self._release(asked)
+                asked.tries += 1
+                self._changes.again.append(asked)
+            case Begin(seq=None):
+                await self._cannot_begin(asked, ActiveAlready(name, key, active))
+            case Begin():
+                await self._join(record, active)
+                self._changes.conclude(asked, None)
+
+    async def _join(self, record: Record, active: str | None) -> None:
+        """Keep the start of that run as an alias of the active one."""
+        await self._store.add_alias(
+            self._connection,
+            record.instance.id,
+            saga_id=active,
+            originator=record.originator,
+            reason=None,
+            trace=record.trace,
+            start_id=record.start_id,
+            fingerprint=record.fingerprint,
+        )
 
     async def _cannot_begin(self, item: Begin, error: OrchestratorError) -> None:
         await self._release(item)
         if item.seq is not None:
             reason, originator = str(error), item.originator or ""
             await self.decline(
-                Decline(item.instance_id, originator, reason, item.seq, item.trace, item.start_id)
+                Decline(
+                    *(item.instance_id, originator, reason, item.seq, item.trace, item.start_id),
+                    item.fingerprint,
+                )
             )
         else:
             self._changes.conclude(item, error)
@@ -166,12 +241,11 @@ class Starts:
         if known:
             self._answer_again(item, known[item.instance_id])
             return
-        trace = item.trace or minted(item.instance_id)
         log.error(
             "the start of saga %s is refused: %s",
             item.instance_id,
             item.reason,
-            extra={"saga": item.instance_id, **tracing.fields_of_trace(trace)},
+            extra={"saga": item.instance_id, **tracing.fields_of_trace(_trace_of(item))},
         )
         await self._store.add_alias(
             self._connection,
@@ -181,7 +255,23 @@ class Starts:
             reason=item.reason,
             trace=item.trace,
             start_id=item.start_id,
+            fingerprint=item.fingerprint,
         )
-        shard = shard_of(item.instance_id)
-        event = SagaEnded(item.instance_id, REFUSED, code="refused", reason=item.reason)
-        ends.add_saga_ended(self._changes, item.originator, event, shard, item.start_id, trace)
+        self._tell(item, REFUSED, refusal(item.reason))
+
+
+def _trace_of(item: Begin | Decline) -> str:
+    return item.trace or minted(item.instance_id)
+
+
+def _asked_for(item: Begin | None) -> Known | None:
+    """The outcome of a start in the same commit."""
+    if item is None:
+        return None
+    return Known(
+        item.start_id,
+        None,
+        name=item.definition.name,
+        originator=item.originator,
+        fingerprint=item.fingerprint,
+    )

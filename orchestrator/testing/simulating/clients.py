@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.definition.saga import Saga
 from orchestrator.engine.commits.items import Begin, Started
 from orchestrator.errors import ActiveAlready
-from orchestrator.machine.instance import Status, StepStatus
+from orchestrator.machine.instance import Instance, StepStatus
 from orchestrator.machine.signals import Cancel, OperatorSignal, Pause, Resume, Retry, Terminate
 from orchestrator.store import signal_rows
 from orchestrator.store.sharding import shard_of
@@ -19,7 +20,7 @@ from orchestrator.testing.simulating import samples
 from orchestrator.testing.simulating.ledger import Ledger
 from orchestrator.testing.virtual.broken import Broken
 from orchestrator.testing.virtual.chances import Chances, Fault, Number
-from orchestrator.testing.virtual.process import Process
+from orchestrator.testing.virtual.process import BEGIN, Process
 from orchestrator.testing.virtual.service import Originator
 from orchestrator.testing.virtual.storage import Storage
 from orchestrator.testing.virtual.timeline import Timeline
@@ -30,6 +31,7 @@ CLIENT = "client"
 
 _AGAIN = 1.0
 _IMPATIENT = 4.0
+_LATEST_BEGIN = 20.0
 
 
 @dataclass(eq=False)
@@ -40,6 +42,8 @@ class Asked:
     state: Any
     id: str
     by_message: bool
+    begin_at: datetime | None = None
+    """When its run is to begin, if not at once; decided when it is first asked for."""
     known_as: str | None = None
     """The id of its run, as far as the client was told."""
     is_refused: bool = False
@@ -79,16 +83,30 @@ class Clients:
             by_message = chances.number(Number.SHAPE) < 0.5
             asked = Asked(saga, state, self._new_id(), by_message)
             self._asked.append(asked)
-            self._timeline.at(0.5 + chances.between(Number.WHEN, 0.0, within), self._ask(asked))
+            self._timeline.at(0.5 + chances.between(Number.WHEN, 0.0, within), self._first(asked))
+
+    def _first(self, asked: Asked) -> Callable[[], Any]:
+        async def ask() -> None:
+            self._decide_begin(asked)
+            await self._ask(asked)()
+
+        return ask
 
     def _ask(self, asked: Asked) -> Callable[[], Any]:
         return lambda: self._by_message(asked) if asked.by_message else self._by_api(asked)
+
+    def _decide_begin(self, asked: Asked) -> None:
+        if self._chances.fault(Fault.LATER):
+            seconds = self._chances.between(Number.LENGTH, 0.1, _LATEST_BEGIN)
+            asked.begin_at = BEGIN + timedelta(seconds=self._timeline.now + seconds)
 
     async def _by_message(self, asked: Asked) -> None:
         """Ask by message until it is taken in, and perhaps once more then."""
         if asked.known_as is not None and not self._chances.fault(Fault.START_TWICE):
             return
-        start = StoredStart(asked.saga.name, encode_value(asked.state), CLIENT)
+        start = StoredStart(
+            asked.saga.name, encode_value(asked.state), CLIENT, begin_at=asked.begin_at
+        )
         if await self.signal(asked.id, *signal_rows.dump_start(start)):
             asked.known_as = asked.id
         self._timeline.after(self._chances.between(Number.WHEN, 0.0, 5.0), self._ask(asked))
@@ -111,7 +129,8 @@ class Clients:
             id = self._new_id()
         key = StartKey(asked.saga.name, asked.id, b"f" * 32, id)
         done: Any = _Told(asked, self._ledger)
-        node.committer.put([Begin(id, asked.saga, asked.state, key=key, done=done)])
+        begin = Begin(id, asked.saga, asked.state, key=key, done=done, begin_at=asked.begin_at)
+        node.committer.put([begin])
         process.wake()
 
     # Operators
@@ -157,19 +176,28 @@ class Clients:
         """The starts that still wait for news of their run."""
         return [it for it in self._asked if it.known_as is None and not it.is_refused]
 
-    async def check(self, ends: Mapping[str, Status]) -> None:
-        """Raises Broken where a start led to no run, to two, or to another one's end."""
+    async def check(self, runs: Mapping[str, Instance[Any]]) -> None:
+        """Raises Broken where a start led to no run, to two, to another one's end, or to one that
+        began too early."""
         aliases = await self._storage.aliases()
         known = [(it, it.known_as) for it in self._asked if it.known_as is not None]
         for asked, id in known:
             run = aliases.get(id, id)
-            if run not in ends:
+            if run not in runs:
                 raise Broken("P4", f"a start of {asked.saga.name} was taken in and is not there")
-            if asked.by_message and self._originator.told.get(id) != ends[run]:
+            if asked.by_message and self._originator.told.get(id) != runs[run].status:
                 told = self._originator.told.get(id, "nothing")
-                raise Broken("news", f"a run ended {ends[run]}, and who asked was told {told}")
-        if len(ends) > len(known):
-            raise Broken("P2", f"{len(known)} starts were taken in, and {len(ends)} runs are there")
+                status = runs[run].status
+                raise Broken("news", f"a run ended {status}, and who asked was told {told}")
+            if run == id and _began_early(asked, runs[run]):
+                raise Broken("P4", f"a run for {asked.begin_at} began at {runs[run].created_at}")
+        if len(runs) > len(known):
+            raise Broken("P2", f"{len(known)} starts were taken in, and {len(runs)} runs are there")
+
+
+def _began_early(asked: Asked, run: Instance[Any]) -> bool:
+    has_begun = run.begin_at is None
+    return asked.begin_at is not None and has_begun and run.created_at < asked.begin_at
 
 
 class _Told:

@@ -39,6 +39,8 @@ class Ledger:
         run = next((it for it in runs if it.id == effect.saga_id), None)
         step = None if run is None else run.steps[effect.step]
         sent = () if step is None else step.undo_ids if effect.is_undo else step.action_ids
+        if run is not None and run.begin_at is not None:
+            self.breaks("P4", f"step {effect.step!r} took effect, and its run has not begun")
         if run is None or not sent:
             self.breaks("P1", f"step {effect.step!r} took effect, and no commit ever sent it")
             return
@@ -52,7 +54,11 @@ class Ledger:
     def _check_alone(
         self, saga: Saga[Any], run: Instance[Any], runs: Sequence[Instance[Any]]
     ) -> None:
-        active = [it for it in runs if (it.saga, it.key) == (run.saga, run.key) and not it.ended]
+        active = [
+            it
+            for it in runs
+            if (it.saga, it.key) == (run.saga, run.key) and not it.ended and it.begin_at is None
+        ]
         if saga.one_active and len(active) > 1:
             self.breaks("one active", f"{len(active)} runs of {saga} are active for one key")
 

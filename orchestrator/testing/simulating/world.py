@@ -227,13 +227,12 @@ class World:
         return f"an hour after everything healed, {told}"
 
     async def _check_end(self) -> None:
-        ends: dict[str, Status] = {}
-        for run, _ in await self._storage.runs():
+        runs = {run.id: run for run, _ in await self._storage.runs()}
+        for run in runs.values():
             self._ledger.check_end(run)
-            ends[run.id] = run.status
             self._trace("ends", run.id, run.status)
-        self.history.ends = Counter(ends.values())
-        await self._clients.check(ends)
+        self.history.ends = Counter(run.status for run in runs.values())
+        await self._clients.check(runs)
         await self._storage.check()
 
 

@@ -64,6 +64,8 @@ class Fault(IntEnum):
     """A command is only taken, as by a broker; it arrives later, and its answer is a message."""
     OUTLASTS = 24
     """A handler outlasts its delivery, which is answered that it goes on."""
+    LATER = 25
+    """A start is for a time to come."""
 
 
 class Number(IntEnum):

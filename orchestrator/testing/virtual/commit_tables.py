@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from orchestrator.definition.registry import Registry
 from orchestrator.store.commit_statements import CommitStatements, StaleRuns, Writes
-from orchestrator.store.records import Record
+from orchestrator.store.records import Record, active_key
 from orchestrator.testing.virtual.database import Message
 
 _NO_BYTES = 0
@@ -55,7 +55,8 @@ class VirtualCommitStatements(CommitStatements):
             wants_to_be_alone = self._is_active(record)
             if instance.id in tables.runs or (wants_to_be_alone and key in tables.active):
                 continue
-            connection.put(tables.runs, instance.id, replace(record, revision=1))
+            stored = replace(record, revision=record.revision + 1)
+            connection.put(tables.runs, instance.id, stored)
             if wants_to_be_alone:
                 connection.put(tables.active, key, instance.id)
             written[instance.id] = _NO_BYTES
@@ -92,4 +93,4 @@ class VirtualCommitStatements(CommitStatements):
     def _is_active(self, record: Record) -> bool:
         instance = record.instance
         definition = self._registry.get(instance.saga, instance.version)
-        return definition.one_active and instance.ended is None
+        return active_key(definition, instance) is not None

@@ -12,12 +12,20 @@ from types import SimpleNamespace
 from typing import Any
 
 from orchestrator.definition.registry import Registry
+from orchestrator.store.commit_statements import StaleRuns
 from orchestrator.store.outgoing import OutgoingMessage
 from orchestrator.store.records import Record, document_json, state_json
 from orchestrator.store.run_store import RunStore
 from orchestrator.store.sharding import shard_of
 from orchestrator.store.signal_store import SignalStore
-from orchestrator.store.start_store import REFUSED, AliasRow, Known, StartKey, StartStore
+from orchestrator.store.start_store import (
+    REFUSED,
+    AliasRow,
+    Known,
+    StartKey,
+    StartStore,
+    refusal,
+)
 from orchestrator.testing.virtual.database import Connection, Hold, Told
 
 
@@ -66,10 +74,19 @@ class VirtualRuns(RunStore):
             state=state_json(saga, instance.state),
             document=document_json(record),
             created_at=instance.created_at,
+            begin_at=instance.begin_at,
             paused=instance.paused,
             parked=parked,
             **_kept_beside(record),
         )
+
+    async def take_out(self, connection: Any, records: Sequence[Record]) -> None:
+        runs = connection.tables.runs
+        for record in records:
+            there = runs.get(record.instance.id)
+            if there is None or there.revision != record.revision:
+                raise StaleRuns(record.instance.id)
+            connection.drop(runs, record.instance.id)
 
     async def park(self, connection: Any, saga_id: str, reason: str) -> None:
         connection.put(connection.tables.parked_runs, saga_id, reason)
@@ -147,13 +164,22 @@ class VirtualStarts(StartStore):
         for id in ids:
             if id in tables.runs:
                 run = tables.runs[id]
-                found[id] = Known(run.start_id, _ended(run))
+                found[id] = _known(run, run.start_id, run.originator, run.fingerprint)
             elif id in tables.aliases:
                 alias = tables.aliases[id]
-                stands = alias["saga_id"]
-                ended = REFUSED if stands is None else _ended(tables.runs[stands])
-                found[id] = Known(alias["start_id"], ended)
+                of_start = [alias[it] for it in ("start_id", "originator", "fingerprint")]
+                if alias["saga_id"] is None:
+                    start_id, originator, fingerprint = of_start
+                    cause = refusal(alias["reason"])
+                    found[id] = Known(start_id, REFUSED, cause, None, originator, fingerprint)
+                else:
+                    found[id] = _known(tables.runs[alias["saga_id"]], *of_start)
         return found
+
+    async def forget_history(self, connection: Any, saga_id: str) -> None:
+        history = connection.tables.history
+        for line in [it for it in history if it[0] == saga_id]:
+            connection.drop(history, line)
 
     async def active(self, connection: Any, name: str, key: str) -> str | None:
         found: str | None = connection.tables.active.get((name, key))
@@ -206,9 +232,12 @@ class VirtualSignals(SignalStore):
         connection.drop(connection.tables.signals, seq)
 
 
-def _ended(record: Record) -> str | None:
-    ended = record.instance.ended
-    return None if ended is None else ended.value
+def _known(
+    record: Record, start_id: str | None, originator: str | None, fingerprint: str | None
+) -> Known:
+    run = record.instance
+    ended, cause = (None, None) if run.ended is None else (run.ended.value, run.cause)
+    return Known(start_id, ended, cause, run.saga, originator, fingerprint)
 
 
 def _kept_beside(record: Record) -> dict[str, Any]:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+
+from outbox.wire.attributes import moment
 
 NO_NUL = r"^[^\x00]*$"
 """The pattern of a text that every database can store: PostgreSQL takes no NUL in one."""
@@ -31,3 +34,6 @@ AnyId = Annotated[
     str, AfterValidator(canonical_id), WithJsonSchema({"type": "string", "format": "uuid"})
 ]
 """An id in a body or a query: any UUID, made canonical; everything else is a 422."""
+
+Moment = Annotated[datetime, BeforeValidator(moment)]
+"""A time in a query, with its zone: a moment in UTC; everything else is a 422."""

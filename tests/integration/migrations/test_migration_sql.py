@@ -91,4 +91,5 @@ def test_the_history_needs_no_database_and_lists_kind_and_summary() -> None:
         ("orchestrator", "orchestrator_0003", "expand"),
         ("orchestrator", "orchestrator_0004", "expand"),
         ("orchestrator", "orchestrator_0005", "expand"),
+        ("orchestrator", "orchestrator_0006", "expand"),
     ]

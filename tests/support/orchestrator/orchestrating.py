@@ -58,6 +58,7 @@ class Begun:
     saga: Saga[Any]
     state: Any
     key: Any
+    begin_at: datetime | None = None
 
 
 class NotedEngine:
@@ -92,9 +93,11 @@ class NotedEngine:
         """Nothing is known."""
         return None
 
-    async def start(self, saga: Saga[Any], state: Any, *, key: Any = None) -> Started:
+    async def start(
+        self, saga: Saga[Any], state: Any, *, key: Any = None, begin_at: datetime | None = None
+    ) -> Started:
         """Write a run that has begun."""
-        self.begun.append(Begun(saga, state, key))
+        self.begun.append(Begun(saga, state, key, begin_at))
         if self.refusal is not None:
             raise self.refusal
         instance_id = new_id()

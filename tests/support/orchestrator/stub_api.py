@@ -55,6 +55,7 @@ def run_of(id: str = "01a", **fields: Any) -> dict[str, Any]:
         "created_at": "2030-01-01T12:00:00Z",
         "updated_at": "2030-01-01T12:00:01Z",
         "ended_at": None,
+        "begin_at": None,
         "parked": None,
         "waits_for": None,
         "direction": "FORWARD",

@@ -123,7 +123,7 @@ def problem(
 
 def saga(status: str = "RUNNING", **more: Any) -> dict[str, Any]:
     """A run as the API shows it."""
-    ended = status not in ("RUNNING", "COMPENSATING", "STUCK")
+    ended = status not in ("SCHEDULED", "RUNNING", "COMPENSATING", "STUCK")
     shown = {
         **summary(status),
         "direction": "FORWARD",
@@ -164,7 +164,7 @@ def saga(status: str = "RUNNING", **more: Any) -> dict[str, Any]:
 
 def summary(status: str = "RUNNING", **more: Any) -> dict[str, Any]:
     """A run as the API lists it."""
-    ended = status not in ("RUNNING", "COMPENSATING", "STUCK")
+    ended = status not in ("SCHEDULED", "RUNNING", "COMPENSATING", "STUCK")
     shown = {
         "id": ID,
         "name": "delete-article",
@@ -175,6 +175,7 @@ def summary(status: str = "RUNNING", **more: Any) -> dict[str, Any]:
         "created_at": CREATED,
         "updated_at": CREATED,
         "ended_at": CREATED if ended else None,
+        "begin_at": None,
         "parked": None,
         "waits_for": None if ended else "answer",
     }

@@ -134,7 +134,9 @@ function Facts({ run }) {
     ["Key", html`<span class="mono">${run.key}</span>`],
     ["Id", html`<span class="mono">${run.id}</span>`],
     ["Asked for by", run.originator ?? "the API"],
-    ["Began", html`<${When} at=${run.created_at} />`],
+    run.begin_at
+      ? ["To begin", html`<${When} at=${run.begin_at} />`]
+      : ["Began", html`<${When} at=${run.created_at} />`],
     ["Last change", html`<${When} at=${run.updated_at} />`],
     ["Ended", run.ended_at
       ? html`<${When} at=${run.ended_at} /> <span class="quiet">after ${span(run.created_at, run.ended_at)}</span>`

@@ -2,6 +2,7 @@
 
 /** Tones have a colour in both themes, signs a drawing in `pieces.js`. */
 export const RUN = {
+  SCHEDULED: { word: "Scheduled", tone: "idle", sign: "dot", ended: false },
   RUNNING: { word: "Running", tone: "go", sign: "play", ended: false },
   COMPENSATING: { word: "Compensating", tone: "back", sign: "back", ended: false },
   STUCK: { word: "Stuck", tone: "alarm", sign: "alarm", ended: false },
@@ -36,6 +37,7 @@ export const WAITS_FOR = {
 };
 
 export const HAPPENING = {
+  scheduled: { word: "Scheduled", tone: "idle" },
   started: { word: "Started", tone: "go" },
   sent: { word: "Sent", tone: "go" },
   repeated: { word: "Repeated", tone: "idle" },

@@ -13,6 +13,10 @@ class What(StrEnum):
 
     STARTS = "starts"
     """The run begins."""
+    SCHEDULED = "scheduled"
+    """The run is asked for, and begins later."""
+    BEGINS = "begins"
+    """It is time for a scheduled run to begin."""
     ARRIVES = "arrives"
     """A command arrives at its participant, which gives `answer`."""
     ANSWERED = "answered"

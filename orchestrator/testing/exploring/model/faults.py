@@ -55,6 +55,9 @@ class Faults:
     """A person ends the run without undoing anything."""
     resolutions: int = 0
     """A person ends a stuck run, having taken care of what is left."""
+    later: int = 0
+    """The run is started for later, so that all of this may come before its begin, too; more than 1
+    says no more."""
 
     def __post_init__(self) -> None:
         bounds = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -77,6 +80,9 @@ KINDS = tuple(field.name for field in fields(Faults))
 USUAL = Faults(crashes=1, duplicates=1, losses=1, late=1, cancels=1)
 """The faults that are explored unless the caller names others."""
 
+_NOT_PAID = "later"
+"""What decides how a run starts, and is not used up while it goes on."""
+
 FREE = "free"
 """The group of what may always happen; the other groups are named after the fault they take."""
 
@@ -88,7 +94,11 @@ class Budget:
     """The amounts of faults that may be left, as numbers. `first` is the number of all of them."""
 
     def __init__(self, faults: Faults) -> None:
-        bounds = {name: getattr(faults, name) for name in KINDS if getattr(faults, name)}
+        bounds = {
+            name: getattr(faults, name)
+            for name in KINDS
+            if getattr(faults, name) and name != _NOT_PAID
+        }
         self._names = tuple(bounds)
         self._numbers: dict[tuple[int, ...], int] = {}
         self._values: list[tuple[int, ...]] = []

@@ -74,9 +74,10 @@ class Model:
 
     # Places
 
-    def first(self, state: Any, participant: Participant) -> int:
-        """The place in which the run has just begun. Raises InvalidInput and Broken."""
-        engine, sent = self._orchestrating.start(state)
+    def first(self, state: Any, participant: Participant, *, later: bool) -> int:
+        """The place in which the run has just begun, or was asked for to begin later. Raises
+        InvalidInput and Broken."""
+        engine, sent = self._orchestrating.start(state, later=later)
         return self._place(engine, self._participating.participants.of(participant), sent)
 
     def place(self, number: int) -> Place:
@@ -202,6 +203,9 @@ class Model:
                 yield Choice(event, (What.ACCEPTED, number), signal, (*rest, taken), ("accepted",))
         on_the_way = {self._messages.values[it].command_id for it in place.network}
         for kind, id in self._orchestrating.timers(place.engine):
+            if kind is TimerKind.BEGIN:
+                yield Choice(Event(What.BEGINS), (kind, id), TimerFired(kind, id), place.network)
+                continue
             is_late = kind is TimerKind.DEADLINE and id in on_the_way
             what = What.DEADLINE if kind is TimerKind.DEADLINE else What.REPEAT
             event = self._about(what, self._messages.of(Message(id, None)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
 
@@ -41,10 +41,11 @@ class Orchestrating:
         self.instances: dict[int, Instance[Any]] = {}
         self.sent: dict[str, Sent] = {}
 
-    def start(self, state: Any) -> Advanced:
-        """A run that has just begun. Raises InvalidInput where that cannot be its input, Broken
-        where a function of the saga fails at once."""
-        transition = self._machine.start(self._saga, RUN_ID, state, NOW)
+    def start(self, state: Any, *, later: bool) -> Advanced:
+        """A run that has just begun, or is to begin later. Raises InvalidInput where that cannot be
+        its input, Broken where a function of the saga fails at once."""
+        begin_at = NOW + timedelta(days=1) if later else None
+        transition = self._machine.start(self._saga, RUN_ID, state, NOW, begin_at)
         promises.check_functions(transition.instance)
         return self._store(transition, frozenset())
 
@@ -96,6 +97,8 @@ class Orchestrating:
             ids = run.undo_ids if command.undoes else run.action_ids
             self.sent[command.id] = Sent(command, ids.index(command.id) + 1)
         awaited = {it.awaited.id for it in instance.steps.values() if it.awaited is not None}
+        if instance.begin_at is not None and instance.ended is None:
+            awaited.add(instance.id)
         timers |= {(timer.kind, timer.command_id) for timer in transition.timers}
         # A timer that guards what is not awaited any more does nothing, for ever: no id is
         # awaited a second time.

@@ -58,8 +58,11 @@ def check_effects(saga: Saga[Any], instance: Instance[Any], participant: Partici
 
 
 def check_transition(before: Instance[Any], transition: Transition[Any]) -> None:
-    """P5, the finality of P4, and the saga's own functions, as far as the orchestrator can tell."""
+    """P5, begin and finality of P4, and the saga's own functions, as far as the orchestrator can
+    tell."""
     after = transition.instance
+    if after.begin_at is not None and transition.commands:
+        raise Broken("P4", f"{transition.commands[0].step!r} was sent before the run began")
     is_backward = before.direction is Direction.BACKWARD
     if is_backward and after.direction is not Direction.BACKWARD:
         raise Broken("P5", "the run turned forward again")

@@ -83,6 +83,7 @@ def essence(instance: Instance[Any], state: bytes) -> Hashable:
         instance.direction,
         instance.ended,
         instance.paused,
+        instance.begin_at is None,
         instance.not_undone,
         state,
         tuple(

@@ -78,9 +78,10 @@ class _Question:
         model = Model(self.saga, self.rig.machine, self.replies, self.invariants)
         object.__setattr__(self, "model", model)
 
-    def first(self) -> int:
-        """The place in which the run has just begun. Raises Broken."""
-        return self.model.first(self.state, Participant(barrier=self.rig.barrier))
+    def first(self, began: Event) -> int:
+        """The place to which the start of the run leads. Raises Broken."""
+        later = began.what is What.SCHEDULED
+        return self.model.first(self.state, Participant(barrier=self.rig.barrier), later=later)
 
     def violation(self, broken: Broken, trace: story.Trace) -> Violation:
         """The same with the story that leads there."""
@@ -127,10 +128,11 @@ def explore(
         saga, given, sample_replies(saga, replies or {}), tuple(invariants), rig or Rig()
     )
     walk = Walk(question.model, Budget(faults), at_most, progress)
+    began = Event(What.SCHEDULED if faults.later else What.STARTS)
     try:
-        found = walk.run(question.first())
+        found = walk.run(question.first(began), began)
     except Broken as broken:
-        found = Found(broken, ((Event(What.STARTS), -1),))
+        found = Found(broken, ((began, -1),))
     except TooManyStates:
         raise TooManyWorlds(
             f"{saga} with these faults has more than {at_most:,} worlds",
@@ -175,9 +177,10 @@ def replay(
         ) from error
     known = {step.name for step in saga.steps}
     story_events = list(events)
-    if story_events[:1] != [Event(What.STARTS)]:
+    if story_events[:1] not in ([Event(What.STARTS)], [Event(What.SCHEDULED)]):
         raise InvalidInput(
-            "a story begins with the start of its run", next_step="put Event(What.STARTS) first"
+            "a story begins with the start of its run",
+            next_step="put Event(What.STARTS) or Event(What.SCHEDULED) first",
         )
     for step in (*(it.step for it in story_events if it.step is not None), *(replies or {})):
         if step not in known:
@@ -193,7 +196,7 @@ def _play(question: _Question, events: list[Event]) -> None:
     model = question.model
     trace: list[tuple[Event, int]] = []
     try:
-        place = question.first()
+        place = question.first(events[0])
     except Broken as broken:
         raise PromiseBroken(question.violation(broken, ((events[0], -1),))) from None
     trace.append((events[0], place))
@@ -207,7 +210,7 @@ def _play(question: _Question, events: list[Event]) -> None:
         trace.append((event, place))
         _require(question, edge.broken, trace)
     _require(question, model.broken(place), trace)
-    rest = Walk(model, Budget(Faults()), AT_MOST).run(place)
+    rest = Walk(model, Budget(Faults()), AT_MOST).run(place, events[0])
     if rest is not None:
         raise PromiseBroken(question.violation(rest.broken, (*trace, *rest.trace[1:])))
 

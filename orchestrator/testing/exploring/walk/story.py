@@ -65,6 +65,10 @@ def _happened(model: Model, event: Event, before: int, place: int) -> str:
     match event.what:
         case What.STARTS:
             return "the run starts"
+        case What.SCHEDULED:
+            return "the run is asked for, to begin later"
+        case What.BEGINS:
+            return "it is time for the run to begin"
         case What.ARRIVES:
             return _arrived(model, event, before, place)
         case What.ANSWERED:

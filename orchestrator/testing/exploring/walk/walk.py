@@ -22,7 +22,7 @@ from orchestrator.testing.exploring.model.faults import FREE, Budget
 from orchestrator.testing.exploring.model.model import Model
 from orchestrator.testing.exploring.model.promises import Broken
 
-OPEN = frozenset({Status.RUNNING, Status.COMPENSATING})
+OPEN = frozenset({Status.SCHEDULED, Status.RUNNING, Status.COMPENSATING})
 """How a run stands that must still go on by itself."""
 
 Progress = Callable[[int, int], None]
@@ -69,9 +69,10 @@ class Walk:
         """How many different states there were, without those that others cover."""
         return len(self._where)
 
-    def run(self, first: int) -> Found | None:
-        """Walks until there is nothing new, or a promise is broken. Raises TooManyStates."""
-        self._reach(first, self._budget.first, -1, Event(What.STARTS))
+    def run(self, first: int, began: Event) -> Found | None:
+        """Walks until there is nothing new, or a promise is broken; `began` led to the first place.
+        Raises TooManyStates."""
+        self._reach(first, self._budget.first, -1, began)
         found = self._broken_at(0)
         while self._queue and found is None:
             found = self._expand(self._queue.popleft())

@@ -9,6 +9,7 @@ import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -207,6 +208,23 @@ async def test_a_message_with_an_impossible_id_is_rejected_and_holds_up_no_other
     assert [it.outcome for it in replies] == [Outcome.DONE, Outcome.REJECTED]
     assert (replies[1].code, f"'{spoiled}'" in str(replies[1].reason)) == ("invalid", True)
     assert [row.saga_id for row in await _signals(orchestrator)] == [good.key]
+
+
+async def test_a_start_for_later_is_written_down_with_its_time(orchestrator: Running) -> None:
+    begin_at = START + timedelta(days=45)
+    await orchestrator.tell(replace(_start(), begin_at=begin_at))
+    (row,) = await _signals(orchestrator)
+    stored = load(row.kind, row.payload)
+    assert isinstance(stored, StoredStart)
+    assert stored.begin_at == begin_at
+
+
+async def test_a_start_for_now_is_written_down_as_older_code_reads_it(
+    orchestrator: Running,
+) -> None:
+    await orchestrator.tell(_start())
+    (row,) = await _signals(orchestrator)
+    assert set(json.loads(row.payload)) == {"name", "input", "originator", "trace"}
 
 
 # Figures

@@ -78,6 +78,7 @@ async def test_an_alias_that_is_added_while_its_run_ends_is_told_of_the_end(
             reason=None,
             trace=None,
             start_id=None,
+            fingerprint=None,
         )
         node.committer.put([Tell(FIRST, Terminate("ada", "enough"))])
         ending = asyncio.create_task(node.committer.run_once())

@@ -96,6 +96,8 @@ def row_of(story: Story, **left_out: Any) -> SimpleNamespace:
         state=state_json(BOOKING, run.state),
         document=orjson.dumps(document).decode(),
         created_at=run.created_at,
+        begin_at=run.begin_at,
+        fingerprint=None,
         paused=run.paused,
         revision=1,
         entries=1,
