@@ -74,8 +74,8 @@ class Cause:
 @dataclass(frozen=True)
 class RunState:
     """A run as it stood when it was asked for. `state` is its state as JSON; `allowed` names what
-    may be done to it now; `waits_for` is the word for what is most in its way; `begin_at` is when it is
-    to begin, None once it has begun."""
+    may be done to it now; `waits_for` is the word for what is most in its way; `begin_at` is when
+    it is to begin, None once it has begun."""
 
     id: str
     name: str

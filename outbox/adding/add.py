@@ -59,17 +59,8 @@ def add(
     if not target.in_transaction() or (isinstance(target, Session) and not target.is_active):
         raise NotInTransaction
     lane = Lane(lane)
-    if isinstance(message, StartSaga) and not is_id(message.instance_id):
-        raise InvalidMessage(
-            f"a saga cannot run under the id {message.instance_id!r:.80}",
-            next_step="give a UUIDv7 as text, as outbox.Ids and Service.new_id make them",
-        )
-    if isinstance(message, StartSaga) and deliver_at is not None:
-        raise InvalidMessage(
-            "a start of a saga is not kept back by deliver_at: until then no list would show it, "
-            "and no cancel would find it",
-            next_step="give the time as begin_at, to Service.start or StartSaga",
-        )
+    if isinstance(message, StartSaga):
+        _check_start(message, deliver_at)
     cause, inherited = cause_of(target, causation)
     id = installation.ids() if id is None else _id("id", id)
     message_type = str(type_of(message))
@@ -99,6 +90,20 @@ def add(
     )
     _keep(target, staged, installation)
     return envelope.id
+
+
+def _check_start(start: StartSaga, deliver_at: datetime | None) -> None:
+    if not is_id(start.instance_id):
+        raise InvalidMessage(
+            f"a saga cannot run under the id {start.instance_id!r:.80}",
+            next_step="give a UUIDv7 as text, as outbox.Ids and Service.new_id make them",
+        )
+    if deliver_at is not None:
+        raise InvalidMessage(
+            "a start of a saga is not kept back by deliver_at: until then no list would show it, "
+            "and no cancel would find it",
+            next_step="give the time as begin_at, to Service.start or StartSaga",
+        )
 
 
 def _keep(target: Session | Connection, staged: Staged, installation: Installation) -> None:

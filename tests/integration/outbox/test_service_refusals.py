@@ -201,6 +201,7 @@ class Booking:
 
 
 BOOK_TRIP = outbox.SagaRef[Booking]("book-trip")
+NEXT_YEAR = datetime(2031, 1, 1, tzinfo=UTC)
 
 
 async def test_a_saga_is_asked_for_with_the_transaction(engine: AsyncEngine) -> None:
@@ -213,6 +214,7 @@ async def test_a_saga_is_asked_for_with_the_transaction(engine: AsyncEngine) -> 
         run = service.start(session, BOOK_TRIP, Booking("Ritz", 3))
         known = service.new_id()
         assert service.start(session, BOOK_TRIP, Booking("Savoy", 1), id=known) == known
+        later = service.start(session, BOOK_TRIP, Booking("Adlon", 2), begin_at=NEXT_YEAR)
     async with engine.connect() as connection:
         rows = (
             await connection.execute(
@@ -221,10 +223,11 @@ async def test_a_saga_is_asked_for_with_the_transaction(engine: AsyncEngine) -> 
                 )
             )
         ).all()
-    assert [name for name, _ in rows] == ["orchestrator"] * 2
+    assert [name for name, _ in rows] == ["orchestrator"] * 3
     assert [outbox_message(data) for _, data in rows] == [
         StartSaga("book-trip", {"hotel": "Ritz", "nights": 3}, instance_id=run),
         StartSaga("book-trip", {"hotel": "Savoy", "nights": 1}, instance_id=known),
+        StartSaga("book-trip", {"hotel": "Adlon", "nights": 2}, later, NEXT_YEAR),
     ]
 
 

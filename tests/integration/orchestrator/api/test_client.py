@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import httpx
 import pytest
@@ -43,6 +43,7 @@ class Deletion:
 DELETE_ARTICLE = outbox.SagaRef[Deletion]("delete-article")
 HERE = "http://orchestrator"
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
+LONG_AGO, FAR_AWAY = (datetime(year, 1, 1, tzinfo=UTC) for year in (2000, 2999))
 
 
 async def client_of(blog: WholeBlog) -> Client:
@@ -86,6 +87,24 @@ async def test_a_run_can_be_cancelled_and_is_active_until_then(blog: WholeBlog) 
         assert (await client.run(run.id).wait(timeout=60)).status is Status.COMPENSATED
 
 
+async def test_a_run_for_later_is_scheduled_and_can_be_cancelled_before(blog: WholeBlog) -> None:
+    article = await blog.publish()
+    begin_at = datetime(2999, 1, 31, 14, tzinfo=timezone(timedelta(hours=2)))
+    async with await client_of(blog) as client:
+        run = await client.start(DELETE_ARTICLE, Deletion(article), begin_at=begin_at)
+        state = await run.get()
+        assert (state.status, state.begin_at, state.allowed) == (
+            Status.SCHEDULED,
+            begin_at,
+            ["cancel", "pause", "terminate"],
+        )
+        at_once = await client.start(DELETE_ARTICLE, Deletion(article), begin_at=LONG_AGO)
+        assert (await at_once.wait(timeout=30)).status is Status.COMPLETED
+        assert (await run.cancel("never mind")).status is Status.COMPENSATED
+        with pytest.raises(InvalidInput, match=r"begin_at is no moment: .* no time zone"):
+            await client.start(DELETE_ARTICLE, Deletion(article), begin_at=datetime(2999, 1, 31))  # noqa: DTZ001  # wrong on purpose
+
+
 async def test_what_is_refused_is_raised_as_what_it_is(blog: WholeBlog) -> None:
     wrong: list[tuple[outbox.SagaRef[object], object, type[OrchestratorError], str]] = [
         (outbox.SagaRef("delete-article"), {"article": "x"}, InvalidInput, "article_id"),
@@ -111,6 +130,8 @@ async def test_without_async_it_does_the_same(blog: WholeBlog) -> None:
         with SyncClient(address, token=token) as client:
             run = client.start(DELETE_ARTICLE, Deletion(article))
             assert run.wait(timeout=30).status is Status.COMPLETED
+            later = client.start(DELETE_ARTICLE, Deletion(new_id()), begin_at=FAR_AWAY)
+            assert later.get().status is Status.SCHEDULED
             assert [line.happening for line in run.history()][-1] == "ended"
             with pytest.raises(IllegalSignal):
                 run.cancel("too late")

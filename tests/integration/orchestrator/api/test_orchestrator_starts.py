@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -57,6 +58,30 @@ async def test_a_start_is_answered_with_the_saga_and_its_address(orchestrator: R
         None,
     )
     assert (await orchestrator.http.get(f"/sagas/{saga['id']}")).json() == saga
+
+
+@pytest.mark.parametrize("text", ["2030-02-01T12:00:00Z", "2030-02-01T14:00:00+02:00"])
+async def test_a_start_may_say_when_it_is_to_begin(orchestrator: Running, text: str) -> None:
+    answer = await orchestrator.http.post(
+        "/sagas/delete-article", json={"article_id": new_id()}, params={"begin_at": text}
+    )
+    assert answer.status_code == 202, answer.text
+    (begin,) = engine_of(orchestrator).begun
+    assert begin.begin_at == datetime(2030, 2, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "text", ["soon", "2030-02-01", "2030-02-01T12:00:00", "9999-12-31T23:59:59-10:00", ""]
+)
+async def test_a_time_to_begin_that_is_no_moment_is_refused(
+    orchestrator: Running, text: str
+) -> None:
+    answer = await orchestrator.http.post(
+        "/sagas/delete-article", json={"article_id": new_id()}, params={"begin_at": text}
+    )
+    assert "begin_at" in answer.text
+    problem(answer, 422, "invalid-request")
+    assert engine_of(orchestrator).begun == []
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from sqlalchemy import Engine, create_engine
@@ -13,6 +14,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from outbox.adding.add import add
 from outbox.adding.installation import install
+from outbox.contract import StartSaga
 from outbox.errors import (
     AutocommitRefused,
     InvalidMessage,
@@ -44,6 +46,13 @@ class Neither(Message, type="things.neither.v1", key="thing"):
     thing: str
 
 
+RUN = "0190a000-0000-7000-8000-000000000001"
+
+
+def _start(run: Any, begin_at: datetime | None = None) -> StartSaga:
+    return StartSaga("book-trip", {}, run, begin_at)
+
+
 BAD: list[tuple[Message, dict[str, Any], type[Exception], str]] = [
     (Unheard("a"), {}, Unrouted, "the event things.unheard.v1 has no route"),
     (Neither("a"), {}, InvalidMessage, "neither an Event nor a Command"),
@@ -61,6 +70,10 @@ BAD: list[tuple[Message, dict[str, Any], type[Exception], str]] = [
     (Noted("a"), {"undoes": ["x"]}, InvalidMessage, "undoes='x' is not the id"),
     (Noted("a"), {"expires": datetime(2030, 1, 1)}, InvalidMessage, "expires=.* no time zone"),  # noqa: DTZ001  # wrong on purpose
     (Noted("a"), {"deliver_at": datetime(2030, 1, 1)}, InvalidMessage, "deliver_at=.* no time z"),  # noqa: DTZ001  # wrong on purpose
+    (_start("6f0f9a1e-3d0f-4c3e-9d53-0d3b0f5f5f11"), {}, InvalidMessage, "cannot run under the id"),
+    (_start(UUID(RUN)), {}, InvalidMessage, "cannot run under the id UUID"),
+    (_start(RUN, datetime(2030, 1, 1)), {}, InvalidMessage, "no time zone"),  # noqa: DTZ001  # wrong on purpose
+    (_start(RUN), {"deliver_at": datetime(2030, 1, 1, tzinfo=UTC)}, InvalidMessage, "as begin_at"),
     (Noted("a"), {"to": ""}, OutboxError, "'' is no name of a service"),
     (Noted("a"), {"to": "x" * 101}, OutboxError, "is no name of a service"),
     (Fetch("a"), {"reply_to": "a\nb"}, OutboxError, "is no name of a service"),

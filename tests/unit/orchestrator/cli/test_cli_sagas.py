@@ -79,6 +79,24 @@ def test_start_with_wait_tells_by_its_exit_code_how_the_saga_ended(
     assert json.loads(told.out)["status"] == status
 
 
+def test_start_for_later_tells_the_time_in_utc_and_show_prints_it(stub: StubOrchestrator) -> None:
+    waiting = saga("SCHEDULED", begin_at="2030-02-01T12:00:00Z")
+    stub.on("POST", "/sagas/x", Answer(waiting, 202))
+    told = sagabox("start", "x", "--begin-at", "2030-02-01T14:00:00+02:00")
+    assert (told.code, "SCHEDULED" in told.out) == (0, True)
+    assert stub.asked[0].query == {"begin_at": ["2030-02-01T12:00:00Z"]}
+    stub.on("GET", f"/sagas/{ID}", Answer(waiting))
+    assert "begins   2030-02-01T12:00:00Z" in sagabox("show", ID).out
+
+
+def test_a_time_to_begin_that_is_none_is_refused_before_anybody_is_asked(
+    stub: StubOrchestrator,
+) -> None:
+    told = sagabox("start", "x", "--begin-at", "tomorrow", "--json")
+    assert (told.code, "RFC 3339" in told_error(told)["why"]) == (2, True)
+    assert stub.asked == []
+
+
 def test_start_with_wait_asks_the_orchestrator_to_wait_and_then_looks_again(
     stub: StubOrchestrator,
 ) -> None:
