@@ -32,8 +32,9 @@ from outbox import Handlers as Consumer
 from outbox import tables as library
 from outbox.inbox.batches import Slot
 from outbox.inbox.inbox import Inbox
-from outbox.messages import Command
+from outbox.messages import Command, reply_type
 from outbox.replies import Outcome, Reply
+from outbox.wire.codec import decode_value
 
 metadata = MetaData()
 effect = Table(
@@ -272,7 +273,9 @@ class _WithInbox(Service):
         )
         match decided.outcome:
             case Outcome.DONE:
-                return decided.value
+                if decided.value is None:
+                    return None
+                return decode_value(reply_type(type(message)), decided.value)
             case Outcome.REFUSED:
                 return Refused("refused", "the rules say no")
             case Outcome.LOCKED:
