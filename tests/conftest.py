@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 
+from tests.support.processes.bytecode import keep_bytecode
 from tests.support.processes.scratch import use_memory
 
 pytest_plugins = [
@@ -14,6 +15,8 @@ pytest_plugins = [
 
 # Before anything asks for a temporary folder, and before further processes are started.
 use_memory()
+# Before pytest rewrites the tests, and the modules of the plugins above.
+keep_bytecode()
 
 
 def pytest_collection_finish() -> None:
