@@ -34,9 +34,19 @@ class Sources:
             for path in sorted((root / package).rglob("*.py"))
         }
         """Module name -> its file."""
+        self._imports: dict[str, list[Import]] = {}
 
     def imports_of(self, module: str) -> list[Import]:
-        """What the module imports, in the order of its lines."""
+        """What the module imports, in the order of its lines. Each file is read once."""
+        if module not in self._imports:
+            self._imports[module] = self._read(module)
+        return self._imports[module]
+
+    def all_imports(self) -> list[Import]:
+        """What all modules import."""
+        return [found for module in self.files for found in self.imports_of(module)]
+
+    def _read(self, module: str) -> list[Import]:
         path = self.files[module]
         file = path.relative_to(self._root).as_posix()
         package = module if path.name == "__init__.py" else module.rpartition(".")[0]
@@ -48,10 +58,6 @@ class Sources:
             if isinstance(node, ast.Import | ast.ImportFrom | ast.Call)
             for imported in self._imported(node, package)
         ]
-
-    def all_imports(self) -> list[Import]:
-        """What all modules import."""
-        return [found for module in self.files for found in self.imports_of(module)]
 
     def _imported(
         self, node: ast.Import | ast.ImportFrom | ast.Call, package: str

@@ -65,6 +65,7 @@ def vocabulary() -> frozenset[str]:
     return frozenset(name for names, _ in table("vocabulary") for name in _NAME.findall(names))
 
 
+@cache
 def room_of(module: str) -> Room | None:
     """The room that a module stands in; None for one of the vocabulary, or of another package."""
     if module in vocabulary():
