@@ -140,7 +140,9 @@ def _make(path: Path) -> None:
 
 
 _OPTIONS = (
-    *("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist"),
+    *("-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:xdist.looponfail"),
+    # No scenario needs these, and their imports would take as long as all the rest.
+    *("-p", "no:schemathesis", "-p", "no:anyio"),
     # Plugins may be there already, and have nothing to rewrite.
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),
 )
