@@ -18,7 +18,8 @@ from tests.support.databases.databases import Database, Schema
 
 CONCURRENT = (1, 16, 64)
 _AT_LEAST = 8
-_WARM_UP = 32
+WARM_UP = 32
+"""How many articles are deleted in each way before anything is measured."""
 
 
 @dataclass
@@ -99,11 +100,11 @@ class _Bench:
         self.requests = 0
 
     async def warm_up(self) -> None:
-        articles = await self._running.publish(2 * _WARM_UP)
-        async with self._running.by_saga(_WARM_UP // 2) as clients:
-            await closed_loop(articles[:_WARM_UP], clients)
-        async with self._running.by_calls(_WARM_UP // 2, []) as callers:
-            await closed_loop(articles[_WARM_UP:], callers)
+        articles = await self._running.publish(2 * WARM_UP)
+        async with self._running.by_saga(WARM_UP // 2) as clients:
+            await closed_loop(articles[:WARM_UP], clients)
+        async with self._running.by_calls(WARM_UP // 2, []) as callers:
+            await closed_loop(articles[WARM_UP:], callers)
 
     async def delete_by_sagas(self, clients: int, count: int) -> None:
         highest = clients == max(self._found.sagas)

@@ -15,8 +15,12 @@ from tests.support.fixtures import DatabaseFactory
 
 
 async def test_sagas_and_plain_calls_delete_the_same_number_of_articles_and_are_shown_with_goals(
-    database_factory: DatabaseFactory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    database_factory: DatabaseFactory,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(sagas, "WARM_UP", 2)
     found = await sagas.measure(database_factory, tmp_path, 8, 1, concurrent=(1, 2))
 
     for ways in (found.sagas, found.plain):
