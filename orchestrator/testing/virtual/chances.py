@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import IntEnum
 
-_MASK = (1 << 64) - 1
+_LIMIT = 1 << 64
+_MASK = _LIMIT - 1
 
 
 class Fault(IntEnum):
@@ -97,12 +98,13 @@ class Chances:
         self._seed = _mixed(seed)
         self._only = only
         self._counts: dict[int, int] = {}
+        """The place of the last number of each kind, from 0."""
 
     def number(self, kind: int) -> float:
         """The next number of that kind, in [0, 1)."""
-        count = self._counts.get(kind, 0)
-        self._counts[kind] = count + 1
-        return _mixed(self._seed ^ (kind << 40) ^ count) / (1 << 64)
+        counts = self._counts
+        counts[kind] = count = counts.get(kind, -1) + 1
+        return _mixed(self._seed ^ (kind << 40) ^ count) / _LIMIT
 
     def between(self, kind: int, low: float, high: float) -> float:
         """The next number of that kind, from `low` to `high`."""
@@ -119,7 +121,7 @@ class Chances:
             return False
         if self.number(fault) >= rate:
             return False
-        count = self._counts[fault] - 1
+        count = self._counts[fault]
         if self._only is not None and (fault, count) not in self._only:
             return False
         self.happened.append((fault, count))
