@@ -299,7 +299,7 @@ COVERAGE: tuple[CoverageRow, ...] = (
     _row(
         Subject.FAULT,
         "too-busy, not-attempted, failed, rejected",
-        Covered(limits="they decide nothing, whoever delivers goes on trying: explored as a delay"),
+        Covered(limits="they decide nothing, the sender goes on trying: explored as a delay"),
         Covered("handler_fails, and what waits behind it", "rejected: by the tests of the relay"),
         Covered("failed", "the others: by the tests of the relay"),
     ),

@@ -27,7 +27,7 @@ PublicToken = Annotated[
 ]
 """The token of the public routes. A service declares it again with the name of its variable."""
 PublicOpen = Annotated[
-    bool, Field(description="Opens the public routes to everybody, without a token")
+    bool, Field(description="Opens the public routes to all callers, without a token")
 ]
 """Whether they want none. A service declares it again with the name of its variable."""
 
@@ -81,15 +81,15 @@ class StaticKeySettings(ServiceSettings):
         return opened if self.public_token is None else opened - {Access.PUBLIC}
 
     def to_all(self) -> Opens:
-        """What everybody may do without a token."""
+        """What all callers may do without a token."""
         return frozenset({Access.PUBLIC}) if self.public_open else NOTHING
 
     def require_public_access(self) -> None:
-        """Raises InvalidSettings where the public routes would be closed to everybody."""
+        """Raises InvalidSettings where the public routes would be closed to all callers."""
         if self.public_token is None and not (self.public_open or self.trust_loopback):
             raise InvalidSettings(
                 f"{self.variable('public_token')} is not set, so that the public routes would be "
-                "closed to everybody",
+                "closed to all callers",
                 next_step=f"{self.to_make_token()}; or export {self.variable('public_open')}=1, to "
                 "open them to all",
             )

@@ -120,7 +120,7 @@ async def without_orchestrator(demo: Demo) -> Outcome:
         await victim.kill()
     demo.narrator.say(
         f"the orchestrator (pid {victim.pid}) was killed: {victim.ending}; comments goes on, and"
-        " its answer reaches nobody"
+        " its answer reaches no process"
     )
     child = await demo.stage.start("orchestrator")
     demo.narrator.say(

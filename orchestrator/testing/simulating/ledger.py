@@ -83,7 +83,7 @@ class Ledger:
             case Status.COMPENSATED:
                 self._check_all(run, ("", "AC"))
             case status:
-                raise Broken("P4", f"a run ended as {status}, and nobody wanted that")
+                raise Broken("P4", f"a run ended as {status}, and no operator wanted that")
 
     def _check_all(self, run: Instance[Any], wanted: Sequence[str]) -> None:
         for name in run.steps:

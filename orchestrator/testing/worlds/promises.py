@@ -31,7 +31,7 @@ def broken(saga: Saga[Any], status: Status, effects: Sequence[Effect]) -> Iterat
     if status is Status.STUCK:
         return
     if status not in _WANTED:
-        yield f"P4: it ended as {status}, and nobody wanted that"
+        yield f"P4: it ended as {status}, and no operator wanted that"
         return
     for step, of_step in letters.items():
         if of_step not in _WANTED[status]:

@@ -33,7 +33,7 @@ class Run:
     def problem(self) -> str:
         """The reason why it did not end, as far as it is known."""
         stuck = [
-            f"step {name!r} is STUCK: {self.reasons.get(name, 'nobody knows why')}"
+            f"step {name!r} is STUCK: {self.reasons.get(name, 'no reason is known')}"
             for name, status in self.steps.items()
             if status is StepStatus.STUCK
         ]

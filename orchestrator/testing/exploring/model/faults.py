@@ -128,8 +128,8 @@ class Budget:
         return -1 if min(values) < 0 else self._number(tuple(values))
 
     def covered(self, left: int) -> int:
-        """The amounts that are nowhere more than this one, itself included, as bits: whoever has
-        this much left can do all that one can do who has one of those left."""
+        """The amounts that are nowhere more than this one, itself included, as bits: a run
+        with this much left can do all that a run can with one of those left."""
         return self._covered[left]
 
     def _number(self, values: tuple[int, ...]) -> int:

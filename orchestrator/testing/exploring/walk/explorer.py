@@ -46,7 +46,7 @@ from outbox.wire.codec import decode_value, encode_value
 S = TypeVar("S")
 
 AT_MOST = 1_000_000
-"""How many worlds an exploration looks at unless somebody says otherwise: some minutes, and some
+"""How many worlds an exploration looks at unless its caller says otherwise: some minutes, and some
 gigabytes."""
 
 

@@ -3,9 +3,9 @@
 A state of the walk is a place and the faults that are left. Two reductions keep the walk small,
 and neither loses a broken promise or makes the way to it longer:
 
-- Whoever is at a place with more faults left can do all that one can who came there with fewer,
-  and what is promised does not look at the faults. So a state that is covered by one that was met
-  earlier, hence no farther from the start, is left out.
+- A run that is at a place with more faults left can do all that a run can which came there with
+  fewer, and what is promised does not look at the faults. So a state that is covered by one that
+  was met earlier, hence no farther from the start, is left out.
 - Whether a run ends without further faults depends on the place alone, for what happens without
   faults takes none. So that is asked of places, not of states.
 """
