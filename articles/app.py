@@ -37,6 +37,7 @@ def create_app(
     `transports` replaces those that send to the other services over HTTP. Raises InvalidSettings.
     """
     settings = settings or load(ArticlesSettings)
+    peers = settings.peer_addresses()
     blueprint = Blueprint(
         name="articles",
         title="Articles",
@@ -44,12 +45,12 @@ def create_app(
         revision=SCHEMA_REVISION,
         handlers=make_handlers,
         routes=ROUTES,
-        peers={"comments": settings.url_comments, "orchestrator": settings.url_orchestrator},
+        peers=peers,
         api=lambda kit: router(
             kit.database,
             clock=kit.clock,
             new_id=kit.new_id,
-            orchestrator=settings.url_orchestrator,
+            orchestrator=peers["orchestrator"],
         ),
         access=ACCESS,
     )

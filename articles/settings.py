@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pydantic import Field
 
-from outbox.chassis.settings import DatabaseUrl, HttpUrl
+from outbox.chassis.settings import DatabaseUrl, PeerUrl
 from outbox.chassis.static_keys import PublicOpen, PublicToken, StaticKeySettings
+
+_USUAL = {"comments": "http://127.0.0.1:8002", "orchestrator": "http://127.0.0.1:8000"}
 
 
 class ArticlesSettings(StaticKeySettings):
@@ -19,10 +23,23 @@ class ArticlesSettings(StaticKeySettings):
         description="The database of articles: postgresql://user@host/name, or "
         "sqlite:////folder/file.sqlite",
     )
-    url_comments: HttpUrl = Field(
-        default="http://127.0.0.1:8002", description="Where the comments service listens"
+    url_comments: PeerUrl | None = Field(
+        default=None,
+        description="An alias: the address of comments, as SAGABOX_PEERS has it. Without both it "
+        f"is {_USUAL['comments']}",
     )
-    url_orchestrator: HttpUrl = Field(
-        default="http://127.0.0.1:8000",
-        description="Where the orchestrator listens: for starts of sagas, and for people",
+    url_orchestrator: PeerUrl | None = Field(
+        default=None,
+        description="An alias: the address of the orchestrator, for starts of sagas and for "
+        f"people, as SAGABOX_PEERS has it. Without both it is {_USUAL['orchestrator']}",
     )
+
+    def peer_aliases(self) -> Mapping[str, Mapping[str, str]]:
+        """As `ServiceSettings`."""
+        told = {"comments": self.url_comments, "orchestrator": self.url_orchestrator}
+        return {self.variable(f"url_{name}"): {name: it} for name, it in told.items() if it}
+
+    def peer_addresses(self) -> Mapping[str, str]:
+        """As `ServiceSettings`; those that are not told are on this machine, at their usual
+        ports."""
+        return {**_USUAL, **super().peer_addresses()}

@@ -36,7 +36,7 @@ def create_app(
         revision=SCHEMA_REVISION,
         handlers=make_handlers,
         routes={},
-        peers={},
+        peers=settings.peer_addresses(),
         api=lambda kit: router(kit.database, clock=kit.clock, new_id=kit.new_id),
         access=ACCESS,
     )

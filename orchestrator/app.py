@@ -62,7 +62,7 @@ def create_app(
     """
     settings = settings or load(OrchestratorSettings)
     if participants is None:
-        participants = settings.participant_addresses()
+        participants = settings.peer_addresses()
     registry = Registry(discover(settings.sagas) if sagas is None else sagas, participants)
     return assemble(
         settings,

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
-from outbox.chassis.settings import DatabaseUrl, InvalidSettings, ServiceSettings
+from outbox.chassis.settings import DatabaseUrl, InvalidSettings, PeerList, ServiceSettings
 from outbox.transports.http.peers import peers_in
-
-
-def _checked(text: str) -> str:
-    peers_in(text)
-    return text
 
 
 class OrchestratorSettings(ServiceSettings):
@@ -30,10 +24,10 @@ class OrchestratorSettings(ServiceSettings):
         description="The sagas to run, as module:attribute with commas between them, beside those "
         "that installed packages declare as entry points of the group sagabox.sagas",
     )
-    participants: Annotated[str, AfterValidator(_checked)] = Field(
+    participants: PeerList = Field(
         default="",
-        description="The services that answer the sagas' commands, as name=address with commas "
-        "between them",
+        description="An alias: the services that answer the sagas' commands, as SAGABOX_PEERS has "
+        "them",
     )
 
     stuck_to: str = Field(
@@ -42,9 +36,9 @@ class OrchestratorSettings(ServiceSettings):
         "stuck, by their names with commas between them",
     )
 
-    def participant_addresses(self) -> Mapping[str, str]:
-        """The address of each participant, by its name."""
-        return peers_in(self.participants)
+    def peer_aliases(self) -> Mapping[str, Mapping[str, str]]:
+        """As `ServiceSettings`."""
+        return {self.variable("participants"): peers_in(self.participants)}
 
     def told_of_stuck(self, participants: Collection[str]) -> tuple[str, ...]:
         """The names in `stuck_to`. Raises InvalidSettings where one is not among these."""
@@ -54,6 +48,6 @@ class OrchestratorSettings(ServiceSettings):
                 raise InvalidSettings(
                     f"{self.variable('stuck_to')} names {name!r}, which is no participant",
                     next_step=f"name one of {', '.join(sorted(participants))}, or give its address "
-                    f"in {self.variable('participants')}",
+                    f"in {self.variable('peers')}",
                 )
         return names

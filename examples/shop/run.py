@@ -64,8 +64,7 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
         "SAGABOX_SECRETS": "shop:" + base64.b64encode(os.urandom(32)).decode(),
         "SAGABOX_TRUST_LOOPBACK": "1",  # it listens at loopback alone, and only this program asks
         "SAGABOX_SAGAS": "shop.saga:place_order",
-        "SAGABOX_PEERS": f"orchestrator={at['orchestrator']}",
-        "SAGABOX_PARTICIPANTS": f"stock={at['stock']},payments={at['payments']}",
+        "SAGABOX_PEERS": ",".join(f"{name}={address}" for name, address in at.items()),
         "SAGABOX_DATABASE_URL_ORCHESTRATOR": f"sqlite:///{folder}/orchestrator.sqlite",
         "SHOP_DATABASE_URL_STOCK": f"sqlite+aiosqlite:///{folder}/stock.sqlite",
         "SHOP_DATABASE_URL_PAYMENTS": f"sqlite+aiosqlite:///{folder}/payments.sqlite",

@@ -52,8 +52,7 @@ class Registry:
         if unknown:
             raise InvalidSaga(
                 f"{saga} sends commands to {', '.join(unknown)}, which is no participant",
-                next_step="name its address: SAGABOX_PARTICIPANTS="
-                f"{unknown[0]}=http://127.0.0.1:8001",
+                next_step=f"name its address: SAGABOX_PEERS={unknown[0]}=http://127.0.0.1:8001",
             )
         latest = self._latest.get(saga.name)
         if latest is None or latest.version < saga.version:

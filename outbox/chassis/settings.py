@@ -6,15 +6,15 @@ A service's own settings extend `ServiceSettings`. `documented()` lists a model'
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
-    AnyHttpUrl,
     Field,
-    TypeAdapter,
     ValidationError,
+    model_validator,
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -26,6 +26,7 @@ from outbox.chassis.access.routes import EVERYTHING, NOTHING, Opens
 from outbox.errors import InvalidKeyring, OutboxError
 from outbox.inbox.limits import InboxLimits
 from outbox.relay.settings import RelaySettings
+from outbox.transports.http.peers import address_in, agreed, peers_in
 from outbox.transports.http.signing import DEFAULT_WINDOW, Keyring
 
 PREFIX = "SAGABOX_"
@@ -92,19 +93,20 @@ def _host_names_checked(text: str) -> str:
     return text
 
 
-def http_url(text: str) -> str:
-    """The address without a slash at its end. Raises ValidationError where it is none."""
-    TypeAdapter(AnyHttpUrl).validate_python(text)
-    return text.rstrip("/")
+def _peers_checked(text: str) -> str:
+    peers_in(text)
+    return text
 
 
 DatabaseUrl = Annotated[str, AfterValidator(database_url)]
-HttpUrl = Annotated[str, AfterValidator(http_url)]
-"""An http or https address, kept without a slash at its end."""
+PeerList = Annotated[str, AfterValidator(_peers_checked)]
+"""The addresses of peers, as "name=address,..."."""
+PeerUrl = Annotated[str, AfterValidator(address_in)]
+"""The address of one peer, kept without a slash at its end."""
 
 
 class ServiceSettings(BaseSettings):
-    """What every service is told. A service adds `database_url` and the addresses of its peers."""
+    """What every service is told. A service adds `database_url`."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -129,6 +131,11 @@ class ServiceSettings(BaseSettings):
         default=DEFAULT_WINDOW,
         gt=0,
         description="How many seconds a signature's time may be away from this machine's clock",
+    )
+    peers: PeerList = Field(
+        default="",
+        description="The services that this one sends to, as name=address with commas between "
+        "them. It may be the same for all services",
     )
     pool_size: int = Field(
         default=10, ge=1, le=200, description="Database connections that are kept open"
@@ -225,6 +232,19 @@ class ServiceSettings(BaseSettings):
         """The environment variable that is read for this field."""
         return _variable(field, cls.model_fields[field])
 
+    @model_validator(mode="after")
+    def _one_address_each(self) -> Self:
+        self.peer_addresses()
+        return self
+
+    def peer_addresses(self) -> Mapping[str, str]:
+        """The address of each peer, by its name."""
+        return agreed({self.variable("peers"): peers_in(self.peers), **self.peer_aliases()})
+
+    def peer_aliases(self) -> Mapping[str, Mapping[str, str]]:
+        """What other variables say of peers, by variable, and then by name."""
+        return {}
+
     def host_names(self) -> frozenset[str]:
         """The names in `allowed_hosts`."""
         return host_names(self.allowed_hosts)
@@ -283,7 +303,8 @@ def load(model: type[S]) -> S:
         return model()
     except ValidationError as error:
         wrong = [
-            f"{_variable_at(model, found['loc'])}: {_in_words(found)}" for found in error.errors()
+            ": ".join(filter(None, (_variable_at(model, found["loc"]), _in_words(found))))
+            for found in error.errors()
         ]
         raise InvalidSettings(
             "the environment lacks what this service needs (" + "; ".join(wrong) + ")",

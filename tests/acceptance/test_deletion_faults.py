@@ -110,8 +110,7 @@ async def test_p7_an_orchestrator_that_hung_past_its_lease_writes_nothing_of_its
     when it wakes up, it is kept for a while from finding out that its lease is gone."""
     async with AsyncExitStack() as stack:
         gate = await stack.enter_async_context(http_proxy(blog.url("comments"), HttpProxy.plainly))
-        addresses = f"articles={blog.url('articles')},comments={gate.address}"
-        blog.settings["SAGABOX_PARTICIPANTS"] = addresses
+        blog.participants = {"articles": blog.url("articles"), "comments": gate.address}
         await start_two(blog, writers)
         second = blog.children["orchestrator-2"]
         client = await stack.enter_async_context(
@@ -211,9 +210,7 @@ async def test_p2_p3_deletions_end_rightly_on_a_way_with(
             name: await stack.enter_async_context(http_proxy(blog.url(name), way))
             for name in ("articles", "comments")
         }
-        blog.settings["SAGABOX_PARTICIPANTS"] = ",".join(
-            f"{name}={proxy.address}" for name, proxy in proxies.items()
-        )
+        blog.participants = {name: proxy.address for name, proxy in proxies.items()}
         await start_all(blog)
         deletions = Deletions(blog)
         await deletions.prepare(8)

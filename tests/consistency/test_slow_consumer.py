@@ -23,8 +23,7 @@ async def test_deletions_end_rightly_and_memory_stays_while_a_participant_is_slo
 ) -> None:
     async with AsyncExitStack() as stack:
         slow = await stack.enter_async_context(http_proxy(blog.url("comments"), HttpProxy.slowly))
-        addresses = f"articles={blog.url('articles')},comments={slow.address}"
-        blog.settings["SAGABOX_PARTICIPANTS"] = addresses
+        blog.participants = {"articles": blog.url("articles"), "comments": slow.address}
         await start_all(blog)
         deletions = Deletions(blog)
         for _ in range(number // 20):

@@ -56,9 +56,9 @@ class Blog:
 
     def _environment(self, service: Service) -> Mapping[str, str]:
         return {
-            **bundled.child_environment(self.base),
-            **{f"SAGABOX_URL_{it.upper()}": self.url(it) for it in self.ports},
-            "SAGABOX_PARTICIPANTS": self._participants(),
+            **bundled.child_environment(self._inherited()),
+            "SAGABOX_PEERS": ",".join([*self._others("SAGABOX_PEERS"), *self._peers(service)]),
+            "SAGABOX_PARTICIPANTS": ",".join(self._others("SAGABOX_PARTICIPANTS")),
             "SAGABOX_SECRETS": self.secret,
             # They listen at loopback alone, for the user who started them.
             "SAGABOX_TRUST_LOOPBACK": "1",
@@ -67,12 +67,19 @@ class Blog:
             "PYTHONUNBUFFERED": "1",
         }
 
-    def _participants(self) -> str:
-        """The services of this set at their ports, beside those that the user named."""
-        given = self.base.get("SAGABOX_PARTICIPANTS", "").split(",")
-        others = [it for it in given if it and it.partition("=")[0].strip() not in self.ports]
-        own = [f"{it}={self.url(it)}" for it in self.ports if it != _ORCHESTRATOR]
-        return ",".join([*others, *own])
+    def _inherited(self) -> Mapping[str, str]:
+        """The user's environment, without addresses of this set's services elsewhere."""
+        aliases = {f"SAGABOX_URL_{it.upper()}" for it in self.ports}
+        return {name: it for name, it in self.base.items() if name not in aliases}
+
+    def _peers(self, service: Service) -> Sequence[str]:
+        """The other services of this set, at their ports."""
+        return [f"{it}={self.url(it)}" for it in self.ports if it != service.name]
+
+    def _others(self, variable: str) -> Sequence[str]:
+        """The services beyond this set that the user names by this variable."""
+        given = self.base.get(variable, "").split(",")
+        return [it for it in given if it and it.partition("=")[0].strip() not in self.ports]
 
 
 # -P: a user's own folder `orchestrator` in the working directory must not come first.

@@ -36,9 +36,9 @@ def blog_defaults(environment: Mapping[str, str]) -> Mapping[str, str]:
     added = {}
     if not environment.get("SAGABOX_SAGAS") and not entry_points(group="sagabox.sagas"):
         added["SAGABOX_SAGAS"] = BLOG_SAGAS
-    if not environment.get("SAGABOX_PARTICIPANTS"):
+    if not environment.get("SAGABOX_PEERS") and not environment.get("SAGABOX_PARTICIPANTS"):
         addresses = {it.name: FIRST_PORT + it.offset for it in SERVICES.values() if it.offset}
-        added["SAGABOX_PARTICIPANTS"] = ",".join(
+        added["SAGABOX_PEERS"] = ",".join(
             f"{name}=http://127.0.0.1:{port}" for name, port in addresses.items()
         )
     return added

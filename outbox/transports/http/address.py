@@ -48,10 +48,14 @@ class Address:
         return f"{self.scheme}://{self.authority}{self.path}"
 
 
+def shown(url: str) -> str:
+    """The text without the parts of an address that may be secrets: those before the @ and behind
+    the ?."""
+    return url.rpartition("@")[2].partition("?")[0]
+
+
 def _no_address(url: str, problem: str) -> OutboxError:
-    # The part before the @ or behind the ? may be a secret.
-    shown = url.rpartition("@")[2].partition("?")[0]
     return OutboxError(
-        f"{shown!r} is not an address to send to: {problem}",
+        f"{shown(url)!r} is not an address to send to: {problem}",
         next_step="write it as http://HOST:PORT or https://HOST:PORT, with a path if there is one",
     )

@@ -242,9 +242,8 @@ async def world(blog: RunningBlog, server: PostgresServer, chance: Random) -> As
             through = make_url(blog.databases[name].url).set(port=databases[name].port)
             address = through.render_as_string(hide_password=False)
             blog.settings[f"SAGABOX_DATABASE_URL_{name.upper()}"] = address
-            blog.settings[f"SAGABOX_URL_{name.upper()}"] = ways[name].address
-        blog.settings["SAGABOX_PARTICIPANTS"] = ",".join(
-            f"{name}={ways[name].address}" for name in ("articles", "comments")
+        blog.settings["SAGABOX_PEERS"] = ",".join(
+            f"{name}={way.address}" for name, way in ways.items()
         )
         made = World(
             blog,

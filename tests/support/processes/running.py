@@ -36,6 +36,8 @@ class RunningBlog:
     ) -> None:
         self.databases = databases
         self.settings = {"SAGABOX_DELIVERY_TIMEOUT": "2"}
+        self.participants: dict[str, str] = {}
+        """Where the orchestrator finds its participants, if not where they listen."""
         self._client = client
         self._blog = Blog(
             databases={name: database.url for name, database in databases.items()},
@@ -102,6 +104,8 @@ class RunningBlog:
     def _spec(self, name: str, extra: Mapping[str, str]) -> Spec:
         """How to start a service, with `extra` in its environment."""
         extra = {"SAGABOX_POLL_INTERVAL": "0.2", **self.settings, **extra}
+        if name == "orchestrator" and self.participants:
+            extra["SAGABOX_PEERS"] = ",".join(f"{it}={at}" for it, at in self.participants.items())
         return self._blog.spec(name, extra=extra)
 
     def url(self, name: str) -> str:

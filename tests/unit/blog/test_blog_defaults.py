@@ -17,9 +17,10 @@ _USUAL = {"articles": "http://127.0.0.1:8001", "comments": "http://127.0.0.1:800
 def test_the_blog_is_what_runs_unless_somebody_says_otherwise() -> None:
     added = blog_defaults({})
     assert added["SAGABOX_SAGAS"] == BLOG_SAGAS
-    assert peers_in(added["SAGABOX_PARTICIPANTS"]) == _USUAL
-    assert blog_defaults({"SAGABOX_SAGAS": "a:b", "SAGABOX_PARTICIPANTS": "a=http://a"}) == {}
-    assert list(blog_defaults({"SAGABOX_SAGAS": "a:b"})) == ["SAGABOX_PARTICIPANTS"]
+    assert peers_in(added["SAGABOX_PEERS"]) == _USUAL
+    for variable in ("SAGABOX_PEERS", "SAGABOX_PARTICIPANTS"):
+        assert blog_defaults({"SAGABOX_SAGAS": "a:b", variable: "a=http://a"}) == {}
+    assert list(blog_defaults({"SAGABOX_SAGAS": "a:b"})) == ["SAGABOX_PEERS"]
 
 
 def test_who_has_installed_sagas_does_not_get_that_of_the_blog(
@@ -29,19 +30,18 @@ def test_who_has_installed_sagas_does_not_get_that_of_the_blog(
     assert "SAGABOX_SAGAS" not in blog_defaults({})
 
 
-def _participants(base: dict[str, str]) -> dict[str, str]:
+def _peers(base: dict[str, str], variable: str = "SAGABOX_PEERS") -> dict[str, str]:
     ports = {"orchestrator": 7000, "articles": 7001, "comments": 7002}
     databases = dict.fromkeys(ports, "sqlite:////x")
     blog = Blog(databases=databases, ports=ports, secret="s", logs=Path("logs"), base=base)
-    text = blog.spec("orchestrator").environment["SAGABOX_PARTICIPANTS"]
-    return dict(peers_in(text))
+    return dict(peers_in(blog.spec("orchestrator").environment[variable]))
 
 
 def test_a_set_of_services_names_its_own_ports() -> None:
     own = {"articles": "http://127.0.0.1:7001", "comments": "http://127.0.0.1:7002"}
-    assert _participants({}) == own
+    assert _peers({}) == own
+    shop = {"shop": "http://127.0.0.1:9000"}
     given = "shop=http://127.0.0.1:9000, articles=http://127.0.0.1:9001"
-    assert _participants({"SAGABOX_PARTICIPANTS": given}) == {
-        "shop": "http://127.0.0.1:9000",
-        **own,
-    }
+    assert _peers({"SAGABOX_PEERS": given}) == {**shop, **own}
+    alias = "SAGABOX_PARTICIPANTS"
+    assert (_peers({alias: given}), _peers({alias: given}, alias)) == (own, shop)

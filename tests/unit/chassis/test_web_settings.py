@@ -63,12 +63,15 @@ def test_a_database_that_cannot_be_used_is_refused(given: str) -> None:
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAGABOX_SECRETS", SECRET)
     monkeypatch.setenv("SAGABOX_DATABASE_URL_ARTICLES", "postgresql://db/articles")
-    monkeypatch.setenv("SAGABOX_URL_COMMENTS", "http://127.0.0.1:9002/")
+    monkeypatch.setenv("SAGABOX_PEERS", "comments=http://127.0.0.1:9002/")
     monkeypatch.setenv("SAGABOX_POLL_INTERVAL", "0.25")
     monkeypatch.setenv("SAGABOX_RELAY_BATCH", "")
     settings = load(ArticlesSettings)
     assert settings.database_url == "postgresql+asyncpg://db/articles"
-    assert settings.url_comments == "http://127.0.0.1:9002"
+    assert settings.peer_addresses() == {
+        "comments": "http://127.0.0.1:9002",
+        "orchestrator": "http://127.0.0.1:8000",
+    }
     assert (settings.poll_interval, settings.relay_batch) == (0.25, 100)
 
 

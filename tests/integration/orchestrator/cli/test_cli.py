@@ -24,6 +24,7 @@ from orchestrator.cli.processes.secrets import shared_secret
 from orchestrator.cli.processes.services import SERVICES
 from orchestrator.cli.terminal.errors import CommandError
 from outbox.chassis.settings import documented
+from outbox.transports.http.peers import peers_in
 from outbox.transports.http.signing import Keyring
 from tests.support.checkout import ROOT
 from tests.support.databases.migrating import Told, explained
@@ -152,11 +153,18 @@ async def test_a_service_serves_until_it_is_told_to_stop(tmp_path: Path) -> None
 
 def test_the_services_of_a_set_know_each_other_s_addresses(tmp_path: Path) -> None:
     databases = {it: f"sqlite:///{tmp_path}/{it}.sqlite" for it in SERVICES}
-    base = {"PATH": "/bin", "SAGABOX_DATABASE_URL_ARTICLES": "postgresql://production/articles"}
+    base = {
+        "PATH": "/bin",
+        "SAGABOX_DATABASE_URL_ARTICLES": "postgresql://production/articles",
+        "SAGABOX_URL_ORCHESTRATOR": "http://production:8000",
+    }
     blog = Blog(databases, ports_from(9000), SECRET, tmp_path, base)
     environment = blog.spec("articles", extra={"SAGABOX_CRASH_AT": "here:1"}).environment
-    assert environment["SAGABOX_URL_COMMENTS"] == "http://127.0.0.1:9002"
-    assert environment["SAGABOX_URL_ORCHESTRATOR"] == "http://127.0.0.1:9000"
+    assert peers_in(environment["SAGABOX_PEERS"]) == {
+        "orchestrator": "http://127.0.0.1:9000",
+        "comments": "http://127.0.0.1:9002",
+    }
+    assert "SAGABOX_URL_ORCHESTRATOR" not in environment
     assert environment["SAGABOX_DATABASE_URL_ARTICLES"] == databases["articles"]
     assert environment["SAGABOX_CRASH_AT"] == "here:1"
     assert environment["PATH"] == "/bin"

@@ -10,10 +10,7 @@ import pytest
 from orchestrator import discovery
 from orchestrator.discovery import discover
 from orchestrator.sagas.delete_article import delete_article
-from orchestrator.settings import OrchestratorSettings
-from outbox.chassis.settings import InvalidSettings, load
-from outbox.transports.http.peers import peers_in
-from tests.support.blog.blog import SECRETS
+from outbox.chassis.settings import InvalidSettings
 
 NAME = "orchestrator.sagas.delete_article:delete_article"
 
@@ -80,32 +77,3 @@ def test_an_entry_point_that_leads_nowhere_is_told_with_its_package(
     _installed(monkeypatch, EntryPoint("deletion", "no_shop:x", discovery.GROUP))
     with pytest.raises(InvalidSettings, match="declares the entry point deletion = no_shop:x"):
         discover("")
-
-
-def test_participants_are_names_with_addresses() -> None:
-    assert peers_in("") == {}
-    assert peers_in(" a = http://127.0.0.1:1/ , b=https://b.example/x") == {
-        "a": "http://127.0.0.1:1",
-        "b": "https://b.example/x",
-    }
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("a", "'a' is not name=address"),
-        ("a=ftp://x", "the address of a: 'ftp://x' is not an address"),
-        ("=http://x", "is no name of a service"),
-        ("a=http://x,a=http://y", "a has two addresses"),
-    ],
-)
-def test_participants_that_cannot_be_are_named(
-    text: str, problem: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SAGABOX_DATABASE_URL_ORCHESTRATOR", "sqlite:////tmp/none.sqlite")
-    monkeypatch.setenv("SAGABOX_SECRETS", SECRETS)
-    monkeypatch.setenv("SAGABOX_PARTICIPANTS", text)
-    with pytest.raises(InvalidSettings) as refused:
-        load(OrchestratorSettings)
-    assert "SAGABOX_PARTICIPANTS" in refused.value.problem
-    assert problem in refused.value.problem
