@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 
 from fastapi import APIRouter, FastAPI
-from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
 from starlette.routing import Route
 
 from outbox.chassis.endpoints import health as probes
-from outbox.chassis.endpoints.backlog import Backlog, standing
-from outbox.chassis.endpoints.metrics import MeteredInbox, Metrics
+from outbox.chassis.endpoints.metrics import Metrics
+from outbox.chassis.endpoints.served import Served, backlogs_of, checks_of
 from outbox.chassis.http import problems
 from outbox.clock import Clock
-from outbox.coordination.progress import Progress
-from outbox.database.engines import reading
 from outbox.errors import InvalidService
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.runners import Sessions
-from outbox.inbox.transactions.in_threads import InThreads
 from outbox.transports.base import Transport
 from outbox.transports.http.receiver import receiver
 from outbox.transports.http.signing import Keyring
-
-log = logging.getLogger("outbox.service")
 
 _PATHS = {
     "messages": ("/messages",),
@@ -47,28 +41,17 @@ class Observer(Protocol):
         """The transport to that destination, watched."""
 
 
-class Attached(Protocol):
+class Attached(Served, Protocol):
     """The parts of an `outbox.Service` that an application needs."""
 
     @property
     def name(self) -> str: ...
     @property
-    def engine(self) -> AsyncEngine: ...
-    @property
     def clock(self) -> Clock: ...
     @property
     def new_id(self) -> Callable[[], str]: ...
-    @property
-    def peers(self) -> Collection[str]: ...
-    @property
-    def progress(self) -> Progress: ...
-    @property
-    def inbox(self) -> Inbox: ...
-    @property
-    def is_carrying(self) -> bool: ...
     def keys(self) -> Keyring: ...
     def observed_by(self, observer: Observer) -> None: ...
-    async def check_tables(self) -> None: ...
     def running(self) -> AbstractAsyncContextManager[None]: ...
 
 
@@ -97,17 +80,19 @@ def attach(service: Attached, app: Any, *, messages: bool, health: bool, metrics
     routers: list[APIRouter] = []
     skewed = _unheeded
     if metrics:
-        observer = _Metered(service)
-        skewed = observer.skewed
-        service.observed_by(observer)
-        routers.append(observer.router())
+        counted = Metrics(service.clock, service.progress)
+        skewed = counted.skewed
+        service.observed_by(counted)
+        routers.append(
+            counted.router(partial(backlogs_of, service), relay_runs=lambda: service.is_carrying)
+        )
     if keys is not None:
         ids = service.new_id
         routers.append(
             receiver(service.inbox, keys=keys, clock=service.clock, ids=ids, skewed=skewed)
         )
     if health:
-        routers.append(probes.router(_checks(service)))
+        routers.append(probes.router(checks_of(service, threads=False)))
     _add(app, routers)
     _run_within(service, app, wanted)
 
@@ -153,54 +138,3 @@ def _run_within(service: Attached, app: Starlette, wanted: Mapping[str, str]) ->
             yield state
 
     app.router.lifespan_context = lifespan
-
-
-def _checks(service: Attached) -> dict[str, probes.Check]:
-    async def relay() -> None:
-        if not service.is_carrying:
-            raise probes.NotReady(
-                "the relay does not run, so that messages stay where they are",
-                next_step="restart the service; its log says why the relay ended",
-            )
-
-    checks: dict[str, probes.Check] = {
-        "database": service.check_tables,
-        "relay": relay,
-        "work": probes.work(service.progress, threads=False),
-    }
-    threads = service.inbox.threads
-    if threads is not None:
-        checks["threads"] = lambda: _check_threads(threads)
-    return checks
-
-
-async def _check_threads(threads: InThreads) -> None:
-    if threads.given_up >= threads.most:
-        raise probes.NotReady(
-            f"all {threads.most} threads for handlers are taken by handlers that were given up",
-            next_step="restart the service; its log names the handlers that took too long",
-        )
-
-
-class _Metered:
-    """Counts what a service sends and takes."""
-
-    def __init__(self, service: Attached) -> None:
-        self._service = service
-        self._metrics = Metrics(service.clock, service.progress)
-
-    def inbox(self, handlers: Handlers, sessions: Sessions, **options: Any) -> Inbox:
-        return MeteredInbox(handlers, sessions, metrics=self._metrics, **options)
-
-    def transport(self, destination: str, transport: Transport) -> Transport:
-        return self._metrics.transport(destination, transport)
-
-    def skewed(self, sender: str, seconds: float) -> None:
-        self._metrics.skewed(sender, seconds)
-
-    def router(self) -> APIRouter:
-        return self._metrics.router(self._standing, relay_runs=lambda: self._service.is_carrying)
-
-    async def _standing(self) -> Sequence[Backlog]:
-        async with reading(self._service.engine).connect() as connection:
-            return await standing(connection, self._service.peers)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from typing import assert_never
+from typing import Any, assert_never
 
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
@@ -126,6 +126,10 @@ class Metrics:
                 self._requests.labels(method, route, str(status)).observe(took)
 
         return timed
+
+    def inbox(self, handlers: Handlers, sessions: Sessions, **options: Any) -> Inbox:
+        """An inbox with these options, whose answers and purges are counted."""
+        return MeteredInbox(handlers, sessions, metrics=self, **options)
 
     def transport(self, destination: str, transport: Transport) -> Transport:
         """`transport`, with what goes through it counted under the destination's name."""

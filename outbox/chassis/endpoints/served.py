@@ -1,0 +1,66 @@
+"""The parts of a service that its addresses show: what /readyz checks, and what waits."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from outbox.chassis.endpoints.backlog import Backlog, standing
+from outbox.chassis.endpoints.health import Check, NotReady, work
+from outbox.coordination.progress import Progress
+from outbox.database.engines import reading
+from outbox.inbox.inbox import Inbox
+from outbox.inbox.transactions.in_threads import InThreads
+
+
+class Served(Protocol):
+    """An `outbox.Service`, seen from its addresses."""
+
+    @property
+    def engine(self) -> AsyncEngine: ...
+    @property
+    def peers(self) -> Collection[str]: ...
+    @property
+    def progress(self) -> Progress: ...
+    @property
+    def inbox(self) -> Inbox: ...
+    @property
+    def is_carrying(self) -> bool: ...
+    async def check_tables(self) -> None: ...
+
+
+def checks_of(service: Served, *, threads: bool) -> dict[str, Check]:
+    """The checks of /readyz, by name; `threads` as for `health.work`."""
+
+    async def relay() -> None:
+        if not service.is_carrying:
+            raise NotReady(
+                "the relay does not run, so that messages stay where they are",
+                next_step="restart the service; its log says why the relay ended",
+            )
+
+    checks: dict[str, Check] = {
+        "database": service.check_tables,
+        "relay": relay,
+        "work": work(service.progress, threads=threads),
+    }
+    own = service.inbox.threads
+    if own is not None:
+        checks["threads"] = lambda: _check_threads(own)
+    return checks
+
+
+async def backlogs_of(service: Served) -> Sequence[Backlog]:
+    """The backlog of each peer, and of other destinations that have messages in the tables."""
+    async with reading(service.engine).connect() as connection:
+        return await standing(connection, service.peers)
+
+
+async def _check_threads(threads: InThreads) -> None:
+    if threads.given_up >= threads.most:
+        raise NotReady(
+            f"all {threads.most} threads for handlers are taken by handlers that were given up",
+            next_step="restart the service; its log names the handlers that took too long",
+        )
