@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pydantic import Field
 
 from outbox.chassis.settings import DatabaseUrl, InvalidSettings, PeerList, ServiceSettings
+from outbox.errors import Unrouted
 from outbox.transports.http.peers import peers_in
 
 
@@ -45,9 +46,9 @@ class OrchestratorSettings(ServiceSettings):
         names = tuple(dict.fromkeys(filter(None, map(str.strip, self.stuck_to.split(",")))))
         for name in names:
             if name not in participants:
+                no_peer = Unrouted.no_peer(name, "orchestrator", participants)
                 raise InvalidSettings(
-                    f"{self.variable('stuck_to')} names {name!r}, which is no participant",
-                    next_step=f"name one of {', '.join(sorted(participants))}, or give its address "
-                    f"in {self.variable('peers')}",
+                    f"{self.variable('stuck_to')} names {name!r}, and {no_peer.problem}",
+                    next_step=no_peer.next_step,
                 )
         return names

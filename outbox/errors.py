@@ -29,6 +29,8 @@ OutboxError
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 
 class ExplainedError(Exception):
     """An error with its remedy: `problem` says what happened and why, `next_step` what to do about
@@ -69,13 +71,15 @@ class NotInTransaction(OutboxError):
 
 
 class OutboxNotInstalled(OutboxError):
-    """The session or connection does not come from a sessionmaker or engine given to install()."""
+    """The session or connection does not come from the sessions of a Service, nor from a
+    sessionmaker or engine given to install()."""
 
     def __init__(self, what: str) -> None:
         super().__init__(
             f"outbox.add() does not know where this {what}'s messages go",
-            next_step="call outbox.install(sessions, source=..., routes=...) once at start, "
-            "and make the session from that sessionmaker",
+            next_step="take a session from service.sessions, if there is an outbox.Service; else "
+            f"give what makes the {what} to outbox.install(..., source=..., routes=...), once at "
+            "start",
         )
 
 
@@ -92,6 +96,16 @@ class AutocommitRefused(OutboxError):
 
 class Unrouted(OutboxError):
     """The message has no destination; adding it would lose it silently."""
+
+    @classmethod
+    def no_peer(cls, name: str, source: str, peers: Collection[str]) -> Unrouted:
+        """The error where the service `source` has no peer of that name, only these."""
+        known = ", ".join(sorted(peers)) or "none"
+        return cls(
+            f"{source} has no peer {name}, so that messages to it never leave; it has: {known}",
+            next_step=f"give the address of {name} in SAGABOX_PEERS, or among the peers that the "
+            "code names; or correct the name",
+        )
 
 
 class InvalidService(OutboxError):

@@ -7,6 +7,7 @@ from typing import Any
 
 from orchestrator.definition.saga import Saga
 from orchestrator.errors import InvalidSaga, UnknownDefinition
+from outbox.errors import Unrouted
 
 
 class Registry:
@@ -50,9 +51,10 @@ class Registry:
             )
         unknown = sorted(saga.participants - set(self.participants))
         if unknown:
+            no_peer = Unrouted.no_peer(unknown[0], "orchestrator", self.participants)
             raise InvalidSaga(
-                f"{saga} sends commands to {', '.join(unknown)}, which is no participant",
-                next_step=f"name its address: SAGABOX_PEERS={unknown[0]}=http://127.0.0.1:8001",
+                f"{saga} sends commands to {', '.join(unknown)}, and {no_peer.problem}",
+                next_step=no_peer.next_step,
             )
         latest = self._latest.get(saga.name)
         if latest is None or latest.version < saga.version:

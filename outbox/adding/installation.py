@@ -65,7 +65,7 @@ class Installation:
         found = self._destinations(message, to)
         for name in found:
             if self.peers is not None and name not in self.peers:
-                raise _no_peer(name, self.source, self.peers)
+                raise Unrouted.no_peer(name, self.source, self.peers)
         return found
 
     def _destinations(self, message: Message, to: str | None) -> tuple[str, ...]:
@@ -80,8 +80,8 @@ class Installation:
                 if route is None:
                     raise Unrouted(
                         f"the event {declared} has no route, so it would reach no service",
-                        next_step="name its destinations in outbox.install(routes=...), or () if "
-                        "no service is to get it",
+                        next_step="name its destinations in routes=, of outbox.Service or "
+                        "outbox.install; or () if no service is to get it",
                     )
                 return route
             case _:
@@ -127,7 +127,7 @@ def install(
             check_class(key)
     for name in dict.fromkeys(name for route in installation.routes.values() for name in route):
         if installation.peers is not None and name not in installation.peers:
-            raise _no_peer(name, installation.source, installation.peers)
+            raise Unrouted.no_peer(name, installation.source, installation.peers)
     match target:
         case sessionmaker():
             if not _is_installed(target.kw):
@@ -186,14 +186,6 @@ def destination(name: object) -> str:
             next_step=f"use a text of 1 to {MAX_DESTINATION_LENGTH} printable characters",
         )
     return name
-
-
-def _no_peer(name: str, source: str, peers: Collection[str]) -> Unrouted:
-    known = ", ".join(sorted(peers)) or "none"
-    return Unrouted(
-        f"{source} has no peer {name}, so that messages to it would never leave; it has: {known}",
-        next_step=f"give the address of {name} in SAGABOX_PEERS, or in peers=; or correct the name",
-    )
 
 
 def _route_type(key: type[Message] | str) -> str:

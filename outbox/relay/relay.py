@@ -20,6 +20,7 @@ from outbox.coordination.owners import HolderName, is_surely_dead
 from outbox.coordination.progress import Progress
 from outbox.database.engines import reading
 from outbox.database.twins import twin_of
+from outbox.errors import Unrouted
 from outbox.lanes import BUCKETS
 from outbox.relay.courier import Courier, CourierStats
 from outbox.relay.message_store import Store
@@ -165,13 +166,8 @@ class Relay:
         async with self._reading.connect() as connection:
             found = await _strays(connection, self._transports)
         for destination, count in found.items():
-            log.warning(
-                "%d messages of %s wait for %s, to which there is no way: they stay until there is "
-                "one",
-                count,
-                self._label,
-                destination,
-            )
+            why = Unrouted.no_peer(destination, self._label, self._transports)
+            log.warning("%d messages wait for %s: %s", count, destination, why)
         return _LOOK_FOR_STRAYS
 
     async def _move_due(self) -> int:

@@ -27,4 +27,5 @@ def test_the_services_that_are_told_of_stuck_steps_are_named_once_each(
 def test_a_service_that_is_no_participant_cannot_be_told() -> None:
     with pytest.raises(InvalidSettings, match="SAGABOX_STUCK_TO names 'dsek'") as refused:
         settings("desk,dsek").told_of_stuck({"desk", "pager"})
-    assert "desk, pager" in refused.value.next_step
+    assert "orchestrator has no peer dsek" in refused.value.problem
+    assert "it has: desk, pager" in refused.value.problem

@@ -130,7 +130,8 @@ async def test_a_second_orchestrator_on_the_same_file_is_told_so(
     [
         ("SAGABOX_SAGAS", "no_shop:x", "there is no module 'no_shop'"),
         ("SAGABOX_PEERS", "articles", "SAGABOX_PEERS: "),
-        ("SAGABOX_PEERS", "articles=http://127.0.0.1:1", "sends commands to comments"),
+        ("SAGABOX_PEERS", "articles=http://127.0.0.1:1", "sends commands to comments, and "),
+        ("SAGABOX_PEERS", "articles=http://127.0.0.1:1", "orchestrator has no peer comments"),
         ("SAGABOX_PARTICIPANTS", "articles=http://127.0.0.1:1", "sends commands to comments"),
     ],
 )

@@ -128,7 +128,7 @@ def test_a_session_that_was_not_installed_is_refused(
         with (
             other as session,
             session.begin(),
-            pytest.raises(OutboxNotInstalled, match=r"this session's.*outbox\.install\("),
+            pytest.raises(OutboxNotInstalled, match=r"this session's.*Service.*install\("),
         ):
             add(session, Noted("a"))
 
