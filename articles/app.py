@@ -8,9 +8,10 @@ from fastapi import FastAPI
 
 from articles.api import ACCESS, router
 from articles.contract import ArticleDeleted, ArticleEdited, ArticlePublished
-from articles.handlers import make_handlers
+from articles.handlers import add_handlers
 from articles.model import SCHEMA_REVISION
 from articles.settings import ArticlesSettings
+from outbox.chassis.configured import ConfiguredService
 from outbox.chassis.service import Blueprint, build
 from outbox.chassis.settings import load
 from outbox.chassis.static_keys import guarded
@@ -37,27 +38,26 @@ def create_app(
     `transports` replaces those that send to the other services over HTTP. Raises InvalidSettings.
     """
     settings = settings or load(ArticlesSettings)
-    peers = settings.peer_addresses()
-    blueprint = Blueprint(
-        name="articles",
-        title="Articles",
-        description="The articles of the blog.",
-        revision=SCHEMA_REVISION,
-        handlers=make_handlers,
-        routes=ROUTES,
-        peers=peers,
-        api=lambda kit: router(
-            kit.database,
-            clock=kit.clock,
-            new_id=kit.new_id,
-            orchestrator=peers["orchestrator"],
-        ),
-        access=ACCESS,
-    )
-    return build(
-        guarded(blueprint, settings),
+    service = ConfiguredService(
+        "articles",
         settings,
         database_url=settings.database_url,
+        revision=SCHEMA_REVISION,
+        routes=ROUTES,
         clock=clock,
         transports=transports,
     )
+    add_handlers(service)
+    blueprint = Blueprint(
+        service,
+        title="Articles",
+        description="The articles of the blog.",
+        api=lambda _: router(
+            service.database,
+            clock=service.clock,
+            new_id=service.new_id,
+            orchestrator=service.peers["orchestrator"],
+        ),
+        access=ACCESS,
+    )
+    return build(guarded(blueprint, settings))

@@ -28,11 +28,11 @@ from articles.contract import (
     UnhideArticle,
 )
 from articles.model import Article, ArticleStatus
-from outbox.clock import Clock
 from outbox.contract import SagaEnded
 from outbox.ids import is_id
-from outbox.inbox.handlers import Context, Handlers
+from outbox.inbox.handlers import Context
 from outbox.replies import Locked, Refused
+from outbox.service import Service
 
 A = TypeVar("A")
 C = TypeVar(
@@ -47,23 +47,23 @@ C = TypeVar(
 No = Locked | Refused
 
 
-def make_handlers(clock: Clock) -> Handlers:
-    """The handlers of this service."""
-    handlers = Handlers("articles")
+def add_handlers(service: Service) -> None:
+    """Let the service handle what it is sent."""
+    clock = service.clock
 
-    @handlers.on_list(HideArticle)
+    @service.on_list(HideArticle)
     async def hide(
         session: AsyncSession, commands: Sequence[HideArticle], contexts: Sequence[Context]
     ) -> list[ArticleHidden | No]:
         return await _each(session, commands, contexts, lambda it, by: it.hide(by.saga))
 
-    @handlers.on_list(UnhideArticle)
+    @service.on_list(UnhideArticle)
     async def unhide(
         session: AsyncSession, commands: Sequence[UnhideArticle], contexts: Sequence[Context]
     ) -> list[ArticleUnhidden | No]:
         return await _each(session, commands, contexts, lambda it, by: it.unhide(by.saga))
 
-    @handlers.on_list(DeleteArticle)
+    @service.on_list(DeleteArticle)
     async def delete(
         session: AsyncSession, commands: Sequence[DeleteArticle], contexts: Sequence[Context]
     ) -> list[ArticleRemoved | No]:
@@ -79,13 +79,13 @@ def make_handlers(clock: Clock) -> Handlers:
 
         return await _each(session, commands, contexts, act)
 
-    @handlers.on_list(ConfirmDeletion)
+    @service.on_list(ConfirmDeletion)
     async def confirm(
         session: AsyncSession, commands: Sequence[ConfirmDeletion], contexts: Sequence[Context]
     ) -> list[ArticleRemoved | No]:
         return await _each(session, commands, contexts, lambda it, by: it.confirm_deletion())
 
-    @handlers.on_list(ReleaseArticle)
+    @service.on_list(ReleaseArticle)
     async def release(
         session: AsyncSession, commands: Sequence[ReleaseArticle], contexts: Sequence[Context]
     ) -> list[ArticleReleased | No]:
@@ -97,7 +97,7 @@ def make_handlers(clock: Clock) -> Handlers:
 
         return await _each(session, commands, contexts, act)
 
-    @handlers.on_list(RetellArticle)
+    @service.on_list(RetellArticle)
     async def retell(
         session: AsyncSession, commands: Sequence[RetellArticle], contexts: Sequence[Context]
     ) -> list[ArticleRetold | No]:
@@ -107,7 +107,7 @@ def make_handlers(clock: Clock) -> Handlers:
 
         return await _each(session, commands, contexts, act)
 
-    @handlers.on_list(SagaEnded)
+    @service.on_list(SagaEnded)
     async def ended(
         session: AsyncSession, events: Sequence[SagaEnded], _: Sequence[Context]
     ) -> list[None]:
@@ -118,8 +118,6 @@ def make_handlers(clock: Clock) -> Handlers:
             if event.instance_id in waiting:
                 waiting[event.instance_id].deletion_ended(event.instance_id, event.status)
         return [None] * len(events)
-
-    return handlers
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from fastapi import FastAPI
 
 from comments.api import ACCESS, router
-from comments.handlers import make_handlers
+from comments.handlers import add_handlers
 from comments.model import SCHEMA_REVISION
 from comments.settings import CommentsSettings
+from outbox.chassis.configured import ConfiguredService
 from outbox.chassis.service import Blueprint, build
 from outbox.chassis.settings import load
 from outbox.chassis.static_keys import guarded
@@ -29,21 +30,20 @@ def create_app(
     `transports` replaces those that send to other services over HTTP. Raises InvalidSettings.
     """
     settings = settings or load(CommentsSettings)
-    blueprint = Blueprint(
-        name="comments",
-        title="Comments",
-        description="The comments of the blog.",
-        revision=SCHEMA_REVISION,
-        handlers=make_handlers,
-        routes={},
-        peers=settings.peer_addresses(),
-        api=lambda kit: router(kit.database, clock=kit.clock, new_id=kit.new_id),
-        access=ACCESS,
-    )
-    return build(
-        guarded(blueprint, settings),
+    service = ConfiguredService(
+        "comments",
         settings,
         database_url=settings.database_url,
+        revision=SCHEMA_REVISION,
         clock=clock,
         transports=transports,
     )
+    add_handlers(service)
+    blueprint = Blueprint(
+        service,
+        title="Comments",
+        description="The comments of the blog.",
+        api=lambda _: router(service.database, clock=service.clock, new_id=service.new_id),
+        access=ACCESS,
+    )
+    return build(guarded(blueprint, settings))

@@ -23,30 +23,30 @@ from comments.contract import (
     ThreadReopened,
 )
 from comments.model import Thread
-from outbox.clock import Clock
 from outbox.errors import InvalidMessage
 from outbox.ids import is_id
-from outbox.inbox.handlers import Context, Handlers
+from outbox.inbox.handlers import Context
 from outbox.replies import Locked, Refused
+from outbox.service import Service
 
 
-def make_handlers(clock: Clock) -> Handlers:
-    """The handlers of this service."""
-    handlers = Handlers("comments")
+def add_handlers(service: Service) -> None:
+    """Let the service handle what it is sent."""
+    clock = service.clock
 
-    @handlers.on_list(ArticlePublished)
+    @service.on_list(ArticlePublished)
     async def published(
         session: AsyncSession, events: Sequence[ArticlePublished], _: Sequence[Context]
     ) -> list[None]:
         return await _heard(session, events)
 
-    @handlers.on_list(ArticleEdited)
+    @service.on_list(ArticleEdited)
     async def edited(
         session: AsyncSession, events: Sequence[ArticleEdited], _: Sequence[Context]
     ) -> list[None]:
         return await _heard(session, events)
 
-    @handlers.on_list(ArticleDeleted)
+    @service.on_list(ArticleDeleted)
     async def deleted(
         session: AsyncSession, events: Sequence[ArticleDeleted], _: Sequence[Context]
     ) -> list[None]:
@@ -55,7 +55,7 @@ def make_handlers(clock: Clock) -> Handlers:
             found[event.article_id].heard_of_deletion()
         return [None] * len(events)
 
-    @handlers.on_list(CloseThread)
+    @service.on_list(CloseThread)
     async def close(
         session: AsyncSession, commands: Sequence[CloseThread], contexts: Sequence[Context]
     ) -> list[ThreadClosed | Locked | Refused]:
@@ -64,7 +64,7 @@ def make_handlers(clock: Clock) -> Handlers:
         archived = await threads.archive(session, _places(asked))
         return [it.no or ThreadClosed(archived.get(it.article_id, 0)) for it in asked]
 
-    @handlers.on_list(ReopenThread)
+    @service.on_list(ReopenThread)
     async def reopen(
         session: AsyncSession, commands: Sequence[ReopenThread], contexts: Sequence[Context]
     ) -> list[ThreadReopened | Locked | Refused]:
@@ -72,7 +72,7 @@ def make_handlers(clock: Clock) -> Handlers:
         await _each(session, asked, lambda it, by: it.reopen(by.saga))
         return await _restored(session, asked)
 
-    @handlers.on_list(PurgeThread)
+    @service.on_list(PurgeThread)
     async def purge(
         session: AsyncSession, commands: Sequence[PurgeThread], contexts: Sequence[Context]
     ) -> list[ThreadPurged | Locked | Refused]:
@@ -80,7 +80,7 @@ def make_handlers(clock: Clock) -> Handlers:
         await _each(session, asked, lambda it, by: it.purge(by.saga, now))
         return await _removed(session, asked)
 
-    @handlers.on_list(ReleaseThread)
+    @service.on_list(ReleaseThread)
     async def release(
         session: AsyncSession, commands: Sequence[ReleaseThread], contexts: Sequence[Context]
     ) -> list[ThreadReopened | Locked | Refused]:
@@ -92,15 +92,13 @@ def make_handlers(clock: Clock) -> Handlers:
         await _each(session, asked, lambda it, by: it.release(by.saga))
         return await _restored(session, asked)
 
-    @handlers.on_list(DiscardThread)
+    @service.on_list(DiscardThread)
     async def discard(
         session: AsyncSession, commands: Sequence[DiscardThread], contexts: Sequence[Context]
     ) -> list[ThreadPurged | Locked | Refused]:
         asked, now = _read(commands, contexts), clock.now()
         await _each(session, asked, lambda it, _: it.discard(now))
         return await _removed(session, asked)
-
-    return handlers
 
 
 @dataclass

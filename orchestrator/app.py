@@ -23,14 +23,14 @@ from orchestrator.engine.engine import Engine
 from orchestrator.engine.settings import EngineSettings
 from orchestrator.engine.watchers import OnStuck
 from orchestrator.errors import OrchestratorError
-from orchestrator.handlers import make_handlers
+from orchestrator.handlers import add_handlers
 from orchestrator.metrics import Figures
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tables import SCHEMA_REVISION
+from outbox.chassis.configured import ConfiguredService
 from outbox.chassis.service import Blueprint, CannotStart, Kit, build
 from outbox.chassis.settings import load
 from outbox.clock import Clock
-from outbox.inbox.handlers import Handlers
 from outbox.relay.settings import RelaySettings
 from outbox.runtime import Carrier
 from outbox.transports.base import Transport
@@ -99,30 +99,41 @@ def assemble(
 ) -> FastAPI:
     """The application around the engine of `make_engine`, which takes the arguments of
     `orchestrator.engine.engine.Engine`."""
-    parts = _Parts(settings, registry, make_engine, on_stuck)
+    service = ConfiguredService(
+        NAME,
+        settings,
+        database_url=settings.database_url,
+        revision=SCHEMA_REVISION,
+        peers=registry.participants,
+        clock=clock,
+        transports=transports,
+    )
+    add_handlers(service.handlers, service.clock, unsettled=EngineSettings.unsettled)
+    parts = _Parts(
+        service,
+        registry,
+        make_engine,
+        EngineSettings(
+            relay=_together(settings.relay_settings()),
+            stuck_to=settings.told_of_stuck(registry.participants),
+        ),
+        on_stuck,
+    )
     app = build(
         Blueprint(
-            name=NAME,
+            service,
             title="Orchestrator",
             description="Runs sagas across services, watches them, and lets people repair them.",
-            revision=SCHEMA_REVISION,
-            handlers=parts.handlers,
-            routes={},
-            peers=registry.participants,
             api=parts.api,
             carrier=parts.carrier,
             settled=parts.settled,
             before_start=parts.check_start,
             before_scrape=parts.refresh_figures,
             access=ACCESS,
-            keys=parts.make_keys,
+            keys=parts.keys,
             at_home=settings.at_home(),
             key_advice=f"On its machine: {_MAKE_TOKEN}",
-        ),
-        settings,
-        database_url=settings.database_url,
-        clock=clock,
-        transports=transports,
+        )
     )
     problems.install(app)
     return app
@@ -133,61 +144,60 @@ class _Parts:
 
     engine: Runner
     figures: Figures
-    keys: TokenKeys
 
     def __init__(
         self,
-        settings: OrchestratorSettings,
+        service: ConfiguredService,
         registry: Registry,
         make_engine: Callable[..., Runner],
+        settings: EngineSettings,
         on_stuck: OnStuck | None,
     ) -> None:
+        self.keys = TokenKeys(service.database, service.clock, os.urandom)
+        self._service = service
         self._settings = settings
-        self._stuck_to = settings.told_of_stuck(registry.participants)
         self._on_stuck = on_stuck
         self._registry = registry
         self._make_engine = make_engine
 
-    def handlers(self, clock: Clock) -> Handlers:
-        return make_handlers(clock, unsettled=EngineSettings.unsettled)
-
-    def carrier(self, kit: Kit, transports: Mapping[str, Transport]) -> Carrier:
+    def carrier(self, transports: Mapping[str, Transport]) -> Carrier:
         self.engine = self._make_engine(
-            kit.database,
+            self._service.database,
             self._registry,
             transports,
-            clock=kit.clock,
-            ids=kit.new_id,
-            bell=kit.bell,
-            settings=EngineSettings(
-                relay=_together(self._settings.relay_settings()), stuck_to=self._stuck_to
-            ),
+            clock=self._service.clock,
+            ids=self._service.new_id,
+            bell=self._service.bell,
+            settings=self._settings,
             owner=NAME,
-            progress=kit.progress,
+            progress=self._service.progress,
             on_stuck=self._on_stuck,
         )
         return self.engine
 
     def api(self, kit: Kit) -> APIRouter:
+        service = self._service
         self.figures = Figures(
             kit.metrics.registry,
-            kit.database,
+            service.database,
             transitions=lambda: self.engine.stats.transitions,
-            monotonic=kit.clock.monotonic,
+            monotonic=service.clock.monotonic,
         )
         desk = ApiContext(
-            self.engine, kit.database, kit.clock, kit.bell, self.keys, kit.stopping, kit.new_id
+            self.engine,
+            service.database,
+            service.clock,
+            service.bell,
+            self.keys,
+            kit.stopping,
+            service.new_id,
         )
         parts = (
             api.router(desk),
-            session.router(self.keys, kit.failures, kit.clock),
+            session.router(self.keys, kit.failures, service.clock),
             console.router(),
         )
         return APIRouter(routes=[route for part in parts for route in part.routes])
-
-    def make_keys(self, kit: Kit) -> TokenKeys:
-        self.keys = TokenKeys(kit.database, kit.clock, os.urandom)
-        return self.keys
 
     def settled(self) -> EndedSagas | None:
         return self.engine.settled()
@@ -200,7 +210,7 @@ class _Parts:
             await self.engine.check_start()
         except OrchestratorError as error:
             raise CannotStart(error.problem, next_step=error.next_step) from error
-        if not self._settings.trust_loopback and not await self.keys.any_works():
+        if not self._service.settings.trust_loopback and not await self.keys.any_works():
             log.warning("no token opens this orchestrator yet: %s", _MAKE_TOKEN)
 
 

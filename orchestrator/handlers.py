@@ -34,10 +34,9 @@ from outbox.replies import Outcome, Reply
 from outbox.wire.settled import MAX_TOLD
 
 
-def make_handlers(clock: Clock, *, unsettled: timedelta) -> Handlers:
-    """The handlers of this service. They say of no run that began within `unsettled` that it has
-    ended, since some of these may still be on their way."""
-    handlers = Handlers("orchestrator")
+def add_handlers(handlers: Handlers, clock: Clock, *, unsettled: timedelta) -> None:
+    """Register what this service does with messages. It says of no run that began within
+    `unsettled` that it has ended, since some of these may still be on their way."""
 
     @handlers.on_list(StartSaga)
     async def start(
@@ -76,7 +75,6 @@ def make_handlers(clock: Clock, *, unsettled: timedelta) -> Handlers:
     handlers.check(StartSaga, _check_start)
     handlers.check(CommandAnswered, _check_answer)
     handlers.check(AreEnded, _check_question)
-    return handlers
 
 
 def _check_start(start: StartSaga) -> None:

@@ -15,6 +15,8 @@ from outbox.inbox.inbox import Inbox
 
 log = logging.getLogger("outbox.runtime")
 
+PURGE_INTERVAL = 60.0
+DRAIN_SECONDS = 5.0
 _HANDLERS_HAVE = 10.0
 
 
@@ -43,8 +45,8 @@ class Runtime:
         inbox: Inbox,
         carrier: Carrier | None = None,
         *,
-        purge_interval: float = 60.0,
-        drain_seconds: float = 5.0,
+        purge_interval: float = PURGE_INTERVAL,
+        drain_seconds: float = DRAIN_SECONDS,
     ) -> None:
         self._inbox = inbox
         self._carrier = carrier

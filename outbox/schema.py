@@ -87,6 +87,33 @@ def forget_revision(connection: Connection, revision: str) -> None:
     connection.execute(delete(schema_revision).where(schema_revision.c.revision == revision))
 
 
+def require_tables(connection: Connection, service: str) -> None:
+    """Raises SchemaMissing or SchemaOlder where the library's tables are not there, or lack
+    columns. Cheap enough for each start: it compares names, and nothing else."""
+    inspector = inspect(connection)
+    there = set(inspector.get_table_names())
+    missing = [name for name in metadata.tables if name not in there]
+    if len(missing) == len(metadata.tables):
+        raise SchemaMissing(
+            f"the database of {service} ({_shown(connection)}) has none of the library's tables",
+            next_step=f"call outbox.schema.upgrade(op, to={LATEST}) in a migration, and apply it",
+        )
+    step = (
+        f"call outbox.schema.upgrade(op, to={LATEST}, start=N) in a new migration, where N is the "
+        "version that the last one went to, and apply it"
+    )
+    if missing:
+        raise SchemaOlder(f"the database of {service} lacks the table {missing[0]}", next_step=step)
+    for name, needed in metadata.tables.items():
+        columns = {it["name"] for it in inspector.get_columns(name)}
+        lacking = [it.name for it in needed.columns if it.name not in columns]
+        if lacking:
+            raise SchemaOlder(
+                f"the table {name} in the database of {service} lacks the column {lacking[0]}",
+                next_step=step,
+            )
+
+
 async def require_revision(engine: AsyncEngine, *, service: str, expected: str) -> None:
     """Return if the code that needs the revision `expected` may run on this database.
 
@@ -164,3 +191,7 @@ def _check(lower: int, higher: int) -> None:
             f"there is no way from version {lower} to version {higher} of the library's tables; "
             f"this release knows 0 to {LATEST}"
         )
+
+
+def _shown(connection: Connection) -> str:
+    return connection.engine.url.render_as_string(hide_password=True)

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, cast, overload
 
-from sqlalchemy import Connection, Engine, inspect
+from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 from typing_extensions import TypeVar
@@ -25,10 +25,11 @@ from outbox.adding.add import add
 from outbox.adding.installation import Routes, install, is_installed
 from outbox.clock import Clock, SystemClock
 from outbox.contract import StartSaga
+from outbox.coordination.bell import Bell
 from outbox.coordination.progress import STUCK_AFTER, Progress
 from outbox.database.engines import reading
 from outbox.database.twins import twin_of
-from outbox.errors import InvalidService, OutboxError, SchemaMissing, SchemaOlder
+from outbox.errors import InvalidService, OutboxError
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
@@ -36,15 +37,15 @@ from outbox.inbox.runners import Sessions
 from outbox.messages import OWNER, Command, Message, SagaRef, type_of
 from outbox.relay.relay import Relay
 from outbox.relay.settings import RelaySettings
-from outbox.runtime import Runtime
-from outbox.schema import LATEST
-from outbox.tables import metadata
+from outbox.runtime import DRAIN_SECONDS, PURGE_INTERVAL, Carrier, Runtime
+from outbox.schema import require_tables
 from outbox.transports.base import Transport
 from outbox.transports.http.address import Address
 from outbox.transports.http.peers import peers_in
 from outbox.transports.http.signing import Keyring
 from outbox.transports.http.transport import HttpTransport
 from outbox.wire.codec import encode_value
+from outbox.wire.settled import EndedSagas
 
 if TYPE_CHECKING:
     from outbox.integrations.fastapi import Observer
@@ -92,10 +93,11 @@ class Service(Generic[SM]):
 
     `peers` has the address of each service that it sends to, by name; without it SAGABOX_PEERS
     does, as "stock=http://stock:8000,mail=http://mail:8000". A message to another name is refused
-    when it is added. `secrets` are the signing keys that the services share; without them
-    SAGABOX_SECRETS has them, which is read when the service is attached or runs. `routes` says
-    which of the peers get an event. `name` is for ever: the inbox knows messages by it, so that a
-    renamed service would take them anew.
+    when it is added. `transports` replaces those that send to the peers over HTTP. `secrets` are
+    the signing keys that the services share; without them SAGABOX_SECRETS has them, which is read
+    when the service is attached or runs. `routes` says which of the peers get an event. `name` is
+    for ever: the inbox knows messages by it, so that a renamed service would take them anew.
+    `purge_interval` and `drain_seconds` are as for `outbox.Runtime`.
 
     On SQLite the engine gets the settings without which SQLite loses writes (`outbox.sqlite`).
     Raises InvalidService where a name, an address or the database cannot be.
@@ -109,10 +111,13 @@ class Service(Generic[SM]):
         *,
         routes: Routes | None = None,
         peers: Mapping[str, str] | None = None,
+        transports: Mapping[str, Transport] | None = None,
         secrets: str | Keyring | None = None,
         clock: Clock | None = None,
         limits: InboxLimits | None = None,
         relay: RelaySettings | None = None,
+        purge_interval: float = PURGE_INTERVAL,
+        drain_seconds: float = DRAIN_SECONDS,
     ) -> None: ...
     @overload
     def __init__(
@@ -122,10 +127,13 @@ class Service(Generic[SM]):
         *,
         routes: Routes | None = None,
         peers: Mapping[str, str] | None = None,
+        transports: Mapping[str, Transport] | None = None,
         secrets: str | Keyring | None = None,
         clock: Clock | None = None,
         limits: InboxLimits | None = None,
         relay: RelaySettings | None = None,
+        purge_interval: float = PURGE_INTERVAL,
+        drain_seconds: float = DRAIN_SECONDS,
         relay_engine: AsyncEngine | None = None,
     ) -> None: ...
     def __init__(
@@ -135,10 +143,13 @@ class Service(Generic[SM]):
         *,
         routes: Routes | None = None,
         peers: Mapping[str, str] | None = None,
+        transports: Mapping[str, Transport] | None = None,
         secrets: str | Keyring | None = None,
         clock: Clock | None = None,
         limits: InboxLimits | None = None,
         relay: RelaySettings | None = None,
+        purge_interval: float = PURGE_INTERVAL,
+        drain_seconds: float = DRAIN_SECONDS,
         relay_engine: AsyncEngine | None = None,
     ) -> None:
         if not OWNER.fullmatch(name):
@@ -158,9 +169,12 @@ class Service(Generic[SM]):
         self.engine = _asynchronous(engine, relay_engine, name)
         self.clock = clock or SystemClock()
         self.peers: Mapping[str, str] = _checked(peers)
+        self._transports = transports
         self._secrets = secrets
         self._limits = limits
         self._relay_settings = relay or RelaySettings()
+        self._purge_interval = purge_interval
+        self._drain_seconds = drain_seconds
         self._installation = install(
             self.sessions,
             source=name,
@@ -174,6 +188,8 @@ class Service(Generic[SM]):
         timeout = self._relay_settings.delivery_timeout
         self.progress = Progress(self.clock.monotonic, stuck_after=max(STUCK_AFTER, 2 * timeout))
         self._observer: Observer = _Unobserved()
+        self.carrier: Carrier | None = None
+        """What sends its messages in place of a relay, if `carried_by` said so."""
         self._inbox: Inbox | None = None
         self._runtime: Runtime | None = None
 
@@ -188,6 +204,11 @@ class Service(Generic[SM]):
         return self._installation.ids
 
     @property
+    def bell(self) -> Bell:
+        """Rings when there may be messages to send."""
+        return self._installation.bell
+
+    @property
     def inbox(self) -> Inbox:
         """What takes its messages."""
         if self._inbox is None:
@@ -196,15 +217,15 @@ class Service(Generic[SM]):
                 self.sessions,
                 clock=self.clock,
                 limits=self._limits,
-                peers=self.peers,
+                peers=self.peers if self._transports is None else self._transports,
                 progress=self.progress,
             )
         return self._inbox
 
     @property
     def is_carrying(self) -> bool:
-        """Whether its messages are carried now, if it sends any."""
-        return not self.peers or (self._runtime is not None and self._runtime.is_carrying)
+        """Whether its messages are carried now."""
+        return self._runtime is not None and self._runtime.is_carrying
 
     def start(
         self,
@@ -248,13 +269,23 @@ class Service(Generic[SM]):
         attach(self, app, messages=messages, health=health, metrics=metrics)
 
     def observed_by(self, observer: Observer) -> None:
-        """Let the observer watch its messages. Raises InvalidService after its inbox was used."""
-        if self._inbox is not None:
+        """Let the observer watch its messages. Raises InvalidService after its inbox was used, or
+        its transports."""
+        if self._inbox is not None or self.carrier is not None:
             raise InvalidService(
                 f"the service {self.name} takes messages already, and cannot be observed from now",
                 next_step="call attach() right after outbox.Service(...)",
             )
         self._observer = observer
+
+    def carried_by(
+        self,
+        make: Callable[[Mapping[str, Transport]], Carrier],
+        *,
+        settled: Callable[[], EndedSagas | None] | None = None,
+    ) -> None:
+        """Let the carrier that is made of its transports send its messages, in place of a relay."""
+        self.carrier = make(self._ways(self.keys(), settled))
 
     def keys(self) -> Keyring:
         """The signing keys. Raises InvalidService where there are none."""
@@ -282,7 +313,12 @@ class Service(Generic[SM]):
             )
         keys = self.keys()
         await self.check_tables()
-        self._runtime = Runtime(self.inbox, self._relay(keys))
+        self._runtime = Runtime(
+            self.inbox,
+            self.carrier or self._relay(keys),
+            purge_interval=self._purge_interval,
+            drain_seconds=self._drain_seconds,
+        )
         try:
             async with self._runtime.running():
                 yield
@@ -295,34 +331,36 @@ class Service(Generic[SM]):
         """Raises SchemaMissing or SchemaOlder where the library's tables are not there, or lack
         columns."""
         async with reading(self.engine).connect() as connection:
-            await connection.run_sync(_require_tables, self.name)
+            await connection.run_sync(require_tables, self.name)
 
-    def _relay(self, keys: Keyring) -> Relay | None:
-        if not self.peers:
-            return None
-        settings = self._relay_settings
-        ways = {
-            peer: self._observer.transport(
-                peer,
-                HttpTransport(
+    def _relay(self, keys: Keyring) -> Relay:
+        return Relay(
+            self.engine,
+            self._ways(keys),
+            owner=self.name,
+            clock=self.clock,
+            settings=self._relay_settings,
+            bell=self.bell,
+            progress=self.progress,
+        )
+
+    def _ways(
+        self, keys: Keyring, settled: Callable[[], EndedSagas | None] | None = None
+    ) -> Mapping[str, Transport]:
+        ways: Mapping[str, Transport] | None = self._transports
+        if ways is None:
+            ways = {
+                peer: HttpTransport(
                     address,
                     source=self.name,
                     keys=keys,
                     clock=self.clock,
-                    timeout=settings.delivery_timeout,
-                ),
-            )
-            for peer, address in self.peers.items()
-        }
-        return Relay(
-            self.engine,
-            ways,
-            owner=self.name,
-            clock=self.clock,
-            settings=settings,
-            bell=self._installation.bell,
-            progress=self.progress,
-        )
+                    settled=settled,
+                    timeout=self._relay_settings.delivery_timeout,
+                )
+                for peer, address in self.peers.items()
+            }
+        return {peer: self._observer.transport(peer, way) for peer, way in ways.items()}
 
 
 def _opened(
@@ -372,33 +410,3 @@ def _checked(peers: Mapping[str, str] | None) -> Mapping[str, str]:
         except OutboxError as error:
             _refuse(f"the address of the peer {name}: {error.problem}", error.next_step)
     return dict(peers)
-
-
-def _shown(connection: Connection) -> str:
-    return connection.engine.url.render_as_string(hide_password=True)
-
-
-def _require_tables(connection: Connection, service: str) -> None:
-    """Cheap enough for each start: compares names of tables and columns, and nothing else."""
-    inspector = inspect(connection)
-    there = set(inspector.get_table_names())
-    missing = [name for name in metadata.tables if name not in there]
-    if len(missing) == len(metadata.tables):
-        raise SchemaMissing(
-            f"the database of {service} ({_shown(connection)}) has none of the library's tables",
-            next_step=f"call outbox.schema.upgrade(op, to={LATEST}) in a migration, and apply it",
-        )
-    step = (
-        f"call outbox.schema.upgrade(op, to={LATEST}, start=N) in a new migration, where N is the "
-        "version that the last one went to, and apply it"
-    )
-    if missing:
-        raise SchemaOlder(f"the database of {service} lacks the table {missing[0]}", next_step=step)
-    for name, table in metadata.tables.items():
-        columns = {column["name"] for column in inspector.get_columns(name)}
-        lacking = [column.name for column in table.columns if column.name not in columns]
-        if lacking:
-            raise SchemaOlder(
-                f"the table {name} in the database of {service} lacks the column {lacking[0]}",
-                next_step=step,
-            )

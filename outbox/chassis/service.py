@@ -1,14 +1,13 @@
-"""A service: its parts, and how it starts and stops.
+"""The application of a service: what is around it, and how it starts and stops.
 
-A service hands in its own parts (handlers, routes, its public addresses); this module puts the
-parts that all services share around them.
+What is sent and handled is that of the `outbox.Service` within; this module adds what all services
+share besides: doors, addresses, problem details, and the refusal of a wrong start.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,36 +15,26 @@ from dataclasses import dataclass, field
 from fastapi import APIRouter, FastAPI
 from starlette.types import ASGIApp
 
-from outbox.adding.installation import Routes, install
 from outbox.chassis.access.failed_keys import Failures
 from outbox.chassis.access.keys import Keys, StaticKeys
 from outbox.chassis.access.middleware import AccessMiddleware
 from outbox.chassis.access.policy import AccessPolicy
 from outbox.chassis.access.rate_limit import Rates
 from outbox.chassis.access.routes import NOTHING, Opens, RouteAccess, Table
+from outbox.chassis.configured import ConfiguredService
 from outbox.chassis.endpoints import api_docs, health, openapi
-from outbox.chassis.endpoints.backlog import Backlog, standing
-from outbox.chassis.endpoints.metrics import MeteredInbox, Metrics
+from outbox.chassis.endpoints.backlog import Backlog
+from outbox.chassis.endpoints.metrics import Metrics
+from outbox.chassis.endpoints.served import backlogs_of, checks_of
 from outbox.chassis.http import problems
 from outbox.chassis.http.middleware import BodyLimit, Boundary, SecurityHeaders
 from outbox.chassis.http.request_traces import Traced
-from outbox.chassis.settings import ServiceSettings
 from outbox.chassis.shutdown import told_of_signals
-from outbox.clock import Clock, SystemClock
-from outbox.coordination.bell import Bell
-from outbox.coordination.progress import STUCK_AFTER, Progress
-from outbox.database.opening import Database, open_database
 from outbox.database.troubles import Trouble, trouble_in_statement
 from outbox.errors import OutboxError
-from outbox.ids import Ids
-from outbox.inbox.handlers import Handlers
-from outbox.inbox.inbox import Inbox
-from outbox.relay.relay import Relay
-from outbox.runtime import Carrier, Runtime
-from outbox.schema import require_revision
+from outbox.runtime import Carrier
 from outbox.transports.base import Transport
 from outbox.transports.http.receiver import receiver
-from outbox.transports.http.transport import HttpTransport
 from outbox.wire.settled import EndedSagas
 
 log = logging.getLogger(__name__)
@@ -57,73 +46,51 @@ class CannotStart(OutboxError):
 
 @dataclass(frozen=True)
 class Kit:
-    """The kit from which a service's own parts are built.
+    """The parts of the chassis for a service's own addresses.
 
-    `bell` rings when there may be messages to send. `stopping` is set as soon as the service is
-    told to stop: a long answer has to end then. `failures` are those of callers with wrong keys.
-    `progress` is told of each piece of work that the service does beside requests.
+    `stopping` is set as soon as the service is told to stop: a long answer has to end then.
+    `failures` are those of callers with wrong keys.
     """
 
-    database: Database
-    clock: Clock
-    new_id: Callable[[], str]
-    bell: Bell
     metrics: Metrics
     stopping: asyncio.Event
     failures: Failures
-    progress: Progress
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """One kind of service.
+    """What is to be built around one service.
 
-    `revision` is the database revision that its code needs. `peers` are the services that it sends
-    to, with their addresses. `api` makes its public addresses, and `access` says what each of them
-    asks for; one that is left out is for administrators alone.
+    `api` makes its public addresses, and `access` says what each of them asks for; one that is left
+    out is for administrators alone.
 
-    `carrier` makes the sender of its messages over the given transports, where that is not the
-    relay alone; it is called before `api`. `settled` gives what deliveries say of ended sagas.
-    `before_start` is awaited once the database is known to be right, and raises OutboxError where
-    the service must not run. `before_scrape` is awaited before /metrics shows its figures.
+    `carrier` and `settled` are as for `Service.carried_by`; the carrier is made before `api` is
+    called. `before_start` is awaited once the database is known to be right, and raises OutboxError
+    where the service must not run. `before_scrape` is awaited before /metrics shows its figures.
 
-    `keys` makes the access keys of callers; without it there are none. `at_home` is what callers on
-    the same machine may do without a key, and `to_all` what all callers may: nothing, unless the
-    operator said otherwise. `key_advice` says where a key comes from.
+    `keys` are the access keys of callers. `at_home` is what callers on the same machine may do
+    without a key, and `to_all` what all callers may: nothing, unless the operator said otherwise.
+    `key_advice` says where a key comes from.
     """
 
-    name: str
+    service: ConfiguredService
     title: str
     description: str
-    revision: str
-    handlers: Callable[[Clock], Handlers]
-    routes: Routes
-    peers: Mapping[str, str]
     api: Callable[[Kit], APIRouter]
-    carrier: Callable[[Kit, Mapping[str, Transport]], Carrier] | None = None
+    carrier: Callable[[Mapping[str, Transport]], Carrier] | None = None
     settled: Callable[[], EndedSagas | None] | None = None
     before_start: Callable[[], Awaitable[None]] | None = None
     before_scrape: Callable[[], Awaitable[None]] | None = None
     access: Table = field(default_factory=dict)
-    keys: Callable[[Kit], Keys] | None = None
+    keys: Keys = field(default_factory=lambda: StaticKeys({}))
     at_home: Opens = NOTHING
     to_all: Opens = NOTHING
     key_advice: str = "The one who runs the service has keys"
 
 
-def build(
-    blueprint: Blueprint,
-    settings: ServiceSettings,
-    *,
-    database_url: str,
-    clock: Clock | None = None,
-    transports: Mapping[str, Transport] | None = None,
-) -> FastAPI:
-    """The application, ready for an ASGI server; nothing is connected before it starts.
-
-    `transports` replaces those that send to the peers over HTTP. Raises InvalidSettings.
-    """
-    chassis = Chassis(blueprint, settings, database_url, clock or SystemClock(), transports)
+def build(blueprint: Blueprint) -> FastAPI:
+    """The application, ready for an ASGI server; nothing is connected before it starts."""
+    chassis = Chassis(blueprint)
     app = FastAPI(
         title=blueprint.title,
         description=blueprint.description,
@@ -144,112 +111,53 @@ def build(
     app.add_middleware(Boundary)
     app.add_middleware(SecurityHeaders)
     app.add_middleware(chassis.metrics.http)
-    app.add_middleware(Traced, new_id=chassis.ids)
+    app.add_middleware(Traced, new_id=blueprint.service.new_id)
     return app
 
 
 class Chassis:
-    """One service in one process: its database, its inbox, and the carrier of its messages."""
+    """What is around one service in one process: its doors, its addresses, its start and end."""
 
-    def __init__(
-        self,
-        blueprint: Blueprint,
-        settings: ServiceSettings,
-        database_url: str,
-        clock: Clock,
-        transports: Mapping[str, Transport] | None,
-    ) -> None:
+    def __init__(self, blueprint: Blueprint) -> None:
         self._blueprint = blueprint
-        self._settings = settings
-        self._clock = clock
-        self._keys = settings.keyring()
-        self.ids = Ids(clock, os.urandom)
-        self.progress = Progress(
-            clock.monotonic, stuck_after=max(STUCK_AFTER, 2 * settings.delivery_timeout)
-        )
-        self.metrics = Metrics(clock, self.progress)
-        self.database = open_database(
-            database_url,
-            name=f"sagabox-{blueprint.name}",
-            pool_size=settings.pool_size,
-            pool_overflow=settings.pool_overflow,
-        )
-        installation = install(
-            self.database.sessions,
-            source=blueprint.name,
-            routes=blueprint.routes,
-            clock=clock,
-            ids=self.ids,
-        )
-        self.inbox: Inbox = MeteredInbox(
-            blueprint.handlers(clock),
-            self.database.sessions,
-            clock=clock,
-            limits=settings.inbox_limits(),
-            metrics=self.metrics,
-            peers=blueprint.peers if transports is None else transports,
-            progress=self.progress,
-        )
-        if transports is None:
-            transports = {name: self._over_http(url) for name, url in blueprint.peers.items()}
-        self._stopping = asyncio.Event()
-        self._kit = Kit(
-            self.database,
-            clock,
-            self.ids,
-            installation.bell,
-            self.metrics,
-            self._stopping,
-            Failures(clock.monotonic),
-            self.progress,
-        )
-        make_carrier = blueprint.carrier or self._relay
-        self.carrier: Carrier = make_carrier(
-            self._kit, {name: self.metrics.transport(name, it) for name, it in transports.items()}
-        )
-        self._callers: Keys = (
-            StaticKeys({}) if blueprint.keys is None else blueprint.keys(self._kit)
-        )
-        self._runtime = Runtime(
-            self.inbox,
-            self.carrier,
-            purge_interval=settings.purge_interval,
-            drain_seconds=settings.drain_seconds,
-        )
+        self.service = service = blueprint.service
+        self.database = service.database
+        self.metrics = Metrics(service.clock, service.progress)
+        service.observed_by(self.metrics)
+        if blueprint.carrier is not None:
+            service.carried_by(blueprint.carrier, settled=blueprint.settled)
+        self._kit = Kit(self.metrics, asyncio.Event(), Failures(service.clock.monotonic))
 
     def doors(self, app: ASGIApp) -> ASGIApp:
         """`app` behind the access middleware."""
+        settings = self.service.settings
         return AccessMiddleware(
             app,
             routes=RouteAccess(self._blueprint.access),
             policy=AccessPolicy(
-                self._settings.host_names(), self._blueprint.at_home, self._blueprint.to_all
+                settings.host_names(), self._blueprint.at_home, self._blueprint.to_all
             ),
-            keys=self._callers,
+            keys=self._blueprint.keys,
             failures=self._kit.failures,
-            rates=Rates(self._clock.monotonic, rate=self._settings.rate_limit),
+            rates=Rates(self.service.clock.monotonic, rate=settings.rate_limit),
             key_advice=self._blueprint.key_advice,
         )
 
     def routers(self) -> Sequence[APIRouter]:
         """All addresses, the service's own first."""
-        checks: dict[str, health.Check] = {
-            "database": self._check_database,
-            "relay": self._check_relay,
-            "work": health.work(self.progress),
-        }
+        service = self.service
         return (
             self._blueprint.api(self._kit),
             receiver(
-                self.inbox,
-                keys=self._keys,
-                clock=self._clock,
-                concurrency=self._settings.receive_concurrency,
-                ids=self.ids,
+                service.inbox,
+                keys=service.keys(),
+                clock=service.clock,
+                concurrency=service.settings.receive_concurrency,
+                ids=service.new_id,
                 skewed=self.metrics.skewed,
             ),
-            health.router(checks),
-            self.metrics.router(self._standing, relay_runs=lambda: self._runtime.is_carrying),
+            health.router(checks_of(service, threads=True)),
+            self.metrics.router(self._standing, relay_runs=lambda: service.is_carrying),
             api_docs.router(self._blueprint.title),
         )
 
@@ -257,16 +165,16 @@ class Chassis:
     async def lifespan(self, _app: FastAPI) -> AsyncIterator[None]:
         """The lifespan of the service. It refuses to start on a wrong database; else it relays and
         purges until the server stops, and then gives the work in hand `drain_seconds`."""
-        self._stopping.clear()
+        self._kit.stopping.clear()
         try:
             await self._check_start()
             self._warn_of_what_is_open()
-            async with self._runtime.running():
+            async with self.service.running():
                 try:
-                    with told_of_signals(self._stopping):
+                    with told_of_signals(self._kit.stopping):
                         yield
                 finally:
-                    self._stopping.set()
+                    self._kit.stopping.set()
         finally:
             await self.database.engine.dispose()
 
@@ -281,7 +189,7 @@ class Chassis:
 
     async def _check_start(self) -> None:
         try:
-            await self._check_database()
+            await self.service.check_tables()
             if self._blueprint.before_start is not None:
                 await self._blueprint.before_start()
         except OutboxError:
@@ -291,49 +199,12 @@ class Chassis:
                 raise
             cause = getattr(error, "orig", None) or error
             raise CannotStart(
-                f"the database of {self._blueprint.name} does not answer ({cause})",
+                f"the database of {self.service.name} does not answer ({cause})",
                 next_step="start the database, or correct its address in "
-                f"SAGABOX_DATABASE_URL_{self._blueprint.name.upper()}",
+                f"SAGABOX_DATABASE_URL_{self.service.name.upper()}",
             ) from error
-
-    def _relay(self, kit: Kit, transports: Mapping[str, Transport]) -> Carrier:
-        return Relay(
-            kit.database.engine,
-            transports,
-            owner=self._blueprint.name,
-            clock=kit.clock,
-            settings=self._settings.relay_settings(),
-            bell=kit.bell,
-            progress=kit.progress,
-        )
-
-    async def _check_database(self) -> None:
-        """The check that the database answers, and has a schema that this code may run on."""
-        await require_revision(
-            self.database.engine,
-            service=self._blueprint.name,
-            expected=self._blueprint.revision,
-        )
-
-    async def _check_relay(self) -> None:
-        if not self._runtime.is_carrying:
-            raise health.NotReady(
-                "the relay does not run, so that messages stay where they are",
-                next_step="restart the service; its log says why the relay ended",
-            )
 
     async def _standing(self) -> Sequence[Backlog]:
         if self._blueprint.before_scrape is not None:
             await self._blueprint.before_scrape()
-        async with self.database.reading.connect() as connection:
-            return await standing(connection, self._blueprint.peers)
-
-    def _over_http(self, url: str) -> Transport:
-        return HttpTransport(
-            url,
-            source=self._blueprint.name,
-            keys=self._keys,
-            clock=self._clock,
-            settled=self._blueprint.settled,
-            timeout=self._settings.delivery_timeout,
-        )
+        return await backlogs_of(self.service)

@@ -100,7 +100,7 @@ def guarded(blueprint: Blueprint, settings: StaticKeySettings) -> Blueprint:
     tokens = [settings.variable(name) for name in ("public_token", "metrics_token")]
     return replace(
         blueprint,
-        keys=lambda _: settings.keys(),
+        keys=settings.keys(),
         at_home=settings.at_home(),
         to_all=settings.to_all(),
         key_advice=f"The one who runs the service sets {' and '.join(tokens)}",

@@ -236,7 +236,7 @@ async def test_publications_and_closings_of_one_thread_at_once_keep_each_others_
 
     async def send(*batch: object) -> None:
         for _ in range(50):
-            replies = await comments.chassis.inbox.receive(batch)  # type: ignore[arg-type]  # envelopes
+            replies = await comments.chassis.service.inbox.receive(batch)  # type: ignore[arg-type]  # envelopes
             if all(reply.outcome is Outcome.DONE for reply in replies):
                 return
         raise AssertionError(replies)

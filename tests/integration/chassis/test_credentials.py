@@ -386,7 +386,7 @@ async def test_remembered_keys_take_bounded_memory(
 ) -> None:
     monkeypatch.setattr(token_keys, "REMEMBERED", 20)
     async with started(database_factory) as (service, _):
-        known = service.chassis._callers
+        known = service.chassis._blueprint.keys
         assert isinstance(known, token_keys.TokenKeys)
         for number in range(60):
             async with calling(service.app, f"192.0.2.{number}", f"sgb_{number}") as client:

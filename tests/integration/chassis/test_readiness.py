@@ -18,12 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from articles.contract import ArticlePublished
 from articles.model import SCHEMA_REVISION
 from articles.settings import ArticlesSettings
+from outbox.chassis.configured import ConfiguredService
 from outbox.chassis.service import Blueprint, build
 from outbox.coordination.progress import STUCK_AFTER
-from outbox.inbox.handlers import Context, Handlers
+from outbox.inbox.handlers import Context
 from outbox.messages import Command
 from outbox.relay.message_store import Store
 from outbox.replies import Outcome, Reply
+from outbox.service import Service
 from outbox.testing import FakeClock
 from outbox.transports.base import Answered, Delivery, Transport, Unreachable
 from outbox.wire.envelope import Envelope
@@ -47,7 +49,7 @@ PATIENT = {"lease": 7200, "poll_interval": 0.01}
 
 
 @dataclass(frozen=True)
-class Ring(Command[None], type="bells.ring.v1", key="tower"):
+class Ring(Command[None], type="articles.ring.v1", key="tower"):
     """A bell is to ring."""
 
     tower: str
@@ -65,7 +67,7 @@ class Probed:
         self.tell = service.tell
         self.tell_all = service.tell_all
         self.http = service.http
-        clock = service.chassis._kit.clock
+        clock = service.chassis.service.clock
         assert isinstance(clock, FakeClock)
         self.clock = clock
 
@@ -122,11 +124,10 @@ class Tower:
         self.let_go.set()
         self.in_thread.set()
 
-    def handlers(self) -> Handlers:
-        """The handler of the bells."""
-        handlers = Handlers("articles")
+    def attend(self, service: Service) -> None:
+        """Handle what is sent to the bells."""
 
-        @handlers.on(Ring)
+        @service.on(Ring)
         async def ring(session: AsyncSession, command: Ring, context: Context) -> None:
             self.asked += 1
             if command.tower not in self.hangs_for:
@@ -139,8 +140,6 @@ class Tower:
                         await self.let_go.wait()
             else:
                 await self.let_go.wait()
-
-        return handlers
 
 
 @pytest.fixture
@@ -157,21 +156,26 @@ async def bells(database: Database, tower: Tower) -> AsyncIterator[Probed]:
         trust_loopback=True,
         delivery_timeout=0.5,
     )
+    service = ConfiguredService(
+        "articles",
+        settings,
+        database_url=database.url,
+        revision=SCHEMA_REVISION,
+        peers={},
+        clock=FakeClock(START),
+    )
+    tower.attend(service)
     blueprint = Blueprint(
-        name="articles",
+        service,
         title="Bells",
         description="Bells that ring.",
-        revision=SCHEMA_REVISION,
-        handlers=lambda _: tower.handlers(),
-        routes={},
-        peers={},
         api=lambda _: APIRouter(),
         at_home=settings.at_home(),
     )
-    app = build(blueprint, settings, database_url=database.url, clock=FakeClock(START))
-    async with probed(app) as service:
+    app = build(blueprint)
+    async with probed(app) as found:
         try:
-            yield service
+            yield found
         finally:
             tower.release()
 

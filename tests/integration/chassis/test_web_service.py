@@ -19,6 +19,7 @@ from outbox.chassis.service import CannotStart
 from outbox.chassis.settings import InvalidSettings
 from outbox.errors import SchemaMissing, SchemaNewer, SchemaOlder
 from outbox.ids import compose, derive, first_at
+from outbox.relay.relay import Relay
 from outbox.transports.base import Answered, Delivery, Unreachable
 from outbox.transports.memory import MemoryTransport
 from outbox.wire.envelope import BATCH, Envelope, to_batch
@@ -210,8 +211,8 @@ async def test_metrics_say_that_a_purge_stops_where_the_orchestrator_cannot_be_a
             (EndedSagas(first_at(START)), False),
         ):
             news = replace(envelope(ReopenThread(new_id())), source="orchestrator")
-            await comments.chassis.inbox.receive([news], said)
-            await comments.chassis.inbox.purge()
+            await comments.chassis.service.inbox.receive([news], said)
+            await comments.chassis.service.inbox.purge()
             assert (stopped in (await comments.http.get("/metrics")).text) is is_stopped
         async with comments.chassis.database.sessions() as session:
             ids = (await session.scalars(select(tables.inbox.c.id))).all()
@@ -258,7 +259,7 @@ async def test_events_flow_from_articles_to_comments_while_both_run(
     async with running(comments_app(database_factory(comments_schema))) as comments:
 
         async def receive(envelopes: Sequence[Envelope], settled: EndedSagas | None) -> object:
-            return await comments.chassis.inbox.receive(envelopes, settled)
+            return await comments.chassis.service.inbox.receive(envelopes, settled)
 
         transports = {"comments": MemoryTransport(receive)}  # type: ignore[arg-type]  # it answers
         app = articles_app(database_factory(articles_schema), transports)
@@ -347,11 +348,11 @@ async def test_a_service_whose_relay_ended_says_so(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async def broken(_: asyncio.Event) -> None:
+    async def broken(_: Relay, stop: asyncio.Event) -> None:
         raise RuntimeError("out of order")
 
     async with running(articles_app(database_factory(articles_schema))) as articles:
-        monkeypatch.setattr(articles.chassis.carrier, "run", broken)
+        monkeypatch.setattr(Relay, "run", broken)
         async with _started(articles):
             answer = await articles.http.get("/readyz")
             assert (answer.status_code, answer.json()["code"]) == (503, "not-ready")

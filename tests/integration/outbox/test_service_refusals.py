@@ -95,15 +95,16 @@ async def test_slow_deliveries_that_were_asked_for_are_not_stuck(engine: AsyncEn
     assert make_service(engine, relay=patient).progress.stuck_after == 140.0
 
 
+@pytest.mark.parametrize("peers", [{"press": NOWHERE}, {}], ids=["others", "none"])
 async def test_messages_for_a_former_peer_are_told_of(
-    engine: AsyncEngine, caplog: pytest.LogCaptureFixture
+    engine: AsyncEngine, caplog: pytest.LogCaptureFixture, peers: dict[str, str]
 ) -> None:
     """Also those that are scheduled, and those of another program: they are found in the tables."""
     later = datetime(2100, 1, 1, tzinfo=UTC)
     async with make_service(engine, peers={"bank": NOWHERE}).sessions.begin() as session:
         outbox.add(session, Book("a", "a command"))
         outbox.add(session, Book("a", "a later one"), deliver_at=later)
-    service = make_service(engine, peers={"press": NOWHERE})
+    service = make_service(engine, peers=peers)
     async with service.running():
         await until(lambda: "wait for bank" in caplog.text, what="the relay tells of them")
     assert "2 messages wait for bank: till has no peer bank, " in caplog.text

@@ -108,12 +108,14 @@ class Running:
         self, message: Message, *, saga: str | None = None, undoes: Sequence[str] = ()
     ) -> Reply:
         """Send one message, under an id of its own, and return the answer."""
-        (reply,) = await self.chassis.inbox.receive([envelope(message, saga=saga, undoes=undoes)])
+        (reply,) = await self.chassis.service.inbox.receive(
+            [envelope(message, saga=saga, undoes=undoes)]
+        )
         return reply
 
     async def tell_all(self, *envelopes: Envelope) -> list[Reply]:
         """Send a batch."""
-        return await self.chassis.inbox.receive(envelopes)
+        return await self.chassis.service.inbox.receive(envelopes)
 
     async def outbox(self, cls: type[Message]) -> list[Any]:
         """The unsent messages of this class, oldest first."""

@@ -22,7 +22,7 @@ from outbox.transports.base import Transport
 from outbox.transports.memory import MemoryTransport
 from outbox.wire.envelope import Envelope
 from outbox.wire.settled import EndedSagas
-from tests.support.blog.blog import SECRETS, Running, running
+from tests.support.blog.blog import ORCHESTRATOR, SECRETS, Running, running
 from tests.support.databases.databases import Database
 from tests.support.orchestrator.orchestrating import PARTICIPANTS, orchestrator_settings
 from tests.support.processes.waiting import until
@@ -45,7 +45,7 @@ class WholeBlog:
                 await self.open.wait()
                 settled = self.settled()
             left = [it for it in batch if not self.loses(it)]
-            taken = await self.services[name].chassis.inbox.receive(left, settled)
+            taken = await self.services[name].chassis.service.inbox.receive(left, settled)
             told = dict(zip((it.id for it in left), taken, strict=True))
             return [told.get(it.id, Reply(Outcome.DONE)) for it in batch]
 
@@ -58,7 +58,7 @@ class WholeBlog:
     @property
     def engine(self) -> Engine:
         """The orchestrator's."""
-        engine = self.services["orchestrator"].chassis.carrier
+        engine = self.services["orchestrator"].chassis.service.carrier
         assert isinstance(engine, Engine)
         return engine
 
@@ -126,7 +126,9 @@ async def whole_blog(
         transports={name: blog.way_to(name) for name in ("comments", "orchestrator")},
     )
     of_comments = comments.app.create_app(
-        CommentsSettings(database_url=databases["comments"].url, **QUICK),
+        CommentsSettings(
+            database_url=databases["comments"].url, peers=f"orchestrator={ORCHESTRATOR}", **QUICK
+        ),
         transports={"orchestrator": blog.way_to("orchestrator")},
     )
     apps = {"orchestrator": orchestrator, "articles": of_articles, "comments": of_comments}

@@ -53,7 +53,7 @@ def bearer(token: str) -> dict[str, str]:
 
 def clock_of(service: Running) -> FakeClock:
     """The clock of a service that was started by a test."""
-    clock = service.chassis._clock
+    clock = service.chassis.service.clock
     assert isinstance(clock, FakeClock)
     return clock
 

@@ -194,7 +194,7 @@ def at(instance: Instance[Any], created_at: datetime) -> Instance[Any]:
 
 def engine_of(service: Running) -> NotedEngine:
     """The engine behind the addresses."""
-    engine = service.chassis.carrier
+    engine = service.chassis.service.carrier
     assert isinstance(engine, NotedEngine)
     return engine
 

@@ -16,7 +16,7 @@ from orchestrator import tables
 from orchestrator.definition.registry import Registry
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.settings import EngineSettings
-from orchestrator.handlers import make_handlers
+from orchestrator.handlers import add_handlers
 from outbox import Context, Handlers, Inbox, Ongoing, Relay, add, install
 from outbox import tables as library
 from outbox.contract import SagaEnded, StartSaga
@@ -74,9 +74,7 @@ class Months:
         self._listen()
         settings = EngineSettings()
         of_orchestrator = self.orchestrator
-        handlers = make_handlers(clock, unsettled=settings.unsettled)
-        of_orchestrator.handlers = handlers
-        of_orchestrator.inbox = Inbox(handlers, of_orchestrator.sessions, clock=clock)
+        add_handlers(of_orchestrator.handlers, clock, unsettled=settings.unsettled)
         ways = {
             name: MemoryTransport(it.inbox.receive, settled=self._settled)
             for name, it in (

@@ -70,7 +70,7 @@ async def test_services_purge_what_ended_behind_many_runs_that_wait(blog: WholeB
     await remember(blog, [*WAITING[:3], *WAITING[-3:], *ENDED])
     article = await blog.publish()
     await blog.start(article, prefer="wait=20")  # a delivery, which tells what it can
-    inbox = blog.services["articles"].chassis.inbox
+    inbox = blog.services["articles"].chassis.service.inbox
     await inbox.purge()
     assert await remembered(blog) >= set(ENDED), "no delivery can name that many"
 

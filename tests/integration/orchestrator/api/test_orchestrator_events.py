@@ -45,16 +45,16 @@ async def _run(orchestrator: Running, *lines: Entry, ended: bool = False) -> Ins
 
 
 def _desk(orchestrator: Running) -> ApiContext:
-    kit = orchestrator.chassis._kit
-    service = orchestrator.chassis
+    chassis = orchestrator.chassis
+    service = chassis.service
     return ApiContext(
         engine_of(orchestrator),
-        kit.database,
-        kit.clock,
-        kit.bell,
-        service._callers,
-        kit.stopping,
-        kit.new_id,
+        service.database,
+        service.clock,
+        service.bell,
+        chassis._blueprint.keys,
+        chassis._kit.stopping,
+        service.new_id,
     )
 
 

@@ -160,7 +160,7 @@ async def test_dead_letters_are_listed_and_sent_again(orchestrator: Running) -> 
     assert [it["id"] for it in rest.json()["items"]] == [first]
     only = await orchestrator.http.get("/dead-letters", params={"destination": "articles"})
     assert [it["id"] for it in only.json()["items"]] == [first]
-    bell = orchestrator.chassis._kit.bell
+    bell = orchestrator.chassis.service.bell
     rings = bell.rings
     answer = await orchestrator.http.post("/dead-letters/redrive", json={"ids": [first]})
     assert (answer.status_code, answer.json()) == (200, {"redriven": 1, "new_ids": {}})

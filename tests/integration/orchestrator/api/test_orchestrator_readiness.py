@@ -46,7 +46,7 @@ async def _started(
         transports=dict.fromkeys(PARTICIPANTS, participant),
     )
     async with running(app) as service, app.router.lifespan_context(app):
-        engine = service.chassis.carrier
+        engine = service.chassis.service.carrier
         assert isinstance(engine, Engine)
         await until(lambda: engine.shards, what="it has its part of the runs")
         yield service, engine
@@ -113,5 +113,5 @@ async def test_the_kinds_of_work_on_the_page_are_those_of_the_services(
     ):
         await until(lambda: _is_ready(articles), what="it is ready")
         for each in (articles, service):
-            kinds |= each.chassis.progress.stalled.keys()
+            kinds |= each.chassis.service.progress.stalled.keys()
     assert {re.sub("^send to .*", "send to ...", kind) for kind in kinds} == named

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -17,15 +17,19 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import select
 
+from orchestrator.app import assemble
+from orchestrator.definition.registry import Registry
 from orchestrator.errors import DefinitionChanged
 from orchestrator.machine.instance import Status
+from orchestrator.sagas.delete_article import delete_article
 from orchestrator.store import queries
 from orchestrator.store.sharding import shard_of
 from orchestrator.store.signal_rows import StoredStart, load
 from orchestrator.tables import saga_signal
-from outbox.chassis.service import Blueprint, CannotStart, Chassis
+from outbox.chassis.service import CannotStart
 from outbox.chassis.shutdown import told_of_signals
-from outbox.contract import AreEnded, CommandAnswered, StartSaga
+from outbox.contract import AreEnded, CommandAnswered, RunsEnded, StartSaga
+from outbox.database.opening import Database as Opened
 from outbox.ids import is_id
 from outbox.messages import Message
 from outbox.replies import Outcome
@@ -34,6 +38,7 @@ from outbox.wire.settled import EndedSagas
 from tests.support.blog.blog import SECRETS, START, Running, envelope, new_id, running
 from tests.support.databases.databases import Database
 from tests.support.orchestrator.orchestrating import (
+    PARTICIPANTS,
     NotedEngine,
     begun,
     engine_of,
@@ -126,23 +131,26 @@ async def test_signals_are_nothing_to_a_service_in_another_thread() -> None:
     assert await asyncio.to_thread(asyncio.run, within())
 
 
-async def test_deliveries_say_what_the_blueprint_knows_of_ended_sagas(database: Database) -> None:
+async def test_deliveries_say_what_the_engine_knows_of_ended_sagas(database: Database) -> None:
     settled = EndedSagas(new_id())
-    asked: list[Callable[[], EndedSagas | None] | None] = []
+    ways: dict[str, Any] = {}
 
-    class _Noting(Chassis):
-        def _over_http(self, url: str) -> Any:
-            transport: Any = super()._over_http(url)
-            asked.append(transport._settled)
-            return transport
+    class _Noting(NotedEngine):
+        def __init__(
+            self, database: Opened, registry: Registry, transports: Mapping[str, Any], **named: Any
+        ) -> None:
+            super().__init__(database, registry, transports, **named)
+            ways.update(transports)
 
-    app = noted_app(database)
-    blueprint: Blueprint = replace(app.state.chassis._blueprint, settled=lambda: settled)
-    service = _Noting(
-        blueprint, orchestrator_settings(database), database.url, FakeClock(START), None
-    )
-    assert [None if it is None else it() for it in asked] == [settled, settled]
-    await service.database.engine.dispose()
+        def settled(self) -> EndedSagas | None:
+            return settled
+
+    registry = Registry([delete_article], PARTICIPANTS)
+    app = assemble(orchestrator_settings(database), registry, make_engine=_Noting)
+    assert {name: way._inner._settled() for name, way in ways.items()} == {
+        "articles": settled,
+        "comments": settled,
+    }
     await app.state.chassis.database.engine.dispose()
 
 
@@ -161,7 +169,7 @@ def _start(instance_id: str | None = None, name: str = "delete-article") -> Star
 async def test_a_start_by_message_is_written_down_for_the_owner_of_its_shard(
     orchestrator: Running,
 ) -> None:
-    start, bell = _start(), orchestrator.chassis._kit.bell
+    start, bell = _start(), orchestrator.chassis.service.bell
     rings = bell.rings
     assert (await orchestrator.tell(start)).outcome is Outcome.DONE
     (row,) = await _signals(orchestrator)
@@ -247,7 +255,7 @@ async def test_the_metrics_count_sagas_by_definition_and_status(database: Databa
         await put(opened, begun())
         await put(opened, replace(begun(), ended=Status.COMPENSATED))
         await put(opened, begun(), name="another")
-        clock = orchestrator.chassis._clock
+        clock = orchestrator.chassis.service.clock
         assert isinstance(clock, FakeClock)
         engine_of(orchestrator).stats.transitions = 3
         expected: dict[tuple[str, ...], float] = {
@@ -278,6 +286,17 @@ async def test_counting_has_an_end(orchestrator: Running, monkeypatch: pytest.Mo
     assert counts == {("delete-article", Status.RUNNING): 2}
 
 
+async def test_a_question_that_no_answer_can_reach_is_told_whom_to_name(
+    orchestrator: Running,
+) -> None:
+    told = await orchestrator.tell(AreEnded("tests", new_id(), new_id()))
+    assert told.outcome is Outcome.FAILED
+    assert told.reason is not None
+    assert "orchestrator has no peer tests" in told.reason
+    assert "SAGABOX_PEERS" in told.reason
+    assert await orchestrator.outbox(RunsEnded) == []
+
+
 async def test_the_settings_reach_the_engine(database: Database) -> None:
     given: dict[str, Any] = {}
 
@@ -286,13 +305,10 @@ async def test_the_settings_reach_the_engine(database: Database) -> None:
             super().__init__(*arguments)
             given.update(named)
 
-    from orchestrator.app import assemble
-    from orchestrator.definition.registry import Registry
-
     settings = orchestrator_settings(database, poll_interval=0.25)
     app = assemble(settings, Registry([], {}), make_engine=_Given, transports={})
     assert given["settings"].relay == replace(settings.relay_settings(), width=1)
     assert given["owner"].startswith("orchestrator")
-    assert given["bell"] is app.state.chassis._kit.bell
+    assert given["bell"] is app.state.chassis.service.bell
     assert SECRETS not in repr(settings)
     await app.state.chassis.database.engine.dispose()

@@ -258,7 +258,7 @@ async def test_a_wait_ends_when_the_service_stops(orchestrator: Running) -> None
         )
     )
     await until(lambda: engine_of(orchestrator).watchers._watches, what="somebody waits")
-    orchestrator.chassis._stopping.set()
+    orchestrator.chassis._kit.stopping.set()
     assert (await asyncio.wait_for(asked, 10)).status_code == 202
 
 

@@ -12,13 +12,14 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from orchestrator.handlers import make_handlers
+from orchestrator.handlers import add_handlers
 from orchestrator.machine.instance import Status
 from outbox import tables
 from outbox.adding.installation import install
 from outbox.contract import AreEnded, RunsEnded
 from outbox.database.opening import Database
 from outbox.ids import Ids, compose, first_at
+from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.replies import Outcome, Reply
 from outbox.testing import FakeClock
@@ -47,9 +48,9 @@ class Desk:
     def __init__(self, engine: AsyncEngine) -> None:
         self.database: Database = opened(engine)
         install(self.database.sessions, source="orchestrator", routes={}, clock=CLOCK, ids=new_id)
-        self.inbox = Inbox(
-            make_handlers(CLOCK, unsettled=UNSETTLED), self.database.sessions, clock=CLOCK
-        )
+        handlers = Handlers("orchestrator")
+        add_handlers(handlers, CLOCK, unsettled=UNSETTLED)
+        self.inbox = Inbox(handlers, self.database.sessions, clock=CLOCK)
 
     async def ask(self, question: AreEnded, id: str | None = None) -> Reply:
         envelope = Envelope(

@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 
-import articles.handlers
-import comments.handlers
 from orchestrator.sagas.delete_article import delete_article
 from outbox.clock import SystemClock
 from outbox.contract import CommandAnswered
@@ -21,15 +19,11 @@ from tests.support.blog.blog import articles_schema, comments_schema
 from tests.support.blog.whole_blog import WholeBlog, whole_blog
 from tests.support.databases.databases import Database
 from tests.support.fixtures import DatabaseFactory
-from tests.support.orchestrator.orchestrating import orchestrator_schema
+from tests.support.orchestrator.orchestrating import PARTICIPANTS, orchestrator_schema
 from tests.support.outbox.accepting import AcceptingTransport
 from tests.support.processes.waiting import until
 
 HOLD = {"reason": "a court"}
-HANDLERS = {
-    "articles": articles.handlers.make_handlers,
-    "comments": comments.handlers.make_handlers,
-}
 
 
 class AheadClock:
@@ -88,14 +82,13 @@ async def queued(database_factory: DatabaseFactory) -> AsyncIterator[Queued]:
         "comments": database_factory(comments_schema),
         "orchestrator": database_factory(orchestrator_schema),
     }
-    ways, clock = {name: AcceptingTransport() for name in HANDLERS}, AheadClock()
+    ways, clock = {name: AcceptingTransport() for name in PARTICIPANTS}, AheadClock()
     async with whole_blog(databases, [delete_article], ways=ways, clock=clock) as blog:
         made = Queued(blog, ways, clock)
-        for name, make in HANDLERS.items():
-            sessions = blog.services[name].chassis.database.sessions
-            system = SystemClock()
-            inbox = Inbox(make(system), sessions, clock=system, told=add_answer)
-            made.inboxes[name] = AnsweringInbox(inbox, sessions)
+        for name in PARTICIPANTS:
+            service = blog.services[name].chassis.service
+            inbox = Inbox(service.handlers, service.sessions, clock=service.clock, told=add_answer)
+            made.inboxes[name] = AnsweringInbox(inbox, service.sessions)
         yield made
 
 

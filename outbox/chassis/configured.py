@@ -1,0 +1,62 @@
+"""A service that is made from its settings, on a database that Alembic's migrations made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+
+from outbox.adding.installation import Routes
+from outbox.chassis.settings import ServiceSettings
+from outbox.clock import Clock
+from outbox.database.opening import open_database
+from outbox.schema import require_revision
+from outbox.service import Service
+from outbox.transports.base import Transport
+
+
+class ConfiguredService(Service[async_sessionmaker[AsyncSession]]):
+    """An `outbox.Service` with these settings, on a database of its own.
+
+    `revision` is the database revision that its code needs. `peers` replaces those that the
+    settings name; the rest is as for `outbox.Service`. Raises InvalidSettings, and InvalidService.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: ServiceSettings,
+        *,
+        database_url: str,
+        revision: str,
+        routes: Routes | None = None,
+        peers: Mapping[str, str] | None = None,
+        clock: Clock | None = None,
+        transports: Mapping[str, Transport] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.database = open_database(
+            database_url,
+            name=f"sagabox-{name}",
+            pool_size=settings.pool_size,
+            pool_overflow=settings.pool_overflow,
+        )
+        self._revision = revision
+        super().__init__(
+            name,
+            self.database.sessions,
+            routes=routes,
+            peers=settings.peer_addresses() if peers is None else peers,
+            transports=transports,
+            secrets=settings.keyring(),
+            clock=clock,
+            limits=settings.inbox_limits(),
+            relay=settings.relay_settings(),
+            purge_interval=settings.purge_interval,
+            drain_seconds=settings.drain_seconds,
+        )
+
+    async def check_tables(self) -> None:
+        """Raises SchemaMissing, SchemaOlder or SchemaNewer where this code may not run on the
+        database's revision."""
+        await require_revision(self.engine, service=self.name, expected=self._revision)
