@@ -234,6 +234,8 @@ class InboxTransaction:
             self._result.replies[position] = reply
             if _comes_again(reply):
                 self._result.held.add(self._key(position))
+        if log.isEnabledFor(logging.DEBUG):
+            _tell(self.consumer, arrivals, replies)
 
     def _call(
         self, session: Session, items: Sequence[tuple[int, Run]], call: Call, within_savepoint: bool
@@ -256,8 +258,6 @@ class InboxTransaction:
             raise
         except Exception as error:
             raise _HandlerFailed(error) from error
-        if log.isEnabledFor(logging.DEBUG):
-            _tell(self.consumer, arrivals, replies)
         return replies
 
     def _takes_lists(self, message_class: type[Message]) -> bool:

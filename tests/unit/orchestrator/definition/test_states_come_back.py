@@ -111,7 +111,7 @@ def test_a_state_with_a_discriminated_union_is_kept(payment: Cash | Cheque) -> N
     ("state", "why"),
     [
         (LargeSale("7"), "pay v1 runs on Sale, and was given LargeSale"),
-        (Sale("7", share=1), "cannot be kept: .* field 'share': a value of int would arrive as"),
+        (Sale("7", share=2**53 + 1), r"cannot be kept: .* 'share': it would arrive with"),
     ],
 )
 def test_a_state_that_is_not_read_as_it_is_is_no_input(state: Sale, why: str) -> None:
