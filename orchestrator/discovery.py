@@ -12,6 +12,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import Any, TypeVar
 
 from orchestrator.definition.saga import Saga
@@ -50,6 +51,24 @@ def named(names: str, *, by: str, kind: type[T], example: str) -> list[T]:
     ]
 
 
+def one(name: str, *, by: str, kind: type[T], example: str) -> T:
+    """The object named "module:attribute", or "module" where that has one object of the kind.
+
+    Raises InvalidSettings as `named` does.
+    """
+    told_by = f"{by} {name!r}"
+    if ":" in name or not _is_dotted(name):
+        return _load(name, told_by, kind, example)
+    members = vars(_imported(name, told_by)).values()
+    found = {id(it): it for it in members if isinstance(it, kind)}
+    if len(found) != 1:
+        raise InvalidSettings(
+            f"{told_by}, which has {len(found) or 'no'} values of the kind {kind.__name__}",
+            next_step=_others(name, kind),
+        )
+    return found.popitem()[1]
+
+
 def _installed(points: Iterable[EntryPoint]) -> Iterable[Saga[Any]]:
     for point in sorted(points, key=lambda it: it.name):
         package = point.dist.name if point.dist is not None else "a package"
@@ -64,19 +83,7 @@ def _load(path: str, told_by: str, kind: type[T], example: str) -> T:
             f"{told_by}, which is not module:attribute",
             next_step=f"write it as in {example}",
         )
-    try:
-        found: Any = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        missing = error.name or module_name
-        raise InvalidSettings(
-            f"{told_by}, and there is no module {missing!r}",
-            next_step=f"install the package with {missing!r}, or put its folder on PYTHONPATH",
-        ) from error
-    except Exception as error:
-        raise InvalidSettings(
-            f"{told_by}, and importing {module_name!r} failed ({described(error)})",
-            next_step=f"mend it until this works: python -c 'import {module_name}'",
-        ) from error
+    found: Any = _imported(module_name, told_by)
     for part in attribute.split("."):
         if not hasattr(found, part):
             raise InvalidSettings(
@@ -90,6 +97,22 @@ def _load(path: str, told_by: str, kind: type[T], example: str) -> T:
             next_step=_others(module_name, kind),
         )
     return found
+
+
+def _imported(module_name: str, told_by: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        missing = error.name or module_name
+        raise InvalidSettings(
+            f"{told_by}, and there is no module {missing!r}",
+            next_step=f"install the package with {missing!r}, or put its folder on PYTHONPATH",
+        ) from error
+    except Exception as error:
+        raise InvalidSettings(
+            f"{told_by}, and importing {module_name!r} failed ({described(error)})",
+            next_step=f"mend it until this works: python -c 'import {module_name}'",
+        ) from error
 
 
 def _is_dotted(name: str) -> bool:

@@ -18,6 +18,7 @@ from orchestrator.cli.runs.operators import OPERATOR_COMMANDS
 from orchestrator.cli.runs.watch import watch
 from orchestrator.cli.services.dev import dev
 from orchestrator.cli.services.migrate import migrate
+from orchestrator.cli.services.run import run
 from orchestrator.cli.services.serve import app as serve
 from orchestrator.cli.services.tokens import app as tokens
 from orchestrator.cli.terminal.errors import EXIT_CODES, Commands
@@ -36,6 +37,7 @@ main = typer.Typer(
 )
 
 main.add_typer(serve, name="serve")
+main.command()(run)
 main.command()(dev)
 main.command()(demo)
 main.command(

@@ -1,1 +1,1 @@
-"""The commands about services: serve, dev, migrate, token."""
+"""The commands about services: serve, run, dev, migrate, token."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import textwrap
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -14,11 +12,15 @@ from typer.core import TyperCommand
 from orchestrator.cli.processes import lifeline
 from orchestrator.cli.processes.binding import require_free, require_safe
 from orchestrator.cli.processes.services import FIRST_PORT, SERVICES, Service
+from orchestrator.cli.services.serving import (
+    AccessLog,
+    LogFormatOption,
+    Logging,
+    LogLevelOption,
+    serve_until_told,
+)
 from orchestrator.cli.terminal.log_format import LogFormat, LogLevel
 
-_BELIEVED = "FORWARDED_ALLOW_IPS"
-"""The proxies whose X-Forwarded-For and X-Forwarded-Proto are believed. uvicorn's own variable, but
-without its default: a connection from loopback does not tell who wrote them."""
 _REQUESTS_END_WITHIN = 2
 """Seconds for the requests under way at the end; the service's own drain comes after them."""
 
@@ -29,24 +31,7 @@ app = typer.Typer(
 _Host = Annotated[
     str, typer.Option(help="Where to listen. Beyond this machine only with credentials.")
 ]
-_AccessLog = Annotated[bool, typer.Option("--access-log", help="Log each request.")]
-_LogFormat = Annotated[
-    LogFormat, typer.Option(envvar="SAGABOX_LOG_FORMAT", help="How a line of the log looks.")
-]
-_LogLevel = Annotated[
-    LogLevel,
-    typer.Option(envvar="SAGABOX_LOG_LEVEL", help="debug adds each step and each message."),
-]
 _IN, _WIDTH = " " * 6, 80
-
-
-@dataclass(frozen=True)
-class _Logging:
-    """What is logged, and how it looks."""
-
-    of_each_request: bool
-    form: LogFormat
-    level: LogLevel
 
 
 class _WithSettings(TyperCommand):
@@ -73,58 +58,26 @@ def _register(service: Service) -> None:
     def serve(
         host: _Host = "127.0.0.1",
         port: Annotated[int, typer.Option(min=1, max=65535)] = FIRST_PORT + service.offset,
-        access_log: _AccessLog = False,
-        log_format: _LogFormat = LogFormat.TEXT,
-        log_level: _LogLevel = LogLevel.INFO,
+        access_log: AccessLog = False,
+        log_format: LogFormatOption = LogFormat.TEXT,
+        log_level: LogLevelOption = LogLevel.INFO,
     ) -> None:
-        run(service, host, port, _Logging(access_log, log_format, log_level))
+        run(service, host, port, Logging(access_log, log_format, log_level))
 
     app.command(
         service.name, cls=_WithSettings, help=f"Run the {service.name} service until Ctrl-C."
     )(serve)
 
 
-def run(service: Service, host: str, port: int, logging: _Logging) -> None:
+def run(service: Service, host: str, port: int, logging: Logging) -> None:
     """Serve until SIGTERM or SIGINT. Raises CommandError or OutboxError where it cannot start."""
     lifeline.tie_to_parent()
     _require_safe(service, host)
     require_free(host, port, f"sagabox serve {service.name} --port N")
     service.require_access()
-
-    import uvicorn
-
-    from orchestrator.cli.processes.starting import Starting
-    from orchestrator.cli.terminal.log_format import configure_logging
-    from outbox.chassis.http.bounded_http import BoundedHttp
-
-    configure_logging(logging.form, logging.level)
-    starting = Starting(service.create_app())
-    config = uvicorn.Config(
-        starting,
-        host=host,
-        port=port,
-        loop="uvloop",
-        http=BoundedHttp,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=logging.of_each_request,
-        timeout_graceful_shutdown=_REQUESTS_END_WITHIN,
-        forwarded_allow_ips=os.environ.get(_BELIEVED, ""),
+    serve_until_told(
+        service.create_app, host, port, logging, requests_end_within=_REQUESTS_END_WITHIN
     )
-    server = uvicorn.Server(config)
-    # Before uvicorn listens to signals itself, they end it just the same. And when it has ended, it
-    # sends itself the signal once more: the process ended as it was asked to, so that is no
-    # failure.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, server.handle_exit)
-    try:
-        server.run()
-    except SystemExit as end:
-        # How the server ends where it could not start; it has logged why.
-        raise starting.failure or typer.Exit(2) from end
-    if starting.failure is not None:
-        raise starting.failure
 
 
 def _require_safe(service: Service, host: str) -> None:

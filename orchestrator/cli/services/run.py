@@ -1,0 +1,77 @@
+"""`sagabox run MODULE:NAME`: an `outbox.Service` of the caller's own, without a web framework."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.processes import lifeline
+from orchestrator.cli.processes.binding import require_free
+from orchestrator.cli.services.serving import (
+    AccessLog,
+    LogFormatOption,
+    Logging,
+    LogLevelOption,
+    serve_until_told,
+)
+from orchestrator.cli.terminal.log_format import LogFormat, LogLevel
+
+if TYPE_CHECKING:
+    from outbox.service import Service
+
+_PORT = 8080
+_BY = "sagabox run was given"
+_REQUESTS_END_WITHIN = 5
+"""Seconds for the requests under way at the end. A delivery is answered within less than that, and
+its handlers go on: they have a time of their own."""
+
+
+def run(
+    service: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODULE[:NAME]",
+            help="The outbox.Service, such as shop.stock:service; the name may be left out where "
+            "the module has one service.",
+        ),
+    ],
+    host: Annotated[
+        str,
+        typer.Option(
+            help="Where to listen. /metrics and the health of the service are open to all who "
+            "reach it; messages must be signed."
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = _PORT,
+    access_log: AccessLog = False,
+    log_format: LogFormatOption = LogFormat.TEXT,
+    log_level: LogLevelOption = LogLevel.INFO,
+) -> None:
+    """Run a service of your own until Ctrl-C: /messages, /livez, /readyz and /metrics, its relay
+    and its purge. The module is looked for in this folder, too."""
+    lifeline.tie_to_parent()
+    require_free(host, port, f"sagabox run {service} --port N")
+
+    def make_app() -> Any:
+        from outbox.integrations.bare import bare
+
+        return bare(_found(service))
+
+    serve_until_told(
+        make_app,
+        host,
+        port,
+        Logging(access_log, log_format, log_level),
+        requests_end_within=_REQUESTS_END_WITHIN,
+    )
+
+
+def _found(name: str) -> Service[Any]:
+    from orchestrator.discovery import one
+    from outbox.service import Service
+
+    sys.path.insert(0, os.getcwd())
+    return one(name, by=_BY, kind=Service, example="shop.stock:service")

@@ -1,0 +1,153 @@
+"""`sagabox run`: a service of the caller's own as a process, which dies and comes again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import Engine
+
+from outbox.crashpoints import ENVIRONMENT_VARIABLE
+from outbox.replies import Outcome
+from tests.support.checkout import ROOT
+from tests.support.databases.databases import Database, Schema
+from tests.support.databases.migrating import explained
+from tests.support.fixtures import DatabaseFactory, MakeEngine, MakeSyncEngine
+from tests.support.outbox.banks import BIN, Bank, Press, bank, entries, pipe, press, reached
+from tests.support.outbox.inboxes import ledger_schema
+from tests.support.outbox.services import SECRETS
+from tests.support.processes.cli import sagabox
+from tests.support.processes.waiting import free_port, until
+
+pytestmark = pytest.mark.slow
+
+RUN = (str(BIN / "sagabox"), "run", "tests.support.outbox.bank:service", "--port", "PORT")
+AN_ID = "01900000-0000-7000-8000-000000000001"
+
+
+@pytest.fixture
+def database_schema() -> Schema:
+    return ledger_schema
+
+
+@pytest.fixture
+async def paper(database_factory: DatabaseFactory, make_engine: MakeEngine) -> AsyncIterator[Press]:
+    async with press(make_engine(database_factory(ledger_schema))) as found:
+        yield found
+
+
+@pytest.fixture
+async def running(database: Database, paper: Press, tmp_path: Path) -> AsyncIterator[Bank]:
+    async with bank(RUN, database, tmp_path, press_at=paper.address) as found:
+        yield found
+
+
+@pytest.fixture
+def plain(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
+    return make_sync_engine(database)
+
+
+async def test_a_service_that_is_killed_goes_on_where_it_was(
+    running: Bank, paper: Press, plain: Engine
+) -> None:
+    first = await running.start()
+    [reply] = await running.send("before", id=AN_ID)
+    assert reply.outcome is Outcome.DONE, reply
+    await until(lambda: paper.heard == ["before"], what="the press hears of it")
+    await first.kill()
+    again = await running.start()
+    assert list(await running.send("before", id=AN_ID)) == [reply]
+    await running.send("after")
+    await until(lambda: paper.heard == ["before", "after"], what="the press hears of both")
+    assert entries(plain) == ["before", "after"]
+    assert await again.stop() == 0
+
+
+async def test_what_was_committed_before_the_death_leaves_and_is_answered_after_it(
+    database: Database, paper: Press, plain: Engine, tmp_path: Path
+) -> None:
+    dying = {ENVIRONMENT_VARIABLE: "inbox: after commit, before reply:1"}
+    async with bank(RUN, database, tmp_path, press_at=paper.address, environment=dying) as once:
+        child = await once.start()
+        with pytest.raises(AssertionError, match="Unreachable"):
+            await once.send("an entry", id=AN_ID)
+        assert await child.wait() == -signal.SIGKILL
+    async with bank(RUN, database, tmp_path, press_at=paper.address) as again:
+        await again.start()
+        [reply] = await again.send("an entry", id=AN_ID)
+        assert reply.outcome is Outcome.DONE
+        await until(lambda: paper.heard == ["an entry"], what="the press hears of it")
+    assert entries(plain) == ["an entry"]
+
+
+async def test_health_and_figures_are_there_and_nothing_else(running: Bank) -> None:
+    await running.start()
+    async with httpx.AsyncClient(base_url=running.url, trust_env=False) as client:
+        assert (await client.get("/livez")).json() == {"status": "alive"}
+        assert "relay" in (await client.get("/readyz")).json()["checks"]
+        assert "sagabox_relay_running 1.0" in (await client.get("/metrics")).text
+        assert (await client.post("/messages", content=b"[]")).status_code == 401
+        assert (await client.get("/else")).json()["code"] == "unknown-address"
+        too_many_lines = [(f"x-{number}", "x") for number in range(101)]
+        assert (await client.get("/livez", headers=too_many_lines)).status_code == 431
+
+
+@pytest.mark.databases("postgresql")
+async def test_a_handler_in_hand_ends_before_the_service_does(
+    running: Bank, plain: Engine, tmp_path: Path
+) -> None:
+    child = await running.start()
+    with pipe(tmp_path) as path:
+        sending = asyncio.create_task(running.send(f"pipe:{path}"))
+        waits = await reached(path)
+        stopping = asyncio.create_task(child.stop(30))
+        [reply] = await sending
+        assert reply.outcome is Outcome.ONGOING, reply
+        assert entries(plain) == []
+        waits.close()
+        assert await stopping == 0, running.log
+    assert entries(plain) == [f"pipe:{path}"]
+
+
+# --- Errors ---------------------------------------------------------------------------------------
+
+
+def test_a_database_without_the_tables_is_told(tmp_path: Path) -> None:
+    """And a module of the folder that the command is typed in is found."""
+    (tmp_path / "stock.py").write_text(
+        "import outbox\n"
+        "from sqlalchemy import create_engine\n"
+        "service = outbox.Service('stock', create_engine('sqlite:///stock.sqlite'))\n"
+    )
+    done = subprocess.run(
+        [str(BIN / "sagabox"), "run", "stock", "--port", str(free_port())],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "SAGABOX_SECRETS": SECRETS},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    happened, next_step = done.stderr.splitlines()[-2:]
+    assert "has none of the library's tables" in happened
+    assert "call outbox.schema.upgrade(" in next_step
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        happened, why, next_step = explained(sagabox("run", "stock", "--port", port))
+    assert happened == f"port {port} of 127.0.0.1 cannot be used"
+    assert why == "another program listens there"
+    assert "sagabox run stock --port N" in next_step
