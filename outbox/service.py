@@ -48,7 +48,10 @@ from outbox.wire.codec import encode_value
 from outbox.wire.settled import EndedSagas
 
 if TYPE_CHECKING:
+    from wsgiref.types import WSGIApplication
+
     from outbox.integrations.fastapi import Observer
+    from outbox.integrations.wsgi import WsgiService
 
 S = TypeVar("S")
 SM = TypeVar("SM", bound=Sessions, default=async_sessionmaker[AsyncSession])
@@ -185,8 +188,7 @@ class Service(Generic[SM]):
         self.handlers: Handlers = _OwnHandlers(name)
         self.on = self.handlers.on
         self.on_list = self.handlers.on_list
-        timeout = self._relay_settings.delivery_timeout
-        self.progress = Progress(self.clock.monotonic, stuck_after=max(STUCK_AFTER, 2 * timeout))
+        self.progress = self._new_progress()
         self._observer: Observer = _Unobserved()
         self.carrier: Carrier | None = None
         """What sends its messages in place of a relay, if `carried_by` said so."""
@@ -268,6 +270,40 @@ class Service(Generic[SM]):
 
         attach(self, app, messages=messages, health=health, metrics=metrics)
 
+    def wsgi(
+        self,
+        app: WSGIApplication | None = None,
+        *,
+        messages: bool = True,
+        health: bool = True,
+        metrics: bool = True,
+    ) -> WsgiService:
+        """The same for WSGI: an application around `app`, or alone, to be mounted. It answers the
+        addresses of the service, and runs it in a thread of each process.
+
+        Nothing begins before the first request, or `start()`, so that a server may fork. Raises
+        InvalidService where the database is asynchronous.
+        """
+        if not isinstance(self.sessions, sessionmaker):
+            _refuse(
+                f"the service {self.name} has an AsyncEngine, whose sessions no WSGI application "
+                "can use",
+                "give the service an Engine, or its sessionmaker",
+            )
+        from outbox.integrations.wsgi import WsgiService
+
+        return WsgiService(self, app, messages=messages, health=health, metrics=metrics)
+
+    def forget_parent(self) -> None:
+        """Forget, in a process that was forked from one in which the service ran, what belongs to
+        that one: its connections, the messages that it has in hand, and that it runs."""
+        self._inbox, self._runtime, self._observer = None, None, _Unobserved()
+        self.progress = self._new_progress()
+        bind = self.sessions.kw["bind"]
+        for engine in (bind, self.engine.sync_engine):
+            if isinstance(engine, Engine):
+                engine.dispose(close=False)  # they go on in the other process
+
     def observed_by(self, observer: Observer) -> None:
         """Let the observer watch its messages. Raises InvalidService after its inbox was used, or
         its transports."""
@@ -332,6 +368,10 @@ class Service(Generic[SM]):
         columns."""
         async with reading(self.engine).connect() as connection:
             await connection.run_sync(require_tables, self.name)
+
+    def _new_progress(self) -> Progress:
+        timeout = self._relay_settings.delivery_timeout
+        return Progress(self.clock.monotonic, stuck_after=max(STUCK_AFTER, 2 * timeout))
 
     def _relay(self, keys: Keyring) -> Relay:
         return Relay(

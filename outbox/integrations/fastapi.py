@@ -24,11 +24,12 @@ from outbox.transports.base import Transport
 from outbox.transports.http.receiver import receiver
 from outbox.transports.http.signing import Keyring
 
-_PATHS = {
+PATHS = {
     "messages": ("/messages",),
     "health": ("/livez", "/readyz"),
     "metrics": ("/metrics",),
 }
+"""The addresses of a service, by the option that leaves them out."""
 
 
 class Observer(Protocol):
@@ -69,7 +70,7 @@ def attach(service: Attached, app: Any, *, messages: bool, health: bool, metrics
         )
     wanted = {
         path: option
-        for option, paths in _PATHS.items()
+        for option, paths in PATHS.items()
         for path in paths
         if {"messages": messages, "health": health, "metrics": metrics}[option]
     }

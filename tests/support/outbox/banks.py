@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from sqlalchemy import Engine, select
@@ -19,6 +19,7 @@ import outbox
 from orchestrator.cli.processes.child import Child, Spec
 from outbox.clock import SystemClock
 from outbox.ids import Ids
+from outbox.messages import Event, Message
 from outbox.replies import Reply
 from outbox.transports.base import Answered
 from outbox.transports.http import HttpTransport
@@ -34,37 +35,48 @@ from tests.support.processes.guardian import guardian
 from tests.support.processes.waiting import free_port
 
 BIN = Path(sys.executable).parent
+E = TypeVar("E", bound=Event)
 _ids = Ids(SystemClock(), os.urandom)
 
 
 @dataclass
-class Press:
-    """The peer of the bank. `heard` are the entries that its inbox took, in their order."""
+class Listener:
+    """A peer that hears events. `heard` are those that its inbox took, in their order, each by its
+    word."""
 
     address: str
     heard: list[str] = field(default_factory=list)
 
 
 @asynccontextmanager
-async def press(engine: AsyncEngine) -> AsyncIterator[Press]:
-    """A press that listens, on this database."""
-    service, app = make_service(engine, "press"), FastAPI()
+async def listening(
+    engine: AsyncEngine, name: str, event: type[E], word: Callable[[E], str], *, at: int = 0
+) -> AsyncIterator[Listener]:
+    """A peer with that name, on this database, which hears events of that class; at that port, or
+    at any free one."""
+    service, app = make_service(engine, name), FastAPI()
     service.attach(app)
-    async with serving(app) as address:
-        found = Press(address)
+    async with serving(app, at=at) as address:
+        found = Listener(address)
 
-        @service.on(Noted)
-        async def noted(_: AsyncSession, event: Noted, _context: outbox.Context) -> None:
-            found.heard.append(event.entry)
+        @service.on(event)
+        async def hear(_: AsyncSession, told: E, _context: outbox.Context) -> None:
+            found.heard.append(word(told))
 
         yield found
 
 
-@dataclass
-class Bank:
-    """One bank: its database, its address, and the processes that have run it."""
+@asynccontextmanager
+async def press(engine: AsyncEngine) -> AsyncIterator[Listener]:
+    """The press, which hears of bookings by their entries."""
+    async with listening(engine, "press", Noted, lambda noted: noted.entry) as found:
+        yield found
 
-    database: Database
+
+@dataclass
+class Running:
+    """One service, its address, and the processes that have run it."""
+
     url: str
     spec: Spec
     children: list[Child] = field(default_factory=list)
@@ -77,17 +89,22 @@ class Bank:
         await child.ready()
         return child
 
-    async def send(self, *entries: str, id: str | None = None) -> Sequence[Reply]:
-        """Deliver a booking of each entry; its replies. One may have an id of its own."""
+    async def take(self, *envelopes: Envelope) -> Sequence[Reply]:
+        """Deliver these; the replies."""
         transport = HttpTransport(
             self.url, source="test", keys=Keyring.from_text(SECRETS), clock=SystemClock()
         )
         try:
-            delivery = await transport.deliver([booking(it, id) for it in entries])
+            delivery = await transport.deliver(envelopes)
         finally:
             await transport.aclose()
         assert isinstance(delivery, Answered), delivery
         return delivery.replies
+
+    async def book(self, entry: str, id: str | None = None) -> Reply:
+        """Deliver a booking of this entry to a bank; the reply."""
+        [reply] = await self.take(booking(entry, id))
+        return reply
 
     @property
     def log(self) -> str:
@@ -95,19 +112,60 @@ class Bank:
         return self.spec.log.read_text("utf-8")
 
 
-def booking(entry: str, id: str | None = None) -> Envelope:
-    """An envelope with the command to book it, on an account of its own."""
+def booking(entry: str, id: str | None = None, type: str = "bank.book.v1") -> Envelope:
+    """An envelope with the command to book it, on an account of its own; or with the event of that
+    type that says the same."""
     id = id or _ids()
+    return envelope_of(Book(id, entry), type, id)
+
+
+def envelope_of(message: Message, type: str, id: str | None = None) -> Envelope:
+    """An envelope with this message, which left now."""
     now = SystemClock().now()
     return Envelope(
-        id=id,
+        id=id or _ids(),
         source="test",
-        type="bank.book.v1",
-        key=id,
+        type=type,
+        key=message.message_key,
         time=now,
         due=now,
-        data=encode(Book(id, entry)),
+        data=encode(message),
     )
+
+
+@asynccontextmanager
+async def running(
+    command: Sequence[str],
+    folder: Path,
+    *,
+    peers: Mapping[str, str],
+    environment: Mapping[str, str],
+    path: Path = ROOT,
+) -> AsyncIterator[Running]:
+    """A service that this command runs, which logs into this folder; PORT in it stands for its
+    port, and `path` is where its modules are. What still runs at the end is stopped."""
+    port = free_port()
+    spec = Spec(
+        "service",
+        [it.replace("PORT", str(port)) for it in command],
+        {
+            **os.environ,
+            "PYTHONPATH": str(path),
+            "SAGABOX_PEERS": ",".join(f"{name}={it}" for name, it in peers.items()),
+            "SAGABOX_SECRETS": SECRETS,
+            **environment,
+        },
+        f"http://127.0.0.1:{port}",
+        folder / "service.log",
+    )
+    found = Running(spec.url, spec)
+    try:
+        yield found
+    finally:
+        for child in found.children:
+            if child.running:
+                await child.stop()
+            guardian().release_process(child.pid)
 
 
 @asynccontextmanager
@@ -118,32 +176,11 @@ async def bank(
     *,
     press_at: str,
     environment: Mapping[str, str] | None = None,
-) -> AsyncIterator[Bank]:
-    """A bank that this command runs, in this folder; PORT in it stands for its port. What still
-    runs at the end is killed."""
-    port = free_port()
-    spec = Spec(
-        "bank",
-        [it.replace("PORT", str(port)) for it in command],
-        {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "BANK_DATABASE_URL": database.sync_url,
-            "SAGABOX_PEERS": f"press={press_at}",
-            "SAGABOX_SECRETS": SECRETS,
-            **(environment or {}),
-        },
-        f"http://127.0.0.1:{port}",
-        folder / "bank.log",
-    )
-    found = Bank(database, spec.url, spec)
-    try:
+) -> AsyncIterator[Running]:
+    """The same for a bank."""
+    more = {"BANK_DATABASE_URL": database.sync_url, **(environment or {})}
+    async with running(command, folder, peers={"press": press_at}, environment=more) as found:
         yield found
-    finally:
-        for child in found.children:
-            if child.running:
-                await child.stop()
-            guardian().release_process(child.pid)
 
 
 def entries(engine: Engine) -> list[str]:

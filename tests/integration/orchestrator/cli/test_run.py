@@ -20,7 +20,7 @@ from tests.support.checkout import ROOT
 from tests.support.databases.databases import Database, Schema
 from tests.support.databases.migrating import explained
 from tests.support.fixtures import DatabaseFactory, MakeEngine, MakeSyncEngine
-from tests.support.outbox.banks import BIN, Bank, Press, bank, entries, pipe, press, reached
+from tests.support.outbox.banks import BIN, Listener, Running, bank, entries, pipe, press, reached
 from tests.support.outbox.inboxes import ledger_schema
 from tests.support.outbox.services import SECRETS
 from tests.support.processes.cli import sagabox
@@ -38,13 +38,15 @@ def database_schema() -> Schema:
 
 
 @pytest.fixture
-async def paper(database_factory: DatabaseFactory, make_engine: MakeEngine) -> AsyncIterator[Press]:
+async def paper(
+    database_factory: DatabaseFactory, make_engine: MakeEngine
+) -> AsyncIterator[Listener]:
     async with press(make_engine(database_factory(ledger_schema))) as found:
         yield found
 
 
 @pytest.fixture
-async def running(database: Database, paper: Press, tmp_path: Path) -> AsyncIterator[Bank]:
+async def running(database: Database, paper: Listener, tmp_path: Path) -> AsyncIterator[Running]:
     async with bank(RUN, database, tmp_path, press_at=paper.address) as found:
         yield found
 
@@ -55,39 +57,39 @@ def plain(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
 
 
 async def test_a_service_that_is_killed_goes_on_where_it_was(
-    running: Bank, paper: Press, plain: Engine
+    running: Running, paper: Listener, plain: Engine
 ) -> None:
     first = await running.start()
-    [reply] = await running.send("before", id=AN_ID)
+    reply = await running.book("before", id=AN_ID)
     assert reply.outcome is Outcome.DONE, reply
     await until(lambda: paper.heard == ["before"], what="the press hears of it")
     await first.kill()
     again = await running.start()
-    assert list(await running.send("before", id=AN_ID)) == [reply]
-    await running.send("after")
+    assert await running.book("before", id=AN_ID) == reply
+    await running.book("after")
     await until(lambda: paper.heard == ["before", "after"], what="the press hears of both")
     assert entries(plain) == ["before", "after"]
     assert await again.stop() == 0
 
 
 async def test_what_was_committed_before_the_death_leaves_and_is_answered_after_it(
-    database: Database, paper: Press, plain: Engine, tmp_path: Path
+    database: Database, paper: Listener, plain: Engine, tmp_path: Path
 ) -> None:
     dying = {ENVIRONMENT_VARIABLE: "inbox: after commit, before reply:1"}
     async with bank(RUN, database, tmp_path, press_at=paper.address, environment=dying) as once:
         child = await once.start()
         with pytest.raises(AssertionError, match="Unreachable"):
-            await once.send("an entry", id=AN_ID)
+            await once.book("an entry", id=AN_ID)
         assert await child.wait() == -signal.SIGKILL
     async with bank(RUN, database, tmp_path, press_at=paper.address) as again:
         await again.start()
-        [reply] = await again.send("an entry", id=AN_ID)
+        reply = await again.book("an entry", id=AN_ID)
         assert reply.outcome is Outcome.DONE
         await until(lambda: paper.heard == ["an entry"], what="the press hears of it")
     assert entries(plain) == ["an entry"]
 
 
-async def test_health_and_figures_are_there_and_nothing_else(running: Bank) -> None:
+async def test_health_and_figures_are_there_and_nothing_else(running: Running) -> None:
     await running.start()
     async with httpx.AsyncClient(base_url=running.url, trust_env=False) as client:
         assert (await client.get("/livez")).json() == {"status": "alive"}
@@ -101,14 +103,14 @@ async def test_health_and_figures_are_there_and_nothing_else(running: Bank) -> N
 
 @pytest.mark.databases("postgresql")
 async def test_a_handler_in_hand_ends_before_the_service_does(
-    running: Bank, plain: Engine, tmp_path: Path
+    running: Running, plain: Engine, tmp_path: Path
 ) -> None:
     child = await running.start()
     with pipe(tmp_path) as path:
-        sending = asyncio.create_task(running.send(f"pipe:{path}"))
+        sending = asyncio.create_task(running.book(f"pipe:{path}"))
         waits = await reached(path)
         stopping = asyncio.create_task(child.stop(30))
-        [reply] = await sending
+        reply = await sending
         assert reply.outcome is Outcome.ONGOING, reply
         assert entries(plain) == []
         waits.close()
