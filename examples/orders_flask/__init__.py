@@ -1,0 +1,1 @@
+"""Orders that a shop takes, in Flask."""
