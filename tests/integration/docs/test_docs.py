@@ -82,6 +82,14 @@ def test_the_second_page_of_the_readme_is_from_the_example() -> None:
     assert len(plumbing) <= 10
 
 
+def test_the_snippets_of_the_page_on_wsgi_are_those_of_the_examples() -> None:
+    files = (ROOT / "examples").glob("orders_*/**/*.py")
+    sources = [path.read_text() for path in files]
+    shown = blocks("docs/wsgi.md", "python")
+    assert len(shown) == 9
+    assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
+
+
 def test_the_page_on_sagas_tells_every_status() -> None:
     text = (ROOT / "docs" / "sagas.md").read_text()
     runs, steps = text.split("| a step is |")
