@@ -13,6 +13,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, cast, overload
 
 from sqlalchemy import Engine
@@ -326,15 +327,7 @@ class Service(Generic[SM]):
     def keys(self) -> Keyring:
         """The signing keys. Raises InvalidService where there are none."""
         secrets = os.environ.get(_SECRETS) if self._secrets is None else self._secrets
-        if isinstance(secrets, Keyring):
-            return secrets
-        if not secrets:
-            raise InvalidService(
-                f"the service {self.name} has no signing keys, so that no peer would believe it",
-                next_step=f"set {_SECRETS}, as the other services have it, or give secrets=...; "
-                "docs/configuration.md says how they are made",
-            )
-        return Keyring.from_text(secrets)
+        return secrets if isinstance(secrets, Keyring) else _read_keys(secrets, self.name)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -387,19 +380,18 @@ class Service(Generic[SM]):
     def _ways(
         self, keys: Keyring, settled: Callable[[], EndedSagas | None] | None = None
     ) -> Mapping[str, Transport]:
-        ways: Mapping[str, Transport] | None = self._transports
+        ways = self._transports
         if ways is None:
-            ways = {
-                peer: HttpTransport(
-                    address,
-                    source=self.name,
-                    keys=keys,
-                    clock=self.clock,
-                    settled=settled,
-                    timeout=self._relay_settings.delivery_timeout,
-                )
-                for peer, address in self.peers.items()
-            }
+            timeout = self._relay_settings.delivery_timeout
+            over_http = partial(
+                HttpTransport,
+                source=self.name,
+                keys=keys,
+                clock=self.clock,
+                settled=settled,
+                timeout=timeout,
+            )
+            ways = {peer: over_http(address) for peer, address in self.peers.items()}
         return {peer: self._observer.transport(peer, way) for peer, way in ways.items()}
 
 
@@ -432,6 +424,16 @@ def _asynchronous(
         sqlite.configure(given)
         return given
     return twin_of(engine, name=f"{service} relay") if isinstance(engine, Engine) else engine
+
+
+def _read_keys(secrets: str | None, service: str) -> Keyring:
+    if not secrets:
+        _refuse(
+            f"the service {service} has no signing keys, so that no peer would believe it",
+            f"set {_SECRETS}, as the other services have it, or give secrets=...; "
+            "docs/configuration.md says how they are made",
+        )
+    return Keyring.from_text(secrets)
 
 
 def _refuse(problem: str, next_step: str) -> NoReturn:

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 START_TIMEOUT = 30.0
 """Seconds that a service may take from its start until it is ready."""
-STOP_TIMEOUT = 12.0
-"""Seconds from SIGTERM to SIGKILL: a service drains within 10."""
+STOP_TIMEOUT = 18.0
+"""Seconds from SIGTERM to SIGKILL: requests have 5, and then handlers that take long 10."""
 
 _PAUSE = 0.05  # seconds between two questions whether a service is ready
 

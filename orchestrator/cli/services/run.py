@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
 _PORT = 8080
 _BY = "sagabox run was given"
-_REQUESTS_END_WITHIN = 5
-"""Seconds for the requests under way at the end. A delivery is answered within less than that, and
-its handlers go on: they have a time of their own."""
 
 
 def run(
@@ -65,7 +62,6 @@ def run(
         host,
         port,
         Logging(access_log, log_format, log_level),
-        requests_end_within=_REQUESTS_END_WITHIN,
     )
 
 

@@ -21,9 +21,6 @@ from orchestrator.cli.services.serving import (
 )
 from orchestrator.cli.terminal.log_format import LogFormat, LogLevel
 
-_REQUESTS_END_WITHIN = 2
-"""Seconds for the requests under way at the end; the service's own drain comes after them."""
-
 app = typer.Typer(
     no_args_is_help=True,
     help="Run one service until Ctrl-C. `sagabox serve SERVICE --help` lists its settings.",
@@ -75,9 +72,7 @@ def run(service: Service, host: str, port: int, logging: Logging) -> None:
     _require_safe(service, host)
     require_free(host, port, f"sagabox serve {service.name} --port N")
     service.require_access()
-    serve_until_told(
-        service.create_app, host, port, logging, requests_end_within=_REQUESTS_END_WITHIN
-    )
+    serve_until_told(service.create_app, host, port, logging)
 
 
 def _require_safe(service: Service, host: str) -> None:

@@ -21,6 +21,9 @@ LogLevelOption = Annotated[
     typer.Option(envvar="SAGABOX_LOG_LEVEL", help="debug adds each step and each message."),
 ]
 
+_REQUESTS_END_WITHIN = 5
+"""Seconds for the requests under way at the end. A delivery is answered within less than that, and
+its handlers go on: they have a time of their own."""
 _BELIEVED = "FORWARDED_ALLOW_IPS"
 """The proxies whose X-Forwarded-For and X-Forwarded-Proto are believed. uvicorn's own variable, but
 without its default: a connection from loopback does not tell who wrote them."""
@@ -40,8 +43,6 @@ def serve_until_told(
     host: str,
     port: int,
     logging: Logging,
-    *,
-    requests_end_within: int,
 ) -> None:
     """Serve until SIGTERM or SIGINT; then requests under way have so many seconds, and what the
     application does at its end comes after them.
@@ -67,7 +68,7 @@ def serve_until_told(
         lifespan="on",
         log_config=None,
         access_log=logging.of_each_request,
-        timeout_graceful_shutdown=requests_end_within,
+        timeout_graceful_shutdown=_REQUESTS_END_WITHIN,
         forwarded_allow_ips=os.environ.get(_BELIEVED, ""),
     )
     server = uvicorn.Server(config)
