@@ -249,12 +249,7 @@ class Service(Generic[SM]):
         what `outbox.add` does.
         """
         run = self.new_id() if id is None else id
-        value = encode_value(input)
-        if not isinstance(value, dict):
-            raise InvalidService(
-                f"the input of the saga {saga.name} is a {type(input).__name__}",
-                next_step="give the dataclass that the saga has for its state",
-            )
+        value = _input_of(saga, input)
         add(session, StartSaga(saga.name, value, run, begin_at), to=orchestrator)
         return run
 
@@ -424,6 +419,16 @@ def _asynchronous(
         sqlite.configure(given)
         return given
     return twin_of(engine, name=f"{service} relay") if isinstance(engine, Engine) else engine
+
+
+def _input_of(saga: SagaRef[S], input: S) -> dict[str, Any]:
+    value = encode_value(input)
+    if not isinstance(value, dict):
+        _refuse(
+            f"the input of the saga {saga.name} is a {type(input).__name__}",
+            "give the dataclass that the saga has for its state",
+        )
+    return value
 
 
 def _read_keys(secrets: str | None, service: str) -> Keyring:
