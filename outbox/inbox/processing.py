@@ -178,7 +178,8 @@ class Processor:
             times=self._times,
             clock=self._clock,
             attempt_of=lambda id: self._calls.get(id, 0) + 1,
-            fragile=self._fragile,
+            # Other deliveries change it meanwhile, and a list is made before it is called.
+            fragile=frozenset(self._fragile),
             told=self._told,
         )
         work = InboxTransaction(self._handlers, arrivals, terms)

@@ -224,6 +224,8 @@ class InboxTransaction:
         except _HandlerFailed as failed:
             if not fragile or trouble_in_handler(failed.error) is not Trouble.OWN:
                 raise
+            # The rollback expires changed objects only, not those that were read after a change.
+            session.expunge_all()
             tell_failure(self.consumer, arrivals[0], failed.error)
             replies = [failure(failed.error)]
         for (position, _), reply in zip(items, replies, strict=True):
