@@ -95,7 +95,12 @@ class GuardedConnection(sqlite3.Connection):
         try:
             with self.guard.statement:
                 self.guard.require_uncut()
-                super().commit()
+                try:
+                    super().commit()
+                except sqlite3.Error:
+                    # SQLAlchemy takes it for the end, and its pool would keep the lock.
+                    super().rollback()
+                    raise
         finally:
             self._tell()
 
@@ -112,7 +117,7 @@ class GuardedConnection(sqlite3.Connection):
             self.guard.ended()
 
     def _tell(self) -> None:
-        # A commit that failed may have left the transaction open, for a second attempt.
+        # What failed may have left the transaction open.
         if not self.in_transaction:
             self.guard.ended()
 

@@ -144,6 +144,26 @@ def test_an_error_that_leaves_the_transaction_alone_changes_nothing(engine: Engi
     assert names(engine) == ["a", "b"]
 
 
+async def test_a_commit_that_fails_leaves_no_lock_behind(
+    async_engine: AsyncEngine, engine: Engine
+) -> None:
+    def refer_to_nothing(connection: Connection) -> None:
+        connection.exec_driver_sql(
+            "CREATE TABLE IF NOT EXISTS part (of TEXT REFERENCES thing DEFERRABLE INITIALLY DEFERRED)"
+        )
+        connection.exec_driver_sql("INSERT INTO part VALUES ('none')")
+
+    with pytest.raises(IntegrityError), engine.begin() as connection:
+        refer_to_nothing(connection)
+    async with async_engine.connect() as another:
+        await another.run_sync(refer_to_nothing)
+        with pytest.raises(IntegrityError):
+            await another.commit()
+    with engine.begin() as connection:
+        insert(connection, "next")
+    assert names(engine) == ["next"]
+
+
 def test_autocommit_is_there_for_those_who_ask(
     make_sync_engine: MakeSyncEngine, database: Database
 ) -> None:
