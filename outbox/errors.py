@@ -3,7 +3,7 @@
 OutboxError
 ├── NotInTransaction          outbox.add() outside a transaction
 ├── OutboxNotInstalled        outbox.add() on a session without an installed outbox
-├── AutocommitRefused         outbox.add() on an AUTOCOMMIT connection
+├── AutocommitRefused         outbox.add(), or an inbox, on an AUTOCOMMIT connection
 ├── Unrouted                  a message that has no destination
 ├── MessagesLeftBehind        a commit that would have dropped staged messages
 ├── InvalidMessage            a message or declaration that cannot be put on the wire
@@ -84,12 +84,13 @@ class OutboxNotInstalled(OutboxError):
 
 
 class AutocommitRefused(OutboxError):
-    """On an AUTOCOMMIT connection a message would leave although the work failed."""
+    """On an AUTOCOMMIT connection a message would leave, or count as handled, although the work
+    failed."""
 
-    def __init__(self) -> None:
+    def __init__(self, used_by: str = "outbox.add()") -> None:
         super().__init__(
-            "outbox.add() was called on an AUTOCOMMIT connection, where a message cannot commit "
-            "together with the work",
+            f"{used_by} works on an AUTOCOMMIT connection, where a message cannot commit together "
+            "with the work",
             next_step="use a transactional isolation level, such as READ COMMITTED",
         )
 

@@ -63,7 +63,10 @@ def _lock_keys(connection: Connection, messages: Sequence[Staged]) -> None:
 
 
 def refuse_autocommit(
-    bind: Connection | Engine, options: Mapping[str, Any] = MappingProxyType({})
+    bind: Connection | Engine,
+    options: Mapping[str, Any] = MappingProxyType({}),
+    *,
+    used_by: str = "outbox.add()",
 ) -> None:
     """Raises AutocommitRefused where each statement commits by itself. No I/O.
 
@@ -81,4 +84,4 @@ def refuse_autocommit(
     else:
         refused = (level or level_at_connect(bind.dialect)) == "AUTOCOMMIT"
     if refused:
-        raise AutocommitRefused
+        raise AutocommitRefused(used_by)

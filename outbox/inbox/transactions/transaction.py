@@ -16,9 +16,10 @@ from sqlalchemy.exc import InternalError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
 from outbox.adding.causes import Cause, caused_by
+from outbox.adding.insert import refuse_autocommit
 from outbox.crashpoints import crashpoint
 from outbox.database.troubles import Trouble, trouble_in_handler, trouble_in_statement
-from outbox.errors import IsolationRefused, TransactionLost
+from outbox.errors import AutocommitRefused, IsolationRefused, TransactionLost
 from outbox.inbox.barrier import Answer, Arrival, Change, Run, Verdict, claims, conclude, decide
 from outbox.inbox.batches import runs
 from outbox.inbox.handlers import Context, Handlers
@@ -105,6 +106,7 @@ class InboxTransaction:
         self._lock = CommitLock(session)
         try:
             self._connection = session.connection()
+            refuse_autocommit(self._connection, used_by="the inbox")
             verdicts = self._look(session)
             self._handle(session, verdicts, call)
             self._write(session)
@@ -130,7 +132,7 @@ class InboxTransaction:
                 trouble, found = trouble_in_handler(cause), cause
             case _Vanished():
                 trouble, found = Trouble.CROSSED, error
-            case IsolationRefused():
+            case IsolationRefused() | AutocommitRefused():
                 return error
             case _:
                 trouble, found = trouble_in_statement(error), error

@@ -149,7 +149,8 @@ async def test_a_commit_that_fails_leaves_no_lock_behind(
 ) -> None:
     def refer_to_nothing(connection: Connection) -> None:
         connection.exec_driver_sql(
-            "CREATE TABLE IF NOT EXISTS part (of TEXT REFERENCES thing DEFERRABLE INITIALLY DEFERRED)"
+            "CREATE TABLE IF NOT EXISTS part "
+            "(of TEXT REFERENCES thing DEFERRABLE INITIALLY DEFERRED)"
         )
         connection.exec_driver_sql("INSERT INTO part VALUES ('none')")
 

@@ -16,7 +16,12 @@ from sqlalchemy.ext.asyncio import (
     create_async_engine,
 )
 
-from outbox.errors import IsolationRefused, TransactionLost, UnconfiguredSQLite
+from outbox.errors import (
+    AutocommitRefused,
+    IsolationRefused,
+    TransactionLost,
+    UnconfiguredSQLite,
+)
 from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.limits import InboxLimits
 from outbox.replies import Outcome, Reply
@@ -281,6 +286,17 @@ async def test_sessions_that_look_at_the_past_are_refused(
     bench = Bench(make_engine(database, isolation_level=level))
     with pytest.raises(IsolationRefused, match=f"sessions are {level}"):
         await bench.receive(envelope(names(), Noted("a")))
+
+
+async def test_sessions_in_which_each_statement_commits_by_itself_are_refused(
+    engine: AsyncEngine, names: Names
+) -> None:
+    """What a handler wrote would stay when it fails, and its message would count as handled."""
+    plain = Bench(engine)
+    bench = Bench(engine.execution_options(isolation_level="AUTOCOMMIT"))
+    with pytest.raises(AutocommitRefused, match="the inbox works on an AUTOCOMMIT connection"):
+        await bench.receive(envelope(names(), Noted("a")))
+    assert await plain.states() == {}
 
 
 async def test_an_unconfigured_sqlite_engine_is_refused_at_construction(tmp_path: Any) -> None:
