@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from weakref import WeakSet
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from outbox.errors import IsolationRefused
 
@@ -63,8 +63,10 @@ class Poison:
         """From now on."""
         self._is_given = True
 
-    def _refuse(self, *_: object) -> None:
+    def _refuse(self, _session: Session, _of: SessionTransaction, connection: Connection) -> None:
         if self._is_given:
+            # The session has it already, with SQLite's lock, and would not ask again.
+            connection.invalidate()
             raise HandlerGivenUp
 
 

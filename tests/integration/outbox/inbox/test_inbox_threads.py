@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Iterator
@@ -182,6 +183,37 @@ async def test_a_handler_over_its_limit_writes_nothing_more_and_holds_nothing(
     assert bank.entries == ["1"]
     assert command.id not in bank.known
     assert outcomes(await bank.receive(envelope(names(), Book("c", "2")))) == ["done"]
+
+
+async def test_a_handler_that_was_given_up_takes_no_lock_when_it_tries_again(
+    sync_engine: Engine, names: Names
+) -> None:
+    bank = PlainBank(sync_engine, InboxLimits(handler=0.3))
+    tried, end = threading.Event(), threading.Event()
+
+    @bank.handlers.on(Noted)
+    def noted(session: Session, event: Noted, context: Context) -> None:
+        bank.go_on.wait(30)
+        with contextlib.suppress(Exception):
+            session.rollback()
+        for _ in range(2):
+            try:
+                session.execute(insert(ledger).values(entry="too late", by=context.id))
+            except Exception as error:
+                bank.errors.append(error)
+        tried.set()
+        end.wait(30)
+
+    assert outcomes(await bank.receive(envelope(names(), Noted("a")))) == ["failed"]
+    bank.go_on.set()
+    await until(tried.is_set, what="it tries again")
+    try:
+        assert len(bank.errors) == 2
+        assert outcomes(await bank.receive(envelope(names(), Book("b", "1")))) == ["done"]
+    finally:
+        end.set()
+    await until(lambda: bank.runner.given_up == 0, what="the thread ends")
+    assert bank.entries == ["1"]
 
 
 async def test_a_handler_that_is_late_in_a_statement_is_ended_there(
