@@ -136,6 +136,12 @@ class Processor:
                 self._answer(slot, self._answer_to(slot.arrival, rolled_back), answers)
             elif self._admitted([slot], answers, until):
                 self._answer(slot, await self._alone(slot, answers, until), answers)
+            elif len(slots) == 1 and rolled_back.trouble is not Trouble.CROSSED:
+                # There is no time to call it alone, as it was already. Only a failure is told: what
+                # it said besides was not stored.
+                reply = self._answer_to(slot.arrival, rolled_back)
+                if reply.outcome is Outcome.FAILED:
+                    self._answer(slot, reply, answers)
 
     async def _alone(self, slot: Slot, answers: Answers, until: float) -> Reply:
         for _ in range(_TRIES):
@@ -163,8 +169,10 @@ class Processor:
 
     def _be_careful(self, rolled_back: RolledBack) -> None:
         """Call the next messages of that type within savepoints, so that one of them that fails or
-        is refused does not make the others run again."""
-        if rolled_back.trouble is Trouble.OWN:
+        is refused does not make the others run again; and not in a list, where one of a list took
+        too long."""
+        late_list = rolled_back.trouble is Trouble.SLOW and len(rolled_back.in_hand) > 1
+        if rolled_back.trouble is Trouble.OWN or late_list:
             self._fragile |= {each.envelope.type: _CAREFUL for each in rolled_back.in_hand}
 
     async def _transact(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from outbox.inbox.handlers import Context, Handlers
-from outbox.replies import Refused
+from outbox.inbox.limits import InboxLimits
+from outbox.replies import Outcome, Refused
 from tests.support.outbox.inboxes import (
     Bench,
     Book,
@@ -77,3 +80,54 @@ async def test_a_handler_does_not_find_objects_as_one_that_failed_before_it_left
     batch = [envelope(names(), Noted(it, it)) for it in ("first", "bad", "last")]
     assert outcomes(await bench.receive(*batch)) == ["done", "failed", "done"]
     assert found == ["first"]
+
+
+SOON = InboxLimits(transaction=0.1, lock=0.1, answer_within=0.3)
+
+
+async def test_of_a_list_that_is_always_late_only_the_message_that_hangs_fails(
+    engine: AsyncEngine, names: Names
+) -> None:
+    """Also where a list may take longer than a delivery."""
+    handlers = Handlers("bank")
+
+    @handlers.on_list(Noted, timeout=0.5)
+    async def noted(
+        session: AsyncSession, notes: Sequence[Noted], contexts: Sequence[Context]
+    ) -> list[None]:
+        for note, context in zip(notes, contexts, strict=True):
+            if note.entry == "hangs":
+                await asyncio.Event().wait()
+            await write_entry(session, note.entry, context.id)
+        return [None] * len(notes)
+
+    bench = Bench(engine, handlers, limits=SOON)
+    batch = [envelope(names(), Noted(it, it)) for it in ("1", "hangs", "2")]
+    for _ in range(2):
+        assert set(outcomes(await bench.receive(*batch))) == {"ongoing"}
+        await bench.inbox.drain(10)
+    assert outcomes(await bench.receive(*batch)) == ["done", "failed", "done"]
+    assert await bench.entries() == ["1", "2"]
+
+
+async def test_a_message_whose_commit_fails_after_its_delivery_is_told_so(
+    engine: AsyncEngine, names: Names
+) -> None:
+    """A deferred constraint fails at the commit, when no handler is in hand."""
+    handlers = Handlers("bank")
+
+    @handlers.on(Noted)
+    async def noted(session: AsyncSession, note: Noted, context: Context) -> None:
+        await asyncio.sleep(0.4)
+
+    def fail(_: object) -> None:
+        raise ValueError("deferred")
+
+    bench = Bench(engine, handlers, limits=SOON)
+    note = envelope(names(), Noted("a"))
+    event.listen(engine.sync_engine, "commit", fail)
+    assert (await bench.receive_one(note)).outcome is Outcome.ONGOING
+    await bench.inbox.drain(10)
+    event.remove(engine.sync_engine, "commit", fail)
+    reply = await bench.receive_one(note)
+    assert (reply.outcome, reply.reason) == (Outcome.FAILED, "ValueError: deferred")
