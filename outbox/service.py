@@ -400,6 +400,12 @@ def _opened(
             return database, sessionmaker(database, expire_on_commit=False)
         case async_sessionmaker() | sessionmaker():
             engine = database.kw.get("bind")
+            if isinstance(database, sessionmaker) and isinstance(engine, AsyncEngine):
+                _refuse(
+                    "the sessionmaker has an AsyncEngine, and a sessionmaker's sessions are not "
+                    "asynchronous",
+                    "write async_sessionmaker(engine, ...), without class_=AsyncSession",
+                )
             if isinstance(engine, AsyncEngine | Engine):
                 return engine, database
             kind = type(database).__name__

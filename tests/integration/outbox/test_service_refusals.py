@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import sessionmaker
 
 import outbox
 from outbox.contract import StartSaga
@@ -71,6 +73,15 @@ async def test_a_service_runs_once_in_a_process(engine: AsyncEngine) -> None:
         pass
     with pytest.raises(outbox.InvalidService, match="belong to a service already"):
         make_service(service.sessions, "other")
+
+
+@pytest.mark.databases("sqlite")
+def test_a_plain_sessionmaker_for_an_async_engine_is_refused_by_name(engine: AsyncEngine) -> None:
+    """As it was written before SQLAlchemy 2."""
+    of_any_engine: Any = sessionmaker
+    sessions = of_any_engine(engine, class_=AsyncSession)
+    with pytest.raises(outbox.InvalidService, match=r"write async_sessionmaker\(engine"):
+        outbox.Service("bank", sessions)
 
 
 @pytest.mark.databases("sqlite")
