@@ -50,7 +50,11 @@ class InThreads:
         async with asyncio.timeout(connect_within):
             await self._places.acquire()
         job = _Job(work, self._sessions)
-        future = _in_thread(job.run)
+        try:
+            future = _in_thread(job.run)
+        except RuntimeError:  # the system gives no more threads
+            self._places.release()
+            raise
         future.add_done_callback(lambda _: self._leave(job))
         try:
             while not future.done():

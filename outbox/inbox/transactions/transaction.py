@@ -26,7 +26,7 @@ from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.retention import NOTHING_FORGOTTEN, age_of, may_be_forgotten
 from outbox.inbox.transactions import session as inbox_session
 from outbox.inbox.transactions import store
-from outbox.inbox.transactions.session import CommitLock, HandlerMeddled
+from outbox.inbox.transactions.session import CommitLock, HandlerGivenUp, HandlerMeddled
 from outbox.inbox.transactions.terms import (
     Call,
     HandlerLate,
@@ -258,7 +258,7 @@ class InboxTransaction:
         try:
             with Handling([each.envelope for each in arrivals], self._tracer):
                 replies = way(session, lambda: call(handler, session, messages, contexts, seconds))
-        except HandlerLate:
+        except (HandlerLate, HandlerGivenUp):
             raise
         except Exception as error:
             raise _HandlerFailed(error) from error

@@ -185,6 +185,19 @@ async def test_a_handler_over_its_limit_writes_nothing_more_and_holds_nothing(
     assert outcomes(await bank.receive(envelope(names(), Book("c", "2")))) == ["done"]
 
 
+async def test_of_what_comes_after_a_handler_that_was_given_up_no_failure_is_logged(
+    sync_engine: Engine, names: Names, caplog: pytest.LogCaptureFixture
+) -> None:
+    bank = PlainBank(sync_engine, InboxLimits(handler=0.3))
+    bank.inbox._processor._fragile["bank.book.v1"] = 10
+    batch = [envelope(names(), Book(entry, entry)) for entry in ("slow", "1", "2")]
+    assert outcomes(await bank.receive(*batch)) == ["failed", "done", "done"]
+    bank.go_on.set()
+    await until(lambda: bank.runner.given_up == 0, what="the thread ends")
+    told = [record.message for record in caplog.records if "failed at" in record.message]
+    assert told == [f"bank failed at bank.book.v1 {batch[0].id}"]
+
+
 async def test_a_handler_that_was_given_up_takes_no_lock_when_it_tries_again(
     sync_engine: Engine, names: Names
 ) -> None:
@@ -284,6 +297,21 @@ async def test_threads_that_were_given_up_take_up_their_places(
     bank.go_on.set()
     await until(lambda: bank.runner.given_up == 0, what="the thread ends")
     assert await bank.receive(other) == [DONE]
+
+
+async def test_a_thread_that_cannot_be_started_takes_no_place(
+    plain: PlainBank, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    command = envelope(names(), Book("a", "1"))
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        for _ in range(HANDLER_THREADS):
+            with pytest.raises(RuntimeError, match="can't start"):
+                await plain.receive(command)
+    assert await plain.receive(command) == [DONE]
 
 
 def test_a_job_is_committed_or_given_up_and_never_both(sync_engine: Engine) -> None:
