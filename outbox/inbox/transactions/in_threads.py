@@ -60,7 +60,7 @@ class InThreads:
             while not future.done():
                 await asyncio.wait({future}, timeout=job.patience())
                 late = job.late()
-                if late is not None and self._give_up(job):
+                if late is not None and self._give_up(job, late):
                     raise work.judged(late)
         except asyncio.CancelledError:
             self._give_up(job)
@@ -75,8 +75,8 @@ class InThreads:
         with self._sessions.begin() as session:
             return function(session, *args)
 
-    def _give_up(self, job: _Job) -> bool:
-        if not job.give_up():
+    def _give_up(self, job: _Job, late: HandlerLate | None = None) -> bool:
+        if not job.give_up(late):
             return False
         self.given_up += 1
         _in_thread(job.cut)
@@ -180,10 +180,13 @@ class _Job:
         running = self._running
         return running[1] if running is not None and time.monotonic() >= running[0] else None
 
-    def give_up(self) -> bool:
-        """Let the transaction not be committed; False where it is too late for that."""
+    def give_up(self, late: HandlerLate | None = None) -> bool:
+        """Let the transaction not be committed; False where it is too late for that, or where that
+        late handler has just ended."""
         with self._lock:
-            if self._phase is not _Phase.WORKING:
+            running = self._running
+            has_ended = late is not None and (running is None or running[1] is not late)
+            if has_ended or self._phase is not _Phase.WORKING:
                 return False
             self._phase = _Phase.GIVEN_UP
         if self._poison is not None:

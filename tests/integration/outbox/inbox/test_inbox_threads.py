@@ -21,6 +21,7 @@ from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
 from outbox.inbox.transactions.in_threads import HANDLER_THREADS, InThreads, _Job
+from outbox.inbox.transactions.terms import HandlerLate
 from outbox.replies import Outcome, Refused, Reply
 from outbox.tables import inbox as inbox_table
 from outbox.tables import outbox as outbox_table
@@ -320,6 +321,18 @@ def test_a_job_is_committed_or_given_up_and_never_both(sync_engine: Engine) -> N
     with pytest.raises(RuntimeError, match="longer than it may"):
         job._go_on()
     assert not job.give_up()
+
+
+def test_a_handler_that_ended_after_the_look_at_it_is_not_given_up() -> None:
+    """Else the next one would be, and the message of that one would be the one that failed."""
+    job: Any = _Job(None, None)  # type: ignore[arg-type]  # only its handler is looked at
+    late, next_one = HandlerLate("late", 1.0), HandlerLate("next", 1.0)
+    job._running = 0.0, late
+    assert job.late() is late
+    for running in (None, (0.0, next_one)):
+        job._running = running
+        assert not job.give_up(late)
+    assert job.give_up(next_one)
 
 
 async def test_a_coroutine_function_is_refused_on_a_synchronous_database(
