@@ -91,6 +91,20 @@ class GuardedConnection(sqlite3.Connection):
         """A cursor whose statements the guard watches."""
         return super().cursor(factory or _GuardedCursor)
 
+    # Python's own shortcuts take a cursor past `cursor()`.
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Any:
+        """As of a cursor."""
+        return self.cursor().execute(sql, parameters)
+
+    def executemany(self, sql: str, parameters: Any, /) -> Any:
+        """As of a cursor."""
+        return self.cursor().executemany(sql, parameters)
+
+    def executescript(self, sql_script: str, /) -> Any:
+        """As of a cursor."""
+        return self.cursor().executescript(sql_script)
+
     def commit(self) -> None:
         try:
             with self.guard.statement:
@@ -136,3 +150,9 @@ class _GuardedCursor(sqlite3.Cursor):
         with guard.statement:
             guard.require_uncut()
             return super().executemany(sql, parameters)
+
+    def executescript(self, sql_script: str, /) -> sqlite3.Cursor:
+        guard = self.connection.guard
+        with guard.statement:
+            guard.require_uncut()
+            return super().executescript(sql_script)

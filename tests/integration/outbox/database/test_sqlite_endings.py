@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.orm import Session
 
+from outbox.database.cutting import cut
 from outbox.errors import TransactionLost
 from outbox.sqlite import READ_ONLY
 from tests.support.databases.databases import Database, Schema
@@ -142,6 +144,23 @@ def test_an_error_that_leaves_the_transaction_alone_changes_nothing(engine: Engi
         assert not raised.value.connection_invalidated
         insert(connection, "b")
     assert names(engine) == ["a", "b"]
+
+
+@pytest.mark.parametrize("through", ["connection", "cursor"])
+@pytest.mark.parametrize("method", ["execute", "executemany", "executescript"])
+def test_a_connection_that_was_cut_runs_no_statement_by_whichever_method(
+    engine: Engine, through: str, method: str
+) -> None:
+    with engine.connect() as connection:
+        insert(connection, "a")
+        raw: Any = connection.connection.dbapi_connection
+        cut(raw)
+        user = raw if through == "connection" else raw.cursor()
+        rest = ([()],) if method == "executemany" else ()
+        with pytest.raises(sqlite3.OperationalError, match="ended from outside"):
+            getattr(user, method)("INSERT INTO thing VALUES ('b', '')", *rest)
+        connection.invalidate()
+    assert names(engine) == []
 
 
 async def test_a_commit_that_fails_leaves_no_lock_behind(
