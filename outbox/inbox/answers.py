@@ -69,6 +69,10 @@ class Answers:
             return None
         return read
 
+    def has_given(self, position: int, reply: Reply | None) -> bool:
+        """Whether that reply is the answer to the message at that position."""
+        return reply is not None and self._replies[position] is reply
+
     def admits(self, slot: Slot) -> bool:
         """Whether it is this message's turn; if not, it is answered so."""
         if order_key(slot.arrival.envelope) in self._waiting:

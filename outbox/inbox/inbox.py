@@ -138,16 +138,14 @@ class Inbox:
         no_room = _NO_ROOM if self._beyond >= MOST_GOING_ON else None
         readable: list[tuple[int, Arrival]] = []
         for position, envelope in enumerate(envelopes):
-            known = (
-                IN_HAND
-                if envelope.id in in_hand
-                else self._processor.late.get(envelope.id, no_room)
-            )
-            arrival = answers.sort_out(position, self._reader.read(envelope), known)
+            read = self._reader.read(envelope)
+            late = self._processor.late_answer(read) if isinstance(read, Arrival) else None
+            known = IN_HAND if envelope.id in in_hand else late or no_room
+            arrival = answers.sort_out(position, read, known)
             if arrival is not None:
                 readable.append((position, arrival))
-        for id in ids:
-            self._processor.late.pop(id, None)
+            elif isinstance(read, Arrival) and answers.has_given(position, late):
+                self._processor.told(read)
         if readable:
             await self._work(readable, answers, began)
         return answers.answers()

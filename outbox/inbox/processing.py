@@ -51,8 +51,9 @@ class Processor:
         told: Told | None,
         work: Work,
     ) -> None:
-        self.late: OrderedDict[str, Reply] = OrderedDict()
-        """Answers that came after their delivery, and that no row holds; by the message's id."""
+        self._late: OrderedDict[str, tuple[bytes, Reply]] = OrderedDict()
+        """Answers that came after their delivery, and that no row holds, each with the message's
+        fingerprint; by its id."""
         self._handlers = handlers
         self._runner = runner
         self._times = times
@@ -115,12 +116,22 @@ class Processor:
                 answered.append(slot)
         return answered
 
+    def late_answer(self, arrival: Arrival) -> Reply | None:
+        """What its handler said after an earlier delivery had been answered."""
+        digest, reply = self._late.get(arrival.envelope.id, (b"", None))
+        return reply if digest == arrival.fingerprint else None
+
+    def told(self, arrival: Arrival) -> None:
+        """Its late answer was told."""
+        self._late.pop(arrival.envelope.id, None)
+
     def _answer(self, slot: Slot, reply: Reply, answers: Answers) -> None:
         answers.answer(slot, reply)
         envelope = slot.arrival.envelope
         if answers.is_closed and reply.outcome is Outcome.FAILED:
             # No row has it, and it must count: a message that always fails would be asked for ever.
-            _remember(self.late, envelope.id, reply)
+            known = slot.arrival.fingerprint, reply
+            _remember(self._late, envelope.id, known)
         if (left := self._fragile.pop(envelope.type, 0)) > 1:
             calm = reply.outcome is Outcome.DONE
             self._fragile[envelope.type] = left - 1 if calm else _CAREFUL

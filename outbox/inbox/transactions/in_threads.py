@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from enum import Enum, auto
 from typing import TypeVar, cast
+from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session, sessionmaker
@@ -43,22 +44,33 @@ class InThreads:
         self.given_up = 0
         """The threads that go on after their handler was given up; each takes up a place."""
         self._sessions = sessions
-        self._places = asyncio.Semaphore(most)
+        # A semaphore belongs to the loop in which tasks wait for it.
+        self._places: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Semaphore] = (
+            WeakKeyDictionary()
+        )
 
     async def handle(self, work: InboxTransaction, *, connect_within: float) -> list[Reply | None]:
         """As `Runner.handle`. A place for a thread must be free within that time, too."""
-        async with asyncio.timeout(connect_within):
-            await self._places.acquire()
+        loop = asyncio.get_running_loop()
+        connect_by = loop.time() + connect_within
+        places = self._places.setdefault(loop, asyncio.Semaphore(self.most))
+        async with asyncio.timeout_at(connect_by):
+            await places.acquire()
         job = _Job(work, self._sessions)
         try:
             future = _in_thread(job.run)
         except RuntimeError:  # the system gives no more threads
-            self._places.release()
+            places.release()
             raise
-        future.add_done_callback(lambda _: self._leave(job))
+        future.add_done_callback(lambda _: self._leave(job, places))
         try:
             while not future.done():
-                await asyncio.wait({future}, timeout=job.patience())
+                patience = job.patience()
+                if not job.is_connected:
+                    patience = min(patience, max(0.0, connect_by - loop.time()))
+                await asyncio.wait({future}, timeout=patience)
+                if not job.is_connected and loop.time() >= connect_by and self._give_up(job):
+                    raise TimeoutError(f"no connection was free within {connect_within:.1f} s")
                 late = job.late()
                 if late is not None and self._give_up(job, late):
                     raise work.judged(late)
@@ -82,8 +94,8 @@ class InThreads:
         _in_thread(job.cut)
         return True
 
-    def _leave(self, job: _Job) -> None:
-        self._places.release()
+    def _leave(self, job: _Job, places: asyncio.Semaphore) -> None:
+        places.release()
         if job.is_given_up:
             self.given_up -= 1
 
@@ -103,6 +115,7 @@ class _Job:
         self._sessions = sessions
         self._lock = threading.Lock()
         self._phase = _Phase.WORKING
+        self.is_connected = False
         self._connection: DBAPIConnection | None = None
         self._poison: Poison | None = None
         self._running: tuple[float, HandlerLate] | None = None
@@ -132,6 +145,8 @@ class _Job:
     def _transact(self, session: Session) -> None:
         self._poison = Poison(session)
         self._connection = session.connection().connection.dbapi_connection
+        self.is_connected = True
+        self._go_on()
         self._work.work(session, self._call)
         self._go_on(to=_Phase.COMMITTING)
         try:

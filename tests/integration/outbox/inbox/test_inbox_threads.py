@@ -285,12 +285,37 @@ async def test_a_delivery_that_is_cancelled_gives_its_thread_up(
     assert bank.known == []
 
 
+async def test_a_pool_without_a_free_connection_is_the_databases_trouble(
+    make_sync_engine: MakeSyncEngine, database: Database, names: Names
+) -> None:
+    """Else the sender would be told that a handler goes on, where none has begun."""
+    engine = make_sync_engine(database, pool_size=1, max_overflow=0, pool_timeout=20)
+    bank = PlainBank(engine, InboxLimits(transaction=0.1, answer_within=0.5))
+    with engine.connect(), pytest.raises(TimeoutError, match="no connection was free within"):
+        await bank.receive(envelope(names(), Book("a", "1")))
+    await until(lambda: bank.runner.given_up == 0, what="the thread ends")
+    assert bank.known == []
+
+
+def test_an_inbox_may_work_in_one_event_loop_after_another(
+    sync_engine: Engine, names: Names
+) -> None:
+    bank = PlainBank(sync_engine)
+
+    async def many() -> None:
+        commands = [envelope(names(), Book(str(number))) for number in range(20)]
+        await asyncio.gather(*(bank.receive(each) for each in commands))
+
+    for _ in range(2):
+        asyncio.run(many())
+    assert len(bank.entries) == 40
+
+
 async def test_threads_that_were_given_up_take_up_their_places(
     sync_engine: Engine, names: Names
 ) -> None:
     bank = PlainBank(sync_engine, InboxLimits(handler=0.2, answer_within=2.0))
     bank.runner.most = 1
-    bank.runner._places = asyncio.Semaphore(1)
     await bank.receive(envelope(names(), Book("a", "slow")))
     other = envelope(names(), Book("b", "1"))
     with pytest.raises(TimeoutError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tests.support.outbox.inboxes import (
     Booked,
     Names,
     Noted,
+    altered,
     bank,
     envelope,
     handling,
@@ -96,6 +98,22 @@ async def test_what_a_handler_says_after_its_delivery_is_told_to_the_next_copy(
     if outcome == "failed":
         await slow.bench.receive_one(command)
         assert slow.calls == ["slow"] * 2, "it is told once, and then tried again"
+
+
+async def test_a_late_failure_is_told_only_where_it_is_the_answer(
+    engine: AsyncEngine, names: Names
+) -> None:
+    """Not to another message under its id, and not in vain behind one of its key that waits."""
+    slow = Slow(engine, ValueError("no"))
+    slow.bench.inbox._processor._fragile["bank.book.v1"] = 10
+    command = envelope(names(), Book("a", "slow"))
+    await slow.bench.receive_one(command)
+    await slow.ended()
+    unknown = replace(envelope(names(), Noted("a")), type="bank.unheard-of.v1")
+    assert outcomes(await slow.bench.receive(unknown, command)) == ["rejected", "not-attempted"]
+    other = altered(command, Book("a", "another"))
+    assert outcomes([await slow.bench.receive_one(other)]) == ["done"]
+    assert slow.calls == ["slow", "another"]
 
 
 async def test_what_was_not_begun_when_the_delivery_ends_is_not_attempted(
