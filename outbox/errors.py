@@ -63,10 +63,10 @@ class OutboxError(ExplainedError):
 class NotInTransaction(OutboxError):
     """`outbox.add()` needs an open transaction, since the message commits together with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, opening: str) -> None:
         super().__init__(
-            "outbox.add() needs an open transaction, and this session has none",
-            next_step='wrap the work in "async with sessions.begin() as session:"',
+            "outbox.add() needs an open transaction, and there is none",
+            next_step=f'wrap the work in "{opening}"',
         )
 
 

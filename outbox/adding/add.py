@@ -57,7 +57,7 @@ def add(
     target = _resolved(session)
     installation = installation_of(target)
     if not target.in_transaction() or (isinstance(target, Session) and not target.is_active):
-        raise NotInTransaction
+        raise NotInTransaction(_opening(session))
     lane = Lane(lane)
     if isinstance(message, StartSaga):
         _check_start(message, deliver_at)
@@ -90,6 +90,16 @@ def add(
     )
     _keep(target, staged, installation)
     return envelope.id
+
+
+def _opening(session: AnySession | Connection) -> str:
+    match session:
+        case Connection():
+            return "with engine.begin() as connection:"
+        case AsyncSession() | async_scoped_session():
+            return "async with sessions.begin() as session:"
+        case _:
+            return "with sessions.begin() as session:"
 
 
 def _check_start(start: StartSaga, deliver_at: datetime | None) -> None:

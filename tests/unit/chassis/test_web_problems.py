@@ -154,7 +154,7 @@ async def test_an_unforeseen_error_is_a_500_that_shows_nothing_and_is_logged(
         (InvalidMessage("no", next_step="mend"), 422, "invalid-message"),
         (SchemaOlder("no", next_step="migrate"), 503, "schema-not-right"),
         (TransactionLost("no", next_step="again"), 503, "transaction-lost"),
-        (NotInTransaction(), 500, "unexpected-error"),
+        (NotInTransaction("with it:"), 500, "unexpected-error"),
         (OutboxError("no", next_step="no"), 500, "unexpected-error"),
     ],
 )

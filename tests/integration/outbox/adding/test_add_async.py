@@ -149,7 +149,7 @@ async def test_a_commit_by_the_plain_connection_is_stopped(
 
 async def test_it_needs_a_transaction(sessions: Sessions) -> None:
     async with sessions() as session:
-        with pytest.raises(NotInTransaction):
+        with pytest.raises(NotInTransaction, match=r'"async with sessions\.begin\(\) as'):
             note(session, "nowhere")
 
 

@@ -80,7 +80,8 @@ async def test_an_async_connection_itself_is_refused_with_the_way_to_do_it(
 
 
 def test_it_needs_a_transaction(engine: Engine) -> None:
-    with engine.connect() as connection, pytest.raises(NotInTransaction):
+    words = r'"with engine\.begin\(\) as connection:"'
+    with engine.connect() as connection, pytest.raises(NotInTransaction, match=words):
         note(connection, "nowhere")
 
 

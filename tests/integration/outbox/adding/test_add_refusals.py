@@ -113,7 +113,7 @@ def test_a_service_may_set_a_lower_limit(sessions: sessionmaker[Session]) -> Non
 
 def test_a_session_without_a_transaction_is_refused(sessions: sessionmaker[Session]) -> None:
     with sessions() as session:
-        with pytest.raises(NotInTransaction, match=r"async with sessions\.begin\(\) as session"):
+        with pytest.raises(NotInTransaction, match=r'"with sessions\.begin\(\) as'):
             add(session, Noted("a"))
         session.begin()
         session.commit()
