@@ -1,0 +1,1 @@
+"""The airline: seats, on an asynchronous database."""

@@ -1,0 +1,1 @@
+"""The history of the airline: `alembic -c flight/alembic.ini upgrade head`."""

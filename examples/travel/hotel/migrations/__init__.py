@@ -1,0 +1,1 @@
+"""The history of the hotel: `alembic -c hotel/alembic.ini upgrade head`."""

@@ -1,0 +1,1 @@
+"""The history of the payment service: `alembic -c payment/alembic.ini upgrade head`."""

@@ -1,0 +1,105 @@
+"""The saga of `examples/travel` with the handlers of its three services, in every way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from orchestrator.testing import Run, SagaWorld, check_saga
+from tests.support.checkout import ROOT
+
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(ROOT / "examples")
+    # The services open their databases where they are imported, but connect to them only when used.
+    patch.setenv("TRAVEL_DATABASE_URL_HOTEL", "sqlite:////nowhere/hotel.sqlite")
+    patch.setenv("TRAVEL_DATABASE_URL_FLIGHT", "sqlite+aiosqlite:////nowhere/flight.sqlite")
+    patch.setenv("TRAVEL_DATABASE_URL_PAYMENT", "sqlite+aiosqlite:////nowhere/payment.sqlite")
+    patch.setenv("SAGABOX_PEERS", "hotel=http://127.0.0.1:1")
+    from travel.contract import PaymentCharged
+    from travel.flight import database as at_flight
+    from travel.flight.service import service as flight
+    from travel.hotel import database as at_hotel
+    from travel.hotel.service import service as hotel
+    from travel.payment import database as at_payment
+    from travel.payment.service import service as payment
+    from travel.saga import Journey, book_trip
+
+ROME = Journey("Rome", room="double", flight="SB7", card="1234")
+SERVICES = {
+    "hotel": hotel.handlers,
+    "flight": flight.handlers,
+    "payment": payment.handlers,
+}
+TABLES = {
+    "hotel": at_hotel.Base.metadata,
+    "flight": at_flight.Base.metadata,
+    "payment": at_payment.Base.metadata,
+}
+ROUTES = {"payment": {PaymentCharged: ["hotel"]}}
+
+
+def prepare(world: SagaWorld) -> None:
+    with world.session("hotel") as session:
+        session.add(at_hotel.Room(kind="double", price=90_00, number=1, spare=1))
+    with world.session("flight") as session:
+        session.add(at_flight.Flight(number="SB7", price=120_00, seats=2))
+    with world.session("payment") as session:
+        session.add(at_payment.Card(number="1234", limit=1_000_00))
+
+
+def money_is_paid_for_rooms(world: SagaWorld, run: Run) -> None:
+    with world.session("hotel") as hotel_session, world.session("payment") as payment_session:
+        confirmed = hotel_session.get_one(at_hotel.Room, "double").confirmed
+        entries = [(it.trip, it.amount) for it in payment_session.query(at_payment.Entry)]
+        charged = payment_session.get_one(at_payment.Card, "1234").charged
+    assert sum(amount for _, amount in entries) == charged == 210_00 * confirmed
+    assert len(set(entries)) == len(entries), "the card was charged twice"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_trip_is_booked_or_nothing_is_left_of_it_whatever_goes_wrong() -> None:
+    checked = check_saga(
+        book_trip,
+        ROME,
+        participants=SERVICES,
+        schema=TABLES,
+        prepare=prepare,
+        invariant=money_is_paid_for_rooms,
+        ignore=["entries"],  # a refund is an entry of its own
+        routes=ROUTES,
+    )
+    assert checked.missed == []
+
+
+@pytest.fixture
+def world(saga_world: Callable[..., SagaWorld]) -> SagaWorld:
+    made = saga_world(book_trip, participants=SERVICES, schema=TABLES, routes=ROUTES)
+    prepare(made)
+    return made
+
+
+def test_the_hotel_is_told_of_a_payment(world: SagaWorld) -> None:
+    assert world.run(ROME).status == "COMPLETED"
+    ((type, data),) = world.sent("payment")
+    assert (type, data) == ("payment.payment-charged.v1", {"trip": "Rome", "amount": 210_00})
+
+
+def test_a_trip_that_the_hotel_cannot_keep_is_refunded(world: SagaWorld) -> None:
+    assert world.run(ROME).status == "COMPLETED"
+    paris = world.run(Journey("Paris", room="double", flight="SB7", card="1234"))
+    assert paris.status == "COMPENSATED"
+    assert paris.reasons["confirm room"].startswith("refused: overbooked")
+    money_is_paid_for_rooms(world, paris)
+    with world.session("payment") as session:
+        entries = session.query(at_payment.Entry).filter_by(trip="Paris")
+        assert [it.amount for it in entries.order_by("id")] == [210_00, -210_00]
+
+
+def test_a_seat_that_is_reserved_in_vain_is_given_back(world: SagaWorld) -> None:
+    run = world.run(Journey("Oslo", room="suite", flight="SB7", card="1234"))
+    assert run.steps["reserve room"] == "REFUSED"
+    assert run.steps["reserve seat"] == "UNDONE"
+    with world.session("flight") as session:
+        assert session.get_one(at_flight.Flight, "SB7").reserved == 0
