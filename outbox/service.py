@@ -34,7 +34,7 @@ from outbox.errors import InvalidService, OutboxError
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
-from outbox.inbox.runners import Sessions
+from outbox.inbox.runners import Sessions, hold_to
 from outbox.messages import OWNER, Command, Message, SagaRef, type_of
 from outbox.relay.relay import Relay
 from outbox.relay.settings import RelaySettings
@@ -187,6 +187,7 @@ class Service(Generic[SM]):
             peers=self.peers,
         )
         self.handlers: Handlers = _OwnHandlers(name)
+        hold_to(self.handlers, self.sessions, limits or InboxLimits())
         self.on = self.handlers.on
         self.on_list = self.handlers.on_list
         self.progress = self._new_progress()

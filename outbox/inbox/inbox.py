@@ -16,7 +16,6 @@ from outbox.contract import RunsEnded
 from outbox.coordination.progress import Progress
 from outbox.inbox.answers import IN_HAND, Answers, too_busy
 from outbox.inbox.barrier import Arrival, State
-from outbox.inbox.handler_times import HandlerTimes
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.in_hand import InHand
 from outbox.inbox.limits import InboxLimits
@@ -25,7 +24,7 @@ from outbox.inbox.purge import questions
 from outbox.inbox.purge.purge import Purge
 from outbox.inbox.purge.questions import Stopped
 from outbox.inbox.reading import Reader
-from outbox.inbox.runners import Sessions, engine_of, hold_to, runner_for
+from outbox.inbox.runners import Sessions, hold_to, runner_for
 from outbox.inbox.transactions.in_threads import InThreads
 from outbox.inbox.transactions.terms import Told
 from outbox.replies import Reply
@@ -65,9 +64,7 @@ class Inbox:
         self.consumer = handlers.consumer
         self._limits = limits or InboxLimits()
         self._runner = runner_for(sessions, commit_within=self._limits.answer_within)
-        self._times = HandlerTimes.on(engine_of(sessions), self._limits)
-        hold_to(self._runner, handlers)
-        handlers.restrict(self._times.check)
+        self._times = hold_to(handlers, sessions, self._limits)
         handlers.build_in(RunsEnded, questions.learn, questions.check_answer)
         self._handlers = handlers
         self._clock = clock

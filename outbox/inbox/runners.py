@@ -9,7 +9,9 @@ from sqlalchemy.orm import Session, sessionmaker
 from outbox import sqlite
 from outbox.database.cutting import can_be_cut
 from outbox.errors import InvalidHandlers
+from outbox.inbox.handler_times import HandlerTimes
 from outbox.inbox.handlers import Handlers
+from outbox.inbox.limits import InboxLimits
 from outbox.inbox.transactions.in_threads import InThreads, refuse_async
 from outbox.inbox.transactions.on_loop import OnLoop, refuse_plain
 from outbox.inbox.transactions.session import watch
@@ -41,6 +43,10 @@ def runner_for(sessions: Sessions, *, commit_within: float) -> OnLoop | InThread
     return InThreads(sessions)
 
 
-def hold_to(runner: OnLoop | InThreads, handlers: Handlers) -> None:
-    """Raises InvalidHandlers for each handler, now or later, that cannot run on that ground."""
-    handlers.restrict(refuse_plain if isinstance(runner, OnLoop) else refuse_async)
+def hold_to(handlers: Handlers, sessions: Sessions, limits: InboxLimits) -> HandlerTimes:
+    """The time that each handler may take in these sessions. Raises InvalidHandlers for each one,
+    now or later, that may not take so long there, or cannot run there."""
+    times = HandlerTimes.on(engine_of(sessions), limits)
+    handlers.restrict(refuse_async if isinstance(sessions, sessionmaker) else refuse_plain)
+    handlers.restrict(times.check)
+    return times

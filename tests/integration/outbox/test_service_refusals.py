@@ -106,6 +106,25 @@ async def test_slow_deliveries_that_were_asked_for_are_not_stuck(engine: AsyncEn
     assert make_service(engine, relay=patient).progress.stuck_after == 140.0
 
 
+@pytest.mark.databases("sqlite")
+async def test_a_handler_that_does_not_fit_the_database_is_refused_where_it_is_registered(
+    engine: AsyncEngine,
+) -> None:
+    service = make_service(engine, "bank")
+
+    async def book(session: AsyncSession, command: Book, context: outbox.Context) -> Booked:
+        raise AssertionError
+
+    def plain(session: Any, command: Book, context: outbox.Context) -> Booked:
+        raise AssertionError
+
+    with pytest.raises(outbox.InvalidHandlers, match=r"is 60 s, and on this SQLite"):
+        service.on(Book, timeout=60)(book)
+    with pytest.raises(outbox.InvalidHandlers, match=r"plain is a plain function"):
+        service.on(Book)(plain)
+    service.on(Book)(book)
+
+
 @pytest.mark.parametrize("peers", [{"press": NOWHERE}, {}], ids=["others", "none"])
 async def test_messages_for_a_former_peer_are_told_of(
     engine: AsyncEngine, caplog: pytest.LogCaptureFixture, peers: dict[str, str]
