@@ -55,6 +55,6 @@ def _too_long(what: str, given: float, most: float, step: str) -> InvalidHandler
     return InvalidHandlers(
         f"{what} is {given:g} s, and on this SQLite database a handler may take {most:g} s: "
         "its other writers wait meanwhile, and give up at the busy timeout",
-        next_step=f"{step}, or raise busy_timeout in outbox.sqlite.configure(engine, "
-        "busy_timeout=...)",
+        next_step=f"{step}, or call outbox.sqlite.configure(engine, busy_timeout=...) right after "
+        "the engine was made, before the service has it",
     )
