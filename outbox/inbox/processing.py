@@ -32,7 +32,7 @@ _MAX_REMEMBERED = 10_000
 _TRIES = 3
 _CAREFUL = 1000
 """Messages of a type that are called within savepoints after one of them was not DONE."""
-_CONNECT_WITHIN = 0.9
+_CONNECT_WITHIN = 0.8
 """The part of what is left of a delivery in which a transaction must have its connection."""
 _LEAST_WAIT = 0.05
 

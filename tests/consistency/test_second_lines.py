@@ -40,9 +40,10 @@ async def test_a_run_that_somebody_else_wrote_is_not_written_over(engine: AsyncE
     registry = Registry([saga], dict.fromkeys(PARTICIPANTS, ""))
     statements = CommitStatements(registry, postgres=False, now=lambda: NOW)
     begun = machine.start(saga, RUN_ID, sample_input(saga), NOW)
-    record = replace(Record(begun.instance).after(begun, NOW), revision=1)
+    new = Record(begun.instance).after(begun, NOW)
+    record = replace(new, revision=1)
     async with engine.begin() as connection:
-        assert set(await statements.insert(connection, [record], NOW)) == {RUN_ID}
+        assert set(await statements.insert(connection, [new], NOW)) == {RUN_ID}
         await statements.write(connection, Writes(records=[record]), NOW)
         with pytest.raises(StaleRuns):
             await statements.write(connection, Writes(records=[record]), NOW)

@@ -109,6 +109,8 @@ async def test_livez_is_answered_while_handlers_block(
             assert "all 1 threads for handlers are taken" in problem["detail"]
         go_on.set()
         await until(lambda: threads.given_up == 0, what="its thread ends")
+    # It was never run, so that its twin is not closed by its end.
+    await bank.engine.dispose()
 
 
 # --- The engine of the relay ----------------------------------------------------------------------

@@ -99,7 +99,7 @@ async def test_a_handler_that_hides_the_loss_of_its_connection_is_not_believed(
 async def test_a_writer_that_holds_the_database_for_long_is_no_messages_trouble(
     engine: AsyncEngine, names: Names
 ) -> None:
-    impatient = InboxLimits(transaction=0.05, answer_within=0.2)
+    impatient = InboxLimits(transaction=0.05, answer_within=1.0)
     bench = Bench(engine, limits=impatient)
     note = envelope(names(), Noted("a"))
     async with engine.begin():
