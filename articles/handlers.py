@@ -32,7 +32,7 @@ from outbox.contract import SagaEnded
 from outbox.ids import is_id
 from outbox.inbox.handlers import Context
 from outbox.replies import Locked, Refused
-from outbox.service import Service
+from outbox.service.service import Service
 
 A = TypeVar("A")
 C = TypeVar(

@@ -27,7 +27,7 @@ from outbox.errors import InvalidMessage
 from outbox.ids import is_id
 from outbox.inbox.handlers import Context
 from outbox.replies import Locked, Refused
-from outbox.service import Service
+from outbox.service.service import Service
 
 
 def add_handlers(service: Service) -> None:

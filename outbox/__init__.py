@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
     from outbox.retry import RetryPolicy
     from outbox.runtime import Runtime
-    from outbox.service import Service
+    from outbox.service.service import Service
     from outbox.transports.http.receiver import receiver
     from outbox.transports.http.signing import Keyring
     from outbox.wire.envelope import Envelope
@@ -186,7 +186,7 @@ _HOMES = {
     "SchemaMissing": "outbox.errors",
     "SchemaNewer": "outbox.errors",
     "SchemaOlder": "outbox.errors",
-    "Service": "outbox.service",
+    "Service": "outbox.service.service",
     "sqlite": "outbox.sqlite",
     "SystemClock": "outbox.clock",
     "TransactionLost": "outbox.errors",

@@ -11,7 +11,7 @@ from outbox.chassis.settings import ServiceSettings
 from outbox.clock import Clock
 from outbox.database.opening import open_database
 from outbox.schema import require_revision
-from outbox.service import Service
+from outbox.service.service import Service
 from outbox.transports.base import Transport
 
 

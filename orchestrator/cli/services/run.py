@@ -20,7 +20,7 @@ from orchestrator.cli.services.serving import (
 from orchestrator.cli.terminal.log_format import LogFormat, LogLevel
 
 if TYPE_CHECKING:
-    from outbox.service import Service
+    from outbox.service.service import Service
 
 _PORT = 8080
 _BY = "sagabox run was given"
@@ -67,7 +67,7 @@ def run(
 
 def _found(name: str) -> Service[Any]:
     from orchestrator.discovery import one
-    from outbox.service import Service
+    from outbox.service.service import Service
 
     sys.path.insert(0, os.getcwd())
     return one(name, by=_BY, kind=Service, example="shop.stock:service")

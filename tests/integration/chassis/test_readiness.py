@@ -25,7 +25,7 @@ from outbox.inbox.handlers import Context
 from outbox.messages import Command
 from outbox.relay.message_store import Store
 from outbox.replies import Outcome, Reply
-from outbox.service import Service
+from outbox.service.service import Service
 from outbox.testing import FakeClock
 from outbox.transports.base import Answered, Delivery, Transport, Unreachable
 from outbox.wire.envelope import Envelope

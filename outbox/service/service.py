@@ -1,4 +1,4 @@
-"""The one object that a service needs: what it handles, where it sends, and what keeps both going.
+"""`outbox.Service`:
 
 service = outbox.Service("stock", engine, routes={GoodsShipped: ["mail"]})
 service.attach(app)
@@ -9,12 +9,11 @@ async def reserve(session: AsyncSession, command: Reserve, context: Context) -> 
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -29,8 +28,7 @@ from outbox.contract import StartSaga
 from outbox.coordination.bell import Bell
 from outbox.coordination.progress import STUCK_AFTER, Progress
 from outbox.database.engines import reading
-from outbox.database.twins import twin_of
-from outbox.errors import InvalidService, OutboxError
+from outbox.errors import InvalidService
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
@@ -40,9 +38,14 @@ from outbox.relay.relay import Relay
 from outbox.relay.settings import RelaySettings
 from outbox.runtime import DRAIN_SECONDS, PURGE_INTERVAL, Carrier, Runtime
 from outbox.schema import require_tables
+from outbox.service.given import (
+    engine_for_relay,
+    known_peers,
+    opened,
+    refuse,
+    signing_keys,
+)
 from outbox.transports.base import Transport
-from outbox.transports.http.address import Address
-from outbox.transports.http.peers import peers_in
 from outbox.transports.http.signing import Keyring
 from outbox.transports.http.transport import HttpTransport
 from outbox.wire.codec import encode_value
@@ -57,9 +60,6 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 SM = TypeVar("SM", bound=Sessions, default=async_sessionmaker[AsyncSession])
 """The kind of its sessions."""
-
-_PEERS = "SAGABOX_PEERS"
-_SECRETS = "SAGABOX_SECRETS"
 
 
 class _OwnHandlers(Handlers):
@@ -157,22 +157,22 @@ class Service(Generic[SM]):
         relay_engine: AsyncEngine | None = None,
     ) -> None:
         if not OWNER.fullmatch(name):
-            _refuse(
+            refuse(
                 f"{name!r} is no name of a service",
                 "use small letters, digits and dashes, as the types of its messages begin with it",
             )
-        engine, sessions = _opened(database)
+        engine, sessions = opened(database)
         self.sessions: SM = cast(SM, sessions)
         if is_installed(self.sessions):
-            _refuse(
+            refuse(
                 "these sessions belong to a service already",
                 "give each service an async_sessionmaker of its own, or the engine",
             )
         sqlite.configure(engine)
         self._has_twin = isinstance(engine, Engine) and relay_engine is None
-        self.engine = _asynchronous(engine, relay_engine, name)
+        self.engine = engine_for_relay(engine, relay_engine, name)
         self.clock = clock or SystemClock()
-        self.peers: Mapping[str, str] = _checked(peers)
+        self.peers: Mapping[str, str] = known_peers(peers)
         self._transports = transports
         self._secrets = secrets
         self._limits = limits
@@ -282,7 +282,7 @@ class Service(Generic[SM]):
         InvalidService where the database is asynchronous.
         """
         if not isinstance(self.sessions, sessionmaker):
-            _refuse(
+            refuse(
                 f"the service {self.name} has an AsyncEngine, whose sessions no WSGI application "
                 "can use",
                 "give the service an Engine, or its sessionmaker",
@@ -322,8 +322,7 @@ class Service(Generic[SM]):
 
     def keys(self) -> Keyring:
         """The signing keys. Raises InvalidService where there are none."""
-        secrets = os.environ.get(_SECRETS) if self._secrets is None else self._secrets
-        return secrets if isinstance(secrets, Keyring) else _read_keys(secrets, self.name)
+        return signing_keys(self._secrets, self.name)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -332,7 +331,7 @@ class Service(Generic[SM]):
         Raises SchemaMissing or SchemaOlder where the database lacks tables, and InvalidService.
         """
         if self._runtime is not None:
-            _refuse(
+            refuse(
                 f"the service {self.name} runs already in this process",
                 "attach it to one application, or use running() once",
             )
@@ -391,76 +390,11 @@ class Service(Generic[SM]):
         return {peer: self._observer.transport(peer, way) for peer, way in ways.items()}
 
 
-def _opened(
-    database: AsyncEngine | Engine | Sessions,
-) -> tuple[AsyncEngine | Engine, Sessions]:
-    match database:
-        case AsyncEngine():
-            return database, async_sessionmaker(database, expire_on_commit=False)
-        case Engine():
-            return database, sessionmaker(database, expire_on_commit=False)
-        case async_sessionmaker() | sessionmaker():
-            engine = database.kw.get("bind")
-            if isinstance(database, sessionmaker) and isinstance(engine, AsyncEngine):
-                _refuse(
-                    "the sessionmaker has an AsyncEngine, and a sessionmaker's sessions are not "
-                    "asynchronous",
-                    "write async_sessionmaker(engine, ...), without class_=AsyncSession",
-                )
-            if isinstance(engine, AsyncEngine | Engine):
-                return engine, database
-            kind = type(database).__name__
-            _refuse("the sessionmaker has no engine", f"write {kind}(engine, ...)")
-        case _:
-            _refuse(
-                f"the database is a {type(database).__name__}",
-                "give the engine of the service, an AsyncEngine or an Engine, or its sessionmaker",
-            )
-
-
-def _asynchronous(
-    engine: AsyncEngine | Engine, given: AsyncEngine | None, service: str
-) -> AsyncEngine:
-    """The engine of the relay."""
-    if given is not None:
-        sqlite.configure(given)
-        return given
-    return twin_of(engine, name=f"{service} relay") if isinstance(engine, Engine) else engine
-
-
 def _input_of(saga: SagaRef[S], input: S) -> dict[str, Any]:
     value = encode_value(input)
     if not isinstance(value, dict):
-        _refuse(
+        refuse(
             f"the input of the saga {saga.name} is a {type(input).__name__}",
             "give the dataclass that the saga has for its state",
         )
     return value
-
-
-def _read_keys(secrets: str | None, service: str) -> Keyring:
-    if not secrets:
-        _refuse(
-            f"the service {service} has no signing keys, so that no peer would believe it",
-            f"set {_SECRETS}, as the other services have it, or give secrets=...; "
-            "docs/configuration.md says how they are made",
-        )
-    return Keyring.from_text(secrets)
-
-
-def _refuse(problem: str, next_step: str) -> NoReturn:
-    raise InvalidService(problem, next_step=next_step)
-
-
-def _checked(peers: Mapping[str, str] | None) -> Mapping[str, str]:
-    if peers is None:
-        try:
-            return peers_in(os.environ.get(_PEERS, ""))
-        except ValueError as error:
-            _refuse(f"{_PEERS} cannot be read: {error}", 'write it as "name=http://host:port,..."')
-    for name, address in peers.items():
-        try:
-            Address.parse(address)
-        except OutboxError as error:
-            _refuse(f"the address of the peer {name}: {error.problem}", error.next_step)
-    return dict(peers)

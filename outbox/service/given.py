@@ -1,0 +1,94 @@
+"""What a service is given: its database, its peers and its keys."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import NoReturn
+
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.orm import sessionmaker
+
+from outbox import sqlite
+from outbox.database.twins import twin_of
+from outbox.errors import InvalidService, OutboxError
+from outbox.inbox.runners import Sessions
+from outbox.transports.http.address import Address
+from outbox.transports.http.peers import peers_in
+from outbox.transports.http.signing import Keyring
+
+_PEERS = "SAGABOX_PEERS"
+_SECRETS = "SAGABOX_SECRETS"
+
+
+def opened(
+    database: AsyncEngine | Engine | Sessions,
+) -> tuple[AsyncEngine | Engine, Sessions]:
+    """The engine and the sessions of that database. Raises InvalidService."""
+    match database:
+        case AsyncEngine():
+            return database, async_sessionmaker(database, expire_on_commit=False)
+        case Engine():
+            return database, sessionmaker(database, expire_on_commit=False)
+        case async_sessionmaker() | sessionmaker():
+            engine = database.kw.get("bind")
+            if isinstance(database, sessionmaker) and isinstance(engine, AsyncEngine):
+                refuse(
+                    "the sessionmaker has an AsyncEngine, and a sessionmaker's sessions are not "
+                    "asynchronous",
+                    "write async_sessionmaker(engine, ...), without class_=AsyncSession",
+                )
+            if isinstance(engine, AsyncEngine | Engine):
+                return engine, database
+            kind = type(database).__name__
+            refuse("the sessionmaker has no engine", f"write {kind}(engine, ...)")
+        case _:
+            refuse(
+                f"the database is a {type(database).__name__}",
+                "give the engine of the service, an AsyncEngine or an Engine, or its sessionmaker",
+            )
+
+
+def engine_for_relay(
+    engine: AsyncEngine | Engine, given: AsyncEngine | None, service: str
+) -> AsyncEngine:
+    """The asynchronous engine of the service's relay. Raises OutboxError where none can be made."""
+    if given is not None:
+        sqlite.configure(given)
+        return given
+    return twin_of(engine, name=f"{service} relay") if isinstance(engine, Engine) else engine
+
+
+def signing_keys(given: str | Keyring | None, service: str) -> Keyring:
+    """The keys that were given, else those of the environment. Raises InvalidService."""
+    if isinstance(given, Keyring):
+        return given
+    secrets = os.environ.get(_SECRETS) if given is None else given
+    if not secrets:
+        refuse(
+            f"the service {service} has no signing keys, so that no peer would believe it",
+            f"set {_SECRETS}, as the other services have it, or give secrets=...; "
+            "docs/configuration.md says how they are made",
+        )
+    return Keyring.from_text(secrets)
+
+
+def refuse(problem: str, next_step: str) -> NoReturn:
+    """Raises InvalidService."""
+    raise InvalidService(problem, next_step=next_step)
+
+
+def known_peers(peers: Mapping[str, str] | None) -> Mapping[str, str]:
+    """The peers that were given, else those of the environment. Raises InvalidService."""
+    if peers is None:
+        try:
+            return peers_in(os.environ.get(_PEERS, ""))
+        except ValueError as error:
+            refuse(f"{_PEERS} cannot be read: {error}", 'write it as "name=http://host:port,..."')
+    for name, address in peers.items():
+        try:
+            Address.parse(address)
+        except OutboxError as error:
+            refuse(f"the address of the peer {name}: {error.problem}", error.next_step)
+    return dict(peers)
