@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.support.databases.databases import Schema
+from tests.support.databases.databases import Database, Schema
+from tests.support.fixtures import MakeSyncEngine
 from tests.support.outbox.inboxes import Bench, Names, ledger_schema
 
 
@@ -22,3 +24,8 @@ def bench(engine: AsyncEngine) -> Bench:
 @pytest.fixture
 def names() -> Names:
     return Names()
+
+
+@pytest.fixture
+def sync_engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
+    return make_sync_engine(database)
