@@ -26,7 +26,7 @@ from outbox.contract import StartSaga
 from outbox.replies import Locked, Refused
 from outbox.tables import NAMING_CONVENTION, UtcDateTime
 
-SCHEMA_REVISION = "articles_0002"
+SCHEMA_REVISION = "articles_0003"
 """The revision of the database that this code needs."""
 
 MAX_TITLE = 200

@@ -19,7 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from outbox.replies import Locked, Refused
 from outbox.tables import NAMING_CONVENTION, UtcDateTime
 
-SCHEMA_REVISION = "comments_0002"
+SCHEMA_REVISION = "comments_0003"
 """The revision of the database that this code needs."""
 
 MAX_AUTHOR = 100

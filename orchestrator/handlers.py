@@ -134,7 +134,12 @@ async def _keep(session: AsyncSession, rows: Sequence[Mapping[str, Any]]) -> Non
 
 def _reply_of(answer: CommandAnswered) -> Reply:
     return Reply(
-        Outcome(answer.outcome), answer.value, answer.code, answer.reason, answer.retry_after
+        Outcome(answer.outcome),
+        answer.value,
+        answer.code,
+        answer.reason,
+        answer.retry_after,
+        answer.after_pending,
     )
 
 

@@ -20,7 +20,7 @@ from sqlalchemy import (
 
 from outbox.tables import SEQUENCE, UtcDateTime, id_column
 
-SCHEMA_REVISION = "orchestrator_0006"
+SCHEMA_REVISION = "orchestrator_0007"
 """The revision of the database that this code needs."""
 
 metadata = MetaData()

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from outbox.relay.ports import ReplySink
     from outbox.relay.relay import Relay
     from outbox.relay.settings import RelaySettings
-    from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
+    from outbox.replies import Done, Locked, Ongoing, Outcome, Pending, Refused, Reply
     from outbox.retry import RetryPolicy
     from outbox.runtime import Runtime
     from outbox.service.service import Service
@@ -108,6 +108,7 @@ __all__ = [
     "OutboxError",
     "OutboxNotInstalled",
     "Outcome",
+    "Pending",
     "receiver",
     "Refused",
     "Relay",
@@ -172,6 +173,7 @@ _HOMES = {
     "OutboxError": "outbox.errors",
     "OutboxNotInstalled": "outbox.errors",
     "Outcome": "outbox.replies",
+    "Pending": "outbox.replies",
     "receiver": "outbox.transports.http.receiver",
     "Refused": "outbox.replies",
     "Relay": "outbox.relay.relay",

@@ -69,6 +69,21 @@ class CommandAnswered(Event, type="orchestrator.reply.v1", key="instance_id"):
     code: str | None = None
     reason: str | None = None
     retry_after: float | None = None
+    after_pending: bool = False
+
+
+@dataclass(frozen=True)
+class Void(Command[dict[str, Any]], type="orchestrator.void.v1", key="run_and_step"):
+    """Let these commands never run, or tell what became of them. It goes to the participant of the
+    commands, whose inbox answers it; `run_and_step` is their key.
+
+    The answer is DONE, and has for each id an object: its `state` before this command (`ran`,
+    `refused`, `undone`, `barred`, `pending`; `absent` where it had not come), and as `reply`, if
+    there is one, the stored reply. Those that were absent or pending have no effect from now on.
+    """
+
+    ids: list[str]
+    run_and_step: str
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
 """Replies of a participant to commands.
 
-A handler returns the command's own value, or one of `Done`, `Refused`, `Locked`, `Ongoing`. On
-the wire and in the inbox every answer, also those that the library itself gives, is a `Reply`.
+A handler returns the command's own value, or one of `Done`, `Refused`, `Locked`, `Ongoing`,
+`Pending`. On the wire and in the inbox every answer, also those that the library itself gives, is a
+`Reply`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
@@ -40,9 +42,43 @@ class Locked:
 
 @dataclass(frozen=True)
 class Ongoing:
-    """The work goes on elsewhere. Nothing is decided; ask again in `retry_after` seconds."""
+    """Nothing is decided: ask again in `retry_after` (seconds or a timedelta). What the handler
+    wrote is rolled back, and the next ask calls it anew; `Pending` keeps it."""
 
-    retry_after: float = 1.0
+    retry_after: float | timedelta = 1.0
+
+
+@dataclass(frozen=True)
+class Pending:
+    """The answer comes later, by `Service.complete`. What the handler wrote is kept, and it is not
+    called again for this command.
+
+    `note` says to people what is waited for. `expect` is how long that should take; it only
+    informs, and ends nothing.
+    """
+
+    note: str = ""
+    expect: timedelta | None = None
+
+
+PENDING = "pending"
+"""The code of an ONGOING answer to a command that has begun, and whose answer comes later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """The progress of a command whose answer comes later. All times are UTC.
+
+    `expected_at` is what its handler expected, and may have passed. Of a call to the outside,
+    `attempt` counts from 1, `holder` is the process that makes it, and `until` when that is over;
+    `attempt` is 0 where there is no call.
+    """
+
+    since: datetime
+    expected_at: datetime | None = None
+    attempt: int = 0
+    holder: str | None = None
+    until: datetime | None = None
 
 
 class Outcome(StrEnum):
@@ -98,8 +134,9 @@ _FINAL = frozenset(
 class Reply:
     """One answer, as it is stored and sent.
 
-    `value` is JSON-ready (only with DONE); `code` and `reason` explain every other outcome;
-    `retry_after` is in seconds.
+    `value` is JSON-ready: with DONE what the command promises, with the code PENDING a `Progress`.
+    `code` and `reason` explain every other outcome than DONE. `retry_after` is in seconds.
+    `after_pending` is set with REFUSED where the handler's writes were committed before.
     """
 
     outcome: Outcome
@@ -107,6 +144,12 @@ class Reply:
     code: str | None = None
     reason: str | None = None
     retry_after: float | None = None
+    after_pending: bool = False
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether the answer comes later, and the command needs no other sending to get it."""
+        return self.outcome is Outcome.ONGOING and self.code == PENDING
 
     @property
     def size(self) -> int:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -240,6 +241,37 @@ inbox = Table(
 """What each consumer has seen. `state` is one of inbox.State; `saga` is set for commands that may
 be undone (their correlation id), whose rows are kept as long as that saga lives; `saga_number` is
 the number of that saga, and `due` the attribute of the message, where its sender knows them."""
+
+inbox_pending = Table(
+    "inbox_pending",
+    metadata,
+    Column("consumer", String(100), nullable=False),
+    id_column(),
+    Column("type", String(200), nullable=False),
+    Column("source", String(100), nullable=False),
+    Column("reply_to", String(100), nullable=True),
+    id_column("saga", nullable=True),
+    Column("key", String(200), nullable=False),
+    Column("trace", Text, nullable=True),
+    Column("undoes", Text, nullable=False),
+    Column("note", Text, nullable=False),
+    Column("since", UtcDateTime, nullable=False),
+    Column("expected_at", UtcDateTime, nullable=True),
+    Column("holder", String(100), nullable=True),
+    Column("attempt", Integer, nullable=False),
+    Column("until", UtcDateTime, nullable=True),
+    Column("is_in_doubt", Boolean, nullable=False),
+    Column("last_error", Text, nullable=True),
+    Column("before", Text, nullable=True),
+    Column("late_reply", Text, nullable=True),
+    PrimaryKeyConstraint("consumer", "id"),
+)
+"""What is kept of a command whose row in `inbox` is `pending`, or was while its call ran. `undoes`
+(JSON) are the ids whose rows are `undoing` because of it. A call to the outside has a `holder`, the
+process that makes it, until `until`; `attempt` counts its calls from 1, and is 0 where there is
+none; `is_in_doubt` says that an earlier one ended without an answer; `before` (JSON) is what the
+call knows from its first transaction. `late_reply` (JSON) is a success that came while it was
+undone."""
 
 inbox_watermark = Table(
     "inbox_watermark",

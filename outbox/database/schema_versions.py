@@ -190,5 +190,50 @@ def _drop_2(op: Operations) -> None:
     op.execute("DELETE FROM inbox_watermark WHERE scope = 'barred'")
 
 
-VERSIONS: tuple[Version, ...] = (Version(_create_1, _drop_1), Version(_create_2, _drop_2))
+def _create_3(op: Operations) -> None:
+    """Create the table for answers that come later; the code of version 2 has none of them."""
+    time = sa.DateTime(timezone=True)
+    identifier = sa.Uuid(as_uuid=False)
+    op.create_table(
+        "inbox_pending",
+        sa.Column("consumer", sa.String(100), nullable=False),
+        sa.Column("id", identifier, nullable=False),
+        sa.Column("type", sa.String(200), nullable=False),
+        sa.Column("source", sa.String(100), nullable=False),
+        sa.Column("reply_to", sa.String(100), nullable=True),
+        sa.Column("saga", identifier, nullable=True),
+        sa.Column("key", sa.String(200), nullable=False),
+        sa.Column("trace", sa.Text(), nullable=True),
+        sa.Column("undoes", sa.Text(), nullable=False),
+        sa.Column("note", sa.Text(), nullable=False),
+        sa.Column("since", time, nullable=False),
+        sa.Column("expected_at", time, nullable=True),
+        sa.Column("holder", sa.String(100), nullable=True),
+        sa.Column("attempt", sa.Integer(), nullable=False),
+        sa.Column("until", time, nullable=True),
+        sa.Column("is_in_doubt", sa.Boolean(), nullable=False),
+        sa.Column("last_error", sa.Text(), nullable=True),
+        sa.Column("before", sa.Text(), nullable=True),
+        sa.Column("late_reply", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("consumer", "id"),
+    )
+
+
+def _drop_3(op: Operations) -> None:
+    # The code of version 2 cannot read these states, and must neither run those commands anew nor
+    # take them for done.
+    op.execute(
+        'UPDATE inbox SET state = \'ran\', reply = \'{"outcome": "unknown", "code": "unknown",'
+        ' "reason": "it was pending when the database was taken back to an older version"}\''
+        " WHERE state = 'pending'"
+    )
+    op.execute("UPDATE inbox SET state = 'ran' WHERE state = 'undoing'")
+    op.drop_table("inbox_pending")
+
+
+VERSIONS: tuple[Version, ...] = (
+    Version(_create_1, _drop_1),
+    Version(_create_2, _drop_2),
+    Version(_create_3, _drop_3),
+)
 """The first is version 1."""

@@ -100,6 +100,7 @@ def _add(session: Session | AsyncSession, envelope: Envelope, reply: Reply) -> N
         code=reply.code,
         reason=reply.reason,
         retry_after=reply.retry_after,
+        after_pending=reply.after_pending,
     )
     id = None
     if reply.outcome in _SAME_EACH_TIME:

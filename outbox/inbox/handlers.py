@@ -16,6 +16,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any, TypeVar, overload
 
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -266,7 +267,7 @@ def reply_of(result: object, tp: Any = Any) -> Reply:
         case Locked(by):
             return Reply(Outcome.LOCKED, code="locked", reason=_text(by))
         case Ongoing(retry_after):
-            return Reply(Outcome.ONGOING, code="ongoing", retry_after=float(retry_after))
+            return Reply(Outcome.ONGOING, code="ongoing", retry_after=_seconds(retry_after))
         case Done(value):
             return _done(value, tp)
         case _:
@@ -276,6 +277,10 @@ def reply_of(result: object, tp: Any = Any) -> Reply:
 def _done(value: object, tp: Any) -> Reply:
     # A handler that returns nothing gives no value, whatever is declared: the reader says so.
     return Reply(Outcome.DONE, value=None if value is None else encode_value(value, tp))
+
+
+def _seconds(pause: float | timedelta) -> float:
+    return pause.total_seconds() if isinstance(pause, timedelta) else float(pause)
 
 
 def _text(value: object) -> str:

@@ -1,10 +1,11 @@
-"""A `Reply` as JSON, for the inbox's rows and for the data of a reply's event."""
+"""A `Reply` and its `Progress` as JSON, for the inbox's rows and the data of a reply's event."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-from outbox.replies import Outcome, Reply
+from outbox.replies import Outcome, Progress, Reply
 from outbox.wire import strict_json
 
 MAX_TEXT_LENGTH = 2000
@@ -24,6 +25,8 @@ def dumps(reply: Reply) -> bytes:
         fields["reason"] = _readable(reply.reason)
     if reply.retry_after is not None:
         fields["retry_after"] = reply.retry_after
+    if reply.after_pending:
+        fields["after_pending"] = True
     return strict_json.dumps(fields)
 
 
@@ -47,7 +50,47 @@ def loads(data: bytes | str) -> Reply:
         code=_optional_text(fields, "code"),
         reason=_optional_text(fields, "reason"),
         retry_after=wait,
+        after_pending=fields.get("after_pending") is True,
     )
+
+
+def progress_json(progress: Progress) -> dict[str, Any]:
+    """The value of a reply that tells this progress."""
+    fields = {
+        "since": progress.since.isoformat(),
+        "expected_at": _written(progress.expected_at),
+        "attempt": progress.attempt or None,
+        "holder": progress.holder,
+        "until": _written(progress.until),
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def progress_of(reply: Reply) -> Progress | None:
+    """The progress in a reply whose answer comes later; None where it tells none that can be read,
+    since it only informs."""
+    value = reply.value
+    if not reply.is_pending or not isinstance(value, dict):
+        return None
+    try:
+        attempt, holder = value.get("attempt"), value.get("holder")
+        return Progress(
+            since=_moment(value["since"]),
+            expected_at=None if "expected_at" not in value else _moment(value["expected_at"]),
+            attempt=attempt if type(attempt) is int and attempt > 0 else 0,
+            holder=_readable(holder)[:100] if isinstance(holder, str) else None,
+            until=None if "until" not in value else _moment(value["until"]),
+        )
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _written(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+def _moment(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
 
 
 def _readable(text: str) -> str:

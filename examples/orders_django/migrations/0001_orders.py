@@ -13,7 +13,7 @@ def upgrade(_apps: Any, _editor: Any) -> None:
     from orders_django.joining import joined
 
     with joined() as connection:
-        outbox.schema.upgrade(Operations(MigrationContext.configure(connection)), to=2)
+        outbox.schema.upgrade(Operations(MigrationContext.configure(connection)), to=3)
 
 
 def downgrade(_apps: Any, _editor: Any) -> None:

@@ -53,11 +53,12 @@ def test_the_printed_sql_records_the_revisions_in_their_order(
         assert [tuple(it) for it in rows] == [
             ("articles_0001", "expand"),
             ("articles_0002", "expand"),
-            ("articles_0003", "contract"),
-            ("articles_0004", "expand"),
+            ("articles_0003", "expand"),
+            ("articles_0004", "contract"),
+            ("articles_0005", "expand"),
         ]
         times = connection.scalar(text("SELECT count(DISTINCT applied_at) FROM schema_revision"))
-        assert times == 4
+        assert times == 5
 
 
 @pytest.mark.parametrize(
@@ -79,17 +80,21 @@ def test_the_history_needs_no_database_and_lists_kind_and_summary() -> None:
         "articles: articles_0001  expand    the articles, and the library's tables\n"
         "articles: articles_0002  expand    "
         "the time at which each message was due, and the numbers of runs\n"
+        "articles: articles_0003  expand    the table for answers that come later\n"
     )
     found = json.loads(migrate("history", "--json").out)
     assert [(it["service"], it["id"], it["kind"]) for it in found] == [
         ("articles", "articles_0001", "expand"),
         ("articles", "articles_0002", "expand"),
+        ("articles", "articles_0003", "expand"),
         ("comments", "comments_0001", "expand"),
         ("comments", "comments_0002", "expand"),
+        ("comments", "comments_0003", "expand"),
         ("orchestrator", "orchestrator_0001", "expand"),
         ("orchestrator", "orchestrator_0002", "expand"),
         ("orchestrator", "orchestrator_0003", "expand"),
         ("orchestrator", "orchestrator_0004", "expand"),
         ("orchestrator", "orchestrator_0005", "expand"),
         ("orchestrator", "orchestrator_0006", "expand"),
+        ("orchestrator", "orchestrator_0007", "expand"),
     ]

@@ -161,7 +161,7 @@ async def test_missing_tables_are_one_readable_error(
 
     engine = make_engine(database_factory(nothing))
     with pytest.raises(
-        outbox.SchemaMissing, match=r"none of the library's tables.*schema.upgrade\(op, to=2\)"
+        outbox.SchemaMissing, match=r"none of the library's tables.*schema.upgrade\(op, to=3\)"
     ):
         async with make_service(engine).running():
             pass

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import FrozenInstanceError
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
+from outbox.replies import PENDING, Done, Locked, Ongoing, Outcome, Progress, Refused, Reply
 from outbox.wire import reply_json
 from tests.support.outbox.envelopes import json_values
 
@@ -24,7 +25,9 @@ _REPLIES = st.builds(
     code=st.none() | _TEXTS,
     reason=st.none() | _TEXTS,
     retry_after=st.none() | st.floats(0, 1e9) | st.integers(0, 10**9),
+    after_pending=st.booleans(),
 )
+NOW = datetime(2026, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
 
 @pytest.mark.parametrize("outcome", Outcome)
@@ -121,3 +124,38 @@ def test_whatever_an_exception_says_can_be_stored_and_read(code: str, reason: st
 def test_a_long_reason_is_cut() -> None:
     reply = Reply(Outcome.FAILED, reason="x" * 10_000)
     assert reply_json.loads(reply_json.dumps(reply)).reason == "x" * reply_json.MAX_TEXT_LENGTH
+
+
+@pytest.mark.parametrize(
+    "progress",
+    [
+        Progress(NOW),
+        Progress(NOW, expected_at=NOW + timedelta(days=2)),
+        Progress(NOW, attempt=3, holder="charger-1", until=NOW + timedelta(seconds=30)),
+    ],
+)
+def test_a_progress_travels_in_a_reply(progress: Progress) -> None:
+    value = reply_json.progress_json(progress)
+    sent = reply_json.dumps(Reply(Outcome.ONGOING, value=value, code=PENDING))
+    assert reply_json.progress_of(reply_json.loads(sent)) == progress
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(Outcome.ONGOING, value=reply_json.progress_json(Progress(NOW)), code="ongoing"),
+        Reply(Outcome.ONGOING, code=PENDING),
+        Reply(Outcome.ONGOING, value={"since": 7}, code=PENDING),
+        Reply(Outcome.ONGOING, value={"since": "soon"}, code=PENDING),
+        Reply(Outcome.ONGOING, value=["since"], code=PENDING),
+    ],
+)
+def test_what_tells_no_progress_is_taken_for_none(reply: Reply) -> None:
+    assert reply_json.progress_of(reply) is None
+
+
+def test_odd_figures_of_a_progress_are_left_out() -> None:
+    value = {"since": NOW.isoformat(), "attempt": -3, "holder": 5}
+    assert reply_json.progress_of(Reply(Outcome.ONGOING, value=value, code=PENDING)) == Progress(
+        NOW
+    )

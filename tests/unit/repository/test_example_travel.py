@@ -98,7 +98,7 @@ def get():
     service.start()
 
 def upgrade():
-    schema.upgrade(op, to=2)
+    schema.upgrade(op, to=3)
 """
     )
     assert lines == [
@@ -107,7 +107,7 @@ def upgrade():
         "service = outbox.Service(",
         '    "payment", engine',
         ")",
-        "    schema.upgrade(op, to=2)",
+        "    schema.upgrade(op, to=3)",
     ]
     assert names == {"outbox.Service", "outbox.schema.upgrade", "service.on"}
 

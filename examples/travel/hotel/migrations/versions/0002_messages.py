@@ -9,7 +9,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    schema.upgrade(op, to=2)
+    schema.upgrade(op, to=3)
 
 
 def downgrade() -> None:

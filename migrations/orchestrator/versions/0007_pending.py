@@ -1,0 +1,21 @@
+"""the table for answers that come later"""
+
+from __future__ import annotations
+
+from alembic import op
+
+from outbox import schema
+
+revision = "orchestrator_0007"
+down_revision = "orchestrator_0006"
+kind = "expand"
+
+
+def upgrade() -> None:
+    """Create the table, which is empty."""
+    schema.upgrade(op, start=2, to=3)
+
+
+def downgrade() -> None:
+    """Drop the table. What was still pending is answered `unknown` from then on."""
+    schema.downgrade(op, to=2, start=3)
