@@ -16,6 +16,11 @@ OutboxError
 ├── UnconfiguredSQLite        a SQLite engine without the settings that keep the promises
 ├── IsolationRefused          an inbox on sessions that do not see what others committed
 ├── TransactionLost           the database silently ended the transaction
+├── CannotComplete            a pending command that cannot be answered so, or not now
+│   ├── NotPendingYet         it is not there (yet)
+│   ├── TooLate               it was undone before
+│   ├── AlreadyAnswered       it has another answer
+│   └── CallUnderWay          the library calls the outside for it just now
 ├── InvalidInvariant          a declaration of what must hold that cannot be meant so
 ├── InvalidSelection          an id, cursor or limit that selects nothing
 ├── NoSuchMessage             a dead letter or held key that is not there
@@ -30,6 +35,7 @@ OutboxError
 from __future__ import annotations
 
 from collections.abc import Collection
+from datetime import datetime
 
 
 class ExplainedError(Exception):
@@ -61,11 +67,12 @@ class OutboxError(ExplainedError):
 
 
 class NotInTransaction(OutboxError):
-    """`outbox.add()` needs an open transaction, since the message commits together with it."""
+    """`outbox.add()` and `complete` need an open transaction, since what they write commits
+    together with it."""
 
-    def __init__(self, opening: str) -> None:
+    def __init__(self, opening: str, used_by: str = "outbox.add()") -> None:
         super().__init__(
-            "outbox.add() needs an open transaction, and there is none",
+            f"{used_by} needs an open transaction, and there is none",
             next_step=f'wrap the work in "{opening}"',
         )
 
@@ -172,6 +179,52 @@ class IsolationRefused(OutboxError):
 
 class TransactionLost(OutboxError):
     """The database ended the transaction by itself; nothing of it was kept."""
+
+
+class CannotComplete(OutboxError):
+    """A command that cannot be completed so, or not now. Nothing was written, and the caller's
+    transaction can go on."""
+
+
+class NotPendingYet(CannotComplete):
+    """The command is not known here: its handler has not committed yet, or it never came."""
+
+    def __init__(self, id: str) -> None:
+        super().__init__(
+            f"the command {id} is not pending here: its handler may not have committed yet",
+            next_step="try again in a moment; if it stays so, check the id, and that this is the "
+            "database of the service that handled the command",
+        )
+
+
+class TooLate(CannotComplete):
+    """The command was undone, or is being undone, before its answer came."""
+
+    def __init__(self, id: str, state: str, by: str | None) -> None:
+        super().__init__(
+            f"the command {id} is {state}, by the command {by}: its answer comes too late",
+            next_step="keep your own writes if they are true, and give back what came for it",
+        )
+
+
+class AlreadyAnswered(CannotComplete):
+    """The command has another answer already."""
+
+    def __init__(self, id: str, outcome: str) -> None:
+        super().__init__(
+            f"the command {id} was answered before, with another answer ({outcome})",
+            next_step="look which of the two is true; an answer that was given is not taken back",
+        )
+
+
+class CallUnderWay(CannotComplete):
+    """The library makes the command's call to the outside just now, and will answer it."""
+
+    def __init__(self, id: str, until: datetime | None) -> None:
+        super().__init__(
+            f"the command {id} is calling the outside, which may take until {until}",
+            next_step="try again after that time, if it is still pending then",
+        )
 
 
 class InvalidInvariant(OutboxError):

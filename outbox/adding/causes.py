@@ -38,6 +38,22 @@ def caused_by(session: AnySession, cause: Cause | Sequence[Cause] | None) -> Non
         session.info[_CAUSE] = cause
 
 
+def cause_now(session: Session) -> Any:
+    """What `caused_by` has set, for `restore_cause`."""
+    return session.info.get(_CAUSE)
+
+
+def restore_cause(session: Session, before: Any) -> None:
+    """Set again what `cause_now` gave."""
+    session.info[_CAUSE] = before
+
+
+def is_cause(session: Session, id: str) -> bool:
+    """Whether the message of that id is handled in this session just now."""
+    causes: Cause | Mapping[str, Cause] | None = session.info.get(_CAUSE)
+    return causes.id == id if isinstance(causes, Cause) else id in (causes or ())
+
+
 def cause_of(
     target: Session | Connection, causation: str | None
 ) -> tuple[Cause | None, str | None]:

@@ -64,9 +64,13 @@ class Installation:
         """
         found = self._destinations(message, to)
         for name in found:
-            if self.peers is not None and name not in self.peers:
-                raise Unrouted.no_peer(name, self.source, self.peers)
+            self.require(name)
         return found
+
+    def require(self, name: str) -> None:
+        """Raises Unrouted where there is no way to that name."""
+        if self.peers is not None and name not in self.peers:
+            raise Unrouted.no_peer(name, self.source, self.peers)
 
     def _destinations(self, message: Message, to: str | None) -> tuple[str, ...]:
         if to is not None:

@@ -17,7 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from outbox.adding.add import add
-from outbox.adding.causes import Cause, caused_by
+from outbox.adding.causes import Cause, cause_now, caused_by, restore_cause
+from outbox.adding.installation import installation_of
 from outbox.contract import CommandAnswered
 from outbox.ids import derive
 from outbox.replies import Outcome, Reply
@@ -53,7 +54,7 @@ def add_answer(session: Session, envelope: Envelope, reply: Reply) -> None:
     The same answer to the same command is the same message, however often it is added.
     """
     if reply.outcome.is_final and _may_be_told(envelope):
-        _add(session, envelope, reply)
+        _answer(session, envelope, reply)
 
 
 class AnsweringInbox:
@@ -85,16 +86,47 @@ class AnsweringInbox:
                 for envelope, reply in untold:
                     cause = Cause(envelope.id, envelope.correlation, envelope.trace)
                     caused_by(session, cause)
-                    _add(session, envelope, reply)
+                    _answer(session, envelope, reply)
                 caused_by(session, None)
         return replies
 
 
-def _add(session: Session | AsyncSession, envelope: Envelope, reply: Reply) -> None:
+def require_way(session: Session, reply_to: str | None) -> None:
+    """Raises Unrouted where the session's service has no way to that name."""
+    if reply_to is not None:
+        installation_of(session).require(reply_to)
+
+
+def add_reply(
+    session: Session, reply: Reply, *, command_id: str, saga: str, reply_to: str, trace: str | None
+) -> None:
+    """Send this reply to a command, whatever message the session handles, if the session's
+    transaction commits."""
+    before = cause_now(session)
+    # In a list, since the trace of a single cause gives way to that of the code that runs.
+    caused_by(session, [Cause(command_id, saga, trace)])
+    try:
+        _add(session, reply, command_id, saga, reply_to, causation=command_id)
+    finally:
+        restore_cause(session, before)
+
+
+def _answer(session: Session | AsyncSession, envelope: Envelope, reply: Reply) -> None:
     assert envelope.correlation is not None, "only commands of a saga are answered"
+    _add(session, reply, envelope.id, envelope.correlation, envelope.reply_to)
+
+
+def _add(
+    session: Session | AsyncSession,
+    reply: Reply,
+    command_id: str,
+    saga: str,
+    reply_to: str | None,
+    causation: str | None = None,
+) -> None:
     answer = CommandAnswered(
-        instance_id=envelope.correlation,
-        command_id=envelope.id,
+        instance_id=saga,
+        command_id=command_id,
         outcome=reply.outcome.value,
         value=reply.value,
         code=reply.code,
@@ -104,8 +136,8 @@ def _add(session: Session | AsyncSession, envelope: Envelope, reply: Reply) -> N
     )
     id = None
     if reply.outcome in _SAME_EACH_TIME:
-        id = derive(envelope.id, "reply", reply_json.dumps(reply).decode())
-    add(session, answer, to=envelope.reply_to, id=id)
+        id = derive(command_id, "reply", reply_json.dumps(reply).decode())
+    add(session, answer, to=reply_to, id=id, causation=causation)
 
 
 def _may_be_told(envelope: Envelope) -> bool:

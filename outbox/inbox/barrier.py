@@ -12,12 +12,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import assert_never
+from typing import Any, assert_never
 
+from outbox.contract import Void
+from outbox.inbox.pending.pended import Pended
 from outbox.inbox.retention import Forgotten
-from outbox.messages import Command, Message
+from outbox.messages import Command, Message, type_of
 from outbox.replies import Outcome, Reply
+from outbox.wire import reply_json
 from outbox.wire.envelope import Envelope
+
+VOID = str(type_of(Void))
+"""The type of `Void`."""
 
 
 class State(StrEnum):
@@ -31,6 +37,11 @@ class State(StrEnum):
     """It never ran and never will: its undo came first (`barred_by`), or it came expired."""
     UNDONE = "undone"
     """It ran, and the command `barred_by` undid it."""
+    PENDING = "pending"
+    """What its handler wrote is kept, or its call was begun, and the answer comes later."""
+    UNDOING = "undoing"
+    """It ran or is pending, and its undo `barred_by` is pending. Its copies are answered as if it
+    were undone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +54,15 @@ class Row:
     reply: Reply | None
     barred_by: str | None
     saga: str | None = None
+    pended: Pended | None = None
+    """What is kept beside a row that is, or was, pending."""
+
+    @property
+    def found_as(self) -> str:
+        """How its undo finds it, in a word for the compensation."""
+        if self.state is State.PENDING and self.pended is not None and self.pended.is_call:
+            return "in-doubt"
+        return self.state.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +90,13 @@ class Arrival:
         return None if self.saga is None else self.envelope.run_number or self.saga
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The ids of the commands that it undoes, or lets never run."""
+        if isinstance(self.message, Void):
+            return tuple(self.message.ids)
+        return self.envelope.undoes
+
+    @property
     def is_alone(self) -> bool:
         """Whether it is a command that belongs to no saga."""
         return self.saga is None and isinstance(self.message, Command)
@@ -92,12 +119,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The decision to answer without running the handler. `reply` is the answer; `changes`, and
-    `forget` (rows to delete, which this transaction inserted), remain to be written."""
+    """The decision to answer without running the handler. `reply` is the answer; `changes`,
+    `forget` (rows to delete, which this transaction inserted) and `over` (ids that are pending no
+    longer) remain to be written."""
 
     reply: Reply
     changes: tuple[Change, ...] = ()
     forget: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +149,7 @@ def claims(arrivals: Iterable[Arrival]) -> list[Claim]:
         envelope = each.envelope
         whose = envelope.source, each.saga, envelope.run_number if each.saga else None
         rows.append(Claim(envelope.id, State.RAN, each.fingerprint, None, *whose, envelope.due))
-        rows += [
-            Claim(action, State.BARRED, None, envelope.id, *whose) for action in envelope.undoes
-        ]
+        rows += [Claim(named, State.BARRED, None, envelope.id, *whose) for named in each.names]
     return sorted(rows, key=lambda row: row.id)
 
 
@@ -133,7 +160,7 @@ def decide(
     just been inserted. `forgotten` was read after that insert."""
     envelope = arrival.envelope
     own = found.get(envelope.id)
-    barred_now = [action for action in envelope.undoes if action not in found]
+    barred_now = [named for named in arrival.names if named not in found]
     if own is not None:
         # A repeated undo bars nothing new: the first one barred or undid every action, or refused
         # to judge it.
@@ -144,24 +171,31 @@ def decide(
     if is_barred or forgotten.covers(envelope.id, source, saga, envelope.due):
         # Not stored: a row would let a later undo conclude that this never ran.
         return Answer(_too_old(envelope), forget=(envelope.id, *unsure))
-    if not envelope.undoes:
+    if not arrival.names:
         return _decide_action(envelope, now)
     if unsure:
         return _settle(envelope, _unknown(unsure), forget=tuple(unsure))
-    ran = [
-        row for row in map(found.get, envelope.undoes) if row is not None and row.state is State.RAN
-    ]
+    rows = [row for row in map(found.get, arrival.names) if row is not None]
+    ran = [row for row in rows if row.state in (State.RAN, State.PENDING)]
     if foreign := [row for row in ran if _is_of_another(row, arrival.saga)]:
         # Not stored, and nothing is barred: the undo is a mistake of its sender.
         return Answer(_not_its_own(foreign[0]), forget=(envelope.id, *barred_now))
+    if (wait := _must_wait(rows)) is not None:
+        return Answer(wait, forget=(envelope.id, *barred_now))
+    if isinstance(arrival.message, Void):
+        return _void(arrival, found)
     if ran:
         return Run(tuple(ran))
     return _settle(envelope, _nothing_to_undo(found, envelope))
 
 
 def conclude(arrival: Arrival, run: Run, reply: Reply) -> tuple[Change, ...]:
-    """The changes to write after the handler answered `reply`, which is DONE or REFUSED."""
+    """The changes to write after the handler answered `reply`, which is DONE, REFUSED or, where its
+    answer comes later, PENDING."""
     id = arrival.envelope.id
+    if reply.is_pending:
+        undoing = [Change(row.id, State.UNDOING, row.reply, id) for row in run.undoes]
+        return (Change(id, State.PENDING, None), *undoing)
     match reply.outcome:
         case Outcome.DONE:
             own = () if reply == DONE else (Change(id, State.RAN, reply),)
@@ -173,18 +207,28 @@ def conclude(arrival: Arrival, run: Run, reply: Reply) -> tuple[Change, ...]:
             raise ValueError(f"{outcome} is never stored: the transaction is rolled back")
 
 
+def over(run: Run, reply: Reply) -> tuple[str, ...]:
+    """The ids that are pending no longer after a handler answered `reply`. A call stays known,
+    since its success may still come."""
+    if reply.outcome is not Outcome.DONE:
+        return ()
+    return tuple(row.id for row in run.undoes if row.pended is not None and not row.pended.is_call)
+
+
 def _stored(row: Row, arrival: Arrival) -> Reply:
     match row.state:
-        case State.RAN | State.REFUSED if row.fingerprint != arrival.fingerprint:
+        case State.RAN | State.REFUSED | State.PENDING if row.fingerprint != arrival.fingerprint:
             return _conflict(f"the id {row.id} was used before for a message with another content")
-        case State.RAN | State.REFUSED if row.saga != arrival.saga:
+        case State.RAN | State.REFUSED | State.PENDING if row.saga != arrival.saga:
             # A saga that took this answer for its own would count on an effect that another saga
             # may undo.
             before, now = _saga(row.saga), _saga(arrival.saga)
             return _conflict(f"the id {row.id} was used before {before}, and came now {now}")
         case State.RAN | State.REFUSED:
             return row.reply or DONE
-        case State.BARRED | State.UNDONE:
+        case State.PENDING:
+            return _COMPLETED if row.pended is None else row.pended.reply()
+        case State.BARRED | State.UNDONE | State.UNDOING:
             return row.reply if row.state is State.BARRED and row.reply else _already_undone(row)
         case other:
             assert_never(other)
@@ -205,6 +249,46 @@ def _decide_action(envelope: Envelope, now: datetime) -> Verdict:
     reason = f"{when} after its expiry at {envelope.expires.isoformat()}, and never ran"
     reply = Reply(Outcome.EXPIRED, code="expired", reason=reason)
     return Answer(reply, (Change(envelope.id, State.BARRED, reply),))
+
+
+def _must_wait(rows: Sequence[Row]) -> Reply | None:
+    """The answer where one of these can be neither undone nor barred yet."""
+    for row in rows:
+        if row.state is State.UNDOING:
+            return Reply(
+                Outcome.ONGOING,
+                code="ongoing",
+                reason=f"the command {row.barred_by} undoes {row.id}, and its answer comes later",
+            )
+        if row.state is State.PENDING and row.pended is not None and row.pended.is_live:
+            return Reply(
+                Outcome.ONGOING,
+                code="ongoing",
+                reason=f"{row.id} is calling the outside, which may take until {row.pended.until}",
+                retry_after=row.pended.rest.total_seconds(),
+            )
+    return None
+
+
+def _void(arrival: Arrival, found: Mapping[str, Row]) -> Answer:
+    """What became of the commands that are to run no more. Those that are pending are over."""
+    envelope = arrival.envelope
+    rows = [row for row in map(found.get, arrival.names) if row is not None]
+    pending = [row for row in rows if row.state is State.PENDING]
+    value = {named: _told(found.get(named)) for named in arrival.names}
+    reply = Reply(Outcome.DONE, value=value)
+    barred = tuple(Change(row.id, State.BARRED, None, envelope.id) for row in pending)
+    answer = _settle(envelope, reply)
+    done_with = [row.id for row in pending if row.pended is not None and not row.pended.is_call]
+    return Answer(reply, answer.changes + barred, over=tuple(done_with))
+
+
+def _told(row: Row | None) -> dict[str, Any]:
+    if row is None:
+        return {"state": "absent"}
+    if row.state is State.RAN:
+        return {"state": row.state.value, "reply": reply_json.value_of(row.reply or DONE)}
+    return {"state": row.state.value}
 
 
 def _settle(envelope: Envelope, reply: Reply, forget: tuple[str, ...] = ()) -> Answer:
@@ -242,6 +326,9 @@ def _nothing_to_undo(found: Mapping[str, Row], envelope: Envelope) -> Reply:
     return Reply(Outcome.NOTHING_TO_UNDO, code="nothing-to-undo", reason=reason)
 
 
+_COMPLETED = Reply(Outcome.ONGOING, code="ongoing", reason="it is being completed just now")
+
+
 def _unknown(unsure: Sequence[str]) -> Reply:
     return Reply(
         Outcome.UNKNOWN,
@@ -251,7 +338,7 @@ def _unknown(unsure: Sequence[str]) -> Reply:
 
 
 def _too_old(envelope: Envelope) -> Reply:
-    if envelope.undoes:
+    if envelope.undoes or envelope.type == VOID:
         return _unknown((envelope.id,))
     return Reply(
         Outcome.TOO_OLD,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from outbox.inbox.barrier import Arrival
+from outbox.inbox.barrier import VOID, Arrival
 from outbox.messages import Message
 from outbox.replies import Outcome, Reply
 from outbox.wire.envelope import Envelope
@@ -17,6 +17,8 @@ MAX_ROWS = 1000
 
 def holds_key(reply: Reply) -> bool:
     """Whether later messages of the same key must wait, since this one comes again."""
+    if reply.is_pending:
+        return False
     match reply.outcome:
         case (
             Outcome.FAILED
@@ -43,9 +45,9 @@ def holds_key(reply: Reply) -> bool:
 
 
 def order_key(envelope: Envelope) -> tuple[bool, str]:
-    """The key within which messages keep their order. Undos have a lane of their own, so a
-    poisonous action does not hold up its own undo."""
-    return bool(envelope.undoes), envelope.key
+    """The key within which messages keep their order. Undos, and what lets commands never run, have
+    a lane of their own, so that a poisonous action does not hold them up."""
+    return bool(envelope.undoes) or envelope.type == VOID, envelope.key
 
 
 @dataclass(slots=True)
@@ -60,25 +62,26 @@ class Slot:
 def split(arrivals: Iterable[tuple[int, Arrival]]) -> list[list[Slot]]:
     """The parts of a batch of (position, message): each can insert all its ids at once.
 
-    A command and its undo, two undos of one command, and two messages under one id never share a
-    part: one would lose to the insert of the other. Copies of a message share a slot.
+    A command and what undoes or bars it, two of these for one command, and two messages under one
+    id never share a part: one would lose to the insert of the other. Copies of a message share a
+    slot.
     """
     parts: list[list[Slot]] = []
     slots: dict[str, Slot] = {}
     barred: set[str] = set()
     for position, arrival in arrivals:
-        id, undoes = arrival.envelope.id, arrival.envelope.undoes
+        id, names = arrival.envelope.id, arrival.names
         slot = slots.get(id)
         if slot is not None and _are_copies(slot.arrival, arrival):
             slot.positions.append(position)
             continue
-        rows = len(slots) + len(barred) + 1 + len(undoes)
-        crossed = not barred.isdisjoint((id, *undoes)) or any(each in slots for each in undoes)
+        rows = len(slots) + len(barred) + 1 + len(names)
+        crossed = not barred.isdisjoint((id, *names)) or any(each in slots for each in names)
         if not parts or slot is not None or crossed or rows > MAX_ROWS:
             parts.append([])
             slots, barred = {}, set()
         slots[id] = Slot(arrival, [position])
-        barred.update(undoes)
+        barred.update(names)
         parts[-1].append(slots[id])
     return parts
 

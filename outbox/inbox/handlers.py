@@ -14,8 +14,8 @@ with the row that keeps the message from taking effect twice. It may be `async` 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from outbox.errors import InvalidHandlers, InvalidMessage
 from outbox.inbox.registration import On, OnList, check_signature, is_async
 from outbox.messages import Command, Event, Message, MessageType, reply_type, type_of
-from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
+from outbox.replies import PENDING, Done, Locked, Ongoing, Outcome, Pending, Refused, Reply
 from outbox.wire.codec import check_class, encode_value
 
 M = TypeVar("M", bound=Message)
@@ -38,7 +38,9 @@ class Context:
 
     `attempt` counts the calls for this message from 1, as far as this process remembers. More than
     1 means that an earlier call was rolled back, but not its effects outside of the database.
-    `undoes` are the ids of the commands that ran and are to be undone now, for a compensation.
+    `undoes` are the commands that are to be undone now, for a compensation: id -> "ran"; "pending",
+    where the answer of the command has not come; or "in-doubt", where its call to the outside ended
+    without one, so that it may have had its effect, or have it later.
     """
 
     id: str
@@ -47,7 +49,7 @@ class Context:
     attempt: int
     source: str
     trace: str | None
-    undoes: tuple[str, ...] = ()
+    undoes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ class Handler:
     def _reply_of(self, result: object) -> Reply:
         if issubclass(self.message_class, Command):
             return reply_of(result, reply_type(self.message_class))
-        if isinstance(result, Refused | Locked | Ongoing):
+        if isinstance(result, Refused | Locked | Ongoing | Pending):
             raise TypeError(
                 f"{self.name} returned {_described(result)} for an event, which is a fact "
                 "and cannot be refused"
@@ -151,7 +153,7 @@ class Handlers:
     def on(self, message_class: type[Event], *, timeout: float | None = None) -> On[None]: ...
     def on(self, message_class: type[Message], *, timeout: float | None = None) -> On[Any]:
         """Register `(session, message, context)`. For a command it returns the command's own value,
-        or Done, Refused, Locked, Ongoing; for an event nothing.
+        or Done, Refused, Locked, Ongoing, Pending; for an event nothing.
 
         A call that takes longer than `timeout` seconds is ended, and its message FAILED; without
         it `InboxLimits.handler` counts. Raises InvalidHandlers for a second handler of a type, a
@@ -256,7 +258,7 @@ class Handlers:
 
 def reply_of(result: object, tp: Any = Any) -> Reply:
     """The reply that a handler's result stands for, as it is stored and sent. `tp` is the type of
-    the values that the command declares.
+    the values that the command declares. That of Pending has as `value` the seconds it expects.
 
     Raises InvalidMessage where a value is of another type or cannot be put on the wire, TypeError
     where a code or reason is no text.
@@ -268,6 +270,10 @@ def reply_of(result: object, tp: Any = Any) -> Reply:
             return Reply(Outcome.LOCKED, code="locked", reason=_text(by))
         case Ongoing(retry_after):
             return Reply(Outcome.ONGOING, code="ongoing", retry_after=_seconds(retry_after))
+        case Pending(note, expect):
+            # The transaction knows the time, and makes a Progress of it.
+            seconds = None if expect is None else expect.total_seconds()
+            return Reply(Outcome.ONGOING, value=seconds, code=PENDING, reason=_text(note))
         case Done(value):
             return _done(value, tp)
         case _:

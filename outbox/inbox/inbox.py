@@ -12,7 +12,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 
 from outbox.clock import Clock
-from outbox.contract import RunsEnded
+from outbox.contract import RunsEnded, Void
 from outbox.coordination.progress import Progress
 from outbox.inbox.answers import IN_HAND, Answers, too_busy
 from outbox.inbox.barrier import Arrival, State
@@ -23,7 +23,7 @@ from outbox.inbox.processing import Processor
 from outbox.inbox.purge import questions
 from outbox.inbox.purge.purge import Purge
 from outbox.inbox.purge.questions import Stopped
-from outbox.inbox.reading import Reader
+from outbox.inbox.reading import Reader, check_void, never_called
 from outbox.inbox.runners import Sessions, hold_to, runner_for
 from outbox.inbox.transactions.in_threads import InThreads
 from outbox.inbox.transactions.terms import Told
@@ -66,6 +66,7 @@ class Inbox:
         self._runner = runner_for(sessions, commit_within=self._limits.answer_within)
         self._times = hold_to(handlers, sessions, self._limits)
         handlers.build_in(RunsEnded, questions.learn, questions.check_answer)
+        handlers.build_in(Void, never_called, check_void)
         self._handlers = handlers
         self._clock = clock
         self._reader = Reader(handlers, most_bytes=self._limits.message_bytes)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from outbox.contract import Void
 from outbox.errors import InvalidMessage, MessageTooLarge
+from outbox.ids import is_id
 from outbox.inbox.barrier import Arrival
 from outbox.inbox.handlers import Handlers
 from outbox.replies import Outcome, Reply
@@ -59,6 +61,20 @@ def _check_undo(envelope: Envelope, is_command: bool) -> None:
         problem = f"it undoes {len(envelope.undoes)} commands, and at most {MAX_UNDOES} are allowed"
     if problem:
         raise ValueError(problem)
+
+
+def never_called(*_: object) -> None:
+    """The handler of `Void`, which the barrier answers by itself."""
+    raise AssertionError("the barrier answers it")
+
+
+def check_void(void: Void) -> None:
+    """Raises InvalidMessage where its ids are none, or too many."""
+    if not 0 < len(void.ids) <= MAX_UNDOES or not all(map(is_id, void.ids)):
+        raise InvalidMessage(
+            f"it names {len(void.ids)} commands that are to run no more",
+            next_step=f"name 1 to {MAX_UNDOES} ids of commands",
+        )
 
 
 def _not_for_another(envelope: Envelope) -> Reply:

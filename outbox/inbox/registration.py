@@ -11,14 +11,14 @@ from sqlalchemy.orm import Session
 
 from outbox.errors import InvalidHandlers
 from outbox.messages import Message
-from outbox.replies import Done, Locked, Ongoing, Refused
+from outbox.replies import Done, Locked, Ongoing, Pending, Refused
 
 if TYPE_CHECKING:
     from outbox.inbox.handlers import Context
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
-Result: TypeAlias = "R | Done[R] | Refused | Locked | Ongoing"
+Result: TypeAlias = "R | Done[R] | Refused | Locked | Ongoing | Pending"
 
 
 class On(Generic[R]):

@@ -87,8 +87,10 @@ def judge(message: Pending, reply: Reply, policy: RetryPolicy, chance: float) ->
         case Outcome.TOO_OLD:
             return Settle() if has_sink else Bury(message.attempts, told(reply))
         case Outcome.LOCKED | Outcome.ONGOING:
-            # A service that awaits the answer decides; without one, the relay can only ask again.
-            return Settle() if has_sink else _wait(message, reply, policy, chance)
+            # A service that awaits the answer decides; without one, the relay can only ask again,
+            # unless the receiver keeps the command, and needs no other copy of it.
+            is_kept = reply.is_pending and reply.retry_after is None
+            return Settle() if has_sink or is_kept else _wait(message, reply, policy, chance)
         case Outcome.TOO_BUSY:
             return _wait(message, reply, policy, chance)
         case Outcome.NOT_ATTEMPTED:

@@ -38,6 +38,7 @@ from outbox.relay.relay import Relay
 from outbox.relay.settings import RelaySettings
 from outbox.runtime import DRAIN_SECONDS, PURGE_INTERVAL, Carrier, Runtime
 from outbox.schema import require_tables
+from outbox.service.completing import Completing
 from outbox.service.given import (
     engine_for_relay,
     known_peers,
@@ -190,6 +191,7 @@ class Service(Generic[SM]):
         hold_to(self.handlers, self.sessions, limits or InboxLimits())
         self.on = self.handlers.on
         self.on_list = self.handlers.on_list
+        self.complete = Completing(self.handlers, self.clock)
         self.progress = self._new_progress()
         self._observer: Observer = _Unobserved()
         self.carrier: Carrier | None = None

@@ -12,10 +12,13 @@ MAX_TEXT_LENGTH = 2000
 
 
 def dumps(reply: Reply) -> bytes:
-    """Compact JSON with the fields that are set. Raises ValueError where `value` is no JSON.
+    """Compact JSON of `value_of`. Raises ValueError where `value` is no JSON."""
+    return strict_json.dumps(value_of(reply))
 
-    `code` and `reason` are cut to MAX_TEXT_LENGTH, and lose what a strict reader refuses.
-    """
+
+def value_of(reply: Reply) -> dict[str, Any]:
+    """The fields that are set. `code` and `reason` are cut to MAX_TEXT_LENGTH, and lose what a
+    strict reader refuses."""
     fields: dict[str, Any] = {"outcome": reply.outcome.value}
     if reply.value is not None:
         fields["value"] = reply.value
@@ -27,7 +30,7 @@ def dumps(reply: Reply) -> bytes:
         fields["retry_after"] = reply.retry_after
     if reply.after_pending:
         fields["after_pending"] = True
-    return strict_json.dumps(fields)
+    return fields
 
 
 def loads(data: bytes | str) -> Reply:

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
 from outbox.inbox.barrier import State
+from outbox.inbox.pending import rows as pending_rows
 from outbox.inbox.retention import beyond, horizon
 from outbox.inbox.transactions.store import (
     AGE,
@@ -46,7 +47,9 @@ def purge(
     lock_watermarks(session)
     before, old = horizon(now, retention), is_old(consumer, now, retention)
     known = watermarks(session, consumer)
-    doomed = _some(session, and_(old, inbox.c.saga.is_(None)), limit)
+    # What belongs to no saga is not known to be over before it is answered.
+    is_open = inbox.c.state.in_([State.PENDING.value, State.UNDOING.value])
+    doomed = _some(session, and_(old, inbox.c.saga.is_(None), ~is_open), limit)
     for source in sorted({*settled, *known.sagas}):
         mark = joined(settled.get(source), known.sagas.get(source), before)
         ended = and_(run_number < mark.before, run_number.not_in(mark.live))
@@ -61,7 +64,9 @@ def purge(
         barred = [(row.id, None) for row in doomed if row.is_barred and row.saga is None]
         if barred:
             _raise_watermark(session, consumer, BARRED, barred, known.barred)
-        forget(session, consumer, [row.id for row in doomed])
+        ids = [row.id for row in doomed]
+        pending_rows.remove(session, consumer, ids)
+        forget(session, consumer, ids)
     return len(doomed)
 
 

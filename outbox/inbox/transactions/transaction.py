@@ -20,9 +20,21 @@ from outbox.adding.insert import refuse_autocommit
 from outbox.crashpoints import crashpoint
 from outbox.database.troubles import Trouble, trouble_in_handler, trouble_in_statement
 from outbox.errors import AutocommitRefused, IsolationRefused, TransactionLost
-from outbox.inbox.barrier import Answer, Arrival, Change, Run, Verdict, claims, conclude, decide
+from outbox.inbox.barrier import (
+    Answer,
+    Arrival,
+    Change,
+    Run,
+    Verdict,
+    claims,
+    conclude,
+    decide,
+    over,
+)
 from outbox.inbox.batches import runs
 from outbox.inbox.handlers import Context, Handlers
+from outbox.inbox.pending.keeping import keep, pended_of, require_in_time, with_pended
+from outbox.inbox.pending.pended import Pended
 from outbox.inbox.retention import NOTHING_FORGOTTEN, age_of, may_be_forgotten
 from outbox.inbox.transactions import session as inbox_session
 from outbox.inbox.transactions import store
@@ -65,6 +77,10 @@ class _Result:
     replies: list[Reply | None]
     changes: list[Change] = field(default_factory=list)
     forget: list[str] = field(default_factory=list)
+    pended: list[Pended] = field(default_factory=list)
+    """What is kept of commands whose answers come later."""
+    over: list[str] = field(default_factory=list)
+    """The ids of those that are pending no longer."""
     held: set[str] = field(default_factory=set)
     """The keys of which a message comes again."""
 
@@ -163,13 +179,14 @@ class InboxTransaction:
         if lost := {row.id for row in rows} - won:
             # In statements of their own: the one that inserts does not see a row that another
             # transaction was still inserting when it began.
-            undone = {action for each in self._arrivals for action in each.envelope.undoes}
+            undone = {named for each in self._arrivals for named in each.names}
             if actions := lost & undone:
                 found = store.read(session, consumer, actions, lock=True)
             if others := lost - undone:
                 found |= store.read(session, consumer, others, lock=False)
             if len(found) < len(lost):
                 raise _Vanished
+            found = with_pended(session, consumer, found, self._now)
         forgotten = NOTHING_FORGOTTEN
         if may_be_forgotten(_ages(self._arrivals, won), self._now):
             # After the insert: the watermark of a purge in between would have gone unseen.
@@ -187,10 +204,11 @@ class InboxTransaction:
         to_run: list[tuple[int, Run]] = []
         for position, verdict in enumerate(verdicts):
             match verdict:
-                case Answer(reply, changes, forget):
-                    result.replies[position] = reply
-                    result.changes += changes
-                    result.forget += forget
+                case Answer():
+                    result.replies[position] = verdict.reply
+                    result.changes += verdict.changes
+                    result.forget += verdict.forget
+                    result.over += verdict.over
                 case Run():
                     to_run.append((position, verdict))
                 case other:
@@ -215,6 +233,11 @@ class InboxTransaction:
                 self._leave_out(self._arrivals[position])
             else:
                 result.changes += conclude(self._arrivals[position], run, answer)
+                result.over += over(run, answer)
+                if answer.is_pending:
+                    kept = pended_of(self._arrivals[position], run, answer, self._now)
+                    result.pended.append(kept)
+                    result.replies[position] = kept.reply()
 
     def _run(self, session: Session, items: Sequence[tuple[int, Run]], call: Call) -> None:
         """Call one handler once, and note its answers."""
@@ -231,7 +254,7 @@ class InboxTransaction:
             tell_failure(self.consumer, arrivals[0], failed.error)
             replies = [failure(failed.error)]
         for (position, _), reply in zip(items, replies, strict=True):
-            stays = reply.outcome is Outcome.DONE or fragile
+            stays = reply.outcome is Outcome.DONE or reply.is_pending or fragile
             if not stays and (self._terms.together or reply.outcome is not Outcome.REFUSED):
                 # Its effects can only be taken back together with the others'.
                 raise _SteppedBack(reply)
@@ -254,10 +277,17 @@ class InboxTransaction:
         caused_by(session, causes if handler.takes_lists else causes[0])
         messages = [each.message for each in arrivals]
         seconds = self._terms.times.of(handler)
+
+        def answered() -> list[Reply]:
+            replies = call(handler, session, messages, contexts, seconds)
+            for arrival, reply in zip(arrivals, replies, strict=True):
+                require_in_time(arrival, reply, self._now)
+            return replies
+
         way = _within_savepoint if within_savepoint else _straight
         try:
             with Handling([each.envelope for each in arrivals], self._tracer):
-                replies = way(session, lambda: call(handler, session, messages, contexts, seconds))
+                replies = way(session, answered)
         except (HandlerLate, HandlerGivenUp):
             raise
         except Exception as error:
@@ -275,7 +305,7 @@ class InboxTransaction:
     def _leave_out(self, arrival: Arrival) -> None:
         """Forget the rows that this transaction inserted for a message that comes again."""
         envelope = arrival.envelope
-        ids = (envelope.id, *envelope.undoes)
+        ids = (envelope.id, *arrival.names)
         self._result.forget += [id for id in ids if id in self._won]
 
     def _context(self, arrival: Arrival, run: Run) -> Context:
@@ -287,7 +317,7 @@ class InboxTransaction:
             attempt=self._terms.attempt_of(envelope.id),
             source=envelope.source,
             trace=envelope.trace,
-            undoes=tuple(row.id for row in run.undoes),
+            undoes={row.id: row.found_as for row in run.undoes},
         )
 
     def _write(self, session: Session) -> None:
@@ -297,6 +327,7 @@ class InboxTransaction:
             store.forget(session, self.consumer, result.forget)
         if result.changes:
             store.write(session, self.consumer, result.changes)
+            keep(session, self.consumer, result.pended, result.over)
         elif inbox_session.has_failed(session):
             store.probe(session)
         if self._terms.told is not None:
@@ -321,14 +352,14 @@ def _within_savepoint(session: Session, call: Callable[[], list[Reply]]) -> list
         replies = call()
         if session.get_nested_transaction() is not savepoint:
             raise HandlerMeddled
-        if replies[0].outcome is not Outcome.DONE:
+        if replies[0].outcome is not Outcome.DONE and not replies[0].is_pending:
             savepoint.rollback()
     inbox_session.leave_as_new(session)
     return replies
 
 
 def _comes_again(reply: Reply) -> bool:
-    return reply.outcome not in (Outcome.DONE, Outcome.REFUSED)
+    return reply.outcome not in (Outcome.DONE, Outcome.REFUSED) and not reply.is_pending
 
 
 def _tell(consumer: str, arrivals: Sequence[Arrival], replies: Sequence[Reply]) -> None:
@@ -343,7 +374,7 @@ def _ages(arrivals: Sequence[Arrival], won: Collection[str]) -> Iterator[str]:
         envelope = each.envelope
         if envelope.id in won:
             yield age_of(envelope.id, None if each.is_alone else envelope.due)
-        yield from (action for action in envelope.undoes if action in won)
+        yield from (named for named in each.names if named in won)
 
 
 def _cause(arrival: Arrival) -> Cause:

@@ -28,6 +28,8 @@ PURE = (
     "outbox.inbox.barrier",
     "outbox.inbox.batches",
     "outbox.inbox.limits",
+    "outbox.inbox.pending.completion",
+    "outbox.inbox.pending.pended",
     "outbox.inbox.retention",
     "outbox.invariants",
     "outbox.lanes",

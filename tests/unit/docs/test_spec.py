@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import fields, replace
+from datetime import timedelta
 from typing import get_args
 
 import pytest
@@ -14,8 +15,9 @@ from orchestrator.testing import Faults, What
 from orchestrator.testing.exploring.model.promises import MEANINGS
 from orchestrator.testing.virtual.chances import Fault
 from outbox.inbox.barrier import Answer, Change, Row, Run, State, conclude, decide
+from outbox.inbox.pending.pended import Pended
 from outbox.inbox.retention import NOTHING_FORGOTTEN, Forgotten
-from outbox.replies import Outcome, Reply
+from outbox.replies import PENDING, Outcome, Reply
 from tests.support.checkout import ROOT
 from tests.support.outbox.dictionary_inbox import arriving
 from tests.support.outbox.inboxes import START, Book, Names, Unbook
@@ -153,7 +155,8 @@ def test_the_inbox_does_what_its_table_says(line: list[str], is_undo: bool) -> N
         if happens == "run":
             assert isinstance(verdict, Run)
             assert [row.id for row in verdict.undoes] == ([action] if is_undo else [])
-            ends = [_after(conclude(arrival, verdict, it), id) for it in (STORED, REFUSED)]
+            answers = (STORED, REFUSED, Reply(Outcome.ONGOING, code=PENDING))
+            ends = [_after(conclude(arrival, verdict, it), id) for it in answers]
             assert ends == [State(it) for it in words(after)]
             continue
         assert isinstance(verdict, Answer)
@@ -180,11 +183,26 @@ def _found(
         content = b"other" if "other content" in own else fingerprint
         reply = STORED if state is State.RAN else REFUSED if state is State.REFUSED else None
         found[id] = Row(id, state, content, reply, None)
-    if undone.startswith("one `ran`"):
+    if undone.startswith("one `undoing`"):
+        found[action] = Row(action, State.UNDOING, b"", STORED, Names()())
+    elif undone.startswith("one `pending`"):
+        found[action] = Row(action, State.PENDING, b"", None, None, pended=_calling(action))
+    elif undone.startswith("one `ran`"):
         found[action] = Row(action, State.RAN, b"", STORED, None)
     elif undone == "none `ran`":
         found[action] = Row(action, State.REFUSED, b"", REFUSED, None)
     return found
+
+
+def _calling(id: str) -> Pended:
+    """A command whose call to the outside goes on."""
+    at = START + timedelta(seconds=30)
+    return Pended(
+        *(id, "bank.book.v1", "sender", "sender", None, "a", None, START, START),
+        holder="bank-1",
+        attempt=1,
+        until=at,
+    )
 
 
 def _forgotten(own: str, undone: str, between: str) -> Forgotten:

@@ -103,6 +103,7 @@ def test_a_right_saga_passes_and_every_crash_point_is_among_the_ways() -> None:
     assert {it for it in everywhere if f"dies at {it!r}" not in words} == {
         "outbox: after drain, before commit",
         "outbox: after commit, before bell",
+        "inbox: completed, before commit",
     }
     assert {Status.COMPLETED, Status.COMPENSATED} == set(checked.ends.values())
     assert str(checked) == f"{len(checked.ways)} ways tried, 0 of them not reached"

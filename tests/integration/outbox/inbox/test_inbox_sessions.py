@@ -103,7 +103,7 @@ async def test_the_context_of_an_undo_names_the_actions_that_ran(
     @handlers.on(Unbook)
     @plainly
     def unbook(session: Session, command: Unbook, context: Context) -> None:
-        undone.append(context.undoes)
+        undone.append(tuple(context.undoes))
 
     bench = Bench(engine, handlers)
     ran, never = envelope(names(), Book("a")), names()

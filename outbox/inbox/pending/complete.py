@@ -1,0 +1,151 @@
+"""`complete`: the answer to a pending command, in the transaction of the code that knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from outbox.adding.causes import is_cause
+from outbox.crashpoints import crashpoint
+from outbox.errors import (
+    AlreadyAnswered,
+    CallUnderWay,
+    InvalidMessage,
+    NotInTransaction,
+    NotPendingYet,
+    TooLate,
+)
+from outbox.ids import is_id
+from outbox.inbox.answering import add_reply, require_way
+from outbox.inbox.barrier import DONE, Row, State
+from outbox.inbox.handlers import Handlers, reply_of
+from outbox.inbox.pending import rows as pending_rows
+from outbox.inbox.pending.completion import Completion, completed
+from outbox.inbox.pending.pended import Pended
+from outbox.inbox.transactions import store
+from outbox.messages import Command, reply_type
+from outbox.replies import Outcome, Reply
+
+
+def complete(
+    session: Session, handlers: Handlers, answers: Mapping[str, object], now: datetime
+) -> None:
+    """Answer pending commands, by their ids, if the session's transaction commits. An answer is the
+    command's own value, Done or Refused. Ids are locked here and now, in one order: so a caller
+    that has several gives them at once, and before it locks rows of its own.
+
+    The same answer again changes nothing. Raises, before anything is written and so that the
+    transaction can go on: NotPendingYet, TooLate, AlreadyAnswered, CallUnderWay; InvalidMessage
+    where the answer is not what the command promises, or the id is that of a command which is
+    handled just now; Unrouted where there is no way to the sender; NotInTransaction.
+    """
+    if not session.in_transaction():
+        raise NotInTransaction("with sessions.begin() as session:", used_by="complete()")
+    for id in answers:
+        _check_id(session, id)
+    found = lock_with_actions(session, handlers.consumer, list(answers), now)
+    open_ones: list[tuple[Pended, Reply]] = []
+    for id in answers:
+        row = found.get(id)
+        pended = _pended(id, row)
+        if pended is not None:
+            reply = _reply(handlers, pended.type, answers[id])
+            require_way(session, pended.reply_to)
+            open_ones.append((pended, reply))
+        elif row is not None:
+            _compare(row, answers[id])
+    for pended, reply in open_ones:
+        undoing = [
+            row
+            for row in map(found.get, pended.undoes)
+            if row is not None and row.state is State.UNDOING and row.barred_by == pended.id
+        ]
+        write(session, handlers.consumer, completed(pended, reply, undoing, is_definite=False))
+
+
+def write(session: Session, consumer: str, completion: Completion) -> None:
+    """Write what a completion leads to, and tell the senders. The rows are locked."""
+    store.write(session, consumer, completion.changes)
+    pending_rows.remove(session, consumer, completion.over)
+    for pended, reply in completion.told:
+        tell(session, pended, reply)
+    crashpoint("inbox: completed, before commit")
+
+
+def tell(session: Session, pended: Pended, reply: Reply) -> None:
+    """Send the answer to the command's sender, if it awaits one."""
+    if pended.reply_to is not None and pended.saga is not None:
+        add_reply(
+            session,
+            reply,
+            command_id=pended.id,
+            saga=pended.saga,
+            reply_to=pended.reply_to,
+            trace=pended.trace,
+        )
+
+
+def lock_with_actions(
+    session: Session, consumer: str, ids: Collection[str], now: datetime
+) -> dict[str, Row]:
+    """The rows with those ids, and those that are undoing because of them, all locked."""
+    known = pending_rows.read(session, consumer, ids, now)
+    undone = {action for each in known.values() for action in each.undoes}
+    rows = store.read(session, consumer, {*ids, *undone}, lock=True)
+    # Once more: what was read before the lock may have changed.
+    kept = pending_rows.read(session, consumer, list(rows), now)
+    return {id: replace(row, pended=kept.get(id)) for id, row in rows.items()}
+
+
+def _check_id(session: Session, id: object) -> None:
+    if not isinstance(id, str) or not is_id(id):
+        raise InvalidMessage(
+            f"{id!r:.100} is not the id of a command",
+            next_step="give the id that the handler got as context.id",
+        )
+    if is_cause(session, id):
+        raise InvalidMessage(
+            f"the command {id} is handled just now, in this very transaction",
+            next_step="return its answer from the handler, or Pending and complete it later",
+        )
+
+
+def _pended(id: str, row: Row | None) -> Pended | None:
+    """What is kept of it; None where it is answered already."""
+    if row is None:
+        raise NotPendingYet(id)
+    match row.state:
+        case State.UNDOING | State.UNDONE | State.BARRED:
+            raise TooLate(id, row.state.value, row.barred_by)
+        case State.RAN | State.REFUSED:
+            return None
+        case State.PENDING:
+            if row.pended is None:
+                raise NotPendingYet(id)
+            if row.pended.is_live:
+                raise CallUnderWay(id, row.pended.until)
+            return row.pended
+
+
+def _reply(handlers: Handlers, type: str, answer: object) -> Reply:
+    handler = handlers.find(type)
+    cls = None if handler is None else handler.message_class
+    tp = reply_type(cls) if cls is not None and issubclass(cls, Command) else Any
+    reply = reply_of(answer, tp)
+    if reply.outcome not in (Outcome.DONE, Outcome.REFUSED):
+        raise InvalidMessage(
+            f"{reply.outcome.value} ends nothing, and the command would be pending as before",
+            next_step="complete it with the command's value, outbox.Done or outbox.Refused",
+        )
+    return reply
+
+
+def _compare(row: Row, answer: object) -> None:
+    reply = reply_of(answer)
+    known = row.reply or DONE
+    if (known.outcome, known.value, known.code) != (reply.outcome, reply.value, reply.code):
+        raise AlreadyAnswered(row.id, known.outcome.value)

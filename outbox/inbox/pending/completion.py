@@ -1,0 +1,53 @@
+"""The completion of a pending command: what it changes, and what is to be told. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from outbox.inbox.barrier import DONE, Change, Row, State
+from outbox.inbox.pending.pended import Pended
+from outbox.replies import Outcome, Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What one completion leads to: the rows to change, the ids that are pending no longer, and the
+    answers to tell."""
+
+    changes: tuple[Change, ...]
+    over: tuple[str, ...]
+    told: tuple[tuple[Pended, Reply], ...]
+
+
+def completed(
+    pended: Pended, reply: Reply, undoing: Iterable[Row], *, is_definite: bool
+) -> Completion:
+    """The completion by `reply`, which is DONE or REFUSED. `undoing` are the rows that are undoing
+    because of it. `is_definite` says that a refusal means that nothing is in effect: only a call
+    that was made for the first time can know that, since a handler's writes were kept.
+    """
+    changes, told, over = [], [], [pended.id]
+    for row in undoing:
+        late = None if row.pended is None else row.pended.late_reply
+        if late is not None:
+            # It took effect while it was undone, so it is to be undone once more.
+            assert row.pended is not None
+            changes.append(Change(row.id, State.RAN, late))
+            told.append((row.pended, late))
+            over.append(row.id)
+        elif reply.outcome is Outcome.DONE:
+            changes.append(Change(row.id, State.UNDONE, row.reply, pended.id))
+            if row.pended is not None and not row.pended.is_call:
+                over.append(row.id)
+        else:
+            was = State.RAN if row.pended is None else State.PENDING
+            changes.append(Change(row.id, was, row.reply))
+    if reply.outcome is Outcome.REFUSED and not pended.undoes and not is_definite:
+        reply = replace(reply, after_pending=True)
+        own = Change(pended.id, State.RAN, reply)
+    elif reply.outcome is Outcome.REFUSED:
+        own = Change(pended.id, State.REFUSED, reply)
+    else:
+        own = Change(pended.id, State.RAN, None if reply == DONE else reply)
+    return Completion((own, *changes), tuple(over), ((pended, reply), *told))

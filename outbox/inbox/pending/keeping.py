@@ -1,0 +1,76 @@
+"""What a transaction of the inbox keeps of commands whose answers come later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from sqlalchemy.orm import Session
+
+from outbox.inbox.barrier import Arrival, Row, Run, State
+from outbox.inbox.pending import rows as pending_rows
+from outbox.inbox.pending.pended import Pended
+from outbox.replies import Reply
+from outbox.wire.envelope import Envelope
+
+
+class ExpectedTooLate(RuntimeError):
+    """A handler expects its answer after the command has expired."""
+
+
+def with_pended(
+    session: Session, consumer: str, found: Mapping[str, Row], now: datetime
+) -> dict[str, Row]:
+    """The rows, with what is kept of those that are pending or are being undone."""
+    ids = [id for id, row in found.items() if row.state in (State.PENDING, State.UNDOING)]
+    kept = pending_rows.read(session, consumer, ids, now) if ids else {}
+    return {id: replace(row, pended=kept[id]) if id in kept else row for id, row in found.items()}
+
+
+def pended_of(arrival: Arrival, run: Run, reply: Reply, now: datetime) -> Pended:
+    """What is to be kept of a command whose handler gave that reply (as `reply_of` makes it)."""
+    envelope = arrival.envelope
+    return Pended(
+        id=envelope.id,
+        type=envelope.type,
+        source=envelope.source,
+        reply_to=envelope.reply_to,
+        saga=arrival.saga,
+        key=envelope.key,
+        trace=envelope.trace,
+        undoes=tuple(row.id for row in run.undoes),
+        note=reply.reason or "",
+        since=now,
+        read_at=now,
+        expected_at=None if reply.value is None else now + timedelta(seconds=reply.value),
+    )
+
+
+def keep(session: Session, consumer: str, pended: Sequence[Pended], over: Sequence[str]) -> None:
+    """Write what is kept, and forget what is pending no longer."""
+    if pended:
+        pending_rows.add(session, consumer, pended)
+    if over:
+        pending_rows.remove(session, consumer, over)
+
+
+def require_in_time(arrival: Arrival, reply: Reply, now: datetime) -> None:
+    """Raises ExpectedTooLate where a pending answer is expected after the command's expiry: its
+    sender would have given it up by then."""
+    expires = _expiry(arrival.envelope, now)
+    if not reply.is_pending or reply.value is None or expires is None:
+        return
+    expected = now + timedelta(seconds=reply.value)
+    if expected > expires:
+        raise ExpectedTooLate(
+            f"the answer is expected at {expected.isoformat()}, after the command expires at "
+            f"{expires.isoformat()}; give the step a longer deadline, or expect it sooner"
+        )
+
+
+def _expiry(envelope: Envelope, now: datetime) -> datetime | None:
+    if envelope.expires is None or envelope.expires_in is None:
+        return envelope.expires
+    # The sender's word on the time that was left needs no clock but the receiver's.
+    return now + timedelta(milliseconds=envelope.expires_in)

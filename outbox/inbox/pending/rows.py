@@ -1,0 +1,93 @@
+"""The SQL of `inbox_pending`, each function in the caller's transaction.
+
+Who changes a row here has locked the row of the same id in `inbox` before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import orjson
+from sqlalchemy import ColumnElement, Row, delete, func, insert, literal, select, update
+from sqlalchemy.orm import Session
+
+from outbox.inbox.pending.pended import Pended
+from outbox.tables import UtcDateTime, inbox_pending
+from outbox.wire import reply_json
+
+_at = inbox_pending.c
+
+
+def time_of_database(session: Session, now: datetime) -> ColumnElement[datetime]:
+    """The time by which calls are judged: PostgreSQL's own, so that processes on machines whose
+    clocks differ agree; on SQLite, whose processes share a machine, the one handed in."""
+    if session.get_bind().dialect.name == "postgresql":
+        return func.clock_timestamp(type_=UtcDateTime())
+    return literal(now, UtcDateTime())
+
+
+def read(session: Session, consumer: str, ids: Collection[str], now: datetime) -> dict[str, Pended]:
+    """What is kept of these commands."""
+    return {it.id: it for it in select_where(session, consumer, _at.id.in_(ids), now)}
+
+
+def select_where(
+    session: Session,
+    consumer: str,
+    condition: ColumnElement[bool],
+    now: datetime,
+    limit: int | None = None,
+) -> list[Pended]:
+    """The rows of that consumer that meet the condition, oldest first."""
+    statement = (
+        select(inbox_pending, time_of_database(session, now).label("read_at"))
+        .where(_at.consumer == consumer, condition)
+        .order_by(_at.since, _at.id)
+        .limit(limit)
+    )
+    return [_pended(row) for row in session.execute(statement)]
+
+
+def add(session: Session, consumer: str, rows: Sequence[Pended]) -> None:
+    """Keep these."""
+    session.execute(insert(inbox_pending), [_values(consumer, row) for row in rows])
+
+
+def change(session: Session, consumer: str, pended: Pended) -> None:
+    """Let what is kept of that command be this."""
+    values = _values(consumer, pended)
+    session.execute(
+        update(inbox_pending)
+        .where(_at.consumer == values.pop("consumer"), _at.id == values.pop("id"))
+        .values(values)
+    )
+
+
+def remove(session: Session, consumer: str, ids: Collection[str]) -> None:
+    """Forget these."""
+    session.execute(delete(inbox_pending).where(_at.consumer == consumer, _at.id.in_(ids)))
+
+
+def _pended(row: Row[Any]) -> Pended:
+    fields = {name: getattr(row, name) for name in _FIELDS}
+    found = Pended(**fields, read_at=row.read_at, undoes=tuple(orjson.loads(row.undoes)))
+    if row.late_reply is None:
+        return found
+    return replace(found, late_reply=reply_json.loads(row.late_reply))
+
+
+def _values(consumer: str, row: Pended) -> dict[str, Any]:
+    late = row.late_reply
+    return {name: getattr(row, name) for name in _FIELDS} | {
+        "consumer": consumer,
+        "undoes": orjson.dumps(row.undoes).decode(),
+        "late_reply": None if late is None else reply_json.dumps(late).decode(),
+    }
+
+
+_FIELDS = tuple(
+    it.name for it in inbox_pending.columns if it.name not in ("consumer", "undoes", "late_reply")
+)
