@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any, TypeVar, assert_never
 
 from orchestrator.definition.steps import Kind, Step, WhenLocked
 from orchestrator.machine.commands import jitter
 from orchestrator.machine.instance import Cause, StepStatus, Wait
+from orchestrator.machine.later_answers import accepted, bounded, pended
 from orchestrator.machine.signals import ACCEPTED, Replied
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import TransitionBuilder
@@ -23,12 +23,6 @@ from outbox.safe_text import described, fit, told
 
 S = TypeVar("S")
 
-MAX_PAUSE = timedelta(days=1)
-"""The longest pause that a participant may ask for in `retry_after`."""
-ACCEPTED_FIRST_PAUSE = 60.0
-"""Seconds until a command that was accepted and not answered is sent again, the first time."""
-ACCEPTED_LONGEST_PAUSE = 3600.0
-"""The longest such pause, after it has doubled again and again."""
 MAX_UNDOS = 20
 """How often a step is compensated once more after a late success of its action."""
 
@@ -40,7 +34,7 @@ def replied(builder: TransitionBuilder[S], signal: Replied) -> None:
     if signal.source is not None and not _came_from_its_participant(builder, signal, words):
         return
     if reply.outcome is ACCEPTED.outcome and reply.code == ACCEPTED.code:
-        _accepted(builder, command_id)
+        accepted(builder, command_id)
         return
     if signal.source is not None and reply.outcome is Outcome.REJECTED:
         # Told by a consumer, which has given the command up.
@@ -50,6 +44,11 @@ def replied(builder: TransitionBuilder[S], signal: Replied) -> None:
     if name is None or not _counts(builder, name, reply):
         _late_answer(builder, command_id, reply, words)
         return
+    if reply.is_pending:
+        pended(builder, name, reply, words)
+        return
+    if builder.awaited(name).pending is not None:
+        builder.put_awaited(name, replace(builder.awaited(name), pending=None))
     builder.note_about(name, Happening.ANSWERED, words, command_id)
     if builder.is_undo(name):
         _undo_answered(builder, name, reply, words)
@@ -110,24 +109,15 @@ def _came_from_its_participant(builder: TransitionBuilder[S], signal: Replied, w
     return True
 
 
-def _accepted(builder: TransitionBuilder[S], command_id: str) -> None:
-    """Note that the transport took the command, unless an answer has overtaken this."""
-    name = builder.instance.step_awaiting(command_id)
-    if name is None or builder.awaited(name).wait is not Wait.ANSWER:
-        return
-    awaited = builder.awaited(name)
-    seconds = ACCEPTED_FIRST_PAUSE * 2.0 ** min(awaited.acceptances, 10)
-    builder.put_awaited(name, replace(awaited, acceptances=awaited.acceptances + 1))
-    builder.wait(name, Wait.ACCEPTED, _pause(min(seconds, ACCEPTED_LONGEST_PAUSE)))
-
-
 def _counts(builder: TransitionBuilder[S], name: str, reply: Reply) -> bool:
     """Whether an answer to the step's awaited command decides anything. "Not yet" decides nothing
-    for a step that waits to be repeated, where it is a duplicate, nor for one that is stuck."""
+    for a step that waits to be repeated, where it is a duplicate, nor for one that is stuck, which
+    only shows that its answer comes later."""
     run = builder.run(name)
     if reply.outcome.is_final or not run.answer_counts:
         return run.answer_counts
-    return builder.awaited(name).wait is not Wait.REPEAT and run.status is not StepStatus.STUCK
+    is_stuck = run.status is StepStatus.STUCK and not reply.is_pending
+    return builder.awaited(name).wait is not Wait.REPEAT and not is_stuck
 
 
 # Answers to an action
@@ -139,6 +129,9 @@ def _action_answered(
     match reply.outcome:
         case Outcome.DONE:
             take_in(builder, step, reply)
+        case Outcome.REFUSED if reply.after_pending and step.kind is Kind.COMPENSATABLE:
+            # What its handler wrote was committed, and only its compensation takes that back.
+            in_doubt_for_good(builder, step.name, _cause(reply, words))
         case Outcome.REFUSED | Outcome.ALREADY_UNDONE | Outcome.EXPIRED:
             if step.kind is Kind.RETRIABLE:
                 _try_anew_later(builder, step.name, words)
@@ -159,8 +152,12 @@ def _action_answered(
 
 def _refused(builder: TransitionBuilder[S], name: str, reply: Reply, words: str) -> None:
     builder.settle(name, StepStatus.REFUSED, words)
-    cause = Cause(fit(reply.code or reply.outcome.value), reply.reason or words)
-    turn_back(builder, f"step {name!r} was not done: {words}", cause)
+    turn_back(builder, f"step {name!r} was not done: {words}", _cause(reply, words))
+
+
+def _cause(reply: Reply, words: str) -> Cause:
+    """The cause of turning back, in the participant's words."""
+    return Cause(fit(reply.code or reply.outcome.value), reply.reason or words)
 
 
 # Answers to a compensation
@@ -200,7 +197,7 @@ def _repeat_later(builder: TransitionBuilder[S], name: str, reply: Reply, words:
         return
     if seconds is None:
         seconds = builder.saga.step(name).retry.ceiling
-    builder.wait(name, Wait.REPEAT, _pause(max(seconds, reply.retry_after or 0)))
+    builder.wait(name, Wait.REPEAT, bounded(max(seconds, reply.retry_after or 0)))
 
 
 def _try_anew_later(builder: TransitionBuilder[S], name: str, words: str) -> None:
@@ -211,7 +208,7 @@ def _try_anew_later(builder: TransitionBuilder[S], name: str, words: str) -> Non
         builder.wait(name, Wait.ANEW)
         builder.stick(name, f"it was still answered {words}")
     else:
-        builder.wait(name, Wait.ANEW, _pause(seconds))
+        builder.wait(name, Wait.ANEW, bounded(seconds))
 
 
 def _next_try(builder: TransitionBuilder[S], name: str, words: str) -> float | None:
@@ -220,10 +217,6 @@ def _next_try(builder: TransitionBuilder[S], name: str, words: str) -> float | N
     builder.put(name, replace(run, tries=run.tries + 1, reason=words))
     chance = jitter(builder.awaited(name).id, run.tries)
     return builder.saga.step(name).retry.delay(run.tries + 1, chance)
-
-
-def _pause(seconds: float) -> timedelta:
-    return timedelta(seconds=min(seconds, MAX_PAUSE.total_seconds()))
 
 
 # Answers that no step awaits

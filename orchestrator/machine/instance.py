@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from outbox.replies import Reply
+from outbox.replies import Progress, Reply
 
 S = TypeVar("S")
 
@@ -80,8 +80,8 @@ class Wait(StrEnum):
     ANSWER = "answer"
     """It was sent; its answer is due."""
     ACCEPTED = "accepted"
-    """It was sent, and the transport took it; any answer counts, and where none comes as a message
-    the same command goes out again at its time."""
+    """It was sent, and the transport took it, or its answer comes later; any answer counts, and
+    where none comes as a message the same command goes out again at its time."""
     REPEAT = "repeat"
     """Locked or ongoing: the same command goes out again at its time. A definite answer to a copy
     of it still counts."""
@@ -91,13 +91,23 @@ class Wait(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Pended:
+    """The last answer to a command whose answer comes later: the participant's note, and how far it
+    is."""
+
+    note: str
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
 class Awaited:
     """A command whose answer is awaited, kept byte for byte: repeated, it is the same message.
 
     `deadline` is when a definite answer is overdue; None until it is sent, or sent again after
-    its deadline. `sendings` counts how often it was sent, and `acceptances` how often a transport
-    accepted it. `undoes` is empty for an action. `due` is when it was sent first; None where code
-    that knew no such time sent it.
+    its deadline. `sendings` counts how often it was sent, and `acceptances` how often it was
+    accepted, by a transport or by a participant whose answer comes later. `undoes` is empty for an
+    action. `due` is when it was sent first; None where code that knew no such time sent it.
+    `pending` is set where the last answer to it says that the answer comes later.
     """
 
     id: str
@@ -110,6 +120,7 @@ class Awaited:
     sendings: int = 0
     due: datetime | None = None
     acceptances: int = 0
+    pending: Pended | None = None
 
     @property
     def is_undo(self) -> bool:

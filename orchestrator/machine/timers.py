@@ -57,7 +57,8 @@ def _overdue(builder: TransitionBuilder[S], name: str) -> None:
     if awaited.wait is Wait.ANEW or awaited.deadline is None:
         return
     reason = "no definite answer by its deadline"
-    builder.note_about(name, Happening.OVERDUE, reason, awaited.id)
+    if awaited.pending is None or builder.run(name).status is StepStatus.SENT:
+        builder.note_about(name, Happening.OVERDUE, reason, awaited.id)
     if may_turn_back(builder, name) and not builder.instance.paused:
         in_doubt_for_good(builder, name, Cause("deadline", reason))
         return

@@ -21,14 +21,15 @@ MAX_NOTES = 20
 
 
 class TransitionBuilder(Generic[S]):
-    """One transition of a run while it is worked out; `instance` is the run as it stands by now."""
+    """One transition of a run while it is worked out, at that `moment`; `instance` is the run as it
+    stands by now."""
 
     def __init__(self, saga: Saga[S], instance: Instance[S], moment: datetime) -> None:
         self.saga = saga
         # A dict of its own, so that a step can be put without a copy of all the others.
         self._steps = {**instance.steps}
         self.instance = replace(instance, steps=self._steps)
-        self._moment = moment
+        self.moment = moment
         self._commands: list[Dispatch] = []
         self._timers: list[Timer] = []
         self._withdrawn: list[str] = []
@@ -98,7 +99,7 @@ class TransitionBuilder(Generic[S]):
 
     def begin(self) -> None:
         """Let the run begin now."""
-        self.instance = replace(self.instance, begin_at=None, created_at=self._moment)
+        self.instance = replace(self.instance, begin_at=None, created_at=self.moment)
         self.note(Happening.STARTED, str(self.saga))
 
     def remind_to_begin(self) -> None:
@@ -153,19 +154,21 @@ class TransitionBuilder(Generic[S]):
         step = self.saga.step(name)
         deadline = awaited.deadline
         if deadline is None:
-            deadline = self._moment + step.deadline
+            deadline = self.moment + step.deadline
             self.remind(TimerKind.DEADLINE, awaited.id, step.deadline)
         happening = Happening.REPEATED if awaited.sendings else Happening.SENT
         sendings = awaited.sendings + 1
-        due = awaited.due if awaited.sendings else self._moment
+        due = awaited.due if awaited.sendings else self.moment
         awaited = replace(awaited, wait=Wait.ANSWER, deadline=deadline, sendings=sendings, due=due)
         self.put_awaited(name, awaited)
         self._commands.append(dispatch_of(self.saga, step, awaited))
-        self.note_about(name, happening, awaited.type, awaited.id)
+        if awaited.pending is None:
+            # Asked again for days, it would leave the history no room for the answer.
+            self.note_about(name, happening, awaited.type, awaited.id)
 
     def remind(self, kind: TimerKind, command_id: str, pause: timedelta) -> None:
         """Set a timer that guards the command."""
-        self._timers.append(Timer(kind, command_id, self._moment + pause))
+        self._timers.append(Timer(kind, command_id, self.moment + pause))
 
     def withdraw(self, *command_ids: str) -> None:
         """Withdraw commands: their messages must not leave any more."""
@@ -187,7 +190,7 @@ class TransitionBuilder(Generic[S]):
     ) -> None:
         """Add a line to the history."""
         who = None if actor is None else fit(actor)
-        self._history.append(Entry(self._moment, happening, fit(detail), step, command_id, who))
+        self._history.append(Entry(self.moment, happening, fit(detail), step, command_id, who))
 
     def note_about(self, name: str, happening: Happening, detail: str, command_id: str) -> None:
         """Add a line about a command of the step, up to MAX_NOTES for each command."""

@@ -28,6 +28,7 @@ from orchestrator.machine.operator_rules import allowed_signals
 from orchestrator.machine.signals import Buried, Replied, Signal, TimerFired, TimerKind
 from outbox import Outcome, Reply
 from outbox.chassis.settings import documented
+from outbox.replies import PENDING
 from outbox.tables import outbox, outbox_dead
 from tests.support.checkout import ROOT
 from tests.support.databases.databases import Database, Schema
@@ -153,18 +154,26 @@ def _led_to(before: Instance[Placing], signal: Signal, name: str) -> str:
             return "again"
         case Wait.ANEW:
             return "new"
-        case Wait.SENDING | Wait.ANSWER | Wait.ACCEPTED:
+        case Wait.ACCEPTED:
+            return "later"
+        case Wait.SENDING | Wait.ANSWER:
             return "again" if transition.commands else "waits"
         case _:
             assert_never(run.awaited.wait)
 
 
+_OTHER_ANSWERS: Mapping[str, Callable[[str], Signal]] = {
+    "`ongoing`, pending": lambda id: Replied(id, Reply(Outcome.ONGOING, code=PENDING)),
+    "`refused`, after pending": lambda id: Replied(id, Reply(Outcome.REFUSED, after_pending=True)),
+    "a dead letter": lambda id: Buried(id, "given up"),
+    "the deadline": lambda id: TimerFired(TimerKind.DEADLINE, id),
+}
+
+
 def _signal(word: str) -> Callable[[str, str], Signal]:
     """What has to happen, as a function of the awaited command's id and type."""
-    if word == "a dead letter":
-        return lambda id, _: Buried(id, "given up")
-    if word == "the deadline":
-        return lambda id, _: TimerFired(TimerKind.DEADLINE, id)
+    if word in _OTHER_ANSWERS:
+        return lambda id, _: _OTHER_ANSWERS[word](id)
     outcome = Outcome(word.strip("`"))
     return lambda id, type: Replied(
         id, Reply(outcome, value=_REPLIES.get(type) if outcome is Outcome.DONE else None)
@@ -173,7 +182,7 @@ def _signal(word: str) -> Callable[[str, str], Signal]:
 
 def test_the_table_of_answers_is_what_the_machine_does() -> None:
     table = {row[0]: row[1:] for row in rows(SEMANTICS, "answers")}
-    assert set(table) == {*(f"`{it}`" for it in Outcome), "a dead letter", "the deadline"}
+    assert set(table) == {*(f"`{it}`" for it in Outcome), *_OTHER_ANSWERS}
     begun = start(place_order, RUN, Placing("order 7", card="1234"), NOON).instance
     found: dict[str, list[str]] = {word: [] for word in table}
     for kind in (*Kind, None):

@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 from orchestrator.machine import (
     answers,
+    later_answers,
     machine,
     operators,
     timers,
@@ -16,7 +17,7 @@ from orchestrator.machine import (
     turning_back,
 )
 
-PARTS = (transition_builder, turning_back, answers, timers, operators, machine)
+PARTS = (transition_builder, turning_back, later_answers, answers, timers, operators, machine)
 """The modules of the machine; each imports only those before it."""
 
 

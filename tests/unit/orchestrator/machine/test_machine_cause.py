@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
-from typing import Any
 
-import orjson
 import pytest
 
 from orchestrator.machine.instance import Cause
 from orchestrator.machine.signals import Cancel, Resolve, Terminate
-from orchestrator.store.records import Record, document_json, record_of, state_json
+from orchestrator.store.records import record_of
 from outbox.replies import Outcome, Reply
 from outbox.safe_text import MAX_REASON_LENGTH
+from tests.support.orchestrator.stored_runs import row_of
 from tests.support.orchestrator.story import REFUSED, Story, outcome
 from tests.support.orchestrator.trips import BOOKING
 
@@ -82,35 +80,8 @@ def test_the_first_cause_of_turning_back_stays() -> None:
     assert story.answers("reserve seat", reply=outcome("refused")).run.cause == first
 
 
-def row_of(story: Story, **left_out: Any) -> SimpleNamespace:
-    run = story.run
-    document = orjson.loads(document_json(Record(run)))
-    assert "cause" in document
-    for name in left_out:
-        del document[name]
-    return SimpleNamespace(
-        id=run.id,
-        name=run.saga,
-        version=run.version,
-        key=run.key,
-        state=state_json(BOOKING, run.state),
-        document=orjson.dumps(document).decode(),
-        created_at=run.created_at,
-        begin_at=run.begin_at,
-        fingerprint=None,
-        paused=run.paused,
-        revision=1,
-        entries=1,
-        due_at=None,
-        originator=None,
-        trace=None,
-        start_id=None,
-        number=None,
-    )
-
-
 def test_the_cause_is_stored_with_the_run_and_a_row_of_older_code_has_none() -> None:
     story = begun().answers("reserve seat", reply=REFUSED)
-    assert record_of(row_of(story), BOOKING).instance == story.run
+    assert record_of(row_of(story.run, BOOKING), BOOKING).instance == story.run
     assert story.run.cause == Cause("full", "nothing is left")
-    assert record_of(row_of(story, cause=True), BOOKING).instance.cause is None
+    assert record_of(row_of(story.run, BOOKING, "cause"), BOOKING).instance.cause is None

@@ -61,9 +61,8 @@ def test_acceptance_alone_is_one_more_fault_that_may_happen_to_each_command() ->
             "end",
         ),
         (
-            "    builder.wait(name, Wait.ACCEPTED,",
-            "    builder.settle(name, StepStatus.DONE)\n    return\n"
-            "    builder.wait(name, Wait.ACCEPTED,",
+            "        return\n    _ask_again(builder, name)\n",
+            "        return\n    builder.settle(name, StepStatus.DONE)\n",
             trip(TICKET),
             Faults(accepted=1),
             "P4",
