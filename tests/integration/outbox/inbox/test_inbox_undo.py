@@ -24,7 +24,7 @@ from tests.support.outbox.inboxes import (
     ledger,
     write_entry,
 )
-from tests.support.processes.waiting import until
+from tests.support.outbox.lock_waits import a_transaction_waits
 
 PATIENT = InboxLimits(transaction=20, lock=20, answer_within=50)
 
@@ -182,7 +182,7 @@ async def test_an_undo_waits_for_its_action_in_flight_and_undoes_it(
     acting = asyncio.create_task(bench.receive_one(action))
     await entered.wait()
     undoing = asyncio.create_task(bench.receive_one(undo))
-    await _somebody_waits(engine)
+    await a_transaction_waits(engine)
     assert not undoing.done()
     go.set()
     assert (await acting).outcome is Outcome.DONE
@@ -207,7 +207,7 @@ async def test_an_undo_that_waited_for_an_action_that_failed_bars_it(
     acting = asyncio.create_task(bench.receive_one(action))
     await entered.wait()
     undoing = asyncio.create_task(bench.receive_one(undo))
-    await _somebody_waits(engine)
+    await a_transaction_waits(engine)
     go.set()
     assert (await acting).outcome in (Outcome.FAILED, Outcome.ALREADY_UNDONE)
     assert (await undoing).outcome is Outcome.NOTHING_TO_UNDO
@@ -233,7 +233,7 @@ async def test_an_action_that_arrives_while_its_undo_is_at_work_has_no_effect(
     undoing = asyncio.create_task(bench.receive_one(undo))
     await entered.wait()
     acting = asyncio.create_task(bench.receive_one(late))
-    await _somebody_waits(engine)
+    await a_transaction_waits(engine)
     go.set()
     assert (await undoing).outcome is Outcome.DONE
     assert (await acting).outcome is Outcome.ALREADY_UNDONE
@@ -257,7 +257,7 @@ async def test_of_two_undos_at_once_one_undoes(engine: AsyncEngine, names: Names
     undos = [envelope(names(), Unbook("a"), undoes=(action.id,)) for _ in range(2)]
     undoing = [asyncio.create_task(bench.receive_one(undo)) for undo in undos]
     await entered.wait()
-    await _somebody_waits(engine)
+    await a_transaction_waits(engine)
     go.set()
     outcomes = sorted([(await task).outcome for task in undoing])
     assert outcomes == [Outcome.DONE, Outcome.NOTHING_TO_UNDO]
@@ -331,24 +331,3 @@ async def test_crosswise_undos_do_not_deadlock(engine: AsyncEngine, names: Names
     outcomes = [reply.outcome for answer in answers for reply in answer]
     assert outcomes.count(Outcome.DONE) == outcomes.count(Outcome.NOTHING_TO_UNDO) == 40
     assert errors == []
-
-
-async def _somebody_waits(engine: AsyncEngine) -> None:
-    """Until a transaction waits for a lock. On SQLite writers queue within the process, where the
-    loop has to turn a few times."""
-    if engine.dialect.name == "sqlite":
-        for _ in range(200):
-            await asyncio.sleep(0)
-        return
-
-    async def waits() -> bool:
-        async with engine.connect() as connection:
-            count = await connection.scalar(
-                text(
-                    "SELECT count(*) FROM pg_stat_activity"
-                    " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-                )
-            )
-        return bool(count)
-
-    await until(waits, what="a transaction waits for a lock")
