@@ -148,7 +148,8 @@ class Reply:
 
     @property
     def is_pending(self) -> bool:
-        """Whether the answer comes later, and the command needs no other sending to get it."""
+        """Whether the answer comes later. Without `retry_after` the receiver keeps the command, and
+        tells the answer by itself."""
         return self.outcome is Outcome.ONGOING and self.code == PENDING
 
     @property

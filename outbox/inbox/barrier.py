@@ -18,10 +18,11 @@ from outbox.contract import Void
 from outbox.inbox.pending.pended import Pended
 from outbox.inbox.retention import Forgotten
 from outbox.messages import Command, Message, type_of
-from outbox.replies import Outcome, Reply
+from outbox.replies import PENDING, Outcome, Reply
 from outbox.wire import reply_json
 from outbox.wire.envelope import Envelope
 
+_UNDO_TAKES = 60.0
 VOID = str(type_of(Void))
 """The type of `Void`."""
 
@@ -252,21 +253,18 @@ def _decide_action(envelope: Envelope, now: datetime) -> Verdict:
 
 
 def _must_wait(rows: Sequence[Row]) -> Reply | None:
-    """The answer where one of these can be neither undone nor barred yet."""
+    """The answer where one of these can be neither undone nor barred yet. Nothing is kept of what
+    asks for that, so it is told when to come again."""
     for row in rows:
         if row.state is State.UNDOING:
-            return Reply(
-                Outcome.ONGOING,
-                code="ongoing",
-                reason=f"the command {row.barred_by} undoes {row.id}, and its answer comes later",
-            )
-        if row.state is State.PENDING and row.pended is not None and row.pended.is_live:
-            return Reply(
-                Outcome.ONGOING,
-                code="ongoing",
-                reason=f"{row.id} is calling the outside, which may take until {row.pended.until}",
-                retry_after=row.pended.rest.total_seconds(),
-            )
+            reason = f"the command {row.barred_by} undoes {row.id}, and its answer comes later"
+            seconds = _UNDO_TAKES
+        elif row.state is State.PENDING and row.pended is not None and row.pended.is_live:
+            reason = f"{row.id} is calling the outside, which may take until {row.pended.until}"
+            seconds = row.pended.rest.total_seconds()
+        else:
+            continue
+        return Reply(Outcome.ONGOING, code=PENDING, reason=reason, retry_after=seconds)
     return None
 
 
