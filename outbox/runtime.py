@@ -36,8 +36,8 @@ class Runtime:
 
     `carrier` is None for a service that sends no messages: replies go back on the connection that
     brought the commands. `purge_interval` and `drain_seconds` are in seconds; what the carrier has
-    in hand at the end has so long, and is then cancelled. Handlers have as long as the slowest of
-    them may take, and at least 10 s.
+    in hand at the end has so long, and is then cancelled. Handlers and calls to the outside
+    have as long as the slowest of them may take, and at least 10 s.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class Runtime:
             yield
         finally:
             stop.set()
-            handlers = max(_HANDLERS_HAVE, self._inbox.longest_handler)
+            handlers = max(_HANDLERS_HAVE, self._inbox.longest_work)
             await asyncio.gather(self._drain(tasks), self._inbox.drain(handlers))
 
     async def _keep_carrying(self, carrier: Carrier, stop: asyncio.Event) -> None:

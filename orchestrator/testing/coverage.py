@@ -161,7 +161,7 @@ COVERAGE: tuple[CoverageRow, ...] = (
         "crashes",
         "before and after every commit, and between two",
         "node_crash at every crash point of engine and relay, service_crash around every commit",
-        "at every crash point of engine, relay, inbox and outbox, each time that it is reached",
+        "at every crash point of engine, relay, inbox, outbox and outside, each time it is reached",
     ),
     _row(
         Subject.FAULT,

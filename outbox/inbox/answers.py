@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from outbox.inbox.barrier import Arrival
-from outbox.inbox.batches import Slot, holds_key, order_key
+from outbox.inbox.batches import Slot, holds_key, is_asked_for_again, order_key
+from outbox.inbox.outside.delivery import Delivery
 from outbox.replies import Outcome, Reply
 from outbox.wire.envelope import Envelope
 
@@ -42,6 +43,8 @@ class Answers:
 
     def __init__(self, envelopes: Sequence[Envelope]) -> None:
         self.is_closed = False
+        self.delivery = Delivery()
+        """The same delivery, as far as it waits for calls to the outside."""
         self.in_transaction: Sequence[Slot] = ()
         """The messages whose transaction goes on."""
         self._envelopes = envelopes
@@ -86,7 +89,7 @@ class Answers:
     def answer(self, slot: Slot, reply: Reply) -> None:
         """Answer a message."""
         self._put(slot, reply)
-        if holds_key(reply):
+        if holds_key(reply) or is_asked_for_again(slot.arrival.envelope, reply):
             self._waiting.add(order_key(slot.arrival.envelope))
 
     def close(self) -> None:
@@ -96,6 +99,10 @@ class Answers:
     def answers(self) -> list[Reply]:
         """All answers, once all is done or the delivery is closed."""
         replies = list(self._replies)
+        for position, reply in enumerate(replies):
+            if reply is not None and reply.is_pending:
+                id = self._envelopes[position].id
+                replies[position] = self.delivery.answers.get(id, reply)
         for slot in self.in_transaction:
             for position in slot.positions:
                 if replies[position] is None:

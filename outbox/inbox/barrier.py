@@ -61,9 +61,9 @@ class Row:
     @property
     def found_as(self) -> str:
         """How its undo finds it, in a word for the compensation."""
-        if self.state is State.PENDING and self.pended is not None and self.pended.is_call:
-            return "in-doubt"
-        return self.state.value
+        if self.pended is None:
+            return "ran"
+        return "in-doubt" if self.pended.is_call else "pending"
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,17 @@ class Run:
     undoes: tuple[Row, ...] = ()
 
 
-Verdict = Answer | Run
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The decision about a command whose call to the outside is over: it may be made again.
+    `undoes` are the rows of the actions that are undoing because of it."""
+
+    pended: Pended
+    undoes: tuple[Row, ...]
+    forget: tuple[str, ...]
+
+
+Verdict = Answer | Run | Again
 
 DONE = Reply(Outcome.DONE)
 
@@ -165,7 +175,7 @@ def decide(
     if own is not None:
         # A repeated undo bars nothing new: the first one barred or undid every action, or refused
         # to judge it.
-        return Answer(_stored(own, arrival), forget=tuple(barred_now))
+        return _known(own, arrival, found, tuple(barred_now))
     source, saga = envelope.source, arrival.saga_number
     unsure = [action for action in barred_now if forgotten.covers(action, source, saga)]
     is_barred = arrival.is_alone and forgotten.may_bar(envelope.id)
@@ -214,6 +224,17 @@ def over(run: Run, reply: Reply) -> tuple[str, ...]:
     if reply.outcome is not Outcome.DONE:
         return ()
     return tuple(row.id for row in run.undoes if row.pended is not None and not row.pended.is_call)
+
+
+def _known(
+    own: Row, arrival: Arrival, found: Mapping[str, Row], forget: tuple[str, ...]
+) -> Answer | Again:
+    reply = _stored(own, arrival)
+    if reply.is_pending and own.pended is not None and own.pended.is_over:
+        rows = [row for row in map(found.get, arrival.names) if row is not None]
+        undoes = [it for it in rows if it.state is State.UNDOING and it.barred_by == own.id]
+        return Again(own.pended, tuple(undoes), forget)
+    return Answer(reply, forget=forget)
 
 
 def _stored(row: Row, arrival: Arrival) -> Reply:

@@ -44,6 +44,12 @@ def holds_key(reply: Reply) -> bool:
             assert_never(other)
 
 
+def is_asked_for_again(envelope: Envelope, reply: Reply) -> bool:
+    """Whether the sender's relay keeps that message until its call to the outside has come to
+    something, and with it the key."""
+    return reply.is_pending and reply.retry_after is not None and envelope.reply_to is None
+
+
 def order_key(envelope: Envelope) -> tuple[bool, str]:
     """The key within which messages keep their order. Undos, and what lets commands never run, have
     a lane of their own, so that a poisonous action does not hold them up."""

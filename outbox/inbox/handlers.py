@@ -13,123 +13,32 @@ with the row that keeps the message from taking effect twice. It may be `async` 
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar, overload
 
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session
-
 from outbox.errors import InvalidHandlers, InvalidMessage
-from outbox.inbox.registration import On, OnList, check_signature, is_async
-from outbox.messages import Command, Event, Message, MessageType, reply_type, type_of
-from outbox.replies import PENDING, Done, Locked, Ongoing, Outcome, Pending, Refused, Reply
-from outbox.wire.codec import check_class, encode_value
+from outbox.inbox.handling.handler import Context, Handler
+from outbox.inbox.handling.registration import On, OnList, check_signature, is_async
+from outbox.inbox.outside.registration import (
+    KEY_VALID_FOR,
+    OUTSIDE_SECONDS,
+    After,
+    Before,
+    OnOutside,
+    outside_of,
+)
+from outbox.messages import Command, Event, Message, MessageType, type_of
+from outbox.wire.codec import check_class
+
+__all__ = ["Context", "Handler", "Handlers"]
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
 
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """The context of a message for its handler.
-
-    `attempt` counts the calls for this message from 1, as far as this process remembers. More than
-    1 means that an earlier call was rolled back, but not its effects outside of the database.
-    `undoes` are the commands that are to be undone now, for a compensation: id -> "ran"; "pending",
-    where the answer of the command has not come; or "in-doubt", where its call to the outside ended
-    without one, so that it may have had its effect, or have it later.
-    """
-
-    id: str
-    correlation: str | None
-    causation: str | None
-    attempt: int
-    source: str
-    trace: str | None
-    undoes: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Handler:
-    """A registered function, and how to call it."""
-
-    message_class: type[Message]
-    function: Callable[..., Any]
-    takes_lists: bool
-    is_async: bool
-    timeout: float | None = None
-    """Seconds that a call may take; None where the inbox decides."""
-    check: Callable[[Any], None] | None = None
-    """Raises InvalidMessage for a message that no repetition makes right."""
-
-    async def __call__(
-        self, session: AsyncSession, messages: Sequence[Message], contexts: Sequence[Context]
-    ) -> list[Reply]:
-        """Call the function: the answers to the messages, in their order. Only one message where it
-        takes no lists.
-
-        Raises what the function raises, TypeError where it returns a type that no handler may, and
-        InvalidMessage where the value is not the one that the command declares.
-        """
-        arguments = self._arguments(messages, contexts)
-        if self.is_async:
-            result = await self.function(session, *arguments)
-        else:
-            result = await session.run_sync(self.function, *arguments)
-        return self._replies(result, messages)
-
-    def call_plain(
-        self, session: Session, messages: Sequence[Message], contexts: Sequence[Context]
-    ) -> list[Reply]:
-        """As calling it, in the caller's thread, for a function that is not async."""
-        result = self.function(session, *self._arguments(messages, contexts))
-        return self._replies(result, messages)
-
-    def _arguments(
-        self, messages: Sequence[Message], contexts: Sequence[Context]
-    ) -> tuple[object, object]:
-        return (messages, contexts) if self.takes_lists else (messages[0], contexts[0])
-
-    def _replies(self, result: object, messages: Sequence[Message]) -> list[Reply]:
-        if inspect.iscoroutine(result):
-            result.close()
-            raise TypeError(f"{self.name} is not async, and returned a coroutine")
-        if not self.takes_lists:
-            return [self._reply_of(result)]
-        if not isinstance(result, Sequence) or len(result) != len(messages):
-            raise TypeError(
-                f"{self.name} must return one result for each of {len(messages)} messages, "
-                f"and returned {_described(result)}"
-            )
-        return [self._reply_of(each) for each in result]
-
-    @property
-    def type(self) -> str:
-        """The type of the messages."""
-        return str(type_of(self.message_class))
-
-    @property
-    def name(self) -> str:
-        """The function's own name, for people."""
-        return getattr(self.function, "__qualname__", repr(self.function))
-
-    @property
-    def is_for_commands(self) -> bool:
-        """Whether it handles commands, whose answers the sender awaits."""
-        return issubclass(self.message_class, Command)
-
-    def _reply_of(self, result: object) -> Reply:
-        if issubclass(self.message_class, Command):
-            return reply_of(result, reply_type(self.message_class))
-        if isinstance(result, Refused | Locked | Ongoing | Pending):
-            raise TypeError(
-                f"{self.name} returned {_described(result)} for an event, which is a fact "
-                "and cannot be refused"
-            )
-        return Reply(Outcome.DONE)
+_OF_ONE = "session", "message", "context"
+_OF_LISTS = "session", "messages", "contexts"
 
 
 class Handlers:
@@ -179,6 +88,55 @@ class Handlers:
         its saga and its trace.
         """
         return OnList(lambda function: self._add(message_class, function, True, timeout))
+
+    def outside(
+        self,
+        message_class: type[Command[R]],
+        *,
+        timeout: float = OUTSIDE_SECONDS,
+        keyed: bool,
+        key_valid_for: timedelta = KEY_VALID_FOR,
+        before: Before | None = None,
+        after: After[R] | None = None,
+    ) -> OnOutside[R]:
+        """Register `(command, context)`, which calls a provider: without a transaction, and with
+        `context.id` as the key of the call. It returns the command's own value, or Done or Refused;
+        or Locked or Ongoing, which say that definitely nothing happened.
+
+        That it begins is stored before, its result after. An exception, `timeout` seconds or a
+        death leave it in doubt. It is then called again, under the same key, if the provider is
+        `keyed`: if it promises that a repetition within `key_valid_for` of the first call has no
+        second effect. Without that promise, and later, the command is UNKNOWN: nothing is called
+        again. A Refused that follows a doubt counts only where it is keyed.
+
+        A coroutine is cut off at the timeout. A plain function runs in a thread, which goes on, and
+        a repetition may overlap with it: its late result still counts.
+
+        `before(session, command, context)` runs once, in the transaction that stores the call.
+        Refused or Locked end the matter; any other value, of JSON's own types, is `context.before`
+        in each attempt. `after(session, command, reply, context)` runs in the transaction that
+        stores the result: the command's value, or Refused, after which it takes back what `before`
+        wrote. Where it raises, the result is kept, the command FAILED, and `after` tried again. It
+        is not called for a success that comes after the command's undo: that undo comes once more.
+
+        Raises InvalidHandlers and InvalidMessage as `on` does.
+        """
+
+        def register(function: Callable[..., Any]) -> None:
+            call = outside_of(
+                message_class,
+                function,
+                timeout=timeout,
+                keyed=keyed,
+                key_valid_for=key_valid_for,
+                before=before,
+                after=after,
+            )
+            self._admit(message_class)
+            first = call.first
+            self._keep(Handler(message_class, first, False, is_async(first), outside=call))
+
+        return OnOutside(register)
 
     def check(self, message_class: type[M], function: Callable[[M], None]) -> None:
         """Reject each message of that class, which has a handler here, for which the function
@@ -231,6 +189,18 @@ class Handlers:
         takes_lists: bool,
         timeout: float | None,
     ) -> None:
+        self._admit(cls)
+        check_signature(cls, function, *(_OF_LISTS if takes_lists else _OF_ONE))
+        handler = Handler(cls, function, takes_lists, is_async(function), timeout)
+        if timeout is not None and not 0 < timeout < float("inf"):
+            raise InvalidHandlers(
+                f"the timeout of {handler.name} is {timeout!r}",
+                next_step="give the seconds that a call may take",
+            )
+        self._keep(handler)
+
+    def _admit(self, cls: type[Message]) -> None:
+        """Raises InvalidHandlers where these messages can have no handler here, or no other one."""
         if not issubclass(cls, Event | Command):
             raise InvalidHandlers(
                 f"{cls.__name__} is neither an Event nor a Command",
@@ -243,59 +213,9 @@ class Handlers:
                 f"{name} has a handler already: {known.name}",
                 next_step="let one handler do both: they share one transaction",
             )
-        check_signature(cls, function, takes_lists)
-        check_class(cls)
-        handler = Handler(cls, function, takes_lists, is_async(function), timeout)
-        if timeout is not None and not 0 < timeout < float("inf"):
-            raise InvalidHandlers(
-                f"the timeout of {handler.name} is {timeout!r}",
-                next_step="give the seconds that a call may take",
-            )
+
+    def _keep(self, handler: Handler) -> None:
+        check_class(handler.message_class)
         for rule in self._rules:
             rule(handler)
-        self._by_type[name] = handler
-
-
-def reply_of(result: object, tp: Any = Any) -> Reply:
-    """The reply that a handler's result stands for, as it is stored and sent. `tp` is the type of
-    the values that the command declares. That of Pending has as `value` the seconds it expects.
-
-    Raises InvalidMessage where a value is of another type or cannot be put on the wire, TypeError
-    where a code or reason is no text.
-    """
-    match result:
-        case Refused(code, reason):
-            return Reply(Outcome.REFUSED, code=_text(code), reason=_text(reason))
-        case Locked(by):
-            return Reply(Outcome.LOCKED, code="locked", reason=_text(by))
-        case Ongoing(retry_after):
-            return Reply(Outcome.ONGOING, code="ongoing", retry_after=_seconds(retry_after))
-        case Pending(note, expect):
-            # The transaction knows the time, and makes a Progress of it.
-            seconds = None if expect is None else expect.total_seconds()
-            return Reply(Outcome.ONGOING, value=seconds, code=PENDING, reason=_text(note))
-        case Done(value):
-            return _done(value, tp)
-        case _:
-            return _done(result, tp)
-
-
-def _done(value: object, tp: Any) -> Reply:
-    # A handler that returns nothing gives no value, whatever is declared: the reader says so.
-    return Reply(Outcome.DONE, value=None if value is None else encode_value(value, tp))
-
-
-def _seconds(pause: float | timedelta) -> float:
-    return pause.total_seconds() if isinstance(pause, timedelta) else float(pause)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"a refusal's code and reason are texts, and one is {value!r}")
-    return value
-
-
-def _described(result: object) -> str:
-    if isinstance(result, Sequence) and not isinstance(result, str):
-        return f"{len(result)} in a {type(result).__name__}"
-    return type(result).__name__
+        self._by_type[handler.type] = handler

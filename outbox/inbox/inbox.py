@@ -19,6 +19,8 @@ from outbox.inbox.barrier import Arrival, State
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.in_hand import InHand
 from outbox.inbox.limits import InboxLimits
+from outbox.inbox.outside.calling import MOST_CALLS, PATIENCE, Calls
+from outbox.inbox.outside.results import Results
 from outbox.inbox.processing import Processor
 from outbox.inbox.purge import questions
 from outbox.inbox.purge.purge import Purge
@@ -71,6 +73,16 @@ class Inbox:
         self._clock = clock
         self._reader = Reader(handlers, most_bytes=self._limits.message_bytes)
         progress = progress or Progress(clock.monotonic)
+        results = Results(
+            self.consumer,
+            self._runner,
+            times=self._times,
+            limits=self._limits,
+            clock=clock,
+            told=told,
+        )
+        self.calls = Calls(results.conclude, monotonic=clock.monotonic)
+        """The calls to the outside that this process makes."""
         self._processor = Processor(
             handlers,
             self._runner,
@@ -80,6 +92,7 @@ class Inbox:
             told=told,
             # A copy of a message that hangs is answered soon: only transactions are work.
             work=progress.of("handle messages", may_take=lambda: self.longest_handler),
+            calls=self.calls,
         )
         self._purge = Purge(
             self.consumer,
@@ -110,6 +123,12 @@ class Inbox:
         """The seconds that its slowest handler may take."""
         return self._times.longest(self._handlers)
 
+    @property
+    def longest_work(self) -> float:
+        """The seconds that its slowest handler or call to the outside may take."""
+        calls = [each.outside.seconds for each in self._handlers if each.outside is not None]
+        return max([self.longest_handler, *calls])
+
     async def receive(
         self, envelopes: Sequence[Envelope], settled: EndedSagas | None = None
     ) -> list[Reply]:
@@ -133,19 +152,29 @@ class Inbox:
         ids = {envelope.id for envelope in envelopes}
         in_hand = await self._in_hand.others(ids, self._limits.lock)
         answers = Answers(envelopes)
+        for id in ids:
+            self.calls.join(id, answers.delivery)
+        slots = self.calls.free
         no_room = _NO_ROOM if self._beyond >= MOST_GOING_ON else None
         readable: list[tuple[int, Arrival]] = []
         for position, envelope in enumerate(envelopes):
             read = self._reader.read(envelope)
             late = self._processor.late_answer(read) if isinstance(read, Arrival) else None
             known = IN_HAND if envelope.id in in_hand else late or no_room
+            if known is None and isinstance(read, Arrival) and self._needs_slot(read):
+                slots -= 1
+                known = _NO_SLOT if slots < 0 else None
             arrival = answers.sort_out(position, read, known)
             if arrival is not None:
                 readable.append((position, arrival))
             elif isinstance(read, Arrival) and answers.has_given(position, late):
                 self._processor.told(read)
-        if readable:
-            await self._work(readable, answers, began)
+        try:
+            if readable:
+                await self._work(readable, answers, began)
+                await self._wait_for_calls(answers, began)
+        finally:
+            answers.delivery.is_over = True
         return answers.answers()
 
     async def purge(self) -> int:
@@ -155,13 +184,25 @@ class Inbox:
 
     async def drain(self, seconds: float) -> None:
         """Wait until what goes on after its delivery has ended. What has not after that time is
-        rolled back, and is sent again."""
+        rolled back, and is sent again; calls to the outside are left to other processes."""
+        ends = asyncio.get_running_loop().time() + seconds
         if self._going_on:
             _, late = await asyncio.wait(self._going_on, timeout=seconds)
             for task in late:
                 log.warning("a handler took too long and was ended; its message is sent again")
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+        await self.calls.drain(until=ends)
+
+    def _needs_slot(self, arrival: Arrival) -> bool:
+        handler = self._handlers.find(arrival.envelope.type)
+        is_call = handler is not None and handler.outside is not None
+        return is_call and not self.calls.is_made_here(arrival.envelope.id)
+
+    async def _wait_for_calls(self, answers: Answers, began: float) -> None:
+        left = began + self._limits.answer_within - self._clock.monotonic()
+        now = asyncio.get_running_loop().time()
+        await self.calls.wait(answers.delivery, until=now + min(PATIENCE, left), at_most=now + left)
 
     async def _work(
         self, readable: Sequence[tuple[int, Arrival]], answers: Answers, began: float
@@ -201,4 +242,5 @@ class Inbox:
             )
 
 
+_NO_SLOT = too_busy(f"{MOST_CALLS} calls to the outside are made already")
 _NO_ROOM = too_busy(f"{MOST_GOING_ON} handlers go on longer than a delivery already")

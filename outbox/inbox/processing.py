@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from outbox.clock import Clock
+from outbox.coordination.owners import HolderName
 from outbox.coordination.progress import Work
 from outbox.database.troubles import Trouble
 from outbox.inbox.answers import IN_HAND, Answers, too_busy
@@ -15,6 +16,7 @@ from outbox.inbox.batches import Slot, order_key, split
 from outbox.inbox.handler_times import HandlerTimes
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.limits import InboxLimits
+from outbox.inbox.outside.calling import Calls
 from outbox.inbox.transactions.terms import (
     RolledBack,
     Runner,
@@ -50,6 +52,7 @@ class Processor:
         clock: Clock,
         told: Told | None,
         work: Work,
+        calls: Calls,
     ) -> None:
         self._late: OrderedDict[str, tuple[bytes, Reply]] = OrderedDict()
         """Answers that came after their delivery, and that no row holds, each with the message's
@@ -61,6 +64,8 @@ class Processor:
         self._clock = clock
         self._told = told
         self._handling = work
+        self._outside = calls
+        self._holder = HolderName(handlers.consumer)
         self._calls: OrderedDict[str, int] = OrderedDict()
         self._took: dict[str, float] = {}
         self._fragile: dict[str, int] = {}
@@ -197,6 +202,7 @@ class Processor:
             times=self._times,
             clock=self._clock,
             attempt_of=lambda id: self._calls.get(id, 0) + 1,
+            holder=self._holder,
             # Other deliveries change it meanwhile, and a list is made before it is called.
             fragile=frozenset(self._fragile),
             told=self._told,
@@ -213,6 +219,8 @@ class Processor:
         finally:
             answers.in_transaction = ()
             self._took |= work.took
+        for begun in work.begun:
+            self._outside.begin(begun, answers.delivery)
         kept = {
             arrival.envelope.id
             for arrival, reply in zip(arrivals, replies, strict=True)

@@ -97,7 +97,7 @@ class WsgiService:
         here. Without effect where it does not run."""
         background = self._background
         if background is not None:
-            background.stop(_ENDS_WITHIN + self._service.inbox.longest_handler)
+            background.stop(_ENDS_WITHIN + self._service.inbox.longest_work)
 
     def _begun(self) -> Background:
         with self._lock:

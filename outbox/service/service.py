@@ -66,20 +66,14 @@ SM = TypeVar("SM", bound=Sessions, default=async_sessionmaker[AsyncSession])
 class _OwnHandlers(Handlers):
     """Refuses the commands of others, which are sent to others."""
 
-    def _add(
-        self,
-        cls: type[Message],
-        function: Callable[..., Any],
-        takes_lists: bool,
-        timeout: float | None,
-    ) -> None:
+    def _admit(self, cls: type[Message]) -> None:
         if issubclass(cls, Command) and type_of(cls).owner != self.consumer:
             raise InvalidService(
                 f"the command {type_of(cls)} goes to the service {type_of(cls).owner}, and this is "
                 f"{self.consumer}",
                 next_step="correct the name of the service, or the type of the command",
             )
-        super()._add(cls, function, takes_lists, timeout)
+        super()._admit(cls)
 
 
 class _Unobserved:
@@ -103,7 +97,6 @@ class Service(Generic[SM]):
     when the service is attached or runs. `routes` says which of the peers get an event. `name` is
     for ever: the inbox knows messages by it, so that a renamed service would take them anew.
     `purge_interval` and `drain_seconds` are as for `outbox.Runtime`.
-
     On SQLite the engine gets the settings without which SQLite loses writes (`outbox.sqlite`).
     Raises InvalidService where a name, an address or the database cannot be.
     """
@@ -191,6 +184,7 @@ class Service(Generic[SM]):
         hold_to(self.handlers, self.sessions, limits or InboxLimits())
         self.on = self.handlers.on
         self.on_list = self.handlers.on_list
+        self.outside = self.handlers.outside
         self.complete = Completing(self.handlers, self.clock)
         self.progress = self._new_progress()
         self._observer: Observer = _Unobserved()

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from orchestrator.testing.virtual.chances import Chances, Fault
-from outbox.inbox.barrier import Answer, Arrival, Change, Row, claims, conclude, decide
+from outbox.inbox.barrier import Answer, Arrival, Change, Row, Run, claims, conclude, decide
 from outbox.inbox.batches import Slot, holds_key, order_key, split
 from outbox.inbox.retention import NOTHING_FORGOTTEN
 from outbox.replies import Outcome, Reply
@@ -132,6 +132,7 @@ class Service:
             for id in verdict.forget:
                 rows.pop(id, None)
             return verdict.reply
+        assert isinstance(verdict, Run), "no handler of this world calls the outside"
         reply = self._handlers.run(envelope)
         if reply.outcome in (Outcome.DONE, Outcome.REFUSED):
             rows.update(new)

@@ -22,7 +22,8 @@ from outbox.errors import (
 from outbox.ids import is_id
 from outbox.inbox.answering import add_reply, require_way
 from outbox.inbox.barrier import DONE, Row, State
-from outbox.inbox.handlers import Handlers, reply_of
+from outbox.inbox.handlers import Handlers
+from outbox.inbox.handling.results import reply_of
 from outbox.inbox.pending import rows as pending_rows
 from outbox.inbox.pending.completion import Completion, completed
 from outbox.inbox.pending.pended import Pended

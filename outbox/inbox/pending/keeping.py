@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy.orm import Session
 
 from outbox.inbox.barrier import Arrival, Row, Run, State
+from outbox.inbox.handling.handler import Context
 from outbox.inbox.pending import rows as pending_rows
 from outbox.inbox.pending.pended import Pended
 from outbox.replies import Reply
@@ -74,3 +76,20 @@ def _expiry(envelope: Envelope, now: datetime) -> datetime | None:
         return envelope.expires
     # The sender's word on the time that was left needs no clock but the receiver's.
     return now + timedelta(milliseconds=envelope.expires_in)
+
+
+def context_of(
+    arrival: Arrival, undoes: Sequence[Row], attempt: int, before: Any = None
+) -> Context:
+    """The context of that message for its handler. `undoes` are the rows that it undoes."""
+    envelope = arrival.envelope
+    return Context(
+        id=envelope.id,
+        correlation=envelope.correlation,
+        causation=envelope.causation,
+        attempt=attempt,
+        source=envelope.source,
+        trace=envelope.trace,
+        undoes={row.id: row.found_as for row in undoes},
+        before=before,
+    )

@@ -44,6 +44,11 @@ class Pended:
         return self.until is not None and self.until > self.read_at
 
     @property
+    def is_over(self) -> bool:
+        """Whether it has a call, and that does not go on."""
+        return self.is_call and not self.is_live
+
+    @property
     def rest(self) -> timedelta:
         """How long its call may go on."""
         return max(timedelta(), (self.until or self.read_at) - self.read_at)

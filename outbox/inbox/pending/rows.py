@@ -29,6 +29,11 @@ def time_of_database(session: Session, now: datetime) -> ColumnElement[datetime]
     return literal(now, UtcDateTime())
 
 
+def now(session: Session, now: datetime) -> datetime:
+    """That time, now."""
+    return session.execute(select(time_of_database(session, now))).scalar_one()
+
+
 def read(session: Session, consumer: str, ids: Collection[str], now: datetime) -> dict[str, Pended]:
     """What is kept of these commands."""
     return {it.id: it for it in select_where(session, consumer, _at.id.in_(ids), now)}

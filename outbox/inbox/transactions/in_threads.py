@@ -24,8 +24,7 @@ from outbox.database.cutting import cut
 from outbox.errors import InvalidHandlers
 from outbox.inbox.handlers import Context, Handler
 from outbox.inbox.transactions.session import HandlerGivenUp, Poison
-from outbox.inbox.transactions.terms import HandlerLate
-from outbox.inbox.transactions.transaction import InboxTransaction
+from outbox.inbox.transactions.terms import HandlerLate, Worked
 from outbox.messages import Message
 from outbox.replies import Reply
 
@@ -49,7 +48,7 @@ class InThreads:
             WeakKeyDictionary()
         )
 
-    async def handle(self, work: InboxTransaction, *, connect_within: float) -> list[Reply | None]:
+    async def handle(self, work: Worked, *, connect_within: float) -> list[Reply | None]:
         """As `Runner.handle`. A place for a thread must be free within that time, too."""
         loop = asyncio.get_running_loop()
         connect_by = loop.time() + connect_within
@@ -58,7 +57,7 @@ class InThreads:
             await places.acquire()
         job = _Job(work, self._sessions)
         try:
-            future = _in_thread(job.run)
+            future = in_thread(job.run)
         except RuntimeError:  # the system gives no more threads
             places.release()
             raise
@@ -81,7 +80,7 @@ class InThreads:
 
     async def run(self, function: Callable[..., T], *args: object) -> T:
         """As `Runner.run`."""
-        return await _in_thread(lambda: self._transact(function, *args))
+        return await in_thread(lambda: self._transact(function, *args))
 
     def _transact(self, function: Callable[..., T], *args: object) -> T:
         with self._sessions.begin() as session:
@@ -91,7 +90,7 @@ class InThreads:
         if not job.give_up(late):
             return False
         self.given_up += 1
-        _in_thread(job.cut)
+        in_thread(job.cut)
         return True
 
     def _leave(self, job: _Job, places: asyncio.Semaphore) -> None:
@@ -110,7 +109,7 @@ class _Phase(Enum):
 class _Job:
     """One transaction and its thread. Its phase decides between the commit and giving up."""
 
-    def __init__(self, work: InboxTransaction, sessions: sessionmaker[Session]) -> None:
+    def __init__(self, work: Worked, sessions: sessionmaker[Session]) -> None:
         self._work = work
         self._sessions = sessions
         self._lock = threading.Lock()
@@ -215,8 +214,8 @@ class _Job:
                 cut(self._connection)
 
 
-def _in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
-    """Call it in a thread that does not keep the process from ending."""
+def in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
+    """The future of its result, from a thread that does not keep the process from ending."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
 
@@ -242,9 +241,10 @@ def _in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
 
 def refuse_async(handler: Handler) -> None:
     """Raises InvalidHandlers for a coroutine function: a thread has no event loop."""
-    if handler.is_async:
-        raise InvalidHandlers(
-            f"the handler {handler.name} is async, and the database is synchronous",
-            next_step=f"write def {handler.name}(session: Session, ...), which may block, or give "
-            "the service an AsyncEngine (or an async_sessionmaker)",
-        )
+    for name, is_async in handler.in_sessions:
+        if is_async:
+            raise InvalidHandlers(
+                f"the handler {name} is async, and the database is synchronous",
+                next_step=f"write def {name}(session: Session, ...), which may block, or give "
+                "the service an AsyncEngine (or an async_sessionmaker)",
+            )

@@ -13,8 +13,7 @@ from outbox.crashpoints import crashpoint
 from outbox.database.sqlalchemy_internals import await_
 from outbox.errors import InvalidHandlers
 from outbox.inbox.handlers import Context, Handler
-from outbox.inbox.transactions.terms import HandlerLate
-from outbox.inbox.transactions.transaction import InboxTransaction
+from outbox.inbox.transactions.terms import HandlerLate, Worked
 from outbox.messages import Message
 from outbox.replies import Reply
 
@@ -28,7 +27,7 @@ class OnLoop:
         self._sessions = sessions
         self._commit_within = commit_within
 
-    async def handle(self, work: InboxTransaction, *, connect_within: float) -> list[Reply | None]:
+    async def handle(self, work: Worked, *, connect_within: float) -> list[Reply | None]:
         """As `Runner.handle`."""
         async with self._sessions() as session:
             async with asyncio.timeout(connect_within):
@@ -83,10 +82,11 @@ class _Caller:
 
 def refuse_plain(handler: Handler) -> None:
     """Raises InvalidHandlers for a plain function: the loop would stand still while it works."""
-    if not handler.is_async:
-        raise InvalidHandlers(
-            f"the handler {handler.name} is a plain function, and the database is asynchronous: "
-            "while it works, nothing else of this process would",
-            next_step=f"write async def {handler.name}(session: AsyncSession, ...), or give the "
-            "service an Engine (or a sessionmaker), so that its handlers run in threads",
-        )
+    for name, is_async in handler.in_sessions:
+        if not is_async:
+            raise InvalidHandlers(
+                f"the handler {name} is a plain function, and the database is asynchronous: "
+                "while it works, nothing else of this process would",
+                next_step=f"write async def {name}(session: AsyncSession, ...), or give the "
+                "service an Engine (or a sessionmaker), so that its handlers run in threads",
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, event
@@ -9,6 +10,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.orm import Session, SessionTransaction
 
 from outbox.errors import IsolationRefused
+from outbox.replies import Outcome, Reply
 
 _FAILED_STATEMENT = "sagabox_failed_statement"
 
@@ -82,6 +84,30 @@ def leave_as_new(session: Session) -> None:
     if session.new or session.dirty or session.deleted:
         session.flush()
     session.expunge_all()
+
+
+def straight(session: Session, call: Callable[[], list[Reply]]) -> list[Reply]:
+    """Call a handler in the session's transaction. Raises HandlerMeddled where it ended that, or
+    left a savepoint open."""
+    root = session.get_transaction()
+    replies = call()
+    if session.get_transaction() is not root or session.in_nested_transaction():
+        raise HandlerMeddled
+    leave_as_new(session)
+    return replies
+
+
+def within_savepoint(session: Session, call: Callable[[], list[Reply]]) -> list[Reply]:
+    """Call a handler for one message, and keep what it wrote only where it is done or pending.
+    Raises as `straight` does."""
+    with session.begin_nested() as savepoint:
+        replies = call()
+        if session.get_nested_transaction() is not savepoint:
+            raise HandlerMeddled
+        if replies[0].outcome is not Outcome.DONE and not replies[0].is_pending:
+            savepoint.rollback()
+    leave_as_new(session)
+    return replies
 
 
 def watch(engine: Engine) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from sqlalchemy.orm import Session
 
+from outbox.adding.causes import Cause
 from outbox.clock import Clock
 from outbox.database.troubles import Trouble
 from outbox.inbox.barrier import Arrival
@@ -21,9 +22,6 @@ from outbox.safe_text import described
 from outbox.tracing import fields_of
 from outbox.wire.envelope import Envelope
 
-if TYPE_CHECKING:
-    from outbox.inbox.transactions.transaction import InboxTransaction
-
 log = logging.getLogger("outbox.inbox")
 
 T = TypeVar("T")
@@ -35,10 +33,25 @@ Call = Callable[[Handler, Session, Sequence[Message], Sequence[Context], float],
 """Calls a handler, for so many seconds. Raises HandlerLate beyond them, and what it raises."""
 
 
+class Worked(Protocol):
+    """A transaction of an inbox. A runner gives it a session, calls handlers, and commits."""
+
+    @property
+    def replies(self) -> list[Reply | None]:
+        """The answers; None for a message that was left out."""
+
+    def work(self, session: Session, call: Call) -> None:
+        """Everything up to the commit. Raises RolledBack, or what is the database's own trouble."""
+
+    def judged(self, error: Exception) -> Exception:
+        """The exception to raise for an error: RolledBack, or the error itself where the database
+        is away."""
+
+
 class Runner(Protocol):
     """The ground on which transactions run: the event loop, or threads."""
 
-    async def handle(self, work: InboxTransaction, *, connect_within: float) -> list[Reply | None]:
+    async def handle(self, work: Worked, *, connect_within: float) -> list[Reply | None]:
         """The answers, committed; None for a message that was left out.
 
         Raises RolledBack; TimeoutError where no connection came within so many seconds; and the
@@ -88,7 +101,8 @@ class Terms:
 
     `together` is for the messages of a batch: each must be DONE, or be answered without its
     handler. A message of a type in `fragile`, and a single one, may be refused, too: its handler
-    runs within a savepoint.
+    runs within a savepoint. `holder` is the name under which this process makes calls to the
+    outside.
     """
 
     together: bool
@@ -96,8 +110,15 @@ class Terms:
     times: HandlerTimes
     clock: Clock
     attempt_of: Callable[[str], int]
+    holder: Callable[[], str]
     fragile: Collection[str] = ()
     told: Told | None = None
+
+
+def cause_of(arrival: Arrival) -> Cause:
+    """The message as the cause of what its handler adds."""
+    envelope = arrival.envelope
+    return Cause(envelope.id, envelope.correlation, envelope.trace)
 
 
 def failure(error: BaseException) -> Reply:

@@ -7,23 +7,23 @@ it in its own way, and commits.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import InternalError, OperationalError, ProgrammingError
 from sqlalchemy.orm import Session
 
-from outbox.adding.causes import Cause, caused_by
+from outbox.adding.causes import caused_by
 from outbox.adding.insert import refuse_autocommit
 from outbox.crashpoints import crashpoint
-from outbox.database.troubles import Trouble, trouble_in_handler, trouble_in_statement
-from outbox.errors import AutocommitRefused, IsolationRefused, TransactionLost
+from outbox.database.troubles import Trouble, trouble_in_handler
 from outbox.inbox.barrier import (
+    Again,
     Answer,
     Arrival,
     Change,
+    Row,
     Run,
     Verdict,
     claims,
@@ -32,18 +32,28 @@ from outbox.inbox.barrier import (
     over,
 )
 from outbox.inbox.batches import runs
-from outbox.inbox.handlers import Context, Handlers
-from outbox.inbox.pending.keeping import keep, pended_of, require_in_time, with_pended
+from outbox.inbox.handlers import Handler, Handlers
+from outbox.inbox.outside.beginning import Beginning
+from outbox.inbox.outside.call import Call as OutsideCall
+from outbox.inbox.outside.registration import Begun
+from outbox.inbox.pending.keeping import (
+    context_of,
+    keep,
+    pended_of,
+    require_in_time,
+    with_pended,
+)
 from outbox.inbox.pending.pended import Pended
 from outbox.inbox.retention import NOTHING_FORGOTTEN, age_of, may_be_forgotten
 from outbox.inbox.transactions import session as inbox_session
 from outbox.inbox.transactions import store
-from outbox.inbox.transactions.session import CommitLock, HandlerGivenUp, HandlerMeddled
+from outbox.inbox.transactions.judging import HandlerFailed, SteppedBack, Vanished, judged
+from outbox.inbox.transactions.session import CommitLock, HandlerGivenUp
 from outbox.inbox.transactions.terms import (
     Call,
     HandlerLate,
-    RolledBack,
     Terms,
+    cause_of,
     failure,
     tell_failure,
 )
@@ -53,21 +63,7 @@ from outbox.tracing import Handling, fields_of, tracer_in_use
 
 log = logging.getLogger("outbox.inbox")
 
-
-class _SteppedBack(Exception):
-    def __init__(self, reply: Reply) -> None:
-        super().__init__(reply)
-        self.reply = reply
-
-
-class _HandlerFailed(Exception):
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
-
-
-class _Vanished(Exception):
-    """A row was purged between the insert that found it there and the look at it."""
+_HAS_HANDLER = "an arrival has a handler"
 
 
 @dataclass
@@ -103,6 +99,7 @@ class InboxTransaction:
         self._in_hand: Sequence[Arrival] = ()
         self._won: set[str] = set()
         self._result = _Result([None] * len(arrivals))
+        self._beginning = Beginning(handlers.consumer, terms)
 
     @property
     def consumer(self) -> str:
@@ -113,6 +110,11 @@ class InboxTransaction:
     def replies(self) -> list[Reply | None]:
         """The answers; None for a message that was left out."""
         return self._result.replies
+
+    @property
+    def begun(self) -> Sequence[OutsideCall]:
+        """The calls to the outside that are to be made after the commit."""
+        return self._beginning.calls
 
     def work(self, session: Session, call: Call) -> None:
         """Everything up to the commit, which the caller makes.
@@ -135,37 +137,7 @@ class InboxTransaction:
     def judged(self, error: Exception) -> Exception:
         """The exception to raise for an error: RolledBack, or the error itself where the database
         is away."""
-        match error:
-            case RolledBack():
-                return error
-            case _SteppedBack(reply=reply):
-                return RolledBack(Trouble.OWN, error, self._in_hand, reply)
-            case HandlerLate():
-                # Not called again with the rest: it would take as long once more.
-                known = None if len(self._in_hand) > 1 else failure(error)
-                return RolledBack(Trouble.SLOW, error, self._in_hand, known)
-            case _HandlerFailed(error=cause):
-                trouble, found = trouble_in_handler(cause), cause
-            case _Vanished():
-                trouble, found = Trouble.CROSSED, error
-            case IsolationRefused() | AutocommitRefused():
-                return error
-            case _:
-                trouble, found = trouble_in_statement(error), error
-                if trouble is Trouble.OWN and isinstance(
-                    error, InternalError | OperationalError | ProgrammingError
-                ):
-                    # Our own statements fail like this on a database without our tables.
-                    return error
-        if trouble.is_the_databases:
-            return found
-        if self._connection is not None and self._connection.invalidated:
-            # A handler hid that failure, and every later error is only a consequence.
-            return TransactionLost(
-                "the connection to the database broke while a handler ran",
-                next_step="send the messages again, once the database is back",
-            )
-        return RolledBack(trouble, found, self._in_hand)
+        return judged(error, self._in_hand, self._connection)
 
     def _look(self, session: Session) -> list[Verdict]:
         consumer = self.consumer
@@ -185,8 +157,12 @@ class InboxTransaction:
             if others := lost - undone:
                 found |= store.read(session, consumer, others, lock=False)
             if len(found) < len(lost):
-                raise _Vanished
+                raise Vanished
             found = with_pended(session, consumer, found, self._now)
+            if over_calls := _own_calls_over(self._arrivals, found):
+                # Another process may begin one again just now.
+                locked = store.read(session, consumer, over_calls, lock=True)
+                found |= with_pended(session, consumer, locked, self._now)
         forgotten = NOTHING_FORGOTTEN
         if may_be_forgotten(_ages(self._arrivals, won), self._now):
             # After the insert: the watermark of a purge in between would have gone unseen.
@@ -211,6 +187,12 @@ class InboxTransaction:
                     result.over += verdict.over
                 case Run():
                     to_run.append((position, verdict))
+                case Again():
+                    arrival = self._arrivals[position]
+                    handler = self._handler_of(arrival)
+                    reply = self._beginning.again(session, arrival, handler, verdict)
+                    result.replies[position] = reply
+                    result.forget += verdict.forget
                 case other:
                     assert_never(other)
         arrivals = [self._arrivals[position] for position, _ in to_run]
@@ -235,9 +217,16 @@ class InboxTransaction:
                 result.changes += conclude(self._arrivals[position], run, answer)
                 result.over += over(run, answer)
                 if answer.is_pending:
-                    kept = pended_of(self._arrivals[position], run, answer, self._now)
+                    kept = self._pended(session, self._arrivals[position], run, answer)
                     result.pended.append(kept)
                     result.replies[position] = kept.reply()
+
+    def _pended(self, session: Session, arrival: Arrival, run: Run, answer: Reply) -> Pended:
+        kept = pended_of(arrival, run, answer, self._now)
+        outside = self._handler_of(arrival).outside
+        if outside is None or not isinstance(answer, Begun):
+            return kept
+        return self._beginning.first(session, arrival, outside, answer, kept, run.undoes)
 
     def _run(self, session: Session, items: Sequence[tuple[int, Run]], call: Call) -> None:
         """Call one handler once, and note its answers."""
@@ -246,7 +235,7 @@ class InboxTransaction:
         within_savepoint = fragile or not self._terms.together
         try:
             replies = self._call(session, items, call, within_savepoint)
-        except _HandlerFailed as failed:
+        except HandlerFailed as failed:
             if not fragile or trouble_in_handler(failed.error) is not Trouble.OWN:
                 raise
             # The rollback expires changed objects only, not those that were read after a change.
@@ -257,10 +246,11 @@ class InboxTransaction:
             stays = reply.outcome is Outcome.DONE or reply.is_pending or fragile
             if not stays and (self._terms.together or reply.outcome is not Outcome.REFUSED):
                 # Its effects can only be taken back together with the others'.
-                raise _SteppedBack(reply)
+                raise SteppedBack(reply)
             self._result.replies[position] = reply
-            if _comes_again(reply):
-                self._result.held.add(self._key(position))
+            envelope = self._arrivals[position].envelope
+            if _comes_again(reply) or (isinstance(reply, Begun) and envelope.reply_to is None):
+                self._result.held.add(envelope.key)
         if log.isEnabledFor(logging.DEBUG):
             _tell(self.consumer, arrivals, replies)
 
@@ -268,12 +258,14 @@ class InboxTransaction:
         self, session: Session, items: Sequence[tuple[int, Run]], call: Call, within_savepoint: bool
     ) -> list[Reply]:
         arrivals = [self._arrivals[position] for position, _ in items]
-        handler = self._handlers.find(arrivals[0].envelope.type)
-        assert handler is not None, "an arrival has a handler"
+        handler = self._handler_of(arrivals[0])
         self._in_hand = arrivals
         self.called += arrivals
-        contexts = [self._context(self._arrivals[position], run) for position, run in items]
-        causes = [_cause(each) for each in arrivals]
+        contexts = [
+            context_of(arrival, run.undoes, self._terms.attempt_of(arrival.envelope.id))
+            for arrival, (_, run) in zip(arrivals, items, strict=True)
+        ]
+        causes = [cause_of(each) for each in arrivals]
         caused_by(session, causes if handler.takes_lists else causes[0])
         messages = [each.message for each in arrivals]
         seconds = self._terms.times.of(handler)
@@ -284,20 +276,25 @@ class InboxTransaction:
                 require_in_time(arrival, reply, self._now)
             return replies
 
-        way = _within_savepoint if within_savepoint else _straight
+        way = inbox_session.within_savepoint if within_savepoint else inbox_session.straight
         try:
             with Handling([each.envelope for each in arrivals], self._tracer):
                 replies = way(session, answered)
         except (HandlerLate, HandlerGivenUp):
             raise
         except Exception as error:
-            raise _HandlerFailed(error) from error
+            raise HandlerFailed(error) from error
         return replies
 
     def _takes_lists(self, message_class: type[Message]) -> bool:
         handler = self._handlers.find(str(type_of(message_class)))
-        assert handler is not None, "an arrival has a handler"
+        assert handler is not None, _HAS_HANDLER
         return handler.takes_lists and handler.type not in self._terms.fragile
+
+    def _handler_of(self, arrival: Arrival) -> Handler:
+        handler = self._handlers.find(arrival.envelope.type)
+        assert handler is not None, _HAS_HANDLER
+        return handler
 
     def _key(self, position: int) -> str:
         return self._arrivals[position].envelope.key
@@ -307,18 +304,6 @@ class InboxTransaction:
         envelope = arrival.envelope
         ids = (envelope.id, *arrival.names)
         self._result.forget += [id for id in ids if id in self._won]
-
-    def _context(self, arrival: Arrival, run: Run) -> Context:
-        envelope = arrival.envelope
-        return Context(
-            id=envelope.id,
-            correlation=envelope.correlation,
-            causation=envelope.causation,
-            attempt=self._terms.attempt_of(envelope.id),
-            source=envelope.source,
-            trace=envelope.trace,
-            undoes={row.id: row.found_as for row in run.undoes},
-        )
 
     def _write(self, session: Session) -> None:
         caused_by(session, None)
@@ -333,29 +318,15 @@ class InboxTransaction:
         if self._terms.told is not None:
             for arrival, reply in zip(self._arrivals, result.replies, strict=True):
                 if reply is not None:
-                    caused_by(session, _cause(arrival))
+                    caused_by(session, cause_of(arrival))
                     self._terms.told(session, arrival.envelope, reply)
             caused_by(session, None)
 
 
-def _straight(session: Session, call: Callable[[], list[Reply]]) -> list[Reply]:
-    root = session.get_transaction()
-    replies = call()
-    if session.get_transaction() is not root or session.in_nested_transaction():
-        raise HandlerMeddled
-    inbox_session.leave_as_new(session)
-    return replies
-
-
-def _within_savepoint(session: Session, call: Callable[[], list[Reply]]) -> list[Reply]:
-    with session.begin_nested() as savepoint:
-        replies = call()
-        if session.get_nested_transaction() is not savepoint:
-            raise HandlerMeddled
-        if replies[0].outcome is not Outcome.DONE and not replies[0].is_pending:
-            savepoint.rollback()
-    inbox_session.leave_as_new(session)
-    return replies
+def _own_calls_over(arrivals: Sequence[Arrival], found: Mapping[str, Row]) -> list[str]:
+    """The ids of those messages whose calls are over."""
+    rows = [found.get(each.envelope.id) for each in arrivals]
+    return [row.id for row in rows if row and row.pended is not None and row.pended.is_over]
 
 
 def _comes_again(reply: Reply) -> bool:
@@ -375,8 +346,3 @@ def _ages(arrivals: Sequence[Arrival], won: Collection[str]) -> Iterator[str]:
         if envelope.id in won:
             yield age_of(envelope.id, None if each.is_alone else envelope.due)
         yield from (named for named in each.names if named in won)
-
-
-def _cause(arrival: Arrival) -> Cause:
-    envelope = arrival.envelope
-    return Cause(envelope.id, envelope.correlation, envelope.trace)

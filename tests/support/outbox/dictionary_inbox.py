@@ -6,7 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from outbox.inbox.barrier import DONE, Answer, Arrival, Row, Run, State, claims, conclude, decide
+from outbox.inbox.barrier import (
+    DONE,
+    Again,
+    Answer,
+    Arrival,
+    Row,
+    Run,
+    State,
+    claims,
+    conclude,
+    decide,
+)
 from outbox.inbox.retention import NOTHING_FORGOTTEN, Forgotten
 from outbox.messages import Command, Message
 from outbox.replies import Outcome, Reply
@@ -44,6 +55,8 @@ class Table:
         match verdict:
             case Answer(reply, changes, forget):
                 pass
+            case Again():
+                raise AssertionError("nothing here calls the outside")
             case Run(undone):
                 if not answer.outcome.is_final:
                     return answer

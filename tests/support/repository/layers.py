@@ -28,6 +28,7 @@ PURE = (
     "outbox.inbox.barrier",
     "outbox.inbox.batches",
     "outbox.inbox.limits",
+    "outbox.inbox.outside.rules",
     "outbox.inbox.pending.completion",
     "outbox.inbox.pending.pended",
     "outbox.inbox.retention",

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 import outbox
 from outbox.errors import InvalidMessage
-from outbox.inbox.handlers import Context, Handlers, reply_of
+from outbox.inbox.handlers import Context, Handlers
+from outbox.inbox.handling.results import reply_of
 from outbox.messages import Command, Event, reply_type
 from outbox.replies import Done, Outcome, Refused, Reply
 

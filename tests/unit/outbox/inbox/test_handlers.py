@@ -11,7 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from outbox.errors import InvalidHandlers, InvalidMessage
-from outbox.inbox.handlers import Context, Handlers, reply_of
+from outbox.inbox.handlers import Context, Handlers
+from outbox.inbox.handling.results import reply_of
 from outbox.messages import Command, Event, Message
 from outbox.replies import Done, Locked, Ongoing, Outcome, Refused, Reply
 

@@ -14,7 +14,7 @@ from outbox.messages import Message
 from outbox.replies import Done, Locked, Ongoing, Pending, Refused
 
 if TYPE_CHECKING:
-    from outbox.inbox.handlers import Context
+    from outbox.inbox.handling.handler import Context
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
@@ -72,21 +72,28 @@ def is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)
 
 
-def check_signature(cls: type[Message], function: Callable[..., Any], takes_lists: bool) -> None:
-    """Raises InvalidHandlers where the function cannot be called with these messages."""
-    name = getattr(function, "__qualname__", repr(function))
-    expected = "(session, messages, contexts)" if takes_lists else "(session, message, context)"
+def name_of(function: Callable[..., Any]) -> str:
+    """The function's own name, for people."""
+    return getattr(function, "__qualname__", repr(function))
+
+
+def check_signature(cls: type[Message], function: Callable[..., Any], *parameters: str) -> None:
+    """Raises InvalidHandlers where the function cannot be called for these messages: with such
+    parameters, and one of them a `message` or `command` of that class."""
+    name = name_of(function)
+    expected = f"({', '.join(parameters)})"
     try:
         signature = inspect.signature(function)
-        signature.bind(None, None, None)
+        signature.bind(*parameters)
     except (TypeError, ValueError):
         raise InvalidHandlers(
             f"{name} cannot be called as {expected}",
             next_step=f"declare it as def {name}{expected}",
         ) from None
-    if takes_lists:
+    position = next((at for at, it in enumerate(parameters) if it in ("message", "command")), None)
+    if position is None:
         return
-    parameter = list(signature.parameters.values())[1:2]
+    parameter = list(signature.parameters.values())[position : position + 1]
     try:
         hints = get_type_hints(function)
     except Exception:  # without resolved hints there is nothing to check

@@ -1,0 +1,1 @@
+"""One handler: its registration, its call, and what its results mean."""

@@ -1,0 +1,71 @@
+"""The calls that one transaction of the inbox stores, to be made once it is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import orjson
+from sqlalchemy.orm import Session
+
+from outbox.inbox.barrier import Again, Arrival, Row
+from outbox.inbox.handling.handler import Handler
+from outbox.inbox.outside import rules
+from outbox.inbox.outside.call import Call
+from outbox.inbox.outside.registration import Begun, Outside
+from outbox.inbox.outside.rules import Attempt
+from outbox.inbox.pending import rows as pending_rows
+from outbox.inbox.pending.keeping import context_of
+from outbox.inbox.pending.pended import Pended
+from outbox.inbox.transactions.terms import Terms
+from outbox.replies import Reply
+
+
+class Beginning:
+    """The calls that a transaction begins, or begins again."""
+
+    def __init__(self, consumer: str, terms: Terms) -> None:
+        self.calls: list[Call] = []
+        self._consumer = consumer
+        self._terms = terms
+        self._began = terms.clock.monotonic()
+
+    def first(
+        self,
+        session: Session,
+        arrival: Arrival,
+        outside: Outside,
+        begun: Begun,
+        pended: Pended,
+        undoes: Sequence[Row],
+    ) -> Pended:
+        """What is to be kept of a command whose call begins."""
+        now = pending_rows.now(session, self._terms.clock.now())
+        known = replace(pended, since=now, read_at=now, before=begun.before)
+        kept = rules.begun(known, outside.promise, self._terms.holder())
+        self._note(arrival, outside, kept, undoes)
+        return kept
+
+    def again(self, session: Session, arrival: Arrival, handler: Handler, verdict: Again) -> Reply:
+        """The answer to a command whose last call is over: the next one begins, or none may."""
+        pended, outside = verdict.pended, handler.outside
+        if outside is None:
+            # The code that made the call is gone from here; another version may have it.
+            return replace(pended.reply(), retry_after=rules.pause(pended.attempt))
+        if pended.late_reply is not None:
+            self._note(arrival, outside, pended, verdict.undoes)
+            return pended.reply()
+        kept = rules.begun_again(pended, outside.promise, self._terms.holder())
+        if isinstance(kept, Reply):
+            return kept
+        pending_rows.change(session, self._consumer, kept)
+        self._note(arrival, outside, kept, verdict.undoes)
+        return kept.reply()
+
+    def _note(
+        self, arrival: Arrival, outside: Outside, kept: Pended, undoes: Sequence[Row]
+    ) -> None:
+        before = None if kept.before is None else orjson.loads(kept.before)
+        context = context_of(arrival, undoes, kept.attempt, before)
+        call = Call(arrival, outside, context, Attempt.of(kept), self._began, kept.late_reply)
+        self.calls.append(call)

@@ -1,0 +1,334 @@
+"""The results of calls: each is written by a transaction of its own, together with what `after`
+writes, and only where it is still awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, assert_never
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from outbox.adding.causes import caused_by
+from outbox.adding.insert import refuse_autocommit
+from outbox.clock import Clock
+from outbox.crashpoints import crashpoint
+from outbox.database.troubles import Trouble
+from outbox.errors import OutboxError
+from outbox.inbox.barrier import DONE, Arrival, Change, Row, State
+from outbox.inbox.handler_times import HandlerTimes
+from outbox.inbox.handlers import Context, Handler
+from outbox.inbox.handling.registration import is_async
+from outbox.inbox.limits import InboxLimits
+from outbox.inbox.outside import rules
+from outbox.inbox.outside.call import AfterFailed, Answered, Call, NoAnswer, NotMade, Result
+from outbox.inbox.pending import rows as pending_rows
+from outbox.inbox.pending.complete import lock_with_actions, tell
+from outbox.inbox.pending.completion import completed
+from outbox.inbox.pending.pended import Pended
+from outbox.inbox.transactions import session as inbox_session
+from outbox.inbox.transactions import store
+from outbox.inbox.transactions.judging import HandlerFailed, judged
+from outbox.inbox.transactions.session import CommitLock, straight
+from outbox.inbox.transactions.terms import (
+    Call as CallHandler,
+)
+from outbox.inbox.transactions.terms import (
+    HandlerLate,
+    RolledBack,
+    Runner,
+    Told,
+    cause_of,
+    failure,
+    tell_failure,
+)
+from outbox.replies import Outcome, Refused, Reply
+from outbox.tracing import Handling, fields_of, tracer_in_use
+from outbox.wire.codec import decode_value
+
+log = logging.getLogger("outbox.inbox")
+
+_CONNECT_WITHIN = 10.0
+_LONGEST_PAUSE = 5.0
+
+
+class Results:
+    """Writes the results of calls for one inbox."""
+
+    def __init__(
+        self,
+        consumer: str,
+        runner: Runner,
+        *,
+        times: HandlerTimes,
+        limits: InboxLimits,
+        clock: Clock,
+        told: Told | None,
+    ) -> None:
+        self.consumer = consumer
+        self.times = times
+        self.limits = limits
+        self.clock = clock
+        self.told = told
+        self._runner = runner
+
+    async def conclude(self, call: Call, result: Result, is_awaited: Callable[[], bool]) -> Reply:
+        """Write the result, and return the answer to the command. Where no delivery awaits it, the
+        answer is sent by itself.
+
+        It is tried until the database takes it: the provider may have done what no other process
+        knows. A result whose `after` fails is kept, and the answer is FAILED.
+        """
+        pause = 0.1
+        to_write: Result | AfterFailed = result
+        while True:
+            work = ResultTransaction(self, call, to_write, is_awaited)
+            try:
+                await self._runner.handle(work, connect_within=_CONNECT_WITHIN)
+            except RolledBack as rolled_back:
+                if work.is_after_to_blame and isinstance(to_write, Answered):
+                    tell_failure(self.consumer, call.arrival, rolled_back.error)
+                    to_write = AfterFailed(to_write.reply, rolled_back.error)
+                    continue
+                self._tell_of(call, rolled_back.error, pause)
+            except Exception as error:
+                self._tell_of(call, error, pause)
+            else:
+                crashpoint("outside: after its result, before the reply")
+                return work.answer
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _tell_of(self, call: Call, error: BaseException, pause: float) -> None:
+        log.warning(
+            "the result of a call could not be written, trying again in %.1f s",
+            pause,
+            exc_info=error,
+            extra=fields_of(call.arrival.envelope),
+        )
+
+
+class ResultTransaction:
+    """One transaction that writes one result, for a `Runner`."""
+
+    def __init__(
+        self,
+        results: Results,
+        call: Call,
+        result: Result | AfterFailed,
+        is_awaited: Callable[[], bool],
+    ) -> None:
+        self.answer = DONE
+        self.is_after_to_blame = False
+        """Whether it was rolled back because of `after`."""
+        self._results = results
+        self._call = call
+        self._result = result
+        self._is_awaited = is_awaited
+        self._connection: Connection | None = None
+        self._in_hand: Sequence[Arrival] = ()
+
+    @property
+    def replies(self) -> list[Reply | None]:
+        """The answer."""
+        return [self.answer]
+
+    def work(self, session: Session, call: CallHandler) -> None:
+        """Everything up to the commit, as `InboxTransaction.work`."""
+        results, id = self._results, self._call.id
+        lock = CommitLock(session)
+        try:
+            self._connection = session.connection()
+            refuse_autocommit(self._connection, used_by="the inbox")
+            if store.is_postgresql(session):
+                inbox_session.forget_failures(session)
+                longest = results.limits.transaction + results.times.usual
+                level = store.limit_waiting(session, results.limits.lock, longest)
+                inbox_session.require_read_committed(level)
+            rows = lock_with_actions(session, results.consumer, [id], results.clock.now())
+            self._write(session, rows, call)
+            if inbox_session.has_failed(session):
+                store.probe(session)
+        except Exception as error:
+            raise self.judged(error) from error
+        lock.lift()
+
+    def judged(self, error: Exception) -> Exception:
+        """As `InboxTransaction.judged`."""
+        found = judged(error, self._in_hand, self._connection)
+        if isinstance(found, RolledBack) and self._in_hand:
+            self.is_after_to_blame = found.trouble in (Trouble.OWN, Trouble.SLOW)
+        return found
+
+    def _write(self, session: Session, rows: Mapping[str, Row], call: CallHandler) -> None:
+        row = rows.get(self._call.id)
+        pended = None if row is None else row.pended
+        if row is None or pended is None or not rules.fits(pended, self._call.attempt):
+            self.answer = _answer_of(row)
+            return
+        match row.state:
+            case State.PENDING:
+                self._write_pending(session, rows, pended, call)
+            case State.UNDOING | State.UNDONE | State.BARRED:
+                self._write_late(session, row, pended)
+            case State.RAN | State.REFUSED:
+                self.answer = _answer_of(row)
+            case other:
+                assert_never(other)
+
+    def _write_pending(
+        self, session: Session, rows: Mapping[str, Row], pended: Pended, call: CallHandler
+    ) -> None:
+        promise, told = self._call.outside.promise, True
+        match self._result:
+            case Answered(reply) if rules.counts(pended, promise, reply):
+                self._complete(session, rows, pended, reply, call)
+                return
+            case Answered(reply):
+                error = f"refused after an attempt without an answer: {reply.code}: {reply.reason}"
+                kept = rules.failed(pended, error)
+                self.answer = rules.answer_after_failure(kept, promise)
+            case NoAnswer(error):
+                kept = rules.failed(pended, error)
+                self.answer = rules.answer_after_failure(kept, promise)
+            case NotMade(reply):
+                kept = rules.not_made(pended)
+                self.answer = reply
+            case AfterFailed(reply, failed):
+                kept = rules.kept_for_after(pended, reply, failed)
+                self.answer, told = failure(failed), False
+            case other:
+                assert_never(other)
+        pending_rows.change(session, self._results.consumer, kept)
+        if told:
+            self._tell(session, pended, self.answer)
+
+    def _complete(
+        self,
+        session: Session,
+        rows: Mapping[str, Row],
+        pended: Pended,
+        reply: Reply,
+        call: CallHandler,
+    ) -> None:
+        self._run_after(session, reply, call)
+        undoing = [
+            row
+            for row in map(rows.get, pended.undoes)
+            if row is not None and row.state is State.UNDOING and row.barred_by == pended.id
+        ]
+        completion = completed(pended, reply, undoing, is_definite=True)
+        self._keep(session, completion.changes, completion.over)
+        self.answer = reply
+        for each, answer in completion.told:
+            self._tell(session, each, answer)
+
+    def _write_late(self, session: Session, row: Row, pended: Pended) -> None:
+        """A success that comes after its undo: it is never dropped, since what it did is there."""
+        self.answer = _answer_of(row)
+        match self._result:
+            case Answered(reply) if reply.outcome is Outcome.DONE:
+                pass
+            case _:
+                return
+        if row.state is State.UNDOING:
+            # What undoes it just now may have come before it, and is to be asked for once more.
+            late = replace(pended, late_reply=reply)
+            pending_rows.change(session, self._results.consumer, late)
+            return
+        self._keep(session, (Change(row.id, State.RAN, reply),), (row.id,))
+        self._tell(session, pended, reply)
+
+    def _keep(self, session: Session, changes: Sequence[Change], over: Sequence[str]) -> None:
+        store.write(session, self._results.consumer, changes)
+        if over:
+            pending_rows.remove(session, self._results.consumer, over)
+
+    def _tell(self, session: Session, pended: Pended, reply: Reply) -> None:
+        """Send that answer, unless a delivery gives it. Without a way to its sender the sender asks
+        again, and gets it then."""
+        own = pended.id == self._call.id
+        try:
+            if own and self._results.told is not None:
+                self._results.told(session, self._call.arrival.envelope, reply)
+            elif not own or not self._is_awaited():
+                tell(session, pended, reply)
+        except OutboxError as error:
+            log.warning(
+                "the answer to a command cannot be sent, and waits until it is asked for: %s",
+                error,
+                extra=fields_of(self._call.arrival.envelope),
+            )
+
+    def _run_after(self, session: Session, reply: Reply, call: CallHandler) -> None:
+        after = self._call.outside.after
+        if after is None:
+            return
+        arrival = self._call.arrival
+        self._in_hand = [arrival]
+        handler = _handler_of(self._call, after, reply)
+        caused_by(session, cause_of(arrival))
+        try:
+            with Handling([arrival.envelope], tracer_in_use()):
+                straight(
+                    session,
+                    lambda: call(
+                        handler,
+                        session,
+                        [arrival.message],
+                        [self._call.context],
+                        self._results.times.usual,
+                    ),
+                )
+        except HandlerLate:
+            raise
+        except Exception as error:
+            raise HandlerFailed(error) from error
+        finally:
+            caused_by(session, None)
+        self._in_hand = ()
+
+
+def _answer_of(row: Row | None) -> Reply:
+    """What a delivery that still waits is answered where the result is not awaited any more."""
+    if row is not None and row.state in (State.RAN, State.REFUSED):
+        return row.reply or DONE
+    return _NOT_AWAITED
+
+
+_NOT_AWAITED = Reply(
+    Outcome.ONGOING,
+    code="ongoing",
+    reason="its call is another process's by now, or was undone",
+    retry_after=1.0,
+)
+
+
+def _handler_of(call: Call, after: Callable[..., Any], reply: Reply) -> Handler:
+    """`after` as a handler of the command, for the call of a runner."""
+    given = _given(call, reply)
+    if is_async(after):
+
+        @functools.wraps(after)
+        async def write(session: Any, command: Any, context: Context) -> None:
+            await after(session, command, given, context)
+
+    else:
+
+        @functools.wraps(after)
+        def write(session: Any, command: Any, context: Context) -> None:
+            after(session, command, given, context)
+
+    cls = type(call.arrival.message)
+    return Handler(cls, write, takes_lists=False, is_async=is_async(after))
+
+
+def _given(call: Call, reply: Reply) -> object:
+    """The reply as `after` gets it."""
+    if reply.outcome is Outcome.REFUSED:
+        return Refused(reply.code or "", reply.reason or "")
+    return None if reply.value is None else decode_value(call.reply_type, reply.value)

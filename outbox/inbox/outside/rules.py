@@ -1,0 +1,142 @@
+"""The rules of a call to the outside: when it may be made, and when its result counts.
+
+Pure: from what is kept of the call to what is to be kept next, or to an answer. A call is *in
+doubt* once it ended without an answer, so that its effect may be there or not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from outbox.inbox.pending.pended import Pended
+from outbox.replies import Outcome, Reply
+from outbox.safe_text import described
+
+START_WITHIN = timedelta(seconds=5)
+"""The time from the transaction that stores a call to its beginning; after it, it is not made."""
+
+MARGIN = 2 * START_WITHIN
+"""The time that a call has beside its own: for its beginning, and for the transaction that writes
+its result. Clocks of machines that share a SQLite file may differ by half of it."""
+
+LONGEST_PAUSE = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """What holds of each call: its end after `timeout`; and, where the provider honours the `keyed`
+    ones, that within `key_valid_for` of the first one a repetition under the same key has no second
+    effect."""
+
+    timeout: timedelta
+    keyed: bool
+    key_valid_for: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt of a call: only its `holder` makes it."""
+
+    holder: str | None
+    number: int
+
+    @classmethod
+    def of(cls, pended: Pended) -> Attempt:
+        """The last one that was begun."""
+        return cls(pended.holder, pended.attempt)
+
+
+def begun(pended: Pended, promise: Promise, holder: str) -> Pended:
+    """The first attempt of a call, which begins now."""
+    return _next(pended, promise, holder, is_in_doubt=False)
+
+
+def begun_again(pended: Pended, promise: Promise, holder: str) -> Pended | Reply:
+    """The next attempt of a call whose last one is over; an answer where it may not be made."""
+    # Its holder would be gone from here if nothing had happened: the call may have had its effect.
+    is_in_doubt = pended.is_in_doubt or pended.holder is not None
+    why = _why_unknown(pended, promise) if is_in_doubt else None
+    if why is not None:
+        return _unknown(pended, why)
+    return _next(pended, promise, holder, is_in_doubt)
+
+
+def failed(pended: Pended, error: str) -> Pended:
+    """What is kept after an attempt that ended without an answer. Its holder stays known, since the
+    answer may still come."""
+    return replace(pended, until=pended.read_at, is_in_doubt=True, last_error=error)
+
+
+def not_made(pended: Pended) -> Pended:
+    """What is kept after an attempt in which definitely nothing happened."""
+    return replace(pended, until=pended.read_at, holder=None)
+
+
+def kept_for_after(pended: Pended, reply: Reply, error: BaseException) -> Pended:
+    """What is kept after a result whose `after` failed: nothing is called again, and `after` is
+    tried when the command is asked for."""
+    return replace(
+        pended,
+        until=pended.read_at,
+        holder=None,
+        late_reply=reply,
+        last_error=f"its result is known, and cannot be written: {described(error)}",
+    )
+
+
+def fits(pended: Pended, attempt: Attempt) -> bool:
+    """Whether the result of that attempt is awaited."""
+    return Attempt.of(pended) == attempt
+
+
+def counts(pended: Pended, promise: Promise, reply: Reply) -> bool:
+    """Whether the provider's answer to the last attempt says what became of the call. A refusal of
+    a repetition does not, where the provider may have carried out an earlier attempt."""
+    if reply.outcome is not Outcome.REFUSED:
+        return True
+    return promise.keyed or pended.attempt == 1 or not pended.is_in_doubt
+
+
+def answer_after_failure(pended: Pended, promise: Promise) -> Reply:
+    """The answer while the last attempt is over without an answer: when to ask for the next one, or
+    that there will be none."""
+    why = _why_unknown(pended, promise) if pended.is_in_doubt else None
+    if why is not None:
+        return _unknown(pended, why)
+    return replace(pended.reply(), retry_after=pause(pended.attempt))
+
+
+def pause(attempt: int) -> float:
+    """Seconds between the failure of that attempt and the next one."""
+    return min(LONGEST_PAUSE, 2.0 ** min(attempt - 1, 10))
+
+
+def _next(pended: Pended, promise: Promise, holder: str, is_in_doubt: bool) -> Pended:
+    return replace(
+        pended,
+        attempt=pended.attempt + 1,
+        holder=holder,
+        until=pended.read_at + promise.timeout + MARGIN,
+        is_in_doubt=is_in_doubt,
+    )
+
+
+def _why_unknown(pended: Pended, promise: Promise) -> str | None:
+    """Why a call that is in doubt may not be made again."""
+    if not promise.keyed:
+        return "the provider is not said to honour a key, so that it might carry it out twice"
+    key_ends = _key_ends(pended, promise)
+    if pended.read_at + promise.timeout > key_ends:
+        return f"the provider honours its key until {key_ends.isoformat()} only"
+    return None
+
+
+def _key_ends(pended: Pended, promise: Promise) -> datetime:
+    return pended.since + promise.key_valid_for
+
+
+def _unknown(pended: Pended, why: str) -> Reply:
+    last = pended.last_error or "the process that made it ended, or was too slow"
+    reason = f"its call ended without an answer ({last}), and is not made again: {why}"
+    return Reply(Outcome.UNKNOWN, code="unknown", reason=reason)
