@@ -101,7 +101,8 @@ class Handlers:
     ) -> OnOutside[R]:
         """Register `(command, context)`, which calls a provider: without a transaction, and with
         `context.id` as the key of the call. It returns the command's own value, or Done or Refused;
-        or Locked or Ongoing, which say that definitely nothing happened.
+        Pending, where the provider answers later on a way of its own, by `Service.complete`; Locked
+        or Ongoing, which say that definitely nothing happened.
 
         That it begins is stored before, its result after. An exception, `timeout` seconds or a
         death leave it in doubt. It is then called again, under the same key, if the provider is
@@ -117,7 +118,8 @@ class Handlers:
         in each attempt. `after(session, command, reply, context)` runs in the transaction that
         stores the result: the command's value, or Refused, after which it takes back what `before`
         wrote. Where it raises, the result is kept, the command FAILED, and `after` tried again. It
-        is not called for a success that comes after the command's undo: that undo comes once more.
+        is not called after Pending, nor for a success that comes after the command's undo: that
+        undo comes once more.
 
         Raises InvalidHandlers and InvalidMessage as `on` does.
         """

@@ -46,6 +46,14 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswersLater:
+    """The result that the provider will answer on a way of its own; the reply is PENDING, as
+    `reply_of` makes it."""
+
+    reply: Reply
+
+
+@dataclass(frozen=True, slots=True)
 class NotMade:
     """The result that definitely nothing happened; the reply says when to ask again."""
 
@@ -67,4 +75,4 @@ class AfterFailed:
     error: BaseException
 
 
-Result = Answered | NotMade | NoAnswer
+Result = Answered | AnswersLater | NotMade | NoAnswer

@@ -16,7 +16,7 @@ from typing import Any
 
 from outbox.crashpoints import crashpoint
 from outbox.inbox.handling.results import reply_of
-from outbox.inbox.outside.call import Answered, Call, NoAnswer, NotMade, Result
+from outbox.inbox.outside.call import Answered, AnswersLater, Call, NoAnswer, NotMade, Result
 from outbox.inbox.outside.delivery import Delivery
 from outbox.inbox.outside.rules import START_WITHIN
 from outbox.inbox.transactions.in_threads import in_thread
@@ -146,7 +146,7 @@ class Calls:
                 running.ended.set()
             if late is not None:
                 await asyncio.wait({late})
-                if isinstance(result := _judged(call, late), Answered):
+                if isinstance(result := _judged(call, late), Answered | AnswersLater):
                     await self._conclude(call, result, _no_delivery)
         except Exception:
             log.exception("a call ended by an error", extra=fields_of(call.arrival.envelope))
@@ -204,8 +204,6 @@ def _judged(call: Call, work: asyncio.Future[Any]) -> Result:
             value.close()
             raise TypeError(f"{call.outside.name} is not async, and returned a coroutine")
         reply = reply_of(value, call.reply_type)
-        if reply.is_pending:
-            raise TypeError(f"{call.outside.name} returned Pending, and a call has to answer")
     except (Exception, asyncio.CancelledError) as error:
         log.warning(
             "%s ended without an answer",
@@ -215,6 +213,8 @@ def _judged(call: Call, work: asyncio.Future[Any]) -> Result:
         )
         return NoAnswer(described(error))
     crashpoint("outside: after the call, before its result")
+    if reply.is_pending:
+        return AnswersLater(reply)
     if reply.outcome in (Outcome.LOCKED, Outcome.ONGOING):
         return NotMade(reply)
     return Answered(reply)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from outbox.errors import InvalidHandlers, InvalidMessage
-from outbox.inbox.handling.registration import check_signature, is_async, name_of
+from outbox.inbox.handling.registration import Result, check_signature, is_async, name_of
 from outbox.inbox.handling.results import reply_of
 from outbox.inbox.outside.rules import Promise
 from outbox.messages import Command, Message
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
-OutsideResult: TypeAlias = "R | Done[R] | Refused | Locked | Ongoing"
 Before: TypeAlias = (
     "Callable[[AsyncSession, Any, Context], Coroutine[Any, Any, object]]"
     " | Callable[[Session, Any, Context], object]"
@@ -80,12 +79,12 @@ class OnOutside(Generic[R]):
 
     @overload
     def __call__(
-        self, function: Callable[[M, Context], Coroutine[Any, Any, OutsideResult[R]]]
-    ) -> Callable[[M, Context], Coroutine[Any, Any, OutsideResult[R]]]: ...
+        self, function: Callable[[M, Context], Coroutine[Any, Any, Result[R]]]
+    ) -> Callable[[M, Context], Coroutine[Any, Any, Result[R]]]: ...
     @overload
     def __call__(
-        self, function: Callable[[M, Context], OutsideResult[R]]
-    ) -> Callable[[M, Context], OutsideResult[R]]: ...
+        self, function: Callable[[M, Context], Result[R]]
+    ) -> Callable[[M, Context], Result[R]]: ...
     def __call__(self, function: Callable[..., Any]) -> Callable[..., Any]:
         self._register(function)
         return function

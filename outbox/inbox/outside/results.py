@@ -25,7 +25,15 @@ from outbox.inbox.handlers import Context, Handler
 from outbox.inbox.handling.registration import is_async
 from outbox.inbox.limits import InboxLimits
 from outbox.inbox.outside import rules
-from outbox.inbox.outside.call import AfterFailed, Answered, Call, NoAnswer, NotMade, Result
+from outbox.inbox.outside.call import (
+    AfterFailed,
+    Answered,
+    AnswersLater,
+    Call,
+    NoAnswer,
+    NotMade,
+    Result,
+)
 from outbox.inbox.pending import rows as pending_rows
 from outbox.inbox.pending.complete import lock_with_actions, tell
 from outbox.inbox.pending.completion import completed
@@ -167,16 +175,17 @@ class ResultTransaction:
     def _write(self, session: Session, rows: Mapping[str, Row], call: CallHandler) -> None:
         row = rows.get(self._call.id)
         pended = None if row is None else row.pended
-        if row is None or pended is None or not rules.fits(pended, self._call.attempt):
-            self.answer = _answer_of(row)
+        self.answer = _answer_of(row)
+        if row is None or pended is None:
             return
         match row.state:
-            case State.PENDING:
+            case State.PENDING if rules.fits(pended, self._call.attempt):
                 self._write_pending(session, rows, pended, call)
             case State.UNDOING | State.UNDONE | State.BARRED:
+                # Of any attempt: no other one will tell of what it did.
                 self._write_late(session, row, pended)
-            case State.RAN | State.REFUSED:
-                self.answer = _answer_of(row)
+            case State.PENDING | State.RAN | State.REFUSED:
+                pass
             case other:
                 assert_never(other)
 
@@ -195,6 +204,9 @@ class ResultTransaction:
             case NoAnswer(error):
                 kept = rules.failed(pended, error)
                 self.answer = rules.answer_after_failure(kept, promise)
+            case AnswersLater(reply):
+                kept = rules.answers_later(pended, reply)
+                self.answer = kept.reply()
             case NotMade(reply):
                 kept = rules.not_made(pended)
                 self.answer = reply
@@ -229,7 +241,6 @@ class ResultTransaction:
 
     def _write_late(self, session: Session, row: Row, pended: Pended) -> None:
         """A success that comes after its undo: it is never dropped, since what it did is there."""
-        self.answer = _answer_of(row)
         match self._result:
             case Answered(reply) if reply.outcome is Outcome.DONE:
                 pass

@@ -73,6 +73,22 @@ def not_made(pended: Pended) -> Pended:
     return replace(pended, until=pended.read_at, holder=None)
 
 
+def answers_later(pended: Pended, reply: Reply) -> Pended:
+    """What is kept after a call whose answer comes on a way of its own (a reply as `reply_of` makes
+    it of Pending): it is no call any more."""
+    expect = None if reply.value is None else pended.read_at + timedelta(seconds=reply.value)
+    return replace(
+        pended,
+        attempt=0,
+        holder=None,
+        until=None,
+        is_in_doubt=False,
+        last_error=None,
+        note=reply.reason or "",
+        expected_at=expect,
+    )
+
+
 def kept_for_after(pended: Pended, reply: Reply, error: BaseException) -> Pended:
     """What is kept after a result whose `after` failed: nothing is called again, and `after` is
     tried when the command is asked for."""
@@ -86,7 +102,7 @@ def kept_for_after(pended: Pended, reply: Reply, error: BaseException) -> Pended
 
 
 def fits(pended: Pended, attempt: Attempt) -> bool:
-    """Whether the result of that attempt is awaited."""
+    """Whether a pending command awaits the result of that attempt."""
     return Attempt.of(pended) == attempt
 
 

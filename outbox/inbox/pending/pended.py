@@ -8,6 +8,9 @@ from datetime import datetime, timedelta
 from outbox.replies import PENDING, Outcome, Progress, Reply
 from outbox.wire import reply_json
 
+_ASKED_AGAIN = 2.0
+"""Seconds after which a relay asks again, which no message tells of the end of a call."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pended:
@@ -60,8 +63,15 @@ class Pended:
             value=reply_json.progress_json(self.progress),
             code=PENDING,
             reason=self.last_error or self.note or "its answer comes later",
-            retry_after=self.rest.total_seconds() if self.is_call else None,
+            retry_after=self._ask_again_after,
         )
+
+    @property
+    def _ask_again_after(self) -> float | None:
+        if not self.is_call:
+            return None
+        rest = self.rest.total_seconds()
+        return rest if self.reply_to is not None else min(rest, _ASKED_AGAIN)
 
     @property
     def progress(self) -> Progress:
