@@ -81,7 +81,7 @@ class Inbox:
             clock=clock,
             told=told,
         )
-        self.calls = Calls(results.conclude, monotonic=clock.monotonic)
+        self.calls = Calls(results.conclude, monotonic=clock.monotonic, most=MOST_CALLS)
         """The calls to the outside that this process makes."""
         self._processor = Processor(
             handlers,

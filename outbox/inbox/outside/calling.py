@@ -64,13 +64,16 @@ class Calls:
         self, conclude: Conclude, *, monotonic: Callable[[], float], most: int = MOST_CALLS
     ) -> None:
         self.most = most
-        self.taken = 0
-        """The slots that are taken up."""
         self._conclude = conclude
         self._monotonic = monotonic
         self._slots = asyncio.Semaphore(most)
         self._running: dict[str, _Running] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def taken(self) -> int:
+        """How many slots are taken up."""
+        return len(self._tasks)
 
     @property
     def free(self) -> int:
@@ -152,7 +155,6 @@ class Calls:
             log.exception("a call ended by an error", extra=fields_of(call.arrival.envelope))
         finally:
             if has_slot:
-                self.taken -= 1
                 self._slots.release()
 
     async def _take_slot(self, call: Call) -> bool:
@@ -164,7 +166,6 @@ class Calls:
                 await self._slots.acquire()
         except TimeoutError:
             return False
-        self.taken += 1
         return True
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
+import pytest
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -21,6 +22,8 @@ from outbox.inbox.barrier import State
 from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
+from outbox.inbox.outside.results import ResultTransaction
+from outbox.inbox.pending.complete import complete
 from outbox.inbox.runners import Sessions
 from outbox.messages import Message
 from outbox.replies import Reply
@@ -35,6 +38,7 @@ from tests.support.outbox.inboxes import (
     Book,
     Booked,
     Names,
+    Noted,
     Unbook,
     envelope,
     ledger,
@@ -67,6 +71,17 @@ class Provider:
     """The keys under which it was charged or gave back: each once, since it honours keys."""
     gates: list[Gate] = field(default_factory=list)
     """One for each of the next calls: it waits there before it answers."""
+
+    @classmethod
+    def on(cls, sessions: Sessions) -> Provider:
+        """One that is asked as fits the ground."""
+        return cls(is_async=not isinstance(sessions, sessionmaker))
+
+    def held(self) -> Gate:
+        """Let the next call that has no gate yet wait at one."""
+        gate = Gate()
+        self.gates.append(gate)
+        return gate
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -158,6 +173,7 @@ class Bank:
             self.handlers.outside(Unbook, timeout=timeout, keyed=keyed)(self.refunds.function)
         else:
             self.handlers.on(Unbook)(on_ground(self._unbook))
+        self.handlers.on(Noted)(on_ground(self._noted))
         if outbox.adding.installation.is_installed(sessions) is False:
             outbox.install(sessions, source="bank", routes={}, clock=self.clock, peers=["sender"])
         self.inbox = Inbox(self.handlers, sessions, clock=self.clock, limits=limits)
@@ -178,12 +194,50 @@ class Bank:
         self.undone.append(context)
         session.execute(delete(ledger).where(ledger.c.by.in_(list(context.undoes))))
 
+    def _noted(self, session: Session, event: Noted, context: Context) -> None:
+        session.execute(insert(ledger).values(entry=event.entry, by=context.id))
+
     async def receive(self, *envelopes: Envelope) -> list[Reply]:
         return await self.inbox.receive(envelopes)
 
     async def ask(self, command: Envelope) -> Reply:
         (reply,) = await self.inbox.receive([command])
         return reply
+
+    def asking(self, command: Envelope) -> asyncio.Task[Reply]:
+        """Ask meanwhile."""
+        return asyncio.create_task(self.ask(command))
+
+    async def complete(self, id: str, answer: object) -> None:
+        """Answer a pending command."""
+        now = self.clock.now()
+        await self._read(lambda it: complete(it, self.handlers, {id: answer}, now))
+
+    async def reaches(self, command: Envelope, state: State) -> None:
+        """Wait until the command is in that state."""
+
+        async def has_come() -> bool:
+            return (await self.states())[command.id] is state
+
+        await until(has_come, what=f"it is {state}")
+
+    async def has_told(self) -> bool:
+        """Whether an answer leaves as a message."""
+        return bool(await self.told())
+
+    def fail_results(self, monkeypatch: pytest.MonkeyPatch, times: int) -> list[Exception]:
+        """Let the database be away when results are to be written; what is left of that."""
+        failures: list[Exception] = [ConnectionRefusedError("the database is away")] * times
+        runner = self.inbox._runner
+        handle = runner.handle
+
+        async def failing(work: Any, *, connect_within: float) -> Any:
+            if isinstance(work, ResultTransaction) and failures:
+                raise failures.pop()
+            return await handle(work, connect_within=connect_within)
+
+        monkeypatch.setattr(runner, "handle", failing)
+        return failures
 
     async def entries(self) -> list[str]:
         """What was written, in its order."""

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.orm import sessionmaker
 
+from outbox.inbox.runners import Sessions
 from tests.support.databases.databases import Database, Schema
-from tests.support.fixtures import MakeSyncEngine
+from tests.support.fixtures import MakeEngine, MakeSyncEngine
+from tests.support.outbox.calls import Provider
 from tests.support.outbox.inboxes import Bench, Names, ledger_schema
 
 
@@ -24,6 +27,51 @@ def bench(engine: AsyncEngine) -> Bench:
 @pytest.fixture
 def names() -> Names:
     return Names()
+
+
+@pytest.fixture(params=["on the loop", "in threads"])
+def ground(request: pytest.FixtureRequest) -> str:
+    """Where the transactions of the inbox run."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def sessions(
+    ground: str, database: Database, make_engine: MakeEngine, make_sync_engine: MakeSyncEngine
+) -> Sessions:
+    """The sessions of an inbox on that ground."""
+    if ground == "in threads":
+        return sessionmaker(make_sync_engine(database))
+    return async_sessionmaker(make_engine(database))
+
+
+@pytest.fixture
+def small_pool(
+    ground: str, database: Database, make_engine: MakeEngine, make_sync_engine: MakeSyncEngine
+) -> Sessions:
+    """The same with a single connection."""
+    options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 5}
+    if ground == "in threads":
+        return sessionmaker(make_sync_engine(database, **options))
+    return async_sessionmaker(make_engine(database, **options))
+
+
+@pytest.fixture
+def provider(sessions: Sessions) -> Provider:
+    return Provider.on(sessions)
+
+
+@pytest.fixture
+def patient() -> None:
+    """Deliveries wait for calls as long as they do in production."""
+
+
+@pytest.fixture(autouse=True)
+def impatient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deliveries do not wait long for calls that a test holds."""
+    if "patient" not in request.fixturenames:
+        monkeypatch.setattr("outbox.inbox.inbox.PATIENCE", 0.2)
 
 
 @pytest.fixture
