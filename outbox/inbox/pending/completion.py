@@ -30,7 +30,7 @@ def completed(
     changes, told, over = [], [], [pended.id]
     for row in undoing:
         late = None if row.pended is None else row.pended.late_reply
-        if late is not None:
+        if late is not None and late.outcome is Outcome.DONE:
             # It took effect while it was undone, so it is to be undone once more.
             assert row.pended is not None
             changes.append(Change(row.id, State.RAN, late))

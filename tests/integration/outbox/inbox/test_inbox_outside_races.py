@@ -1,0 +1,422 @@
+"""Calls to the outside that meet another process, their own late result, or their undo."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+import outbox
+from outbox.contract import Void
+from outbox.inbox.barrier import State
+from outbox.inbox.runners import Sessions
+from outbox.replies import Outcome
+from outbox.testing import crash_at
+from outbox.wire.envelope import Envelope
+from tests.support.outbox.calls import Bank, Lost, Provider, asked
+from tests.support.outbox.inboxes import Book, Booked, Names, Unbook
+from tests.support.processes.waiting import until
+
+REFUSED = outbox.Refused("no", "no money")
+
+
+@pytest.fixture
+def action(names: Names) -> Envelope:
+    return asked(names(), Book("a"))
+
+
+@pytest.fixture
+def undo(names: Names, action: Envelope) -> Envelope:
+    names()
+    return asked(names(), Unbook("a"), undoes=(action.id,))
+
+
+async def ended(bank: Bank) -> None:
+    """Wait until the bank makes no call any more."""
+    await until(lambda: bank.inbox.calls.taken == 0, what="its calls have ended")
+
+
+# --- Two processes -------------------------------------------------------------------------------
+
+
+async def test_a_live_call_is_not_taken_over(
+    sessions: Sessions, provider: Provider, action: Envelope
+) -> None:
+    gate = provider.held()
+    bank, other = Bank(sessions, provider), Bank(sessions, provider)
+    await bank.ask(action)
+    answer = await other.ask(action)
+    assert answer.is_pending
+    assert answer.retry_after == pytest.approx(40, abs=1)
+    assert len(provider.asked) == 1
+    gate.open()
+    await bank.reaches(action, State.RAN)
+
+
+async def test_a_call_whose_time_is_over_is_taken_over_and_the_first_result_does_not_count(
+    sessions: Sessions, provider: Provider, action: Envelope
+) -> None:
+    first, second = provider.held(), provider.held()
+    provider.script = [Booked(balance=1), Booked(balance=2)]
+    bank, other = Bank(sessions, provider), Bank(sessions, provider)
+    await bank.ask(action)
+    await bank.let_pass(action.id)
+    assert (await other.ask(action)).is_pending
+    assert [it.attempt for it in provider.asked] == [1, 2]
+    first.open()
+    await ended(bank)
+    assert await bank.states() == {action.id: State.PENDING}
+    assert await bank.entries() == ["before"]
+    second.open()
+    await ended(other)
+    assert await bank.states() == {action.id: State.RAN}
+    assert await bank.entries() == ["before", "after 2"]
+
+
+async def test_two_processes_do_not_take_one_call_over(
+    sessions: Sessions, provider: Provider, action: Envelope
+) -> None:
+    gates = [provider.held() for _ in range(3)]
+    banks = [Bank(sessions, provider) for _ in range(3)]
+    await banks[0].ask(action)
+    await banks[0].let_pass(action.id)
+    answers = await asyncio.gather(*(it.ask(action) for it in banks[1:]))
+    assert not any(it.outcome.is_final for it in answers)
+    assert [it.attempt for it in provider.asked] == [1, 2]
+    for gate in gates:
+        gate.open()
+    for bank in banks:
+        await ended(bank)
+
+
+async def test_a_call_whose_process_died_is_not_repeated_without_a_key(
+    sessions: Sessions, provider: Provider, action: Envelope
+) -> None:
+    with crash_at("outside: after before, before the call"):
+        await Bank(sessions, provider, keyed=False).ask(action)
+    other = Bank(sessions, provider, keyed=False)
+    await other.let_pass(action.id)
+    assert (await other.ask(action)).outcome is Outcome.UNKNOWN
+    assert provider.asked == []
+
+
+async def test_a_call_is_not_repeated_after_the_key_has_ended(
+    sessions: Sessions, provider: Provider, action: Envelope
+) -> None:
+    provider.script = [Lost("reset")]
+    bank = Bank(sessions, provider, key_valid_for=timedelta(hours=1))
+    await bank.ask(action)
+    await bank.change(action.id, since=(await bank.kept(action.id)).since - timedelta(hours=1))
+    answer = await bank.ask(action)
+    assert answer.outcome is Outcome.UNKNOWN
+    assert len(provider.asked) == 1
+
+
+@pytest.mark.parametrize("keyed", [True, False])
+async def test_a_refusal_after_a_doubt_counts_only_with_a_key(
+    sessions: Sessions, provider: Provider, action: Envelope, keyed: bool
+) -> None:
+    provider.script = [Lost("reset"), REFUSED]
+    gate = provider.held()
+    gate.open()
+    second = provider.held()
+    bank = Bank(sessions, provider)
+    await bank.ask(action)
+    await bank.ask(action)
+    # Another version of the service takes the promise back while the call is made.
+    running = bank.inbox.calls._running[action.id]
+    promise = running.call.outside.promise
+    object.__setattr__(promise, "keyed", keyed)
+    second.open()
+    await ended(bank)
+    expected = State.REFUSED if keyed else State.PENDING
+    assert await bank.states() == {action.id: expected}
+
+
+# --- Deaths --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("point", "calls"),
+    [
+        ("outside: after before, before the call", 1),
+        ("outside: after the call, before its result", 2),
+    ],
+)
+async def test_a_call_whose_process_died_is_made_again_under_its_key_once_its_time_is_over(
+    sessions: Sessions, provider: Provider, action: Envelope, point: str, calls: int
+) -> None:
+    with crash_at(point):
+        assert (await Bank(sessions, provider).ask(action)).is_pending
+    other = Bank(sessions, provider)
+    assert (await other.ask(action)).is_pending, "it may be alive"
+    await other.let_pass(action.id)
+    assert (await other.ask(action)).outcome is Outcome.DONE
+    assert len(provider.asked) == calls
+    assert provider.asked[-1].attempt == 2
+    assert provider.effects == [action.id]
+    assert await other.entries() == ["before", "after 1"]
+
+
+async def test_a_result_that_was_written_outlives_the_death_of_its_process(
+    sessions: Sessions, provider: Provider, action: Envelope
+) -> None:
+    with crash_at("outside: after its result, before the reply"):
+        await Bank(sessions, provider).ask(action)
+    assert (await Bank(sessions, provider).ask(action)).outcome is Outcome.DONE
+    assert len(provider.asked) == 1
+
+
+async def test_a_process_that_stops_waits_for_its_calls_and_leaves_the_rest_to_others(
+    sessions: Sessions, provider: Provider, names: Names
+) -> None:
+    gates = [provider.held() for _ in range(2)]
+    bank = Bank(sessions, provider)
+    batch = [asked(names(), Book("a")), asked(names(), Book("b"))]
+    await bank.receive(*batch)
+    draining = asyncio.create_task(bank.inbox.drain(1.0))
+    gates[0].open()
+    await draining
+    assert await bank.states() == {batch[0].id: State.RAN, batch[1].id: State.PENDING}
+    kept = await bank.kept(batch[1].id)
+    assert (kept.attempt, kept.is_in_doubt, kept.last_error) == (1, False, None)
+    gates[1].open()
+    assert bank.inbox.longest_work == 30
+
+
+# --- Its own late result -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ground", ["on the loop"])
+async def test_a_coroutine_is_cut_off_at_its_time(
+    sessions: Sessions, provider: Provider, action: Envelope
+) -> None:
+    gate = provider.held()
+    bank = Bank(sessions, provider, timeout=0.05)
+    answer = await bank.ask(action)
+    assert (answer.is_pending, answer.retry_after) == (True, 1.0)
+    assert "was not done within 0.05 s" in (answer.reason or "")
+    await ended(bank)
+    gate.open()
+    assert provider.effects == []
+    assert (await bank.ask(action)).outcome is Outcome.DONE
+
+
+@pytest.mark.parametrize("ground", ["in threads"])
+@pytest.mark.parametrize("keyed", [True, False])
+async def test_a_thread_goes_on_after_its_time_and_its_late_result_counts(
+    sessions: Sessions, provider: Provider, action: Envelope, keyed: bool
+) -> None:
+    gate = provider.held()
+    bank = Bank(sessions, provider, timeout=0.05, keyed=keyed)
+    answer = await bank.ask(action)
+    assert answer.outcome is (Outcome.ONGOING if keyed else Outcome.UNKNOWN)
+    assert bank.inbox.calls.taken == 1, "it keeps its slot"
+    gate.open()
+    await ended(bank)
+    assert await bank.states() == {action.id: State.RAN}
+    assert await bank.entries() == ["before", "after 1"]
+    (told,) = await bank.told()
+    assert told["outcome"] == "done"
+
+
+@pytest.mark.parametrize("ground", ["in threads"])
+async def test_the_late_result_of_a_thread_does_not_count_once_another_attempt_was_begun(
+    sessions: Sessions, provider: Provider, action: Envelope
+) -> None:
+    first, second = provider.held(), provider.held()
+    provider.script = [Booked(balance=1), Booked(balance=2)]
+    bank = Bank(sessions, provider, timeout=0.05)
+    await bank.ask(action)
+    assert (await bank.ask(action)).is_pending
+    first.open()
+    await until(lambda: bank.inbox.calls.taken == 1, what="the first thread ends")
+    assert await bank.states() == {action.id: State.PENDING}
+    second.open()
+    await ended(bank)
+    assert await bank.entries() == ["before", "after 2"]
+
+
+# --- Its undo ------------------------------------------------------------------------------------
+
+
+async def test_an_undo_that_meets_a_live_call_waits_until_its_time_is_over(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope
+) -> None:
+    gate = provider.held()
+    bank = Bank(sessions, provider)
+    await bank.ask(action)
+    answer = await bank.ask(undo)
+    assert answer.is_pending
+    assert answer.retry_after == pytest.approx(40, abs=1)
+    assert await bank.states() == {action.id: State.PENDING}
+    gate.open()
+    await ended(bank)
+    assert (await bank.ask(undo)).outcome is Outcome.DONE
+    assert bank.refunds.asked[0].undoes == {action.id: "ran"}
+
+
+@pytest.mark.parametrize("kind", ["outside", "a handler"])
+async def test_an_undo_that_meets_a_call_whose_time_is_over_undoes_it_in_doubt(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope, kind: str
+) -> None:
+    with crash_at("outside: after the call, before its result"):
+        await Bank(sessions, provider).ask(action)
+    bank = Bank(sessions, provider, undo=kind)
+    await bank.let_pass(action.id)
+    assert (await bank.ask(undo)).outcome is Outcome.DONE
+    undone = bank.refunds.asked if kind == "outside" else bank.undone
+    assert undone[0].undoes == {action.id: "in-doubt"}
+    assert await bank.states() == {action.id: State.UNDONE, undo.id: State.RAN}
+
+
+async def test_an_action_is_undoing_before_the_call_that_undoes_it_begins_and_is_not_called_again(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope
+) -> None:
+    with crash_at("outside: after the call, before its result"):
+        await Bank(sessions, provider).ask(action)
+    bank = Bank(sessions, provider)
+    await bank.let_pass(action.id)
+    gate = bank.refunds.held()
+    assert (await bank.ask(undo)).is_pending
+    await gate.is_entered()
+    assert await bank.states() == {action.id: State.UNDOING, undo.id: State.PENDING}
+    assert (await bank.ask(action)).outcome is Outcome.ALREADY_UNDONE
+    assert len(provider.asked) == 1
+    gate.open()
+    await bank.reaches(action, State.UNDONE)
+
+
+async def test_an_undo_whose_process_died_is_called_again_and_knows_what_it_undoes(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope
+) -> None:
+    bank = Bank(sessions, provider)
+    await bank.ask(action)
+    with crash_at("outside: after the call, before its result"):
+        await bank.ask(undo)
+    other = Bank(sessions, provider)
+    await other.let_pass(undo.id)
+    assert (await other.ask(undo)).outcome is Outcome.DONE
+    (context,) = other.refunds.asked
+    assert (context.attempt, context.undoes) == (2, {action.id: "ran"})
+    assert await other.states() == {action.id: State.UNDONE, undo.id: State.RAN}
+
+
+async def test_a_refused_undo_of_a_call_in_doubt_leaves_it_to_be_called_again(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope
+) -> None:
+    with crash_at("outside: after the call, before its result"):
+        await Bank(sessions, provider).ask(action)
+    bank = Bank(sessions, provider)
+    bank.refunds.script = [REFUSED]
+    await bank.let_pass(action.id)
+    assert (await bank.ask(undo)).outcome is Outcome.REFUSED
+    assert await bank.states() == {action.id: State.PENDING, undo.id: State.REFUSED}
+    assert (await bank.ask(action)).outcome is Outcome.DONE
+    assert provider.asked[-1].attempt == 2
+
+
+# --- A late success ------------------------------------------------------------------------------
+
+
+async def late(sessions: Sessions, provider: Provider, action: Envelope) -> tuple[Bank, Any]:
+    """A bank whose call goes on although its time is over, and the gate at which it stands."""
+    gate = provider.held()
+    bank = Bank(sessions, provider)
+    await bank.ask(action)
+    await gate.is_entered()
+    await bank.let_pass(action.id)
+    return bank, gate
+
+
+async def test_a_success_that_comes_while_it_is_undone_counts_once_that_undo_is_concluded(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope, names: Names
+) -> None:
+    bank, gate = await late(sessions, provider, action)
+    refund = bank.refunds.held()
+    await bank.ask(undo)
+    gate.open()
+    await until(lambda: bank.inbox.calls.taken == 1, what="the success has come")
+    assert await bank.states() == {action.id: State.UNDOING, undo.id: State.PENDING}
+    refund.open()
+    await bank.reaches(action, State.RAN)
+    told = {it["command_id"]: it["outcome"] for it in await bank.told()}
+    assert told == {action.id: "done", undo.id: "done"}
+    assert await bank.entries() == ["before"]
+    again = asked(names(), Unbook("a"), undoes=(action.id,))
+    assert (await bank.ask(again)).outcome is Outcome.DONE
+    assert bank.refunds.asked[-1].undoes == {action.id: "ran"}
+
+
+async def test_a_success_that_comes_after_its_undo_is_stored_and_told(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope
+) -> None:
+    bank, gate = await late(sessions, provider, action)
+    assert (await bank.ask(undo)).outcome is Outcome.DONE
+    gate.open()
+    await bank.reaches(action, State.RAN)
+    (told,) = await bank.told()
+    assert (told["command_id"], told["outcome"]) == (action.id, "done")
+    assert await bank.entries() == ["before"]
+    assert await bank.kept(action.id) is None
+
+
+async def test_a_success_that_comes_after_it_was_barred_is_stored_and_told(
+    sessions: Sessions, provider: Provider, action: Envelope, names: Names
+) -> None:
+    bank, gate = await late(sessions, provider, action)
+    assert (await bank.ask(asked(names(), Void([action.id], "a")))).outcome is Outcome.DONE
+    assert (await bank.states())[action.id] is State.BARRED
+    gate.open()
+    await bank.reaches(action, State.RAN)
+    (told,) = await bank.told()
+    assert (told["command_id"], told["outcome"]) == (action.id, "done")
+
+
+async def test_a_success_of_an_earlier_attempt_counts_too_once_it_was_undone(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope
+) -> None:
+    bank, gate = await late(sessions, provider, action)
+    with crash_at("outside: after before, before the call"):
+        await Bank(sessions, provider).ask(action)
+    await bank.let_pass(action.id)
+    assert (await bank.ask(undo)).outcome is Outcome.DONE
+    gate.open()
+    await bank.reaches(action, State.RAN)
+
+
+async def test_a_success_whose_answer_was_stored_before_is_not_counted_once_more(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope
+) -> None:
+    bank, gate = await late(sessions, provider, action)
+    assert (await Bank(sessions, provider).ask(action)).outcome is Outcome.DONE
+    assert (await bank.ask(undo)).outcome is Outcome.DONE
+    gate.open()
+    await ended(bank)
+    assert (await bank.states())[action.id] is State.UNDONE
+
+
+async def test_a_refusal_that_comes_after_its_undo_says_nothing(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope
+) -> None:
+    provider.script = [REFUSED]
+    bank, gate = await late(sessions, provider, action)
+    assert (await bank.ask(undo)).outcome is Outcome.DONE
+    gate.open()
+    await ended(bank)
+    assert (await bank.states())[action.id] is State.UNDONE
+    assert await bank.told() == []
+
+
+async def test_a_result_that_after_could_not_take_is_undone_in_doubt(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope
+) -> None:
+    provider.script = [REFUSED]
+    bank = Bank(sessions, provider)
+    bank.after_raises = [RuntimeError("no such row")]
+    await bank.ask(action)
+    assert (await bank.ask(undo)).outcome is Outcome.DONE
+    assert bank.refunds.asked[0].undoes == {action.id: "in-doubt"}
+    assert await bank.states() == {action.id: State.UNDONE, undo.id: State.RAN}
