@@ -66,6 +66,9 @@ def explore(
     terminations: Annotated[int, _bound("A person terminates the run.")] = USUAL.terminations,
     resolutions: Annotated[int, _bound("A person resolves a stuck run.")] = USUAL.resolutions,
     later: Annotated[int, _bound("The run is started for later.")] = USUAL.later,
+    pendings: Annotated[int, _bound("An answer comes later.")] = USUAL.pendings,
+    calls: Annotated[int, _bound("A participant calls the outside.")] = USUAL.calls,
+    hangs: Annotated[int, _bound("Such a call gets no answer in its time.")] = USUAL.hangs,
     at_most: Annotated[
         int, typer.Option(min=1, metavar="N", help="Give up above so many worlds.")
     ] = 1_000_000,

@@ -27,6 +27,13 @@ class What(StrEnum):
     """A command, or with `answer` that answer to it, never arrives."""
     BURIED = "buried"
     """A command becomes a dead letter."""
+    COMPLETED = "completed"
+    """What was pending is completed with `answer`: by a person or another service, or by the `call`
+    to the outside that was made for it."""
+    OVERDUE = "overdue"
+    """The time of a `call` passes, and it goes on; with `answer`, it has had its effect before."""
+    DIED = "died"
+    """The process that makes a `call` dies; with `answer`, the call has had its effect before."""
     DEADLINE = "deadline"
     """A definite answer is overdue."""
     REPEAT = "repeat"
@@ -57,7 +64,8 @@ class Event:
 
     `choice` says which of several values a participant answers with; with `copy`, a copy of the
     message stays on its way. `accepted` tells the copies of a command that the way has accepted,
-    and their answers, from the others.
+    and the answers that are messages, from the others. `later` tells the answers that come later,
+    and those that came so; `call` counts the attempts of a call to the outside, from 1.
     """
 
     what: What
@@ -69,6 +77,8 @@ class Event:
     copy: bool = False
     crash: Crash | None = None
     accepted: bool = False
+    later: bool = False
+    call: int = 0
 
     def source(self) -> str:
         """The expression that makes it; it needs the names Crash, Event, Outcome and What."""

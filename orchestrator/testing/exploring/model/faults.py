@@ -58,6 +58,13 @@ class Faults:
     later: int = 0
     """The run is started for later, so that all of this may come before its begin, too; more than 1
     says no more."""
+    pendings: int = 0
+    """A participant answers that the answer comes later: done or refused, at any moment."""
+    calls: int = 0
+    """A participant makes a call to the outside, whose result is the answer."""
+    hangs: int = 0
+    """A call to the outside gets no answer in its time: the process that makes it dies, before or
+    after its effect, or it goes on and ends late."""
 
     def __post_init__(self) -> None:
         bounds = {field.name: getattr(self, field.name) for field in fields(self)}

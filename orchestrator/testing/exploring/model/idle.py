@@ -10,15 +10,21 @@ from orchestrator.testing.exploring.model.orchestrating import Orchestrating
 from orchestrator.testing.exploring.model.participating import Participating
 from orchestrator.testing.exploring.model.promises import Broken
 from orchestrator.testing.exploring.model.values import Message, Numbers, Sent
-from outbox.replies import Outcome, Reply
+from outbox.replies import PENDING, Outcome, Reply
 
 
 def replied(message: Message, sent: Sent, replies: Mapping[str, Sequence[Any]]) -> Replied:
     """The answer as it comes to the orchestrator, with the value that `replies` has for it."""
-    assert message.answer is not None
-    outcome, choice = message.answer
-    is_done = outcome is Outcome.DONE and not sent.dispatch.undoes
-    reply = Reply(outcome, replies[sent.dispatch.step][choice] if is_done else None)
+    answer = message.answer
+    assert answer is not None
+    is_done = answer.outcome is Outcome.DONE and not sent.dispatch.undoes
+    is_refused = answer.outcome is Outcome.REFUSED
+    reply = Reply(
+        answer.outcome,
+        replies[sent.dispatch.step][answer.choice] if is_done else None,
+        code=PENDING if answer.later and not is_refused else None,
+        after_pending=answer.later and is_refused,
+    )
     return Replied(message.command_id, reply, _source(message, sent))
 
 
@@ -55,8 +61,9 @@ class Idle:
         if self._messages.values[number].answer is not None:
             return self._is_idle_answer(engine, number)
         # An id that the inbox knows is known for ever, so the command changes nothing there. Its
-        # answer is the stored one, which changes at most from DONE to ALREADY_UNDONE, and only for
-        # an action, whose DONE is not idle before the end. So where that answer is idle, it is.
+        # answer is the stored one, which changes at most from DONE, or from REFUSED after it was
+        # pending, to ALREADY_UNDONE, and only for an action, whose DONE is not idle before the end.
+        # So where that answer is idle, it is.
         answered = self._participating.stored_answer(participant, number)
         return answered >= 0 and self._is_idle_answer(engine, answered)
 

@@ -29,8 +29,12 @@ from orchestrator.testing.exploring.model.promises import Broken
 from orchestrator.testing.exploring.model.values import Edge, Message, Numbers, Place, Sent
 from orchestrator.testing.exploring.model.view import Invariant
 
-_AT_PARTICIPANTS = frozenset({FREE, "duplicates", "refusals", "locks", "ongoing", "expiries"})
+_AT_PARTICIPANTS = frozenset(
+    {FREE, "duplicates", "refusals", "locks", "ongoing", "expiries", "pendings", "calls"}
+)
 """The groups in which commands arrive."""
+_OF_THE_PENDING = frozenset({FREE, "refusals", "hangs", "pendings"})
+"""The groups in which something happens to what is pending."""
 _SAID_BY_THE_WAY = frozenset({What.ANSWERED, What.ACCEPTED})
 
 
@@ -70,7 +74,7 @@ class Model:
         self._events: dict[tuple[What, int], Event] = {}
         self._asked_for: dict[int, list[Request]] = {}
         self._latest: tuple[Place | None, list[Choice]] = (None, [])
-        self._broken: dict[tuple[int, int], Broken | None] = {}
+        self._broken: dict[tuple[int, int, frozenset[str]], Broken | None] = {}
 
     # Places
 
@@ -95,16 +99,25 @@ class Model:
     def broken(self, number: int) -> Broken | None:
         """The promise that does not hold there, if any."""
         place = self.place(number)
-        key = place[:2]
+        told = self._told_late(place)
+        key = (*place[:2], told)
         if key not in self._broken:
             self._broken[key] = None
             instance, participant = self.instance(number), self.participant(number)
             try:
-                promises.check_effects(self.saga, instance, participant)
+                promises.check_effects(self.saga, instance, participant, told)
                 promises.check_invariants(self._invariants, instance, participant)
             except Broken as broken:
                 self._broken[key] = broken
         return self._broken[key]
+
+    def _told_late(self, place: Place) -> frozenset[str]:
+        """The ids of the actions of whose late success the orchestrator is being told."""
+        late = self._participating.participants.values[place.participant].late()
+        if not late:
+            return late
+        messages = map(self._messages.values.__getitem__, place.network)
+        return late & {it.command_id for it in messages if it.answer is not None}
 
     def participant(self, number: int) -> Participant:
         """The participants as they are there."""
@@ -127,6 +140,8 @@ class Model:
     def _worked_out(self, place: Place, group: str) -> Iterator[Edge]:
         if group in _AT_PARTICIPANTS:
             yield from self._receptions(place, group)
+        if group in _OF_THE_PENDING:
+            yield from self._endings(place, group)
         if group == "losses":
             yield from self._losses(place)
         if group == "crashes":
@@ -168,13 +183,28 @@ class Model:
             self._about(What.ARRIVES, number),
             answer=answer.outcome,
             choice=answer.choice,
+            later=answer.later,
+            call=answer.call,
             copy=len(rest) == len(place.network),
         )
         after = self._place(place.engine, receipt.participant, (*rest, receipt.answer))
         return Edge(event, after, price, receipt.broken)
 
+    def _endings(self, place: Place, group: str) -> Iterator[Edge]:
+        instance = self._orchestrating.instances[place.engine]
+        for it in self._participating.endings(place.participant, place.engine, instance):
+            if (it.price or (FREE,)) == (group,):
+                about = self._about(it.what, self._messages.of(Message(it.command_id, it.answer)))
+                after = self._place(place.engine, it.participant, (*place.network, *it.told))
+                yield Edge(replace(about, call=it.call), after, it.price, it.broken)
+
     def _losses(self, place: Place) -> Iterator[Edge]:
+        late = self._participating.participants.values[place.participant].late()
         for number in dict.fromkeys(place.network):
+            message = self._messages.values[number]
+            if message.accepted and message.answer is not None and message.command_id in late:
+                # No one asks for it again; but it is a message of an outbox, and comes to arrive.
+                continue
             rest = _without(place.network, number)
             after = self._place(place.engine, place.participant, rest)
             yield Edge(self._about(What.LOST, number), after, ("losses",))
@@ -285,15 +315,17 @@ class Model:
         key = (what, number)
         if key not in self._events:
             message, (command, attempt) = self.message(number)
-            answer, choice = message.answer or (None, 0)
+            answer = message.answer
             self._events[key] = Event(
                 what,
                 command.step,
                 bool(command.undoes),
                 attempt,
-                answer=answer,
-                choice=choice,
+                answer=answer and answer.outcome,
+                choice=answer.choice if answer else 0,
                 accepted=message.accepted,
+                later=bool(answer and answer.later),
+                call=answer.call if answer else 0,
             )
         return self._events[key]
 

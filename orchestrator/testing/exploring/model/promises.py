@@ -7,9 +7,11 @@ from types import MappingProxyType
 from typing import Any
 
 from orchestrator.definition.saga import Saga
+from orchestrator.definition.steps import Kind
 from orchestrator.errors import InvalidInput
 from orchestrator.machine.instance import Direction, Instance, Status, StepRun, StepStatus
 from orchestrator.machine.transition import Transition
+from orchestrator.testing.exploring.model.effects import IN_FORCE, RIGHT, TAKEN_BACK
 from orchestrator.testing.exploring.model.participant import Participant
 from orchestrator.testing.exploring.model.view import Invariant, View
 from outbox.safe_text import described
@@ -36,24 +38,34 @@ class Broken(Exception):
         self.problem = problem
 
 
-def check_effects(saga: Saga[Any], instance: Instance[Any], participant: Participant) -> None:
-    """P3, P4 and P5, as far as the participants can tell."""
+def check_effects(
+    saga: Saga[Any], instance: Instance[Any], participant: Participant, told: frozenset[str]
+) -> None:
+    """P3, P4 and P5, as far as the participants can tell. `told` are the ids of the actions of
+    whose late success the orchestrator is being told."""
     effects = {step.name: participant.effect(step.name) for step in saga.steps}
     for name, effect in effects.items():
-        if effect not in {"", "A", "AC"}:
+        run = instance.steps[name]
+        in_force = effect in IN_FORCE
+        if effect not in RIGHT:
             raise Broken("P3", f"step {name!r} was {_told(effect)}")
-        by_hand = instance.steps[name].status is StepStatus.SKIPPED
+        by_hand = run.status is StepStatus.SKIPPED
         if instance.status is Status.COMPLETED and effect != "A" and not by_hand:
             raise Broken("P4", f"COMPLETED, and step {name!r} is not in effect")
-        if instance.status is Status.COMPENSATED and (effect == "A" or by_hand):
+        if in_force and participant.may_be_told(run.action_ids, told):
+            continue
+        if instance.status is Status.COMPENSATED and (in_force or by_hand):
             raise Broken("P4", f"COMPENSATED, and step {name!r} is in effect")
-        if instance.status in _BY_HAND and effect == "A" and name not in instance.not_undone:
+        is_undoable = saga.step(name).kind is Kind.COMPENSATABLE
+        if instance.status is Status.COMPENSATED and effect == TAKEN_BACK and is_undoable:
+            raise Broken("P4", f"COMPENSATED, and step {name!r} was refused late and not undone")
+        if instance.status in _BY_HAND and in_force and name not in instance.not_undone:
             raise Broken(
                 "P4", f"{instance.status}, and step {name!r} is in effect without being listed"
             )
     if any(run.undo_ids for run in instance.steps.values()):
         for name in saga.point_of_no_return:
-            if effects[name]:
+            if effects[name] in IN_FORCE:
                 raise Broken("P5", f"there are compensations, and {name!r} happened")
 
 
@@ -93,7 +105,7 @@ def check_order(
     person left as they are."""
     for follower in saga.followers[undone]:
         by_hand = instance.steps[follower].status is StepStatus.SKIPPED
-        if participant.effect(follower) == "A" and not by_hand:
+        if participant.effect(follower) in IN_FORCE and not by_hand:
             raise Broken("order", f"{undone!r} was undone, and {follower!r} is in effect")
 
 
@@ -108,7 +120,7 @@ def check_invariants(
         status=instance.status,
         steps=MappingProxyType({name: run.status for name, run in instance.steps.items()}),
         state=instance.state,
-        in_effect=frozenset(name for name, effect in participant.effects if effect == "A"),
+        in_effect=frozenset(name for name, effect in participant.effects if effect in IN_FORCE),
         not_undone=instance.not_undone,
     )
     for invariant in invariants:

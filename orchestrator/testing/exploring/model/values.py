@@ -10,8 +10,8 @@ from orchestrator.machine.signals import TimerKind
 from orchestrator.machine.transition import Dispatch
 from orchestrator.testing.exploring.model.events import Event
 from orchestrator.testing.exploring.model.faults import Price
-from orchestrator.testing.exploring.model.participant import Answer
 from orchestrator.testing.exploring.model.promises import Broken
+from orchestrator.testing.exploring.model.rows import Answer
 
 V = TypeVar("V", bound=Hashable)
 

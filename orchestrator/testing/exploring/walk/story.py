@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from orchestrator.machine.instance import Instance, Status, StepStatus
 from orchestrator.testing.exploring.model.events import Crash, Event, What
 from orchestrator.testing.exploring.model.model import Model
-from orchestrator.testing.exploring.model.participant import UNSTORED
+from orchestrator.testing.exploring.model.rows import UNSTORED
 from outbox.replies import Outcome
 
 Trace = Sequence[tuple[Event, int]]
@@ -22,7 +22,9 @@ _ARRIVALS = {
     Outcome.EXPIRED: "has expired, so that it never runs",
     Outcome.NOTHING_TO_UNDO: "finds nothing to undo",
     Outcome.ALREADY_UNDONE: "comes after its undo, and has no effect",
+    Outcome.UNKNOWN: "finds that what became of its call is not known",
 }
+_HAPPENED = {None: "", Outcome.DONE: " after it has had its effect"}
 _CRASHES = {
     None: "",
     Crash.BEFORE_COMMIT: "; the orchestrator crashes before it has stored that",
@@ -71,6 +73,12 @@ def _happened(model: Model, event: Event, before: int, place: int) -> str:
             return "it is time for the run to begin"
         case What.ARRIVES:
             return _arrived(model, event, before, place)
+        case What.COMPLETED:
+            return f"{_pending(event)} is completed: {_answer(event)}"
+        case What.OVERDUE:
+            return f"the time of {_pending(event)} passes{_HAPPENED[event.answer]}, and it goes on"
+        case What.DIED:
+            return f"the process that makes {_pending(event)} dies{_HAPPENED[event.answer]}"
         case What.ANSWERED:
             copy = ", and a copy of it stays on its way" if event.copy else ""
             message = " as a message" if event.accepted else ""
@@ -103,11 +111,15 @@ def _arrived(model: Model, event: Event, before: int, place: int) -> str:
     copy = "; a copy of it stays on its way" if event.copy else ""
     if event.answer is None:
         return f"{name} arrives{copy}"
-    if (
-        event.answer not in UNSTORED
-        and place >= 0
-        and model.participant(before) == model.participant(place)
-    ):
+    is_known = place >= 0 and model.participant(before) == model.participant(place)
+    if event.later and event.answer is Outcome.ONGOING:
+        if is_known:
+            return f"{name} arrives, and is told that its answer comes later{copy}"
+        if event.call:
+            again = " once more" if event.call > 1 else ""
+            return f"{name} arrives, and a call to the outside is made for it{again}{copy}"
+        return f"{name} arrives and begins; its answer comes later{copy}"
+    if event.answer not in UNSTORED and is_known:
         return f"{name} arrives again, and is answered as before: {_answer(event)}{copy}"
     return f"{name} arrives and {_ARRIVALS[event.answer]}{copy}"
 
@@ -174,9 +186,18 @@ def _command(event: Event) -> str:
     return f"{_name(event)}, which was accepted," if event.accepted else _name(event)
 
 
+def _pending(event: Event) -> str:
+    if not event.call:
+        return _name(event)
+    attempt = f"call {event.call}" if event.call > 1 else "the call"
+    return f"{attempt} to the outside for {_name(event)}"
+
+
 def _answer(event: Event) -> str:
     if event.answer is None:
         return "nothing"
+    if event.later:
+        return "its answer comes later" if event.answer is Outcome.ONGOING else "refused after all"
     choice = f", with its value {event.choice + 1}" if event.choice else ""
     return f"{event.answer.value}{choice}"
 

@@ -7,7 +7,8 @@ and neither loses a broken promise or makes the way to it longer:
   fewer, and what is promised does not look at the faults. So a state that is covered by one that
   was met earlier, hence no farther from the start, is left out.
 - Whether a run ends without further faults depends on the place alone, for what happens without
-  faults takes none. So that is asked of places, not of states.
+  faults takes none. So that is asked of places, not of states. What is pending is taken to be
+  completed some time.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from orchestrator.testing.exploring.model.events import Event, What
 from orchestrator.testing.exploring.model.faults import FREE, Budget
 from orchestrator.testing.exploring.model.model import Model
 from orchestrator.testing.exploring.model.promises import Broken
+from orchestrator.testing.exploring.model.values import Edge
+from outbox.replies import Outcome
 
 OPEN = frozenset({Status.SCHEDULED, Status.RUNNING, Status.COMPENSATING})
 """How a run stands that must still go on by itself."""
@@ -123,8 +126,11 @@ class Walk:
         ending: list[int] = []
         stopped: set[int] = set()
         for place, number in numbers.items():
-            targets = [edge.place for edge in self._model.edges(place, FREE)]
-            targets = [there for there in targets if there != place]
+            targets = [
+                edge.place
+                for edge in self._model.edges(place, FREE)
+                if edge.place != place and not self._asks_again(place, edge)
+            ]
             for there in targets:
                 origins[numbers[there]].append(number)
             calm.append(len(targets))
@@ -143,6 +149,16 @@ class Walk:
                     ending.append(number)
         for_ever = {place for place, number in numbers.items() if number not in ended}
         return self._never_ends(for_ever, "it may go on for ever") if for_ever else None
+
+    def _asks_again(self, place: int, edge: Edge) -> bool:
+        """Whether a command finds that its answer still comes later. Since it comes in the end,
+        that does not go on for ever; where nothing else can happen, it does."""
+        event = edge.event
+        return (
+            event.what is What.ARRIVES
+            and event.answer is Outcome.ONGOING
+            and self._model.participant(place) is self._model.participant(edge.place)
+        )
 
     def _never_ends(self, places: set[int], problem: str) -> Found:
         state = next(it for it, place in enumerate(self._where) if place in places)

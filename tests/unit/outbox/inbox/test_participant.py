@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.machine.transition import Dispatch
-from orchestrator.testing.exploring.model.participant import Answer, Participant
+from orchestrator.testing.exploring.model.participant import Participant
+from orchestrator.testing.exploring.model.rows import Answer
 from outbox.replies import Outcome
 
 

@@ -1,0 +1,89 @@
+"""The rows of an abstract inbox, and what an undo finds among them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import NamedTuple
+
+from orchestrator.machine.transition import Dispatch
+from outbox.replies import Outcome
+
+
+class Row(Enum):
+    """What the inbox knows of an id."""
+
+    RAN = "ran"
+    REFUSED = "refused"
+    BARRED = "barred"
+    UNDONE = "undone"
+    PENDING = "pending"
+    UNDOING = "undoing"
+
+
+class Answer(NamedTuple):
+    """What a participant says. `choice` is which of the values that the step may be answered
+    with. With ONGOING, `later` says that the answer comes later, and `call` counts the attempts of
+    the call to the outside that is made for it, from 1; with REFUSED, `later` says that it came
+    after that."""
+
+    outcome: Outcome
+    choice: int = 0
+    later: bool = False
+    call: int = 0
+
+
+PENDING = Answer(Outcome.ONGOING, later=True)
+CALLING = Answer(Outcome.ONGOING, later=True, call=1)
+UNKNOWN = Answer(Outcome.UNKNOWN)
+
+
+class Known(NamedTuple):
+    """A row. Of one that is PENDING by a call, `call` is the last attempt, and `is_live` says that
+    its time has not passed. Of one that is UNDOING, `was` is what it was before, and `by` the undo.
+    `is_late` says that its success came after an undo had looked at it."""
+
+    row: Row
+    answer: Answer
+    call: int = 0
+    is_live: bool = False
+    was: Row | None = None
+    by: str = ""
+    is_late: bool = False
+
+
+class Task(NamedTuple):
+    """A process that makes a call for that command, and which attempt it is."""
+
+    id: str
+    call: int
+
+
+UNSTORED = frozenset({Outcome.LOCKED, Outcome.ONGOING})
+"""Answers of a handler that leave nothing behind, unless they come later: asked again, it may say
+something else."""
+Rows = dict[str, Known]
+Told = tuple[tuple[str, Answer], ...]
+"""Answers that are told as messages, each with the id of its command."""
+
+
+def bar(undo: Dispatch, rows: Rows) -> None:
+    """Bar the actions that are not known yet."""
+    for action in undo.undoes:
+        rows.setdefault(action, Known(Row.BARRED, Answer(Outcome.ALREADY_UNDONE)))
+
+
+def waits(undo: Dispatch, rows: Mapping[str, Known]) -> bool:
+    """Whether an undo has to wait, for a call that goes on or for another undo."""
+    found = [rows[action] for action in undo.undoes if action in rows]
+    return any(it.row is Row.UNDOING or (it.row is Row.PENDING and it.is_live) for it in found)
+
+
+def to_undo(undo: Dispatch, rows: Mapping[str, Known]) -> list[str]:
+    """The actions that a compensation undoes: what ran, and what is pending."""
+    return [it for it in undo.undoes if it in rows and rows[it].row in (Row.RAN, Row.PENDING)]
+
+
+def without(tasks: frozenset[Task], id: str, call: int) -> frozenset[Task]:
+    """The tasks but that one."""
+    return frozenset(task for task in tasks if task != (id, call))
