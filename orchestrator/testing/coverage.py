@@ -83,21 +83,21 @@ COVERAGE: tuple[CoverageRow, ...] = (
         Subject.CONSTRUCT,
         "compensatable",
         "done, refused, locked, ongoing, pending, expired, in doubt, undone",
-        "done, refused, failed, locked, ongoing, expired, in doubt, undone",
+        "done, refused, failed, locked, ongoing, pending, expired, in doubt, undone",
         "done, refused, failed, locked, undone",
     ),
     _row(
         Subject.CONSTRUCT,
         "pivot",
         "done, refused, locked, ongoing, pending, in doubt",
-        "done, refused, failed, locked, ongoing, in doubt",
+        "done, refused, failed, locked, ongoing, pending, in doubt",
         "done, refused, failed, locked",
     ),
     _row(
         Subject.CONSTRUCT,
         "retriable",
         "done, refused (a fault), locked, ongoing, pending, in doubt",
-        "done, refused (a fault), failed, locked, ongoing, in doubt",
+        "done, refused (a fault), failed, locked, ongoing, pending, in doubt",
         "done, failed, locked",
     ),
     _row(
@@ -286,7 +286,7 @@ COVERAGE: tuple[CoverageRow, ...] = (
         Subject.FAULT,
         "pendings",
         "of every command: done or refused later, too late, while it is undone; an undo, too",
-        Covered(limits="explore does"),
+        "pending, and completed soon or a minute late, twice or too late; its message may be lost",
         Covered(limits="as your handlers answer it: explore"),
     ),
     _row(

@@ -7,15 +7,17 @@ from typing import Any
 
 from orchestrator.definition.registry import Registry
 from orchestrator.definition.saga import Saga
+from orchestrator.definition.steps import Kind
 from orchestrator.machine.instance import Instance, Status
+from orchestrator.testing.exploring.model.effects import IN_FORCE, RIGHT, TAKEN_BACK, lettered
 from orchestrator.testing.virtual.broken import Broken
 from orchestrator.testing.virtual.service import Effect
 from orchestrator.testing.virtual.storage import Storage
 
 
 class Ledger:
-    """The ledger of effects: for each step of a run a letter for each effect, in order, A for its
-    action and C for its compensation. `broken` is the first promise that did not hold."""
+    """The ledger of effects: for each step of a run what took effect, in letters. `broken` is the
+    first promise that did not hold."""
 
     def __init__(self, storage: Storage, registry: Registry, trace: Callable[..., None]) -> None:
         self.broken: Broken | None = None
@@ -32,8 +34,9 @@ class Ledger:
     async def took_effect(self, effect: Effect) -> None:
         """Note an effect, as a participant reports it."""
         place = (effect.saga_id, effect.step)
-        letters = self._letters.get(place, "") + ("C" if effect.is_undo else "A")
-        self._letters[place] = letters
+        letters = self._letters.get(place, "")
+        if effect.letter != "B":  # until its answer it undoes nothing
+            letters = self._letters[place] = lettered(letters, effect.letter)
         self._trace("takes effect", effect.saga_id, effect.step, letters)
         runs = [it for it, _ in await self._storage.runs()]
         run = next((it for it in runs if it.id == effect.saga_id), None)
@@ -44,11 +47,11 @@ class Ledger:
         if run is None or not sent:
             self.breaks("P1", f"step {effect.step!r} took effect, and no commit ever sent it")
             return
-        if letters not in ("A", "AC"):
+        if letters not in RIGHT:
             self.breaks("P2, P3", f"step {effect.step!r} took effect as {letters}")
         saga = self._registry.get(run.saga, run.version)
         self._check_alone(saga, run, runs)
-        if effect.is_undo:
+        if effect.letter == "C":
             self._check_undo(saga, effect)
 
     def _check_alone(
@@ -66,7 +69,7 @@ class Ledger:
         in_effect = {
             step.name
             for step in saga.steps
-            if self._letters.get((effect.saga_id, step.name)) == "A"
+            if self._letters.get((effect.saga_id, step.name)) in IN_FORCE
         }
         if beyond := sorted(in_effect & saga.point_of_no_return):
             self.breaks("P5", f"{effect.step!r} was undone although {beyond[0]!r} had happened")
@@ -81,7 +84,8 @@ class Ledger:
             case Status.COMPLETED:
                 self._check_all(run, ("A",))
             case Status.COMPENSATED:
-                self._check_all(run, ("", "AC"))
+                self._check_all(run, ("", "AC", TAKEN_BACK))
+                self._check_taken_back(run)
             case status:
                 raise Broken("P4", f"a run ended as {status}, and no operator wanted that")
 
@@ -91,8 +95,14 @@ class Ledger:
             if letters not in wanted:
                 raise Broken("P4", f"{run.status}, and step {name!r} had effects {letters!r}")
 
+    def _check_taken_back(self, run: Instance[Any]) -> None:
+        for step in self._registry.get(run.saga, run.version).steps:
+            is_left = self._letters.get((run.id, step.name)) == TAKEN_BACK
+            if is_left and step.kind is Kind.COMPENSATABLE:
+                raise Broken("P4", f"step {step.name!r} was refused late, and not undone")
+
     def _check_terminated(self, run: Instance[Any]) -> None:
         for name in run.steps:
-            is_left = self._letters.get((run.id, name)) == "A"
+            is_left = self._letters.get((run.id, name)) in IN_FORCE
             if is_left and name not in run.not_undone:
                 raise Broken("P4", f"a terminated run does not list {name!r}, which is in effect")

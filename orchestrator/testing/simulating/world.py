@@ -21,7 +21,8 @@ from orchestrator.testing.simulating.clients import CLIENT, Clients
 from orchestrator.testing.simulating.ledger import Ledger
 from orchestrator.testing.virtual.broken import Broken
 from orchestrator.testing.virtual.chances import Chances, Fault, Happened, Number
-from orchestrator.testing.virtual.network import LATEST, Receiver, Way
+from orchestrator.testing.virtual.completing import Completer
+from orchestrator.testing.virtual.network import LATEST, Post, Receiver, Way
 from orchestrator.testing.virtual.process import CrashTrap, Process, ProcessClock
 from orchestrator.testing.virtual.service import Handlers, Originator
 from orchestrator.testing.virtual.storage import Storage
@@ -89,13 +90,7 @@ class World:
         self._storage = storage(timeline, chances, registry, len(names) == 1)
         self._ledger = Ledger(self._storage, registry, self._trace)
         originator = Originator(loads)
-        handlers = Handlers(chances, Wishes(sagas))
         self._clocks = {name: ProcessClock(timeline) for name in participants}
-        self._receivers: dict[str, Receiver] = {
-            name: self._storage.service(name, chances, handlers, clock, self._ledger.took_effect)
-            for name, clock in self._clocks.items()
-        }
-        self._receivers[CLIENT] = originator
         self._processes = [
             Process(
                 name,
@@ -118,12 +113,22 @@ class World:
             originator,
             Ids(ProcessClock(timeline), chances.entropy),
         )
+        handlers = Handlers(chances, Wishes(sagas))
+        self._post = Post(timeline, chances, self._clients.signal)
+        self._completer = Completer(timeline, chances, handlers, self._post)
+        self._receivers: dict[str, Receiver] = {
+            name: self._storage.service(
+                name, chances, handlers, clock, self._ledger.took_effect, self._completer.begun
+            )
+            for name, clock in self._clocks.items()
+        }
+        self._receivers[CLIENT] = originator
         self._steps = 0
 
     def _ways(self) -> Mapping[str, Transport]:
         timeout = self._settings.relay.delivery_timeout
         return {
-            name: Way(self._timeline, self._chances, name, it, timeout, self._clients.signal)
+            name: Way(self._timeline, self._chances, name, it, timeout, self._post)
             for name, it in self._receivers.items()
         }
 
@@ -214,7 +219,8 @@ class World:
             raise self._ledger.broken
 
     async def _is_quiet(self) -> bool:
-        return not self._clients.unanswered and await self._storage.is_quiet()
+        is_open = self._clients.unanswered or self._completer.open
+        return not is_open and await self._storage.is_quiet()
 
     async def _what_is_left(self) -> str:
         left = [

@@ -67,6 +67,8 @@ class Fault(IntEnum):
     """A handler outlasts its delivery, which is answered that it goes on."""
     LATER = 25
     """A start is for a time to come."""
+    PENDING = 26
+    """A handler answers later, by a message of its own."""
 
 
 class Number(IntEnum):

@@ -35,6 +35,37 @@ class Receiver(Protocol):
         """The answers, or None where it died."""
 
 
+class Post:
+    """The way of the answers that are messages, with its accidents."""
+
+    def __init__(self, timeline: Timeline, chances: Chances, tell: Tell) -> None:
+        self._timeline = timeline
+        self._chances = chances
+        self._tell = tell
+
+    def send(self, participant: str, saga_id: str, command_id: str, reply: Reply) -> None:
+        """Send an answer, which arrives once, twice, late or never."""
+        if self._chances.fault(Fault.ANSWER_LOST):
+            return
+        kind, payload = signal_rows.dump(Replied(command_id, reply, participant))
+        for _ in range(2 if self._chances.fault(Fault.DUPLICATE) else 1):
+            late = self._chances.fault(Fault.DELAY)
+            self._deliver(saga_id, kind, payload, when(self._chances) if late else 0.01)
+
+    def _deliver(self, saga_id: str, kind: str, payload: str, after: float) -> None:
+        async def deliver() -> None:
+            if not await self._tell(saga_id, kind, payload):
+                self._deliver(saga_id, kind, payload, _PAUSE)
+
+        self._timeline.after(after, deliver)
+
+
+def when(chances: Chances) -> float:
+    """Seconds until something that is late arrives: mostly soon, now and then when everything else
+    is long over."""
+    return 0.01 + LATEST * chances.number(Number.WHEN) ** 3
+
+
 class Way:
     """The transport to one receiver, whose name is `receiver_name`."""
 
@@ -45,14 +76,14 @@ class Way:
         receiver_name: str,
         receiver: Receiver,
         timeout: float,
-        tell: Tell,
+        post: Post,
     ) -> None:
         self._timeline = timeline
         self._chances = chances
         self._name = receiver_name
         self._receiver = receiver
         self._timeout = timeout
-        self._tell = tell
+        self._post = post
 
     async def deliver(self, envelopes: Sequence[Envelope]) -> Delivery:
         """As `Transport` promises."""
@@ -92,11 +123,7 @@ class Way:
         async def arrive() -> None:
             await self._receiver.receive(copies)
 
-        self._timeline.after(self._when(), arrive)
-
-    def _when(self) -> float:
-        # Mostly soon, now and then when everything else is long over.
-        return 0.01 + LATEST * self._chances.number(Number.WHEN) ** 3
+        self._timeline.after(when(self._chances), arrive)
 
     # A way that only takes messages
 
@@ -106,7 +133,7 @@ class Way:
         for envelope in envelopes:
             for _ in range(2 if self._chances.fault(Fault.DUPLICATE) else 1):
                 if not self._chances.fault(Fault.REQUEST_LOST):
-                    self._consume(envelope, self._when())
+                    self._consume(envelope, when(self._chances))
         return Accepted()
 
     def _consume(self, envelope: Envelope, after: float) -> None:
@@ -119,19 +146,7 @@ class Way:
             if replies is None or replies[0].outcome in _TRIED_AGAIN:
                 self._consume(envelope, _PAUSE)
                 return
-            if self._chances.fault(Fault.ANSWER_LOST):
-                return
-            for _ in range(2 if self._chances.fault(Fault.DUPLICATE) else 1):
-                late = self._chances.fault(Fault.DELAY)
-                self._answer(envelope, replies[0], self._when() if late else 0.01)
+            assert envelope.correlation is not None, "it is a command of a run"
+            self._post.send(self._name, envelope.correlation, envelope.id, replies[0])
 
         self._timeline.after(after, consume)
-
-    def _answer(self, envelope: Envelope, reply: Reply, after: float) -> None:
-        async def answer() -> None:
-            assert envelope.correlation is not None, "it is a command of a run"
-            kind, payload = signal_rows.dump(Replied(envelope.id, reply, self._name))
-            if not await self._tell(envelope.correlation, kind, payload):
-                self._answer(envelope, reply, _PAUSE)
-
-        self._timeline.after(after, answer)

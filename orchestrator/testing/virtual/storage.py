@@ -24,6 +24,7 @@ from orchestrator.testing.virtual.service import Effect, Handlers, Service
 from orchestrator.testing.virtual.timeline import Gate, Timeline, Wait
 from outbox.errors import TransactionLost
 from outbox.relay.ports import RelayPorts
+from outbox.wire.envelope import Envelope
 
 
 class Storage(Protocol):
@@ -45,6 +46,7 @@ class Storage(Protocol):
         handlers: Handlers,
         clock: ProcessClock,
         took_effect: Callable[[Effect], Awaitable[None]],
+        begun: Callable[[Service, Envelope], None],
     ) -> Service:
         """A participant."""
 
@@ -157,8 +159,9 @@ class InMemory:
         handlers: Handlers,
         clock: ProcessClock,
         took_effect: Callable[[Effect], Awaitable[None]],
+        begun: Callable[[Service, Envelope], None],
     ) -> Service:
-        return Service(name, chances, handlers, clock.now, took_effect)
+        return Service(name, chances, handlers, clock.now, took_effect, begun)
 
     async def tell(self, saga_id: str, shard: int, kind: str, payload: str) -> bool:
         return await leave_signal(self.engine, VirtualSignals(), saga_id, shard, kind, payload)
