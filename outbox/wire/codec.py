@@ -7,6 +7,7 @@ times as RFC 3339 in UTC. `strict_json` tells what is refused besides.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import Any, TypeVar
 
@@ -136,7 +137,7 @@ def _encoded(shape: Shape, value: object, name: str, limit: int) -> bytes:
         strict_json.check(data)
         differing = difference(value, shape.read(data))
     except ValueError as error:
-        raise _misfit(name, error) from None
+        raise _misfit(name, error, _field_at_fault(shape, value)) from None
     if differing is not None:
         raise _changed(name, differing)
     if len(data) > limit:
@@ -165,7 +166,24 @@ def _in_plain_terms(value: object) -> Any:
             return strict_json.loads(_encoded_as(type(value), value))
 
 
-def _misfit(name: str, error: ValueError) -> InvalidMessage:
+def _field_at_fault(shape: Shape, value: Any) -> str | None:
+    """The first field of a dataclass that cannot be written by itself."""
+    # With no field at all, a function of the user's may still write what it likes.
+    if not dataclasses.is_dataclass(value) or not _can_be_written(shape, value, set()):
+        return None
+    names = [it.name for it in dataclasses.fields(value)]
+    return next((name for name in names if not _can_be_written(shape, value, {name})), None)
+
+
+def _can_be_written(shape: Shape, value: object, names: set[str]) -> bool:
+    try:
+        strict_json.check(shape.write_only(value, names))
+    except ValueError:
+        return False
+    return True
+
+
+def _misfit(name: str, error: ValueError, field: str | None = None) -> InvalidMessage:
     if isinstance(error, ValidationError):
         found = error.errors(include_url=False, include_context=False, include_input=False)
         problems = [_field_problem(each["loc"], each["msg"]) for each in found[:_SHOWN_PROBLEMS]]
@@ -174,6 +192,7 @@ def _misfit(name: str, error: ValueError) -> InvalidMessage:
         problem = ", ".join(problems)
     else:
         problem = _WRAPPING.sub("", " ".join(str(error).split()))
+        problem = _field_problem(() if field is None else (field,), problem)
     return InvalidMessage(
         f"{name} does not fit its declaration: {problem}",
         next_step="send what the class in the owner's contract declares",

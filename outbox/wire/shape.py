@@ -39,6 +39,10 @@ class Shape:
         """
         return self._serializer.to_json(value, warnings="error")
 
+    def write_only(self, value: object, names: set[str]) -> bytes:
+        """The same of these fields of a dataclass alone."""
+        return self._serializer.to_json(value, warnings="error", include=names)
+
     def read(self, data: bytes) -> Any:
         """The value. Raises ValueError; a pydantic ValidationError where a field does not fit."""
         return self._validator.validate_json(data, strict=True)

@@ -8,7 +8,7 @@ from threading import Lock
 from typing import Any
 
 import pytest
-from pydantic import Field
+from pydantic import Field, model_serializer
 from typing_extensions import TypedDict
 
 from outbox.errors import InvalidMessage
@@ -61,6 +61,16 @@ class Computed(Event, type="tests.computed.v1", key="id"):
         object.__setattr__(self, "shout", self.id.upper() * times)
 
 
+@dataclass(frozen=True)
+class Writing(Event, type="tests.writing.v1", key="id"):
+    id: str
+    text: str
+
+    @model_serializer
+    def _written(self) -> dict[str, str]:
+        return {"id": self.id, "text": self.text}
+
+
 def test_a_class_without_a_type_is_refused() -> None:
     with pytest.raises(InvalidMessage, match="Undeclared declares no message type"):
         encode(Undeclared("7"))
@@ -106,3 +116,9 @@ def test_a_field_may_have_the_name_of_a_part_of_a_schema() -> None:
     assert read == {"type": "dataclass", "default": NOON, "raw": b"\xff\xfe"}
     with pytest.raises(InvalidMessage, match=r"field 'default'.*RFC 3339"):
         decode_value(Keys, value | {"default": "5"})
+
+
+def test_no_field_is_blamed_where_the_class_writes_itself() -> None:
+    assert decode(Writing, encode(Writing("7", "a"))) == Writing("7", "a")
+    with pytest.raises(InvalidMessage, match="does not fit its declaration: it holds a NUL"):
+        encode(Writing("7", "\0"))
