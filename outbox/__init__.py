@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from outbox.inbox.handlers import Context, Handlers
     from outbox.inbox.inbox import Inbox
     from outbox.inbox.limits import InboxLimits
+    from outbox.inbox.pending.listing import PendingCommand
     from outbox.lanes import Lane
     from outbox.messages import Command, Event, Message, MessageType, SagaRef
     from outbox.relay.ports import ReplySink
@@ -118,6 +119,7 @@ __all__ = [
     "OutboxNotInstalled",
     "Outcome",
     "Pending",
+    "PendingCommand",
     "receiver",
     "Refused",
     "Relay",
@@ -188,6 +190,7 @@ _HOMES = {
     "OutboxNotInstalled": "outbox.errors",
     "Outcome": "outbox.replies",
     "Pending": "outbox.replies",
+    "PendingCommand": "outbox.inbox.pending.listing",
     "receiver": "outbox.transports.http.receiver",
     "Refused": "outbox.replies",
     "Relay": "outbox.relay.relay",

@@ -118,6 +118,20 @@ async def page(
     """The first `limit` rows of the query in that order, by which each is unique, behind the
     cursor. Raises InvalidSelection where the limit is not 1 to MAX_LIMIT, or the cursor is none of
     that order."""
+    query = paged(query, order, limit=limit, cursor=cursor, descending=descending)
+    return page_of((await database.execute(query)).mappings().all(), order, read, limit=limit)
+
+
+def paged(
+    query: Select[Any],
+    order: Sequence[Column[Any]],
+    *,
+    limit: int,
+    cursor: str | None,
+    descending: bool = False,
+) -> Select[Any]:
+    """The query for the rows of one such page, and for one more row where there is one. Raises as
+    `page` does."""
     if not 0 < limit <= MAX_LIMIT:
         raise InvalidSelection(
             f"the limit is {limit}", next_step=f"choose one between 1 and {MAX_LIMIT}"
@@ -125,7 +139,17 @@ async def page(
     if cursor is not None:
         query = query.where(after(cursor, order, descending=descending))
     query = query.order_by(*(column.desc() if descending else column for column in order))
-    rows = (await database.execute(query.limit(limit + 1))).mappings().all()
+    return query.limit(limit + 1)
+
+
+def page_of(
+    rows: Sequence[RowMapping],
+    order: Sequence[Column[Any]],
+    read: Callable[[RowMapping], T],
+    *,
+    limit: int,
+) -> Page[T]:
+    """The page that these rows of a query by `paged` are."""
     shown, last = cut(rows, limit)
     return Page([read(row) for row in shown], None if last is None else _write(last, order))
 

@@ -20,6 +20,7 @@ from outbox.adding.add import add
 from outbox.adding.causes import Cause, cause_now, caused_by, restore_cause
 from outbox.adding.installation import installation_of
 from outbox.contract import CommandAnswered
+from outbox.errors import Unrouted
 from outbox.ids import derive
 from outbox.replies import Outcome, Reply
 from outbox.wire import reply_json
@@ -95,6 +96,15 @@ def require_way(session: Session, reply_to: str | None) -> None:
     """Raises Unrouted where the session's service has no way to that name."""
     if reply_to is not None:
         installation_of(session).require(reply_to)
+
+
+def has_way(session: Session, reply_to: str | None) -> bool:
+    """Whether the session's service has a way to that name."""
+    try:
+        require_way(session, reply_to)
+    except Unrouted:
+        return False
+    return True
 
 
 def add_reply(

@@ -61,7 +61,9 @@ class Row:
     @property
     def found_as(self) -> str:
         """How its undo finds it, in a word for the compensation."""
-        if self.pended is None:
+        if self.reply is not None and self.reply.outcome is Outcome.UNKNOWN:
+            return "in-doubt"
+        if self.pended is None or self.state is State.RAN:
             return "ran"
         return "in-doubt" if self.pended.is_call else "pending"
 

@@ -46,6 +46,7 @@ from outbox.service.given import (
     refuse,
     signing_keys,
 )
+from outbox.service.pending import PendingCommands
 from outbox.transports.base import Transport
 from outbox.transports.http.signing import Keyring
 from outbox.transports.http.transport import HttpTransport
@@ -186,6 +187,7 @@ class Service(Generic[SM]):
         self.on_list = self.handlers.on_list
         self.outside = self.handlers.outside
         self.complete = Completing(self.handlers, self.clock)
+        self.pending = PendingCommands(self.handlers, self.clock)
         self.progress = self._new_progress()
         self._observer: Observer = _Unobserved()
         self.carrier: Carrier | None = None
@@ -373,14 +375,13 @@ class Service(Generic[SM]):
     ) -> Mapping[str, Transport]:
         ways = self._transports
         if ways is None:
-            timeout = self._relay_settings.delivery_timeout
             over_http = partial(
                 HttpTransport,
                 source=self.name,
                 keys=keys,
                 clock=self.clock,
                 settled=settled,
-                timeout=timeout,
+                timeout=self._relay_settings.delivery_timeout,
             )
             ways = {peer: over_http(address) for peer, address in self.peers.items()}
         return {peer: self._observer.transport(peer, way) for peer, way in ways.items()}

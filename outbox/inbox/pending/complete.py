@@ -1,9 +1,10 @@
-"""`complete`: the answer to a pending command, in the transaction of the code that knows it."""
+"""`complete`, the answer to a pending command in the transaction of the code that knows it, and
+`drop`, the end of waiting for one."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -20,7 +21,7 @@ from outbox.errors import (
     TooLate,
 )
 from outbox.ids import is_id
-from outbox.inbox.answering import add_reply, require_way
+from outbox.inbox.answering import add_reply, has_way, require_way
 from outbox.inbox.barrier import DONE, Row, State
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.handling.results import reply_of
@@ -29,25 +30,34 @@ from outbox.inbox.pending.completion import Completion, completed
 from outbox.inbox.pending.pended import Pended
 from outbox.inbox.transactions import store
 from outbox.messages import Command, reply_type
-from outbox.replies import Outcome, Reply
+from outbox.replies import Done, Outcome, Reply
+from outbox.wire.codec import decode_value
+
+DROPPED = "dropped"
+"""The code of the answer to a command that a person waits for no longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class FromJson:
+    """An answer that is a command's own value, as JSON has it."""
+
+    value: Any
 
 
 def complete(
     session: Session, handlers: Handlers, answers: Mapping[str, object], now: datetime
 ) -> None:
     """Answer pending commands, by their ids, if the session's transaction commits. An answer is the
-    command's own value, Done or Refused. Ids are locked here and now, in one order: so a caller
-    that has several gives them at once, and before it locks rows of its own.
+    command's own value, Done, FromJson or Refused. Ids are locked here and now, in one order: so a
+    caller that has several gives them at once, and before it locks rows of its own.
 
     The same answer again changes nothing. Raises, before anything is written and so that the
     transaction can go on: NotPendingYet, TooLate, AlreadyAnswered, CallUnderWay; InvalidMessage
     where the answer is not what the command promises, or the id is that of a command which is
     handled just now; Unrouted where there is no way to the sender; NotInTransaction.
     """
-    if not session.in_transaction():
-        raise NotInTransaction("with sessions.begin() as session:", used_by="complete()")
     for id in answers:
-        _check_id(session, id)
+        _check(session, id, used_by="complete()")
     found = lock_with_actions(session, handlers.consumer, list(answers), now)
     open_ones: list[tuple[Pended, Reply]] = []
     for id in answers:
@@ -58,14 +68,31 @@ def complete(
             require_way(session, pended.reply_to)
             open_ones.append((pended, reply))
         elif row is not None:
-            _compare(row, answers[id])
+            answer = answers[id]
+            _compare(row, reply_of(answer.value if isinstance(answer, FromJson) else answer))
     for pended, reply in open_ones:
-        undoing = [
-            row
-            for row in map(found.get, pended.undoes)
-            if row is not None and row.state is State.UNDOING and row.barred_by == pended.id
-        ]
+        undoing = _undoing(found, pended)
         write(session, handlers.consumer, completed(pended, reply, undoing, is_definite=False))
+
+
+def drop(session: Session, consumer: str, id: str, reason: str, now: datetime) -> None:
+    """Wait no longer for the answer to a pending command: it is UNKNOWN, with that reason, if the
+    session's transaction commits. What is undoing because of it becomes what it was.
+
+    Once more, it changes nothing. Raises as `complete`, but not where there is no way to the
+    sender: that one may be gone for ever, and otherwise asks again.
+    """
+    _check(session, id, used_by="drop()")
+    found = lock_with_actions(session, consumer, [id], now)
+    row = found.get(id)
+    pended = _pended(id, row)
+    reply = Reply(Outcome.UNKNOWN, code=DROPPED, reason=reason)
+    if pended is not None:
+        completion = completed(pended, reply, _undoing(found, pended), is_definite=False)
+        reached = [it for it in completion.told if has_way(session, it[0].reply_to)]
+        write(session, consumer, replace(completion, told=tuple(reached)))
+    elif row is not None:
+        _compare(row, reply)
 
 
 def write(session: Session, consumer: str, completion: Completion) -> None:
@@ -102,7 +129,9 @@ def lock_with_actions(
     return {id: replace(row, pended=kept.get(id)) for id, row in rows.items()}
 
 
-def _check_id(session: Session, id: object) -> None:
+def _check(session: Session, id: object, *, used_by: str) -> None:
+    if not session.in_transaction():
+        raise NotInTransaction("with sessions.begin() as session:", used_by=used_by)
     if not isinstance(id, str) or not is_id(id):
         raise InvalidMessage(
             f"{id!r:.100} is not the id of a command",
@@ -136,6 +165,13 @@ def _reply(handlers: Handlers, type: str, answer: object) -> Reply:
     handler = handlers.find(type)
     cls = None if handler is None else handler.message_class
     tp = reply_type(cls) if cls is not None and issubclass(cls, Command) else Any
+    if isinstance(answer, FromJson):
+        if handler is None:
+            raise InvalidMessage(
+                f"{handlers.consumer} has no handler for {type} here, which says what its value is",
+                next_step="complete it where the code of the service is",
+            )
+        answer = Done(decode_value(tp, answer.value))
     reply = reply_of(answer, tp)
     if reply.outcome not in (Outcome.DONE, Outcome.REFUSED):
         raise InvalidMessage(
@@ -145,8 +181,13 @@ def _reply(handlers: Handlers, type: str, answer: object) -> Reply:
     return reply
 
 
-def _compare(row: Row, answer: object) -> None:
-    reply = reply_of(answer)
+def _undoing(found: Mapping[str, Row], pended: Pended) -> list[Row]:
+    """The actions that are undoing because of it."""
+    rows = [row for row in map(found.get, pended.undoes) if row is not None]
+    return [row for row in rows if row.state is State.UNDOING and row.barred_by == pended.id]
+
+
+def _compare(row: Row, reply: Reply) -> None:
     known = row.reply or DONE
     if (known.outcome, known.value, known.code) != (reply.outcome, reply.value, reply.code):
         raise AlreadyAnswered(row.id, known.outcome.value)

@@ -23,11 +23,16 @@ class Completion:
 def completed(
     pended: Pended, reply: Reply, undoing: Iterable[Row], *, is_definite: bool
 ) -> Completion:
-    """The completion by `reply`, which is DONE or REFUSED. `undoing` are the rows that are undoing
-    because of it. `is_definite` says that a refusal means that nothing is in effect: only a call
-    that was made for the first time can know that, since a handler's writes were kept.
+    """The completion by `reply`, which is DONE, REFUSED, or UNKNOWN where nothing more is to be
+    waited for. `undoing` are the rows that are undoing because of it. `is_definite` says that a
+    refusal means that nothing is in effect: only a call that was made for the first time can know
+    that, since a handler's writes were kept.
     """
-    changes, told, over = [], [], [pended.id]
+    is_refused = reply.outcome is Outcome.REFUSED
+    is_sure = reply.outcome is Outcome.DONE or (is_refused and is_definite)
+    changes, told = [], []
+    # What is kept of a call stays as long as its success may still come.
+    over = [] if pended.is_call and not is_sure else [pended.id]
     for row in undoing:
         late = None if row.pended is None else row.pended.late_reply
         if late is not None and late.outcome is Outcome.DONE:
@@ -41,12 +46,13 @@ def completed(
             if row.pended is not None and not row.pended.is_call:
                 over.append(row.id)
         else:
-            was = State.RAN if row.pended is None else State.PENDING
+            is_open = row.pended is not None and row.reply is None
+            was = State.PENDING if is_open else State.RAN
             changes.append(Change(row.id, was, row.reply))
-    if reply.outcome is Outcome.REFUSED and not pended.undoes and not is_definite:
+    if is_refused and not pended.undoes and not is_definite:
         reply = replace(reply, after_pending=True)
         own = Change(pended.id, State.RAN, reply)
-    elif reply.outcome is Outcome.REFUSED:
+    elif is_refused:
         own = Change(pended.id, State.REFUSED, reply)
     else:
         own = Change(pended.id, State.RAN, None if reply == DONE else reply)
