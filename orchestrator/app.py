@@ -181,6 +181,7 @@ class _Parts:
             kit.metrics.registry,
             service.database,
             transitions=lambda: self.engine.stats.transitions,
+            stray_effects=lambda: self.engine.stats.stray_effects,
             monotonic=service.clock.monotonic,
         )
         desk = ApiContext(

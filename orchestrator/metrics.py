@@ -13,9 +13,24 @@ FRESH = 5.0
 """Seconds for which counts from the database are shown again."""
 
 
+class _Counted:
+    """A counter that follows a count of the engine's."""
+
+    def __init__(self, counter: Counter, count: Callable[[], int]) -> None:
+        self._counter = counter
+        self._count = count
+        self._shown = 0
+
+    def refresh(self) -> None:
+        now = self._count()
+        self._counter.inc(now - self._shown)
+        self._shown = now
+
+
 class Figures:
     """The numbers of runs by their standing, and of this node's transitions. `transitions` tells
-    how many it has committed since its start, `monotonic` the seconds."""
+    how many it has committed since its start, `stray_effects` how many effects it found in them
+    that no run accounts for, `monotonic` the seconds."""
 
     def __init__(
         self,
@@ -23,11 +38,10 @@ class Figures:
         database: Database,
         *,
         transitions: Callable[[], int],
+        stray_effects: Callable[[], int],
         monotonic: Callable[[], float],
     ) -> None:
         self._database = database
-        self._transitions = transitions
-        self._shown = 0
         self._monotonic = monotonic
         self._counted_at: float | None = None
         self._sagas = Gauge(
@@ -36,17 +50,29 @@ class Figures:
             ["name", "status"],
             registry=registry,
         )
-        self._committed = Counter(
-            "sagabox_saga_transitions",
-            "What happened to sagas and was committed by this process",
-            registry=registry,
+        self._counters = (
+            _Counted(
+                Counter(
+                    "sagabox_saga_transitions",
+                    "What happened to sagas and was committed by this process",
+                    registry=registry,
+                ),
+                transitions,
+            ),
+            _Counted(
+                Counter(
+                    "sagabox_stray_effects",
+                    "Actions that took effect when their saga could not undo them any more",
+                    registry=registry,
+                ),
+                stray_effects,
+            ),
         )
 
     async def refresh(self) -> None:
         """Count anew, unless the last count is fresh. Without the database there are no counts."""
-        done = self._transitions()
-        self._committed.inc(done - self._shown)
-        self._shown = done
+        for counted in self._counters:
+            counted.refresh()
         now = self._monotonic()
         if self._counted_at is not None and now - self._counted_at < FRESH:
             return

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
 from orchestrator.definition.steps import Kind, Step, WhenLocked
+from orchestrator.machine import skipping
 from orchestrator.machine.commands import jitter
 from orchestrator.machine.instance import Cause, StepStatus, Wait
 from orchestrator.machine.later_answers import accepted, bounded, pended
+from orchestrator.machine.results import take_in
 from orchestrator.machine.signals import ACCEPTED, Replied
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import TransitionBuilder
@@ -17,14 +19,13 @@ from orchestrator.machine.turning_back import (
     may_be_undone,
     may_turn_back,
     turn_back,
+    undo_once_more,
+    undone,
 )
 from outbox.replies import Outcome, Reply
-from outbox.safe_text import described, fit, told
+from outbox.safe_text import fit, told
 
 S = TypeVar("S")
-
-MAX_UNDOS = 20
-"""How often a step is compensated once more after a late success of its action."""
 
 
 def replied(builder: TransitionBuilder[S], signal: Replied) -> None:
@@ -33,16 +34,20 @@ def replied(builder: TransitionBuilder[S], signal: Replied) -> None:
     words = told(reply)
     if signal.source is not None and not _came_from_its_participant(builder, signal, words):
         return
-    if reply.outcome is ACCEPTED.outcome and reply.code == ACCEPTED.code:
-        accepted(builder, command_id)
-        return
     if signal.source is not None and reply.outcome is Outcome.REJECTED:
         # Told by a consumer, which has given the command up.
         buried(builder, command_id, words)
         return
+    skipped = builder.instance.step_skipped_by(command_id)
+    if skipped is not None:
+        skipping.void_replied(builder, skipped, reply, words)
+        return
+    if reply.outcome is ACCEPTED.outcome and reply.code == ACCEPTED.code:
+        accepted(builder, command_id)
+        return
     name = builder.instance.step_awaiting(command_id)
     if name is None or not _counts(builder, name, reply):
-        _late_answer(builder, command_id, reply, words)
+        _late_answer(builder, signal, words)
         return
     if reply.is_pending:
         pended(builder, name, reply, words)
@@ -50,7 +55,9 @@ def replied(builder: TransitionBuilder[S], signal: Replied) -> None:
     if builder.awaited(name).pending is not None:
         builder.put_awaited(name, replace(builder.awaited(name), pending=None))
     builder.note_about(name, Happening.ANSWERED, words, command_id)
-    if builder.is_undo(name):
+    if builder.run(name).skip is not None:
+        skipping.answered(builder, name, reply)
+    elif builder.is_undo(name):
         _undo_answered(builder, name, reply, words)
     else:
         _action_answered(builder, builder.saga.step(name), reply, words)
@@ -62,35 +69,16 @@ def buried(builder: TransitionBuilder[S], command_id: str, reason: str) -> None:
     if name is None:
         builder.note_stray(Happening.BURIED, reason, command_id)
         return
+    if name == builder.instance.step_skipped_by(command_id):
+        skipping.void_buried(builder, name, reason)
+        return
     builder.note_about(name, Happening.BURIED, reason, command_id)
+    run = builder.run(name)
     awaits_it = name == builder.instance.step_awaiting(command_id)
-    if awaits_it and builder.run(name).answer_counts:
+    if awaits_it and run.answer_counts and run.skip is None:
         in_doubt_for_good(
             builder, name, Cause("dead-letter", f"its command became a dead letter: {reason}")
         )
-
-
-def take_in(builder: TransitionBuilder[S], step: Step[S], reply: Reply) -> None:
-    """Note that the action took effect, and let the saga's state learn from its answer."""
-    run = builder.run(step.name)
-    try:
-        state = learned(builder, step, reply.value)
-    except Exception as error:
-        builder.put(step.name, replace(run, kept=reply))
-        builder.stick(step.name, f"its answer could not be taken in: {described(error)}")
-        return
-    builder.instance = replace(builder.instance, state=state)
-    builder.settle(step.name, StepStatus.DONE)
-
-
-def learned(builder: TransitionBuilder[S], step: Step[S], value: Any) -> S:
-    """The state with the answer in it. Raises what the saga's function raises, and InvalidInput or
-    InvalidMessage where value or state do not fit."""
-    if step.on_reply is None:
-        return builder.instance.state
-    state = step.on_reply(builder.instance.state, builder.saga.decode_reply(step.name, value))
-    builder.saga.check_state(state)
-    return state
 
 
 def _came_from_its_participant(builder: TransitionBuilder[S], signal: Replied, words: str) -> bool:
@@ -166,12 +154,13 @@ def _cause(reply: Reply, words: str) -> Cause:
 def _undo_answered(builder: TransitionBuilder[S], name: str, reply: Reply, words: str) -> None:
     match reply.outcome:
         case Outcome.DONE | Outcome.NOTHING_TO_UNDO:
-            builder.settle(name, StepStatus.UNDONE)
-        case Outcome.REFUSED:
+            undone(builder, name)
+        case Outcome.REFUSED | Outcome.ALREADY_UNDONE:
+            # The latter where the void of a skip has barred it, before an operator had it retried.
             _try_anew_later(builder, name, words)
         case Outcome.LOCKED | Outcome.ONGOING:
             _repeat_later(builder, name, reply, words)
-        case Outcome.UNKNOWN | Outcome.TOO_OLD | Outcome.EXPIRED | Outcome.ALREADY_UNDONE:
+        case Outcome.UNKNOWN | Outcome.TOO_OLD | Outcome.EXPIRED:
             builder.wait(name, Wait.ANEW)
             builder.stick(name, f"its compensation was answered {words}")
         case Outcome.TOO_BUSY | Outcome.NOT_ATTEMPTED | Outcome.FAILED | Outcome.REJECTED:
@@ -222,25 +211,39 @@ def _next_try(builder: TransitionBuilder[S], name: str, words: str) -> float | N
 # Answers that no step awaits
 
 
-def _late_answer(builder: TransitionBuilder[S], command_id: str, reply: Reply, words: str) -> None:
-    """Note an answer that no step awaits. It changes nothing, except that an action which turns out
-    to have run after its undo is undone once more.
-
-    After the end of the run not even that is done: the entity may be another run's by then.
-    """
+def _late_answer(builder: TransitionBuilder[S], signal: Replied, words: str) -> None:
+    """Note an answer that no step awaits. It changes nothing, except where it tells that an action
+    ran which does not count as in effect."""
+    command_id, reply = signal.command_id, signal.reply
     name = builder.instance.step_of(command_id)
     if name is None:
         builder.note_stray(Happening.LATE_ANSWER, words, command_id)
         return
     builder.note_about(name, Happening.LATE_ANSWER, words, command_id)
     run = builder.run(name)
-    ran = reply.outcome is Outcome.DONE and command_id in run.action_ids
+    if command_id in run.action_ids and reply.outcome is Outcome.DONE:
+        _late_success(builder, name, command_id, is_message=signal.source is not None)
+    elif command_id in run.void_ids and run.status is StepStatus.SKIPPED:
+        # It was skipped once more, without this answer.
+        for id in sorted(skipping.successes(reply) & set(run.action_ids)):
+            builder.add_stray_effect(name, id)
+
+
+def _late_success(
+    builder: TransitionBuilder[S], name: str, command_id: str, *, is_message: bool
+) -> None:
+    """Undo the action once more that ran after its undo, or was taken for one that did not run.
+
+    Where that is not possible any more its effect is a stray one: after the end the entity may be
+    another run's.
+    """
+    run = builder.run(name)
     is_undone = run.status in {StepStatus.UNDONE, StepStatus.REFUSED}
-    counts = ran and is_undone and may_be_undone(builder, name)
-    if not counts or builder.instance.ended is not None:
-        return
-    if len(run.undo_ids) < MAX_UNDOS:
-        builder.put(name, replace(run, status=StepStatus.IN_DOUBT))
-    else:
-        undos = len(run.undo_ids)
-        builder.stick(name, f"its action still reports success after {undos} compensations")
+    is_passed_over = run.status is StepStatus.SKIPPED and name not in builder.instance.not_undone
+    if is_undone and may_be_undone(builder, name) and builder.instance.ended is None:
+        undo_once_more(builder, name)
+    elif is_undone or is_passed_over:
+        builder.add_stray_effect(name, command_id)
+    elif builder.is_undo(name) and is_message:
+        # Told by itself, it may have run after this compensation, whose answer is still to come.
+        builder.put_awaited(name, replace(builder.awaited(name), action_ran=True))

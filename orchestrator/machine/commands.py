@@ -10,12 +10,15 @@ from orchestrator.definition.saga import Saga
 from orchestrator.definition.steps import Kind, Step
 from orchestrator.machine.instance import Awaited, Instance
 from orchestrator.machine.transition import Dispatch
+from outbox.contract import Void
 from outbox.errors import InvalidMessage
 from outbox.ids import derive
 from outbox.messages import Command
 from outbox.wire.codec import encode
 
 S = TypeVar("S")
+
+_VOID = str(Void.message_type)
 
 
 def action_of(saga: Saga[S], instance: Instance[S], step: Step[S]) -> Awaited:
@@ -38,6 +41,19 @@ def compensation_of(saga: Saga[S], instance: Instance[S], step: Step[S]) -> Awai
     )
 
 
+def void_of(instance: Instance[S], name: str, ids: tuple[str, ...]) -> Awaited:
+    """The next command that keeps these commands of the step from ever running, or tells what
+    became of them, with an id of its own."""
+    attempt = len(instance.steps[name].void_ids) + 1
+    key = _key(instance, name)
+    return Awaited(
+        id=derive(instance.id, name, "void", str(attempt)),
+        type=_VOID,
+        key=key,
+        data=encode(Void(list(ids), key)),
+    )
+
+
 def dispatch_of(saga: Saga[S], step: Step[S], awaited: Awaited) -> Dispatch:
     """The dispatch of the awaited command."""
     may_be_given_up = step.kind is Kind.COMPENSATABLE and not awaited.is_undo
@@ -49,10 +65,15 @@ def dispatch_of(saga: Saga[S], step: Step[S], awaited: Awaited) -> Dispatch:
         key=awaited.key,
         data=awaited.data,
         undoes=awaited.undoes,
-        urgent=awaited.is_undo or step.kind is Kind.RETRIABLE,
+        urgent=awaited.is_undo or step.kind is Kind.RETRIABLE or awaited.type == _VOID,
         expires=awaited.deadline if may_be_given_up else None,
         due=awaited.due,
     )
+
+
+def _key(instance: Instance[S], name: str) -> str:
+    """The order key of the step's commands. A stuck command holds up no other step's."""
+    return f"{instance.id}/{name}"
 
 
 def jitter(command_id: str, tries: int) -> float:
@@ -82,8 +103,7 @@ def _made(
     return Awaited(
         id=derive(instance.id, step.name, direction, str(attempt)),
         type=str(declared.message_type),
-        # Ordered per run and step: a stuck command holds up no other.
-        key=f"{instance.id}/{step.name}",
+        key=_key(instance, step.name),
         data=encode(command),
         undoes=undoes,
     )

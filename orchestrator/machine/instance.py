@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from outbox.replies import Progress, Reply
 
@@ -107,7 +107,8 @@ class Awaited:
     its deadline. `sendings` counts how often it was sent, and `acceptances` how often it was
     accepted, by a transport or by a participant whose answer comes later. `undoes` is empty for an
     action. `due` is when it was sent first; None where code that knew no such time sent it.
-    `pending` is set where the last answer to it says that the answer comes later.
+    `pending` is set where the last answer to it says that the answer comes later. `action_ran` is
+    set for a compensation where an action that it undoes reported success after it was sent.
     """
 
     id: str
@@ -121,11 +122,21 @@ class Awaited:
     due: datetime | None = None
     acceptances: int = 0
     pending: Pended | None = None
+    action_ran: bool = False
 
     @property
     def is_undo(self) -> bool:
         """Whether it is a compensation."""
         return bool(self.undoes)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipping:
+    """A skip that waits until it is known whether the step's command ran: the `void` asks for that,
+    and `result` (JSON) is what an operator gave in the participant's place."""
+
+    void: Awaited
+    result: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +146,8 @@ class StepRun:
     `action_ids` and `undo_ids` are the ids of all its commands, oldest first. `tries` counts the
     repetitions that the saga itself asked for since it was last told to go on. `kept` is an answer
     that the saga's own code could not take in. `notes` counts the lines about its latest command,
-    also those left out of the history.
+    also those left out of the history. `skip` is set while a skip is not concluded, and `void_ids`
+    are the ids of all commands that asked for one.
     """
 
     status: StepStatus = StepStatus.PENDING
@@ -146,11 +158,19 @@ class StepRun:
     kept: Reply | None = None
     reason: str | None = None
     notes: int = 0
+    skip: Skipping | None = None
+    void_ids: tuple[str, ...] = ()
 
     @property
     def attempts(self) -> int:
         """The number of its different commands, in both directions."""
         return len(self.action_ids) + len(self.undo_ids)
+
+    @property
+    def commands(self) -> tuple[Awaited, ...]:
+        """The commands that are to be answered: the awaited one, and the void of a skip."""
+        own = () if self.awaited is None else (self.awaited,)
+        return own if self.skip is None else (*own, self.skip.void)
 
     @property
     def answer_counts(self) -> bool:
@@ -171,11 +191,22 @@ class Cause:
 
 
 @dataclass(frozen=True, slots=True)
+class StrayEffect:
+    """An effect that the run can neither undo nor account for: at that time the action with the id
+    `command_id` reported success, and its step counted as undone, refused or passed over."""
+
+    step: str
+    command_id: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Instance(Generic[S]):
     """One run. `ended` is its final status, once it has one; `not_undone` lists the steps whose
     effect an operator left in place or took care of by hand; `strays` counts answers to commands
     that it never sent. `begin_at` is when it is to begin, and stays where it ended before that;
     None once it has begun. `created_at` is when it began, and until then when it was asked for.
+    `stray_effects` are for an operator to look at, oldest first, and may come after the end.
     """
 
     id: str
@@ -192,6 +223,7 @@ class Instance(Generic[S]):
     strays: int = 0
     cause: Cause | None = None
     begin_at: datetime | None = None
+    stray_effects: tuple[StrayEffect, ...] = ()
 
     @property
     def status(self) -> Status:
@@ -222,9 +254,16 @@ class Instance(Generic[S]):
                 return name
         return None
 
+    def step_skipped_by(self, command_id: str) -> str | None:
+        """The step whose skip waits for the answer to the void with that id."""
+        for name, run in self.steps.items():
+            if run.skip is not None and run.skip.void.id == command_id:
+                return name
+        return None
+
     def step_of(self, command_id: str) -> str | None:
         """The step that ever had a command with that id."""
         for name, run in self.steps.items():
-            if command_id in run.action_ids or command_id in run.undo_ids:
+            if command_id in (*run.action_ids, *run.undo_ids, *run.void_ids):
                 return name
         return None

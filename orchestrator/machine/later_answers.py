@@ -4,7 +4,7 @@ answer is to come. Either way the run asks again by itself, so that no answer ca
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from orchestrator.machine.instance import Awaited, Pended, StepStatus, Wait
@@ -29,31 +29,29 @@ PENDING_SHORTEST_PAUSE = 0.5
 def accepted(builder: TransitionBuilder[S], command_id: str) -> None:
     """Note that the transport took the command, unless an answer has overtaken this."""
     name = builder.instance.step_awaiting(command_id)
-    if name is None or builder.awaited(name).wait is not Wait.ANSWER:
-        return
-    _ask_again(builder, name)
+    if name is not None and builder.awaited(name).wait is Wait.ANSWER:
+        builder.put_awaited(name, *asked_again(builder.awaited(name)))
 
 
 def pended(builder: TransitionBuilder[S], name: str, reply: Reply, words: str) -> None:
     """Keep what a participant says of an answer that comes later, and ask again then, unless the
-    step is stuck. Where the command has been accepted, that has set the time, and a second copy of
-    this must not put it off."""
+    step is stuck."""
     before, run = builder.awaited(name), builder.run(name)
-    pending = _told_pending(builder, before, reply)
-    builder.put_awaited(name, replace(before, pending=pending))
+    pending = told_pending(builder.moment, before, reply)
     if before.pending is None or _differ(before.pending, pending):
         builder.note_about(name, Happening.ANSWERED, words, before.id)
+    after = replace(before, pending=pending)
     if run.status is StepStatus.STUCK:
+        builder.put_awaited(name, after)
         return
     builder.put(name, replace(builder.run(name), reason=None))
-    if reply.retry_after is not None:
-        builder.wait(name, Wait.ACCEPTED, bounded(max(reply.retry_after, PENDING_SHORTEST_PAUSE)))
-    elif before.wait is not Wait.ACCEPTED:
-        _ask_again(builder, name)
+    builder.put_awaited(name, *asked_again(after, reply.retry_after))
 
 
-def _told_pending(builder: TransitionBuilder[S], awaited: Awaited, reply: Reply) -> Pended:
-    since = builder.moment if awaited.pending is None else awaited.pending.progress.since
+def told_pending(moment: datetime, awaited: Awaited, reply: Reply) -> Pended:
+    """What the reply says of an answer that comes later. Where it does not say since when, that is
+    `moment`, or what the last such answer said."""
+    since = moment if awaited.pending is None else awaited.pending.progress.since
     progress = reply_json.progress_of(reply) or Progress(since)
     return Pended(fit(reply.reason or ""), progress)
 
@@ -63,12 +61,20 @@ def _differ(before: Pended, after: Pended) -> bool:
     return (before.note, before.progress.attempt) != (after.note, after.progress.attempt)
 
 
-def _ask_again(builder: TransitionBuilder[S], name: str) -> None:
-    """Send the command again where no answer comes by itself, after a pause that grows."""
-    awaited = builder.awaited(name)
-    seconds = ACCEPTED_FIRST_PAUSE * 2.0 ** min(awaited.acceptances, 10)
-    builder.put_awaited(name, replace(awaited, acceptances=awaited.acceptances + 1))
-    builder.wait(name, Wait.ACCEPTED, bounded(min(seconds, ACCEPTED_LONGEST_PAUSE)))
+def asked_again(
+    awaited: Awaited, retry_after: float | None = None
+) -> tuple[Awaited, timedelta | None]:
+    """The command, to be sent again where no answer comes by itself, and the pause before that:
+    `retry_after`, else one that grows. None where it was accepted before, which has set the time,
+    so that no second copy of an answer puts it off."""
+    if retry_after is not None:
+        pause = max(retry_after, PENDING_SHORTEST_PAUSE)
+        return replace(awaited, wait=Wait.ACCEPTED), bounded(pause)
+    if awaited.wait is Wait.ACCEPTED:
+        return awaited, None
+    pause = min(ACCEPTED_FIRST_PAUSE * 2.0 ** min(awaited.acceptances, 10), ACCEPTED_LONGEST_PAUSE)
+    acceptances = awaited.acceptances + 1
+    return replace(awaited, wait=Wait.ACCEPTED, acceptances=acceptances), bounded(pause)
 
 
 def bounded(seconds: float) -> timedelta:

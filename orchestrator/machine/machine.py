@@ -8,9 +8,9 @@ Three rules carry the rest. A command without a definite answer may have run. Th
 once, and never after the point of no return may have happened. A step is undone only when no step
 that came after it is in effect.
 
-The modules by topic: `answers`, `later_answers`, `timers` and `operators` take a signal in,
-`turning_back` undoes, and this one goes forward. All of them are functions over one
-`TransitionBuilder`.
+The modules by topic: `answers`, `later_answers`, `skipping`, `timers` and `operators` take a signal
+in, `results` is what the state learns, `turning_back` undoes, and this one goes forward. All of
+them are functions over one `TransitionBuilder`.
 """
 
 from __future__ import annotations

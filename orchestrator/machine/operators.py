@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, TypeVar, assert_never
+from typing import TypeVar, assert_never
 
-from orchestrator.errors import InvalidInput
 from orchestrator.machine import operator_rules
-from orchestrator.machine.answers import learned, take_in
 from orchestrator.machine.instance import Cause, Direction, Status, StepStatus, Wait
+from orchestrator.machine.results import take_in
 from orchestrator.machine.signals import (
     Cancel,
     OperatorSignal,
@@ -19,10 +18,11 @@ from orchestrator.machine.signals import (
     Skip,
     Terminate,
 )
+from orchestrator.machine.skipping import skip
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import TransitionBuilder
 from orchestrator.machine.turning_back import MAY_BE_IN_EFFECT, turn_back
-from outbox.safe_text import described, fit
+from outbox.safe_text import fit
 
 S = TypeVar("S")
 
@@ -45,7 +45,7 @@ def asked(builder: TransitionBuilder[S], signal: OperatorSignal) -> None:
         case Retry():
             _retry(builder, signal.step)
         case Skip():
-            _skip(builder, signal.step, signal.result)
+            skip(builder, signal.step, signal.result)
         case Pause():
             builder.instance = replace(builder.instance, paused=True)
         case Resume():
@@ -59,6 +59,7 @@ def asked(builder: TransitionBuilder[S], signal: OperatorSignal) -> None:
 def _retry(builder: TransitionBuilder[S], name: str) -> None:
     is_forward = builder.instance.direction is Direction.FORWARD
     status = StepStatus.SENT if is_forward else StepStatus.UNDOING
+    builder.drop_skip(name)
     run = replace(builder.run(name), status=status, tries=0, reason=None)
     builder.put(name, run)
     if run.kept is not None:
@@ -72,27 +73,12 @@ def _retry(builder: TransitionBuilder[S], name: str) -> None:
         builder.put_awaited(name, replace(run.awaited, wait=Wait.SENDING, deadline=None))
 
 
-def _skip(builder: TransitionBuilder[S], name: str, result: Any) -> None:
-    if builder.instance.direction is Direction.BACKWARD:
-        builder.leave_in_place(name)
-    else:
-        try:
-            state = learned(builder, builder.saga.step(name), result)
-        except Exception as error:
-            raise InvalidInput(
-                f"the result given for step {name!r} cannot be taken in: {described(error)}",
-                next_step="give what the step's command promises to answer",
-            ) from error
-        builder.instance = replace(builder.instance, state=state)
-    builder.withdraw_awaited(name)
-    builder.settle(name, StepStatus.SKIPPED)
-
-
 def _end_by_hand(builder: TransitionBuilder[S], status: Status, cause: Cause) -> None:
     """End the run without undoing anything, and list what may be in effect."""
     unknown = {StepStatus.SENT, StepStatus.UNDOING}
     for name in builder.instance.steps:
         builder.withdraw_awaited(name)
+        builder.drop_skip(name)
         run = replace(builder.run(name), awaited=None, kept=None)
         if run.status is StepStatus.SKIPPED:
             builder.leave_in_place(name)

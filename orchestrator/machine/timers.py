@@ -21,6 +21,12 @@ def timer_fired(builder: TransitionBuilder[S], kind: TimerKind, command_id: str)
     if kind is TimerKind.BEGIN:
         _begin(builder)
         return
+    skipped = builder.instance.step_skipped_by(command_id)
+    if skipped is not None:
+        skip = builder.run(skipped).skip
+        assert skip is not None
+        builder.put_void(skipped, replace(skip.void, wait=Wait.SENDING))
+        return
     name = builder.instance.step_awaiting(command_id)
     if name is None or builder.run(name).status is StepStatus.STUCK:
         return

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 from orchestrator.machine.instance import Instance
 from orchestrator.machine.signals import TimerKind
+from outbox.contract import Void
 
 S = TypeVar("S")
 
@@ -31,6 +32,11 @@ class Dispatch:
     urgent: bool
     expires: datetime | None
     due: datetime | None = None
+
+    @property
+    def is_void(self) -> bool:
+        """Whether it asks what became of commands that were sent before."""
+        return self.type == str(Void.message_type)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +64,8 @@ class Happening(StrEnum):
     """An answer that was awaited."""
     LATE_ANSWER = "late-answer"
     """An answer that no step awaited, a duplicate mostly."""
+    STRAY_EFFECT = "stray-effect"
+    """An action took effect that the run can neither undo nor account for."""
     REJECTED_ANSWER = "rejected-answer"
     """An answer from another participant than the command went to. It does not count."""
     OVERDUE = "overdue"

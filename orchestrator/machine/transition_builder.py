@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from orchestrator.definition.saga import Saga
-from orchestrator.machine.commands import action_of, compensation_of, dispatch_of
-from orchestrator.machine.instance import Awaited, Instance, Status, StepRun, StepStatus, Wait
+from orchestrator.machine.commands import action_of, compensation_of, dispatch_of, void_of
+from orchestrator.machine.instance import (
+    Awaited,
+    Instance,
+    Skipping,
+    Status,
+    StepRun,
+    StepStatus,
+    StrayEffect,
+    Wait,
+)
 from orchestrator.machine.signals import TimerKind
 from orchestrator.machine.transition import Dispatch, Entry, Happening, Timer, Transition
 from outbox.safe_text import described, fit
@@ -64,21 +73,45 @@ class TransitionBuilder(Generic[S]):
         awaited = self.run(name).awaited
         return awaited is not None and awaited.is_undo
 
-    def put_awaited(self, name: str, awaited: Awaited) -> None:
-        """Replace the command that the step awaits."""
+    def put_awaited(self, name: str, awaited: Awaited, pause: timedelta | None = None) -> None:
+        """Replace the command that the step awaits, with a timer where it waits for a time."""
         self.put(name, replace(self.run(name), awaited=awaited))
-
-    def wait(self, name: str, wait: Wait, pause: timedelta | None = None) -> None:
-        """Set what the awaited command waits for, with a timer where it waits for a time."""
-        awaited = self.awaited(name)
-        self.put_awaited(name, replace(awaited, wait=wait))
         if pause is not None:
             self.remind(TimerKind.REPEAT, awaited.id, pause)
 
+    def wait(self, name: str, wait: Wait, pause: timedelta | None = None) -> None:
+        """Set what the awaited command waits for, with a timer where it waits for a time."""
+        self.put_awaited(name, replace(self.awaited(name), wait=wait), pause)
+
     def settle(self, name: str, status: StepStatus, reason: str | None = None) -> None:
         """Give the step a status in which it awaits nothing."""
+        self.drop_skip(name)
         run = self.run(name)
         self.put(name, replace(run, status=status, awaited=None, kept=None, tries=0, reason=reason))
+
+    def skip_once_known(self, name: str, result: Any) -> None:
+        """Let a skip with that result wait for what became of the step's commands; `send_due` asks
+        for that."""
+        run = self.run(name)
+        ids = run.undo_ids if self.is_undo(name) else run.action_ids
+        void = void_of(self.instance, name, ids)
+        void_ids = (*run.void_ids, void.id)
+        self.put(name, replace(run, skip=Skipping(void, result), void_ids=void_ids))
+
+    def put_void(self, name: str, void: Awaited, pause: timedelta | None = None) -> None:
+        """Replace the void of the step's skip, with a timer where it waits for a time."""
+        run = self.run(name)
+        assert run.skip is not None, f"step {name!r} is not being skipped"
+        self.put(name, replace(run, skip=replace(run.skip, void=void)))
+        if pause is not None:
+            self.remind(TimerKind.REPEAT, void.id, pause)
+
+    def drop_skip(self, name: str) -> None:
+        """Drop the step's skip, if it waits for an answer."""
+        run = self.run(name)
+        if run.skip is not None:
+            self.withdraw(run.skip.void.id)
+            self.put(name, replace(run, skip=None))
 
     def stick(self, name: str, reason: str) -> None:
         """Mark the step as stuck. The history gets one line, also for further reasons."""
@@ -91,6 +124,21 @@ class TransitionBuilder(Generic[S]):
         """List the step as not undone."""
         left = dict.fromkeys((*self.instance.not_undone, name))
         self.instance = replace(self.instance, not_undone=tuple(left))
+
+    def add_stray_effect(self, name: str, command_id: str) -> None:
+        """List the effect of an action of the step as a stray one, once."""
+        listed = self.instance.stray_effects
+        if command_id not in {it.command_id for it in listed}:
+            found = StrayEffect(name, command_id, self.moment)
+            self.instance = replace(self.instance, stray_effects=(*listed, found))
+            status = self.run(name).status
+            detail = f"its action took effect, and the step is {status}: nothing undoes that"
+            self.note(Happening.STRAY_EFFECT, detail, name, command_id)
+
+    def drop_stray_effects(self, name: str) -> None:
+        """List no stray effects of the step any more."""
+        left = tuple(it for it in self.instance.stray_effects if it.step != name)
+        self.instance = replace(self.instance, stray_effects=left)
 
     def end(self, status: Status) -> None:
         """End the run with this final status."""
@@ -143,8 +191,11 @@ class TransitionBuilder(Generic[S]):
             return None
 
     def send_due(self) -> None:
-        """Send every command that waits only for being sent, except those of stuck steps."""
+        """Send every command that waits only for being sent. Those of stuck steps do not, but the
+        voids of their skips do."""
         for name, run in self._steps.items():
+            if run.skip is not None and run.skip.void.wait is Wait.SENDING:
+                self._send_void(name, run.skip.void)
             is_due = run.awaited is not None and run.awaited.wait is Wait.SENDING
             if is_due and run.status is not StepStatus.STUCK:
                 self.send(name, self.awaited(name))
@@ -165,6 +216,14 @@ class TransitionBuilder(Generic[S]):
         if awaited.pending is None:
             # Asked again for days, it would leave the history no room for the answer.
             self.note_about(name, happening, awaited.type, awaited.id)
+
+    def _send_void(self, name: str, void: Awaited) -> None:
+        due = void.due or self.moment
+        sent = replace(void, wait=Wait.ANSWER, sendings=void.sendings + 1, due=due)
+        self.put_void(name, sent)
+        self._commands.append(dispatch_of(self.saga, self.saga.step(name), sent))
+        if void.sendings == 0:
+            self.note(Happening.SENT, void.type, name, void.id)
 
     def remind(self, kind: TimerKind, command_id: str, pause: timedelta) -> None:
         """Set a timer that guards the command."""

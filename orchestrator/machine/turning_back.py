@@ -15,6 +15,9 @@ from outbox.safe_text import fit
 
 S = TypeVar("S")
 
+MAX_UNDOS = 20
+"""How often a step is compensated once more after a late success of its action."""
+
 _TO_BE_UNDONE = frozenset({StepStatus.DONE, StepStatus.IN_DOUBT})
 MAY_BE_IN_EFFECT = _TO_BE_UNDONE | {StepStatus.UNDOING, StepStatus.STUCK}
 """The statuses of a step whose action, once sent, may have an effect."""
@@ -40,6 +43,25 @@ def in_doubt_for_good(builder: TransitionBuilder[S], name: str, cause: Cause) ->
         builder.stick(name, cause.reason)
 
 
+def undone(builder: TransitionBuilder[S], name: str) -> None:
+    """Take in that the step's compensation has done its work. Where an action reported success
+    meanwhile, that may have been before it or after it."""
+    action_ran = builder.awaited(name).action_ran
+    builder.settle(name, StepStatus.UNDONE)
+    if action_ran:
+        undo_once_more(builder, name)
+
+
+def undo_once_more(builder: TransitionBuilder[S], name: str) -> None:
+    """Undo the step again, since its action may have run after its compensation."""
+    run = builder.run(name)
+    if len(run.undo_ids) < MAX_UNDOS:
+        builder.put(name, replace(run, status=StepStatus.IN_DOUBT))
+    else:
+        undos = len(run.undo_ids)
+        builder.stick(name, f"its action still reports success after {undos} compensations")
+
+
 def turn_back(builder: TransitionBuilder[S], told: str, cause: Cause) -> None:
     """Undo the run from here on. Every step that was ever sent and has no definite "no" counts as
     one that may have run."""
@@ -52,6 +74,8 @@ def turn_back(builder: TransitionBuilder[S], told: str, cause: Cause) -> None:
             continue
         builder.withdraw_awaited(name)
         if run.action_ids:
+            # A stray effect of it is undone with the rest.
+            builder.drop_stray_effects(name)
             builder.settle(name, StepStatus.IN_DOUBT, run.reason)
         elif run.status is StepStatus.SKIPPED:
             # An operator did the step by hand, and no command of the saga can undo that.

@@ -78,10 +78,13 @@ def update(
     *,
     postgres: bool,
     also: Sequence[str] = (),
+    once: Sequence[str] = (),
 ) -> str:
     """The UPDATE of the rows that agree with the JSON text in the columns `by`: it sets the others,
-    and makes the assignments in `also`."""
-    assigned = ", ".join([*also, *(f"{name} = r.{name}" for name in names)])
+    those of them in `once` only where they are null, and makes the assignments in `also`."""
+    values = {name: f"r.{name}" for name in names}
+    values |= {name: f"COALESCE({table.name}.{name}, r.{name})" for name in once}
+    assigned = ", ".join([*also, *(f"{name} = {value}" for name, value in values.items())])
     matched = " AND ".join(f"{table.name}.{name} = r.{name}" for name in by)
     rows = source(table, [*by, *names], parameter, postgres=postgres)
     return f"UPDATE {table.name} SET {assigned} FROM {rows} WHERE {matched}"

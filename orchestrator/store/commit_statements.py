@@ -282,6 +282,8 @@ def _sql_of(part: str, *, postgres: bool) -> str:
                 *(saga, _CHANGING, ("id", "revision"), "sagas"),
                 postgres=postgres,
                 also=["revision = saga.revision + 1"],
+                # A late answer may come after the end, which stays when it was.
+                once=["ended_at"],
             )
         case "history":
             return bulk.insert(saga_history, _HISTORY, "history", postgres=postgres)

@@ -13,7 +13,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from orchestrator.definition.saga import Saga
-from orchestrator.machine.instance import Cause, Direction, Instance, Status, StepRun
+from orchestrator.machine.instance import (
+    Cause,
+    Direction,
+    Instance,
+    Status,
+    StepRun,
+    StrayEffect,
+)
 from orchestrator.machine.transition import Timer, Transition
 from orchestrator.store.sharding import shard_of
 from outbox.ids import derive, first_at, time_of
@@ -110,6 +117,7 @@ class _Document:
     strays: int = 0
     timers: tuple[Timer, ...] = ()
     cause: Cause | None = None
+    stray_effects: tuple[StrayEffect, ...] = ()
 
 
 _DOCUMENT = shape_of(_Document)
@@ -131,6 +139,7 @@ def document_json(record: Record) -> str:
         strays=instance.strays,
         timers=record.timers,
         cause=instance.cause,
+        stray_effects=instance.stray_effects,
     )
     return _DOCUMENT.write(document).decode()
 
@@ -158,6 +167,7 @@ def record_of(row: Any, saga: Saga[Any]) -> Record:
             strays=document.strays,
             cause=document.cause,
             begin_at=row.begin_at,
+            stray_effects=document.stray_effects,
         ),
         revision=row.revision,
         entries=row.entries,
@@ -180,12 +190,20 @@ class Standing:
     not_undone: tuple[str, ...]
     cause: Cause | None
     timers: tuple[Timer, ...]
+    stray_effects: tuple[StrayEffect, ...] = ()
 
 
 def standing_of(document: str) -> Standing:
     """The standing in the column `document`. Raises ValueError where it cannot be read."""
     read: _Document = _DOCUMENT.read(document.encode())
-    return Standing(read.steps, read.direction, read.not_undone, read.cause, read.timers)
+    return Standing(
+        read.steps,
+        read.direction,
+        read.not_undone,
+        read.cause,
+        read.timers,
+        read.stray_effects,
+    )
 
 
 def _kept(timers: tuple[Timer, ...], transition: Transition[Any]) -> tuple[Timer, ...]:
@@ -194,7 +212,7 @@ def _kept(timers: tuple[Timer, ...], transition: Transition[Any]) -> tuple[Timer
     instance = transition.instance
     if instance.ended is not None:
         return ()
-    awaited = {run.awaited.id for run in instance.steps.values() if run.awaited is not None}
+    awaited = {it.id for run in instance.steps.values() for it in run.commands}
     if instance.begin_at is not None:
         awaited.add(instance.id)
     latest = {(it.kind, it.command_id): it for it in (*timers, *transition.timers)}

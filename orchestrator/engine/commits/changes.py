@@ -62,6 +62,7 @@ class Changes:
         self.stuck: list[SagaStuck] = []
         """The steps that need an operator since this commit."""
         self.transitions = 0
+        self.stray_effects = 0
         self._stuck_to = stuck_to
         self._outcomes: list[tuple[asyncio.Future[Any], Any]] = []
 
@@ -111,6 +112,8 @@ class Changes:
         for place, entry in enumerate(transition.history, 1):
             if entry.happening is Happening.STUCK:
                 self._tell_stuck(after, entry, entries + place)
+            elif entry.happening is Happening.STRAY_EFFECT:
+                self.stray_effects += 1
         self.news += run_log.worth_telling(after, transition.history)
         for dispatch in transition.commands:
             self.writes.messages.append(self._command(dispatch, after))
@@ -127,7 +130,7 @@ class Changes:
         ]
 
     def _command(self, dispatch: Dispatch, after: Record) -> OutgoingMessage:
-        awaited = after.instance.steps[dispatch.step].awaited
+        step = after.instance.steps[dispatch.step]
         own = after.traceparent
         made = tracing.of_new_message(
             dispatch.id, dispatch.type, own, saga=after.instance.id, step=dispatch.step
@@ -139,5 +142,5 @@ class Changes:
             self.now,
             number=after.number,
             trace=made or own,
-            repeats=awaited is not None and awaited.sendings > 1,
+            repeats=any(it.id == dispatch.id and it.sendings > 1 for it in step.commands),
         )

@@ -54,6 +54,7 @@ class CommitterStats:
 
     commits: int = 0
     transitions: int = 0
+    stray_effects: int = 0
     failures: int = 0
 
 
@@ -247,6 +248,7 @@ class Committer:
     def _committed(self, changes: Changes, items: Sequence[Item]) -> None:
         self.stats.commits += 1
         self.stats.transitions += changes.transitions
+        self.stats.stray_effects += changes.stray_effects
         self._queue.committed(changes.sizes.values())
         for saga_id, record in changes.records.items():
             if record.instance.ended is None and record.instance.begin_at is None:

@@ -1,5 +1,5 @@
 """The log lines about committed steps of runs: at INFO what an operator may want to know, at ERROR
-a step that needs one, at DEBUG every line of the history."""
+a step or an effect that needs one, at DEBUG every line of the history."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _LEVELS = {
     Happening.REJECTED_ANSWER: logging.WARNING,
     Happening.TURNED_BACK: logging.INFO,
     Happening.STUCK: logging.ERROR,
+    Happening.STRAY_EFFECT: logging.ERROR,
     Happening.OPERATOR: logging.INFO,
     Happening.ENDED: logging.INFO,
 }

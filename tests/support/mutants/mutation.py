@@ -12,12 +12,24 @@ from orchestrator.machine import (
     later_answers,
     machine,
     operators,
+    results,
+    skipping,
     timers,
     transition_builder,
     turning_back,
 )
 
-PARTS = (transition_builder, turning_back, later_answers, answers, timers, operators, machine)
+PARTS = (
+    transition_builder,
+    turning_back,
+    later_answers,
+    results,
+    skipping,
+    answers,
+    timers,
+    operators,
+    machine,
+)
 """The modules of the machine; each imports only those before it."""
 
 

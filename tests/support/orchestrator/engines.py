@@ -20,6 +20,7 @@ from orchestrator.engine.watchers import OnStuck
 from orchestrator.machine.instance import Status
 from outbox import tables as library
 from outbox.clock import Clock, SystemClock
+from outbox.contract import Void
 from outbox.coordination.bell import Bell
 from outbox.database.engines import reading
 from outbox.database.opening import Database
@@ -27,9 +28,11 @@ from outbox.ids import Ids
 from outbox.relay.settings import RelaySettings
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Answered, Delivery, Transport, Unreachable
+from outbox.wire.codec import decode
 from outbox.wire.envelope import Envelope
 from tests.support.processes.waiting import until
 
+VOID = str(Void.message_type)
 QUICK = RelaySettings(lease=3.0, margin=1.0, delivery_timeout=0.8, poll=0.2)
 
 
@@ -46,7 +49,8 @@ def opened(engine: AsyncEngine) -> Database:
 
 
 class Scripted:
-    """A participant that says DONE, or what the test put into `replies` for a type of command.
+    """A participant that says DONE, or what the test put into `replies` for a type of command; to a
+    void, that nothing has come.
 
     `seen` has every envelope that arrived, in its order.
     """
@@ -91,6 +95,9 @@ class Scripted:
         return [it.type for it in self.seen]
 
     def _reply(self, envelope: Envelope) -> Reply:
+        if envelope.type == VOID and VOID not in self.replies:
+            ids = decode(Void, envelope.data).ids
+            return Reply(Outcome.DONE, value={id: {"state": "absent"} for id in ids})
         default = Reply(Outcome.DONE, value=self.values.get(envelope.type))
         return self.replies.get(envelope.type, default)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import orjson
+
 from orchestrator.definition.saga import Saga
 from orchestrator.machine.instance import Instance, Status, StepRun, StepStatus
 from orchestrator.machine.machine import advance, start
 from orchestrator.machine.signals import Buried, Replied, Signal, TimerFired, TimerKind
-from orchestrator.machine.transition import Entry, Happening, Timer, Transition
+from orchestrator.machine.transition import Dispatch, Entry, Happening, Timer, Transition
 from outbox.replies import Outcome, Reply
+from outbox.wire import reply_json
 from tests.support.orchestrator.trips import Trip
 
 RUN_ID = "0190a000-0000-7000-8000-000000000001"
@@ -54,6 +57,21 @@ class Story:
         """The step's awaited command becomes a dead letter."""
         return self.hears(Buried(self.awaited(step), "no receiver"))
 
+    def tells(self, step: str, state: str, reply: Reply | None = None) -> Story:
+        """The participant answers the void of the step's skip: the step's last command was in that
+        state, with the stored reply, and those before it had been refused."""
+        return self.hears(Replied(self.void(step), self.told(step, state, reply)))
+
+    def told(self, step: str, state: str, reply: Reply | None = None) -> Reply:
+        """The answer to the void of the step's skip."""
+        run = self.step(step)
+        *others, last = run.undo_ids if self.undoes(step) else run.action_ids
+        states: dict[str, Any] = {id: {"state": "refused"} for id in others}
+        states[last] = {"state": state}
+        if reply is not None:
+            states[last]["reply"] = orjson.loads(reply_json.dumps(reply))
+        return Reply(Outcome.DONE, value=states)
+
     def late(self, command_id: str, reply: Reply) -> Story:
         """An answer to any command, awaited or not."""
         return self.hears(Replied(command_id, reply))
@@ -95,14 +113,25 @@ class Story:
         assert awaited is not None, f"{step} awaits nothing"
         return awaited.id
 
+    def void(self, step: str) -> str:
+        """The id of the void that the step's skip waits for."""
+        skip = self.step(step).skip
+        assert skip is not None, f"{step} is not being skipped"
+        return skip.void.id
+
     def undoes(self, step: str) -> bool:
         awaited = self.step(step).awaited
         return awaited is not None and awaited.is_undo
 
     @property
     def sent(self) -> list[str]:
-        """What was sent at last, such as `do charge` or `undo reserve room`."""
-        return [f"{'undo' if it.undoes else 'do'} {it.step}" for it in self.last.commands]
+        """What was sent at last, such as `do charge`, `undo reserve room` or `void charge`."""
+        return [f"{self._verb(it)} {it.step}" for it in self.last.commands]
+
+    def _verb(self, command: Dispatch) -> str:
+        if command.is_void:
+            return "void"
+        return "undo" if command.undoes else "do"
 
     @property
     def happened(self) -> list[Happening]:

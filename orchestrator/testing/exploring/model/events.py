@@ -65,7 +65,8 @@ class Event:
     `choice` says which of several values a participant answers with; with `copy`, a copy of the
     message stays on its way. `accepted` tells the copies of a command that the way has accepted,
     and the answers that are messages, from the others. `later` tells the answers that come later,
-    and those that came so; `call` counts the attempts of a call to the outside, from 1.
+    and those that came so; `call` counts the attempts of a call to the outside, from 1. `void`
+    tells the question that a skip asks from the step's own command.
     """
 
     what: What
@@ -79,6 +80,7 @@ class Event:
     accepted: bool = False
     later: bool = False
     call: int = 0
+    void: bool = False
 
     def source(self) -> str:
         """The expression that makes it; it needs the names Crash, Event, Outcome and What."""

@@ -9,23 +9,36 @@ from orchestrator.machine.signals import Buried, Replied
 from orchestrator.testing.exploring.model.orchestrating import Orchestrating
 from orchestrator.testing.exploring.model.participating import Participating
 from orchestrator.testing.exploring.model.promises import Broken
+from orchestrator.testing.exploring.model.rows import Answer
 from orchestrator.testing.exploring.model.values import Message, Numbers, Sent
 from outbox.replies import PENDING, Outcome, Reply
+from outbox.wire import reply_json
 
 
 def replied(message: Message, sent: Sent, replies: Mapping[str, Sequence[Any]]) -> Replied:
     """The answer as it comes to the orchestrator, with the value that `replies` has for it."""
     answer = message.answer
     assert answer is not None
-    is_done = answer.outcome is Outcome.DONE and not sent.dispatch.undoes
+    if sent.dispatch.is_void and answer.outcome is Outcome.DONE:
+        values = replies[sent.dispatch.step]
+        told = {
+            id: {"state": state}
+            | ({"reply": reply_json.value_of(_reply(its, values))} if its else {})
+            for id, state, its in answer.told
+        }
+        return Replied(message.command_id, Reply(Outcome.DONE, told), _source(message, sent))
+    values = () if sent.dispatch.undoes else replies[sent.dispatch.step]
+    return Replied(message.command_id, _reply(answer, values), _source(message, sent))
+
+
+def _reply(answer: Answer, values: Sequence[Any]) -> Reply:
     is_refused = answer.outcome is Outcome.REFUSED
-    reply = Reply(
+    return Reply(
         answer.outcome,
-        replies[sent.dispatch.step][answer.choice] if is_done else None,
+        values[answer.choice] if answer.outcome is Outcome.DONE and values else None,
         code=PENDING if answer.later and not is_refused else None,
         after_pending=answer.later and is_refused,
     )
-    return Replied(message.command_id, reply, _source(message, sent))
 
 
 def buried(message: Message, sent: Sent) -> Buried | Replied:

@@ -326,6 +326,7 @@ class Model:
                 accepted=message.accepted,
                 later=bool(answer and answer.later),
                 call=answer.call if answer else 0,
+                void=command.is_void,
             )
         return self._events[key]
 

@@ -95,8 +95,9 @@ class Orchestrating:
         for command in transition.commands:
             run = instance.steps[command.step]
             ids = run.undo_ids if command.undoes else run.action_ids
+            ids = run.void_ids if command.is_void else ids
             self.sent[command.id] = Sent(command, ids.index(command.id) + 1)
-        awaited = {it.awaited.id for it in instance.steps.values() if it.awaited is not None}
+        awaited = {it.id for run in instance.steps.values() for it in run.commands}
         if instance.begin_at is not None and instance.ended is None:
             awaited.add(instance.id)
         timers |= {(timer.kind, timer.command_id) for timer in transition.timers}
@@ -114,9 +115,10 @@ def _outstanding(saga: Saga[Any], instance: Instance[Any]) -> tuple[Dispatch, ..
     """The commands that were sent and whose answers are due: their rows are still in the outbox,
     so they are sent again by one who cannot know whether they left."""
     return tuple(
-        dispatch_of(saga, saga.step(name), run.awaited)
+        dispatch_of(saga, saga.step(name), command)
         for name, run in instance.steps.items()
-        if run.awaited is not None
-        and run.awaited.wait is Wait.ANSWER
-        and run.status is not StepStatus.STUCK
+        for command in run.commands
+        if command.wait is Wait.ANSWER
+        # Of a stuck step only the void of its skip is on its way.
+        and (run.status is not StepStatus.STUCK or command is not run.awaited)
     )

@@ -21,7 +21,9 @@ from orchestrator.testing.exploring.model.rows import (
     Task,
     Told,
     bar,
+    named,
     to_undo,
+    void,
     waits,
     without,
 )
@@ -79,7 +81,7 @@ class Participant:
     def decides(self, command: Dispatch) -> bool:
         """Whether the handler would run, so that it could say yes or no."""
         rows = dict(self.rows)
-        if command.id in rows:
+        if command.id in rows or command.is_void:
             return False
         if not command.undoes or not self.barrier:
             return True
@@ -102,8 +104,10 @@ class Participant:
         rows = dict(self.rows)
         if command.id in rows:
             return self._again(command, rows, wish)
-        if command.undoes and self.barrier and waits(command, rows):
+        if self.barrier and waits(command, rows):
             return self, PENDING
+        if command.is_void:
+            return self._void(command, rows)
         if not self.decides(command):
             # An undo that finds nothing to do.
             bar(command, rows)
@@ -123,6 +127,18 @@ class Participant:
         for action in to_undo(command, rows) if self.barrier else ():
             rows[action] = rows[action]._replace(row=Row.UNDONE, is_live=False, is_late=False)
         return done._become(rows), wish
+
+    def _void(self, command: Dispatch, rows: Rows) -> tuple[Participant, Answer]:
+        told = void(command, rows)
+        answer = Answer(Outcome.DONE, told=told)
+        rows[command.id] = Known(Row.RAN, answer)
+        effects = self.effects
+        of_action = all(it.by not in named(command) for _, it in self.rows)
+        is_over = any(state == "pending" and not rows[id].call for id, state, _ in told)
+        if is_over and of_action:
+            # What completes it hears that it is too late, and takes back what the handler wrote.
+            effects = self._lettered(command.step, TAKEN_BACK)
+        return replace(self, effects=effects)._become(rows), answer
 
     def _again(self, command: Dispatch, rows: Rows, wish: Answer) -> tuple[Participant, Answer]:
         known = rows[command.id]

@@ -52,7 +52,9 @@ def check_effects(
         by_hand = run.status is StepStatus.SKIPPED
         if instance.status is Status.COMPLETED and effect != "A" and not by_hand:
             raise Broken("P4", f"COMPLETED, and step {name!r} is not in effect")
-        if in_force and participant.may_be_told(run.action_ids, told):
+        if in_force and (
+            participant.may_be_told(run.action_ids, told) or name in _strays(instance)
+        ):
             continue
         if instance.status is Status.COMPENSATED and (in_force or by_hand):
             raise Broken("P4", f"COMPENSATED, and step {name!r} is in effect")
@@ -65,8 +67,13 @@ def check_effects(
             )
     if any(run.undo_ids for run in instance.steps.values()):
         for name in saga.point_of_no_return:
-            if effects[name] in IN_FORCE:
+            if effects[name] in IN_FORCE and name not in _strays(instance):
                 raise Broken("P5", f"there are compensations, and {name!r} happened")
+
+
+def _strays(instance: Instance[Any]) -> frozenset[str]:
+    """The steps with an effect that the run has listed for a person."""
+    return frozenset(it.step for it in instance.stray_effects)
 
 
 def check_transition(before: Instance[Any], transition: Transition[Any]) -> None:
@@ -79,7 +86,8 @@ def check_transition(before: Instance[Any], transition: Transition[Any]) -> None
     if is_backward and after.direction is not Direction.BACKWARD:
         raise Broken("P5", "the run turned forward again")
     for command in transition.commands:
-        if after.direction is Direction.BACKWARD and not command.undoes:
+        asks_back = command.undoes or command.is_void
+        if after.direction is Direction.BACKWARD and not asks_back:
             raise Broken("P5", f"{command.step!r} was sent after the run had turned back")
     if before.ended is not None and (after.ended is not before.ended or transition.commands):
         raise Broken("P4", f"a run that was {before.ended} went on")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
 from orchestrator.machine.transition import Dispatch
+from outbox.contract import Void
 from outbox.replies import Outcome
+from outbox.wire.codec import decode
 
 
 class Row(Enum):
@@ -25,12 +27,14 @@ class Answer(NamedTuple):
     """What a participant says. `choice` is which of the values that the step may be answered
     with. With ONGOING, `later` says that the answer comes later, and `call` counts the attempts of
     the call to the outside that is made for it, from 1; with REFUSED, `later` says that it came
-    after that."""
+    after that. To a void, `told` has the state of each command that it names, and what was answered
+    if it ran."""
 
     outcome: Outcome
     choice: int = 0
     later: bool = False
     call: int = 0
+    told: tuple[tuple[str, str, Answer | None], ...] = ()
 
 
 PENDING = Answer(Outcome.ONGOING, later=True)
@@ -67,15 +71,39 @@ Told = tuple[tuple[str, Answer], ...]
 """Answers that are told as messages, each with the id of its command."""
 
 
-def bar(undo: Dispatch, rows: Rows) -> None:
-    """Bar the actions that are not known yet."""
-    for action in undo.undoes:
-        rows.setdefault(action, Known(Row.BARRED, Answer(Outcome.ALREADY_UNDONE)))
+def named(command: Dispatch) -> Sequence[str]:
+    """The ids of the commands that an undo or a void names."""
+    return decode(Void, command.data).ids if command.is_void else command.undoes
 
 
-def waits(undo: Dispatch, rows: Mapping[str, Known]) -> bool:
-    """Whether an undo has to wait, for a call that goes on or for another undo."""
-    found = [rows[action] for action in undo.undoes if action in rows]
+def bar(command: Dispatch, rows: Rows) -> None:
+    """Bar what it names and is not known yet."""
+    for id in named(command):
+        rows.setdefault(id, Known(Row.BARRED, Answer(Outcome.ALREADY_UNDONE)))
+
+
+def void(command: Dispatch, rows: Rows) -> tuple[tuple[str, str, Answer | None], ...]:
+    """Bar what it names, is not known yet or is pending. Returns what was known of each."""
+    found = [(id, rows.get(id)) for id in named(command)]
+    bar(command, rows)
+    for id, known in found:
+        if known is not None and known.row is Row.PENDING:
+            barred = Answer(Outcome.ALREADY_UNDONE)
+            rows[id] = known._replace(row=Row.BARRED, answer=barred, is_live=False)
+            for action, it in rows.items():
+                if it.row is Row.UNDOING and it.by == id:
+                    rows[action] = it._replace(row=it.was or Row.RAN, was=None, by="")
+    return tuple(
+        (id, "absent", None)
+        if known is None
+        else (id, known.row.value, known.answer if known.row is Row.RAN else None)
+        for id, known in found
+    )
+
+
+def waits(command: Dispatch, rows: Mapping[str, Known]) -> bool:
+    """Whether an undo or a void has to wait, for a call that goes on or for another undo."""
+    found = [rows[id] for id in named(command) if id in rows]
     return any(it.row is Row.UNDOING or (it.row is Row.PENDING and it.is_live) for it in found)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from orchestrator.machine.instance import Instance
+from orchestrator.machine.instance import Awaited, Instance
 from orchestrator.machine.signals import TimerKind
 from orchestrator.machine.transition import Dispatch
 from orchestrator.testing.exploring.model.events import Event
@@ -85,16 +85,23 @@ def essence(instance: Instance[Any], state: bytes) -> Hashable:
         instance.paused,
         instance.begin_at is None,
         instance.not_undone,
+        frozenset(it.command_id for it in instance.stray_effects),
         state,
         tuple(
             (
                 run.status,
                 run.action_ids,
                 run.undo_ids,
-                run.awaited and (run.awaited.id, run.awaited.wait, run.awaited.deadline is None),
+                run.awaited and _essence(run.awaited),
+                run.skip and _essence(run.skip.void),
+                run.void_ids,
                 run.tries,
                 run.kept is not None,
             )
             for run in instance.steps.values()
         ),
     )
+
+
+def _essence(awaited: Awaited) -> Hashable:
+    return awaited.id, awaited.wait, awaited.deadline is None, awaited.action_ran

@@ -223,7 +223,7 @@ def _require(question: _Question, broken: Broken | None, trace: story.Trace) -> 
 def _covered(model: Model, walk: Walk) -> dict[str, Covered]:
     answers: dict[tuple[str, bool], set[Outcome]] = {}
     for event in walk.taken_in:
-        if event.step is not None and event.answer is not None:
+        if event.step is not None and event.answer is not None and not event.void:
             answers.setdefault((event.step, event.undo), set()).add(event.answer)
     statuses: dict[str, set[StepStatus]] = {step.name: set() for step in model.saga.steps}
     for instance in {id(it): it for it in map(model.instance, walk.places)}.values():

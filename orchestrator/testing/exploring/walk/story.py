@@ -134,7 +134,9 @@ def _sent(model: Model, event: Event, before: int, place: int) -> str:
         # One that was just accepted is no new one, unless that is forgotten in a crash.
         is_sent = not message.accepted or event.crash is Crash.BEFORE_COMMIT
         if message.answer is None and is_sent:
-            about = Event(What.ARRIVES, command.step, bool(command.undoes), attempt)
+            about = Event(
+                What.ARRIVES, command.step, bool(command.undoes), attempt, void=command.is_void
+            )
             names.append(_name(about))
     if not names:
         return ""
@@ -164,8 +166,8 @@ def _turned(model: Model, before: int, place: int) -> str:
 
 def _is_late(model: Model, event: Event, before: int) -> bool:
     sent = (model.message(number)[1] for number in model.place(before).network)
-    about = (event.step, event.undo, event.attempt)
-    return any(about == (it.step, bool(it.undoes), attempt) for it, attempt in sent)
+    about = (event.step, event.undo, event.attempt, event.void)
+    return any(about == (it.step, bool(it.undoes), attempt, it.is_void) for it, attempt in sent)
 
 
 def _newly_stuck(past: Instance[object], now: Instance[object]) -> list[str]:
@@ -177,7 +179,7 @@ def _newly_stuck(past: Instance[object], now: Instance[object]) -> list[str]:
 
 
 def _name(event: Event) -> str:
-    role = "the undo of " if event.undo else ""
+    role = "the undo of " if event.undo else "the question about " if event.void else ""
     again = f" (attempt {event.attempt})" if event.attempt > 1 else ""
     return f"{role}{event.step!r}{again}"
 

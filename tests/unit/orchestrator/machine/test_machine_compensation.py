@@ -131,7 +131,7 @@ def test_an_undo_that_goes_on_is_asked_for_as_long_as_it_does() -> None:
         assert story.status is Status.COMPENSATING
 
 
-@pytest.mark.parametrize("answer", ["unknown", "too-old", "expired", "already-undone"])
+@pytest.mark.parametrize("answer", ["unknown", "too-old", "expired"])
 def test_an_undo_of_which_nobody_can_tell_makes_the_run_stuck(answer: str) -> None:
     story = turned_back()
     first = story.awaited("reserve room")

@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from orchestrator.machine.answers import MAX_UNDOS
-from orchestrator.machine.instance import Status, StepStatus
+from orchestrator.machine.instance import Status, StepStatus, StrayEffect
 from orchestrator.machine.signals import Buried, Replied, Retry, Skip, Terminate
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import MAX_NOTES
+from orchestrator.machine.turning_back import MAX_UNDOS
+from orchestrator.store.records import record_of
 from outbox.ids import derive
 from outbox.replies import Outcome, Reply
+from tests.support.orchestrator.stored_runs import row_of
 from tests.support.orchestrator.story import (
     DONE,
     LOCKED,
@@ -37,9 +39,14 @@ def on_its_way_back() -> tuple[Story, str]:
 
 
 def decided(story: Story) -> object:
-    """How the run stands, without the count of what was noted."""
+    """How the run stands, without what was only noted."""
     run = story.run
-    return replace(run, strays=0, steps={k: replace(v, notes=0) for k, v in run.steps.items()})
+    return replace(
+        run,
+        strays=0,
+        stray_effects=(),
+        steps={k: replace(v, notes=0) for k, v in run.steps.items()},
+    )
 
 
 # Duplicates
@@ -139,6 +146,34 @@ def test_a_late_success_of_an_undone_action_is_undone_once_more_under_a_new_id()
     assert story.answers("reserve room", reply=NOTHING).status is Status.COMPENSATED
 
 
+@pytest.mark.parametrize("reply", [DONE, NOTHING], ids=str)
+def test_a_success_told_while_the_undo_is_on_its_way_is_undone_once_more_after_it(
+    reply: Reply,
+) -> None:
+    """A call to the outside that ended well after the undo is told by a message, which may overtake
+    the undo's own answer."""
+    story = Story(BOOKING).answers("reserve seat")
+    room = story.awaited("reserve room")
+    first = story.deadline("reserve room").awaited("reserve room")
+    story.hears(Replied(room, DONE, "hotels"))
+    assert (story.sent, story.awaited("reserve room")) == ([], first)
+    stored = record_of(row_of(story.run, BOOKING), BOOKING).instance
+    assert stored == story.run
+    story.answers("reserve room", reply=reply)
+    assert story.sent == ["undo reserve room"], "and not yet the seat's"
+    assert story.awaited("reserve room") != first
+    story.answers("reserve room", reply=NOTHING)
+    assert story.sent == ["undo reserve seat"]
+
+
+def test_a_success_told_before_an_undo_is_tried_anew_is_left_to_the_new_one() -> None:
+    story = Story(BOOKING).answers("reserve seat")
+    room = story.awaited("reserve room")
+    story.deadline("reserve room").hears(Replied(room, DONE, "hotels"))
+    story.answers("reserve room", reply=REFUSED).repeat("reserve room").answers("reserve room")
+    assert story.sent == ["undo reserve seat"]
+
+
 def test_a_late_success_while_the_undo_is_on_its_way_is_left_to_that_undo() -> None:
     story = Story(BOOKING).answers("reserve seat")
     room = story.awaited("reserve room")
@@ -170,12 +205,13 @@ def test_a_late_success_of_an_undo_is_only_noted() -> None:
     assert story.step("reserve room").status is StepStatus.UNDONE
 
 
-def test_a_late_success_of_a_refused_pivot_is_only_noted() -> None:
+def test_a_late_success_of_a_refused_pivot_is_a_stray_effect() -> None:
     story = Story(BOOKING).answers("reserve seat", "reserve room")
     pivot = story.awaited("charge")
     before = decided(story.answers("charge", reply=REFUSED))
     assert decided(story.late(pivot, DONE)) == before
-    assert story.happened == [Happening.LATE_ANSWER]
+    assert story.happened == [Happening.LATE_ANSWER, Happening.STRAY_EFFECT]
+    assert story.run.stray_effects == (StrayEffect("charge", pivot, story.now),)
 
 
 def test_an_action_that_reports_success_again_and_again_makes_the_run_stuck() -> None:
@@ -210,7 +246,8 @@ def test_nothing_brings_an_ended_run_back(end: Status, reply: Reply) -> None:
         story.hears(Terminate("ann", "enough"))
     else:
         story.deadline("reserve room").buried("reserve room")
-        story.hears(Skip("reserve room", "ann", "by hand")).answers("reserve seat")
+        story.hears(Skip("reserve room", "ann", "by hand")).tells("reserve room", "absent")
+        story.answers("reserve seat")
     assert story.status is end
     before = decided(story)
     for id in (room, STRANGER):

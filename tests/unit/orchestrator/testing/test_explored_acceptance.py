@@ -61,8 +61,8 @@ def test_acceptance_alone_is_one_more_fault_that_may_happen_to_each_command() ->
             "end",
         ),
         (
-            "        return\n    _ask_again(builder, name)\n",
-            "        return\n    builder.settle(name, StepStatus.DONE)\n",
+            "        builder.put_awaited(name, *asked_again(builder.awaited(name)))\n",
+            "        builder.settle(name, StepStatus.DONE)\n",
             trip(TICKET),
             Faults(accepted=1),
             "P4",
@@ -75,11 +75,11 @@ def test_acceptance_alone_is_one_more_fault_that_may_happen_to_each_command() ->
             "total",
         ),
         (
-            "        buried(builder, command_id, words)\n        return\n    name =",
+            "        buried(builder, command_id, words)\n        return\n",
             "        builder.withdraw(command_id)\n"
             "        name = builder.instance.step_of(command_id)\n"
             "        builder.settle(name, StepStatus.REFUSED)\n"
-            "        return\n    name =",
+            "        return\n",
             trip(replace(SEAT, on_reply=None), CHARGE),
             Faults(accepted=1, burials=1),
             "P4",

@@ -354,9 +354,9 @@ def test_a_run_that_does_not_end_after_a_story_is_found(monkeypatch: pytest.Monk
             "total",
         ),
         (
-            "            builder.settle(name, StepStatus.UNDONE)\n",
-            "            builder.settle(name, StepStatus.UNDONE)\n"
-            "            builder.instance = "
+            "    builder.settle(name, StepStatus.UNDONE)\n",
+            "    builder.settle(name, StepStatus.UNDONE)\n"
+            "    builder.instance = "
             "replace(builder.instance, direction=type(builder.instance.direction).FORWARD)\n",
             "P5",
         ),

@@ -235,7 +235,7 @@ def test_a_run_that_is_said_to_be_undone_too_early_is_found() -> None:
 
 
 def test_a_run_that_goes_forward_again_is_found() -> None:
-    right = "            builder.settle(name, StepStatus.UNDONE)\n"
+    right = "    builder.settle(name, StepStatus.UNDONE)\n"
     forward = "direction=type(builder.instance.direction).FORWARD"
-    again = f"            builder.instance = replace(builder.instance, {forward})\n"
+    again = f"    builder.instance = replace(builder.instance, {forward})\n"
     assert found(IN_A_ROW, right, right + again) == "P5"
