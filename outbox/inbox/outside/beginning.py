@@ -8,6 +8,7 @@ from dataclasses import replace
 import orjson
 from sqlalchemy.orm import Session
 
+from outbox.inbox.answering import has_way
 from outbox.inbox.barrier import Again, Arrival, Row
 from outbox.inbox.handling.handler import Handler
 from outbox.inbox.outside import rules
@@ -15,6 +16,8 @@ from outbox.inbox.outside.call import Call
 from outbox.inbox.outside.registration import Begun, Outside
 from outbox.inbox.outside.rules import Attempt
 from outbox.inbox.pending import rows as pending_rows
+from outbox.inbox.pending.complete import write
+from outbox.inbox.pending.completion import completed
 from outbox.inbox.pending.keeping import context_of
 from outbox.inbox.pending.pended import Pended
 from outbox.inbox.transactions.terms import Terms
@@ -57,10 +60,21 @@ class Beginning:
             return pended.reply()
         kept = rules.begun_again(pended, outside.promise, self._terms.holder())
         if isinstance(kept, Reply):
+            if pended.undoes:
+                self._give_up(session, pended, kept, verdict.undoes)
             return kept
         pending_rows.change(session, self._consumer, kept)
         self._note(arrival, outside, kept, verdict.undoes)
         return kept.reply()
+
+    def _give_up(
+        self, session: Session, pended: Pended, unknown: Reply, undoing: Sequence[Row]
+    ) -> None:
+        """Let the actions be what they were: they must not be undoing for ever."""
+        completion = completed(pended, unknown, undoing, is_definite=True)
+        late = [it for it in completion.told if it[0] is not pended]
+        told = tuple(it for it in late if has_way(session, it[0].reply_to))
+        write(session, self._consumer, replace(completion, told=told))
 
     def _note(
         self, arrival: Arrival, outside: Outside, kept: Pended, undoes: Sequence[Row]

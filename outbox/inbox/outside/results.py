@@ -35,7 +35,7 @@ from outbox.inbox.outside.call import (
     Result,
 )
 from outbox.inbox.pending import rows as pending_rows
-from outbox.inbox.pending.complete import lock_with_actions, tell
+from outbox.inbox.pending.complete import lock_with_actions, tell, undoing_of
 from outbox.inbox.pending.completion import completed
 from outbox.inbox.pending.pended import Pended
 from outbox.inbox.transactions import session as inbox_session
@@ -181,11 +181,11 @@ class ResultTransaction:
         match row.state:
             case State.PENDING if rules.fits(pended, self._call.attempt):
                 self._write_pending(session, rows, pended, call)
-            case State.UNDOING | State.UNDONE | State.BARRED:
-                # Of any attempt: no other one will tell of what it did.
-                self._write_late(session, row, pended)
-            case State.PENDING | State.RAN | State.REFUSED:
+            case State.PENDING:
                 pass
+            case State.UNDOING | State.UNDONE | State.BARRED | State.RAN | State.REFUSED:
+                # Of any attempt: no other one will tell of what it did.
+                self._write_late(session, rows, row, pended)
             case other:
                 assert_never(other)
 
@@ -195,7 +195,8 @@ class ResultTransaction:
         promise, told = self._call.outside.promise, True
         match self._result:
             case Answered(reply) if rules.counts(pended, promise, reply):
-                self._complete(session, rows, pended, reply, call)
+                self._run_after(session, reply, call)
+                self._complete(session, rows, pended, reply)
                 return
             case Answered(reply):
                 error = f"refused after an attempt without an answer: {reply.code}: {reply.reason}"
@@ -216,42 +217,37 @@ class ResultTransaction:
             case other:
                 assert_never(other)
         pending_rows.change(session, self._results.consumer, kept)
-        if told:
+        if kept.undoes and self.answer.outcome is Outcome.UNKNOWN:
+            # Its actions must not be undoing for ever.
+            self._complete(session, rows, kept, self.answer)
+        elif told:
             self._tell(session, pended, self.answer)
 
     def _complete(
-        self,
-        session: Session,
-        rows: Mapping[str, Row],
-        pended: Pended,
-        reply: Reply,
-        call: CallHandler,
+        self, session: Session, rows: Mapping[str, Row], pended: Pended, reply: Reply
     ) -> None:
-        self._run_after(session, reply, call)
-        undoing = [
-            row
-            for row in map(rows.get, pended.undoes)
-            if row is not None and row.state is State.UNDOING and row.barred_by == pended.id
-        ]
-        completion = completed(pended, reply, undoing, is_definite=True)
+        completion = completed(pended, reply, undoing_of(rows, pended), is_definite=True)
         self._keep(session, completion.changes, completion.over)
         self.answer = reply
         for each, answer in completion.told:
             self._tell(session, each, answer)
 
-    def _write_late(self, session: Session, row: Row, pended: Pended) -> None:
-        """A success that comes after its undo: it is never dropped, since what it did is there."""
-        match self._result:
-            case Answered(reply) if reply.outcome is Outcome.DONE:
-                pass
-            case _:
-                return
+    def _write_late(
+        self, session: Session, rows: Mapping[str, Row], row: Row, pended: Pended
+    ) -> None:
+        """A success that comes after its undo, or after it was waited for: it is never dropped,
+        since what it did is there."""
+        if not isinstance(self._result, Answered) or self._result.reply.outcome is not Outcome.DONE:
+            return
+        reply = self._result.reply
         if row.state is State.UNDOING:
             # What undoes it just now may have come before it, and is to be asked for once more.
             late = replace(pended, late_reply=reply)
             pending_rows.change(session, self._results.consumer, late)
             return
-        self._keep(session, (Change(row.id, State.RAN, reply),), (row.id,))
+        undone = [it for it in map(rows.get, pended.undoes) if it and it.state is State.PENDING]
+        changes = [Change(it.id, State.UNDONE, it.reply, row.id) for it in undone]
+        self._keep(session, [Change(row.id, State.RAN, reply), *changes], [row.id])
         self._tell(session, pended, reply)
 
     def _keep(self, session: Session, changes: Sequence[Change], over: Sequence[str]) -> None:

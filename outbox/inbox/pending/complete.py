@@ -71,7 +71,7 @@ def complete(
             answer = answers[id]
             _compare(row, reply_of(answer.value if isinstance(answer, FromJson) else answer))
     for pended, reply in open_ones:
-        undoing = _undoing(found, pended)
+        undoing = undoing_of(found, pended)
         write(session, handlers.consumer, completed(pended, reply, undoing, is_definite=False))
 
 
@@ -88,7 +88,7 @@ def drop(session: Session, consumer: str, id: str, reason: str, now: datetime) -
     pended = _pended(id, row)
     reply = Reply(Outcome.UNKNOWN, code=DROPPED, reason=reason)
     if pended is not None:
-        completion = completed(pended, reply, _undoing(found, pended), is_definite=False)
+        completion = completed(pended, reply, undoing_of(found, pended), is_definite=False)
         reached = [it for it in completion.told if has_way(session, it[0].reply_to)]
         write(session, consumer, replace(completion, told=tuple(reached)))
     elif row is not None:
@@ -181,7 +181,7 @@ def _reply(handlers: Handlers, type: str, answer: object) -> Reply:
     return reply
 
 
-def _undoing(found: Mapping[str, Row], pended: Pended) -> list[Row]:
+def undoing_of(found: Mapping[str, Row], pended: Pended) -> list[Row]:
     """The actions that are undoing because of it."""
     rows = [row for row in map(found.get, pended.undoes) if row is not None]
     return [row for row in rows if row.state is State.UNDOING and row.barred_by == pended.id]

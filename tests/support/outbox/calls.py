@@ -23,7 +23,7 @@ from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
 from outbox.inbox.outside.results import ResultTransaction
-from outbox.inbox.pending.complete import complete
+from outbox.inbox.pending.complete import complete, drop
 from outbox.inbox.runners import Sessions
 from outbox.messages import Message
 from outbox.replies import Reply
@@ -212,6 +212,11 @@ class Bank:
         """Answer a pending command."""
         now = self.clock.now()
         await self._read(lambda it: complete(it, self.handlers, {id: answer}, now))
+
+    async def drop(self, id: str) -> None:
+        """Wait for it no longer."""
+        now = self.clock.now()
+        await self._read(lambda it: drop(it, "bank", id, "nobody knows", now))
 
     async def reaches(self, command: Envelope, state: State) -> None:
         """Wait until the command is in that state."""

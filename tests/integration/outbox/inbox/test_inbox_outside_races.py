@@ -420,3 +420,64 @@ async def test_a_result_that_after_could_not_take_is_undone_in_doubt(
     assert (await bank.ask(undo)).outcome is Outcome.DONE
     assert bank.refunds.asked[0].undoes == {action.id: "in-doubt"}
     assert await bank.states() == {action.id: State.UNDONE, undo.id: State.RAN}
+
+
+# --- An undo that stays unknown ------------------------------------------------------------------
+
+
+async def test_an_undo_that_stays_unknown_gives_its_actions_back_for_another_undo(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope, names: Names
+) -> None:
+    bank = Bank(sessions, provider, keyed=False)
+    bank.refunds.script = [Lost("reset"), None]
+    await bank.ask(action)
+    for _ in range(2):
+        assert (await bank.ask(undo)).outcome is Outcome.UNKNOWN
+        assert await bank.states() == {action.id: State.RAN, undo.id: State.RAN}
+    again = asked(names(), Unbook("a"), undoes=(action.id,))
+    assert (await bank.ask(again)).outcome is Outcome.DONE
+    assert bank.refunds.asked[-1].undoes == {action.id: "ran"}
+
+
+async def test_an_undo_whose_process_died_gives_its_actions_back_where_it_is_not_repeated(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope
+) -> None:
+    with crash_at("outside: after the call, before its result"):
+        await Bank(sessions, provider).ask(action)
+    bank = Bank(sessions, provider, keyed=False)
+    await bank.let_pass(action.id)
+    with crash_at("outside: after before, before the call"):
+        await bank.ask(undo)
+    await bank.let_pass(undo.id)
+    assert (await bank.ask(undo)).outcome is Outcome.UNKNOWN
+    assert await bank.states() == {action.id: State.PENDING, undo.id: State.RAN}
+
+
+async def test_the_late_success_of_an_undo_that_was_unknown_counts_after_all(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope
+) -> None:
+    with crash_at("outside: after the call, before its result"):
+        await Bank(sessions, provider).ask(action)
+    bank = Bank(sessions, provider, keyed=False)
+    await bank.let_pass(action.id)
+    gate = bank.refunds.held()
+    await bank.ask(undo)
+    await bank.let_pass(undo.id)
+    assert (await Bank(sessions, provider, keyed=False).ask(undo)).outcome is Outcome.UNKNOWN
+    gate.open()
+    await ended(bank)
+    assert await bank.states() == {action.id: State.UNDONE, undo.id: State.RAN}
+    assert (await bank.ask(undo)).outcome is Outcome.DONE
+    (told,) = await bank.told()
+    assert (told["command_id"], told["outcome"]) == (undo.id, "done")
+
+
+async def test_the_late_success_of_a_call_that_a_person_dropped_counts_after_all(
+    sessions: Sessions, provider: Provider, action: Envelope
+) -> None:
+    bank, gate = await late(sessions, provider, action)
+    await bank.drop(action.id)
+    assert (await bank.ask(action)).outcome is Outcome.UNKNOWN
+    gate.open()
+    await ended(bank)
+    assert (await bank.ask(action)).outcome is Outcome.DONE
