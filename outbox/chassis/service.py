@@ -23,9 +23,9 @@ from outbox.chassis.access.rate_limit import Rates
 from outbox.chassis.access.routes import NOTHING, Opens, RouteAccess, Table
 from outbox.chassis.configured import ConfiguredService
 from outbox.chassis.endpoints import api_docs, health, openapi
-from outbox.chassis.endpoints.backlog import Backlog
+from outbox.chassis.endpoints.backlog import Standing
 from outbox.chassis.endpoints.metrics import Metrics
-from outbox.chassis.endpoints.served import backlogs_of, checks_of
+from outbox.chassis.endpoints.served import checks_of, standing_of
 from outbox.chassis.http import problems
 from outbox.chassis.http.middleware import BodyLimit, Boundary, SecurityHeaders
 from outbox.chassis.http.request_traces import Traced
@@ -204,7 +204,7 @@ class Chassis:
                 f"SAGABOX_DATABASE_URL_{self.service.name.upper()}",
             ) from error
 
-    async def _standing(self) -> Sequence[Backlog]:
+    async def _standing(self) -> Standing:
         if self._blueprint.before_scrape is not None:
             await self._blueprint.before_scrape()
-        return await backlogs_of(self.service)
+        return await standing_of(self.service)

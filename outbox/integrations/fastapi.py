@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from outbox.chassis.endpoints import health as probes
 from outbox.chassis.endpoints.metrics import Metrics
-from outbox.chassis.endpoints.served import Served, backlogs_of, checks_of
+from outbox.chassis.endpoints.served import Served, checks_of, standing_of
 from outbox.chassis.http import problems
 from outbox.clock import Clock
 from outbox.errors import InvalidService
@@ -45,8 +45,6 @@ class Observer(Protocol):
 class Attached(Served, Protocol):
     """The parts of an `outbox.Service` that an application needs."""
 
-    @property
-    def name(self) -> str: ...
     @property
     def clock(self) -> Clock: ...
     @property
@@ -85,7 +83,7 @@ def attach(service: Attached, app: Any, *, messages: bool, health: bool, metrics
         skewed = counted.skewed
         service.observed_by(counted)
         routers.append(
-            counted.router(partial(backlogs_of, service), relay_runs=lambda: service.is_carrying)
+            counted.router(partial(standing_of, service), relay_runs=lambda: service.is_carrying)
         )
     if keys is not None:
         ids = service.new_id

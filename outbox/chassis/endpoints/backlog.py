@@ -1,4 +1,5 @@
-"""The backlog of unsent messages per destination, read from the outbox tables at a bounded cost."""
+"""What stands in the tables: the backlog of unsent messages per destination, and the commands whose
+answers come later. Read at a bounded cost."""
 
 from __future__ import annotations
 
@@ -29,6 +30,27 @@ class Backlog:
     held_keys: int
     dead: int
     oldest: datetime | None
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """The pending commands of one kind: `waiting` for `service.complete`, or `calling` the outside.
+
+    The count ends at `COUNTED_UP_TO` for both kinds together. `oldest` is since when the oldest of
+    the counted ones is pending, None where there is none.
+    """
+
+    kind: str
+    count: int
+    oldest: datetime | None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What stands in the tables of one service."""
+
+    backlogs: Sequence[Backlog]
+    waiting: Sequence[Waiting]
 
 
 # It walks from one destination to the next along the index, instead of reading every row.
@@ -71,6 +93,27 @@ SELECT {_count("outbox")} AS unsent, {_count("outbox_parked")} AS parked,
     most=COUNTED_UP_TO,
     last=BUCKETS[-1],
 )
+
+# For each row it looks the state up, instead of reading all of the inbox.
+_WAITING = text(
+    """SELECT CASE WHEN attempt > 0 THEN 'calling' ELSE 'waiting' END AS kind,
+       count(*) AS count, min(since) AS oldest
+FROM (SELECT attempt, since FROM inbox_pending
+      WHERE consumer = :consumer AND
+            (SELECT state FROM inbox
+             WHERE inbox.consumer = inbox_pending.consumer AND inbox.id = inbox_pending.id)
+            = 'pending' LIMIT :most) AS counted
+GROUP BY 1"""
+).bindparams(bindparam("consumer", type_=String), most=COUNTED_UP_TO)
+_KINDS = ("calling", "waiting")
+
+
+async def waiting(connection: AsyncConnection, consumer: str) -> Sequence[Waiting]:
+    """What is pending at that consumer, of each kind."""
+    query = _WAITING.columns(oldest=UtcDateTime)
+    rows = (await connection.execute(query, {"consumer": consumer})).all()
+    found = {row.kind: Waiting(*row) for row in rows}
+    return [found.get(kind, Waiting(kind, 0, None)) for kind in _KINDS]
 
 
 async def standing(connection: AsyncConnection, known: Iterable[str] = ()) -> Sequence[Backlog]:

@@ -1,7 +1,7 @@
 """/metrics, in the text format of Prometheus, from a registry that belongs to one service.
 
-Requests, deliveries and the inbox's answers are counted as they happen. The outbox's backlog is
-read from the database at each scrape.
+Requests, deliveries and the inbox's answers are counted as they happen. The outbox's backlog and
+what is pending are read from the database at each scrape.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 from typing import Any, assert_never
 
 from fastapi import APIRouter
@@ -18,7 +19,7 @@ from prometheus_client.registry import Collector
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from outbox.chassis.endpoints.backlog import Backlog
+from outbox.chassis.endpoints.backlog import Standing
 from outbox.clock import Clock
 from outbox.coordination.progress import Progress
 from outbox.inbox.handlers import Handlers
@@ -182,7 +183,7 @@ class Metrics:
 
     def router(
         self,
-        standing: Callable[[], Awaitable[Sequence[Backlog]]],
+        standing: Callable[[], Awaitable[Standing]],
         *,
         relay_runs: Callable[[], bool],
         timeout: float = 5.0,
@@ -198,13 +199,13 @@ class Metrics:
             responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
         )
         async def metrics() -> Response:
-            backlogs: Sequence[Backlog] | None = None
+            found: Standing | None = None
             try:
                 async with asyncio.timeout(timeout):
-                    backlogs = await standing()
+                    found = await standing()
             except Exception as error:
-                log.warning("the outbox tables cannot be read for /metrics: %s", error)
-            self._standing.show(backlogs, self._clock, relay_runs())
+                log.warning("the tables cannot be read for /metrics: %s", error)
+            self._standing.show(found, self._clock, relay_runs())
             for kind, seconds in self._progress.stalled.items():
                 self._stalled.labels(kind).set(seconds)
             return Response(generate_latest(_Plain(self.registry)), media_type=CONTENT_TYPE_LATEST)
@@ -226,7 +227,7 @@ class _Plain(Collector):
 
 
 class _Standing:
-    """The gauges of the backlog in the outbox tables."""
+    """The gauges of what stands in the tables."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def gauge(name: str, meaning: str) -> Gauge:
@@ -240,6 +241,18 @@ class _Standing:
         self._scheduled = gauge("outbox_scheduled_messages", "Messages whose time has not come")
         self._held = gauge("outbox_held_keys", "Keys that wait after a failure")
         self._dead = gauge("outbox_dead_letters", "Messages that were given up")
+        self._pending = Gauge(
+            "sagabox_inbox_pending_commands",
+            "Commands whose answers come later (counted to 100,000)",
+            ["kind"],
+            registry=registry,
+        )
+        self._oldest_pending = Gauge(
+            "sagabox_inbox_pending_oldest_seconds",
+            "Age of the oldest command whose answer comes later",
+            ["kind"],
+            registry=registry,
+        )
         self._database = Gauge(
             "sagabox_database_up", "1 if the database answered this scrape", registry=registry
         )
@@ -253,23 +266,34 @@ class _Standing:
             self._scheduled,
             self._held,
             self._dead,
+            self._pending,
+            self._oldest_pending,
         )
 
-    def show(self, backlogs: Sequence[Backlog] | None, clock: Clock, relay_runs: bool) -> None:
+    def show(self, found: Standing | None, clock: Clock, relay_runs: bool) -> None:
         self._relay.set(relay_runs)
-        self._database.set(backlogs is not None)
+        self._database.set(found is not None)
         for gauge in self._gauges:
             # Old figures would look like new ones.
             gauge.clear()
-        for backlog in backlogs or ():
+        if found is None:
+            return
+        for waiting in found.waiting:
+            self._pending.labels(waiting.kind).set(waiting.count)
+            self._oldest_pending.labels(waiting.kind).set(_age(waiting.oldest, clock))
+        for backlog in found.backlogs:
             place = backlog.destination
             self._unsent.labels(place).set(backlog.unsent)
             self._parked.labels(place).set(backlog.parked)
             self._scheduled.labels(place).set(backlog.scheduled)
             self._held.labels(place).set(backlog.held_keys)
             self._dead.labels(place).set(backlog.dead)
-            age = 0.0 if backlog.oldest is None else (clock.now() - backlog.oldest).total_seconds()
-            self._oldest.labels(place).set(max(0.0, age))
+            self._oldest.labels(place).set(_age(backlog.oldest, clock))
+
+
+def _age(since: datetime | None, clock: Clock) -> float:
+    """In seconds; 0 where nothing is that old."""
+    return 0.0 if since is None else max(0.0, (clock.now() - since).total_seconds())
 
 
 class _MeteredTransport:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from outbox.chassis.endpoints.backlog import Backlog, standing
+from outbox.chassis.endpoints.backlog import Standing, standing, waiting
 from outbox.chassis.endpoints.health import Check, NotReady, work
 from outbox.coordination.progress import Progress
 from outbox.database.engines import reading
@@ -18,6 +18,8 @@ from outbox.inbox.transactions.in_threads import InThreads
 class Served(Protocol):
     """An `outbox.Service`, seen from its addresses."""
 
+    @property
+    def name(self) -> str: ...
     @property
     def engine(self) -> AsyncEngine: ...
     @property
@@ -52,10 +54,13 @@ def checks_of(service: Served, *, threads: bool) -> dict[str, Check]:
     return checks
 
 
-async def backlogs_of(service: Served) -> Sequence[Backlog]:
-    """The backlog of each peer, and of other destinations that have messages in the tables."""
+async def standing_of(service: Served) -> Standing:
+    """The backlog of each peer, and of other destinations that have messages in the tables; and
+    what is pending."""
     async with reading(service.engine).connect() as connection:
-        return await standing(connection, service.peers)
+        return Standing(
+            await standing(connection, service.peers), await waiting(connection, service.name)
+        )
 
 
 async def _check_threads(threads: InThreads) -> None:

@@ -126,7 +126,12 @@ async def test_help_says_where_a_count_ends(service: Running) -> None:
     bounded = [
         it.documentation
         for it in await families(service)
-        if it.name in {"sagabox_sagas", "sagabox_outbox_unsent_messages"}
+        if it.name
+        in {
+            "sagabox_sagas",
+            "sagabox_outbox_unsent_messages",
+            "sagabox_inbox_pending_commands",
+        }
     ]
     assert bounded
     assert all(f"{COUNTED_UP_TO:,}" in it for it in bounded)

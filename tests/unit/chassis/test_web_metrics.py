@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
-from outbox.chassis.endpoints.backlog import Backlog
+from outbox.chassis.endpoints.backlog import Backlog, Standing, Waiting
 from outbox.chassis.endpoints.metrics import Metrics
 from outbox.coordination.progress import Progress
 from outbox.ids import derive, first_at
@@ -28,6 +28,7 @@ class _Service:
         self.progress = Progress(self.clock.monotonic)
         self.metrics = Metrics(self.clock, self.progress)
         self.backlogs: list[Backlog] | Exception = []
+        self.waiting: list[Waiting] = []
         self.relay_runs = True
         app = FastAPI()
 
@@ -43,10 +44,10 @@ class _Service:
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         self.client = httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1")
 
-    async def _standing(self) -> Sequence[Backlog]:
+    async def _standing(self) -> Standing:
         if isinstance(self.backlogs, Exception):
             raise self.backlogs
-        return self.backlogs
+        return Standing(self.backlogs, self.waiting)
 
     async def figures(self) -> Figures:
         answer = await self.client.get("/metrics")
@@ -107,6 +108,22 @@ async def test_what_stands_in_the_outbox_is_shown_per_destination(service: _Serv
         assert _one(figures, name, destination="search") == 0
     assert _one(figures, "sagabox_database_up") == 1
     assert _one(figures, "sagabox_relay_running") == 1
+
+
+async def test_what_is_pending_is_shown_by_kind_with_the_age_of_the_oldest(
+    service: _Service,
+) -> None:
+    service.waiting = [
+        Waiting("calling", 0, None),
+        Waiting("waiting", 3, NOW - timedelta(days=2)),
+    ]
+    figures = await service.figures()
+    assert _one(figures, "sagabox_inbox_pending_commands", kind="calling") == 0
+    assert _one(figures, "sagabox_inbox_pending_oldest_seconds", kind="calling") == 0
+    assert _one(figures, "sagabox_inbox_pending_commands", kind="waiting") == 3
+    assert _one(figures, "sagabox_inbox_pending_oldest_seconds", kind="waiting") == 2 * 86400
+    service.backlogs = ConnectionRefusedError()
+    assert not [name for name, _ in await service.figures() if "pending" in name]
 
 
 async def test_without_its_database_a_service_shows_no_old_figures(service: _Service) -> None:

@@ -8,14 +8,21 @@ from functools import partial
 from typing import Any
 
 import pytest
+from sqlalchemy import update
+from sqlalchemy.orm import Session
+from starlette.applications import Starlette
 
 import outbox
+from outbox.chassis.endpoints.backlog import Waiting
+from outbox.chassis.endpoints.served import standing_of
 from outbox.inbox.barrier import State
 from outbox.replies import Outcome
+from outbox.tables import inbox as inbox_table
+from outbox.tables import inbox_pending
 from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeEngine, MakeSyncEngine
 from tests.support.outbox.inboxes import Book, Booked, Names, Unbook
-from tests.support.outbox.services import NOWHERE, make_plain_service, make_service
+from tests.support.outbox.services import NOWHERE, client_of, make_plain_service, make_service
 from tests.support.outbox.waiting_banks import NOTE, SAGA, WaitingBank, asked
 
 PERSON = {"actor": "ada", "reason": "the airline is bankrupt"}
@@ -108,6 +115,50 @@ async def test_a_pending_compensation_is_listed_with_what_it_undoes_and_not_its_
     await bank.receive(undo)
     (it,) = (await listed(bank)).items
     assert (it.id, it.undoes) == (undo.id, (action.id,))
+
+
+# --- The metric -----------------------------------------------------------------------------------
+
+
+async def test_the_metric_counts_what_waits_and_what_calls_and_nothing_that_is_over(
+    bank: WaitingBank, names: Names
+) -> None:
+    app = Starlette()
+    bank.service.attach(app)
+    waits, older, calls, undone = (asked(names(), Book(f"{n}")) for n in range(4))
+    nothing = [Waiting("calling", 0, None), Waiting("waiting", 0, None)]
+    assert (await standing_of(bank.service)).waiting == nothing
+    await bank.receive(waits, older, calls, undone)
+    since = (bank.service.clock.now() - timedelta(days=1)).replace(microsecond=0)
+    await bank.change(older.id, since=since)
+    await bank.calling(calls.id, until=timedelta(hours=1), since=since)
+    await bank.calling(undone.id, until=-timedelta(hours=1))
+    await bank.receive(asked(names(), Unbook("3"), undoes=(undone.id,)))
+    assert (await standing_of(bank.service)).waiting == [
+        Waiting("calling", 1, since),
+        Waiting("waiting", 2, since),
+    ]
+    async with client_of(app) as http:
+        shown = (await http.get("/metrics")).text
+    assert 'sagabox_inbox_pending_commands{kind="waiting"} 2.0' in shown
+    assert 'sagabox_inbox_pending_oldest_seconds{kind="calling"} 864' in shown
+
+
+async def test_what_another_service_on_the_database_waits_for_is_neither_listed_nor_counted(
+    bank: WaitingBank, names: Names
+) -> None:
+    action = asked(names(), Book("a"))
+    await bank.receive(action)
+
+    def give_away(session: Session) -> None:
+        for table in (inbox_table, inbox_pending):
+            session.execute(update(table).values(consumer="another"))
+
+    await bank.looked(give_away)
+    assert (await listed(bank)).items == []
+    assert [it.count for it in (await standing_of(bank.service)).waiting] == [0, 0]
+    with pytest.raises(outbox.NotPendingYet):
+        await dropped(bank, action.id)
 
 
 # --- Completing and refusing ----------------------------------------------------------------------
