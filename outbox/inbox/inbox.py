@@ -81,7 +81,12 @@ class Inbox:
             clock=clock,
             told=told,
         )
-        self.calls = Calls(results.conclude, monotonic=clock.monotonic, most=MOST_CALLS)
+        self.calls = Calls(
+            results.conclude,
+            counted=self.count_call,
+            monotonic=clock.monotonic,
+            most=MOST_CALLS,
+        )
         """The calls to the outside that this process makes."""
         self._processor = Processor(
             handlers,
@@ -176,6 +181,9 @@ class Inbox:
         finally:
             answers.delivery.is_over = True
         return answers.answers()
+
+    def count_call(self, result: str, seconds: float) -> None:
+        """Note a call to the outside that has ended; for those that count them."""
 
     async def purge(self) -> int:
         """Delete the rows that no sender asks for any more; returns how many. Bounded in work and

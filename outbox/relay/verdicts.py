@@ -81,10 +81,9 @@ def judge(message: Pending, reply: Reply, policy: RetryPolicy, chance: float) ->
             | Outcome.ALREADY_UNDONE
             | Outcome.NOTHING_TO_UNDO
             | Outcome.EXPIRED
-            | Outcome.UNKNOWN
         ):
             return Settle()
-        case Outcome.TOO_OLD:
+        case Outcome.TOO_OLD | Outcome.UNKNOWN:
             return Settle() if has_sink else Bury(message.attempts, told(reply))
         case Outcome.LOCKED | Outcome.ONGOING:
             # A service that awaits the answer decides; without one, the relay can only ask again,

@@ -1,7 +1,8 @@
 """What if it dies here? Every crash point that there is, in every service that gets to it.
 
 The points come from the source, and which service reaches which comes from running it: a new one is
-in the matrix by itself, and one that no service reaches fails.
+in the matrix by itself, and one that no service reaches fails, but for those that are named as
+other tests' matter.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import pytest
 
 from tests.support.blog.agreement import assert_agreement, until_all_is_sent
 from tests.support.blog.deleting import SERVICES, Deletions
-from tests.support.faults.crashing import POINTS, die, survey
+from tests.support.faults.crashing import ELSEWHERE, POINTS, die, survey
 from tests.support.processes.running import RunningBlog
 from tests.support.repository.reporting import Count
 
@@ -26,7 +27,7 @@ async def test_every_crash_point_is_reached_by_some_service_in_a_deletion(
     blog: RunningBlog, tmp_path: Path
 ) -> None:
     reached = await survey(blog, tmp_path)
-    assert POINTS - frozenset().union(*reached.values()) == frozenset()
+    assert POINTS - frozenset().union(*reached.values()) == ELSEWHERE
     assert all(reached.values()), "a service that dies nowhere is not tested"
 
 

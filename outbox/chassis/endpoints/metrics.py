@@ -81,6 +81,13 @@ class Metrics:
             ["outcome"],
             registry=self.registry,
         )
+        self._calls = Histogram(
+            "sagabox_outside_call_seconds",
+            "Time that a call to the outside took, from its storing",
+            ["result"],
+            buckets=(*_SECONDS, 30.0, 60.0),
+            registry=self.registry,
+        )
         self._skew = Gauge(
             "sagabox_clock_skew_seconds",
             "Seconds by which the clock of a sender is ahead of the one here, at its last request",
@@ -168,6 +175,18 @@ class Metrics:
             "Threads that go on after their handler took too long; each takes up a place",
             registry=self.registry,
         ).set_function(given_up)
+
+    def calls_made(self, taken: Callable[[], int]) -> None:
+        """Show how many calls to the outside are made."""
+        Gauge(
+            "sagabox_outside_calls",
+            "Calls to the outside that are made, and threads that go on after their time",
+            registry=self.registry,
+        ).set_function(taken)
+
+    def called(self, result: str, seconds: float) -> None:
+        """Note a call to the outside that has ended."""
+        self._calls.labels(result).observe(seconds)
 
     def skewed(self, sender: str, seconds: float) -> None:
         """Note by how much a sender's clock is ahead."""
@@ -334,8 +353,13 @@ class MeteredInbox(Inbox):
             handlers, sessions, clock=clock, limits=limits, peers=peers, progress=progress
         )
         self._metrics = metrics
+        metrics.calls_made(lambda: self.calls.taken)
         if (threads := self.threads) is not None:
             metrics.handler_threads(lambda: threads.given_up)
+
+    def count_call(self, result: str, seconds: float) -> None:
+        """As `Inbox.count_call`."""
+        self._metrics.called(result, seconds)
 
     async def purge(self) -> int:
         """As `Inbox.purge`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 from outbox.inbox.barrier import Arrival
 from outbox.inbox.handling.handler import Context
@@ -76,3 +76,18 @@ class AfterFailed:
 
 
 Result = Answered | AnswersLater | NotMade | NoAnswer
+
+
+def outcome_of(result: Result) -> str:
+    """The result in a word, for a metric."""
+    match result:
+        case Answered(reply):
+            return reply.outcome.value
+        case AnswersLater():
+            return "later"
+        case NotMade():
+            return "not-made"
+        case NoAnswer():
+            return "no-answer"
+        case other:
+            assert_never(other)

@@ -16,7 +16,15 @@ from typing import Any
 
 from outbox.crashpoints import crashpoint
 from outbox.inbox.handling.results import reply_of
-from outbox.inbox.outside.call import Answered, AnswersLater, Call, NoAnswer, NotMade, Result
+from outbox.inbox.outside.call import (
+    Answered,
+    AnswersLater,
+    Call,
+    NoAnswer,
+    NotMade,
+    Result,
+    outcome_of,
+)
 from outbox.inbox.outside.delivery import Delivery
 from outbox.inbox.outside.rules import START_WITHIN
 from outbox.inbox.transactions.in_threads import in_thread
@@ -61,10 +69,18 @@ class Calls:
     """The calls of one process, at most `most` at once. It belongs to one event loop."""
 
     def __init__(
-        self, conclude: Conclude, *, monotonic: Callable[[], float], most: int = MOST_CALLS
+        self,
+        conclude: Conclude,
+        *,
+        counted: Callable[[str, float], None],
+        monotonic: Callable[[], float],
+        most: int = MOST_CALLS,
     ) -> None:
+        """`counted` is told of the end of each call: its result in a word, and the seconds since it
+        was stored."""
         self.most = most
         self._conclude = conclude
+        self._counted = counted
         self._monotonic = monotonic
         self._slots = asyncio.Semaphore(most)
         self._running: dict[str, _Running] = {}
@@ -141,6 +157,7 @@ class Calls:
                     result, late = await _result_of(call)
                 else:
                     result = NotMade(reply_of(Ongoing()))
+                self._count(call, result)
                 running.is_being_written = True
                 running.give(await self._conclude(call, result, lambda: running.is_awaited))
             finally:
@@ -150,12 +167,17 @@ class Calls:
             if late is not None:
                 await asyncio.wait({late})
                 if isinstance(result := _judged(call, late), Answered | AnswersLater):
+                    self._count(call, result)
                     await self._conclude(call, result, _no_delivery)
         except Exception:
             log.exception("a call ended by an error", extra=fields_of(call.arrival.envelope))
         finally:
             if has_slot:
                 self._slots.release()
+
+    def _count(self, call: Call, result: Result) -> None:
+        if call.known is None:
+            self._counted(outcome_of(result), self._monotonic() - call.began)
 
     async def _take_slot(self, call: Call) -> bool:
         left = call.began + START_WITHIN.total_seconds() - self._monotonic()

@@ -21,6 +21,15 @@ from tests.support.processes.running import RunningBlog
 
 POINTS = frozenset(crash_points(outbox, orchestrator, articles, comments))
 """All crash points there are, from the source."""
+ELSEWHERE = frozenset(
+    {
+        "inbox: completed, before commit",
+        "outside: after before, before the call",
+        "outside: after the call, before its result",
+        "outside: after its result, before the reply",
+    }
+)
+"""Those of answers that come later, which the blog has not; tests of the inbox die there."""
 BY_ITSELF = 3.0
 """Seconds in which a service gets to work on what an earlier run of it has left."""
 

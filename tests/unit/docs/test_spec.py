@@ -14,7 +14,7 @@ from orchestrator.machine.signals import OperatorSignal, Signal
 from orchestrator.testing import Faults, What
 from orchestrator.testing.exploring.model.promises import MEANINGS
 from orchestrator.testing.virtual.chances import Fault
-from outbox.inbox.barrier import Answer, Change, Row, Run, State, conclude, decide
+from outbox.inbox.barrier import Again, Answer, Change, Row, Run, State, conclude, decide
 from outbox.inbox.pending.pended import Pended
 from outbox.inbox.retention import NOTHING_FORGOTTEN, Forgotten
 from outbox.replies import PENDING, Outcome, Reply
@@ -159,6 +159,10 @@ def test_the_inbox_does_what_its_table_says(line: list[str], is_undo: bool) -> N
             ends = [_after(conclude(arrival, verdict, it), id) for it in answers]
             assert ends == [State(it) for it in words(after)]
             continue
+        if happens == "call again":
+            assert isinstance(verdict, Again)
+            assert verdict.pended == found[id].pended
+            continue
         assert isinstance(verdict, Answer)
         if answer == "the stored one":
             assert verdict.reply == found[id].reply
@@ -183,6 +187,9 @@ def _found(
         content = b"other" if "other content" in own else fingerprint
         reply = STORED if state is State.RAN else REFUSED if state is State.REFUSED else None
         found[id] = Row(id, state, content, reply, None)
+        if "its call is over" in own:
+            over = replace(_calling(id), until=START)
+            found[id] = replace(found[id], pended=over)
     if undone.startswith("one `undoing`"):
         found[action] = Row(action, State.UNDOING, b"", STORED, Names()())
     elif undone.startswith("one `pending`"):

@@ -75,9 +75,12 @@ def test_an_unknown_type_is_retried_since_a_newer_receiver_may_be_on_its_way() -
     assert isinstance(judge(_pending(), Reply(Outcome.REJECTED, code="invalid"), POLICY, 0.0), Bury)
 
 
-def test_an_event_that_is_too_old_is_buried_and_not_dropped() -> None:
-    assert isinstance(judge(_pending(), Reply(Outcome.TOO_OLD), POLICY, 0.0), Bury)
-    assert judge(_pending(awaited=True), Reply(Outcome.TOO_OLD), POLICY, 0.0) == Settle()
+@pytest.mark.parametrize("outcome", [Outcome.TOO_OLD, Outcome.UNKNOWN])
+def test_what_may_or_may_not_have_run_is_buried_where_no_one_awaits_it_and_not_dropped(
+    outcome: Outcome,
+) -> None:
+    assert isinstance(judge(_pending(), Reply(outcome), POLICY, 0.0), Bury)
+    assert judge(_pending(awaited=True), Reply(outcome), POLICY, 0.0) == Settle()
 
 
 @given(
