@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from orchestrator import tables
 from orchestrator.sagas.delete_article import delete_article
-from orchestrator.testing.simulating import on_database
+from orchestrator.testing.simulating import on_database, with_inbox
 from orchestrator.testing.simulating.on_database import OnDatabase
 from orchestrator.testing.simulating.runner import happen
 from orchestrator.testing.simulating.shapes import made_up
@@ -31,7 +31,7 @@ MORE = 40
 
 def everything(connection: Connection) -> None:
     """All tables, and on PostgreSQL the functions that stand for its clock."""
-    for metadata in (library.metadata, tables.metadata, on_database.metadata):
+    for metadata in (library.metadata, tables.metadata, with_inbox.metadata):
         metadata.create_all(connection)
     if connection.dialect.name == "postgresql":
         for statement in on_database.FOR_POSTGRES:

@@ -25,17 +25,24 @@ class Ledger:
         self._registry = registry
         self._trace = trace
         self._letters: dict[tuple[str, str], str] = {}
+        self._called: set[tuple[str, str]] = set()
 
     def breaks(self, promise: str, problem: str) -> None:
         """Note a broken promise. It is not raised, since the code that runs now may take it for a
         participant's trouble."""
         self.broken = self.broken or Broken(promise, problem)
 
+    def called(self, saga_id: str, step: str) -> None:
+        """Note that the action of a step is a call to the outside: its compensation may find there
+        that it had no effect."""
+        self._called.add((saga_id, step))
+
     async def took_effect(self, effect: Effect) -> None:
         """Note an effect, as a participant reports it."""
         place = (effect.saga_id, effect.step)
         letters = self._letters.get(place, "")
-        if effect.letter != "B":  # until its answer it undoes nothing
+        finds_nothing = effect.letter == "C" and place in self._called and letters in ("", "AC")
+        if effect.letter != "B" and not finds_nothing:  # the first undoes nothing until its answer
             letters = self._letters[place] = lettered(letters, effect.letter)
         self._trace("takes effect", effect.saga_id, effect.step, letters)
         runs = [it for it, _ in await self._storage.runs()]

@@ -12,58 +12,25 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import (
-    Column,
-    Insert,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    func,
-    insert,
-    select,
-    text,
-)
+from sqlalchemy import Connection, event, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, SessionTransaction
 
 from orchestrator import tables
 from orchestrator.definition.registry import Registry
 from orchestrator.engine.ports import EnginePorts
 from orchestrator.machine.instance import Instance
 from orchestrator.store.records import record_of
+from orchestrator.testing.simulating.with_inbox import ServiceWithInbox, effect, metadata
 from orchestrator.testing.virtual.broken import Broken
 from orchestrator.testing.virtual.chances import Chances, Fault
 from orchestrator.testing.virtual.database import away, fate_of_commit, lost
 from orchestrator.testing.virtual.process import BEGIN, ProcessClock
-from orchestrator.testing.virtual.service import DONE, Effect, Handlers, Service, Told
+from orchestrator.testing.virtual.service import Effect, Handlers, Service
 from orchestrator.testing.virtual.storage import NoLimit, leave_signal, one_after_the_other, sleep
 from orchestrator.testing.virtual.timeline import Gate, Timeline
-from outbox import Context, Locked, Ongoing, Pending, Refused
-from outbox import Handlers as Consumer
 from outbox import tables as library
-from outbox.errors import AlreadyAnswered, TooLate
-from outbox.inbox.barrier import State
-from outbox.inbox.batches import Slot
-from outbox.inbox.inbox import Inbox
-from outbox.inbox.pending.complete import complete
-from outbox.inbox.transactions import store
-from outbox.messages import Command, reply_type
-from outbox.replies import Outcome, Reply
-from outbox.wire.codec import decode_value
 from outbox.wire.envelope import Envelope
-
-metadata = MetaData()
-effect = Table(
-    "simulated_effect",
-    metadata,
-    Column("number", Integer, primary_key=True, autoincrement=True),
-    Column("service", String(100), nullable=False),
-    Column("saga_id", String(36), nullable=False),
-    Column("step", String(100), nullable=False),
-    Column("letter", String(1), nullable=False),
-)
-"""What handlers wrote, in the transactions of the inbox."""
 
 FOR_POSTGRES = (
     "CREATE SCHEMA simulated",
@@ -73,6 +40,7 @@ FOR_POSTGRES = (
     "$$ SELECT CAST(0 AS double precision) $$",
 )
 """What a PostgreSQL database needs beside the tables. Its connections need `SEARCH_PATH`."""
+_SET_NOW = text("SELECT set_config('simulated.now', :now, false)")
 SEARCH_PATH = "simulated, pg_catalog, public"
 
 
@@ -93,13 +61,24 @@ class OnDatabase:
         self._timeline = timeline
         self._registry = registry
         self.is_local = is_local
-        self._sessions = async_sessionmaker(database, expire_on_commit=False)
+        self._sessions = self._timed_sessions()
         self._effects: list[Effect] = []
         self._commands = {
             str(command.message_type): command
             for saga in registry
             for command in (*saga.actions.values(), *saga.compensations.values())
         }
+
+    def _timed_sessions(self) -> async_sessionmaker[AsyncSession]:
+        class Timed(Session):
+            """A session whose transactions begin with the virtual time."""
+
+        def set_time(_: Session, transaction: SessionTransaction, connection: Connection) -> None:
+            if not transaction.nested and connection.dialect.name == "postgresql":
+                connection.execute(_SET_NOW, {"now": self.now})
+
+        event.listen(Timed, "after_begin", set_time)
+        return async_sessionmaker(self._database, expire_on_commit=False, sync_session_class=Timed)
 
     @staticmethod
     async def empty(database: AsyncEngine) -> None:
@@ -127,14 +106,16 @@ class OnDatabase:
         handlers: Handlers,
         clock: ProcessClock,
         took_effect: Callable[[Effect], Awaitable[None]],
-        begun: Callable[[Service, Envelope], None],
+        begun: Callable[[Service, Envelope, int], None],
     ) -> Service:
         async def noted(effect: Effect) -> None:
             self._effects.append(effect)
             await took_effect(effect)
 
         commands = [it for it in self._commands.values() if it.message_type.owner == name]
-        return _WithInbox(name, chances, handlers, clock, noted, begun, self._sessions, commands)
+        return ServiceWithInbox(
+            name, chances, handlers, clock, noted, begun, self._sessions, commands
+        )
 
     async def tell(self, saga_id: str, shard: int, kind: str, payload: str) -> bool:
         signals = self.ports(ProcessClock(self._timeline)).signals
@@ -209,10 +190,7 @@ class _FaultyEngine:
             raise away()
         async with self._engine.connect() as connection:
             if self.dialect.name == "postgresql":
-                await connection.execute(
-                    text("SELECT set_config('simulated.now', :now, false)"),
-                    {"now": self._storage.now},
-                )
+                await connection.execute(_SET_NOW, {"now": self._storage.now})
             yield _FaultyConnection(connection, self._chances)
 
     @asynccontextmanager
@@ -244,101 +222,3 @@ class _FaultyConnection:
                 raise lost()
             case _:
                 await self._connection.commit()
-
-
-class _WithInbox(Service):
-    """A participant with the real inbox on the database."""
-
-    def __init__(
-        self,
-        name: str,
-        chances: Chances,
-        handlers: Handlers,
-        clock: ProcessClock,
-        took_effect: Callable[[Effect], Awaitable[None]],
-        begun: Callable[[Service, Envelope], None],
-        sessions: async_sessionmaker[AsyncSession],
-        commands: Sequence[type[Command[Any]]],
-    ) -> None:
-        super().__init__(name, chances, handlers, clock.now, took_effect, begun)
-        consumer = Consumer(name)
-        for command in commands:
-            consumer.on(command)(self._handle)
-        self._types = {str(it.message_type): it for it in commands}
-        self._consumer = consumer
-        self._sessions = sessions
-        self._inbox = Inbox(consumer, sessions, clock=clock)
-        self._slot: Slot | None = None
-        self._decided: Reply | None = None
-
-    async def _transact(self, slot: Slot) -> Reply:
-        envelope = slot.arrival.envelope
-        self._slot, self._decided = slot, None
-        # Without a name to reply to, since answers that are messages have a virtual way here.
-        (reply,) = await self._inbox.receive([replace(envelope, reply_to=None)])
-        decided = self._decided
-        if decided is not None and (decided.outcome is Outcome.DONE or decided.is_pending):
-            await self._note(envelope, decided)
-            if decided.is_pending:
-                self._begun(self, envelope)
-        return reply
-
-    async def complete(self, envelope: Envelope, reply: Reply) -> Told:
-        try:
-            async with self._sessions.begin() as session:
-                stored = await session.run_sync(self._completed, envelope, reply)
-        except TooLate:
-            return ()
-        except AlreadyAnswered as error:
-            raise Broken("P2, P3", f"nothing but this completes it: {error.problem}") from error
-        if stored is None:
-            return ()
-        await self._note(envelope, stored)
-        return [(envelope.id, stored)]
-
-    def _completed(self, session: Session, envelope: Envelope, reply: Reply) -> Reply | None:
-        """Complete it, and write what that means; the answer as it is stored, None where it was
-        answered before."""
-        known = store.read(session, self.name, [envelope.id], lock=False)[envelope.id].state
-        answer = _given(reply, self._types[envelope.type])
-        complete(session, self._consumer, {envelope.id: answer}, self._now())
-        if known is not State.PENDING:
-            return None
-        stored = store.read(session, self.name, [envelope.id], lock=False)[envelope.id].reply
-        session.execute(self._written(envelope, stored or DONE))
-        return stored or DONE
-
-    def _written(self, envelope: Envelope, reply: Reply) -> Insert:
-        """The statement that writes what the answer means; that it was done, where it means that
-        nothing took effect."""
-        done = Effect.of(envelope, reply) or Effect.of(envelope, DONE)
-        assert done is not None
-        return insert(effect).values(
-            service=self.name, saga_id=done.saga_id, step=done.step, letter=done.letter
-        )
-
-    async def _handle(self, session: AsyncSession, message: Command[Any], _: Context) -> Any:
-        assert self._slot is not None
-        envelope = self._slot.arrival.envelope
-        # The inbox may call it twice for one attempt: in the batch, then alone.
-        decided = self._decided = self._decided or self._handlers.run(envelope)
-        # Written in any case: where nothing took effect, the inbox has to take it back.
-        await session.execute(self._written(envelope, decided))
-        return _given(decided, type(message))
-
-
-def _given(reply: Reply, command: type[Command[Any]]) -> Any:
-    """What a handler returns to answer so."""
-    match reply.outcome:
-        case Outcome.DONE:
-            return None if reply.value is None else decode_value(reply_type(command), reply.value)
-        case Outcome.REFUSED:
-            return Refused("refused", "the rules say no")
-        case Outcome.LOCKED:
-            return Locked("another operation has it")
-        case Outcome.ONGOING if reply.is_pending:
-            return Pending("a person decides")
-        case Outcome.ONGOING:
-            return Ongoing(retry_after=1.0)
-        case _:
-            raise RuntimeError("the handler raised an error")

@@ -21,10 +21,10 @@ from orchestrator.testing.simulating.clients import CLIENT, Clients
 from orchestrator.testing.simulating.ledger import Ledger
 from orchestrator.testing.virtual.broken import Broken
 from orchestrator.testing.virtual.chances import Chances, Fault, Happened, Number
-from orchestrator.testing.virtual.completing import Completer
+from orchestrator.testing.virtual.completing import Completer, Provider
 from orchestrator.testing.virtual.network import LATEST, Post, Receiver, Way
 from orchestrator.testing.virtual.process import CrashTrap, Process, ProcessClock
-from orchestrator.testing.virtual.service import Handlers, Originator
+from orchestrator.testing.virtual.service import Handlers, Originator, Service
 from orchestrator.testing.virtual.storage import Storage
 from orchestrator.testing.virtual.timeline import Timeline
 from outbox.crashpoints import arm
@@ -115,10 +115,11 @@ class World:
         )
         handlers = Handlers(chances, Wishes(sagas))
         self._post = Post(timeline, chances, self._clients.signal)
-        self._completer = Completer(timeline, chances, handlers, self._post)
+        provider = Provider(chances, handlers, self._ledger.took_effect)
+        self._completer = Completer(timeline, chances, handlers, provider, self._post)
         self._receivers: dict[str, Receiver] = {
             name: self._storage.service(
-                name, chances, handlers, clock, self._ledger.took_effect, self._completer.begun
+                name, chances, handlers, clock, self._ledger.took_effect, self._begun
             )
             for name, clock in self._clocks.items()
         }
@@ -131,6 +132,12 @@ class World:
             name: Way(self._timeline, self._chances, name, it, timeout, self._post)
             for name, it in self._receivers.items()
         }
+
+    def _begun(self, service: Service, envelope: Envelope, attempt: int) -> None:
+        if attempt and not envelope.undoes:
+            saga_id, _, step = envelope.key.partition("/")
+            self._ledger.called(saga_id, step)
+        self._completer.begun(service, envelope, attempt)
 
     def _trace(self, *what: Any) -> None:
         self.history.trace.append((round(self._timeline.now, 6), *what))
@@ -219,7 +226,7 @@ class World:
             raise self._ledger.broken
 
     async def _is_quiet(self) -> bool:
-        is_open = self._clients.unanswered or self._completer.open
+        is_open = self._clients.unanswered or self._completer.open or self._post.open
         return not is_open and await self._storage.is_quiet()
 
     async def _what_is_left(self) -> str:

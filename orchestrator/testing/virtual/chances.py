@@ -69,6 +69,10 @@ class Fault(IntEnum):
     """A start is for a time to come."""
     PENDING = 26
     """A handler answers later, by a message of its own."""
+    CALL = 27
+    """The commands of a type are answered by calls to the outside."""
+    HANG = 28
+    """Such a call gets no answer in its time: its process dies, or it ends late."""
 
 
 class Number(IntEnum):
@@ -83,6 +87,7 @@ class Number(IntEnum):
     WHEN = 107
     ENTROPY = 108
     WISH = 109
+    CALL = 110
 
 
 Happened = tuple[Fault, int]

@@ -36,16 +36,26 @@ class Receiver(Protocol):
 
 
 class Post:
-    """The way of the answers that are messages, with its accidents."""
+    """The way of the answers that are messages, with its accidents. `open` says how many are on
+    their way."""
 
     def __init__(self, timeline: Timeline, chances: Chances, tell: Tell) -> None:
+        self.open = 0
         self._timeline = timeline
         self._chances = chances
         self._tell = tell
 
-    def send(self, participant: str, saga_id: str, command_id: str, reply: Reply) -> None:
-        """Send an answer, which arrives once, twice, late or never."""
-        if self._chances.fault(Fault.ANSWER_LOST):
+    def send(
+        self,
+        participant: str,
+        saga_id: str,
+        command_id: str,
+        reply: Reply,
+        *,
+        is_sure: bool = False,
+    ) -> None:
+        """Send an answer, which arrives once, twice, late or, unless it `is_sure` to, never."""
+        if not is_sure and self._chances.fault(Fault.ANSWER_LOST):
             return
         kind, payload = signal_rows.dump(Replied(command_id, reply, participant))
         for _ in range(2 if self._chances.fault(Fault.DUPLICATE) else 1):
@@ -56,7 +66,9 @@ class Post:
         async def deliver() -> None:
             if not await self._tell(saga_id, kind, payload):
                 self._deliver(saga_id, kind, payload, _PAUSE)
+            self.open -= 1
 
+        self.open += 1
         self._timeline.after(after, deliver)
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import Any, Protocol
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple, Protocol
 
 from orchestrator.testing.virtual.chances import Chances, Fault
 from outbox.inbox.barrier import (
+    Again,
     Answer,
     Arrival,
     Change,
     Row,
-    Run,
     State,
     claims,
     conclude,
@@ -21,6 +21,8 @@ from outbox.inbox.barrier import (
     over,
 )
 from outbox.inbox.batches import Slot, holds_key, order_key, split
+from outbox.inbox.outside import rules
+from outbox.inbox.outside.call import Answered, AnswersLater, NoAnswer, Result
 from outbox.inbox.pending.completion import completed
 from outbox.inbox.pending.keeping import pended_of
 from outbox.inbox.pending.pended import Pended
@@ -34,7 +36,13 @@ _FAILED = Reply(Outcome.FAILED, code="failed", reason="the handler raised an err
 _LOCKED = Reply(Outcome.LOCKED, code="locked", reason="another operation has it")
 _ONGOING = Reply(Outcome.ONGOING, code="ongoing", retry_after=1.0)
 _REFUSED = Reply(Outcome.REFUSED, code="refused", reason="the rules say no")
-_PENDING = Reply(Outcome.ONGOING, code=PENDING, reason="a person decides")
+LATER = Reply(Outcome.ONGOING, code=PENDING, reason="a person decides")
+"""What is answered later by another service, or a person."""
+CALLING = Reply(Outcome.ONGOING, code=PENDING)
+"""What the outside is called for."""
+TIMEOUT = 5.0
+"""The seconds that a call to the outside may take."""
+PROMISE = rules.Promise(timedelta(seconds=TIMEOUT), keyed=True, key_valid_for=timedelta(days=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +75,17 @@ _LETTERS = {
     (True, Outcome.ONGOING, False): "B",
 }
 
-Told = Sequence[tuple[str, Reply]]
-"""Answers that are sent as messages, each with the id of its command."""
+
+class ToTell(NamedTuple):
+    """An answer that is sent as a message. One that `is_late` is a success that its undo may not
+    have seen, and no one asks for it again."""
+
+    id: str
+    reply: Reply
+    is_late: bool = False
+
+
+Told = Sequence[ToTell]
 
 
 class Wishes(Protocol):
@@ -88,10 +105,25 @@ class Handlers:
         self._chances = chances
         self._wishes = wishes
         self._poisonous: set[str] = set()
-        self._settled: dict[str, bool] = {}
+        self._calling: dict[str, bool] = {}
+
+    def calls_outside(self, envelope: Envelope) -> bool:
+        """Whether commands of that type are answered by calls to the outside."""
+        if envelope.type not in self._calling:
+            self._calling[envelope.type] = self._chances.fault(Fault.CALL)
+        return self._calling[envelope.type]
 
     def run(self, envelope: Envelope) -> Reply:
-        """The answer of one call."""
+        """The answer of one call of a handler."""
+        accident = self.accident(envelope)
+        if accident is not None:
+            return accident
+        if self._chances.fault(Fault.PENDING):
+            return LATER
+        return self.decide(envelope)
+
+    def accident(self, envelope: Envelope) -> Reply | None:
+        """The answer where it does not even come to a decision."""
         chances = self._chances
         if envelope.id in self._poisonous:
             if chances.rates.get(Fault.POISON):
@@ -106,9 +138,7 @@ class Handlers:
         if chances.fault(Fault.POISON):
             self._poisonous.add(envelope.id)
             return _FAILED
-        if chances.fault(Fault.PENDING):
-            return _PENDING
-        return self.decide(envelope)
+        return None
 
     def decide(self, envelope: Envelope) -> Reply:
         """What the business says, at once or later."""
@@ -129,9 +159,12 @@ class Service:
         handlers: Handlers,
         now: Callable[[], datetime],
         took_effect: Callable[[Effect], Awaitable[None]],
-        begun: Callable[[Service, Envelope], None],
+        begun: Callable[[Service, Envelope, int], None],
+        time: Callable[[], datetime] | None = None,
     ) -> None:
-        """`begun` is told of each command whose answer is to come by `complete`."""
+        """`begun` is told of each command whose answer is to come by `complete`, and of each
+        attempt of a call to the outside, which comes to an end by `conclude`. `time` is that of the
+        database, unless it is `now`."""
         self.name = name
         self.away_until = 0.0
         """When it can be reached again, in the timeline's seconds."""
@@ -140,6 +173,7 @@ class Service:
         self._now = now
         self._took_effect = took_effect
         self._begun = begun
+        self._time = time or now
         self._rows: dict[str, Row] = {}
         self._pended: dict[str, Pended] = {}
 
@@ -147,6 +181,8 @@ class Service:
         """The answers; None where it died before it gave any."""
         replies: list[Reply | None] = [None] * len(envelopes)
         waiting: set[tuple[bool, str]] = set()
+        # Without a name to reply to, since answers that are messages have a way of their own here.
+        envelopes = [replace(each, reply_to=None) for each in envelopes]
         arrivals = [(place, _arrival(envelope)) for place, envelope in enumerate(envelopes)]
         for part in split(arrivals):
             for slot in part:
@@ -168,6 +204,7 @@ class Service:
     async def _transact(self, slot: Slot) -> Reply:
         arrival, rows = slot.arrival, self._rows
         envelope = arrival.envelope
+        calls = self._handlers.calls_outside(envelope)
         claimed = claims([arrival])
         found = {it.id: self._row(it.id) for it in claimed if it.id in rows}
         new = {
@@ -183,8 +220,12 @@ class Service:
                 rows.pop(id, None)
             self._forget(verdict.over)
             return verdict.reply
-        assert isinstance(verdict, Run), "no handler of this world calls the outside"
-        reply = self._handlers.run(envelope)
+        if isinstance(verdict, Again):
+            return self._call_again(envelope, verdict.pended)
+        if calls:
+            reply = self._handlers.accident(envelope) or CALLING
+        else:
+            reply = self._handlers.run(envelope)
         if reply.outcome not in (Outcome.DONE, Outcome.REFUSED) and not reply.is_pending:
             return reply
         rows.update(new)
@@ -193,10 +234,23 @@ class Service:
         if not reply.is_pending:
             await self._note(envelope, reply)
             return reply
-        pended = self._pended[envelope.id] = pended_of(arrival, verdict, reply, self._now())
-        await self._note(envelope, reply)
-        self._begun(self, envelope)
+        pended = pended_of(arrival, verdict, reply, self._now())
+        if calls:
+            now = self._time()
+            pended = rules.begun(replace(pended, since=now, read_at=now), PROMISE, self.name)
+        else:
+            await self._note(envelope, reply)
+        self._pended[envelope.id] = pended
+        self._begun(self, envelope, pended.attempt)
         return pended.reply()
+
+    def _call_again(self, envelope: Envelope, pended: Pended) -> Reply:
+        kept = rules.begun_again(pended, PROMISE, self.name)
+        if isinstance(kept, Reply):
+            return kept
+        self._pended[envelope.id] = kept
+        self._begun(self, envelope, kept.attempt)
+        return kept.reply()
 
     async def complete(self, envelope: Envelope, reply: Reply) -> Told:
         """Answer a command that is pending; the answers to be sent, none where it is not pending
@@ -204,17 +258,50 @@ class Service:
         row = self._row(envelope.id)
         if row.state is not State.PENDING or row.pended is None:
             return ()
+        told = self._completed(row, row.pended, reply, is_definite=False)
+        await self._note(envelope, told[0].reply)
+        return told
+
+    async def conclude(self, envelope: Envelope, attempt: int, result: Result) -> Told:
+        """Write what that attempt of a call came to; the answers to be sent."""
+        row = self._row(envelope.id)
+        pended = row.pended
+        if pended is None:
+            return ()
+        if row.state is State.PENDING and rules.fits(pended, rules.Attempt(self.name, attempt)):
+            match result:
+                case Answered(reply):
+                    return self._completed(row, pended, reply, is_definite=True)
+                case AnswersLater(reply):
+                    self._pended[row.id] = rules.answers_later(pended, reply)
+                    self._begun(self, envelope, 0)
+                case NoAnswer(error):
+                    self._pended[row.id] = rules.failed(pended, error)
+                case _:
+                    raise AssertionError("no call of this world is not made")
+            return ()
+        if not isinstance(result, Answered) or result.reply.outcome is not Outcome.DONE:
+            return ()
+        if row.state is State.UNDOING:
+            self._pended[row.id] = replace(pended, late_reply=result.reply)
+        if row.state not in (State.UNDONE, State.BARRED):
+            return ()
+        self._change([Change(row.id, State.RAN, result.reply)])
+        self._forget([row.id])
+        return [ToTell(row.id, result.reply, is_late=True)]
+
+    def _completed(self, row: Row, pended: Pended, reply: Reply, *, is_definite: bool) -> Told:
         undoing = [
             it
-            for it in map(self._row, row.pended.undoes)
+            for it in map(self._row, pended.undoes)
             if it.state is State.UNDOING and it.barred_by == row.id
         ]
-        completion = completed(row.pended, reply, undoing, is_definite=False)
+        completion = completed(pended, reply, undoing, is_definite=is_definite)
         self._change(completion.changes)
         self._forget(completion.over)
-        told = [(pended.id, answer) for pended, answer in completion.told]
-        await self._note(envelope, told[0][1])
-        return told
+        return [
+            ToTell(each.id, answer, is_late=each.id != row.id) for each, answer in completion.told
+        ]
 
     async def _note(self, envelope: Envelope, reply: Reply) -> None:
         effect = Effect.of(envelope, reply)
@@ -222,7 +309,10 @@ class Service:
             await self._took_effect(effect)
 
     def _row(self, id: str) -> Row:
-        return replace(self._rows[id], pended=self._pended.get(id))
+        pended = self._pended.get(id)
+        if pended is not None:
+            pended = replace(pended, read_at=self._time())
+        return replace(self._rows[id], pended=pended)
 
     def _forget(self, ids: Iterable[str]) -> None:
         for id in ids:

@@ -46,7 +46,7 @@ class Storage(Protocol):
         handlers: Handlers,
         clock: ProcessClock,
         took_effect: Callable[[Effect], Awaitable[None]],
-        begun: Callable[[Service, Envelope], None],
+        begun: Callable[[Service, Envelope, int], None],
     ) -> Service:
         """A participant."""
 
@@ -159,9 +159,10 @@ class InMemory:
         handlers: Handlers,
         clock: ProcessClock,
         took_effect: Callable[[Effect], Awaitable[None]],
-        begun: Callable[[Service, Envelope], None],
+        begun: Callable[[Service, Envelope, int], None],
     ) -> Service:
-        return Service(name, chances, handlers, clock.now, took_effect, begun)
+        time = self._now if self.has_own_time else clock.now
+        return Service(name, chances, handlers, clock.now, took_effect, begun, time)
 
     async def tell(self, saga_id: str, shard: int, kind: str, payload: str) -> bool:
         return await leave_signal(self.engine, VirtualSignals(), saga_id, shard, kind, payload)

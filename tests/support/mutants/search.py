@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from orchestrator import tables
 from orchestrator.testing import Faults, explore
-from orchestrator.testing.simulating import on_database, runner
+from orchestrator.testing.simulating import on_database, runner, with_inbox
 from orchestrator.testing.simulating.shapes import SHAPES, made_up
 from orchestrator.testing.simulating.world import History, World
 from orchestrator.testing.virtual.chances import Fault
@@ -131,7 +131,7 @@ def _make(path: Path) -> None:
     engine = create_engine(f"sqlite:///{path}")
     sqlite.configure(engine)
     with engine.begin() as connection:
-        for metadata in (on_database.metadata, tables.metadata, library.metadata):
+        for metadata in (with_inbox.metadata, tables.metadata, library.metadata):
             metadata.create_all(connection)
     engine.dispose()
 
