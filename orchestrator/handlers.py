@@ -60,7 +60,7 @@ def add_handlers(handlers: Handlers, clock: Clock, *, unsettled: timedelta) -> N
         now = clock.now()
         rows = []
         for answer, context in zip(answers, contexts, strict=True):
-            signal = Replied(answer.command_id, _reply_of(answer), context.source)
+            signal = Replied(answer.command_id, reply_of(answer), context.source)
             kind, payload = signal_rows.dump(signal)
             rows.append(_row(answer.instance_id, kind, payload, context, now))
         await _keep(session, rows)
@@ -132,7 +132,8 @@ async def _keep(session: AsyncSession, rows: Sequence[Mapping[str, Any]]) -> Non
         event.listen(session.sync_session, "after_commit", _ring)
 
 
-def _reply_of(answer: CommandAnswered) -> Reply:
+def reply_of(answer: CommandAnswered) -> Reply:
+    """The reply in that message."""
     return Reply(
         Outcome(answer.outcome),
         answer.value,

@@ -42,11 +42,11 @@ if TYPE_CHECKING:
         check_saga,
         check_saga_async,
     )
+    from orchestrator.testing.worlds.course import NotAtRest
     from orchestrator.testing.worlds.crash_points import CrashPoints
     from orchestrator.testing.worlds.fixtures import AsyncSagaWorld, SagaWorld
     from orchestrator.testing.worlds.run import Run
     from orchestrator.testing.worlds.troubles import NotReached
-    from orchestrator.testing.worlds.world import NotAtRest
 
 __all__ = [
     "AsyncSagaWorld",
@@ -91,7 +91,7 @@ _HOMES = {
     "explore": "orchestrator.testing.exploring.walk.explorer",
     "Faults": "orchestrator.testing.exploring.model.faults",
     "Invariant": "orchestrator.testing.exploring.model.view",
-    "NotAtRest": "orchestrator.testing.worlds.world",
+    "NotAtRest": "orchestrator.testing.worlds.course",
     "NotReached": "orchestrator.testing.worlds.troubles",
     "PromiseBroken": "orchestrator.testing.exploring.walk.exploration",
     "replay": "orchestrator.testing.exploring.walk.explorer",

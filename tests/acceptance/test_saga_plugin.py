@@ -14,6 +14,7 @@ from tests.support.checkout import ROOT
 
 _EXAMPLE = ROOT / "examples" / "testing_a_saga"
 _UNDO = "    grand.free += 1\n"
+_TAKEN_BACK = "    session.execute(delete(Question).where(Question.part == part))\n"
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -41,7 +42,7 @@ def run_pytest(project: Path, *arguments: str) -> tuple[int, str]:
 def test_the_example_passes(project: Path) -> None:
     code, said = run_pytest(project)
     assert code == 0, said
-    assert "8 passed" in said
+    assert "12 passed" in said
 
 
 def test_a_compensation_that_does_not_undo_is_found_by_a_test_of_fewer_than_20_lines(
@@ -59,6 +60,17 @@ def test_a_compensation_that_does_not_undo_is_found_by_a_test_of_fewer_than_20_l
     assert "hotel: table hotels, row name='Grand': free was 2, is 1" in said
     assert "the way: step 'charge card' is refused" in said
     assert "  sent  'hold room'  hotel.give-room-back.v1" in said, "the history is told"
+
+
+def test_a_refusal_that_takes_nothing_back_is_found(project: Path) -> None:
+    source = project / "parts.py"
+    assert source.read_text().count(_TAKEN_BACK) == 1
+    source.write_text(source.read_text().replace(_TAKEN_BACK, ""))
+    code, said = run_pytest(project, "test_later_answers.py")
+    assert code == 1, said
+    assert "the run is COMPENSATED, and not everything is as it was before:" in said
+    assert "parts: table questions, row part='axle': was not there, is there" in said
+    assert "the way: step 'accept' is completed with person_declines" in said
 
 
 def test_the_plugin_is_registered_and_imports_nothing_before_a_fixture_is_used() -> None:

@@ -9,19 +9,23 @@ from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator,
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from orchestrator.definition.saga import Saga
 from orchestrator.machine.instance import Status
 from orchestrator.testing.worlds import every_way as ways
 from orchestrator.testing.worlds import promises
+from orchestrator.testing.worlds.course import NotAtRest
 from orchestrator.testing.worlds.every_way import Way
 from orchestrator.testing.worlds.fixtures import AsyncSagaWorld, SagaWorld
-from orchestrator.testing.worlds.participant import Schema
+from orchestrator.testing.worlds.participants.answerer import CompletionFailed
+from orchestrator.testing.worlds.participants.completions import Completions
+from orchestrator.testing.worlds.participants.database import Schema
 from orchestrator.testing.worlds.run import Run
 from orchestrator.testing.worlds.snapshot import Difference, Ignored, Snapshot, differences
 from orchestrator.testing.worlds.troubles import NotReached
-from orchestrator.testing.worlds.world import NotAtRest, World
+from orchestrator.testing.worlds.world import World
 from outbox.adding.installation import Routes
 from outbox.inbox.handlers import Handlers
 
@@ -80,6 +84,7 @@ def check_saga(
     only: str = "",
     routes: Mapping[str, Routes] | None = None,
     originator: str | None = None,
+    completions: Completions = MappingProxyType({}),
 ) -> Checked:
     """Run the saga on `state` in every way, each time from what `prepare` made. Raises WayFailed.
 
@@ -87,7 +92,8 @@ def check_saga(
     was STUCK), and `invariant` must not raise. After COMPENSATED the participants' own tables must
     hold what they held before; after COMPLETED, what they hold when nothing goes wrong. `ignore`
     names tables and columns (`orders`, `updated_at`, `orders.status`) in which they may differ.
-    `only` chooses the ways whose words contain it.
+    `only` chooses the ways whose words contain it. `completions` answers the commands whose
+    handlers return Pending: by class, the answers, the usual one first.
     """
     with tempfile.TemporaryDirectory() as folder:
         world = SagaWorld(
@@ -97,6 +103,7 @@ def check_saga(
             folder=Path(folder),
             routes=routes,
             originator=originator,
+            completions=completions,
         )
         try:
             return world.wait_for(_check(world, state, prepare, invariant, ignore, only))
@@ -116,6 +123,7 @@ async def check_saga_async(
     only: str = "",
     routes: Mapping[str, Routes] | None = None,
     originator: str | None = None,
+    completions: Completions = MappingProxyType({}),
 ) -> Checked:
     """The same as `check_saga`, in the event loop of an async test."""
     with tempfile.TemporaryDirectory() as folder:
@@ -126,6 +134,7 @@ async def check_saga_async(
             folder=Path(folder),
             routes=routes,
             originator=originator,
+            completions=completions,
         )
         try:
             return await _check(world, state, prepare, invariant, ignore, only)
@@ -176,7 +185,7 @@ class _Check:
             return
         first = self._world.snapshot()
         self._world.restore()
-        await self._world._run(self._state)
+        await self._world.course.run(self._state)
         second = self._world.snapshot()
         self._varies = self._ignored.also(_varying(first, second, self._ignored))
         self._completed = first
@@ -184,13 +193,16 @@ class _Check:
     async def every(self, only: str) -> None:
         """Go every way whose words contain `only`."""
         saga = self._world.saga
+        answers = self._world.answers
         await self._go(ways.at_steps(saga), only)
+        await self._go(ways.at_pending(saga, answers), only)
         back = ways.backward(saga)
         if back is not None:
             await self._go(ways.at_compensations(saga, back), only)
+            await self._go(ways.at_pending_compensations(saga, answers, back), only)
         bases = [ways.FORWARD] if back is None else [ways.FORWARD, back]
         for base in bases:
-            await self._go(ways.of_messages(base), only)
+            await self._go(ways.of_messages(base, are_later=bool(answers)), only)
         for base in bases:
             # The crash points are those that a run reaches without any crash.
             await self._go(ways.of_crashes(base, await self._points_of(base)), only)
@@ -199,7 +211,7 @@ class _Check:
         self._world.restore()
         base.arrange(self._world)
         try:
-            await self._world._run(self._state)
+            await self._world.course.run(self._state)
         except NotReached:
             return {}
         return dict(self._world.points)
@@ -217,17 +229,17 @@ class _Check:
         tried = len(self.checked.ways)
         self.checked.ways.append(way.words)
         try:
-            run = await world._run(self._state)
+            run = await world.course.run(self._state)
             history = run.history
             if run.status is Status.STUCK:
                 self._check_effects(run)
-                run = await world._repair(run)
+                run = await world.course.repair(run)
                 history = run.history
             await self._check_run(run, way)
         except NotReached:
             self.checked.missed.append(way.words)
             return None
-        except (Broken, NotAtRest) as broken:
+        except (Broken, NotAtRest, CompletionFailed) as broken:
             raise WayFailed(way.words, str(broken), history, tried) from None
         except AssertionError as error:
             problem = f"the invariant does not hold: {error}"
@@ -237,6 +249,7 @@ class _Check:
 
     async def _check_run(self, run: Run, way: Way) -> None:
         if not run.is_ended:
+            self._world.require_completed(run)
             raise NotAtRest(f"the run is {run.status} and does not end: {run.problem}")
         self._check_effects(run)
         if run.status not in way.ends:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -10,6 +10,8 @@ from typing import Any
 from orchestrator.definition.saga import Saga
 from orchestrator.definition.steps import Kind
 from orchestrator.machine.instance import Status
+from orchestrator.testing.worlds.participants.completions import Answers, told
+from orchestrator.testing.worlds.plan import When
 from orchestrator.testing.worlds.world import World
 
 Arrange = Callable[[World], object]
@@ -36,6 +38,13 @@ class Way:
 
         return Way(f"{words}, {self.words}", both, self.ends)
 
+
+_COMPLETED: Sequence[tuple[str, When]] = (
+    ("before its handler has committed, and again", "early"),
+    ("before it is known to be pending", "at once"),
+    ("twice", "twice"),
+    ("after its deadline", "late"),
+)
 
 FORWARD = Way("while nothing else goes wrong", lambda _: None)
 
@@ -97,11 +106,50 @@ def at_compensations(saga: Saga[Any], back: Way) -> Iterator[Way]:
         )
 
 
-def of_messages(base: Way) -> Iterator[Way]:
-    """The ways by what can happen to messages."""
+def at_pending(saga: Saga[Any], answers: Answers) -> Iterator[Way]:
+    """The ways by how each pending action is completed."""
+    for step in saga.steps:
+        name, words = step.name, f"step {step.name!r}"
+        known = answers.of(name, undo=False)
+        for number in range(1, len(known)):
+            yield Way(
+                f"{words} is completed with {told(known[number])}",
+                partial(World.answer_otherwise, step=name, number=number),
+            )
+        if known:
+            for how, when in _COMPLETED:
+                yield Way(
+                    f"{words} is completed {how}", partial(World.answer, step=name, when=when)
+                )
+            if step.kind is Kind.COMPENSATABLE:
+                yield Way(
+                    f"a person cancels while {words} is pending, and it is completed too late",
+                    partial(World.answer, step=name, when="too late"),
+                    frozenset({Status.COMPENSATED}),
+                )
+
+
+def at_pending_compensations(saga: Saga[Any], answers: Answers, back: Way) -> Iterator[Way]:
+    """The ways by how each pending compensation is completed on the way back."""
+    for name in saga.compensations:
+        words = f"the compensation of step {name!r} is completed"
+        known = answers.of(name, undo=True)
+        for number in range(1, len(known)):
+            otherwise = partial(World.answer_otherwise, step=name, number=number, undo=True)
+            yield back.also(f"{words} with {told(known[number])}", otherwise)
+        if known:
+            for how, when in _COMPLETED:
+                arrange = partial(World.answer, step=name, when=when, undo=True)
+                yield back.also(f"{words} {how}", arrange)
+
+
+def of_messages(base: Way, *, are_later: bool) -> Iterator[Way]:
+    """The ways by what can happen to messages; `are_later` says that there are later answers."""
     yield base.also("every message arrives twice", World.duplicate)
     yield base.also("every message arrives again when all is over", World.arrive_again)
     yield base.also("the first answer to every message is lost", World.lose_answers)
+    if are_later:
+        yield base.also("every message with a later answer is lost", World.lose_replies)
 
 
 def of_crashes(base: Way, points: Mapping[str, int]) -> Iterator[Way]:

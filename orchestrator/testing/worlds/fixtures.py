@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from datetime import timedelta
 from typing import Any, TypeVar
 
 from orchestrator.definition.saga import Saga
@@ -17,15 +18,26 @@ class AsyncSagaWorld(World):
     """A world for async tests: `run` is awaited, in the test's own event loop."""
 
     async def run(self, state: Any) -> Run:
-        """Begin a run, and let it go on until it ends or is STUCK.
+        """Begin a run, and let it go on until it ends, is STUCK, or waits for a test to complete a
+        pending command.
 
         Raises InvalidInput, NotReached where something that was to go wrong did not, and NotAtRest.
         """
-        return await self._run(state)
+        return await self._course.run(state)
 
     async def repair(self, run: Run) -> Run:
         """Mend the world, have an operator retry the stuck steps of the run, and let it go on."""
-        return await self._repair(run)
+        return await self._course.repair(run)
+
+    async def complete(self, run: Run, step: str, answer: object) -> Run:
+        """Complete the command of that step that was pending in the run, and let the run go on.
+        `answer` is what `Service.complete` takes, or a function `(session, command_id)` that calls
+        it. Raises CannotComplete, and what the function raises."""
+        return await self._course.complete(run, step, answer)
+
+    async def go_on(self, run: Run, passing: timedelta = timedelta()) -> Run:
+        """Let the run go on, for at least that time, after the test has changed something."""
+        return await self._course.go_on(run.id, passing.total_seconds())
 
     async def close(self) -> None:
         """Leave no connection behind."""
@@ -46,15 +58,26 @@ class SagaWorld(World):
         super().__init__(saga, **options)
 
     def run(self, state: Any) -> Run:
-        """Begin a run, and let it go on until it ends or is STUCK.
+        """Begin a run, and let it go on until it ends, is STUCK, or waits for a test to complete a
+        pending command.
 
         Raises InvalidInput, NotReached where something that was to go wrong did not, and NotAtRest.
         """
-        return self.wait_for(self._run(state))
+        return self.wait_for(self._course.run(state))
 
     def repair(self, run: Run) -> Run:
         """Mend the world, have an operator retry the stuck steps of the run, and let it go on."""
-        return self.wait_for(self._repair(run))
+        return self.wait_for(self._course.repair(run))
+
+    def complete(self, run: Run, step: str, answer: object) -> Run:
+        """Complete the command of that step that was pending in the run, and let the run go on.
+        `answer` is what `Service.complete` takes, or a function `(session, command_id)` that calls
+        it. Raises CannotComplete, and what the function raises."""
+        return self.wait_for(self._course.complete(run, step, answer))
+
+    def go_on(self, run: Run, passing: timedelta = timedelta()) -> Run:
+        """Let the run go on, for at least that time, after the test has changed something."""
+        return self.wait_for(self._course.go_on(run.id, passing.total_seconds()))
 
     def wait_for(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """The result of the coroutine, in this world's event loop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,8 @@ from orchestrator.store.sharding import shard_of
 from orchestrator.testing.virtual.process import ProcessClock
 from orchestrator.testing.virtual.storage import NoLimit, one_after_the_other, sleep
 from orchestrator.testing.virtual.timeline import Gate
-from orchestrator.testing.worlds.participant import Database
+from orchestrator.testing.worlds.participants.database import Database
+from orchestrator.testing.worlds.run import pending_in
 from outbox import sqlite
 from outbox import tables as library
 from outbox.clock import Clock
@@ -85,8 +87,9 @@ class Books:
             )
             return list(found)
 
-    def is_at_rest(self, saga_id: str) -> bool:
-        """Whether nothing happens any more without a signal from outside."""
+    def is_at_rest(self, saga_id: str, is_pending: Callable[[str], bool]) -> bool:
+        """Whether nothing happens any more without a signal from outside, or an answer to a command
+        of which `is_pending` says that it waits for a test."""
         signal = tables.saga_signal.c
         waiting = (
             select(library.outbox.c.seq),
@@ -104,14 +107,20 @@ class Books:
                 if connection.execute(statement.limit(1)).first() is not None:
                     return False
         instance = record_of(row, self.registry.get(row.name, row.version)).instance
-        return instance.ended is not None or is_stuck(instance)
+        return instance.ended is not None or _stands_still(instance, is_pending)
 
 
-def is_stuck(instance: Instance[Any]) -> bool:
-    """Whether an operator is needed, and nothing goes on meanwhile."""
-    return instance.status is Status.STUCK and not any(
-        it.awaited is not None and it.status in _UNDER_WAY for it in instance.steps.values()
-    )
+def _stands_still(instance: Instance[Any], is_pending: Callable[[str], bool]) -> bool:
+    """Whether an operator or an answer is needed, and nothing goes on meanwhile."""
+    pending = pending_in(instance)
+    under_way = [
+        name
+        for name, it in instance.steps.items()
+        if it.awaited is not None and it.status in _UNDER_WAY
+    ]
+    if not under_way:
+        return instance.status is Status.STUCK
+    return all(name in pending and is_pending(pending[name]) for name in under_way)
 
 
 def registry_of(saga: Saga[Any], names: frozenset[str]) -> Registry:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.definition.saga import Saga
 from orchestrator.definition.steps import Kind, Step
+from orchestrator.testing.worlds.participants.completions import Answers, Completions
 from orchestrator.testing.worlds.troubles import Sort, Troubles
+
+When = Literal["early", "at once", "twice", "late", "too late"]
+_SORTS: dict[When, tuple[Sort, str]] = {
+    "early": (Sort.ANSWERED_EARLY, "is completed before its handler has committed"),
+    "at once": (Sort.ANSWERED_AT_ONCE, "is completed before it is known to be pending"),
+    "twice": (Sort.ANSWERED_TWICE, "is completed twice"),
+    "late": (Sort.ANSWERED_LATE, "is completed after its deadline"),
+    "too late": (Sort.ANSWERED_TOO_LATE, "is cancelled while it is pending, and completed then"),
+}
 
 
 class Steering:
     """The steering of troubles in runs of this saga. Raises ValueError for an unknown step, or for
     one to which the trouble cannot happen."""
 
-    def __init__(self, saga: Saga[Any]) -> None:
+    def __init__(self, saga: Saga[Any], completions: Completions) -> None:
         self.saga = saga
+        self.answers = Answers(saga, completions)
         self._troubles = Troubles()
 
     def refuse(self, step: str) -> None:
@@ -46,6 +57,29 @@ class Steering:
         if self._step(step).kind is not Kind.COMPENSATABLE:
             raise ValueError(f"step {step!r} has no compensation that could overtake it")
         self._troubles.add(Sort.OVERTAKEN, f"step {step!r} is overtaken", step)
+
+    def answer(self, step: str, when: When, *, undo: bool = False) -> None:
+        """The pending action of the step, or with `undo` its compensation, is completed: `early`,
+        before its handler has committed, so that it is to be completed once more; `at once`, before
+        the orchestrator hears that it is pending; `twice`, with the same answer and with each other
+        one; `late`, after its deadline; `too late`, when the run was cancelled meanwhile and is
+        over."""
+        if when == "too late" and (undo or self._step(step).kind is not Kind.COMPENSATABLE):
+            raise ValueError(f"step {step!r} is not undone, so that no answer comes too late")
+        sort, words = _SORTS[when]
+        self._require_answers(step, undo, 1)
+        self._troubles.add(sort, f"{self._words(step, undo)} {words}", step, undo=undo)
+
+    def answer_otherwise(self, step: str, number: int = 1, *, undo: bool = False) -> None:
+        """The pending command is completed, once, with another answer than the usual one, which has
+        the number 0."""
+        self._require_answers(step, undo, number + 1)
+        words = f"{self._words(step, undo)} is completed otherwise"
+        self._troubles.add(Sort.ANSWERED_OTHERWISE, words, step, undo=undo, number=number)
+
+    def lose_replies(self) -> None:
+        """No message arrives by which a participant answers later."""
+        self._troubles.add(Sort.REPLY_LOST, "every later reply is lost", times=None)
 
     def duplicate(self) -> None:
         """Every message arrives twice."""
@@ -80,3 +114,13 @@ class Steering:
             raise ValueError(f"step {step!r} has no compensation")
         self._step(step)
         return f"the compensation of step {step!r}" if undo else f"step {step!r}"
+
+    def _require_answers(self, step: str, undo: bool, count: int) -> None:
+        what = self._words(step, undo)
+        known = len(self.answers.of(step, undo=undo))
+        if known < count:
+            command = self.answers.command(step, undo=undo)
+            raise ValueError(
+                f"{what} has {known} answers, and this needs {count}: "
+                f"give them in completions={{{command}: [...]}}"
+            )

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.definition.saga import Saga
 from orchestrator.machine.instance import Status
-from orchestrator.testing.worlds.participant import Effect
+from orchestrator.testing.worlds.participants.participant import Effect
 
 _WANTED = {Status.COMPLETED: ("A",), Status.COMPENSATED: ("", "AC")}
 _SAID = {"": "had no effect", "A": "is in effect", "AC": "took effect and was undone"}
@@ -18,6 +18,8 @@ def broken(saga: Saga[Any], status: Status, effects: Sequence[Effect]) -> Iterat
     own, in the order in which they came."""
     letters = dict.fromkeys((step.name for step in saga.steps), "")
     for effect in effects:
+        if _is_taken_back(saga, effect):
+            continue
         letters[effect.step] += "C" if effect.is_undo else "A"
         if letters[effect.step] not in ("A", "AC"):
             yield f"P2, P3: step {effect.step!r} took effect as {_spelt(letters[effect.step])}"
@@ -36,6 +38,12 @@ def broken(saga: Saga[Any], status: Status, effects: Sequence[Effect]) -> Iterat
     for step, of_step in letters.items():
         if of_step not in _WANTED[status]:
             yield f"P4: it is {status}, and step {step!r} {_SAID[of_step]}"
+
+
+def _is_taken_back(saga: Saga[Any], effect: Effect) -> bool:
+    """Whether the code that refused it has taken its effect back; that of a compensatable action
+    is left to the compensation."""
+    return effect.is_refused and (effect.is_undo or effect.step in saga.point_of_no_return)
 
 
 def _spelt(letters: str) -> str:

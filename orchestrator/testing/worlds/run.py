@@ -12,8 +12,9 @@ from orchestrator.machine.instance import Instance, Status, StepStatus
 
 @dataclass(frozen=True)
 class Run:
-    """A run that came to rest: it ended, or is STUCK. `reasons` are of the steps that have one;
-    `history` is its history, in words."""
+    """A run that came to rest: it ended, is STUCK, or waits for answers that come later. `reasons`
+    are of the steps that have one; `history` is its history, in words; `pending` has the ids of the
+    pending commands, by step."""
 
     id: str
     status: Status
@@ -21,6 +22,7 @@ class Run:
     steps: Mapping[str, StepStatus]
     reasons: Mapping[str, str]
     history: tuple[str, ...]
+    pending: Mapping[str, str]
     parked: str | None = None
     """The reason why the orchestrator cannot work on it, if any."""
 
@@ -49,8 +51,20 @@ def run_of(instance: Instance[Any], parked: str | None, lines: list[Any], begin:
         steps={name: it.status for name, it in instance.steps.items()},
         reasons={name: it.reason for name, it in instance.steps.items() if it.reason},
         history=tuple(_line(it, begin) for it in lines),
+        pending=pending_in(instance),
         parked=parked,
     )
+
+
+def pending_in(instance: Instance[Any]) -> dict[str, str]:
+    """By step, the ids of the commands whose participants said that their answers come later, and
+    not from a call that they make."""
+    awaited = {name: it.awaited for name, it in instance.steps.items() if it.awaited is not None}
+    return {
+        name: it.id
+        for name, it in awaited.items()
+        if it.pending is not None and not it.pending.progress.attempt
+    }
 
 
 def _line(row: Any, begin: datetime) -> str:

@@ -29,17 +29,33 @@ class Sort(Enum):
     """Copies of everything arrive when all is over, the last first."""
     ANSWER_LOST = auto()
     """Everything arrives, and its first answer does not."""
+    REPLY_LOST = auto()
+    """A message by which a participant answers later does not arrive."""
+    ANSWERED_EARLY = auto()
+    """A pending command is completed before its handler has committed, and again afterwards."""
+    ANSWERED_AT_ONCE = auto()
+    """It is completed before its sender hears that it is pending."""
+    ANSWERED_TWICE = auto()
+    """It is completed again, with each answer."""
+    ANSWERED_LATE = auto()
+    """It is completed after the deadline of its step."""
+    ANSWERED_TOO_LATE = auto()
+    """A person cancels the run meanwhile, and it is completed when all is over."""
+    ANSWERED_OTHERWISE = auto()
+    """It is completed with another answer than the usual one."""
     CRASH = auto()
     """A process dies at a crash point."""
 
 
 @dataclass(eq=False)
 class Trouble:
-    """One of them. `left` is how often it is still to come; None: each time."""
+    """One of them. `left` is how often it is still to come; None: each time. `number` is that of
+    the other answer."""
 
     words: str
     left: int | None = None
     happened: int = 0
+    number: int = 0
 
     def strikes(self) -> bool:
         """Whether it comes to pass now."""
@@ -64,10 +80,17 @@ class Troubles:
         self._crashes: dict[tuple[str, int], Trouble] = {}
 
     def add(
-        self, sort: Sort, words: str, step: str = "", *, undo: bool = False, times: int | None = 1
+        self,
+        sort: Sort,
+        words: str,
+        step: str = "",
+        *,
+        undo: bool = False,
+        times: int | None = 1,
+        number: int = 0,
     ) -> None:
         """Let this happen at that step, or with every message where no step is named."""
-        self._by_place[sort, step, undo] = Trouble(words, times)
+        self._by_place[sort, step, undo] = Trouble(words, times, number=number)
 
     def add_crash(self, name: str, hit: int) -> None:
         """Let a process die there, the `hit`-th time that the point is reached from now on."""
@@ -76,8 +99,12 @@ class Troubles:
 
     def strikes(self, sort: Sort, step: str = "", *, undo: bool = False) -> bool:
         """Whether that happens now."""
+        return self.struck(sort, step, undo=undo) is not None
+
+    def struck(self, sort: Sort, step: str = "", *, undo: bool = False) -> Trouble | None:
+        """The trouble, if it happens now."""
         trouble = self._by_place.get((sort, step, undo))
-        return trouble is not None and trouble.strikes()
+        return trouble if trouble is not None and trouble.strikes() else None
 
     def trap(self, before: Callable[[str], None] | None) -> Callable[[str], None]:
         """For the crash points. `before` was armed already, and stays so."""

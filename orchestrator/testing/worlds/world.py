@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import select
@@ -16,55 +17,30 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from orchestrator.definition.saga import Saga
-from orchestrator.engine.settings import EngineSettings
 from orchestrator.machine.instance import StepStatus
-from orchestrator.machine.signals import Cancel, Retry
-from orchestrator.store import signal_rows
-from orchestrator.store.signal_rows import StoredStart
-from orchestrator.testing.virtual.chances import Chances
-from orchestrator.testing.virtual.process import BEGIN, Process, ProcessClock
+from orchestrator.testing.virtual.process import ProcessClock
 from orchestrator.testing.virtual.timeline import Timeline
 from orchestrator.testing.worlds import snapshot
-from orchestrator.testing.worlds.network import Road
+from orchestrator.testing.worlds.course import Course
 from orchestrator.testing.worlds.orchestrator_database import Books, registry_of
-from orchestrator.testing.worlds.participant import OURS, Database, Effect, Participant, Schema
+from orchestrator.testing.worlds.participants.completions import Completions
+from orchestrator.testing.worlds.participants.database import Database, Schema
+from orchestrator.testing.worlds.participants.participant import (
+    OURS,
+    REPLY,
+    Effect,
+    Participant,
+)
 from orchestrator.testing.worlds.plan import Steering
-from orchestrator.testing.worlds.run import Run, run_of
-from orchestrator.testing.worlds.troubles import Troubles
+from orchestrator.testing.worlds.run import Run
 from outbox import tables as library
 from outbox.adding.installation import Routes
-from outbox.crashpoints import arm
-from outbox.ids import Ids
 from outbox.inbox.handlers import Handlers
-from outbox.relay.settings import RelaySettings
-from outbox.replies import Outcome, Reply
-from outbox.retry import RetryPolicy
-from outbox.transports.base import Answered, Delivery, Transport
-from outbox.wire.codec import encode_value
 from outbox.wire.strict_json import loads
 
 _NOBODY = "sagabox-test"
 """The name of the service that asks for the runs where no participant does."""
 _DATABASE = "sagabox-orchestrator"
-_PATIENCE = 7 * 24 * 3600.0
-"""Virtual seconds after which a run that has not come to rest never will."""
-_MOST_EVENTS = 200_000
-_SETTINGS = EngineSettings(
-    relay=RelaySettings(
-        lease=240.0,
-        margin=5.0,
-        delivery_timeout=2.0,
-        poll=80.0,
-        sweep=100.0,
-        width=1,
-        park_after=5.0,
-        retry=RetryPolicy(first=0.3, ceiling=10.0, attempts=6),
-    )
-)
-
-
-class NotAtRest(AssertionError):
-    """A run neither ended nor stood still in a week of virtual time."""
 
 
 class World(Steering):
@@ -79,6 +55,7 @@ class World(Steering):
         folder: Path,
         routes: Mapping[str, Routes] | None = None,
         originator: str | None = None,
+        completions: Completions = MappingProxyType({}),
     ) -> None:
         named = {
             "participants=": saga.participants,
@@ -91,10 +68,8 @@ class World(Steering):
         for argument, names in named.items():
             if unknown := sorted(names - participants.keys()):
                 raise ValueError(f"{argument} names {unknown[0]!r}, which is no participant")
-        super().__init__(saga)
+        super().__init__(saga, completions)
         self._number = 0
-        self._is_stirred = False
-        self._failure = ""
         self._originator = originator or _NOBODY
         self._timeline = Timeline()
         self._clock = _Clock(lambda: self._timeline)
@@ -131,11 +106,23 @@ class World(Steering):
         """The type and JSON of the messages that its handlers added to its outbox. They stay there:
         this world has no relay for them."""
         row = library.outbox.c
+        statement = select(row.type, row.payload).where(row.type != REPLY).order_by(row.seq)
         with self.session(participant) as session:
-            rows = session.execute(select(row.type, row.payload).order_by(row.seq)).all()
+            rows = session.execute(statement).all()
         return [(it.type, loads(it.payload.encode())) for it in rows]
 
     # For checks
+
+    def require_completed(self, run: Run) -> None:
+        """Raises ValueError where a command is pending to which the test has no answers."""
+        for step in run.pending:
+            is_undo = run.steps[step] is StepStatus.UNDOING
+            if not self.answers.of(step, undo=is_undo):
+                command = self.answers.command(step, undo=is_undo)
+                raise ValueError(
+                    f"the handler of {command} returned Pending: tell how it is completed, with "
+                    f"completions={{{command}: [...]}}"
+                )
 
     def snapshot(self) -> snapshot.Snapshot:
         """The snapshot of the participants' own tables."""
@@ -147,6 +134,11 @@ class World(Steering):
         """The effects of the run, in their order."""
         found = [it for each in self._participants.values() for it in each.effects()]
         return sorted((it for it in found if it.saga_id == run.id), key=lambda it: it.number)
+
+    @property
+    def course(self) -> Course:
+        """The course of things since this world was made or restored."""
+        return self._course
 
     @property
     def points(self) -> Mapping[str, int]:
@@ -164,110 +156,17 @@ class World(Steering):
             database.restore()
         self._begin()
 
-    # A history
-
-    async def _run(self, state: Any) -> Run:
-        self.saga.accept(state)
-        start = self._ids()
-        asked = StoredStart(self.saga.name, encode_value(state), self._originator)
-        await self._books.tell(start, *signal_rows.dump_start(asked))
-        return await self._live(start)
-
-    async def _repair(self, run: Run) -> Run:
-        self.mend()
-        for name, status in run.steps.items():
-            if status is StepStatus.STUCK:
-                await self._tell(run.id, Retry(name, "a person", "mended"))
-        return await self._live(run.id)
-
-    async def _live(self, start: str) -> Run:
-        troubles = self._troubles
-        before = arm(None)
-        arm(troubles.trap(before))
-        try:
-            self._wake()
-            await self._until_rest(start)
-            for road in self._roads:
-                await road.arrive_again()
-        finally:
-            arm(before)
-        troubles.check()
-        return self._found(start)
-
-    async def _until_rest(self, start: str) -> None:
-        end = self._timeline.now + _PATIENCE
-        for _ in range(_MOST_EVENTS):
-            if not await self._timeline.next(end):
-                break
-            if self._is_stirred:
-                self._is_stirred = False
-                saga_id = self._books.run_of(start)
-                if saga_id is not None and self._books.is_at_rest(saga_id):
-                    return
-        run = self._found(start)
-        raise NotAtRest(
-            f"the run is {run.status} and does not end: "
-            f"{run.problem or self._failure or 'it goes on and on'}\n" + "\n".join(run.history)
-        )
-
-    def _found(self, start: str) -> Run:
-        saga_id = self._books.run_of(start)
-        if saga_id is None:
-            raise NotAtRest("the orchestrator never took the run in")
-        instance, parked = self._books.instance(saga_id)
-        return run_of(instance, parked, self._books.history(saga_id), BEGIN)
-
-    async def _tell(self, saga_id: str, signal: Cancel | Retry) -> None:
-        await self._books.tell(saga_id, *signal_rows.dump(signal))
-        self._wake()
-
-    async def _cancel(self, saga_id: str) -> None:
-        await self._tell(saga_id, Cancel("a person", "changed her mind"))
-
-    def _wake(self) -> None:
-        if self._process.node is not None:
-            self._process.node.committer.look()
-            self._process.wake()
-
     def _begin(self) -> None:
-        chances = Chances(0)
-        self._timeline = timeline = Timeline()
-        self._troubles = troubles = Troubles()
-        self._is_stirred = False
-        self._failure = ""
-        self._ids = Ids(self._clock, chances.entropy)
-        for participant in self._participants.values():
-            participant.begin(troubles)
-        self._roads = [
-            Road(
-                timeline,
-                it,
-                troubles,
-                _SETTINGS.relay.delivery_timeout,
-                self._cancel,
-            )
-            for it in self._participants.values()
-        ]
-        ways: dict[str, Transport] = dict(zip(self._participants, self._roads, strict=True))
-        ways.setdefault(_NOBODY, _Nobody())
-        self._process = Process(
-            "orchestrator",
-            timeline,
-            chances,
+        self._timeline = Timeline()
+        self._course = Course(
+            self.saga,
+            self._timeline,
             self._books,
-            self._books.registry,
-            lambda: ways,
-            _SETTINGS,
-            self._trace,
+            self._participants,
+            self.answers,
+            self._originator,
         )
-        timeline.at(0.0, self._process.start)
-
-    def _trace(self, *what: object) -> None:
-        """Note a step of the orchestrator. Only its commits bring a run to rest."""
-        if what[0] in ("commits", "dies"):
-            self._is_stirred = True
-        if what[0] == "fails":
-            self._failure = " ".join(map(str, what))
+        self._troubles = self._course.troubles
 
     def _next_number(self) -> int:
         self._number += 1
@@ -299,15 +198,3 @@ class _Clock:
 
     def monotonic(self) -> float:
         return self._timeline().now
-
-
-class _Nobody:
-    """The service that asked for the runs where no participant did: takes the events of their
-    ends."""
-
-    async def deliver(self, envelopes: Sequence[Any]) -> Delivery:
-        """As `Transport` promises."""
-        return Answered([Reply(Outcome.DONE)] * len(envelopes))
-
-    async def aclose(self) -> None:
-        """Nothing is open."""

@@ -5,29 +5,33 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from orchestrator.testing.virtual.timeline import Timeline, Wait
-from orchestrator.testing.worlds.participant import Participant, Place
+from orchestrator.testing.worlds.participants.participant import Place
 from orchestrator.testing.worlds.troubles import Sort, Troubles
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Answered, Delivery, Unreachable
 from outbox.wire.envelope import Envelope
+
+Receive = Callable[[Sequence[Envelope]], Awaitable[list[Reply] | None]]
+"""The end of a way: it gives the answers, or None where it died before it gave them."""
 
 _LATENCY = 0.001
 _HELD_UP = Reply(Outcome.TOO_BUSY, code="too-busy", reason="held up on its way", retry_after=60.0)
 
 
 class Road:
-    """A transport, as `Transport` promises. `cancel` is told the run that an operator cancels."""
+    """A transport, as `Transport` promises, to a participant that receives by `receive`. `cancel`
+    is told the run that an operator cancels."""
 
     def __init__(
         self,
         timeline: Timeline,
-        participant: Participant,
+        receive: Receive,
         troubles: Troubles,
         timeout: float,
         cancel: Callable[[str], Awaitable[None]],
     ) -> None:
         self._timeline = timeline
-        self._participant = participant
+        self._receive = receive
         self._troubles = troubles
         self._timeout = timeout
         self._cancel = cancel
@@ -61,17 +65,17 @@ class Road:
     async def arrive_again(self) -> None:
         """Deliver copies of all sent messages, the last first, and ignore the answers."""
         while self._copies:
-            await self._participant.receive([self._copies.pop()])
+            await self._receive([self._copies.pop()])
 
     async def _arrive(self, envelopes: Sequence[Envelope]) -> list[Reply] | None:
-        replies = await self._participant.receive(envelopes)
+        replies = await self._receive(envelopes)
         if self._troubles.strikes(Sort.TWICE):
-            await self._participant.receive(envelopes)
+            await self._receive(envelopes)
         for place in map(Place.of, envelopes):
             held = self._held.get((place.saga_id, place.step))
             if held is not None and place.is_undo and replies is not None:
                 del self._held[place.saga_id, place.step]
-                await self._participant.receive([held])
+                await self._receive([held])
         return replies
 
     def _hold_up(self, envelope: Envelope) -> bool:
