@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from outbox.integrations.fastapi import Attached, attach
+from outbox.integrations.pending import VARIABLE
 from outbox.transports.http.problems import HttpProblem
 
 
@@ -27,5 +28,5 @@ async def _unknown(_: Request, _error: Exception) -> Response:
         "unknown-address",
         "There is nothing at this address.",
         next_step="A service has /messages, /livez, /readyz and /metrics, where they are not left "
-        "out.",
+        f"out, and /pending where {VARIABLE} is set.",
     ).to_response()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Any, Protocol
@@ -20,16 +20,27 @@ from outbox.errors import InvalidService
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.runners import Sessions
+from outbox.integrations import pending
 from outbox.transports.base import Transport
 from outbox.transports.http.receiver import receiver
 from outbox.transports.http.signing import Keyring
 
-PATHS = {
+_PATHS = {
     "messages": ("/messages",),
     "health": ("/livez", "/readyz"),
     "metrics": ("/metrics",),
 }
-"""The addresses of a service, by the option that leaves them out."""
+_PENDING = "pending"
+
+
+def addresses(*, messages: bool, health: bool, metrics: bool) -> Mapping[str, str]:
+    """The addresses of a service, each with the option that leaves it out. Those for persons are
+    among them where the operator's token is set. Raises InvalidService."""
+    wanted = {"messages": messages, "health": health, "metrics": metrics}
+    found = {path: option for option, paths in _PATHS.items() for path in paths if wanted[option]}
+    if pending.operator_token() is not None:
+        found |= dict.fromkeys(pending.PATHS, _PENDING)
+    return found
 
 
 class Observer(Protocol):
@@ -42,7 +53,7 @@ class Observer(Protocol):
         """The transport to that destination, watched."""
 
 
-class Attached(Served, Protocol):
+class Attached(Served, pending.HasPending, Protocol):
     """The parts of an `outbox.Service` that an application needs."""
 
     @property
@@ -66,12 +77,7 @@ def attach(service: Attached, app: Any, *, messages: bool, health: bool, metrics
             "the application runs already, so that its start has been missed",
             next_step="call attach() where the application is made",
         )
-    wanted = {
-        path: option
-        for option, paths in PATHS.items()
-        for path in paths
-        if {"messages": messages, "health": health, "metrics": metrics}[option]
-    }
+    wanted = addresses(messages=messages, health=health, metrics=metrics)
     for path, option in wanted.items():
         if _count(app, path):
             raise _taken(path, option)
@@ -93,6 +99,8 @@ def attach(service: Attached, app: Any, *, messages: bool, health: bool, metrics
     if health:
         routers.append(probes.router(checks_of(service, threads=False)))
     _add(app, routers)
+    if (token := pending.operator_token()) is not None:
+        _route(app, pending.PATHS, pending.application(service, token))
     _run_within(service, app, wanted)
 
 
@@ -105,9 +113,12 @@ def _count(app: Starlette, path: str) -> int:
 
 
 def _taken(path: str, option: str) -> InvalidService:
+    leave_out = f"attach(app, {option}=False)"
+    if option == _PENDING:
+        leave_out = f"unset {pending.VARIABLE}"
     return InvalidService(
         f"the application has a route {path} of its own",
-        next_step=f"leave that of the service out: attach(app, {option}=False)",
+        next_step=f"leave that of the service out: {leave_out}",
     )
 
 
@@ -118,10 +129,13 @@ def _add(app: Starlette, routers: Sequence[APIRouter]) -> None:
     problems.install(inner)
     for router in routers:
         inner.router.routes.extend(router.routes)
-        for route in router.routes:
-            path = getattr(route, "path", "")
-            # Before all others, one of which may take every path.
-            app.router.routes.insert(0, Route(path, endpoint=inner, include_in_schema=False))
+        _route(app, [getattr(route, "path", "") for route in router.routes], inner)
+
+
+def _route(app: Starlette, paths: Iterable[str], to: Any) -> None:
+    for path in paths:
+        # Before all others, one of which may take every path.
+        app.router.routes.insert(0, Route(path, endpoint=to, include_in_schema=False))
 
 
 def _run_within(service: Attached, app: Starlette, wanted: Mapping[str, str]) -> None:

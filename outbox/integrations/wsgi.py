@@ -10,10 +10,12 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakSet
 
+from starlette.routing import compile_path
+
 from outbox.errors import InvalidService
 from outbox.integrations.background import Background
 from outbox.integrations.bare import bare
-from outbox.integrations.fastapi import PATHS, Attached
+from outbox.integrations.fastapi import Attached, addresses
 from outbox.integrations.wsgi_request import answer, tell
 from outbox.transports.http.problems import HttpProblem
 
@@ -53,9 +55,7 @@ class WsgiService:
         self._service = service
         self._app = app
         self._wanted = {"messages": messages, "health": health, "metrics": metrics}
-        self._paths = {
-            path for option, paths in PATHS.items() for path in paths if self._wanted[option]
-        }
+        self._paths = [compile_path(path)[0] for path in addresses(**self._wanted)]
         self._attached = bare(service, **self._wanted)
         self._lock = threading.Lock()
         self._background: Background | None = None
@@ -64,7 +64,8 @@ class WsgiService:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer the service's own addresses, and leave all others to the application inside."""
-        is_own = self._app is None or environ.get("PATH_INFO", "") in self._paths
+        path = environ.get("PATH_INFO", "")
+        is_own = self._app is None or any(it.fullmatch(path) for it in self._paths)
         if self._refusal is not None:
             if is_own:
                 problem = HttpProblem.telling(self._refusal, 503, "not-ready")

@@ -32,6 +32,7 @@ from outbox.errors import InvalidService
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
+from outbox.inbox.pending.persons import PendingCommands
 from outbox.inbox.runners import Sessions, hold_to
 from outbox.messages import OWNER, Command, Message, SagaRef, type_of
 from outbox.relay.relay import Relay
@@ -46,7 +47,6 @@ from outbox.service.given import (
     refuse,
     signing_keys,
 )
-from outbox.service.pending import PendingCommands
 from outbox.transports.base import Transport
 from outbox.transports.http.signing import Keyring
 from outbox.transports.http.transport import HttpTransport

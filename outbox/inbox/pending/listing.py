@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -47,6 +48,11 @@ class PendingCommand:
     is_in_doubt: bool
     last_error: str | None
 
+    def as_json(self) -> dict[str, Any]:
+        """The same for programs; its times as ISO 8601, `age` in seconds."""
+        fields = {it.name: _json_of(getattr(self, it.name)) for it in dataclasses.fields(self)}
+        return fields | {"age": self.age.total_seconds(), "undoes": list(self.undoes)}
+
 
 def list_pending(
     session: Session, consumer: str, now: datetime, *, limit: int, cursor: str | None
@@ -76,6 +82,10 @@ def _command(row: RowMapping) -> PendingCommand:
         is_overdue=expected_at is not None and expected_at < now,
         undoes=tuple(orjson.loads(row["undoes"])),
     )
+
+
+def _json_of(value: object) -> object:
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 _AS_STORED = (

@@ -15,15 +15,19 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from outbox.errors import (
+    AlreadyAnswered,
     BelongsToSaga,
+    CallUnderWay,
     ForgottenByReceiver,
     InvalidMessage,
     InvalidSelection,
     MalformedEnvelope,
     MessageTooLarge,
     NoSuchMessage,
+    NotPendingYet,
     OutboxError,
     SchemaError,
+    TooLate,
     TransactionLost,
     UntrustedRequest,
 )
@@ -146,6 +150,14 @@ def from_outbox_error(error: OutboxError) -> HttpProblem:
             status, code = 409, "belongs-to-saga"
         case ForgottenByReceiver():
             status, code = 409, "forgotten-by-receiver"
+        case NotPendingYet():
+            status, code = 404, "not-pending"
+        case TooLate():
+            status, code = 409, "too-late"
+        case AlreadyAnswered():
+            status, code = 409, "already-answered"
+        case CallUnderWay():
+            status, code = 409, "call-under-way"
         case SchemaError():
             status, code = 503, "schema-not-right"
         case TransactionLost():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 import outbox
+from outbox.database.within import in_transaction
 from outbox.inbox.barrier import State
 from outbox.messages import Message
 from outbox.replies import Reply
@@ -21,7 +21,10 @@ from outbox.tables import inbox_pending
 from outbox.tables import outbox as outbox_table
 from outbox.wire import strict_json
 from outbox.wire.envelope import Envelope
+from tests.support.databases.databases import Database
+from tests.support.fixtures import MakeEngine, MakeSyncEngine
 from tests.support.outbox.inboxes import Book, Names, Unbook, envelope, ledger, plainly
+from tests.support.outbox.services import NOWHERE, make_plain_service, make_service
 
 NOTE = "the airline calls back"
 SAGA = Names(datetime(2029, 1, 1, tzinfo=UTC))()
@@ -54,16 +57,14 @@ class WaitingBank:
     async def within(self, work: Callable[[Any], Any]) -> Any:
         """The result of this work in a transaction of the service."""
         if isinstance(self.service.sessions, sessionmaker):
-            return await asyncio.to_thread(self._within, work)
+            return await in_transaction(self.service.sessions, work)
         async with self.service.sessions.begin() as session:
             result = work(session)
             return await result if inspect.isawaitable(result) else result
 
     async def looked(self, work: Callable[[Session], Any]) -> Any:
         """The result of this work in a plain session."""
-        if isinstance(self.service.sessions, sessionmaker):
-            return await self.within(work)
-        return await self.within(lambda session: session.run_sync(work))
+        return await in_transaction(self.service.sessions, work)
 
     async def states(self) -> dict[str, State]:
         """The state of every id that the inbox knows."""
@@ -93,10 +94,6 @@ class WaitingBank:
         call = {"attempt": 1, "holder": "a process", "until": now + until}
         await self.change(id, **{**call, **values})
 
-    def _within(self, work: Callable[[Any], Any]) -> Any:
-        with self.service.sessions.begin() as session:
-            return work(session)
-
     def _book(self, session: Session, command: Book, context: outbox.Context) -> Any:
         session.execute(ledger.insert().values(entry=command.entry, by=context.id))
         return self.book
@@ -105,6 +102,19 @@ class WaitingBank:
         self.undone.append(dict(context.undoes))
         session.execute(delete(ledger).where(ledger.c.by.in_(list(context.undoes))))
         return self.unbook
+
+
+def make_waiting_bank(
+    kind: str, database: Database, make_engine: MakeEngine, make_sync_engine: MakeSyncEngine
+) -> WaitingBank:
+    """A bank with its handlers `on a loop` or `in threads`, which can answer `sender`."""
+    peers = {"sender": NOWHERE}
+    if kind == "on a loop":
+        return WaitingBank(make_service(make_engine(database), "bank", peers=peers))
+    relay = make_engine(database)
+    return WaitingBank(
+        make_plain_service(make_sync_engine(database), "bank", peers=peers, relay_engine=relay)
+    )
 
 
 def asked(id: str, message: Message, **rest: Any) -> Envelope:

@@ -22,8 +22,8 @@ from outbox.tables import inbox_pending
 from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeEngine, MakeSyncEngine
 from tests.support.outbox.inboxes import Book, Booked, Names, Unbook
-from tests.support.outbox.services import NOWHERE, client_of, make_plain_service, make_service
-from tests.support.outbox.waiting_banks import NOTE, SAGA, WaitingBank, asked
+from tests.support.outbox.services import client_of
+from tests.support.outbox.waiting_banks import NOTE, SAGA, WaitingBank, asked, make_waiting_bank
 
 PERSON = {"actor": "ada", "reason": "the airline is bankrupt"}
 
@@ -35,13 +35,7 @@ def bank(
     make_engine: MakeEngine,
     make_sync_engine: MakeSyncEngine,
 ) -> WaitingBank:
-    peers = {"sender": NOWHERE}
-    if request.param == "on a loop":
-        return WaitingBank(make_service(make_engine(database), "bank", peers=peers))
-    relay = make_engine(database)
-    return WaitingBank(
-        make_plain_service(make_sync_engine(database), "bank", peers=peers, relay_engine=relay)
-    )
+    return make_waiting_bank(request.param, database, make_engine, make_sync_engine)
 
 
 @pytest.fixture
@@ -175,7 +169,7 @@ async def test_a_person_completes_with_a_value_that_the_command_promises(
         with pytest.raises(outbox.InvalidMessage, match="Booked"):
             await bank.within(complete)
     assert await bank.states() == {action.id: State.PENDING}
-    with caplog.at_level(logging.INFO, "outbox.service"):
+    with caplog.at_level(logging.INFO, "outbox.inbox"):
         for _ in range(2):
             await bank.within(lambda it: pending.complete(it, action.id, {"balance": 7}, **PERSON))
     line: Any = caplog.records[0]

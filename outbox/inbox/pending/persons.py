@@ -16,7 +16,7 @@ from outbox.inbox.pending.complete import FromJson, complete, drop
 from outbox.inbox.pending.listing import PendingCommand, list_pending
 from outbox.replies import Refused
 
-log = logging.getLogger("outbox.service")
+log = logging.getLogger("outbox.inbox")
 
 T = TypeVar("T")
 
