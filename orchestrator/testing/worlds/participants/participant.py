@@ -29,9 +29,9 @@ from outbox.clock import Clock
 from outbox.contract import CommandAnswered
 from outbox.crashpoints import Crash
 from outbox.inbox.handlers import Context, Handler, Handlers
+from outbox.inbox.handling.registration import is_async
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
-from outbox.inbox.registration import is_async
 from outbox.messages import type_of
 from outbox.replies import Outcome, Reply
 from outbox.service.completing import Completing
