@@ -106,15 +106,16 @@ class ApiContext:
     def begun(self, row: Row[Any]) -> SagaOut:
         """The run for its caller, right after its begin: what is in its way is not looked for."""
         live = waits.live_run(row, self.registry)
-        return views.saga(row, self.registry, {} if live is None else live.waiting(Obstacles()))
+        waiting = {} if live is None else live.waiting(Obstacles())
+        return views.saga(row, self.registry, waiting, self.clock.now())
 
     async def shown(self, row: Row[Any]) -> SagaOut:
         """The run for a caller, with what it waits for."""
         live = waits.live_run(row, self.registry)
         if live is None:
-            return views.saga(row, self.registry, {})
+            return views.saga(row, self.registry, {}, self.clock.now())
         obstacles = await stored_waits.obstacles(self.database, live.sent())
-        return views.saga(row, self.registry, live.waiting(obstacles))
+        return views.saga(row, self.registry, live.waiting(obstacles), self.clock.now())
 
     async def listed(self, rows: Sequence[Row[Any]]) -> list[Summary]:
         """The runs of a page for a caller, each with a word for what it waits for."""

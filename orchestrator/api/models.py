@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from orchestrator.api.waits import WaitsFor
 from orchestrator.definition.steps import Kind
-from orchestrator.machine.instance import Status, StepStatus, Wait
+from orchestrator.machine.instance import Status, Wait
 from outbox.chassis.http.input_types import NO_NUL, AnyId
 from outbox.safe_text import MAX_REASON_LENGTH
 
@@ -29,6 +29,22 @@ class DirectionOut(StrEnum):
 
     FORWARD = "FORWARD"
     BACKWARD = "BACKWARD"
+
+
+class StepStatusOut(StrEnum):
+    """The status of a step. WAITING is one that was sent or is being undone, and whose answer comes
+    later."""
+
+    PENDING = "PENDING"
+    SENT = "SENT"
+    WAITING = "WAITING"
+    IN_DOUBT = "IN_DOUBT"
+    DONE = "DONE"
+    REFUSED = "REFUSED"
+    UNDOING = "UNDOING"
+    UNDONE = "UNDONE"
+    SKIPPED = "SKIPPED"
+    STUCK = "STUCK"
 
 
 class Summary(BaseModel):
@@ -61,6 +77,24 @@ class SilenceOut(BaseModel):
     reason: str = Field(description="What became of the last one")
 
 
+class PendingOut(BaseModel):
+    """An answer that comes later, as the participant has told it last."""
+
+    since: datetime = Field(description="When the participant began")
+    note: str = Field(description="What or whom it waits for, in the participant's words")
+    expected_at: datetime | None = Field(
+        description="When the participant expected its answer, if it said so; it only informs"
+    )
+    is_late: bool = Field(description="Whether that time has passed")
+    attempt: int | None = Field(
+        description="Which attempt of a call to the outside it is; null where there is no call"
+    )
+    holder: str | None = Field(description="The process that makes the call")
+    until: datetime | None = Field(
+        description="When the call is over; if no result is there then, it is made again"
+    )
+
+
 class AwaitedOut(BaseModel):
     """A command whose answer is awaited."""
 
@@ -78,6 +112,10 @@ class AwaitedOut(BaseModel):
     silence: SilenceOut | None = Field(
         description="Where the participant gives no answer at all: since when, and why"
     )
+    pending: PendingOut | None = Field(
+        description="Where its last answer says that the answer comes later: since when, and whom "
+        "or what it waits for"
+    )
 
 
 class StepOut(BaseModel):
@@ -86,7 +124,7 @@ class StepOut(BaseModel):
 
     name: str
     kind: Kind | None
-    status: StepStatus
+    status: StepStatusOut
     attempts: int = Field(description="How many different commands there were for it, both ways")
     reason: str | None = Field(description="Why it was refused or is stuck")
     participant: str | None
@@ -104,6 +142,15 @@ class CauseOut(BaseModel):
     reason: str
 
 
+class StrayEffectOut(BaseModel):
+    """An effect that no run accounts for: an action of the step reported success when nothing
+    could undo it any more. A person must look."""
+
+    step: str
+    command_id: str = Field(description="The action's id, by which its participant knows it")
+    at: datetime = Field(description="When that was told")
+
+
 class SagaOut(Summary):
     """A run."""
 
@@ -119,6 +166,10 @@ class SagaOut(Summary):
     )
     not_undone: list[str] = Field(
         description="The steps whose effect a person left in place, or took care of by hand"
+    )
+    stray_effects: list[StrayEffectOut] = Field(
+        description="What took effect when nothing could undo it any more, oldest first; it may "
+        "come after the end"
     )
     allowed: list[str] = Field(description="What a person may do to it now")
     steps: list[StepOut]

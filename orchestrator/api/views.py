@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -17,16 +18,19 @@ from orchestrator.api.models import (
     DefinitionOut,
     DirectionOut,
     EntryOut,
+    PendingOut,
     SagaOut,
     SilenceOut,
     StepDefinition,
     StepOut,
+    StepStatusOut,
+    StrayEffectOut,
     Summary,
 )
 from orchestrator.api.waits import Waiting, WaitsFor
 from orchestrator.definition.registry import Registry
 from orchestrator.definition.saga import Saga
-from orchestrator.machine.instance import Awaited, StepRun
+from orchestrator.machine.instance import Awaited, Pended, StepRun
 from orchestrator.machine.operator_rules import allowed_signals
 from orchestrator.store.records import Standing, record_of, standing_of
 from outbox.safe_text import described
@@ -39,8 +43,11 @@ def summary(row: Row[Any], registry: Registry, waits_for: WaitsFor | None) -> Su
     return Summary(**_common(row), parked=parked, waits_for=waits_for)
 
 
-def saga(row: Row[Any], registry: Registry, waiting: Mapping[str, Waiting]) -> SagaOut:
-    """A run with all its details; `waiting` are its steps that wait, by name."""
+def saga(
+    row: Row[Any], registry: Registry, waiting: Mapping[str, Waiting], now: datetime
+) -> SagaOut:
+    """A run with all its details, as it stands `now`; `waiting` are its steps that wait, by
+    name."""
     definition = registry.find(row.name, row.version)
     parked = _parked(row, definition)
     standing: Standing | None = None
@@ -63,14 +70,22 @@ def saga(row: Row[Any], registry: Registry, waiting: Mapping[str, Waiting]) -> S
         direction=None if standing is None else DirectionOut[standing.direction.name],
         cause=_cause(standing),
         not_undone=[] if standing is None else list(standing.not_undone),
+        stray_effects=[] if standing is None else _stray_effects(standing),
         allowed=list(allowed),
         steps=[]
         if standing is None
         else [
-            _step(name, run, definition, waiting.get(name))
+            _step(name, run, definition, waiting.get(name), now)
             for name, run in _in_order(standing.steps, definition)
         ],
     )
+
+
+def _stray_effects(standing: Standing) -> list[StrayEffectOut]:
+    return [
+        StrayEffectOut(step=it.step, command_id=it.command_id, at=it.at)
+        for it in standing.stray_effects
+    ]
 
 
 def _cause(standing: Standing | None) -> CauseOut | None:
@@ -147,24 +162,24 @@ def _in_order(
 
 
 def _step(
-    name: str, run: StepRun, definition: Saga[Any] | None, waiting: Waiting | None
+    name: str, run: StepRun, definition: Saga[Any] | None, waiting: Waiting | None, now: datetime
 ) -> StepOut:
     return StepOut(
         name=name,
         kind=None if definition is None else definition.step(name).kind,
-        status=run.status,
+        status=StepStatusOut.WAITING if run.is_waiting else StepStatusOut[run.status.name],
         attempts=run.attempts,
         reason=run.reason,
         participant=None if definition is None else definition.action_type(name).owner,
         after=[] if definition is None else _after(name, definition),
         action=None if definition is None else str(definition.action_type(name)),
         compensation=None if definition is None else _compensation(name, definition),
-        awaited=None if run.awaited is None else _awaited(run.awaited, waiting),
+        awaited=None if run.awaited is None else _awaited(run.awaited, waiting, now),
         waits_for=None if waiting is None else waiting.what,
     )
 
 
-def _awaited(awaited: Awaited, waiting: Waiting | None) -> AwaitedOut:
+def _awaited(awaited: Awaited, waiting: Waiting | None, now: datetime) -> AwaitedOut:
     told = waiting or Waiting(WaitsFor.ANSWER)
     return AwaitedOut(
         id=awaited.id,
@@ -182,6 +197,20 @@ def _awaited(awaited: Awaited, waiting: Waiting | None) -> AwaitedOut:
             deliveries=told.silence.deliveries,
             reason=told.silence.reason,
         ),
+        pending=None if awaited.pending is None else _pending(awaited.pending, now),
+    )
+
+
+def _pending(pended: Pended, now: datetime) -> PendingOut:
+    progress = pended.progress
+    return PendingOut(
+        since=progress.since,
+        note=pended.note,
+        expected_at=progress.expected_at,
+        is_late=progress.expected_at is not None and progress.expected_at < now,
+        attempt=progress.attempt or None,
+        holder=progress.holder,
+        until=progress.until,
     )
 
 

@@ -34,6 +34,8 @@ class WaitsFor(StrEnum):
     """It was answered with a "no" where it must succeed, and a new command goes out later."""
     ONGOING = "ongoing"
     """The participant is at work on it, and is asked again later."""
+    PENDING = "pending"
+    """The participant has begun, and its answer comes later."""
     RESUME = "resume"
     """The run is paused, and sends nothing."""
     ANSWER = "answer"
@@ -101,7 +103,8 @@ class LiveRun:
                 silence = obstacles.silent.get((self.shard, self._participant(name) or ""))
                 return _unanswered(run, obstacles.rests.get(awaited.id), silence)
             case Wait.ACCEPTED:
-                return Waiting(WaitsFor.ANSWER, next_at=self._due(awaited))
+                what = WaitsFor.ANSWER if awaited.pending is None else WaitsFor.PENDING
+                return Waiting(what, next_at=self._due(awaited))
             case Wait.REPEAT:
                 what = _repeated(run.reason) or WaitsFor.ONGOING
                 return Waiting(what, run.tries, run.reason, self._due(awaited))
@@ -143,6 +146,8 @@ def _unanswered(run: StepRun, rest: Rest | None, silence: Unanswering | None) ->
         return Waiting(WaitsFor.PARTICIPANT, next_at=silence.next_at, silence=silence)
     if rest is not None:
         return Waiting(WaitsFor.RETRY, rest.attempts, rest.error, rest.next_at)
+    if run.awaited is not None and run.awaited.pending is not None:
+        return Waiting(WaitsFor.PENDING)
     if what := _repeated(run.reason):
         # The copy that is on its way now may be answered otherwise.
         return Waiting(what, run.tries, run.reason)

@@ -37,9 +37,29 @@ class Silence:
 
 
 @dataclass(frozen=True)
+class Pending:
+    """An answer that comes later, as the participant has told it last: since when, and in `note`
+    what or whom it waits for.
+
+    `expected_at` is when it expected the answer, and `is_late` whether that has passed. Of a call
+    to the outside, `attempt` counts from 1, `holder` is the process that makes it, and `until` when
+    that is over; `attempt` is None where there is no call.
+    """
+
+    since: datetime
+    note: str = ""
+    expected_at: datetime | None = None
+    is_late: bool = False
+    attempt: int | None = None
+    holder: str | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True)
 class Awaited:
     """A command whose answer a step awaits. `tries` counts the tries in vain, the last of which led
-    to `error`; `next_at` is when the next one is due, if one is."""
+    to `error`; `next_at` is when the next one is due, if one is. `pending` is set where the answer
+    comes later."""
 
     id: str
     type: str
@@ -47,6 +67,7 @@ class Awaited:
     error: str | None = None
     next_at: datetime | None = None
     silence: Silence | None = None
+    pending: Pending | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +93,16 @@ class Cause:
 
 
 @dataclass(frozen=True)
+class StrayEffect:
+    """An effect that the run does not account for: at that time the action with the id `command_id`
+    reported success, when nothing could undo it any more."""
+
+    step: str
+    command_id: str
+    at: datetime
+
+
+@dataclass(frozen=True)
 class RunState:
     """A run as it stood when it was asked for. `state` is its state as JSON; `allowed` names what
     may be done to it now; `waits_for` is the word for what is most in its way; `begin_at` is when
@@ -92,6 +123,7 @@ class RunState:
     waits_for: str | None = None
     cause: Cause | None = None
     not_undone: list[str] = field(default_factory=list)
+    stray_effects: list[StrayEffect] = field(default_factory=list)
     allowed: list[str] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
 

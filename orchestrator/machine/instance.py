@@ -167,6 +167,12 @@ class StepRun:
         return len(self.action_ids) + len(self.undo_ids)
 
     @property
+    def is_waiting(self) -> bool:
+        """Whether it is under way, and the last answer says that the answer comes later."""
+        under_way = self.status in {StepStatus.SENT, StepStatus.UNDOING}
+        return under_way and self.awaited is not None and self.awaited.pending is not None
+
+    @property
     def commands(self) -> tuple[Awaited, ...]:
         """The commands that are to be answered: the awaited one, and the void of a skip."""
         own = () if self.awaited is None else (self.awaited,)

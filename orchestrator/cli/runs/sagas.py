@@ -288,6 +288,7 @@ def _print_saga(saga: dict[str, Any]) -> None:
             ("state", strict_json.dumps(saga["state"]).decode()),
             ("because", _cause(saga)),
             ("not undone", ", ".join(saga["not_undone"])),
+            *(("stray effect", _stray(it)) for it in saga.get("stray_effects", ())),
         ]
     )
     print_line("")
@@ -312,6 +313,10 @@ def _print_saga(saga: dict[str, Any]) -> None:
         print_line("possible now:")
         for verb in saga["allowed"]:
             print_line(f"  {operator_command(saga['id'], verb)}")
+
+
+def _stray(effect: Mapping[str, Any]) -> str:
+    return f"{effect['step']}, command {effect['command_id']}, told at {effect['at']}"
 
 
 def _cause(saga: Mapping[str, Any]) -> str | None:

@@ -33,10 +33,10 @@ def waiting_lines(saga: Told) -> list[str]:
 
 
 def in_the_way(saga: Told) -> list[tuple[str, str, str | None]]:
-    """The step, the word and the error of each of these lines: what stays the same from one try in
-    vain to the next."""
+    """The step, the word, and the error or note of each of these lines: what stays the same from
+    one try in vain to the next."""
     return [
-        (step["name"], step["waits_for"], (step["awaited"] or {}).get("error"))
+        (step["name"], step["waits_for"], _said(step["awaited"] or {}))
         for step in saga["steps"]
         if _why(step)
     ]
@@ -54,6 +54,8 @@ def _why(step: Told) -> str | None:
         case "lock" | "ongoing" | "anew":
             answered = f"answered {awaited['tries']} times, the last time with {awaited['error']}"
             return f"{answered}{_next(awaited)}"
+        case "pending":
+            return _pending(awaited)
         case "resume":
             return "nothing is sent until the run is resumed"
         case _:
@@ -68,6 +70,24 @@ def _silence(participant: str, awaited: Told) -> str:
         f"{participant} gives no answer since {silence['since']}, {silence['deliveries']} "
         f"deliveries in a row{_next(awaited)}: {silence['reason']}{failed}"
     )
+
+
+def _pending(awaited: Told) -> str:
+    pending: Told = awaited["pending"]
+    what = f" for {pending['note']}" if pending["note"] else ""
+    told = f"waits since {pending['since']}{what}"
+    if pending["expected_at"]:
+        told += f", expected by {pending['expected_at']}"
+        told += ", which has passed" if pending["is_late"] else ""
+    if pending["attempt"]:
+        told += f"; attempt {pending['attempt']} by {pending['holder'] or 'its participant'}"
+        told += f" until {pending['until']}" if pending["until"] else ""
+    return f"{told}{_next(awaited).replace('the next', 'asked again')}"
+
+
+def _said(awaited: Told) -> str | None:
+    said: str | None = (awaited.get("pending") or {}).get("note") or awaited.get("error")
+    return said
 
 
 def _next(awaited: Told) -> str:

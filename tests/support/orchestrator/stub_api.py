@@ -64,6 +64,7 @@ def run_of(id: str = "01a", **fields: Any) -> dict[str, Any]:
         "state": {},
         "cause": None,
         "not_undone": [],
+        "stray_effects": [],
         "allowed": [],
         "steps": [],
         **fields,

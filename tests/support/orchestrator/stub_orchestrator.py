@@ -132,6 +132,7 @@ def saga(status: str = "RUNNING", **more: Any) -> dict[str, Any]:
         "state": {"article_id": "a1"},
         "cause": None,
         "not_undone": [],
+        "stray_effects": [],
         "allowed": [] if ended else ["cancel", "pause", "terminate"],
         "steps": [
             {
@@ -154,6 +155,7 @@ def saga(status: str = "RUNNING", **more: Any) -> dict[str, Any]:
                     "error": None,
                     "next_at": None,
                     "silence": None,
+                    "pending": None,
                 },
                 "waits_for": "answer",
             }

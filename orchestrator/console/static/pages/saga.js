@@ -113,7 +113,7 @@ export const SagaPage = component(({ id }, cleanup) => {
 
 /** The step that most deserves a look: what is stuck, then what is under way, then what said no. */
 function present(steps) {
-  for (const statuses of [["STUCK"], ["IN_DOUBT", "SENT", "UNDOING"], ["REFUSED"]]) {
+  for (const statuses of [["STUCK"], ["IN_DOUBT", "SENT", "WAITING", "UNDOING"], ["REFUSED"]]) {
     const found = steps.find((it) => statuses.includes(it.status));
     if (found) return found;
   }
@@ -126,7 +126,12 @@ function Warnings({ run }) {
       <p><strong>Parked.</strong> Nothing is sent for it: ${run.parked}</p></div>`}
     ${run.not_undone.length > 0 && html`<div class="note tone-back"><${Sign} name="alarm" />
       <p><strong>Not undone:</strong> ${run.not_undone.join(", ")}.
-        What these steps did may still be in effect.</p></div>`}`;
+        What these steps did may still be in effect.</p></div>`}
+    ${run.stray_effects.length > 0 && html`<div class="note tone-alarm"><${Sign} name="alarm" />
+      <div><p><strong>Took effect when nothing could undo it any more.</strong> Look for it at the
+        participant, by the id of the command.</p>
+        <ul>${run.stray_effects.map((it) => html`<li key=${it.command_id}>${it.step},
+          <span class="mono">${it.command_id}</span>, told <${When} at=${it.at} /></li>`)}</ul></div></div>`}`;
 }
 
 function Facts({ run }) {
@@ -171,10 +176,17 @@ function StepFacts({ step }) {
 
 /** What the step waits for: since when and why, how often it was tried in vain, and when it is next. */
 function Waiting({ step }) {
-  const { tries = 0, error, next_at: next, silence } = step.awaited ?? {};
+  const { tries = 0, error, next_at: next, silence, pending } = step.awaited ?? {};
+  const since = silence?.since ?? pending?.since;
   const facts = [
     ["Under way", html`<span data-waits=${step.waits_for}>${wordFor(WAITS_FOR, step.waits_for).word}</span>
-      ${silence && html` <span class="quiet">since <${When} at=${silence.since} /></span>`}`],
+      ${since && html` <span class="quiet">since <${When} at=${since} /></span>`}`],
+    pending?.note && ["Waits for whom", pending.note],
+    pending?.expected_at && ["Expected", html`<${When} at=${pending.expected_at} />
+      ${pending.is_late && html` <strong data-late>has passed</strong>`}`],
+    pending?.attempt && ["Call to the outside", html`attempt ${pending.attempt}
+      ${pending.holder && html` by <span class="mono">${pending.holder}</span>`}
+      ${pending.until && html` <span class="quiet">until <${When} at=${pending.until} /></span>`}`],
     silence && ["No answer", `${silence.deliveries} deliveries in a row: ${silence.reason}`],
     error && ["Last error", html`${error} <span class="quiet">${tries} in vain</span>`],
     next && ["Next try", html`<${When} at=${next} />`],

@@ -47,7 +47,7 @@ function reveal(frame, node) {
 export function compensationOf(step, plain, turnedBack) {
   if (plain) return { ...IDLE, word: "undoes it" };
   if (step.status === "UNDOING" || step.status === "UNDONE") return STEP[step.status];
-  if (step.status === "STUCK" && turnedBack) return STEP.STUCK;
+  if (["WAITING", "STUCK"].includes(step.status) && turnedBack) return STEP[step.status];
   return IDLE;
 }
 

@@ -15,6 +15,7 @@ export const RUN = {
 export const STEP = {
   PENDING: { word: "Pending", tone: "idle", sign: "dot" },
   SENT: { word: "Sent", tone: "go", sign: "play" },
+  WAITING: { word: "Waiting", tone: "go", sign: "clock" },
   IN_DOUBT: { word: "In doubt", tone: "back", sign: "doubt" },
   DONE: { word: "Done", tone: "good", sign: "check" },
   REFUSED: { word: "Refused", tone: "bad", sign: "cross" },
@@ -32,6 +33,7 @@ export const WAITS_FOR = {
   lock: { word: "locked by another", listed: true },
   anew: { word: "refused, asked anew", listed: true },
   ongoing: { word: "at work", listed: true },
+  pending: { word: "answer comes later", listed: true },
   resume: { word: "paused", listed: false },
   answer: { word: "on its way", listed: false },
 };
@@ -43,6 +45,7 @@ export const HAPPENING = {
   repeated: { word: "Repeated", tone: "idle" },
   answered: { word: "Answered", tone: "good" },
   "late-answer": { word: "Late answer", tone: "idle" },
+  "stray-effect": { word: "Stray effect", tone: "alarm" },
   "rejected-answer": { word: "Rejected answer", tone: "bad" },
   overdue: { word: "Overdue", tone: "back" },
   buried: { word: "Dead letter", tone: "bad" },

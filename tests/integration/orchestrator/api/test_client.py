@@ -12,7 +12,7 @@ import pytest
 
 import outbox
 from orchestrator import Client, SyncClient
-from orchestrator.client.answers import Silence, state_of
+from orchestrator.client.answers import Pending, Silence, StrayEffect, state_of
 from orchestrator.client.requests import TRIES
 from orchestrator.errors import (
     ActiveAlready,
@@ -32,7 +32,7 @@ from tests.support.blog.blog import new_id
 from tests.support.blog.whole_blog import WholeBlog
 from tests.support.http.servers import serving
 from tests.support.orchestrator.callers import give_token
-from tests.support.orchestrator.stub_orchestrator import CREATED, saga
+from tests.support.orchestrator.stub_orchestrator import CREATED, OTHER, saga
 
 
 @dataclass(frozen=True)
@@ -288,7 +288,20 @@ def test_what_a_run_waits_for_is_read_and_an_older_orchestrator_need_not_tell_it
     assert found.awaited is not None
     assert found.awaited.silence == Silence(NOON, 7, "nobody listens")
     assert (found.awaited.tries, found.awaited.next_at) == (0, NOON)
+    assert (found.awaited.pending, run.stray_effects) == (None, [])
     del body["waits_for"], step["waits_for"]
-    for name in ("tries", "error", "next_at", "silence"):
+    del body["stray_effects"]
+    for name in ("tries", "error", "next_at", "silence", "pending"):
         del step["awaited"][name]
     assert (state_of(body).waits_for, state_of(body).steps[0].waits_for) == (None, None)
+
+
+def test_an_answer_that_comes_later_and_effects_that_no_run_accounts_for_are_read() -> None:
+    body = saga(stray_effects=[{"step": "hide article", "command_id": OTHER, "at": CREATED}])
+    pending = {"since": CREATED, "note": "the owner", "expected_at": CREATED, "is_late": True}
+    body["steps"][0]["awaited"] |= {"pending": pending | {"attempt": 2, "holder": "a-1"}}
+    run = state_of(body)
+    assert run.stray_effects == [StrayEffect("hide article", OTHER, NOON)]
+    found = run.steps[0].awaited
+    assert found is not None
+    assert found.pending == Pending(NOON, "the owner", NOON, True, 2, "a-1", None)

@@ -6,16 +6,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from articles.contract import ArticleHidden, HideArticle
 from orchestrator import tables
 from orchestrator.engine import silences
-from orchestrator.machine.instance import Status, StepStatus
+from orchestrator.machine.instance import Status, StepStatus, StrayEffect
 from orchestrator.machine.signals import Pause
 from orchestrator.sagas.delete_article import Deletion, delete_article
 from orchestrator.store import waits
@@ -23,11 +24,12 @@ from outbox import tables as library
 from outbox.clock import SystemClock
 from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.inbox import Inbox
-from outbox.replies import Outcome, Reply
+from outbox.replies import PENDING, Outcome, Progress, Reply
 from outbox.safe_text import MAX_REASON_LENGTH
 from outbox.transports.base import Transport
 from outbox.transports.memory import MemoryTransport
 from outbox.wire.envelope import Envelope
+from outbox.wire.reply_json import progress_json
 from outbox.wire.settled import EndedSagas
 from tests.support.blog.blog import Running
 from tests.support.fixtures import DatabaseFactory, MakeEngine
@@ -209,6 +211,70 @@ async def test_an_answer_that_decides_nothing_is_shown(
     assert await shown.in_list() == word
     del articles.replies[HIDE]
     await node.until_status(id, Status.COMPLETED)
+
+
+@pytest.mark.parametrize(("year", "is_late"), [(2000, True), (2100, False)])
+async def test_a_step_whose_answer_comes_later_is_shown_as_waiting_with_for_whom_and_since_when(
+    node: Node, orchestrator: Running, articles: Scripted, year: int, is_late: bool
+) -> None:
+    since, expected = (datetime(it, 1, 1, tzinfo=UTC) for it in (1999, year))
+    progress = Progress(since, expected, 2, "payments-1", since + timedelta(seconds=40))
+    articles.replies[HIDE] = Reply(
+        Outcome.ONGOING, progress_json(progress), PENDING, "the owner", retry_after=0.5
+    )
+    id = await start(node)
+    shown = Shown(orchestrator, id)
+    awaited = await shown.until_step("pending")
+    assert (awaited["tries"], awaited["error"]) == (0, None)
+    assert (await shown.step())["status"] == "WAITING"
+    assert await shown.in_list() == "pending"
+    assert awaited["pending"] == {
+        "since": "1999-01-01T00:00:00Z",
+        "note": "the owner",
+        "expected_at": f"{year}-01-01T00:00:00Z",
+        "is_late": is_late,
+        "attempt": 2,
+        "holder": "payments-1",
+        "until": "1999-01-01T00:00:40Z",
+    }
+    async with orchestrator.chassis.database.engine.connect() as connection:
+        assert await connection.scalar(select(tables.saga.c.status)) == "RUNNING"
+        document = str(await connection.scalar(select(tables.saga.c.document)))
+    assert "WAITING" not in document, "it is derived, and not stored"
+    del articles.replies[HIDE]
+    await node.until_status(id, Status.COMPLETED)
+    assert {it["status"] for it in (await shown.run())["steps"]} == {"DONE"}
+
+
+async def test_a_call_that_is_none_and_a_time_that_was_not_told_are_null(
+    node: Node, orchestrator: Running, articles: Scripted
+) -> None:
+    articles.replies[HIDE] = Reply(Outcome.ONGOING, code=PENDING)
+    shown = Shown(orchestrator, await start(node))
+    pending = (await shown.until_step("pending"))["pending"]
+    assert pending.pop("since") is not None
+    assert pending == {
+        "note": "",
+        "expected_at": None,
+        "is_late": False,
+        "attempt": None,
+        "holder": None,
+        "until": None,
+    }
+
+
+async def test_the_effects_that_no_run_accounts_for_are_shown_with_the_run(
+    orchestrator: Running,
+) -> None:
+    run = replace(begun(), ended=Status.COMPENSATED)
+    database = orchestrator.chassis.database
+    none = await put(database, replace(run, id=begun().id, key="a2"))
+    assert (await Shown(orchestrator, none.id).run())["stray_effects"] == []
+    at = datetime(2030, 1, 1, 12, tzinfo=UTC)
+    run = await put(database, replace(run, stray_effects=(StrayEffect("close", run.id, at),)))
+    assert (await Shown(orchestrator, run.id).run())["stray_effects"] == [
+        {"step": "close", "command_id": run.id, "at": "2030-01-01T12:00:00Z"}
+    ]
 
 
 async def test_a_participant_that_takes_its_time_is_what_a_run_waits_for_and_no_more(

@@ -188,6 +188,7 @@ WAITS = {
     "error": f"failed: {HOSTILE}",
     "next_at": "2030-01-01T12:00:09Z",
     "silence": None,
+    "pending": None,
 }
 
 
@@ -212,4 +213,67 @@ async def test_a_step_says_what_it_waits_for_and_is_looked_at_again_without_a_ne
     await page.clock.run_for(5_000)
     await expect(told.locator("[data-waits]")).to_have_text("no answer")
     await expect(told).to_contain_text("7 deliveries in a row: nobody listens")
+    watched.assert_clean()
+
+
+PENDING = {
+    "since": "2030-01-01T12:00:00Z",
+    "note": HOSTILE,
+    "expected_at": "2030-01-03T12:00:00Z",
+    "is_late": False,
+    "attempt": None,
+    "holder": None,
+    "until": None,
+}
+
+
+async def test_a_step_whose_answer_comes_later_says_for_whom_it_waits_and_whether_that_is_late(
+    page: Page, watched: Watched, api: StubApi, origin: str
+) -> None:
+    awaited = WAITS | {"wait": "accepted", "tries": 0, "error": None, "pending": PENDING}
+    steps = [
+        step_of("reserve", "DONE"),
+        step_of("ship", "WAITING", waits_for="pending", awaited=awaited, after=["reserve"]),
+    ]
+    put(api, run_of(waits_for="pending", steps=steps))
+    await page.goto(f"{origin}/console#/sagas/01a")
+    told = page.locator(".step-facts")
+    await expect(page.locator("[data-step=ship]")).to_contain_text("Waiting")
+    await expect(told.locator("h3")).to_contain_text("ship")
+    await expect(told.locator("[data-waits]")).to_have_text("answer comes later")
+    await expect(told).to_contain_text(HOSTILE)
+    await expect(told.locator("time[datetime='2030-01-03T12:00:00Z']")).to_have_count(1)
+    await expect(told.locator("time[datetime='2030-01-01T12:00:00Z']")).to_have_count(1)
+    await expect(told.locator("[data-late]")).to_have_count(0)
+    await expect(told).not_to_contain_text("attempt")
+    call = {"is_late": True, "attempt": 2, "holder": HOSTILE, "until": "2030-01-01T12:00:40Z"}
+    steps[1] = steps[1] | {"awaited": awaited | {"pending": PENDING | call}}
+    api.answers["GET /sagas/01a"] = Says(run_of(waits_for="pending", steps=steps))
+    await page.reload()
+    await expect(told.locator("[data-late]")).to_have_text("has passed")
+    await expect(told).to_contain_text(f"attempt 2 by {HOSTILE} until")
+    watched.assert_clean()
+
+
+async def test_an_undo_whose_answer_comes_later_is_shown_beneath_its_step(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    steps = [step_of("ship", "WAITING", waits_for="pending", compensation="stock.undo.v1")]
+    put(api, run_of(status="COMPENSATING", direction="BACKWARD", steps=steps))
+    await page.goto(f"{origin}/console#/sagas/01a")
+    await expect(page.locator("[data-undoes=ship]")).to_contain_text("Waiting")
+
+
+async def test_the_effects_that_no_run_accounts_for_are_an_alarm(
+    page: Page, watched: Watched, api: StubApi, origin: str
+) -> None:
+    stray = {"step": HOSTILE, "command_id": "01c", "at": "2030-01-03T12:00:00Z"}
+    ended = {"status": "COMPENSATED", "ended_at": "2030-01-01T12:00:02Z"}
+    put(api, run_of(**ended, steps=[step_of("ship", "UNDONE")], stray_effects=[stray]))
+    await page.goto(f"{origin}/console#/sagas/01a")
+    alarm = page.locator(".note.tone-alarm")
+    await expect(alarm).to_contain_text("Took effect when nothing could undo it any more.")
+    await expect(alarm.locator("li")).to_contain_text(HOSTILE)
+    await expect(alarm.locator("li .mono")).to_have_text("01c")
+    await expect(alarm.locator("time[datetime='2030-01-03T12:00:00Z']")).to_have_count(1)
     watched.assert_clean()

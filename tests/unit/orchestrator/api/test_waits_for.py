@@ -7,14 +7,16 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from orchestrator.api.models import StepStatusOut
 from orchestrator.api.waits import LiveRun, Waiting, WaitsFor, of_run
-from orchestrator.machine.instance import Direction, StepRun, StepStatus, Wait
+from orchestrator.machine.instance import Direction, Pended, StepRun, StepStatus, Wait
 from orchestrator.machine.machine import start
 from orchestrator.machine.signals import TimerKind
 from orchestrator.machine.transition import Timer
 from orchestrator.store.records import Standing
 from orchestrator.store.waits import Obstacles, Rest, Unanswering
 from outbox.ids import compose
+from outbox.replies import Progress
 from tests.support.orchestrator.trips import BOOKING, SIDE_BY_SIDE, Trip
 
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -46,12 +48,22 @@ def at(wait: Wait, reason: str | None = None, tries: int = 0) -> StepRun:
     return replace(RUN, awaited=replace(RUN.awaited, wait=wait), reason=reason, tries=tries)
 
 
+def pended(wait: Wait) -> StepRun:
+    run = at(wait)
+    assert run.awaited is not None
+    pending = Pended("the owner", Progress(NOON))
+    return replace(run, awaited=replace(run.awaited, pending=pending))
+
+
 @pytest.mark.parametrize(
     ("run", "waiting"),
     [
         (at(Wait.SENDING), Waiting(WaitsFor.RESUME)),
         (at(Wait.ANSWER), Waiting(WaitsFor.ANSWER)),
         (at(Wait.ACCEPTED), Waiting(WaitsFor.ANSWER, next_at=LATER)),
+        (pended(Wait.ACCEPTED), Waiting(WaitsFor.PENDING, next_at=LATER)),
+        (pended(Wait.ANSWER), Waiting(WaitsFor.PENDING)),
+        (pended(Wait.SENDING), Waiting(WaitsFor.RESUME)),
         (at(Wait.REPEAT, "locked: x", 2), Waiting(WaitsFor.LOCK, 2, "locked: x", LATER)),
         (at(Wait.REPEAT, "ongoing", 1), Waiting(WaitsFor.ONGOING, 1, "ongoing", LATER)),
         (at(Wait.ANSWER, "locked: x", 2), Waiting(WaitsFor.LOCK, 2, "locked: x")),
@@ -98,3 +110,23 @@ def test_a_run_waits_for_what_is_most_in_the_way_of_its_steps() -> None:
     assert of_run(run.waiting(Obstacles()).values()) is WaitsFor.ANSWER
     assert of_run(run.waiting(Obstacles(rests=RESTS)).values()) is WaitsFor.RETRY
     assert of_run(()) is None
+
+
+def test_the_api_shows_every_status_of_a_step_and_one_that_is_derived() -> None:
+    assert {it.name for it in StepStatusOut} == {it.name for it in StepStatus} | {"WAITING"}
+
+
+@pytest.mark.parametrize(
+    ("status", "is_waiting"),
+    [
+        (StepStatus.SENT, True),
+        (StepStatus.UNDOING, True),
+        (StepStatus.IN_DOUBT, False),
+        (StepStatus.STUCK, False),
+    ],
+)
+def test_a_step_waits_that_is_under_way_and_whose_answer_comes_later(
+    status: StepStatus, is_waiting: bool
+) -> None:
+    assert replace(pended(Wait.ACCEPTED), status=status).is_waiting is is_waiting
+    assert not replace(at(Wait.ACCEPTED), status=status).is_waiting

@@ -35,6 +35,20 @@ def waiting(word: str, **awaited: Any) -> dict[str, Any]:
 RETRY = {"tries": 3, "error": "failed: RuntimeError: the press burns", "next_at": NEXT}
 
 
+LATER = "2030-01-03T12:00:00Z"
+PENDING = {
+    "since": CREATED,
+    "note": "",
+    "expected_at": None,
+    "is_late": False,
+    "attempt": None,
+    "holder": None,
+    "until": None,
+}
+ASKED = PENDING | {"note": "the owner", "expected_at": LATER}
+CALL = PENDING | {"attempt": 2, "holder": "payments-1", "until": LATER}
+
+
 @pytest.mark.parametrize(
     ("run", "line"),
     [
@@ -57,8 +71,24 @@ RETRY = {"tries": 3, "error": "failed: RuntimeError: the press burns", "next_at"
             f"answered 2 times, the last time with locked: saga 7, the next at {NEXT}",
         ),
         (waiting("resume"), "nothing is sent until the run is resumed"),
+        (waiting("pending", pending=PENDING), f"waits since {CREATED}"),
+        (
+            waiting("pending", pending=ASKED, next_at=NEXT),
+            f"waits since {CREATED} for the owner, expected by {LATER}, asked again at {NEXT}",
+        ),
+        (
+            waiting("pending", pending=ASKED | {"is_late": True}),
+            f"waits since {CREATED} for the owner, expected by {LATER}, which has passed",
+        ),
+        (
+            waiting("pending", pending=CALL),
+            f"waits since {CREATED}; attempt 2 by payments-1 until {LATER}",
+        ),
     ],
-    ids=["retry", "participant", "participant and retry", "lock", "resume"],
+    ids=[
+        *("retry", "participant", "participant and retry", "lock", "resume"),
+        *("pending", "pending for a person", "pending for too long", "a call"),
+    ],
 )
 def test_show_says_what_is_in_the_way_of_a_step(
     stub: StubOrchestrator, run: dict[str, Any], line: str
@@ -118,7 +148,35 @@ def test_watch_tells_in_the_silence_what_a_run_waits_for_and_each_time_only_what
     ]
 
 
+def test_watch_tells_for_whom_a_run_waits_once_and_again_where_that_changes(
+    stub: StubOrchestrator,
+) -> None:
+    asked = [waiting("pending", pending=ASKED, next_at=it) for it in (NEXT, LATER)]
+    other = waiting("pending", pending=ASKED | {"note": "the bank"})
+    stub.on(
+        *("GET", f"/sagas/{ID}"),
+        *map(Answer, (saga(), *asked, other, saga("COMPLETED"))),
+    )
+    began, ended = stream(entry(1, "started")), stream(entry(2, "ended"))
+    alive = ": alive\n\n"
+    stub.on("GET", f"/sagas/{ID}/events", replace(began, body=f"{began.body}{alive}{ended.body}"))
+    waits = [it for it in sagabox("watch", ID).out.splitlines() if it.startswith("  waits:")]
+    assert [it.partition(" for ")[2].partition(",")[0] for it in waits] == ["the owner", "the bank"]
+
+
 def test_watch_as_json_is_silent_until_the_end(stub: StubOrchestrator) -> None:
     stub.on("GET", f"/sagas/{ID}", Answer(waiting("retry", **RETRY)), Answer(saga("COMPLETED")))
     stub.on("GET", f"/sagas/{ID}/events", stream(entry(1, "started"), entry(2, "ended")))
     assert json.loads(sagabox("watch", ID, "--json").out)["saga"]["status"] == "COMPLETED"
+
+
+def test_show_lists_the_effects_that_no_run_accounts_for(stub: StubOrchestrator) -> None:
+    strays = [{"step": "hide article", "command_id": it, "at": CREATED} for it in (ID, OTHER)]
+    stub.on("GET", f"/sagas/{ID}", Answer(saga("COMPENSATED", stray_effects=strays)))
+    shown = sagabox("show", ID).out
+    for id in (ID, OTHER):
+        assert f"stray effect  hide article, command {id}, told at {CREATED}\n" in shown
+    older = saga("COMPENSATED")
+    del older["stray_effects"]
+    stub.on("GET", f"/sagas/{ID}", Answer(older))
+    assert "stray" not in sagabox("show", ID).out
