@@ -98,7 +98,8 @@ def _told(builder: TransitionBuilder[S], name: str, reply: Reply, words: str) ->
     """Take in what a void's answer says of the step's commands."""
     run, told = builder.run(name), _replies_in(reply)
     assert run.skip is not None
-    asked = run.undo_ids if builder.is_undo(name) else run.action_ids
+    # An earlier compensation may have come before what this one is to undo.
+    asked = (builder.awaited(name).id,) if builder.is_undo(name) else run.action_ids
     if told is None or not told.keys() >= set(asked):
         _unanswered(builder, name, f"its participant's answer cannot be read: {words}", words)
         return

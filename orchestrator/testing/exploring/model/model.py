@@ -187,7 +187,8 @@ class Model:
             call=answer.call,
             copy=len(rest) == len(place.network),
         )
-        after = self._place(place.engine, receipt.participant, (*rest, receipt.answer))
+        network = (*rest, receipt.answer, *receipt.told)
+        after = self._place(place.engine, receipt.participant, network)
         return Edge(event, after, price, receipt.broken)
 
     def _endings(self, place: Place, group: str) -> Iterator[Edge]:

@@ -91,9 +91,7 @@ class Participant:
         """Whether its call is to be made once more, if the outside promises one effect for a key;
         else what became of it is unknown."""
         known = dict(self.rows).get(command.id)
-        return (
-            known is not None and known.row is Row.PENDING and known.call > 0 and not known.is_live
-        )
+        return known is not None and known.row is Row.PENDING and known.is_in_doubt
 
     # Commands that arrive
 
@@ -155,10 +153,16 @@ class Participant:
                     return self, UNKNOWN
                 # A person looks at it, and may have it undone by another command.
                 rows[command.id] = known._replace(row=Row.RAN, answer=UNKNOWN)
+                undoing = [it for it in command.undoes if rows[it].by == command.id]
                 self._end_undoing(command, rows, is_done=False)
+                for action in undoing:
+                    if not rows[action].is_late:
+                        rows[action] = rows[action]._replace(by=command.id, is_seen=True)
                 return self._become(rows), UNKNOWN
             case Row.PENDING:
                 return self, PENDING._replace(call=known.call)
+            case Row.BARRED if known.is_in_doubt:
+                return self, UNKNOWN
             case _:
                 return self, known.answer
 
@@ -180,13 +184,13 @@ class Participant:
         ends with it, 0 where a person or another service completes it."""
         rows = dict(self.rows)
         known, call = rows[command.id], answer.call
-        # Only one that was called for the first time is known to have left nothing behind.
-        is_late = answer.outcome is Outcome.REFUSED and not command.undoes and call != 1
+        # What the outside refuses has left nothing behind.
+        is_late = answer.outcome is Outcome.REFUSED and not command.undoes and not call
         answer = answer._replace(call=0, later=is_late or answer.outcome is Outcome.ONGOING)
         called = self
         if call:
             assert self.may_end(command, answer.outcome, call), "it cannot end like this"
-            called = self._called(command, rows, answer.outcome)
+            called = self._called(command, answer.outcome)
             called = replace(called, tasks=without(self.tasks, command.id, call))
         if known.row is Row.PENDING and known.call == call:
             if answer.outcome is Outcome.ONGOING:
@@ -205,8 +209,9 @@ class Participant:
                 return called._become(rows), ((command.id, answer),)
             case Row.RAN if known.answer == UNKNOWN:
                 rows[command.id] = Known(Row.RAN, answer)
-                for action in to_undo(command, rows):
-                    rows[action] = rows[action]._replace(row=Row.UNDONE, is_late=False)
+                for action in command.undoes:
+                    if rows[action].is_seen and rows[action].by == command.id:
+                        rows[action] = rows[action]._replace(row=Row.UNDONE, is_seen=False)
                 return called._become(rows), ((command.id, answer),)
             case _:
                 # The attempt that took over finds the same effect, under the same key.
@@ -214,25 +219,25 @@ class Participant:
 
     def may_end(self, command: Dispatch, outcome: Outcome, call: int) -> bool:
         """Whether such a call goes on, and may come to that. That it goes on outside (ONGOING) is
-        not said to one that another attempt has taken over."""
+        not said to one that another attempt has taken over, or that an undo has looked at."""
         if Task(command.id, call) not in self.tasks:
             return False
         said = dict(self.keys).get(command.id)
         if said is not None:
             return outcome is (Outcome.DONE if said else Outcome.REFUSED)
         known = dict(self.rows)[command.id]
-        fits = known.row is Row.PENDING and known.call == call
+        fits = known.row is Row.PENDING and known.call == call and not known.is_seen
         return fits or outcome is not Outcome.ONGOING
 
     def die(self, command: Dispatch, call: int, *, called: bool) -> Participant:
         """What becomes of it where the process that makes the call dies, after the call has had
         its effect or before; its result is never stored, and its time passes."""
-        after = self._called(command, dict(self.rows), Outcome.DONE) if called else self
+        after = self._called(command, Outcome.DONE) if called else self
         return replace(after, tasks=without(self.tasks, command.id, call))._expired(command, call)
 
     def overdue(self, command: Dispatch, call: int, *, called: bool) -> Participant:
         """What becomes of it where the time of the call passes, and it goes on all the same."""
-        after = self._called(command, dict(self.rows), Outcome.DONE) if called else self
+        after = self._called(command, Outcome.DONE) if called else self
         return after._expired(command, call)
 
     def _expired(self, command: Dispatch, call: int) -> Participant:
@@ -242,15 +247,18 @@ class Participant:
         return self._become(rows)
 
     def _concluded(self, command: Dispatch, rows: Rows, answer: Answer) -> tuple[Participant, Told]:
-        called, is_done = rows[command.id].call > 0, answer.outcome is Outcome.DONE
+        known = rows[command.id]
+        called, is_done = known.call > 0, answer.outcome is Outcome.DONE
         told: Told = ((command.id, answer),)
         effects = self.effects
-        if not called and is_done:
+        # What an undo outside has undone before, the answer to the action does not change.
+        counts = command.undoes or self.effect(command.step) == "P"
+        if not called and counts and is_done:
             effects = self._done(command, rows)
-        elif answer.later:
+        elif counts and answer.later:
             effects = self._lettered(command.step, TAKEN_BACK)
         row = Row.RAN if is_done or answer.later else Row.REFUSED
-        rows[command.id] = Known(row, answer, call=int(called))
+        rows[command.id] = Known(row, answer, call=int(called), is_late=is_done and known.is_seen)
         told += self._end_undoing(command, rows, is_done=is_done)
         return replace(self, effects=effects)._become(rows), told
 
@@ -268,13 +276,13 @@ class Participant:
 
     # Effects
 
-    def _called(self, command: Dispatch, rows: Rows, said: Outcome) -> Participant:
+    def _called(self, command: Dispatch, said: Outcome) -> Participant:
         """After what the outside has said; said once more, it has no second effect."""
         if command.id in dict(self.keys):
             return self
         effects = self.effects
         if said is Outcome.DONE:
-            effects = self._done(command, rows)
+            effects = self._lettered(command.step, "D" if command.undoes else "A")
         elif said is Outcome.ONGOING and not command.undoes:
             effects = self._lettered(command.step, "P")
         keys = self.keys | {(command.id, said is not Outcome.REFUSED)}
@@ -283,10 +291,8 @@ class Participant:
     def _done(self, command: Dispatch, rows: Mapping[str, Known]) -> frozenset[tuple[str, str]]:
         if not command.undoes:
             return self._lettered(command.step, "A")
-        in_doubt = any(rows[it].call for it in command.undoes if it in rows)
-        if in_doubt and self.effect(command.step) in ("", "AC"):
-            return self.effects  # it asks outside, and finds nothing to give back
-        return self._lettered(command.step, "C")
+        asks_outside = any(rows[it].call for it in command.undoes if it in rows)
+        return self._lettered(command.step, "D" if asks_outside else "C")
 
     def _lettered(self, step: str, letter: str) -> frozenset[tuple[str, str]]:
         effects = dict(self.effects)

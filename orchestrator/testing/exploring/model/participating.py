@@ -27,10 +27,12 @@ from outbox.replies import Outcome
 
 
 class Receipt(NamedTuple):
-    """What a participant makes of a command: itself afterwards, and its answer, by numbers."""
+    """What a participant makes of a command: itself afterwards, its answer, and what else it tells
+    by messages, by numbers."""
 
     participant: int
     answer: int
+    told: tuple[int, ...]
     price: Price
     broken: Broken | None
 
@@ -85,8 +87,14 @@ class Participating:
                 after, answer = before.receive(command, wish)
                 broken = self._out_of_order(before, after, command, instance)
                 answered = self._messages.of(message._replace(answer=answer))
-                receipts.append(Receipt(self.participants.of(after), answered, price, broken))
+                told = self._late(after.late() - before.late())
+                number = self.participants.of(after)
+                receipts.append(Receipt(number, answered, told, price, broken))
         return self._receipts[key]
+
+    def _late(self, ids: frozenset[str]) -> tuple[int, ...]:
+        done = Answer(Outcome.DONE)
+        return tuple(self._messages.of(Message(id, done, accepted=True)) for id in sorted(ids))
 
     def stored_answer(self, participant: int, number: int) -> int:
         """The answer that the inbox has for that command; -1 where it does not know it."""
@@ -153,6 +161,7 @@ class Participating:
         for answer, price in (*self._ends(command), *goes_on):
             if call and not before.may_end(command, answer.outcome, call):
                 continue
+            is_known = call > 0 and before.was_said(Task(id, call))
             after, told = before.complete(command, answer._replace(call=call))
             yield Ending(
                 What.COMPLETED,
@@ -161,7 +170,7 @@ class Participating:
                 call,
                 self.participants.of(after),
                 tuple(self._messages.of(Message(it, said, accepted=True)) for it, said in told),
-                price,
+                () if is_known else price,
                 self._out_of_order(before, after, command, instance),
             )
 

@@ -110,10 +110,12 @@ def check_order(
     saga: Saga[Any], instance: Instance[Any], participant: Participant, undone: str
 ) -> None:
     """A step is undone only when no step that came after it is in effect, save those that a
-    person left as they are."""
+    person left as they are, and those whose success came after their undo."""
     for follower in saga.followers[undone]:
-        by_hand = instance.steps[follower].status is StepStatus.SKIPPED
-        if participant.effect(follower) in IN_FORCE and not by_hand:
+        run = instance.steps[follower]
+        is_late = participant.may_be_told(run.action_ids, participant.late())
+        by_hand = run.status is StepStatus.SKIPPED
+        if participant.effect(follower) in IN_FORCE and not by_hand and not is_late:
             raise Broken("order", f"{undone!r} was undone, and {follower!r} is in effect")
 
 
@@ -153,6 +155,9 @@ def name_of(invariant: Invariant) -> str:
     return str(getattr(invariant, "__name__", type(invariant).__name__))
 
 
+_WORDS = {"A": "done", "P": "begun", "R": "taken back", "C": "undone", "D": "undone"}
+
+
 def _told(effect: str) -> str:
-    words = ", then ".join({"A": "done", "C": "undone"}[letter] for letter in effect)
+    words = ", then ".join(_WORDS[letter] for letter in effect)
     return f"{words}, before it was done" if effect[0] == "C" else words

@@ -44,8 +44,9 @@ UNKNOWN = Answer(Outcome.UNKNOWN)
 
 class Known(NamedTuple):
     """A row. Of one that is PENDING by a call, `call` is the last attempt, and `is_live` says that
-    its time has not passed. Of one that is UNDOING, `was` is what it was before, and `by` the undo.
-    `is_late` says that its success came after an undo had looked at it."""
+    its time has not passed. Of one that is UNDOING, `was` is what it was before, and `by` the undo,
+    also where that `is_seen` to have looked at it, and did not say whether it was undone. `is_late`
+    says that its success came after an undo had looked at it."""
 
     row: Row
     answer: Answer
@@ -54,6 +55,14 @@ class Known(NamedTuple):
     was: Row | None = None
     by: str = ""
     is_late: bool = False
+    is_seen: bool = False
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether a call for it was made, and what became of that is not known."""
+        return self.call > 0 and (
+            self.row is Row.BARRED or (self.row is Row.PENDING and not self.is_live)
+        )
 
 
 class Task(NamedTuple):
@@ -92,7 +101,8 @@ def void(command: Dispatch, rows: Rows) -> tuple[tuple[str, str, Answer | None],
             rows[id] = known._replace(row=Row.BARRED, answer=barred, is_live=False)
             for action, it in rows.items():
                 if it.row is Row.UNDOING and it.by == id:
-                    rows[action] = it._replace(row=it.was or Row.RAN, was=None, by="")
+                    row = Row.RAN if it.is_late else it.was or Row.RAN
+                    rows[action] = it._replace(row=row, was=None, is_seen=True)
     return tuple(
         (id, "absent", None)
         if known is None
@@ -108,8 +118,9 @@ def waits(command: Dispatch, rows: Mapping[str, Known]) -> bool:
 
 
 def to_undo(undo: Dispatch, rows: Mapping[str, Known]) -> list[str]:
-    """The actions that a compensation undoes: what ran, and what is pending."""
-    return [it for it in undo.undoes if it in rows and rows[it].row in (Row.RAN, Row.PENDING)]
+    """The actions that a compensation undoes: what ran, what is pending, and what is in doubt."""
+    found = ((id, rows[id]) for id in undo.undoes if id in rows)
+    return [id for id, it in found if it.row in (Row.RAN, Row.PENDING) or it.is_in_doubt]
 
 
 def without(tasks: frozenset[Task], id: str, call: int) -> frozenset[Task]:
