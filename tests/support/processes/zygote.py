@@ -39,13 +39,19 @@ _IMPORTED = (
         "orchestrator.cli.processes.starting",
     ),
     *("orchestrator.app", "orchestrator.sagas.delete_article", "articles.app", "comments.app"),
+    "outbox.testing.provider.__main__",
 )
 _LOOK = 0.02  # seconds between two looks whether a child has ended
-_PROGRAM = ("-P", "-m", "orchestrator.cli")
+_PROGRAMS = {
+    "orchestrator.cli": "orchestrator.cli",
+    "uvicorn": "uvicorn",
+    "outbox.testing.provider": "outbox.testing.provider.__main__",
+}
+"""What may stand behind `python -m`, and the module whose `main` that calls."""
 
 
 async def start(spec: Spec) -> Child:
-    """As `Child.start`, for a spec of `sagabox`."""
+    """As `Child.start`, for the command of one of `_PROGRAMS`."""
     spec.log.parent.mkdir(parents=True, exist_ok=True)
     return Child(spec, cast(Process, _zygote().fork(spec)))
 
@@ -90,11 +96,14 @@ class _Zygote:
 
     def fork(self, spec: Spec) -> _Forked:
         """Start the service. Raises RuntimeError where the spec is of something else."""
-        arguments = list(spec.command[1:])
-        if tuple(arguments[: len(_PROGRAM)]) != _PROGRAM:
-            raise RuntimeError(f"{spec.command} is not sagabox")
+        match [it for it in spec.command[1:] if it != "-P"]:
+            case ["-m", module, *arguments] if module in _PROGRAMS:
+                pass
+            case _:
+                raise RuntimeError(f"{spec.command} is none of {', '.join(_PROGRAMS)}")
         order = {
-            "arguments": arguments[len(_PROGRAM) :],
+            "module": module,
+            "arguments": arguments,
             "environment": dict(spec.environment),
             "log": str(spec.log),
         }
@@ -172,6 +181,7 @@ def _become(order: dict[str, Any]) -> NoReturn:
         os.environ.clear()
         os.environ.update(order["environment"])
         os.environ[lifeline.VARIABLE] = str(os.getppid())
+        sys.path[:0] = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
         log = os.open(order["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         for number in (1, 2):
             os.dup2(log, number)
@@ -181,7 +191,7 @@ def _become(order: dict[str, Any]) -> NoReturn:
         random.seed()
         _arm()
         import_module("tests.support.processes.preparing").prepare()
-        import_module("orchestrator.cli").main(args=order["arguments"], prog_name="sagabox")
+        import_module(_PROGRAMS[order["module"]]).main(args=order["arguments"])
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
