@@ -50,7 +50,8 @@ class SeatReserved:
 
 @dataclass(frozen=True)
 class ReserveSeat(Command[SeatReserved], type="flight.reserve-seat.v1", key="trip"):
-    """Hold a seat of that flight back. Refused: unknown-flight, full."""
+    """Have a seat of that flight held back by the airline. Refused: unknown-flight, full, and later
+    rejected."""
 
     trip: str
     flight: str
@@ -71,8 +72,13 @@ class ConfirmSeat(Command[None], type="flight.confirm-seat.v1", key="trip"):
 
 
 @dataclass(frozen=True)
-class Charge(Command[None], type="payment.charge.v1", key="trip"):
-    """Take the money. Refused: unknown-card, limit-exceeded."""
+class Charged:
+    charge: str  # the id that the provider gave it
+
+
+@dataclass(frozen=True)
+class Charge(Command[Charged], type="payment.charge.v1", key="trip"):
+    """Take the money. Refused: unknown-card, and what the provider says, as limit-exceeded."""
 
     trip: str
     card: str

@@ -1,5 +1,6 @@
-"""Runs the three services and an orchestrator, each in a process of its own, and books three trips:
-one that is paid, one whose card is refused, and one for which the hotel has no room left."""
+"""Runs the three services, an orchestrator and a provider, each in a process of its own, and books
+three trips: one whose card is refused, one that is paid although the provider's answer is lost, and
+one for which the hotel has no room left."""
 
 import base64
 import os
@@ -20,6 +21,7 @@ import httpx
 PATIENCE = 60.0  # seconds for each thing that is waited for; a machine may have much else to do
 FOLDER = Path(__file__).resolve().parent
 SERVICES = ("hotel", "flight", "payment")
+NAMES = ("orchestrator", *SERVICES, "provider")
 SAGABOX = str(Path(sys.executable).with_name("sagabox"))
 
 
@@ -27,15 +29,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as at:
         call("PUT", f"{at['hotel']}/rooms/double", {"price": 90_00, "number": 1})
         call("PUT", f"{at['flight']}/flights/SB7", {"price": 120_00, "seats": 10})
-        call("PUT", f"{at['payment']}/cards/1234", {"limit": 1_000_00})
-        call("PUT", f"{at['payment']}/cards/5678", {"limit": 100_00})
+        call("PUT", f"{at['payment']}/cards/1234", {"account": "ada"})
+        call("PUT", f"{at['payment']}/cards/5678", {"account": "bob"})
+        call("PUT", f"{at['provider']}/accounts/ada", {"limit": 1_000_00})
+        call("PUT", f"{at['provider']}/accounts/bob", {"limit": 100_00})
         book_trip(at, card="5678", expected="COMPENSATED")
+        call("PUT", f"{at['provider']}/modes/charges", {"cut_after": 1})  # it charges, and is gone
         book_trip(at, card="1234", expected="COMPLETED")
         book_trip(at, card="1234", expected="COMPENSATED")
         reserved = call("GET", f"{at['flight']}/flights/SB7")["reserved"]
-        charged = [call("GET", f"{at['payment']}/cards/{it}")["charged"] for it in (1234, 5678)]
-        print(f"{reserved} seat is reserved, and the cards were charged {charged} cents")
-        check((reserved, charged) == (1, [210_00, 0]), "that is not the second trip alone")
+        charges = call("GET", f"{at['provider']}/ledger")["charges"]
+        print(f"{reserved} seat is reserved")
+        for it in charges:
+            asked, refunds = it["asked"], len(it["refunds"])
+            print(
+                f"{it['amount']} cents: asked {asked} times, charged once, refunded {refunds} times"
+            )
+        check((reserved, len(charges)) == (1, 1), "that is not the second trip alone")
 
 
 def book_trip(at: Mapping[str, str], card: str, expected: str) -> None:
@@ -59,12 +69,14 @@ def migrations() -> list[list[str]]:
     ]
 
 
-def commands(ports: Mapping[str, int]) -> dict[str, list[str]]:
-    """The command of each process."""
-    uvicorn = [sys.executable, "-m", "uvicorn"]
+def commands(ports: Mapping[str, int], ledger: Path) -> dict[str, list[str]]:
+    """The command of each process. The provider keeps its state in the file `ledger`."""
+    uvicorn = [sys.executable, "-m", "uvicorn", "--no-access-log"]
+    provider = [sys.executable, "-m", "outbox.testing.provider", "--database", str(ledger)]
     return {
         "orchestrator": [SAGABOX, "serve", "orchestrator", "--port", str(ports["orchestrator"])],
         **{it: [*uvicorn, f"travel.{it}.app:app", "--port", str(ports[it])] for it in SERVICES},
+        "provider": [*provider, "--port", str(ports["provider"])],
     }
 
 
@@ -82,6 +94,9 @@ def environment(ports: Mapping[str, int], databases: Mapping[str, str]) -> dict[
         "SAGABOX_PARTICIPANTS": ",".join(f"{it}={at[it]}" for it in SERVICES),
         "SAGABOX_DATABASE_URL_ORCHESTRATOR": databases["orchestrator"],
         **{f"TRAVEL_DATABASE_URL_{it.upper()}": databases[it] for it in SERVICES},
+        "TRAVEL_PROVIDER_URL": at["provider"],
+        "TRAVEL_AIRLINE_URL": at["provider"],  # it plays both
+        "TRAVEL_WEBHOOK_URL": f"{at['flight']}/airline-news",
     }
 
 
@@ -92,7 +107,7 @@ def addresses(ports: Mapping[str, int]) -> dict[str, str]:
 @contextmanager
 def running(folder: Path) -> Iterator[dict[str, str]]:
     """All of them, on databases in that folder; gives the address of each."""
-    ports = {name: free_port() for name in ("orchestrator", *SERVICES)}
+    ports = {name: free_port() for name in NAMES}
     databases = {
         "orchestrator": f"sqlite:///{folder}/orchestrator.sqlite",
         "hotel": f"sqlite:///{folder}/hotel.sqlite",
@@ -109,7 +124,7 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
         try:
             for command in migrations():
                 subprocess.run(command, check=True, **where)
-            for command in commands(ports).values():
+            for command in commands(ports, folder / "provider.sqlite").values():
                 processes.append(subprocess.Popen(command, **where))
             for name, port in ports.items():
                 until(partial(listens, port), f"{name} listens")

@@ -1,1 +1,1 @@
-"""The airline: seats, on an asynchronous database."""
+"""The flight service: seats that an airline confirms later, on an asynchronous database."""

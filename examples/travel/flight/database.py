@@ -1,4 +1,4 @@
-"""The airline's database, which knows nothing of the library."""
+"""The flight service's database, which knows nothing of the library."""
 
 import os
 

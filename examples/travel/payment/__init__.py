@@ -1,1 +1,1 @@
-"""The payment service: charges cards, each up to its limit, on an asynchronous database."""
+"""The payment service: has a provider charge cards, on an asynchronous database."""

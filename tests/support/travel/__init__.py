@@ -1,1 +1,1 @@
-"""`examples/travel` in tests: its processes, and what its tables say of each trip."""
+"""`examples/travel` in tests: its processes, their deaths, and what the books of all say."""

@@ -63,6 +63,8 @@ def test_room_and_seat_are_reserved_side_by_side_and_both_are_paid() -> None:
 MOST_LINES = 10
 MOST_NAMES = 8
 
+_FUNCTION = (ast.FunctionDef, ast.AsyncFunctionDef)
+
 
 @pytest.mark.parametrize("service", ["hotel", "flight", "payment"])
 def test_a_service_adopts_the_library_in_a_few_lines_with_a_few_names(service: str) -> None:
@@ -73,7 +75,8 @@ def test_a_service_adopts_the_library_in_a_few_lines_with_a_few_names(service: s
     found = [plumbing(file.read_text()) for file in files]
     lines = [line for its_lines, _ in found for line in its_lines]
     names = {name for _, its_names in found for name in its_names}
-    assert {"outbox.Service", "service.attach", "service.on", "outbox.schema.upgrade"} <= names
+    assert {"outbox.Service", "service.attach", "outbox.schema.upgrade"} <= names
+    assert {"service.on", "service.outside"} & names
     assert len(lines) <= MOST_LINES, lines
     assert len(names) <= MOST_NAMES, names
 
@@ -93,6 +96,13 @@ service = outbox.Service(
 async def charge(session, command, _: outbox.Context):
     outbox.add(session, PaymentCharged())
 
+async def note(session, command, reply, _: outbox.Context):
+    outbox.add(session, PaymentCharged())
+
+@service.outside(Refund, after=note)
+async def refund(command, context: outbox.Context):
+    return outbox.Pending()
+
 @app.get("/")
 def get():
     service.start()
@@ -109,13 +119,19 @@ def upgrade():
         ")",
         "    schema.upgrade(op, to=3)",
     ]
-    assert names == {"outbox.Service", "outbox.schema.upgrade", "service.on"}
+    assert names == {
+        "outbox.Service",
+        "outbox.schema.upgrade",
+        "service.on",
+        "service.outside",
+    }
 
 
 def plumbing(source: str) -> tuple[list[str], set[str]]:
     """The lines of a module that name the library, or the service's object, outside of functions
-    decorated by `service` or `app`; and the names in them, each with its path (of `outbox.schema`
-    and `outbox.schema.upgrade` the longer one alone), with `service.on` where that is used.
+    that are decorated by `service` or `app`, or given a `session`; and the names in them, each with
+    its path (of `outbox.schema` and `outbox.schema.upgrade` the longer one alone), with
+    `service.on` and `service.outside` where those are used.
 
     Of a statement that goes over several lines each counts.
     """
@@ -129,8 +145,8 @@ def plumbing(source: str) -> tuple[list[str], set[str]]:
         elif not (isinstance(node, ast.Import | ast.ImportFrom) and dict(_bound(node))):
             continue
         numbers.update(range(statement.lineno, (statement.end_lineno or 0) + 1))
-    if any("service.on" in map(ast.unparse, _decorators(node)) for node in ast.walk(tree)):
-        names.add("service.on")
+    decorators = {ast.unparse(it) for node in ast.walk(tree) for it in _decorators(node)}
+    names |= decorators & {"service.on", "service.outside"}
     longest = {it for it in names if not any(other.startswith(f"{it}.") for other in names)}
     every_line = source.splitlines()
     return [every_line[number - 1] for number in sorted(numbers)], longest - {"service"}
@@ -159,13 +175,15 @@ def _outside_of_business(node: ast.AST, statement: ast.stmt) -> Iterator[tuple[a
     for child in ast.iter_child_nodes(node):
         if {ast.unparse(it).split(".")[0] for it in _decorators(child)} & {"service", "app"}:
             continue
+        if isinstance(child, _FUNCTION) and "session" in {it.arg for it in child.args.args}:
+            continue
         its = child if isinstance(child, ast.stmt) else statement
         yield child, its
         yield from _outside_of_business(child, its)
 
 
 def _decorators(node: ast.AST) -> list[ast.expr]:
-    if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+    if not isinstance(node, _FUNCTION):
         return []
     return [it.func if isinstance(it, ast.Call) else it for it in node.decorator_list]
 

@@ -1,1 +1,1 @@
-"""The history of the airline: `alembic -c flight/alembic.ini upgrade head`."""
+"""The history of the flight service: `alembic -c flight/alembic.ini upgrade head`."""

@@ -1,4 +1,4 @@
-"""Alembic's entry to the history of the airline."""
+"""Alembic's entry to the history of the flight service."""
 
 import asyncio
 
