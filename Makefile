@@ -2,6 +2,7 @@
 
 VENV ?= .venv
 MINUTES ?= 10
+TRIPS ?= 500
 PROCESSES ?= 3
 ARGS ?=
 BIN := $(VENV)/bin
@@ -41,8 +42,8 @@ check: $(VENV)/.test ## formatting, lint, types, and the rules of imports and pu
 bench: $(VENV)/.test ## measure, each figure next to its yardstick in the same run
 	$(BIN)/python -m benchmarks $(ARGS)
 
-soak: $(VENV)/.test ## the long tests, MINUTES=60 of them with random faults
-	SAGABOX_SOAK_MINUTES=$(MINUTES) $(BIN)/python -m pytest -m soak $(ARGS)
+soak: $(VENV)/.test ## the long tests, MINUTES=60 of them and TRIPS=500 with random faults
+	SAGABOX_SOAK_MINUTES=$(MINUTES) SAGABOX_SOAK_TRIPS=$(TRIPS) $(BIN)/python -m pytest -m soak $(ARGS)
 
 # The locks hold versions and hashes for Linux and macOS and all supported Pythons, and no address.
 # ARGS=--upgrade moves to the newest versions; without it only what pyproject.toml demands changes.
