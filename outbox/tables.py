@@ -271,7 +271,7 @@ inbox_pending = Table(
 process that makes it, until `until`; `attempt` counts its calls from 1, and is 0 where there is
 none; `is_in_doubt` says that an earlier one ended without an answer; `before` (JSON) is what the
 call knows from its first transaction. `late_reply` (JSON) is a success that came while it was
-undone."""
+undone, or a result that could not be written since `after` failed."""
 
 inbox_watermark = Table(
     "inbox_watermark",

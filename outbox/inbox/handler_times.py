@@ -48,7 +48,8 @@ class HandlerTimes:
         does not allow."""
         if self.most is not None and handler.timeout is not None and handler.timeout > self.most:
             what = f"the timeout of {handler.name}"
-            raise _too_long(what, handler.timeout, self.most, "lower the timeout in on(...)")
+            step = "lower the timeout in on(...), or register what waits for others by outside(...)"
+            raise _too_long(what, handler.timeout, self.most, step)
 
 
 def _too_long(what: str, given: float, most: float, step: str) -> InvalidHandlers:

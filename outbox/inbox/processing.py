@@ -138,7 +138,7 @@ class Processor:
             known = slot.arrival.fingerprint, reply
             _remember(self._late, envelope.id, known)
         if (left := self._fragile.pop(envelope.type, 0)) > 1:
-            calm = reply.outcome is Outcome.DONE
+            calm = reply.outcome is Outcome.DONE or reply.is_pending
             self._fragile[envelope.type] = left - 1 if calm else _CAREFUL
 
     async def _after_rollback(

@@ -245,7 +245,8 @@ class ResultTransaction:
             late = replace(pended, late_reply=reply)
             pending_rows.change(session, self._results.consumer, late)
             return
-        undone = [it for it in map(rows.get, pended.undoes) if it and it.state is State.PENDING]
+        given_back = [it for it in map(rows.get, pended.undoes) if it and it.barred_by == row.id]
+        undone = [it for it in given_back if it.state in (State.RAN, State.PENDING)]
         changes = [Change(it.id, State.UNDONE, it.reply, row.id) for it in undone]
         self._keep(session, [Change(row.id, State.RAN, reply), *changes], [row.id])
         self._tell(session, pended, reply)

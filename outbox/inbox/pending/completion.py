@@ -48,7 +48,9 @@ def completed(
         else:
             is_open = row.pended is not None and row.reply is None
             was = State.PENDING if is_open else State.RAN
-            changes.append(Change(row.id, was, row.reply))
+            # Its undo may yet say that it took effect, but not of what happens from now on.
+            by = pended.id if reply.outcome is Outcome.UNKNOWN else None
+            changes.append(Change(row.id, was, row.reply, by))
     if is_refused and not pended.undoes and not is_definite:
         reply = replace(reply, after_pending=True)
         own = Change(pended.id, State.RAN, reply)

@@ -31,7 +31,7 @@ from outbox.inbox.barrier import (
     decide,
     over,
 )
-from outbox.inbox.batches import runs
+from outbox.inbox.batches import is_asked_for_again, runs
 from outbox.inbox.handlers import Handler, Handlers
 from outbox.inbox.outside.beginning import Beginning
 from outbox.inbox.outside.call import Call as OutsideCall
@@ -179,22 +179,24 @@ class InboxTransaction:
         result = self._result
         to_run: list[tuple[int, Run]] = []
         for position, verdict in enumerate(verdicts):
+            arrival = self._arrivals[position]
             match verdict:
-                case Answer():
-                    result.replies[position] = verdict.reply
+                case Answer(reply):
                     result.changes += verdict.changes
                     result.forget += verdict.forget
                     result.over += verdict.over
-                case Run():
-                    to_run.append((position, verdict))
                 case Again():
-                    arrival = self._arrivals[position]
                     handler = self._handler_of(arrival)
                     reply = self._beginning.again(session, arrival, handler, verdict)
-                    result.replies[position] = reply
                     result.forget += verdict.forget
+                case Run():
+                    to_run.append((position, verdict))
+                    continue
                 case other:
                     assert_never(other)
+            result.replies[position] = reply
+            if is_asked_for_again(arrival.envelope, reply):
+                result.held.add(arrival.envelope.key)
         arrivals = [self._arrivals[position] for position, _ in to_run]
         monotonic = self._terms.clock.monotonic
         began = last = monotonic()

@@ -25,6 +25,7 @@ from outbox.inbox.limits import InboxLimits
 from outbox.inbox.outside.results import ResultTransaction
 from outbox.inbox.pending.complete import complete, drop
 from outbox.inbox.runners import Sessions
+from outbox.inbox.transactions.terms import Told
 from outbox.messages import Message
 from outbox.replies import Reply
 from outbox.tables import inbox as inbox_table
@@ -150,6 +151,7 @@ class Bank:
         key_valid_for: timedelta = timedelta(hours=24),
         undo: str = "outside",
         limits: InboxLimits | None = None,
+        told: Told | None = None,
     ) -> None:
         self.sessions = sessions
         self.provider = provider
@@ -176,7 +178,7 @@ class Bank:
         self.handlers.on(Noted)(on_ground(self._noted))
         if outbox.adding.installation.is_installed(sessions) is False:
             outbox.install(sessions, source="bank", routes={}, clock=self.clock, peers=["sender"])
-        self.inbox = Inbox(self.handlers, sessions, clock=self.clock, limits=limits)
+        self.inbox = Inbox(self.handlers, sessions, clock=self.clock, limits=limits, told=told)
 
     def _before(self, session: Session, command: Book, context: Context) -> Any:
         session.execute(insert(ledger).values(entry="before", by=context.id))
@@ -243,6 +245,22 @@ class Bank:
 
         monkeypatch.setattr(runner, "handle", failing)
         return failures
+
+    def hold_results(self, monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+        """Let results not be written yet: the first event says that one is to be, the second one
+        lets it go on."""
+        writing, go_on = asyncio.Event(), asyncio.Event()
+        runner = self.inbox._runner
+        handle = runner.handle
+
+        async def held(work: Any, *, connect_within: float) -> Any:
+            if isinstance(work, ResultTransaction):
+                writing.set()
+                await go_on.wait()
+            return await handle(work, connect_within=connect_within)
+
+        monkeypatch.setattr(runner, "handle", held)
+        return writing, go_on
 
     async def entries(self) -> list[str]:
         """What was written, in its order."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from outbox.inbox.registration import is_async
 from sqlalchemy import (
     Boolean,
     Column,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
 import outbox
+from outbox.inbox.answering import add_answer
 from outbox.inbox.barrier import State
 from outbox.inbox.runners import Sessions
 from outbox.replies import Outcome, Pending
@@ -276,6 +278,37 @@ async def test_a_result_without_a_way_to_the_sender_is_kept_for_its_next_questio
     assert (await bank.ask(action)).outcome is Outcome.DONE
 
 
+async def test_a_delivery_waits_longer_for_a_result_that_is_being_written(
+    sessions: Sessions, provider: Provider, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = Bank(sessions, provider)
+    writing, go_on = bank.hold_results(monkeypatch)
+    asking = bank.asking(asked(names(), Book("a")))
+    await writing.wait()
+    patience_is_over = asyncio.get_running_loop().time() + 0.3
+    await until(
+        lambda: asyncio.get_running_loop().time() > patience_is_over, what="the patience is over"
+    )
+    assert not asking.done()
+    go_on.set()
+    assert (await asking).outcome is Outcome.DONE
+    assert await bank.told() == []
+
+
+async def test_answers_that_leave_as_messages_are_sent_with_the_result(
+    sessions: Sessions, provider: Provider, names: Names
+) -> None:
+    bank = Bank(sessions, provider, told=add_answer)
+    actions = [asked(names(), Book("a")), asked(names(), Book("b"))]
+    assert (await bank.ask(actions[0])).outcome is Outcome.DONE
+    assert [it["outcome"] for it in await bank.told()] == ["done"]
+    gate = provider.held()
+    assert (await bank.ask(actions[1])).is_pending
+    gate.open()
+    await bank.reaches(actions[1], State.RAN)
+    assert [it["command_id"] for it in await bank.told()] == [it.id for it in actions]
+
+
 # --- In a batch ----------------------------------------------------------------------------------
 
 
@@ -300,6 +333,9 @@ async def test_what_comes_behind_a_call_that_only_a_relay_asks_for_waits_for_it(
     batch = [alone, envelope(names(), Noted("a")), envelope(names(), Noted("b"))]
     answers = await bank.receive(*batch)
     assert answers[0].retry_after == 2.0
+    assert [it.outcome for it in answers[1:]] == [Outcome.NOT_ATTEMPTED, Outcome.DONE]
+    answers = await bank.receive(*batch)
+    assert answers[0].is_pending
     assert [it.outcome for it in answers[1:]] == [Outcome.NOT_ATTEMPTED, Outcome.DONE]
     gate.open()
     await bank.reaches(alone, State.RAN)

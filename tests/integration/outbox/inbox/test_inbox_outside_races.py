@@ -472,6 +472,38 @@ async def test_the_late_success_of_an_undo_that_was_unknown_counts_after_all(
     assert (told["command_id"], told["outcome"]) == (undo.id, "done")
 
 
+async def test_the_late_success_of_an_unknown_undo_undoes_what_had_run_before_it(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope, names: Names
+) -> None:
+    bank = Bank(sessions, provider, keyed=False)
+    await bank.ask(action)
+    gate = bank.refunds.held()
+    await bank.ask(undo)
+    await bank.let_pass(undo.id)
+    assert (await Bank(sessions, provider, keyed=False).ask(undo)).outcome is Outcome.UNKNOWN
+    gate.open()
+    await ended(bank)
+    assert await bank.states() == {action.id: State.UNDONE, undo.id: State.RAN}
+    again = asked(names(), Unbook("a"), undoes=(action.id,))
+    assert (await bank.ask(again)).outcome is Outcome.NOTHING_TO_UNDO
+
+
+async def test_the_late_success_of_an_unknown_undo_says_nothing_of_what_succeeded_since(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope
+) -> None:
+    bank, success = await late(sessions, provider, action)
+    other = Bank(sessions, provider, keyed=False)
+    gate = other.refunds.held()
+    await other.ask(undo)
+    await bank.let_pass(undo.id)
+    assert (await Bank(sessions, provider, keyed=False).ask(undo)).outcome is Outcome.UNKNOWN
+    success.open()
+    await bank.reaches(action, State.RAN)
+    gate.open()
+    await ended(other)
+    assert await bank.states() == {action.id: State.RAN, undo.id: State.RAN}
+
+
 async def test_the_late_success_of_a_call_that_a_person_dropped_counts_after_all(
     sessions: Sessions, provider: Provider, action: Envelope
 ) -> None:
