@@ -36,12 +36,8 @@ if TYPE_CHECKING:
     from orchestrator.testing.exploring.walk.explorer import TooManyWorlds, explore, replay
     from orchestrator.testing.exploring.walk.sampling import sample_input
     from orchestrator.testing.simulating.runner import Simulation, SimulationFailed, simulate
-    from orchestrator.testing.worlds.check_saga import (
-        Checked,
-        WayFailed,
-        check_saga,
-        check_saga_async,
-    )
+    from orchestrator.testing.worlds.check_saga import check_saga, check_saga_async
+    from orchestrator.testing.worlds.checked import Checked, WayFailed
     from orchestrator.testing.worlds.course import NotAtRest
     from orchestrator.testing.worlds.crash_points import CrashPoints
     from orchestrator.testing.worlds.fixtures import AsyncSagaWorld, SagaWorld
@@ -82,7 +78,7 @@ _HOMES = {
     "AsyncSagaWorld": "orchestrator.testing.worlds.fixtures",
     "check_saga": "orchestrator.testing.worlds.check_saga",
     "check_saga_async": "orchestrator.testing.worlds.check_saga",
-    "Checked": "orchestrator.testing.worlds.check_saga",
+    "Checked": "orchestrator.testing.worlds.checked",
     "Covered": "orchestrator.testing.exploring.walk.exploration",
     "Crash": "orchestrator.testing.exploring.model.events",
     "CrashPoints": "orchestrator.testing.worlds.crash_points",
@@ -104,7 +100,7 @@ _HOMES = {
     "TooManyWorlds": "orchestrator.testing.exploring.walk.explorer",
     "View": "orchestrator.testing.exploring.model.view",
     "Violation": "orchestrator.testing.exploring.walk.exploration",
-    "WayFailed": "orchestrator.testing.worlds.check_saga",
+    "WayFailed": "orchestrator.testing.worlds.checked",
     "What": "orchestrator.testing.exploring.model.events",
 }
 if not TYPE_CHECKING:

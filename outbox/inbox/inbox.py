@@ -177,7 +177,7 @@ class Inbox:
         try:
             if readable:
                 await self._work(readable, answers, began)
-                await self._wait_for_calls(answers, began)
+                await self.wait_for_calls(answers, began)
         finally:
             answers.delivery.is_over = True
         return answers.answers()
@@ -207,7 +207,8 @@ class Inbox:
         is_call = handler is not None and handler.outside is not None
         return is_call and not self.calls.is_made_here(arrival.envelope.id)
 
-    async def _wait_for_calls(self, answers: Answers, began: float) -> None:
+    async def wait_for_calls(self, answers: Answers, began: float) -> None:
+        """Wait for the calls of a delivery that began then, as long as it has patience."""
         left = began + self._limits.answer_within - self._clock.monotonic()
         now = asyncio.get_running_loop().time()
         await self.calls.wait(answers.delivery, until=now + min(PATIENCE, left), at_most=now + left)

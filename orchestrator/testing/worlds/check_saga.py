@@ -7,7 +7,6 @@ import logging
 import tempfile
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -16,6 +15,7 @@ from orchestrator.definition.saga import Saga
 from orchestrator.machine.instance import Status
 from orchestrator.testing.worlds import every_way as ways
 from orchestrator.testing.worlds import promises
+from orchestrator.testing.worlds.checked import Broken, Checked, WayFailed
 from orchestrator.testing.worlds.course import NotAtRest
 from orchestrator.testing.worlds.every_way import Way
 from orchestrator.testing.worlds.fixtures import AsyncSagaWorld, SagaWorld
@@ -31,45 +31,14 @@ from outbox.inbox.handlers import Handlers
 
 Prepare = Callable[[Any], Awaitable[None] | None]
 """A function that fills the participants' databases, given the world."""
+Begin = Callable[[], Awaitable[None] | None]
+"""A function that is called before each way, for what lies in no database of the world: it lets a
+provider begin anew."""
 Invariant = Callable[[Any, Run], Awaitable[None] | None]
 """A check after a run, given world and run; it raises AssertionError where something does not
 hold."""
 
 _SHOWN = 10
-
-
-class Broken(AssertionError):
-    """A promise did not hold."""
-
-
-class WayFailed(AssertionError):
-    """A way in which a promise did not hold. The text tells the way, the promise, and the
-    history."""
-
-    def __init__(self, way: str, problem: str, history: Collection[str], tried: int) -> None:
-        self.way = way
-        self.problem = problem
-        lines = [
-            f"{problem}",
-            f"  the way: {way}",
-            *(f"  {line}" for line in history),
-            f"  ({tried} ways were tried before it; only={way!r} tries this one alone)",
-        ]
-        super().__init__("\n".join(lines))
-
-
-@dataclass
-class Checked:
-    """The ways that were tried. `missed` are those that the run never came to, of steps that it
-    does not reach with this input."""
-
-    ways: list[str] = field(default_factory=list)
-    missed: list[str] = field(default_factory=list)
-    ends: dict[str, Status] = field(default_factory=dict)
-    """The run's final status in each way."""
-
-    def __str__(self) -> str:
-        return f"{len(self.ways)} ways tried, {len(self.missed)} of them not reached"
 
 
 def check_saga(
@@ -79,6 +48,7 @@ def check_saga(
     participants: Mapping[str, Handlers],
     schema: Schema | Mapping[str, Schema],
     prepare: Prepare = lambda _: None,
+    begin: Begin = lambda: None,
     invariant: Invariant = lambda _world, _run: None,
     ignore: Collection[str] = (),
     only: str = "",
@@ -92,6 +62,7 @@ def check_saga(
     was STUCK), and `invariant` must not raise. After COMPENSATED the participants' own tables must
     hold what they held before; after COMPLETED, what they hold when nothing goes wrong. `ignore`
     names tables and columns (`orders`, `updated_at`, `orders.status`) in which they may differ.
+    `begin` is called before each way, and lets a provider begin anew.
     `only` chooses the ways whose words contain it. `completions` answers the commands whose
     handlers return Pending: by class, the answers, the usual one first.
     """
@@ -106,7 +77,7 @@ def check_saga(
             completions=completions,
         )
         try:
-            return world.wait_for(_check(world, state, prepare, invariant, ignore, only))
+            return world.wait_for(_check(world, state, prepare, begin, invariant, ignore, only))
         finally:
             world.close()
 
@@ -118,6 +89,7 @@ async def check_saga_async(
     participants: Mapping[str, Handlers],
     schema: Schema | Mapping[str, Schema],
     prepare: Prepare = lambda _: None,
+    begin: Begin = lambda: None,
     invariant: Invariant = lambda _world, _run: None,
     ignore: Collection[str] = (),
     only: str = "",
@@ -137,7 +109,7 @@ async def check_saga_async(
             completions=completions,
         )
         try:
-            return await _check(world, state, prepare, invariant, ignore, only)
+            return await _check(world, state, prepare, begin, invariant, ignore, only)
         finally:
             await world.close()
 
@@ -146,6 +118,7 @@ async def _check(
     world: World,
     state: Any,
     prepare: Prepare,
+    begin: Begin,
     invariant: Invariant,
     ignore: Collection[str],
     only: str,
@@ -156,7 +129,7 @@ async def _check(
     ignored = Ignored(ignore)
     ignored.check(before)
     with _quiet():
-        check = _Check(world, state, before, ignored, invariant)
+        check = _Check(world, state, before, ignored, begin, invariant)
         await check.undisturbed()
         await check.every(only)
     if len(check.checked.ways) == 1 and only not in ways.FORWARD.words:
@@ -166,13 +139,20 @@ async def _check(
 
 class _Check:
     def __init__(
-        self, world: World, state: Any, before: Snapshot, ignored: Ignored, invariant: Invariant
+        self,
+        world: World,
+        state: Any,
+        before: Snapshot,
+        ignored: Ignored,
+        begin: Begin,
+        invariant: Invariant,
     ) -> None:
         self.checked = Checked()
         self._world = world
         self._state = state
         self._before = before
         self._ignored = ignored
+        self._begin = begin
         self._invariant = invariant
         self._completed: Snapshot | None = None
         self._varies = ignored
@@ -184,7 +164,7 @@ class _Check:
         if run is None or run.status is not Status.COMPLETED:
             return
         first = self._world.snapshot()
-        self._world.restore()
+        await self._restore()
         await self._world.course.run(self._state)
         second = self._world.snapshot()
         self._varies = self._ignored.also(_varying(first, second, self._ignored))
@@ -193,13 +173,15 @@ class _Check:
     async def every(self, only: str) -> None:
         """Go every way whose words contain `only`."""
         saga = self._world.saga
-        answers = self._world.answers
+        answers, calls = self._world.answers, self._world.calls
         await self._go(ways.at_steps(saga), only)
         await self._go(ways.at_pending(saga, answers), only)
+        await self._go(ways.at_calls(saga, calls), only)
         back = ways.backward(saga)
         if back is not None:
             await self._go(ways.at_compensations(saga, back), only)
             await self._go(ways.at_pending_compensations(saga, answers, back), only)
+            await self._go(ways.at_calls_of_compensations(saga, calls, back), only)
         bases = [ways.FORWARD] if back is None else [ways.FORWARD, back]
         for base in bases:
             await self._go(ways.of_messages(base, are_later=bool(answers)), only)
@@ -208,13 +190,17 @@ class _Check:
             await self._go(ways.of_crashes(base, await self._points_of(base)), only)
 
     async def _points_of(self, base: Way) -> Mapping[str, int]:
-        self._world.restore()
+        await self._restore()
         base.arrange(self._world)
         try:
             await self._world.course.run(self._state)
         except NotReached:
             return {}
         return dict(self._world.points)
+
+    async def _restore(self) -> None:
+        self._world.restore()
+        await _called(self._begin())
 
     async def _go(self, some: Iterable[Way], only: str) -> None:
         for way in some:
@@ -223,7 +209,7 @@ class _Check:
 
     async def _one(self, way: Way) -> Run | None:
         world = self._world
-        world.restore()
+        await self._restore()
         way.arrange(world)
         history: Collection[str] = ()
         tried = len(self.checked.ways)
@@ -233,6 +219,9 @@ class _Check:
             history = run.history
             if run.status is Status.STUCK:
                 self._check_effects(run)
+                if self._world.is_unknown(run):
+                    self.checked.ends[way.words] = run.status
+                    return run
                 run = await world.course.repair(run)
                 history = run.history
             await self._check_run(run, way)

@@ -18,9 +18,11 @@ from orchestrator.testing.virtual.timeline import Timeline
 from orchestrator.testing.worlds.orchestrator_database import Books
 from orchestrator.testing.worlds.participants.answerer import Answerer
 from orchestrator.testing.worlds.participants.completions import Answers
+from orchestrator.testing.worlds.participants.effects import Place
 from orchestrator.testing.worlds.participants.mailbox import Mailbox
 from orchestrator.testing.worlds.participants.network import Road
 from orchestrator.testing.worlds.participants.participant import Participant
+from orchestrator.testing.worlds.participants.switchboard import Switchboard
 from orchestrator.testing.worlds.run import Run, run_of
 from orchestrator.testing.worlds.troubles import Troubles
 from outbox.crashpoints import arm
@@ -30,6 +32,7 @@ from outbox.replies import Outcome, Reply
 from outbox.retry import RetryPolicy
 from outbox.transports.base import Answered, Delivery, Transport
 from outbox.wire.codec import encode_value
+from outbox.wire.envelope import Envelope
 
 _WEEK = 7 * 24 * 3600.0
 _MOST_EVENTS = 200_000
@@ -77,12 +80,13 @@ class Course:
         self._answerer = Answerer(
             timeline, self.troubles, saga, answers, self._mailbox, self._cancel
         )
+        self._switchboard = Switchboard(timeline, self.troubles, self._cancel, self._look)
         for participant in participants.values():
-            participant.begin(self.troubles)
+            participant.begin(self.troubles, self._switchboard)
         self._roads = [
             Road(
                 timeline,
-                partial(self._answerer.receive, it),
+                partial(self._receive, it),
                 self.troubles,
                 _SETTINGS.relay.delivery_timeout,
                 self._cancel,
@@ -136,19 +140,38 @@ class Course:
         before = arm(None)
         arm(troubles.trap(before))
         try:
-            for participant in self._participants.values():
-                self._mailbox.collect(participant)
+            await self._look()
             self._wake()
             await self._until_rest(start, self._timeline.now + seconds)
             for road in self._roads:
                 await road.arrive_again()
+            await self._switchboard.finish()
             await self._answerer.finish()
             await self._mailbox.arrive_again()
             await self._until_rest(start, self._timeline.now)
         finally:
             arm(before)
+            await self._switchboard.close()
         troubles.check()
         return self._found(start)
+
+    async def _receive(
+        self, participant: Participant, envelopes: Sequence[Envelope]
+    ) -> list[Reply] | None:
+        """What a participant answers, and what follows there at once."""
+        replies = await self._answerer.receive(participant, envelopes)
+        for envelope, reply in zip(envelopes, replies or (), strict=False):
+            place = Place.of(envelope)
+            if place.is_undo and reply.outcome.is_final:
+                await self._switchboard.undone(place.step)
+        self._mailbox.collect(participant)
+        return replies
+
+    async def _look(self) -> None:
+        """Take note of what changed at the participants."""
+        for participant in self._participants.values():
+            await self._answerer.look(participant)
+            self._mailbox.collect(participant)
 
     async def _until_rest(self, start: str, earliest: float) -> None:
         steps = self._saga.steps

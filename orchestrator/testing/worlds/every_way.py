@@ -11,8 +11,9 @@ from orchestrator.definition.saga import Saga
 from orchestrator.definition.steps import Kind
 from orchestrator.machine.instance import Status
 from orchestrator.testing.worlds.participants.completions import Answers, told
-from orchestrator.testing.worlds.plan import When
+from orchestrator.testing.worlds.plan import How, When
 from orchestrator.testing.worlds.world import World
+from outbox.inbox.outside.registration import Outside
 
 Arrange = Callable[[World], object]
 
@@ -45,6 +46,14 @@ _COMPLETED: Sequence[tuple[str, When]] = (
     ("twice", "twice"),
     ("after its deadline", "late"),
 )
+
+_CALLS: Mapping[How, str] = {
+    "unanswered": "has its effect twice, and ends without an answer",
+    "cut off": "has its effect, and is cut off at its timeout",
+    "taken over": "is taken over by another process, and made late",
+}
+
+_AT_PARTICIPANTS = ("inbox:", "outbox:", "outside:")
 
 FORWARD = Way("while nothing else goes wrong", lambda _: None)
 
@@ -143,6 +152,40 @@ def at_pending_compensations(saga: Saga[Any], answers: Answers, back: Way) -> It
                 yield back.also(f"{words} {how}", arrange)
 
 
+def at_calls(saga: Saga[Any], calls: Mapping[tuple[str, bool], Outside]) -> Iterator[Way]:
+    """The ways by what can happen to the call of each action."""
+    for step in saga.steps:
+        name, words = step.name, f"the call of step {step.name!r}"
+        if (name, False) not in calls:
+            continue
+        disturb = partial(World.disturb, step=name)
+        undone = frozenset({Status.COMPENSATED})
+        if step.kind is not Kind.RETRIABLE:
+            yield Way(f"{words} is refused", partial(disturb, how="refused"), undone)
+        for how in _CALLS:
+            yield Way(f"{words} {_CALLS[how]}", partial(disturb, how=how))
+        if step.kind is Kind.COMPENSATABLE:
+            yield Way(
+                f"a person cancels during {words}, which is cut off",
+                partial(disturb, how="cancelled"),
+                undone,
+            )
+            yield Way(f"{words} is made after its undo", partial(disturb, how="undone"), undone)
+
+
+def at_calls_of_compensations(
+    saga: Saga[Any], calls: Mapping[tuple[str, bool], Outside], back: Way
+) -> Iterator[Way]:
+    """The ways by what can happen to the call of each compensation."""
+    for name in [it for it in saga.compensations if (it, True) in calls]:
+        words = f"the call of the compensation of step {name!r}"
+        refused = partial(World.disturb, step=name, how="refused", undo=True)
+        yield back.also(f"{words} is refused", refused)
+        for how in _CALLS:
+            arrange = partial(World.disturb, step=name, how=how, undo=True)
+            yield back.also(f"{words} {_CALLS[how]}", arrange)
+
+
 def of_messages(base: Way, *, are_later: bool) -> Iterator[Way]:
     """The ways by what can happen to messages; `are_later` says that there are later answers."""
     yield base.also("every message arrives twice", World.duplicate)
@@ -155,7 +198,11 @@ def of_messages(base: Way, *, are_later: bool) -> Iterator[Way]:
 def of_crashes(base: Way, points: Mapping[str, int]) -> Iterator[Way]:
     """The ways by a crash at each crash point, each time that it was reached."""
     for name, hits in sorted(points.items()):
-        who = "a participant" if name.startswith(("inbox:", "outbox:")) else "the orchestrator"
+        who = (
+            "a participant"
+            if name.startswith(("inbox:", "outbox:", "outside:"))
+            else "the orchestrator"
+        )
         for hit in range(1, hits + 1):
             yield base.also(
                 f"{who} dies at {name!r}, time {hit} of {hits}",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from orchestrator.definition.saga import Saga
 from orchestrator.definition.steps import Kind, Step
 from orchestrator.testing.worlds.participants.completions import Answers, Completions
 from orchestrator.testing.worlds.troubles import Sort, Troubles
+from outbox.inbox.outside.registration import Outside
 
 When = Literal["early", "at once", "twice", "late", "too late"]
 _SORTS: dict[When, tuple[Sort, str]] = {
@@ -18,13 +20,26 @@ _SORTS: dict[When, tuple[Sort, str]] = {
     "too late": (Sort.ANSWERED_TOO_LATE, "is cancelled while it is pending, and completed then"),
 }
 
+How = Literal["refused", "unanswered", "cut off", "cancelled", "taken over", "undone"]
+_CALLS: dict[How, tuple[Sort, str, int]] = {
+    "refused": (Sort.CALL_REFUSED, "is refused by the provider", 1),
+    "unanswered": (Sort.CALL_UNANSWERED, "ends twice without an answer", 2),
+    "cut off": (Sort.CALL_CUT_OFF, "is cut off at its timeout", 1),
+    "cancelled": (Sort.CALL_CANCELLED, "is cut off, and the run is cancelled meanwhile", 1),
+    "taken over": (Sort.CALL_TAKEN_OVER, "is taken over, and made late", 1),
+    "undone": (Sort.CALL_AFTER_UNDO, "is made after its undo", 1),
+}
+
 
 class Steering:
     """The steering of troubles in runs of this saga. Raises ValueError for an unknown step, or for
     one to which the trouble cannot happen."""
 
-    def __init__(self, saga: Saga[Any], completions: Completions) -> None:
+    def __init__(
+        self, saga: Saga[Any], completions: Completions, outside: Mapping[str, Outside]
+    ) -> None:
         self.saga = saga
+        self.calls = _calls(saga, outside)
         self.answers = Answers(saga, completions)
         self._troubles = Troubles()
 
@@ -77,6 +92,23 @@ class Steering:
         words = f"{self._words(step, undo)} is completed otherwise"
         self._troubles.add(Sort.ANSWERED_OTHERWISE, words, step, undo=undo, number=number)
 
+    def disturb(self, step: str, how: How, *, undo: bool = False) -> None:
+        """The call to the outside of the step's action, or with `undo` of its compensation, goes
+        wrong: `refused` by the provider; `unanswered`, since its function raises after its work,
+        twice; `cut off` at its timeout after its work; `cancelled`, which is the same while a
+        person cancels the run; `taken over` by another process, and made all the same then; or
+        `undone` before it is made, since its process stood still and a person cancelled the run."""
+        what = self._words(step, undo)
+        if (step, undo) not in self.calls:
+            raise ValueError(f"{what} makes no call to the outside")
+        if how in ("cancelled", "undone") and (
+            undo or self._step(step).kind is not Kind.COMPENSATABLE
+        ):
+            raise ValueError(f"{what} is not undone")
+        sort, words, times = _CALLS[how]
+        words = f"the call of {what} {words}"
+        self._troubles.add(sort, words, step, undo=undo, times=times)
+
     def lose_replies(self) -> None:
         """No message arrives by which a participant answers later."""
         self._troubles.add(Sort.REPLY_LOST, "every later reply is lost", times=None)
@@ -124,3 +156,11 @@ class Steering:
                 f"{what} has {known} answers, and this needs {count}: "
                 f"give them in completions={{{command}: [...]}}"
             )
+
+
+def _calls(saga: Saga[Any], outside: Mapping[str, Outside]) -> Mapping[tuple[str, bool], Outside]:
+    """By step and direction, the calls to the outside; `outside` has them by message type."""
+    sent = {(name, False): command for name, command in saga.actions.items()}
+    sent |= {(name, True): command for name, command in saga.compensations.items()}
+    types = {place: str(command.message_type) for place, command in sent.items()}
+    return {place: outside[it] for place, it in types.items() if it in outside}

@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestrator.definition.saga import Saga
 from orchestrator.machine.instance import Status
-from orchestrator.testing.worlds.participants.participant import Effect
+from orchestrator.testing.worlds.participants.effects import Effect
 
 _WANTED = {Status.COMPLETED: ("A",), Status.COMPENSATED: ("", "AC")}
 _SAID = {"": "had no effect", "A": "is in effect", "AC": "took effect and was undone"}
@@ -17,8 +17,14 @@ def broken(saga: Saga[Any], status: Status, effects: Sequence[Effect]) -> Iterat
     """The promises that a run of this saga broke, which ended so or is STUCK. `effects` are its
     own, in the order in which they came."""
     letters = dict.fromkeys((step.name for step in saga.steps), "")
+    calls: set[str] = set()
     for effect in effects:
+        if effect.is_call and not effect.is_undo:
+            calls.add(effect.step)
         if _is_taken_back(saga, effect):
+            continue
+        if effect.is_undo and effect.step in calls and letters[effect.step] == "AC":
+            # A call that was thought to be over took effect late, and was undone once more.
             continue
         letters[effect.step] += "C" if effect.is_undo else "A"
         if letters[effect.step] not in ("A", "AC"):
@@ -41,9 +47,11 @@ def broken(saga: Saga[Any], status: Status, effects: Sequence[Effect]) -> Iterat
 
 
 def _is_taken_back(saga: Saga[Any], effect: Effect) -> bool:
-    """Whether the code that refused it has taken its effect back; that of a compensatable action
-    is left to the compensation."""
-    return effect.is_refused and (effect.is_undo or effect.step in saga.point_of_no_return)
+    """Whether it came to nothing, or the code that refused it has taken its effect back; that of a
+    compensatable action is left to the compensation."""
+    return effect.is_nothing or (
+        effect.is_refused and (effect.is_undo or effect.step in saga.point_of_no_return)
+    )
 
 
 def _spelt(letters: str) -> str:

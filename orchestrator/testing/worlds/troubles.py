@@ -43,6 +43,20 @@ class Sort(Enum):
     """A person cancels the run meanwhile, and it is completed when all is over."""
     ANSWERED_OTHERWISE = auto()
     """It is completed with another answer than the usual one."""
+    CALL_REFUSED = auto()
+    """The provider says no, and the function that calls it is not called."""
+    CALL_UNANSWERED = auto()
+    """The function does its work, and ends without an answer then."""
+    CALL_CUT_OFF = auto()
+    """It does its work, and is cut off at its timeout."""
+    CALL_CANCELLED = auto()
+    """The same, and a person cancels the run meanwhile."""
+    CALL_TAKEN_OVER = auto()
+    """The process stands still before it calls the function, and does so when another process has
+    made the call."""
+    CALL_AFTER_UNDO = auto()
+    """The process stands still, a person cancels the run, and it calls the function when that is
+    undone."""
     CRASH = auto()
     """A process dies at a crash point."""
 
@@ -76,6 +90,8 @@ class Troubles:
 
     def __init__(self) -> None:
         self.points: Counter[str] = Counter()
+        self.deaths = 0
+        """How often a process died at a crash point."""
         self._by_place: dict[tuple[Sort, str, bool], Trouble] = {}
         self._crashes: dict[tuple[str, int], Trouble] = {}
 
@@ -111,11 +127,15 @@ class Troubles:
 
         def reached(name: str) -> None:
             self.points[name] += 1
-            if before is not None:
-                before(name)
-            crash = self._crashes.get((name, self.points[name]))
-            if crash is not None and crash.strikes():
-                raise Crash(name)
+            try:
+                if before is not None:
+                    before(name)
+                crash = self._crashes.get((name, self.points[name]))
+                if crash is not None and crash.strikes():
+                    raise Crash(name)
+            except Crash:
+                self.deaths += 1
+                raise
 
         return reached
 

@@ -25,12 +25,8 @@ from orchestrator.testing.worlds.course import Course
 from orchestrator.testing.worlds.orchestrator_database import Books, registry_of
 from orchestrator.testing.worlds.participants.completions import Completions
 from orchestrator.testing.worlds.participants.database import Database, Schema
-from orchestrator.testing.worlds.participants.participant import (
-    OURS,
-    REPLY,
-    Effect,
-    Participant,
-)
+from orchestrator.testing.worlds.participants.effects import Effect
+from orchestrator.testing.worlds.participants.participant import OURS, REPLY, Participant
 from orchestrator.testing.worlds.plan import Steering
 from orchestrator.testing.worlds.run import Run
 from outbox import tables as library
@@ -68,7 +64,13 @@ class World(Steering):
         for argument, names in named.items():
             if unknown := sorted(names - participants.keys()):
                 raise ValueError(f"{argument} names {unknown[0]!r}, which is no participant")
-        super().__init__(saga, completions)
+        outside = {
+            it.type: it.outside
+            for handlers in participants.values()
+            for it in handlers
+            if it.outside is not None
+        }
+        super().__init__(saga, completions, outside)
         self._number = 0
         self._originator = originator or _NOBODY
         self._timeline = Timeline()
@@ -123,6 +125,14 @@ class World(Steering):
                     f"the handler of {command} returned Pending: tell how it is completed, with "
                     f"completions={{{command}: [...]}}"
                 )
+
+    def is_unknown(self, run: Run) -> bool:
+        """Whether the run is STUCK since a call ended without an answer, and its provider honours
+        no key: then only a person can find out what became of it."""
+        return any(
+            run.steps[step] is StepStatus.STUCK and not outside.promise.keyed
+            for (step, _), outside in self.calls.items()
+        )
 
     def snapshot(self) -> snapshot.Snapshot:
         """The snapshot of the participants' own tables."""

@@ -10,8 +10,9 @@ from typing import Any
 from orchestrator.definition.saga import Saga
 from orchestrator.testing.virtual.timeline import Timeline, Wait
 from orchestrator.testing.worlds.participants.completions import Answers
+from orchestrator.testing.worlds.participants.effects import Place
 from orchestrator.testing.worlds.participants.mailbox import Mailbox
-from orchestrator.testing.worlds.participants.participant import Participant, Place
+from orchestrator.testing.worlds.participants.participant import Participant
 from orchestrator.testing.worlds.troubles import Sort, Troubles
 from outbox.errors import AlreadyAnswered, CannotComplete, NotPendingYet, TooLate
 from outbox.replies import Reply
@@ -66,13 +67,21 @@ class Answerer:
             if self._strikes(Sort.ANSWERED_EARLY, place):
                 await self._too_early(self._command(participant, envelope.id, place))
         replies = await participant.receive(envelopes)
+        if await self.look(participant):
+            # That answer overtakes the one of the delivery.
+            await Wait(_SOON)
+        return replies
+
+    async def look(self, participant: Participant) -> bool:
+        """Note what is pending there by now; returns whether any of it was completed at once."""
+        at_once = False
         for id, place in participant.pending().items():
             command = self._command(participant, id, place)
             if id not in self._known and command.answers:
                 self._known.add(id)
                 self._due.add(id)
-                await self._plan(command)
-        return replies
+                at_once |= await self._plan(command)
+        return at_once
 
     def completes(self, id: str) -> bool:
         """Whether it is still going to complete that command."""
@@ -97,13 +106,12 @@ class Answerer:
     def _strikes(self, sort: Sort, place: Place) -> bool:
         return self._troubles.strikes(sort, place.step, undo=place.is_undo)
 
-    async def _plan(self, command: _Command) -> None:
+    async def _plan(self, command: _Command) -> bool:
         place = command.place
         if self._strikes(Sort.ANSWERED_AT_ONCE, place):
             await self._complete(command)
-            # Its answer overtakes that of the delivery.
-            await Wait(_SOON)
-        elif self._strikes(Sort.ANSWERED_TOO_LATE, place):
+            return True
+        if self._strikes(Sort.ANSWERED_TOO_LATE, place):
             self._too_late.append(command)
             self._due.discard(command.id)
             await self._cancel(place.saga_id)
@@ -112,6 +120,7 @@ class Answerer:
             self._timeline.after(deadline + _HOUR, partial(self._complete, command))
         else:
             self._timeline.after(_SOON, partial(self._complete, command))
+        return False
 
     async def _too_early(self, command: _Command) -> None:
         try:

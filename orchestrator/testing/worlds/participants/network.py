@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from orchestrator.testing.virtual.timeline import Timeline, Wait
-from orchestrator.testing.worlds.participants.participant import Place
+from orchestrator.testing.worlds.participants.effects import Place
 from orchestrator.testing.worlds.troubles import Sort, Troubles
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Answered, Delivery, Unreachable

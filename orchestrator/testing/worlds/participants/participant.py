@@ -1,27 +1,20 @@
-"""A participant: the handlers of a test on a real inbox and a real SQLite database."""
+"""A participant: the handlers of a test on a real inbox and a real database."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
 
-from outbox.inbox.registration import is_async
-from sqlalchemy import (
-    Boolean,
-    Column,
-    Connection,
-    Integer,
-    MetaData,
-    String,
-    Table,
-    delete,
-    insert,
-    select,
-)
+from sqlalchemy import Connection, delete, select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 
+from orchestrator.testing.worlds.participants import effects
 from orchestrator.testing.worlds.participants.database import Database, Schema
+from orchestrator.testing.worlds.participants.effects import Effect, Place
+from orchestrator.testing.worlds.participants.process import Process
+from orchestrator.testing.worlds.participants.switchboard import Switchboard
 from orchestrator.testing.worlds.participants.watched import Watched
 from orchestrator.testing.worlds.troubles import Sort, Troubles
 from outbox import sqlite, tables
@@ -30,70 +23,20 @@ from outbox.clock import Clock
 from outbox.contract import CommandAnswered
 from outbox.crashpoints import Crash
 from outbox.inbox.handlers import Context, Handler, Handlers
-from outbox.inbox.handling.registration import is_async
-from outbox.inbox.inbox import Inbox
-from outbox.inbox.limits import InboxLimits
+from outbox.inbox.outside.registration import Outside
 from outbox.messages import type_of
 from outbox.replies import Outcome, Reply
 from outbox.service.completing import Completing
-from outbox.wire import reply_json
 from outbox.wire.codec import decode
 from outbox.wire.envelope import Envelope
 
 REPLY = str(type_of(CommandAnswered))
 """The type of the messages by which participants answer later."""
 
-_metadata = MetaData()
-_effect = Table(
-    "sagabox_effect",
-    _metadata,
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    tables.id_column(),
-    Column("saga_id", String(36), nullable=False),
-    Column("step", String(100), nullable=False),
-    Column("is_undo", Boolean, nullable=False),
-)
-"""The table of commands that took effect, written in their transactions."""
-
-OURS = frozenset({*tables.metadata.tables, *_metadata.tables})
+OURS = frozenset({*tables.metadata.tables, *effects.metadata.tables})
 """The tables in a participant's database that are not its own."""
 
-# Time is virtual there, and a debugger may hold a handler up.
-_HOUR = 3600.0
-_LIMITS = InboxLimits(transaction=_HOUR, lock=1.0, answer_within=3 * _HOUR)
 _FAULT = "it was to fail in this test, after its work was done"
-
-
-@dataclass(frozen=True, slots=True)
-class Effect:
-    """What one command did, for good. `number` grows over all participants; `is_refused` says that
-    it was pending, and was refused then."""
-
-    number: int
-    saga_id: str
-    step: str
-    is_undo: bool
-    is_refused: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """The place of a command: its run, step and direction."""
-
-    saga_id: str
-    step: str
-    is_undo: bool
-
-    @classmethod
-    def of(cls, envelope: Envelope) -> Place:
-        """The place of a command of the orchestrator."""
-        return cls.at(envelope.key, bool(envelope.undoes))
-
-    @classmethod
-    def at(cls, key: str, is_undo: bool) -> Place:
-        """The place of a command with that order key."""
-        saga_id, _, step = key.partition("/")
-        return cls(saga_id, step, is_undo)
 
 
 class Participant:
@@ -111,49 +54,55 @@ class Participant:
         self.name = name
         self.database = database
         self.troubles = Troubles()
+        self._switchboard: Switchboard | None = None
         self._number = number
         self._clock = clock
         self._places: dict[str, Place] = {}
         self._decided: dict[str, Sort | None] = {}
         self._refused: set[str] = set()
-        self._handlers = Watched(handlers, self, timeout=_HOUR)
+        self._handlers = Watched(handlers, self)
         self._completing = Completing(self._handlers, clock)
-        self._is_synchronous = not any(it.is_async for it in handlers)
+        kinds = {is_async for it in handlers for _, is_async in it.in_sessions}
+        self._is_synchronous = kinds == {False}
         self.sessions: async_sessionmaker[AsyncSession] = async_sessionmaker(
             database.engine, expire_on_commit=False
         )
         self.plain_sessions: sessionmaker[Session] = sessionmaker(
             database.plain, expire_on_commit=False
         )
-        self._inbox = self._new_inbox()
+        self._process = self._new_process()
 
     def create(self, schemas: Sequence[Schema], routes: installation.Routes) -> None:
         """Make its tables, and let its sessions take messages."""
-        self.database.create(tables.metadata, _metadata, *schemas)
+        self.database.create(tables.metadata, effects.metadata, *schemas)
         for sessions in (self.sessions, self.plain_sessions):
             installation.install(sessions, source=self.name, routes=routes, clock=self._clock)
 
-    def begin(self, troubles: Troubles) -> None:
+    def begin(self, troubles: Troubles, switchboard: Switchboard) -> None:
         """Begin as a service that was just started, in a world with these troubles."""
         self.troubles = troubles
-        self._inbox = self._new_inbox()
+        self._switchboard = switchboard
+        self._process = self._new_process()
         self._places, self._decided, self._refused = {}, {}, set()
 
-    def _new_inbox(self) -> Inbox:
+    def _new_process(self) -> Process:
         sessions = self.plain_sessions if self._is_synchronous else self.sessions
-        return Inbox(self._handlers, sessions, clock=self._clock, limits=_LIMITS)
+        return Process(self._handlers, sessions, self._clock)
 
     async def receive(self, envelopes: Sequence[Envelope]) -> list[Reply] | None:
         """The answers; None where it died before it gave them."""
         self._decided = {}
         for envelope in envelopes:
             self._places[envelope.id] = Place.of(envelope)
-        try:
-            return await self._inbox.receive(envelopes)
-        except Crash:
-            # Its memory is gone.
-            self._inbox = self._new_inbox()
-            return None
+        deaths = self.troubles.deaths
+        replies = None
+        with suppress(Crash):
+            replies = await self._process.receive(envelopes)
+        # It may have died in a call, beside its delivery.
+        if self.troubles.deaths == deaths:
+            return replies
+        await self._die()
+        return None
 
     async def complete(self, id: str, answer: object) -> bool:
         """Complete a pending command: by a function `(session, id)`, or with this answer. False
@@ -162,7 +111,7 @@ class Participant:
         Raises CannotComplete, and what the function raises.
         """
         try:
-            if callable(answer) and not is_async(answer):
+            if callable(answer) and not inspect.iscoroutinefunction(answer):
                 with self.plain_sessions.begin() as plain:
                     answer(plain, id)
                 return True
@@ -171,12 +120,21 @@ class Participant:
                 done = answer if callable(answer) else self._completed_with(answer)
                 await done(session, id)
         except Crash:
-            self._inbox = self._new_inbox()
+            await self._die()
             return False
         return True
 
     def _completed_with(self, answer: object) -> Callable[[AsyncSession, str], Awaitable[None]]:
         return lambda session, id: self._completing(session, id, answer)
+
+    async def _die(self) -> None:
+        """Its memory is gone, and its calls end."""
+        process, self._process = self._process, self._new_process()
+        await process.give_up()
+
+    def _replace(self) -> None:
+        """Another process comes in the place of this one, which stands still."""
+        self._process = self._new_process()
 
     # What lies in its database
 
@@ -205,15 +163,8 @@ class Participant:
 
     def effects(self) -> list[Effect]:
         """The effects at this participant."""
-        row, inbox = _effect.c, tables.inbox.c
-        statement = (
-            select(row.number, row.saga_id, row.step, row.is_undo, inbox.reply)
-            .select_from(_effect)
-            .outerjoin(tables.inbox, inbox.id == row.id)
-        )
         with self._reading() as connection:
-            found = connection.execute(statement).all()
-        return [Effect(*it[:4], is_refused=_is_refusal(it.reply)) for it in found]
+            return effects.noted(connection)
 
     def _reading(self) -> Connection:
         return self.database.plain.execution_options(**sqlite.READ_ONLY).connect()
@@ -239,13 +190,27 @@ class Participant:
         """Note the effects of the call, in its transaction. Raises where it was to fail."""
         if Sort.FAILS in [self._decide(context.id) for context in contexts]:
             raise RuntimeError(_FAULT)
+        is_call = handler.outside is not None
         for context, reply in zip(contexts, replies, strict=True):
-            place = self._places[context.id]
             takes_effect = reply.outcome is Outcome.DONE or reply.is_pending
             if handler.is_for_commands and takes_effect:
-                row = {"number": self._number(), "saga_id": place.saga_id, "step": place.step}
-                values = row | {"id": context.id, "is_undo": place.is_undo}
-                session.execute(insert(_effect).values(values))
+                place = self._places[context.id]
+                effects.note(session, self._number(), context.id, place, is_call=is_call)
+
+    async def call(
+        self, outside: Outside, context: Context, function: Callable[[], Awaitable[object]]
+    ) -> object:
+        """What a call to the outside comes to."""
+        assert self._switchboard is not None, "it has begun"
+        seconds = outside.promise.timeout.total_seconds()
+        return await self._switchboard.make(
+            self._process,
+            context.id,
+            self._places[context.id],
+            seconds,
+            function,
+            self._replace,
+        )
 
     def _decide(self, id: str) -> Sort | None:
         """Decide what happens to that message. The inbox may ask twice at one arrival: for the
@@ -274,7 +239,3 @@ _ANSWERS: Mapping[Sort, Reply] = {
     Sort.LOCKED: Reply(Outcome.LOCKED, code="locked", reason="it was to be locked in this test"),
 }
 _NOT_NOW = Reply(Outcome.ONGOING, code="ongoing", retry_after=0.1)
-
-
-def _is_refusal(reply: str | None) -> bool:
-    return reply is not None and reply_json.loads(reply).outcome is Outcome.REFUSED

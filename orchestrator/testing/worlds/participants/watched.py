@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from outbox.inbox.handlers import Context, Handler, Handlers
+from outbox.inbox.outside.registration import Outside
 from outbox.messages import Message
 from outbox.replies import Reply
+
+# A debugger may hold a handler up.
+_HOUR = 3600.0
 
 
 class Watch(Protocol):
@@ -30,6 +36,20 @@ class Watch(Protocol):
     ) -> None:
         """Called with the answers, in the transaction of the call. What it raises fails the
         call."""
+
+    async def call(
+        self, outside: Outside, context: Context, function: Callable[[], Awaitable[object]]
+    ) -> object:
+        """What a call to the outside comes to; `function` makes it. What this raises is what the
+        call raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class _WatchedOutside(Outside):
+    @property
+    def seconds(self) -> float:
+        """Long, since its time is virtual: the watch cuts it off."""
+        return _HOUR
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +76,32 @@ class _WatchedHandler(Handler):
 
 
 class Watched(Handlers):
-    """The handlers, each called under this watch, and with that `timeout` in seconds."""
+    """The handlers, each called under this watch, for as long as it takes."""
 
-    def __init__(self, handlers: Handlers, watch: Watch, *, timeout: float) -> None:
+    def __init__(self, handlers: Handlers, watch: Watch) -> None:
         super().__init__(handlers.consumer)
         for handler in handlers:
-            fields = {it.name: getattr(handler, it.name) for it in dataclasses.fields(handler)}
-            fields["timeout"] = timeout
+            fields = _fields(handler) | {"timeout": _HOUR}
+            if handler.outside is not None:
+                fields["outside"] = _watched(handler.outside, watch)
             self._by_type[handler.type] = _WatchedHandler(**fields, watch=watch)
 
     def restrict(self, rule: Callable[[Handler], None]) -> None:
         """Nothing: no loop has to go on here while a handler works, and no writer waits for it."""
+
+
+def _watched(outside: Outside, watch: Watch) -> Outside:
+    async def call(command: Message, context: Context) -> object:
+        async def function() -> object:
+            if outside.is_async:
+                return await outside.function(command, context)
+            return await asyncio.to_thread(outside.function, command, context)
+
+        return await watch.call(outside, context, function)
+
+    functools.update_wrapper(call, outside.function)
+    return _WatchedOutside(**_fields(outside) | {"function": call, "is_async": True})
+
+
+def _fields(of: Any) -> dict[str, Any]:
+    return {it.name: getattr(of, it.name) for it in dataclasses.fields(of)}
