@@ -18,6 +18,7 @@ from orchestrator.cli.runs.operators import OPERATOR_COMMANDS
 from orchestrator.cli.runs.watch import watch
 from orchestrator.cli.services.dev import dev
 from orchestrator.cli.services.migrate import migrate
+from orchestrator.cli.services.pending import app as pending
 from orchestrator.cli.services.run import run
 from orchestrator.cli.services.serve import app as serve
 from orchestrator.cli.services.tokens import app as tokens
@@ -51,6 +52,7 @@ main.command(epilog=EXIT_CODES)(watch)
 for _operator in OPERATOR_COMMANDS:
     main.command(epilog=EXIT_CODES)(_operator)
 main.add_typer(dead_letters, name="dead-letters")
+main.add_typer(pending, name="pending")
 main.add_typer(tokens, name="token")
 main.command(epilog=EXIT_CODES)(audit)
 main.command(epilog=EXIT_CODES)(explore)

@@ -71,7 +71,7 @@ def skip(
     url: Url = None,
 ) -> None:
     """Take a stuck step for done, or, going backward, leave it and list it as not undone."""
-    supplied = {} if result is None else {"result": _result(result)}
+    supplied = {} if result is None else {"result": json_given("--result", result)}
     _signal("skip", instance_id, reason, actor, url, as_json=json_, step=step, **supplied)
 
 
@@ -102,7 +102,7 @@ def _signal(
     as_json: bool,
     **more: Any,
 ) -> None:
-    body = {"reason": reason, "actor": actor or _user(), **more}
+    body = {"reason": reason, "actor": actor or user_name(), **more}
     with connect(url) as api:
         saga = api.post(f"/sagas/{quote(instance_id, safe='')}/{verb}", body).body
     if as_json:
@@ -111,16 +111,17 @@ def _signal(
         print_line(f"{verb} of {saga['id']} is taken in; it is {outcome(saga)}")
 
 
-def _result(text: str) -> Any:
+def json_given(option: str, text: str) -> Any:
+    """The JSON that this option was given. Raises CommandError."""
     try:
         return strict_json.check(text.encode("utf-8", "surrogateescape"))
     except ValueError as error:
         raise CommandError(
-            "the result cannot be used", str(error), """--result '{"field": "value"}'"""
+            f"the {option[2:]} cannot be used", str(error), f"""{option} '{{"field": "value"}}'"""
         ) from error
 
 
-def _user() -> str:
+def user_name() -> str:
     """The name of the user who runs this command."""
     try:
         return getpass.getuser()

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from outbox.service.service import Service
 
 _PORT = 8080
-_BY = "sagabox run was given"
 
 
 def run(
@@ -39,7 +38,7 @@ def run(
         str,
         typer.Option(
             help="Where to listen. /metrics and the health of the service are open to all who "
-            "reach it; messages must be signed."
+            "reach it; messages must be signed, and /pending asks for SAGABOX_OPERATOR_TOKEN."
         ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = _PORT,
@@ -55,7 +54,7 @@ def run(
     def make_app() -> Any:
         from outbox.integrations.bare import bare
 
-        return bare(_found(service))
+        return bare(find_service(service, by="sagabox run was given"))
 
     serve_until_told(
         make_app,
@@ -65,9 +64,11 @@ def run(
     )
 
 
-def _found(name: str) -> Service[Any]:
+def find_service(name: str, *, by: str) -> Service[Any]:
+    """The service of that name, also in a module of this folder. `by` begins the sentence of an
+    error. Raises InvalidSettings."""
     from orchestrator.discovery import one
     from outbox.service.service import Service
 
     sys.path.insert(0, os.getcwd())
-    return one(name, by=_BY, kind=Service, example="shop.stock:service")
+    return one(name, by=by, kind=Service, example="shop.stock:service")

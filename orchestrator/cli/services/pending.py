@@ -1,0 +1,242 @@
+"""`sagabox pending`: the commands of a service whose answers come later, by way of its database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from orchestrator.cli.runs.operators import json_given, user_name
+from orchestrator.cli.services.run import find_service
+from orchestrator.cli.terminal.errors import EXIT_CODES, CommandError, ExitCode
+from orchestrator.cli.terminal.output import Json, print_json, print_line
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from outbox import PendingCommand
+    from outbox.inbox.pending.persons import PendingCommands
+    from outbox.service.service import Service
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="List the commands of a service whose answers come later; complete, refuse or drop one. "
+    "It works on the database of the service, which need not run.",
+    epilog=EXIT_CODES,
+)
+
+_Service = Annotated[
+    str,
+    typer.Argument(
+        metavar="SERVICE",
+        help="The outbox.Service, such as shop.stock:service; with --database its own name, such "
+        "as stock.",
+    ),
+]
+_Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the command.")]
+_Reason = Annotated[str, typer.Option(metavar="R", help="Why; it is printed, with who.")]
+_Told = Annotated[str, typer.Option(metavar="R", help="Why; the sender is told.")]
+_Actor = Annotated[
+    str | None, typer.Option(metavar="A", help="Who asks for it; otherwise your user name.")
+]
+_Database = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        help="The database of the service, where its module is not at hand. Nothing can be "
+        "completed then, and SAGABOX_PEERS says whom it can answer.",
+    ),
+]
+
+
+@app.command("list", epilog=EXIT_CODES)
+def list_(
+    service: _Service,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="How many at most.")] = 50,
+    cursor: Annotated[
+        str | None, typer.Option(metavar="C", help="Go on where the last list ended.")
+    ] = None,
+    json_: Json = False,
+    database: _Database = None,
+) -> None:
+    """List what is pending, the oldest first."""
+    page = _within(
+        service,
+        database,
+        lambda pending, session: pending.list(session, limit=limit, cursor=cursor),
+    )
+    if json_:
+        items = [it.as_json() for it in page.items]
+        print_json({"items": items, "next_cursor": page.next_cursor})
+        return
+    for command in page.items:
+        for line in pending_lines(command):
+            print_line(line)
+    if not page.items:
+        print_line("nothing is pending")
+    if page.next_cursor:
+        print_line(f"more: the same command with --cursor {page.next_cursor}")
+
+
+@app.command(epilog=EXIT_CODES)
+def complete(
+    service: _Service,
+    id: _Id,
+    reason: _Reason,
+    value: Annotated[
+        str,
+        typer.Option(metavar="JSON", help="The value that the command promises; null is none."),
+    ] = "null",
+    actor: _Actor = None,
+    json_: Json = False,
+    database: _Database = None,
+) -> None:
+    """Answer that it is done, as the service's own code would."""
+    given, who = json_given("--value", value), actor or user_name()
+    _within(
+        service,
+        database,
+        lambda pending, session: pending.complete(session, id, given, actor=who, reason=reason),
+    )
+    _tell(id, "done", who, reason, json_)
+
+
+@app.command(epilog=EXIT_CODES)
+def refuse(
+    service: _Service,
+    id: _Id,
+    reason: _Told,
+    code: Annotated[str, typer.Option(metavar="C", help="A short word for programs.")],
+    actor: _Actor = None,
+    json_: Json = False,
+    database: _Database = None,
+) -> None:
+    """Answer "no". What its handler wrote stays: the run undoes a step that has a compensation; for
+    any other, take it back by hand first."""
+    who = actor or user_name()
+    _within(
+        service,
+        database,
+        lambda pending, session: pending.refuse(session, id, code, actor=who, reason=reason),
+    )
+    _tell(id, "refused", who, reason, json_)
+
+
+@app.command(epilog=EXIT_CODES)
+def drop(
+    service: _Service,
+    id: _Id,
+    reason: _Told,
+    actor: _Actor = None,
+    json_: Json = False,
+    database: _Database = None,
+) -> None:
+    """Wait no longer: whether it took effect stays unknown. Its run turns back and undoes it, or is
+    STUCK."""
+    who = actor or user_name()
+    _within(
+        service,
+        database,
+        lambda pending, session: pending.drop(session, id, actor=who, reason=reason),
+    )
+    _tell(id, "unknown", who, reason, json_)
+
+
+def pending_lines(command: PendingCommand) -> Iterator[str]:
+    """The command in lines for people, with times as they are seen now."""
+    now = command.since + command.age
+    waits = f"pending for {lasting(command.age)}"
+    if command.expected_at is not None and command.is_overdue:
+        waits += f", expected {lasting(now - command.expected_at)} ago"
+    elif command.expected_at is not None:
+        waits += f", expected in {lasting(command.expected_at - now)}"
+    yield f"{command.id}  {command.type}"
+    yield f"  {waits}: {command.note}" if command.note else f"  {waits}"
+    if command.until is not None:
+        left = command.until - now
+        state = f"for {lasting(left)} more" if left > timedelta() else f"over {lasting(-left)} ago"
+        yield f"  call {command.attempt} by {command.holder}, {state}"
+    if command.last_error is not None:
+        doubt = "in doubt: " if command.is_in_doubt else ""
+        yield f"  {doubt}{command.last_error}"
+    saga = f" for the saga {command.saga}" if command.saga else ""
+    yield f"  asked by {command.source}{saga}"
+    if command.undoes:
+        yield f"  undoes {', '.join(command.undoes)}"
+
+
+def lasting(time: timedelta) -> str:
+    """The time in its two greatest units, such as "3 d 2 h"."""
+    rest, found = int(time.total_seconds()), list[str]()
+    for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, rest = divmod(rest, seconds)
+        if count and len(found) < 2:
+            found.append(f"{count} {unit}")
+        elif found:
+            break
+    return " ".join(found) or "0 s"
+
+
+def _tell(id: str, outcome: str, actor: str, reason: str, as_json: bool) -> None:
+    if as_json:
+        print_json({"id": id, "outcome": outcome, "actor": actor, "reason": reason})
+    else:
+        print_line(f"{id} is answered {outcome}, by {actor}: {reason}")
+
+
+def _within(named: str, database: str | None, work: Callable[[PendingCommands, Session], T]) -> T:
+    """The result of the work in one transaction of the service. Raises CommandError, and what the
+    library raises."""
+
+    async def run() -> T:
+        from outbox.database.within import in_transaction
+
+        async with _opened(named, database) as service:
+            return await in_transaction(service.sessions, partial(work, service.pending))
+
+    return asyncio.run(run())
+
+
+@asynccontextmanager
+async def _opened(named: str, database: str | None) -> AsyncIterator[Service[Any]]:
+    from sqlalchemy import Engine
+    from sqlalchemy.exc import DBAPIError
+
+    if database is None:
+        service = find_service(named, by="sagabox pending was given")
+    else:
+        service = _without_module(named, database)
+    try:
+        await service.check_tables()
+        yield service
+    except (DBAPIError, OSError) as error:
+        cause = getattr(error, "orig", None) or error
+        raise CommandError(
+            f"the database of {service.name} does not do it",
+            str(cause) or type(cause).__name__,
+            "start the database, or correct its address",
+            exit_code=ExitCode.UNREACHABLE,
+        ) from error
+    finally:
+        await service.engine.dispose()
+        if isinstance(engine := service.sessions.kw["bind"], Engine):
+            engine.dispose()
+
+
+def _without_module(name: str, database: str) -> Service[Any]:
+    from orchestrator.cli.services.database_address import database_address
+    from outbox.database.opening import open_database
+    from outbox.service.service import Service
+
+    url = database_address(
+        name, database, option="--database ", without_file=lambda path: f"correct {path}"
+    )
+    opened = open_database(url, name="sagabox pending", pool_size=1, pool_overflow=0)
+    return Service(name, opened.sessions)
