@@ -25,7 +25,7 @@ class Context:
     1 means that an earlier call was rolled back, but not its effects outside of the database.
     `undoes` are the commands that are to be undone now, for a compensation: id -> "ran"; "pending",
     where the answer of the command has not come; or "in-doubt", where its call to the outside ended
-    without one, so that it may have had its effect, or have it later.
+    without one, or a person dropped it, so that it may have had its effect, or have it later.
     For a call to the outside, `attempt` counts those that were begun, by whichever process, and
     `before` is what its `before` returned.
     """

@@ -228,7 +228,7 @@ def test_the_commands_for_other_machines_are_ones_that_the_terminal_takes(
     database: Database,
 ) -> None:
     found = commands(OPERATING, "sh")
-    assert len(found) == 9
+    assert len(found) == 13
     there = "postgresql://sagabox@db/orchestrator"
     for command in found:
         words = shlex.split(command)
