@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from outbox.inbox.barrier import Arrival
 from outbox.inbox.batches import Slot, holds_key, is_asked_for_again, order_key
 from outbox.inbox.outside.delivery import Delivery
+from outbox.inbox.rows import Arrival
 from outbox.replies import Outcome, Reply
 from outbox.wire.envelope import Envelope
 

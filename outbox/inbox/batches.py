@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from outbox.inbox.barrier import VOID, Arrival
+from outbox.inbox.rows import VOID, Arrival
 from outbox.messages import Message
 from outbox.replies import Outcome, Reply
 from outbox.wire.envelope import Envelope

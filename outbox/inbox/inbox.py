@@ -15,7 +15,6 @@ from outbox.clock import Clock
 from outbox.contract import RunsEnded, Void
 from outbox.coordination.progress import Progress
 from outbox.inbox.answers import IN_HAND, Answers, too_busy
-from outbox.inbox.barrier import Arrival, State
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.in_hand import InHand
 from outbox.inbox.limits import InboxLimits
@@ -26,6 +25,7 @@ from outbox.inbox.purge import questions
 from outbox.inbox.purge.purge import Purge
 from outbox.inbox.purge.questions import Stopped
 from outbox.inbox.reading import Reader, check_void, never_called
+from outbox.inbox.rows import Arrival, State
 from outbox.inbox.runners import Sessions, hold_to, runner_for
 from outbox.inbox.transactions.in_threads import InThreads
 from outbox.inbox.transactions.terms import Told

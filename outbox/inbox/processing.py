@@ -11,12 +11,12 @@ from outbox.coordination.owners import HolderName
 from outbox.coordination.progress import Work
 from outbox.database.troubles import Trouble
 from outbox.inbox.answers import IN_HAND, Answers, too_busy
-from outbox.inbox.barrier import Arrival
 from outbox.inbox.batches import Slot, order_key, split
 from outbox.inbox.handler_times import HandlerTimes
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.limits import InboxLimits
 from outbox.inbox.outside.calling import Calls
+from outbox.inbox.rows import Arrival
 from outbox.inbox.transactions.terms import (
     RolledBack,
     Runner,

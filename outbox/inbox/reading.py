@@ -5,8 +5,8 @@ from __future__ import annotations
 from outbox.contract import Void
 from outbox.errors import InvalidMessage, MessageTooLarge
 from outbox.ids import is_id
-from outbox.inbox.barrier import Arrival
 from outbox.inbox.handlers import Handlers
+from outbox.inbox.rows import Arrival
 from outbox.replies import Outcome, Reply
 from outbox.safe_text import described, fit
 from outbox.wire.codec import check_size, decode

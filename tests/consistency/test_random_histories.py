@@ -91,12 +91,12 @@ def test_a_failure_tells_the_fewest_faults_and_happens_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from orchestrator.testing.virtual import service
-    from outbox.inbox import barrier
+    from outbox.inbox import rows
 
     monkeypatch.setattr(
         service,
         "decide",
-        lambda arrival, *more: barrier.Run(),  # every copy runs its handler
+        lambda arrival, *more: rows.Run(),  # every copy runs its handler
     )
     result = simulate(delete_article, seeds=range(2_000))
     failure = result.failure

@@ -26,7 +26,6 @@ from orchestrator.testing.virtual.service import (
 from outbox import Context, Locked, Ongoing, Pending, Refused
 from outbox import Handlers as Consumer
 from outbox.errors import AlreadyAnswered, TooLate
-from outbox.inbox.barrier import Row, State
 from outbox.inbox.batches import Slot
 from outbox.inbox.inbox import Inbox, InboxLimits
 from outbox.inbox.outside.call import Call, Result
@@ -34,6 +33,7 @@ from outbox.inbox.outside.delivery import Delivery
 from outbox.inbox.outside.results import Results, ResultTransaction
 from outbox.inbox.pending.complete import complete
 from outbox.inbox.pending.keeping import with_pended
+from outbox.inbox.rows import Row, State
 from outbox.inbox.runners import hold_to, runner_for
 from outbox.inbox.transactions import store
 from outbox.messages import Command, reply_type

@@ -8,18 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
 from orchestrator.testing.virtual.chances import Chances, Fault
-from outbox.inbox.barrier import (
-    Again,
-    Answer,
-    Arrival,
-    Change,
-    Row,
-    State,
-    claims,
-    conclude,
-    decide,
-    over,
-)
+from outbox.inbox.barrier import claims, conclude, decide, over
 from outbox.inbox.batches import Slot, holds_key, order_key, split
 from outbox.inbox.outside import rules
 from outbox.inbox.outside.call import Answered, AnswersLater, NoAnswer, Result
@@ -27,6 +16,7 @@ from outbox.inbox.pending.completion import completed
 from outbox.inbox.pending.keeping import pended_of
 from outbox.inbox.pending.pended import Pended
 from outbox.inbox.retention import NOTHING_FORGOTTEN
+from outbox.inbox.rows import Again, Answer, Arrival, Change, Row, State
 from outbox.replies import PENDING, Outcome, Reply
 from outbox.wire.envelope import Envelope, fingerprint
 

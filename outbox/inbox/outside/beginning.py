@@ -9,7 +9,6 @@ import orjson
 from sqlalchemy.orm import Session
 
 from outbox.inbox.answering import has_way
-from outbox.inbox.barrier import Again, Arrival, Row
 from outbox.inbox.handling.handler import Handler
 from outbox.inbox.outside import rules
 from outbox.inbox.outside.call import Call
@@ -20,6 +19,7 @@ from outbox.inbox.pending.complete import write
 from outbox.inbox.pending.completion import completed
 from outbox.inbox.pending.keeping import context_of
 from outbox.inbox.pending.pended import Pended
+from outbox.inbox.rows import Again, Arrival, Row
 from outbox.inbox.transactions.terms import Terms
 from outbox.replies import Reply
 

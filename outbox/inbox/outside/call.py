@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from outbox.inbox.barrier import Arrival
 from outbox.inbox.handling.handler import Context
 from outbox.inbox.outside.registration import Outside
 from outbox.inbox.outside.rules import Attempt
+from outbox.inbox.rows import Arrival
 from outbox.messages import Command, reply_type
 from outbox.replies import Reply
 

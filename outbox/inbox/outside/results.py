@@ -19,7 +19,6 @@ from outbox.clock import Clock
 from outbox.crashpoints import crashpoint
 from outbox.database.troubles import Trouble
 from outbox.errors import OutboxError
-from outbox.inbox.barrier import DONE, Arrival, Change, Row, State
 from outbox.inbox.handler_times import HandlerTimes
 from outbox.inbox.handlers import Context, Handler
 from outbox.inbox.handling.registration import is_async
@@ -38,6 +37,7 @@ from outbox.inbox.pending import rows as pending_rows
 from outbox.inbox.pending.complete import lock_with_actions, tell, undoing_of
 from outbox.inbox.pending.completion import completed
 from outbox.inbox.pending.pended import Pended
+from outbox.inbox.rows import DONE, Arrival, Change, Row, State
 from outbox.inbox.transactions import session as inbox_session
 from outbox.inbox.transactions import store
 from outbox.inbox.transactions.judging import HandlerFailed, judged

@@ -22,12 +22,12 @@ from outbox.errors import (
 )
 from outbox.ids import is_id
 from outbox.inbox.answering import add_reply, has_way, require_way
-from outbox.inbox.barrier import DONE, Row, State
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.handling.results import reply_of
 from outbox.inbox.pending import rows as pending_rows
 from outbox.inbox.pending.completion import Completion, completed
 from outbox.inbox.pending.pended import Pended
+from outbox.inbox.rows import DONE, Row, State
 from outbox.inbox.transactions import store
 from outbox.messages import Command, reply_type
 from outbox.replies import Done, Outcome, Reply

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from outbox.inbox.barrier import DONE, Change, Row, State
 from outbox.inbox.pending.pended import Pended
+from outbox.inbox.rows import DONE, Change, Row, State
 from outbox.replies import Outcome, Reply
 
 

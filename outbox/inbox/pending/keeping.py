@@ -9,10 +9,13 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from outbox.inbox.barrier import Arrival, Row, Run, State
+from outbox.inbox.answering import has_way
 from outbox.inbox.handling.handler import Context
 from outbox.inbox.pending import rows as pending_rows
+from outbox.inbox.pending.complete import tell
 from outbox.inbox.pending.pended import Pended
+from outbox.inbox.rows import VOID, Arrival, Row, Run, State
+from outbox.inbox.transactions import store
 from outbox.replies import Reply
 from outbox.wire.envelope import Envelope
 
@@ -28,6 +31,29 @@ def with_pended(
     ids = [id for id, row in found.items() if row.state in (State.PENDING, State.UNDOING)]
     kept = pending_rows.read(session, consumer, ids, now) if ids else {}
     return {id: replace(row, pended=kept[id]) if id in kept else row for id, row in found.items()}
+
+
+def undone_by(
+    session: Session,
+    consumer: str,
+    arrivals: Sequence[Arrival],
+    found: Mapping[str, Row],
+    now: datetime,
+) -> dict[str, Row]:
+    """The rows that are undoing because of pending undos which are to run no more, locked."""
+    voided = [named for each in arrivals if each.envelope.type == VOID for named in each.names]
+    pended = [row.pended for row in map(found.get, voided) if row is not None]
+    ids = {action for it in pended if it is not None for action in it.undoes}
+    if not ids:
+        return {}
+    return with_pended(session, consumer, store.read(session, consumer, ids, lock=True), now)
+
+
+def tell_all(session: Session, told: Sequence[tuple[Pended, Reply]]) -> None:
+    """Send these answers. Where there is no way, the sender asks again, and gets it then."""
+    for pended, reply in told:
+        if has_way(session, pended.reply_to):
+            tell(session, pended, reply)
 
 
 def pended_of(arrival: Arrival, run: Run, reply: Reply, now: datetime) -> Pended:

@@ -13,8 +13,8 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.orm import Session
 
 from outbox.database.pages import Page, page_of, paged
-from outbox.inbox.barrier import State
 from outbox.inbox.pending.rows import time_of_database
+from outbox.inbox.rows import State
 from outbox.tables import inbox, inbox_pending
 
 _at = inbox_pending.c

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.orm import Session
 
-from outbox.inbox.barrier import State
 from outbox.inbox.pending import rows as pending_rows
 from outbox.inbox.retention import beyond, horizon
+from outbox.inbox.rows import State
 from outbox.inbox.transactions.store import (
     AGE,
     BARRED,

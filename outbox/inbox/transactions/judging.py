@@ -9,7 +9,7 @@ from sqlalchemy.exc import InternalError, OperationalError, ProgrammingError
 
 from outbox.database.troubles import Trouble, trouble_in_handler, trouble_in_statement
 from outbox.errors import AutocommitRefused, IsolationRefused, TransactionLost
-from outbox.inbox.barrier import Arrival
+from outbox.inbox.rows import Arrival
 from outbox.inbox.transactions.terms import HandlerLate, RolledBack, failure
 from outbox.replies import Reply
 

@@ -28,8 +28,8 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
-from outbox.inbox.barrier import Change, Claim, Row, State
 from outbox.inbox.retention import Forgotten
+from outbox.inbox.rows import Change, Claim, Row, State
 from outbox.tables import UtcDateTime, inbox, inbox_watermark
 from outbox.wire import reply_json
 from outbox.wire.settled import EndedSagas

@@ -12,10 +12,10 @@ from sqlalchemy.orm import Session
 from outbox.adding.causes import Cause
 from outbox.clock import Clock
 from outbox.database.troubles import Trouble
-from outbox.inbox.barrier import Arrival
 from outbox.inbox.handler_times import HandlerTimes
 from outbox.inbox.handlers import Context, Handler
 from outbox.inbox.limits import InboxLimits
+from outbox.inbox.rows import Arrival
 from outbox.messages import Message
 from outbox.replies import Outcome, Reply
 from outbox.safe_text import described

@@ -18,19 +18,7 @@ from outbox.adding.causes import caused_by
 from outbox.adding.insert import refuse_autocommit
 from outbox.crashpoints import crashpoint
 from outbox.database.troubles import Trouble, trouble_in_handler
-from outbox.inbox.barrier import (
-    Again,
-    Answer,
-    Arrival,
-    Change,
-    Row,
-    Run,
-    Verdict,
-    claims,
-    conclude,
-    decide,
-    over,
-)
+from outbox.inbox.barrier import claims, conclude, decide, over
 from outbox.inbox.batches import is_asked_for_again, runs
 from outbox.inbox.handlers import Handler, Handlers
 from outbox.inbox.outside.beginning import Beginning
@@ -41,10 +29,13 @@ from outbox.inbox.pending.keeping import (
     keep,
     pended_of,
     require_in_time,
+    tell_all,
+    undone_by,
     with_pended,
 )
 from outbox.inbox.pending.pended import Pended
 from outbox.inbox.retention import NOTHING_FORGOTTEN, age_of, may_be_forgotten
+from outbox.inbox.rows import Again, Answer, Arrival, Change, Row, Run, Verdict
 from outbox.inbox.transactions import session as inbox_session
 from outbox.inbox.transactions import store
 from outbox.inbox.transactions.judging import HandlerFailed, SteppedBack, Vanished, judged
@@ -77,6 +68,8 @@ class _Result:
     """What is kept of commands whose answers come later."""
     over: list[str] = field(default_factory=list)
     """The ids of those that are pending no longer."""
+    told: list[tuple[Pended, Reply]] = field(default_factory=list)
+    """Answers to other commands, which are sent."""
     held: set[str] = field(default_factory=set)
     """The keys of which a message comes again."""
 
@@ -159,6 +152,7 @@ class InboxTransaction:
             if len(found) < len(lost):
                 raise Vanished
             found = with_pended(session, consumer, found, self._now)
+            found |= undone_by(session, consumer, self._arrivals, found, self._now)
             if over_calls := _own_calls_over(self._arrivals, found):
                 # Another process may begin one again just now.
                 locked = store.read(session, consumer, over_calls, lock=True)
@@ -185,6 +179,7 @@ class InboxTransaction:
                     result.changes += verdict.changes
                     result.forget += verdict.forget
                     result.over += verdict.over
+                    result.told += verdict.told
                 case Again():
                     handler = self._handler_of(arrival)
                     reply = self._beginning.again(session, arrival, handler, verdict)
@@ -315,6 +310,7 @@ class InboxTransaction:
         if result.changes:
             store.write(session, self.consumer, result.changes)
             keep(session, self.consumer, result.pended, result.over)
+            tell_all(session, result.told)
         elif inbox_session.has_failed(session):
             store.probe(session)
         if self._terms.told is not None:

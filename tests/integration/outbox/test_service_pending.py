@@ -15,7 +15,7 @@ from starlette.responses import PlainTextResponse
 
 import outbox
 from outbox.chassis.access.failed_keys import ALLOWED
-from outbox.inbox.barrier import State
+from outbox.inbox.rows import State
 from outbox.replies import Outcome
 from outbox.transports.http.receiver import MAX_BODY_BYTES
 from tests.support.databases.databases import Database, Schema

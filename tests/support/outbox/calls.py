@@ -18,12 +18,12 @@ from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 import outbox
-from outbox.inbox.barrier import State
 from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
 from outbox.inbox.outside.results import ResultTransaction
 from outbox.inbox.pending.complete import complete, drop
+from outbox.inbox.rows import State
 from outbox.inbox.runners import Sessions
 from outbox.inbox.transactions.terms import Told
 from outbox.messages import Message

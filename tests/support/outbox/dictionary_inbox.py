@@ -6,19 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from outbox.inbox.barrier import (
-    DONE,
-    Again,
-    Answer,
-    Arrival,
-    Row,
-    Run,
-    State,
-    claims,
-    conclude,
-    decide,
-)
+from outbox.inbox.barrier import claims, conclude, decide
 from outbox.inbox.retention import NOTHING_FORGOTTEN, Forgotten
+from outbox.inbox.rows import DONE, Again, Answer, Arrival, Row, Run, State
 from outbox.messages import Command, Message
 from outbox.replies import Outcome, Reply
 from outbox.wire.envelope import fingerprint

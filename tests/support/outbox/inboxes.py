@@ -17,10 +17,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, registry
 
 from outbox.ids import compose
-from outbox.inbox.barrier import State
 from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
+from outbox.inbox.rows import State
 from outbox.messages import Command, Event, Message, type_of
 from outbox.replies import Reply
 from outbox.tables import inbox as inbox_table

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, sessionmaker
 
 import outbox
 from outbox.database.within import in_transaction
-from outbox.inbox.barrier import State
+from outbox.inbox.rows import State
 from outbox.messages import Message
 from outbox.replies import Reply
 from outbox.tables import inbox as inbox_table

@@ -10,7 +10,7 @@ import pytest
 from orchestrator.definition.steps import Kind
 from orchestrator.machine.instance import Direction, Status, StepStatus, Wait
 from outbox.chassis.access.routes import Role
-from outbox.inbox.barrier import State
+from outbox.inbox.rows import State
 from outbox.lanes import Lane
 from outbox.replies import Outcome
 from tests.support.checkout import ROOT

@@ -14,9 +14,10 @@ from orchestrator.machine.signals import OperatorSignal, Signal
 from orchestrator.testing import Faults, What
 from orchestrator.testing.exploring.model.promises import MEANINGS
 from orchestrator.testing.virtual.chances import Fault
-from outbox.inbox.barrier import Again, Answer, Change, Row, Run, State, conclude, decide
+from outbox.inbox.barrier import conclude, decide
 from outbox.inbox.pending.pended import Pended
 from outbox.inbox.retention import NOTHING_FORGOTTEN, Forgotten
+from outbox.inbox.rows import Again, Answer, Change, Row, Run, State
 from outbox.replies import PENDING, Outcome, Reply
 from tests.support.checkout import ROOT
 from tests.support.outbox.dictionary_inbox import arriving

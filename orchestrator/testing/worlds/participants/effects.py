@@ -8,7 +8,7 @@ from sqlalchemy import Boolean, Column, Connection, Integer, MetaData, String, T
 from sqlalchemy.orm import Session
 
 from outbox import tables
-from outbox.inbox.barrier import State
+from outbox.inbox.rows import State
 from outbox.replies import Outcome
 from outbox.wire import reply_json
 from outbox.wire.envelope import Envelope

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 import outbox
 from orchestrator.cli.services.pending import lasting
 from orchestrator.cli.terminal.errors import ExitCode
-from outbox.inbox.barrier import State
+from outbox.inbox.rows import State
 from outbox.wire.envelope import Envelope
 from tests.support.databases.databases import Database, Schema
 from tests.support.databases.migrating import Told, address, explained

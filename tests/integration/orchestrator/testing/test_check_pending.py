@@ -20,11 +20,11 @@ from orchestrator.testing import Checked, WayFailed, check_saga
 from orchestrator.testing.worlds.participants.completions import Completions
 from outbox import CannotComplete, Command, Context, Handlers, Pending, Refused, TooLate
 from outbox.clock import SystemClock
-from outbox.inbox.barrier import Row
 from outbox.inbox.pending import complete as completing
 from outbox.inbox.pending import completion
 from outbox.inbox.pending.completion import Completion
 from outbox.inbox.pending.pended import Pended
+from outbox.inbox.rows import Row
 from outbox.service.completing import Completing
 from outbox.testing import crash_points as crash_points_of
 

@@ -18,8 +18,9 @@ from orchestrator import Saga, compensatable, retriable
 from orchestrator.machine.instance import Status
 from orchestrator.testing import Checked, Run, SagaWorld, WayFailed, check_saga, check_saga_async
 from outbox import Command, Context, Handlers, Refused
-from outbox.inbox.barrier import Answer, Verdict, decide
-from outbox.inbox.barrier import Run as Runs
+from outbox.inbox.barrier import decide
+from outbox.inbox.rows import Answer, Verdict
+from outbox.inbox.rows import Run as Runs
 from outbox.inbox.transactions import transaction
 from outbox.testing import crash_points as crash_points_of
 

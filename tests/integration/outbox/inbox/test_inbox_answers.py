@@ -10,8 +10,8 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
-from outbox.inbox.barrier import State
 from outbox.inbox.handlers import Context, Handlers
+from outbox.inbox.rows import State
 from outbox.replies import Locked, Ongoing, Outcome, Refused, Reply
 from tests.support.outbox.inboxes import (
     Bench,

@@ -9,7 +9,7 @@ import pytest
 
 import outbox
 from outbox.inbox.answering import add_answer
-from outbox.inbox.barrier import State
+from outbox.inbox.rows import State
 from outbox.inbox.runners import Sessions
 from outbox.replies import Outcome, Pending
 from tests.support.outbox.calls import BOOKED, Bank, Lost, Provider, asked

@@ -10,7 +10,7 @@ import pytest
 
 import outbox
 from outbox.contract import Void
-from outbox.inbox.barrier import State
+from outbox.inbox.rows import State
 from outbox.inbox.runners import Sessions
 from outbox.replies import Outcome
 from outbox.testing import crash_at

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 import outbox
 from outbox.contract import Void
-from outbox.inbox.barrier import State
 from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.pending.complete import complete
+from outbox.inbox.rows import State
 from outbox.replies import Done, Outcome, Pending, Refused
 from outbox.tables import outbox as outbox_table
 from outbox.wire import reply_json
@@ -329,6 +329,25 @@ async def test_void_in_one_batch_with_its_command_comes_in_the_order_of_the_batc
     ]
     assert replies[1].value[first.id]["state"] == "ran"
     assert await bench.entries() == ["1"]
+
+
+@pytest.mark.parametrize(("first", "was"), [(Booked(1), State.RAN), (WAITS, State.PENDING)])
+async def test_void_of_a_pending_undo_gives_its_action_back_as_it_was(
+    bench: Bench, bank: Bank, names: Names, first: object, was: State
+) -> None:
+    bank.book, bank.unbook = first, Pending()
+    action = asked(names(), Book("a"))
+    undo, second = (asked(names(), Unbook("a"), undoes=(action.id,)) for _ in range(2))
+    await bench.receive(action)
+    await bench.receive(undo)
+    reply = await bench.receive_one(asked(names(), Void([undo.id], f"{SAGA}/book")))
+    assert reply.value == {undo.id: {"state": "pending"}}
+    assert (await bench.states())[action.id] is was
+    bank.unbook = None
+    assert (await bench.receive_one(second)).outcome is Outcome.DONE
+    assert await bench.entries() == []
+    with pytest.raises(outbox.TooLate, match="barred"):
+        await answered(bench, bank, {undo.id: Done(None)})
 
 
 @pytest.mark.parametrize("ids", [[], ["no-id"]])

@@ -11,9 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import outbox
 from outbox.contract import Void
-from outbox.inbox.barrier import State
 from outbox.inbox.limits import InboxLimits
 from outbox.inbox.pending.complete import complete
+from outbox.inbox.rows import State
 from outbox.replies import Done, Outcome, Pending, Refused
 from tests.support.outbox.inboxes import Bench, Book, Booked, Names, Unbook
 from tests.support.outbox.lock_waits import a_transaction_waits

@@ -11,9 +11,9 @@ import pytest
 from sqlalchemy import delete, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from outbox.inbox.barrier import State
 from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.limits import InboxLimits
+from outbox.inbox.rows import State
 from outbox.replies import Locked, Outcome, Refused
 from tests.support.outbox.inboxes import (
     Bench,

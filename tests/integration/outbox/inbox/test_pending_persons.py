@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 import outbox
 from outbox.chassis.endpoints.backlog import Waiting
 from outbox.chassis.endpoints.served import standing_of
-from outbox.inbox.barrier import State
+from outbox.inbox.rows import State
 from outbox.replies import Outcome
 from outbox.tables import inbox as inbox_table
 from outbox.tables import inbox_pending

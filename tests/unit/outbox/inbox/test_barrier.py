@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.inbox.barrier import DONE, Answer, Run, State, conclude, decide
+from outbox.inbox.barrier import conclude, decide
 from outbox.inbox.retention import NOTHING_FORGOTTEN
+from outbox.inbox.rows import DONE, Answer, Run, State
 from outbox.replies import Outcome, Reply
 from tests.support.outbox.dictionary_inbox import Table, arriving
 from tests.support.outbox.inboxes import START, Book, Names, Noted, Unbook

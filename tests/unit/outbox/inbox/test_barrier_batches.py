@@ -8,8 +8,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from outbox.inbox.barrier import State, claims
+from outbox.inbox.barrier import claims
 from outbox.inbox.batches import MAX_ROWS, holds_key, order_key, runs, split
+from outbox.inbox.rows import State
 from outbox.messages import Message
 from outbox.replies import Outcome, Reply
 from tests.support.outbox.dictionary_inbox import arriving

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from outbox.inbox.barrier import DONE, State
 from outbox.inbox.retention import Forgotten
+from outbox.inbox.rows import DONE, State
 from outbox.replies import Outcome
 from outbox.wire.settled import EndedSagas
 from tests.support.outbox.dictionary_inbox import Table, arriving
