@@ -293,14 +293,14 @@ COVERAGE: tuple[CoverageRow, ...] = (
         Subject.FAULT,
         "calls",
         "of every command: a call has one effect, and is made again once its time has passed",
-        Covered(limits="explore does"),
+        Covered("call, at a provider that honours keys", "a provider that does not: explore"),
         Covered(limits="as your handlers make it: explore"),
     ),
     _row(
         Subject.FAULT,
         "hangs",
         "a call's process dies before or after its effect, or the call ends late, or as unknown",
-        Covered(limits="explore does"),
+        "hang: the process dies before or after the effect, the call fails after it, or ends late",
         Covered(limits="explore does"),
     ),
     _row(

@@ -26,6 +26,8 @@ class Ledger:
         self._trace = trace
         self._letters: dict[tuple[str, str], str] = {}
         self._called: set[tuple[str, str]] = set()
+        self._passed: set[tuple[str, str]] = set()
+        """The places whose compensation found nothing: a success is late from then on."""
 
     def breaks(self, promise: str, problem: str) -> None:
         """Note a broken promise. It is not raised, since the code that runs now may take it for a
@@ -41,9 +43,12 @@ class Ledger:
         """Note an effect, as a participant reports it."""
         place = (effect.saga_id, effect.step)
         letters = self._letters.get(place, "")
-        finds_nothing = effect.letter == "C" and place in self._called and letters in ("", "AC")
-        if effect.letter != "B" and not finds_nothing:  # the first undoes nothing until its answer
-            letters = self._letters[place] = lettered(letters, effect.letter)
+        is_outside = effect.letter == "C" and place in self._called
+        if is_outside and not letters:
+            self._passed.add(place)
+        if effect.letter != "B":  # which undoes nothing until its answer
+            letters = lettered(letters, "D" if is_outside else effect.letter)
+            self._letters[place] = letters
         self._trace("takes effect", effect.saga_id, effect.step, letters)
         runs = [it for it, _ in await self._storage.runs()]
         run = next((it for it in runs if it.id == effect.saga_id), None)
@@ -77,6 +82,7 @@ class Ledger:
             step.name
             for step in saga.steps
             if self._letters.get((effect.saga_id, step.name)) in IN_FORCE
+            and (effect.saga_id, step.name) not in self._passed
         }
         if beyond := sorted(in_effect & saga.point_of_no_return):
             self.breaks("P5", f"{effect.step!r} was undone although {beyond[0]!r} had happened")
@@ -91,15 +97,17 @@ class Ledger:
             case Status.COMPLETED:
                 self._check_all(run, ("A",))
             case Status.COMPENSATED:
-                self._check_all(run, ("", "AC", TAKEN_BACK))
+                self._check_all(run, ("", "AC", "AD", TAKEN_BACK))
                 self._check_taken_back(run)
             case status:
                 raise Broken("P4", f"a run ended as {status}, and no operator wanted that")
 
     def _check_all(self, run: Instance[Any], wanted: Sequence[str]) -> None:
+        strays = {it.step for it in run.stray_effects}
         for name in run.steps:
             letters = self._letters.get((run.id, name), "")
-            if letters not in wanted:
+            is_listed = name in strays and letters in IN_FORCE
+            if letters not in wanted and not is_listed:
                 raise Broken("P4", f"{run.status}, and step {name!r} had effects {letters!r}")
 
     def _check_taken_back(self, run: Instance[Any]) -> None:
@@ -109,7 +117,8 @@ class Ledger:
                 raise Broken("P4", f"step {step.name!r} was refused late, and not undone")
 
     def _check_terminated(self, run: Instance[Any]) -> None:
+        listed = {*run.not_undone, *(it.step for it in run.stray_effects)}
         for name in run.steps:
             is_left = self._letters.get((run.id, name)) in IN_FORCE
-            if is_left and name not in run.not_undone:
+            if is_left and name not in listed:
                 raise Broken("P4", f"a terminated run does not list {name!r}, which is in effect")

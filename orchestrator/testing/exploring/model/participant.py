@@ -195,7 +195,9 @@ class Participant:
         if known.row is Row.PENDING and known.call == call:
             if answer.outcome is Outcome.ONGOING:
                 rows[command.id] = known._replace(answer=answer, call=0, is_live=False)
-                return called._become(rows), ()
+                # Any other attempt is told the same, which ends it.
+                others = frozenset(task for task in self.tasks if task.id != command.id)
+                return replace(called, tasks=others)._become(rows), ()
             return called._concluded(command, rows, answer)
         if not call or answer.outcome is not Outcome.DONE:
             return called, ()
