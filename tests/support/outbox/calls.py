@@ -21,6 +21,7 @@ import outbox
 from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
+from outbox.inbox.outside.delivery import Delivery
 from outbox.inbox.outside.results import ResultTransaction
 from outbox.inbox.pending.complete import complete, drop
 from outbox.inbox.rows import State
@@ -71,7 +72,7 @@ class Provider:
     effects: list[str] = field(default_factory=list)
     """The keys under which it was charged or gave back: each once, since it honours keys."""
     gates: list[Gate] = field(default_factory=list)
-    """One for each of the next calls: it waits there before it answers."""
+    """One for each call that is to wait before it answers, in their order."""
 
     @classmethod
     def on(cls, sessions: Sessions) -> Provider:
@@ -91,21 +92,25 @@ class Provider:
     async def _asked(self, command: Message, context: Context) -> Any:
         answer, gate = self._take(context)
         if gate is not None:
-            gate.entered.set()
+            gate.enter(context)
             await gate.opened_on_loop.wait()
         return self._give(answer, context)
 
     def _asked_in_thread(self, command: Message, context: Context) -> Any:
         answer, gate = self._take(context)
         if gate is not None:
-            gate.entered.set()
+            gate.enter(context)
             assert gate.opened.wait(30)
         return self._give(answer, context)
 
     def _take(self, context: Context) -> tuple[Any, Gate | None]:
         self.asked.append(context)
         answer = self.script.pop(0) if self.script else BOOKED
-        return answer, self.gates.pop(0) if self.gates else None
+        return answer, next((it for it in self.gates if not it.entered.is_set()), None)
+
+    def holds(self, context: Context) -> bool:
+        """Whether that attempt waits at a gate."""
+        return any(gate.inside == (context.id, context.attempt) for gate in self.gates)
 
     def _give(self, answer: Any, context: Context) -> Any:
         has_effect = not isinstance(answer, outbox.Refused | outbox.Locked | outbox.Ongoing)
@@ -120,9 +125,16 @@ class Gate:
     """A place where a call waits."""
 
     def __init__(self) -> None:
+        self.inside: tuple[str, int] | None = None
+        """The key and the number of the attempt that waits here."""
         self.entered = threading.Event()
         self.opened = threading.Event()
         self.opened_on_loop = asyncio.Event()
+
+    def enter(self, context: Context) -> None:
+        """Stand there."""
+        self.inside = context.id, context.attempt
+        self.entered.set()
 
     async def is_entered(self) -> None:
         """Wait until a call is there."""
@@ -130,6 +142,7 @@ class Gate:
 
     def open(self) -> None:
         """Let it go on."""
+        self.inside = None
         self.opened.set()
         self.opened_on_loop.set()
 
@@ -152,7 +165,9 @@ class Bank:
         undo: str = "outside",
         limits: InboxLimits | None = None,
         told: Told | None = None,
+        is_patient: bool = False,
     ) -> None:
+        """Where it is not patient, a delivery does not wait for a call that stands at a gate."""
         self.sessions = sessions
         self.provider = provider
         self.clock = FakeClock(START)
@@ -179,6 +194,18 @@ class Bank:
         if outbox.adding.installation.is_installed(sessions) is False:
             outbox.install(sessions, source="bank", routes={}, clock=self.clock, peers=["sender"])
         self.inbox = Inbox(self.handlers, sessions, clock=self.clock, limits=limits, told=told)
+        if not is_patient and timeout > 1:
+            self._wait = self.inbox.calls.wait
+            setattr(self.inbox.calls, "wait", self._wait_unless_held)  # noqa: B010 - as mypy wants it
+
+    async def _wait_unless_held(self, delivery: Delivery, **times: float) -> None:
+        waiting = asyncio.ensure_future(self._wait(delivery, **times))
+        while not waiting.done():
+            awaited = [it.call.context for it in self.inbox.calls._awaited(delivery)]
+            if all(self.provider.holds(it) or self.refunds.holds(it) for it in awaited):
+                waiting.cancel()
+                delivery.is_over = True
+            await asyncio.wait({waiting}, timeout=0.005)
 
     def _before(self, session: Session, command: Book, context: Context) -> Any:
         session.execute(insert(ledger).values(entry="before", by=context.id))

@@ -63,17 +63,5 @@ def provider(sessions: Sessions) -> Provider:
 
 
 @pytest.fixture
-def patient() -> None:
-    """Deliveries wait for calls as long as they do in production."""
-
-
-@pytest.fixture(autouse=True)
-def impatient(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Deliveries do not wait long for calls that a test holds."""
-    if "patient" not in request.fixturenames:
-        monkeypatch.setattr("outbox.inbox.inbox.PATIENCE", 0.2)
-
-
-@pytest.fixture
 def sync_engine(make_sync_engine: MakeSyncEngine, database: Database) -> Engine:
     return make_sync_engine(database)

@@ -36,11 +36,12 @@ async def test_a_call_is_stored_made_and_answered_in_one_delivery(
 
 
 async def test_a_call_is_committed_before_it_is_made_and_holds_no_connection(
-    small_pool: Sessions, names: Names
+    small_pool: Sessions, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("outbox.inbox.inbox.PATIENCE", 0.1)
     provider = Provider.on(small_pool)
     gate = provider.held()
-    bank = Bank(small_pool, provider)
+    bank = Bank(small_pool, provider, is_patient=True)
     action = asked(names(), Book("a"))
     answer = await bank.ask(action)
     await gate.is_entered()
@@ -70,10 +71,10 @@ async def test_a_result_that_comes_after_the_delivery_is_sent_by_itself(
 
 
 async def test_a_copy_joins_the_call_that_this_process_makes(
-    sessions: Sessions, provider: Provider, names: Names, patient: None
+    sessions: Sessions, provider: Provider, names: Names
 ) -> None:
     gate = provider.held()
-    bank = Bank(sessions, provider)
+    bank = Bank(sessions, provider, is_patient=True)
     action = asked(names(), Book("a"))
     first = bank.asking(action)
     await gate.is_entered()
@@ -281,11 +282,12 @@ async def test_a_result_without_a_way_to_the_sender_is_kept_for_its_next_questio
 async def test_a_delivery_waits_longer_for_a_result_that_is_being_written(
     sessions: Sessions, provider: Provider, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bank = Bank(sessions, provider)
+    monkeypatch.setattr("outbox.inbox.inbox.PATIENCE", 0.1)
+    bank = Bank(sessions, provider, is_patient=True)
     writing, go_on = bank.hold_results(monkeypatch)
     asking = bank.asking(asked(names(), Book("a")))
     await writing.wait()
-    patience_is_over = asyncio.get_running_loop().time() + 0.3
+    patience_is_over = asyncio.get_running_loop().time() + 0.2
     await until(
         lambda: asyncio.get_running_loop().time() > patience_is_over, what="the patience is over"
     )

@@ -23,6 +23,12 @@ REFUSED = outbox.Refused("no", "no money")
 
 
 @pytest.fixture
+def ground(database_kind: str) -> str:
+    """Both grounds and both databases, but not each with each."""
+    return "in threads" if database_kind == "sqlite" else "on the loop"
+
+
+@pytest.fixture
 def action(names: Names) -> Envelope:
     return asked(names(), Book("a"))
 
