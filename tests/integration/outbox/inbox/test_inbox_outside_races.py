@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
 import outbox
 from outbox.contract import Void
+from outbox.inbox.limits import InboxLimits
+from outbox.inbox.pending import rows as pending_rows
+from outbox.inbox.pending.complete import lock_with_actions
 from outbox.inbox.rows import State
 from outbox.inbox.runners import Sessions
 from outbox.replies import Outcome
 from outbox.testing import crash_at
 from outbox.wire.envelope import Envelope
 from tests.support.outbox.calls import Bank, Lost, Provider, asked
-from tests.support.outbox.inboxes import Book, Booked, Names, Unbook
+from tests.support.outbox.inboxes import START, Book, Booked, Names, Unbook
+from tests.support.outbox.lock_waits import a_transaction_waits
 from tests.support.processes.waiting import until
 
 REFUSED = outbox.Refused("no", "no money")
@@ -95,6 +101,27 @@ async def test_two_processes_do_not_take_one_call_over(
         gate.open()
     for bank in banks:
         await ended(bank)
+
+
+@pytest.mark.parametrize("ground", ["on the loop"])
+async def test_a_call_that_is_being_taken_over_is_waited_for_and_not_taken_over_once_more(
+    sessions: async_sessionmaker[AsyncSession], provider: Provider, action: Envelope
+) -> None:
+    with crash_at("outside: after before, before the call"):
+        await Bank(sessions, provider).ask(action)
+    bank = Bank(sessions, provider, limits=InboxLimits(lock=30))
+    await bank.let_pass(action.id)
+    async with sessions.begin() as session:
+        ids = {action.id}
+        rows = await session.run_sync(lambda it: lock_with_actions(it, "bank", ids, START))
+        pended = rows[action.id].pended
+        assert pended is not None
+        asking = bank.asking(action)
+        await a_transaction_waits(sessions.kw["bind"])
+        taken = replace(pended, attempt=2, holder="other", until=datetime(2999, 1, 1, tzinfo=UTC))
+        await session.run_sync(lambda it: pending_rows.change(it, "bank", taken))
+    assert (await asking).is_pending
+    assert provider.asked == []
 
 
 async def test_a_call_whose_process_died_is_not_repeated_without_a_key(
