@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import orjson
 
 from outbox.wire.sameness import difference
 from outbox.wire.schema_parts import Items, Leaf, Members, Node, Part, SchemaParts, members_of
 from outbox.wire.shape import Shape
+
+_Mode: TypeAlias = Literal["smart", "left_to_right"]
+"""How pydantic chooses among the members of a union: the one that fits best, or the first."""
 
 _NUMBERS: tuple[object, ...] = (0, 1, -1, 0.5, 1.0)
 _TEXTS = (
@@ -51,7 +54,9 @@ def values_of(leaf: Leaf) -> Iterator[Any]:
 def comes_back(shape: Shape, value: Any) -> bool:
     """Whether the shape reads what it writes of that value, as the same."""
     try:
-        return difference(value, shape.read(shape.write(value))) is None
+        read = shape.read(shape.write(value))
+        # An int that was given for a float is that float elsewhere; here it is a member of its own.
+        return type(read) is type(value) and difference(value, read) is None
     except Exception:  # functions of the user's write and read it, too
         return False
 
@@ -97,10 +102,10 @@ class Unions:
     def _pairs(self, one: Node, other: Node) -> Iterator[tuple[Part, Part]]:
         return itertools.product(self._parts.parts(one), self._parts.parts(other))
 
-    def _safe(self, one: Node, other: Node) -> bool:
-        return all(self._is_safe(*pair) for pair in self._pairs(one, other))
+    def _safe(self, one: Node, other: Node, mode: _Mode) -> bool:
+        return all(self._is_safe(*pair, mode) for pair in self._pairs(one, other))
 
-    def _is_safe(self, one: Part, other: Part) -> bool:
+    def _is_safe(self, one: Part, other: Part, mode: _Mode = "smart") -> bool:
         # What is compared further up is compared there: a recursive type meets itself again.
         pair = (id(one.node), id(other.node))
         if pair in self._compared:
@@ -108,40 +113,50 @@ class Unions:
         self._compared.add(pair)
         try:
             if isinstance(one, Leaf) and isinstance(other, Leaf):
-                return _read_as_themselves(one, other, Shape)
-            return self._are_apart(one, other) or self._are_alike(one, other)
+                return _read_as_themselves(one, other, Shape, mode)
+            return self._are_apart(one, other) or self._are_alike(one, other, mode)
         finally:
             self._compared.discard(pair)
 
     # One JSON text is one value
 
-    def _are_alike(self, one: Part, other: Part) -> bool:
+    def _are_alike(self, one: Part, other: Part, mode: _Mode) -> bool:
+        # Of members of a union pydantic takes the one whose types fit best, and looks for that into
+        # lists alone. Of other containers the first that can be read wins: a float reads an int.
+        within: _Mode = mode if isinstance(one, Items) and one.makes == "list" else "left_to_right"
         match one, other:
             case Items(), Items():
                 pairs = zip(_elements(one, other), _elements(other, one), strict=True)
                 return one.makes == other.makes and all(
-                    it is None or that is None or self._safe(it, that) for it, that in pairs
+                    it is None or that is None or self._safe(it, that, within) for it, that in pairs
                 )
             case Members(others=(keys, values)), Members(others=(other_keys, other_values)):
                 return all(
                     _are_safe_keys(*it) for it in self._pairs(keys, other_keys)
-                ) and self._safe(values, other_values)
+                ) and self._safe(values, other_values, within)
             case Members(), Members():
-                return one.makes is not None and one.makes == other.makes
+                # A generic class may be there twice, with other types in its fields.
+                return (one.makes is not None and one.makes == other.makes) and (
+                    one.node is other.node
+                    or all(
+                        self._safe(one.fields[name], other.fields[name], within)
+                        for name in one.fields
+                    )
+                )
             case (Leaf(core={"type": "any"} as anything), part) | (
                 part,
                 Leaf(core={"type": "any"} as anything),
             ):
-                return self._is_plain(part, anything)
+                return self._is_plain(part, anything, mode)
             case _:
                 return True  # a function of the user's reads one: only a value can tell
 
-    def _is_plain(self, part: Part, anything: Node) -> bool:
+    def _is_plain(self, part: Part, anything: Node, mode: _Mode) -> bool:
         match part:
             case Items(makes="list", rest=dict() as inner):
-                return self._safe(inner, anything)
+                return self._safe(inner, anything, mode)
             case Members(others=({"type": "str"}, values)):
-                return self._safe(values, anything)
+                return self._safe(values, anything, "left_to_right")
             case _:
                 return False
 
@@ -201,10 +216,12 @@ def _told_by(part: Members, name: str) -> Node:
     return part.fields[name] if part.others is None else part.others[1]
 
 
-def _read_as_themselves(one: Leaf, other: Leaf, shape: Callable[[Any], Shape]) -> bool:
+def _read_as_themselves(
+    one: Leaf, other: Leaf, shape: Callable[[Any], Shape], mode: _Mode = "smart"
+) -> bool:
     # In both orders, since Python takes unions for equal, and keeps the first, whatever theirs.
     unions = [
-        shape({"type": "union", "choices": [each.node for each in order]})
+        shape({"type": "union", "mode": mode, "choices": [each.node for each in order]})
         for order in ((one, other), (other, one))
     ]
     values = [value for leaf in (one, other) for value in values_of(leaf)]

@@ -11,7 +11,7 @@ from decimal import Decimal
 from enum import Enum, Flag, IntEnum, StrEnum
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, NewType
+from typing import Annotated, Any, Generic, Literal, NamedTuple, NewType, TypeVar
 
 import pytest
 from pydantic import (
@@ -173,6 +173,14 @@ class Referring:
 
 
 Number = NewType("Number", int)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Several(Generic[T]):
+    its: T
+
+
 Nested = TypeAliasType("Nested", "dict[str, Nested] | list[Nested] | str | int | float | None")
 
 SOUND: list[Any] = [
@@ -186,6 +194,7 @@ SOUND: list[Any] = [
     *(datetime | int, uuid.UUID | int, Mood | int, Grade | str, Literal["a", 1, True, None]),
     *(Literal["a"] | int, Literal["a"] | Literal["b"], Literal["a"] | str, Colour | bool),
     *(Annotated[str, Field(max_length=5)] | uuid.UUID, list[int] | list[str], list[int] | str),
+    *(list[int] | list[float], dict[str, int | float], Several[int] | Several[str]),
     *(list[int] | dict[str, int], tuple[int] | tuple[int, int], dict[str, int] | dict[str, str]),
     *(Credit | str, Credit | list[Credit], Card | Transfer, Cat | Dog, Cat | Dog | None),
     *(dict[str, int] | Cat, tuple[int, str] | tuple[str, int], Any | None, Any | str | list[Any]),
@@ -216,6 +225,13 @@ CONFUSED: list[tuple[Any, str]] = [
     (Any | datetime, "may be Any or datetime"),
     (list[int] | tuple[int, ...], "may be list or tuple"),
     (set[int] | list[int], "may be set or list"),
+    (float | Any, "may be float or Any"),
+    (dict[str, int] | dict[str, float], "may be dict or dict"),
+    (dict[str, list[int]] | dict[str, list[float]], "may be dict or dict"),
+    (tuple[int, ...] | tuple[float, ...], "may be tuple or tuple"),
+    (tuple[int] | tuple[float, ...], "may be tuple or tuple"),
+    (set[int] | set[float], "may be set or set"),
+    (Several[int] | Several[float], "may be Several or Several"),
     (bytes | str, "may be bytes or str"),
     (datetime | str, "may be datetime or str"),
     (uuid.UUID | str, "may be UUID or str"),
