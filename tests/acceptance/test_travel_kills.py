@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.blog.agreement import until_all_is_sent
 from tests.support.fixtures import DatabaseFactory
+from tests.support.processes.preparing import without_keys
 from tests.support.processes.waiting import until
 from tests.support.repository.reporting import Count
 from tests.support.travel.dying import ROOMS, AtPoint, Death, OfProvider, die
@@ -99,3 +100,26 @@ async def test_no_card_is_charged_twice_whichever_new_state_a_process_dies_in(
     assert Counter(it.run for it in found.values()).keys() == {"COMPLETED", "COMPENSATED"}
     assert any(it.is_refunded for it in found.values()), "no trip was refunded"
     count("deaths of processes in and around calls to the outside", sum(map(len, DEATHS.values())))
+
+
+@pytest.mark.databases("sqlite")
+async def test_a_provider_without_keys_is_asked_once_and_a_run_that_cannot_know_says_so(
+    travel: RunningTravel,
+) -> None:
+    await travel.open(rooms=100)
+    await travel.kill("payment")
+    await travel.start("payment", extra=without_keys())
+    for kind in ("charges", "refunds"):
+        await travel.let(kind, keyed=False)
+    await travel.let("charges", cut_after=1)
+    turned_back = await travel.book()
+    await travel.until_settled()
+    await travel.let("refunds", cut_after=1)
+    stuck = await travel.book(room="suite")
+    await travel.until_settled()
+    assert travel.books.problems(PRICE) == []
+    found = travel.books.facts()
+    assert (found[turned_back].run, found[turned_back].refunds) == ("COMPENSATED", [1])
+    assert (found[stuck].run, found[stuck].refunds) == ("STUCK", [1])
+    assert "the provider is not said to honour a key" in found[stuck].stuck
+    assert {it["times"] for it in travel.books.asked()} == {1}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 VARIABLE = "SAGABOX_TEST_PREPARE"
 _NOTES = "SAGABOX_TEST_NOTES"
@@ -59,3 +60,20 @@ def limit_pages() -> None:
         cursor = connection.cursor()  # type: ignore[attr-defined]  # of the driver
         cursor.execute(f"PRAGMA max_page_count = {pages}")
         cursor.close()
+
+
+def without_keys() -> dict[str, str]:
+    """The environment of a child whose calls to the outside are all declared without keys."""
+    return {VARIABLE: f"{__name__}:declare_no_keys"}
+
+
+def declare_no_keys() -> None:
+    """In the child."""
+    from outbox.inbox.handlers import Handlers
+
+    declare: Any = Handlers.outside
+
+    def outside(self: Handlers, message_class: Any, **options: Any) -> Any:
+        return declare(self, message_class, **{**options, "keyed": False})
+
+    setattr(Handlers, "outside", outside)  # noqa: B010 - a method is replaced for this process

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from outbox.testing.provider.ledger import Ledger
@@ -77,6 +78,11 @@ class Books:
         for order in told["orders"]:
             of(order["reference"]).orders.append(order["status"])
         return found
+
+    def asked(self) -> list[dict[str, Any]]:
+        """How often the provider was asked, by `kind` and `key`."""
+        asked: list[dict[str, Any]] = Ledger(self.ledger).told()["asked"]
+        return asked
 
     def problems(self, price: int) -> list[str]:
         """What breaks a promise, a sentence each, once every trip is settled and all was sent.

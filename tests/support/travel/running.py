@@ -54,9 +54,13 @@ class RunningTravel:
         self._commands["orchestrator"] = [sys.executable, "-m", "orchestrator.cli", *serve]
         self._children: dict[str, Child] = {}
 
-    async def start(self, *names: str, crash: str | None = None) -> None:
-        """Start them; they are ready, or killed already. `crash` is "NAME:HIT" of a crash point."""
-        await asyncio.gather(*(self._start(name, crash) for name in names))
+    async def start(
+        self, *names: str, crash: str | None = None, extra: Mapping[str, str] | None = None
+    ) -> None:
+        """Start them; they are ready, or killed already. `crash` is "NAME:HIT" of a crash point;
+        `extra` is added to their environment."""
+        more = {} if crash is None else {ENVIRONMENT_VARIABLE: crash}
+        await asyncio.gather(*(self._start(name, {**more, **(extra or {})}) for name in names))
 
     async def kill(self, name: str) -> None:
         """End it with SIGKILL."""
@@ -147,9 +151,8 @@ class RunningTravel:
             error.add_note(f"left: {left}")
             raise
 
-    async def _start(self, name: str, crash: str | None) -> None:
+    async def _start(self, name: str, more: Mapping[str, str]) -> None:
         log = self._folder / f"{name}.log"
-        more = {} if crash is None else {ENVIRONMENT_VARIABLE: crash}
         environment = {**self._environment, **more}
         spec = Spec(name, self._commands[name], environment, self._at[name], log)
         child = self._children[name] = await zygote.start(spec)
