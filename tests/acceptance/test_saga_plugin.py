@@ -42,7 +42,7 @@ def run_pytest(project: Path, *arguments: str) -> tuple[int, str]:
 def test_the_example_passes(project: Path) -> None:
     code, said = run_pytest(project)
     assert code == 0, said
-    assert "12 passed" in said
+    assert "14 passed" in said
 
 
 def test_a_compensation_that_does_not_undo_is_found_by_a_test_of_fewer_than_20_lines(
@@ -71,6 +71,16 @@ def test_a_refusal_that_takes_nothing_back_is_found(project: Path) -> None:
     assert "the run is COMPENSATED, and not everything is as it was before:" in said
     assert "parts: table questions, row part='axle': was not there, is there" in said
     assert "the way: step 'accept' is completed with person_declines" in said
+
+
+def test_a_function_that_gives_the_provider_a_key_of_its_own_is_found(project: Path) -> None:
+    source = project / "tickets.py"
+    text = source.read_text()
+    assert text.count("charge(context.id)") == 1
+    source.write_text(text.replace("charge(context.id)", "charge(str(len(provider.charges)))"))
+    code, said = run_pytest(project, "test_calls.py", "-k", "printed")
+    assert code == 1, said
+    assert "the invariant does not hold: " in said
 
 
 def test_the_plugin_is_registered_and_imports_nothing_before_a_fixture_is_used() -> None:

@@ -235,6 +235,34 @@ def test_a_call_that_may_not_be_repeated_is_left_to_a_person() -> None:
     assert check(TELL, handlers=till(keyed=False)).ends[TELL] is Status.STUCK
 
 
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        (lambda it: it.disturb("sell", "refused"), "step 'sell' makes no call to the outside"),
+        (lambda it: it.disturb("tell", "undone"), "step 'tell' is not undone"),
+        (lambda it: it.disturb("pay", "cancelled", undo=True), "'pay' is not undone"),
+    ],
+)
+def test_a_wish_that_fits_no_call_is_refused(
+    saga_world: Callable[..., SagaWorld], wrong: Callable[[SagaWorld], object], problem: str
+) -> None:
+    world = saga_world(sale, participants={"till": till()}, schema=Base.metadata)
+    with pytest.raises(ValueError, match=problem):
+        wrong(world)
+
+
+def test_a_call_that_is_cut_off_takes_its_time_and_is_made_again(
+    saga_world: Callable[..., SagaWorld],
+) -> None:
+    provider.begin()
+    world = saga_world(sale, participants={"till": till()}, schema=Base.metadata)
+    world.disturb("pay", "cut off")
+    run = world.run(Sale("1"))
+    assert run.status is Status.COMPLETED
+    assert 5 < float(run.history[-1].split()[0]) < 60
+    assert list(provider.charged.values()) == [100]
+
+
 # Wrong functions
 
 

@@ -15,14 +15,14 @@ EXAMPLE = ROOT / "examples" / "testing_a_saga"
 def test_its_snippets_are_those_of_the_example_which_is_run() -> None:
     sources = [path.read_text() for path in EXAMPLE.glob("*.py")]
     shown = blocks(PAGE, "python")
-    assert len(shown) == 8
+    assert len(shown) == 9
     assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
 
 def test_it_tells_everything_that_a_world_can_do() -> None:
     text = (ROOT / PAGE).read_text()
     for_checks = {"close", "course", "effects", "participants", "points", "snapshot", "wait_for"}
-    for_checks.add("require_completed")
+    for_checks |= {"is_unknown", "require_completed"}
     names = {name for name, _ in inspect.getmembers(SagaWorld) if not name.startswith("_")}
     assert [it for it in sorted(names - for_checks) if f"`{it}(" not in text] == []
 
