@@ -105,7 +105,10 @@ def test_a_right_saga_passes_and_every_crash_point_is_among_the_ways() -> None:
         "outbox: after drain, before commit",
         "outbox: after commit, before bell",
         "inbox: completed, before commit",
-    }
+        "outside: after before, before the call",
+        "outside: after the call, before its result",
+        "outside: after its result, before the reply",
+    }, "only a saga with later answers and calls comes to these"
     assert {Status.COMPLETED, Status.COMPENSATED} == set(checked.ends.values())
     assert str(checked) == f"{len(checked.ways)} ways tried, 0 of them not reached"
 
