@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -22,8 +23,9 @@ from tests.support.databases.databases import Database, Schema
 from tests.support.fixtures import MakeEngine, MakeSyncEngine
 from tests.support.http.wsgi_calls import ask, environ_of, get
 from tests.support.outbox.inboxes import Book, Names, ledger_schema
+from tests.support.outbox.pending_banks import asked
 from tests.support.outbox.services import client_of, make_plain_service
-from tests.support.outbox.waiting_banks import WaitingBank, asked, make_waiting_bank
+from tests.support.outbox.waiting_banks import WaitingBank, make_waiting_bank
 
 VARIABLE = "SAGABOX_OPERATOR_TOKEN"
 TOKEN = "a-token-that-no-one-guesses"
@@ -178,7 +180,7 @@ async def test_what_cannot_be_done_is_told_and_changes_nothing(
     http: httpx.AsyncClient, bank: WaitingBank, names: Names
 ) -> None:
     live, lost, over = (asked(names(), Book(f"{n}")) for n in range(3))
-    lost = asked(lost.id, Book("1"), source="gone", reply_to="gone")
+    lost = replace(lost, source="gone", reply_to="gone")
     await bank.receive(live, lost, over)
     await bank.calling(live.id, until=timedelta(hours=1))
     assert await told(http, f"/pending/{over.id}/drop") == (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import delete, select, update
@@ -14,7 +14,6 @@ from sqlalchemy.orm import Session, sessionmaker
 import outbox
 from outbox.database.within import in_transaction
 from outbox.inbox.rows import State
-from outbox.messages import Message
 from outbox.replies import Reply
 from outbox.tables import inbox as inbox_table
 from outbox.tables import inbox_pending
@@ -23,11 +22,10 @@ from outbox.wire import strict_json
 from outbox.wire.envelope import Envelope
 from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeEngine, MakeSyncEngine
-from tests.support.outbox.inboxes import Book, Names, Unbook, envelope, ledger, plainly
+from tests.support.outbox.inboxes import Book, Unbook, ledger, plainly
 from tests.support.outbox.services import NOWHERE, make_plain_service, make_service
 
 NOTE = "the airline calls back"
-SAGA = Names(datetime(2029, 1, 1, tzinfo=UTC))()
 
 
 @dataclass
@@ -115,8 +113,3 @@ def make_waiting_bank(
     return WaitingBank(
         make_plain_service(make_sync_engine(database), "bank", peers=peers, relay_engine=relay)
     )
-
-
-def asked(id: str, message: Message, **rest: Any) -> Envelope:
-    """A command of a saga that awaits its answer."""
-    return envelope(id, message, **{"correlation": SAGA, "reply_to": "sender", **rest})

@@ -22,8 +22,9 @@ from tests.support.databases.databases import Database, Schema
 from tests.support.databases.migrating import Told, address, explained
 from tests.support.fixtures import DatabaseFactory
 from tests.support.outbox.inboxes import Book, Names, Unbook, ledger_schema
+from tests.support.outbox.pending_banks import SAGA, asked
 from tests.support.outbox.services import NOWHERE, make_service
-from tests.support.outbox.waiting_banks import NOTE, SAGA, WaitingBank, asked
+from tests.support.outbox.waiting_banks import NOTE, WaitingBank
 from tests.support.processes.cli import sagabox, told_error
 
 PERSON = ("--actor", "ada", "--reason", "the airline is bankrupt")

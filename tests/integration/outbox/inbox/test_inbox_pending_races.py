@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 import outbox
 from outbox.contract import Void
 from outbox.inbox.limits import InboxLimits
-from outbox.inbox.pending.complete import complete
+from outbox.inbox.pending.complete import complete, drop
 from outbox.inbox.rows import State
 from outbox.replies import Done, Outcome, Pending, Refused
+from outbox.testing import crash_at
 from tests.support.outbox.inboxes import Bench, Book, Booked, Names, Unbook
 from tests.support.outbox.lock_waits import a_transaction_waits
 from tests.support.outbox.pending_banks import SAGA, Bank, answered, asked, bench_of, kept, told
@@ -30,6 +31,11 @@ def bank() -> Bank:
 @pytest.fixture
 def bench(engine: AsyncEngine, bank: Bank) -> Bench:
     return bench_of(engine, bank, PATIENT)
+
+
+async def dropped(bench: Bench, id: str) -> None:
+    async with bench.sessions.begin() as session:
+        await session.run_sync(drop, "bank", id, "no one answers", bench.clock.now())
 
 
 class Pause:
@@ -112,6 +118,48 @@ async def test_of_two_completions_at_once_one_counts(
     with pytest.raises(outbox.AlreadyAnswered):
         await second
     assert [it["outcome"] for it in await told(bench)] == ["done"]
+
+
+async def test_a_drop_that_waits_for_a_completion_finds_its_answer(
+    bench: Bench, bank: Bank, names: Names, engine: AsyncEngine
+) -> None:
+    action = asked(names(), Book("a"))
+    await bench.receive(action)
+    async with bench.sessions.begin() as session:
+        await session.run_sync(complete, bank.handlers, {action.id: Booked(1)}, bench.clock.now())
+        dropping = asyncio.create_task(dropped(bench, action.id))
+        await a_transaction_waits(engine)
+    with pytest.raises(outbox.AlreadyAnswered):
+        await dropping
+    assert [it["outcome"] for it in await told(bench)] == ["done"]
+
+
+async def test_an_undo_that_waits_for_a_drop_undoes_in_doubt_and_a_completion_is_too_late(
+    bench: Bench, bank: Bank, names: Names, engine: AsyncEngine
+) -> None:
+    action = asked(names(), Book("a"))
+    undo = asked(names(), Unbook("a"), undoes=(action.id,))
+    await bench.receive(action)
+    async with bench.sessions.begin() as session:
+        await session.run_sync(drop, "bank", action.id, "no one answers", bench.clock.now())
+        undoing = asyncio.create_task(bench.receive_one(undo))
+        await a_transaction_waits(engine)
+        assert not undoing.done()
+    assert (await undoing).outcome is Outcome.DONE
+    assert dict(bank.undone[0].undoes) == {action.id: "in-doubt"}
+    with pytest.raises(outbox.TooLate):
+        await answered(bench, bank, {action.id: Booked(1)})
+
+
+async def test_a_drop_whose_process_dies_before_the_commit_changes_nothing(
+    bench: Bench, names: Names
+) -> None:
+    action = asked(names(), Book("a"))
+    await bench.receive(action)
+    with crash_at("inbox: completed, before commit"):
+        await dropped(bench, action.id)
+    assert await bench.states() == {action.id: State.PENDING}
+    assert (await told(bench), await kept(bench)) == ([], [action.id])
 
 
 @pytest.mark.databases("postgresql")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -22,8 +23,9 @@ from outbox.tables import inbox_pending
 from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeEngine, MakeSyncEngine
 from tests.support.outbox.inboxes import Book, Booked, Names, Unbook
+from tests.support.outbox.pending_banks import SAGA, asked
 from tests.support.outbox.services import client_of
-from tests.support.outbox.waiting_banks import NOTE, SAGA, WaitingBank, asked, make_waiting_bank
+from tests.support.outbox.waiting_banks import NOTE, WaitingBank, make_waiting_bank
 
 PERSON = {"actor": "ada", "reason": "the airline is bankrupt"}
 
@@ -309,7 +311,7 @@ async def test_a_refused_undo_gives_a_dropped_call_back_as_dropped(
 async def test_what_no_one_can_be_told_of_is_dropped_all_the_same(
     bank: WaitingBank, names: Names
 ) -> None:
-    action = asked(names(), Book("a"), source="gone", reply_to="gone")
+    action = replace(asked(names(), Book("a")), source="gone", reply_to="gone")
     await bank.receive(action)
     with pytest.raises(outbox.Unrouted):
         await bank.within(lambda it: bank.service.complete(it, action.id, Booked(1)))
