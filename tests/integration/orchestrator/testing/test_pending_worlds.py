@@ -71,6 +71,21 @@ def test_a_refusal_turns_the_run_back_and_undoes_what_its_handler_wrote(world: S
     assert left(world) == (0, 0)
 
 
+def test_what_a_person_waits_for_no_longer_is_undone_or_stuck_by_its_step(world: SagaWorld) -> None:
+    first = dropped(world, world.run(AXLE), "build")
+    assert first.status is Status.COMPENSATED
+    assert left(world) == (0, 0)
+    second = dropped(world, world.complete(world.run(Part("wheel")), "build", 12), "accept")
+    assert (second.status, second.steps["accept"]) == (Status.STUCK, StepStatus.STUCK)
+    assert "no one answers" in second.reasons["accept"]
+
+
+def dropped(world: SagaWorld, run: Run, step: str) -> Run:
+    with world.session("parts") as session:
+        service.pending.drop(session, run.pending[step], actor="ada", reason="no one answers")
+    return world.go_on(run)
+
+
 def test_a_step_that_was_not_pending_cannot_be_completed(world: SagaWorld) -> None:
     run = world.run(AXLE)
     with pytest.raises(ValueError, match="'accept' was not pending in this run; pending: 'build'"):
