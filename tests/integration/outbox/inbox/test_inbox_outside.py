@@ -35,6 +35,15 @@ async def test_a_call_is_stored_made_and_answered_in_one_delivery(
     assert await bank.kept(action.id) is None
 
 
+async def test_a_function_of_either_kind_is_called_on_either_ground(
+    sessions: Sessions, provider: Provider, names: Names
+) -> None:
+    provider.is_async = not provider.is_async
+    bank = Bank(sessions, provider)
+    assert (await bank.ask(asked(names(), Book("a")))).outcome is Outcome.DONE
+    assert await bank.entries() == ["before", "after 1"]
+
+
 async def test_a_call_is_committed_before_it_is_made_and_holds_no_connection(
     small_pool: Sessions, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
