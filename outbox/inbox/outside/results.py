@@ -4,26 +4,23 @@ writes, and only where it is still awaited."""
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, assert_never
+from typing import assert_never
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
-from outbox.adding.causes import caused_by
 from outbox.adding.insert import refuse_autocommit
 from outbox.clock import Clock
 from outbox.crashpoints import crashpoint
 from outbox.database.troubles import Trouble
 from outbox.errors import OutboxError
 from outbox.inbox.handler_times import HandlerTimes
-from outbox.inbox.handlers import Context, Handler
-from outbox.inbox.handling.registration import is_async
 from outbox.inbox.limits import InboxLimits
 from outbox.inbox.outside import rules
+from outbox.inbox.outside.after import run_after
 from outbox.inbox.outside.call import (
     AfterFailed,
     Answered,
@@ -40,23 +37,20 @@ from outbox.inbox.pending.pended import Pended
 from outbox.inbox.rows import DONE, Arrival, Change, Row, State
 from outbox.inbox.transactions import session as inbox_session
 from outbox.inbox.transactions import store
-from outbox.inbox.transactions.judging import HandlerFailed, judged
-from outbox.inbox.transactions.session import CommitLock, straight
+from outbox.inbox.transactions.judging import judged
+from outbox.inbox.transactions.session import CommitLock
 from outbox.inbox.transactions.terms import (
     Call as CallHandler,
 )
 from outbox.inbox.transactions.terms import (
-    HandlerLate,
     RolledBack,
     Runner,
     Told,
-    cause_of,
     failure,
     tell_failure,
 )
-from outbox.replies import Outcome, Refused, Reply
-from outbox.tracing import Handling, fields_of, tracer_in_use
-from outbox.wire.codec import decode_value
+from outbox.replies import Outcome, Reply
+from outbox.tracing import fields_of
 
 log = logging.getLogger("outbox.inbox")
 
@@ -273,31 +267,8 @@ class ResultTransaction:
             )
 
     def _run_after(self, session: Session, reply: Reply, call: CallHandler) -> None:
-        after = self._call.outside.after
-        if after is None:
-            return
-        arrival = self._call.arrival
-        self._in_hand = [arrival]
-        handler = _handler_of(self._call, after, reply)
-        caused_by(session, cause_of(arrival))
-        try:
-            with Handling([arrival.envelope], tracer_in_use()):
-                straight(
-                    session,
-                    lambda: call(
-                        handler,
-                        session,
-                        [arrival.message],
-                        [self._call.context],
-                        self._results.times.usual,
-                    ),
-                )
-        except HandlerLate:
-            raise
-        except Exception as error:
-            raise HandlerFailed(error) from error
-        finally:
-            caused_by(session, None)
+        self._in_hand = [self._call.arrival]
+        run_after(session, self._call, reply, call, self._results.times.usual)
         self._in_hand = ()
 
 
@@ -314,29 +285,3 @@ _NOT_AWAITED = Reply(
     reason="its call is another process's by now, or was undone",
     retry_after=1.0,
 )
-
-
-def _handler_of(call: Call, after: Callable[..., Any], reply: Reply) -> Handler:
-    """`after` as a handler of the command, for the call of a runner."""
-    given = _given(call, reply)
-    if is_async(after):
-
-        @functools.wraps(after)
-        async def write(session: Any, command: Any, context: Context) -> None:
-            await after(session, command, given, context)
-
-    else:
-
-        @functools.wraps(after)
-        def write(session: Any, command: Any, context: Context) -> None:
-            after(session, command, given, context)
-
-    cls = type(call.arrival.message)
-    return Handler(cls, write, takes_lists=False, is_async=is_async(after))
-
-
-def _given(call: Call, reply: Reply) -> object:
-    """The reply as `after` gets it."""
-    if reply.outcome is Outcome.REFUSED:
-        return Refused(reply.code or "", reply.reason or "")
-    return None if reply.value is None else decode_value(call.reply_type, reply.value)
