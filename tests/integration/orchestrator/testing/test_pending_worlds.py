@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
 
 from orchestrator.machine.instance import Status, StepStatus
 from orchestrator.testing import AsyncSagaWorld, NotReached, Run, SagaWorld
-from outbox import AlreadyAnswered, Refused, TooLate
+from outbox import AlreadyAnswered, Handlers, Refused, TooLate
 from tests.support.checkout import ROOT
 
 with pytest.MonkeyPatch.context() as patch:
@@ -180,8 +182,6 @@ def test_a_handler_that_gives_its_answer_at_once_leaves_nothing_to_answer(
         session.add(Job(part="axle"))
         return 12
 
-    from outbox import Handlers
-
     handlers = Handlers("parts")
     handlers.on(Build)(at_once)
     handlers.on(Accept)(lambda *_: None)
@@ -191,6 +191,20 @@ def test_a_handler_that_gives_its_answer_at_once_leaves_nothing_to_answer(
     world.answer("build", "twice")
     with pytest.raises(NotReached, match="step 'build' is completed twice"):
         world.run(AXLE)
+
+
+def test_the_handlers_of_a_synchronous_service_run_in_threads(saga_world: Make) -> None:
+    threads = set()
+
+    def in_thread(*_: object) -> Any:
+        threads.add(threading.current_thread())
+
+    handlers = Handlers("parts")
+    for command in (Build, Accept):
+        handlers.on(command)(in_thread)
+    world = saga_world(order_part, participants={"parts": handlers}, schema=Base.metadata)
+    assert world.run(AXLE).status is Status.COMPLETED
+    assert len(threads - {threading.current_thread()}) == 2
 
 
 @pytest.mark.parametrize(
