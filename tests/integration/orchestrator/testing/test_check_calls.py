@@ -263,6 +263,18 @@ def test_a_call_that_is_cut_off_takes_its_time_and_is_made_again(
     assert list(provider.charged.values()) == [100]
 
 
+def test_a_process_that_dies_in_a_call_gives_no_answer(
+    saga_world: Callable[..., SagaWorld],
+) -> None:
+    provider.begin()
+    world = saga_world(sale, participants={"till": till()}, schema=Base.metadata)
+    world.crash_at("outside: after before, before the call")
+    run = world.run(Sale("1"))
+    assert run.status is Status.COMPLETED
+    first = next(line for line in run.history if "answered  'pay'" in line)
+    assert float(first.split()[0]) > 2, "the orchestrator waited in vain at first"
+
+
 # Wrong functions
 
 
