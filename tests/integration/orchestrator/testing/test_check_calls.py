@@ -174,9 +174,8 @@ def check(only: str = "", *, handlers: Handlers | None = None, has_void: bool = 
     )
 
 
-@pytest.mark.parametrize("only", ["the call of", "message"])
-def test_right_calls_pass(only: str) -> None:
-    checked = check(only)
+def test_right_calls_pass_whatever_happens_to_messages() -> None:
+    checked = check("message")
     assert checked.missed == []
     assert {Status.COMPLETED, Status.COMPENSATED} == set(checked.ends.values())
 
@@ -190,7 +189,9 @@ def test_every_crash_point_of_calls_is_among_the_ways() -> None:
 
 
 def test_every_way_of_a_call_is_tried() -> None:
-    ways = [it for it in check("the call of").ways[1:] if "dies at" not in it]
+    checked = check("the call of")
+    assert checked.missed == []
+    ways = [it for it in checked.ways[1:] if "dies at" not in it]
     ends = [
         "has its effect twice, and ends without an answer",
         "has its effect, and is cut off at its timeout",

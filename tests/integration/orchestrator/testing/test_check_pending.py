@@ -134,9 +134,8 @@ def check(only: str = "", completions: Completions = RIGHT, **other: Handle) -> 
     )
 
 
-@pytest.mark.parametrize("only", ["completed", "lost", "twice"])
-def test_a_right_saga_with_later_answers_passes(only: str) -> None:
-    checked = check(only)
+def test_a_right_saga_with_later_answers_passes_whatever_happens_to_messages() -> None:
+    checked = check("every message")
     assert checked.missed == []
     assert {Status.COMPLETED, Status.COMPENSATED} == set(checked.ends.values())
 
@@ -152,7 +151,9 @@ def test_every_crash_point_is_among_the_ways_of_a_saga_with_later_answers() -> N
 
 
 def test_every_way_of_a_pending_command_is_tried() -> None:
-    ways = check("completed").ways[1:]
+    checked = check("completed")
+    assert checked.missed == []
+    ways = checked.ways[1:]
     undone = ", while step 'sell' is refused"
     refused = "is completed with Refused(code='no', reason='they said no')"
     ends = [

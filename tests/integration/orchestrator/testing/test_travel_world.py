@@ -83,7 +83,7 @@ def money_is_paid_for_rooms(world: SagaWorld, _: Run) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_trip_is_booked_or_nothing_is_left_of_it_whatever_goes_wrong(
     ledger: Ledger, tmp_path: Path
 ) -> None:
