@@ -68,7 +68,7 @@ def test_the_snippets_of_the_page_on_adopting_are_those_of_the_examples() -> Non
     folders = [ROOT / "examples" / name for name in ("shop", "travel")]
     sources = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
     shown = blocks("docs/adopting.md", "python")
-    assert len(shown) == 12
+    assert len(shown) == 11
     assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
 
