@@ -69,7 +69,7 @@ def decide(
     if unsure:
         return _settle(envelope, _unknown(unsure), forget=tuple(unsure))
     rows = [row for row in map(found.get, arrival.names) if row is not None]
-    ran = [row for row in rows if row.state in (State.RAN, State.PENDING)]
+    ran = [row for row in rows if row.may_be_in_effect]
     if foreign := [row for row in ran if _is_of_another(row, arrival.saga)]:
         # Not stored, and nothing is barred: the undo is a mistake of its sender.
         return Answer(_not_its_own(foreign[0]), forget=(envelope.id, *barred_now))

@@ -48,6 +48,14 @@ class Row:
     """What is kept beside a row that is, or was, pending."""
 
     @property
+    def may_be_in_effect(self) -> bool:
+        """Whether its undo has something to do: it ran, is pending, or was barred while its call
+        was in doubt."""
+        in_doubt = self.reply is not None and self.reply.outcome is Outcome.UNKNOWN
+        is_barred = self.state is State.BARRED
+        return self.state in (State.RAN, State.PENDING) or (is_barred and in_doubt)
+
+    @property
     def found_as(self) -> str:
         """How its undo finds it, in a word for the compensation."""
         if self.reply is not None and self.reply.outcome is Outcome.UNKNOWN:

@@ -12,11 +12,17 @@ from outbox.replies import Outcome, Reply
 from outbox.wire import reply_json
 
 _VOIDED = Reply(Outcome.UNKNOWN, code="unknown", reason="its sender waits for its answer no longer")
+_IN_DOUBT = Reply(
+    Outcome.UNKNOWN,
+    code="unknown",
+    reason="it was barred after a call without an answer, which may have had its effect",
+)
 
 
 def void(arrival: Arrival, found: Mapping[str, Row]) -> Answer:
-    """What became of the commands that are to run no more: those that are pending are barred. What
-    a pending undo has made `undoing` becomes what it was; `found` has these rows, too."""
+    """What became of the commands that are to run no more: those that are pending are barred, and
+    stay in doubt where a call was made. What a pending undo has made `undoing` becomes what it was;
+    `found` has these rows, too."""
     envelope = arrival.envelope
     value = {named: _told(found.get(named)) for named in arrival.names}
     reply = Reply(Outcome.DONE, value=value)
@@ -27,7 +33,8 @@ def void(arrival: Arrival, found: Mapping[str, Row]) -> Answer:
         row = found.get(named)
         if row is None or row.state is not State.PENDING:
             continue
-        changes.append(Change(row.id, State.BARRED, None, envelope.id))
+        in_doubt = row.pended is not None and row.pended.is_call
+        changes.append(Change(row.id, State.BARRED, _IN_DOUBT if in_doubt else None, envelope.id))
         if row.pended is None:
             continue
         undoing = [

@@ -408,6 +408,18 @@ async def test_a_success_that_comes_after_it_was_barred_is_stored_and_told(
     assert (told["command_id"], told["outcome"]) == (action.id, "done")
 
 
+async def test_a_call_that_was_barred_in_doubt_is_no_refusal_and_its_undo_is_run(
+    sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope, names: Names
+) -> None:
+    bank, gate = await late(sessions, provider, action)
+    assert (await bank.ask(asked(names(), Void([action.id], "a")))).outcome is Outcome.DONE
+    assert (await bank.ask(action)).outcome is Outcome.UNKNOWN
+    assert (await bank.ask(undo)).outcome is Outcome.DONE
+    assert (await bank.states())[action.id] is State.UNDONE
+    gate.open()
+    await bank.reaches(action, State.RAN)
+
+
 async def test_a_success_of_an_earlier_attempt_counts_too_once_it_was_undone(
     sessions: Sessions, provider: Provider, action: Envelope, undo: Envelope
 ) -> None:
