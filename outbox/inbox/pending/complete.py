@@ -28,6 +28,7 @@ from outbox.inbox.pending import rows as pending_rows
 from outbox.inbox.pending.completion import Completion, completed
 from outbox.inbox.pending.pended import Pended
 from outbox.inbox.rows import DONE, Row, State
+from outbox.inbox.transactions import session as inbox_session
 from outbox.inbox.transactions import store
 from outbox.messages import Command, reply_type
 from outbox.replies import Done, Outcome, Reply
@@ -121,12 +122,16 @@ def lock_with_actions(
     session: Session, consumer: str, ids: Collection[str], now: datetime
 ) -> dict[str, Row]:
     """The rows with those ids, and those that are undoing because of them, all locked."""
+    rows: dict[str, Row] = {}
     known = pending_rows.read(session, consumer, ids, now)
-    undone = {action for each in known.values() for action in each.undoes}
-    rows = store.read(session, consumer, {*ids, *undone}, lock=True)
-    # Once more: what was read before the lock may have changed.
-    kept = pending_rows.read(session, consumer, list(rows), now)
-    return {id: replace(row, pended=kept.get(id)) for id, row in rows.items()}
+    while missing := {*ids, *(it for each in known.values() for it in each.undoes)} - rows.keys():
+        found = store.read(session, consumer, missing, lock=True)
+        if not found:
+            break
+        rows |= found
+        # Once more: what was read before the lock may have changed, or not have been there yet.
+        known = pending_rows.read(session, consumer, list(rows), now)
+    return {id: replace(row, pended=known.get(id)) for id, row in rows.items()}
 
 
 def _check(session: Session, id: object, *, used_by: str) -> None:
@@ -137,6 +142,9 @@ def _check(session: Session, id: object, *, used_by: str) -> None:
             f"{id!r:.100} is not the id of a command",
             next_step="give the id that the handler got as context.id",
         )
+    if inbox_session.is_in_hand(session, id) and not is_cause(session, id):
+        # What becomes of it in this transaction is not decided yet.
+        raise NotPendingYet(id)
     if is_cause(session, id):
         raise InvalidMessage(
             f"the command {id} is handled just now, in this very transaction",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, event
@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from outbox.errors import IsolationRefused
 from outbox.replies import Outcome, Reply
 
+_IN_HAND = "sagabox_in_hand"
 _FAILED_STATEMENT = "sagabox_failed_statement"
 
 _watched: WeakSet[Engine] = WeakSet()
@@ -36,6 +37,16 @@ class HandlerGivenUp(RuntimeError):
             "the handler took longer than it may; its transaction was ended, and it can write "
             "nothing more"
         )
+
+
+def take_in_hand(session: Session, ids: Collection[str]) -> None:
+    """Note that this session's transaction decides about these ids."""
+    session.info[_IN_HAND] = frozenset(ids)
+
+
+def is_in_hand(session: Session, id: str) -> bool:
+    """Whether this session's transaction decides about that id."""
+    return id in session.info.get(_IN_HAND, ())
 
 
 class CommitLock:

@@ -139,6 +139,7 @@ class InboxTransaction:
             level = store.limit_waiting(session, self._terms.limits.lock, self._longest())
             inbox_session.require_read_committed(level)
         rows = claims(self._arrivals)
+        inbox_session.take_in_hand(session, [row.id for row in rows])
         self._won = won = store.insert(session, consumer, rows, self._now)
         found = {}
         if lost := {row.id for row in rows} - won:

@@ -5,18 +5,31 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 import outbox
 from outbox.contract import Void
+from outbox.database.sqlalchemy_internals import await_
+from outbox.inbox.handlers import Context
 from outbox.inbox.limits import InboxLimits
+from outbox.inbox.pending import rows as pending_rows
 from outbox.inbox.pending.complete import complete, drop
 from outbox.inbox.rows import State
 from outbox.replies import Done, Outcome, Pending, Refused
 from outbox.testing import crash_at
-from tests.support.outbox.inboxes import Bench, Book, Booked, Names, Unbook
+from tests.support.outbox.inboxes import (
+    START,
+    Bench,
+    Book,
+    Booked,
+    Names,
+    Noted,
+    Unbook,
+    envelope,
+)
 from tests.support.outbox.lock_waits import a_transaction_waits
 from tests.support.outbox.pending_banks import SAGA, Bank, answered, asked, bench_of, kept, told
 
@@ -247,3 +260,57 @@ async def test_a_copy_that_comes_late_is_answered_from_the_row(
     await ends[after]()
     expected = Outcome.DONE if after == "completion" else Outcome.ALREADY_UNDONE
     assert (await bench.receive_one(action)).outcome is expected
+
+
+@pytest.mark.databases("postgresql")
+async def test_a_completion_of_an_undo_that_commits_just_now_concludes_its_actions_too(
+    bench: Bench, bank: Bank, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    action = asked(names(), Book("a"))
+    undo = asked(names(), Unbook("a"), undoes=(action.id,))
+    await bench.receive(action)
+    bank.unbook, pause = Pending(), Pause(bank)
+    undoing = asyncio.create_task(bench.receive_one(undo))
+    await pause.entered.wait()
+    read = pending_rows.read
+
+    def read_before_the_commit(*arguments: Any) -> Any:
+        monkeypatch.setattr(pending_rows, "read", read)
+        found = read(*arguments)
+        pause.go.set()
+        await_(undoing)
+        return found
+
+    monkeypatch.setattr(pending_rows, "read", read_before_the_commit)
+    await answered(bench, bank, {undo.id: Done(None)})
+    assert await bench.states() == {action.id: State.UNDONE, undo.id: State.RAN}
+    assert await kept(bench) == []
+
+
+@pytest.mark.parametrize("first", ["action", "undo"])
+async def test_a_handler_completes_nothing_that_its_own_transaction_decides_about(
+    bench: Bench, bank: Bank, names: Names, first: str
+) -> None:
+    action = asked(names(), Book("a"))
+    undo = asked(names(), Unbook("a"), undoes=(action.id,))
+    said: list[str] = []
+
+    async def noted(session: AsyncSession, _: Noted, context: Context) -> None:
+        try:
+            await session.run_sync(complete, bank.handlers, {action.id: Booked(1)}, START)
+            said.append("completed")
+        except outbox.TooLate:
+            said.append("too late")
+
+    bank.handlers.on(Noted)(noted)
+    event = envelope(names(), Noted("b"))
+    if first == "undo":
+        await bench.receive(action)
+    replies = await bench.receive(action if first == "action" else undo, event)
+    assert replies[1].outcome is Outcome.DONE
+    if first == "action":
+        assert said == ["completed"]
+        assert (await bench.receive_one(action)).outcome is Outcome.DONE
+    else:
+        assert said == ["too late"]
+        assert await told(bench) == []
