@@ -62,6 +62,20 @@ def test_a_call_whose_end_is_not_known_is_made_again_or_leaves_the_run_stuck() -
     assert found.ends == BOTH_ENDS | {Status.STUCK}
 
 
+@pytest.mark.parametrize(
+    "faults",
+    [
+        Faults(calls=1, hangs=1, losses=1, late=1),
+        Faults(calls=2, hangs=2),
+        Faults(calls=1, hangs=1, burials=1, skips=1, retries=1),
+    ],
+    ids=["late", "twice", "skipped"],
+)
+def test_a_call_that_hangs_is_undone_once_more_or_listed_as_a_stray_effect(faults: Faults) -> None:
+    found = explore(trip(FIRST, replace(CHARGE, retry=BRIEF)), faults=faults).check()
+    assert found.ends >= BOTH_ENDS | {Status.STUCK}
+
+
 # That mistakes with it are found
 
 

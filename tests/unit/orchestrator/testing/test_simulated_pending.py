@@ -1,4 +1,4 @@
-"""Histories in which handlers answer later."""
+"""Histories in which handlers answer later, or the outside is called."""
 
 from __future__ import annotations
 
@@ -19,6 +19,14 @@ def test_every_promise_holds_where_handlers_answer_later(others: set[Fault]) -> 
     tried = simulate(seeds=range(200), faults={Fault.PENDING, *others})
     tried.check()
     assert all(tried.faults[fault] for fault in (Fault.PENDING, *others))
+
+
+@pytest.mark.parametrize("others", [WAYS, SAID], ids=["ways", "said"])
+def test_every_promise_holds_where_the_outside_is_called(others: set[Fault]) -> None:
+    calls = {Fault.CALL, Fault.HANG, Fault.PENDING}
+    tried = simulate(seeds=range(300), faults=calls | others)
+    tried.check()
+    assert all(tried.faults[fault] for fault in calls | others)
 
 
 def test_a_pending_command_whose_answer_was_lost_and_is_not_asked_for_again_is_found(
