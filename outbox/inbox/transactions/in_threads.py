@@ -226,9 +226,14 @@ def in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
             future.set_result(cast(T, value))
 
     def work() -> None:
-        value, failed = None, None
+        value: T | None = None
+        failed: BaseException | None = None
         try:
             value = function()
+        except StopIteration as error:
+            # A future takes none: it would never end.
+            failed = RuntimeError("a function raised StopIteration")
+            failed.__cause__ = error
         except BaseException as error:
             failed = error
         # A closed loop waits for nothing more.

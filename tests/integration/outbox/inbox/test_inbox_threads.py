@@ -116,6 +116,25 @@ async def test_a_thread_that_cannot_be_started_takes_no_place(
     assert await plain.receive(command) == [DONE]
 
 
+async def test_a_transaction_in_a_thread_ends_where_a_next_finds_nothing(
+    sync_engine: Engine, names: Names
+) -> None:
+    def search(session: Session, command: Book, context: Context) -> Booked:
+        return next(iter([]))
+
+    def look(session: Session) -> int:
+        return next(iter([]))
+
+    handlers = Handlers("bank")
+    handlers.on(Book)(search)
+    inbox = Inbox(handlers, sessionmaker(sync_engine), clock=FakeClock(START))
+    (reply,) = await inbox.receive([envelope(names(), Book("a", "1"))])
+    assert (reply.outcome, reply.reason) == (Outcome.FAILED, "StopIteration: ")
+    assert inbox.threads is not None
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        await asyncio.wait_for(inbox.threads.run(look), 10)
+
+
 async def test_a_coroutine_function_is_refused_on_a_synchronous_database(
     sync_engine: Engine,
 ) -> None:

@@ -114,6 +114,22 @@ async def test_a_plain_function_that_is_async_in_disguise_gives_no_answer(desk: 
     assert "is not async, and returned a coroutine" in result.error
 
 
+@pytest.mark.parametrize("is_async", [True, False])
+async def test_a_function_whose_next_finds_nothing_gives_no_answer_and_frees_its_slot(
+    desk: Desk, is_async: bool
+) -> None:
+    async def ask(command: Book, context: Context) -> Booked:
+        return next(iter([]))
+
+    def ask_plainly(command: Book, context: Context) -> Booked:
+        return next(iter([]))
+
+    desk.begin(ask if is_async else ask_plainly)
+    result = await desk.ended()
+    assert isinstance(result, NoAnswer)
+    assert "StopIteration" in result.error
+
+
 async def test_a_call_that_could_not_begin_in_time_is_not_made(desk: Desk) -> None:
     asked: list[Book] = []
 
