@@ -215,7 +215,7 @@ class ResultTransaction:
             # Its actions must not be undoing for ever.
             self._complete(session, rows, kept, self.answer)
         elif told:
-            self._tell(session, pended, self.answer)
+            self._tell(session, pended, self.answer, is_given=self._is_awaited())
 
     def _complete(
         self, session: Session, rows: Mapping[str, Row], pended: Pended, reply: Reply
@@ -224,7 +224,8 @@ class ResultTransaction:
         self._keep(session, completion.changes, completion.over)
         self.answer = reply
         for each, answer in completion.told:
-            self._tell(session, each, answer)
+            is_given = each.id == self._call.id and self._is_awaited()
+            self._tell(session, each, answer, is_given=is_given)
 
     def _write_late(
         self, session: Session, rows: Mapping[str, Row], row: Row, pended: Pended
@@ -243,21 +244,21 @@ class ResultTransaction:
         undone = [it for it in given_back if it.state in (State.RAN, State.PENDING)]
         changes = [Change(it.id, State.UNDONE, it.reply, row.id) for it in undone]
         self._keep(session, [Change(row.id, State.RAN, reply), *changes], [row.id])
-        self._tell(session, pended, reply)
+        # A copy that waits here was answered already that it is undone.
+        self._tell(session, pended, reply, is_given=False)
 
     def _keep(self, session: Session, changes: Sequence[Change], over: Sequence[str]) -> None:
         store.write(session, self._results.consumer, changes)
         if over:
             pending_rows.remove(session, self._results.consumer, over)
 
-    def _tell(self, session: Session, pended: Pended, reply: Reply) -> None:
-        """Send that answer, unless a delivery gives it. Without a way to its sender the sender asks
-        again, and gets it then."""
-        own = pended.id == self._call.id
+    def _tell(self, session: Session, pended: Pended, reply: Reply, *, is_given: bool) -> None:
+        """Send that answer, unless it `is_given` by a delivery. Without a way to its sender the
+        sender asks again, and gets it then."""
         try:
-            if own and self._results.told is not None:
+            if pended.id == self._call.id and self._results.told is not None:
                 self._results.told(session, self._call.arrival.envelope, reply)
-            elif not own or not self._is_awaited():
+            elif not is_given:
                 tell(session, pended, reply)
         except OutboxError as error:
             log.warning(

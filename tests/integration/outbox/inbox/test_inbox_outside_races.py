@@ -396,6 +396,34 @@ async def test_a_success_that_comes_after_its_undo_is_stored_and_told(
     assert await bank.kept(action.id) is None
 
 
+async def test_a_success_that_comes_after_its_undo_is_told_though_a_copy_waits_for_the_call(
+    sessions: Sessions,
+    provider: Provider,
+    action: Envelope,
+    undo: Envelope,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gate = provider.held()
+    bank = Bank(sessions, provider, is_patient=True)
+    first = bank.asking(action)
+    await gate.is_entered()
+    assert (await first).is_pending
+    await bank.let_pass(action.id)
+    assert (await Bank(sessions, provider).ask(undo)).outcome is Outcome.DONE
+    copy = bank.asking(action)
+    running = bank.inbox.calls._running[action.id]
+    await until(lambda: len(running.deliveries) == 2, what="a copy waits for it")
+    writing, go_on = bank.hold_results(monkeypatch)
+    gate.open()
+    await writing.wait()
+    assert running.is_awaited
+    go_on.set()
+    assert (await copy).outcome is Outcome.ALREADY_UNDONE
+    await bank.reaches(action, State.RAN)
+    (told,) = await bank.told()
+    assert (told["command_id"], told["outcome"]) == (action.id, "done")
+
+
 async def test_a_success_that_comes_after_it_was_barred_is_stored_and_told(
     sessions: Sessions, provider: Provider, action: Envelope, names: Names
 ) -> None:
