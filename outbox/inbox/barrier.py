@@ -87,7 +87,9 @@ def conclude(arrival: Arrival, run: Run, reply: Reply) -> tuple[Change, ...]:
     answer comes later, PENDING."""
     id = arrival.envelope.id
     if reply.is_pending:
-        undoing = [Change(row.id, State.UNDOING, row.reply, id) for row in run.undoes]
+        undoing = [
+            Change(row.id, State.UNDOING, row.success or row.reply, id) for row in run.undoes
+        ]
         return (Change(id, State.PENDING, None), *undoing)
     match reply.outcome:
         case Outcome.DONE:
@@ -101,11 +103,10 @@ def conclude(arrival: Arrival, run: Run, reply: Reply) -> tuple[Change, ...]:
 
 
 def over(run: Run, reply: Reply) -> tuple[str, ...]:
-    """The ids that are pending no longer after a handler answered `reply`. A call stays known,
-    since its success may still come."""
+    """The ids that are pending no longer after a handler answered `reply`."""
     if reply.outcome is not Outcome.DONE:
         return ()
-    return tuple(row.id for row in run.undoes if row.pended is not None and not row.pended.is_call)
+    return tuple(row.id for row in run.undoes if row.is_over_once_undone)
 
 
 def _known(

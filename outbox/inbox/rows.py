@@ -51,14 +51,35 @@ class Row:
     def may_be_in_effect(self) -> bool:
         """Whether its undo has something to do: it ran, is pending, or was barred while its call
         was in doubt."""
-        in_doubt = self.reply is not None and self.reply.outcome is Outcome.UNKNOWN
         is_barred = self.state is State.BARRED
-        return self.state in (State.RAN, State.PENDING) or (is_barred and in_doubt)
+        return self.state in (State.RAN, State.PENDING) or (is_barred and self.is_in_doubt)
+
+    @property
+    def is_in_doubt(self) -> bool:
+        """Whether its answer says that it is not known what became of it."""
+        return self.reply is not None and self.reply.outcome is Outcome.UNKNOWN
+
+    @property
+    def success(self) -> Reply | None:
+        """The success of its call that was known before its undo began, and that `after` could not
+        write. An undo that is pending keeps it as the reply, where it found it."""
+        if self.pended is None:
+            return None
+        known = self.reply if self.state is State.UNDOING else self.pended.late_reply
+        return known if known is not None and known.outcome is Outcome.DONE else None
+
+    @property
+    def is_over_once_undone(self) -> bool:
+        """Whether what is kept beside it is kept no longer once it is undone. That of a call stays
+        where its success may still come."""
+        return self.pended is not None and (not self.pended.is_call or self.success is not None)
 
     @property
     def found_as(self) -> str:
         """How its undo finds it, in a word for the compensation."""
-        if self.reply is not None and self.reply.outcome is Outcome.UNKNOWN:
+        if self.success is not None:
+            return "ran"
+        if self.is_in_doubt:
             return "in-doubt"
         if self.pended is None or self.state is State.RAN:
             return "ran"

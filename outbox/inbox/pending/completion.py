@@ -35,7 +35,7 @@ def completed(
     over = [] if pended.is_call and not is_sure else [pended.id]
     for row in undoing:
         late = None if row.pended is None else row.pended.late_reply
-        if late is not None and late.outcome is Outcome.DONE:
+        if late is not None and late.outcome is Outcome.DONE and row.success is None:
             # It took effect while it was undone, so it is to be undone once more.
             assert row.pended is not None
             changes.append(Change(row.id, State.RAN, late))
@@ -43,8 +43,11 @@ def completed(
             over.append(row.id)
         elif reply.outcome is Outcome.DONE:
             changes.append(Change(row.id, State.UNDONE, row.reply, pended.id))
-            if row.pended is not None and not row.pended.is_call:
+            if row.is_over_once_undone:
                 over.append(row.id)
+        elif row.success is not None:
+            # `after` is still to write it.
+            changes.append(Change(row.id, State.PENDING, None))
         else:
             is_open = row.pended is not None and row.reply is None
             was = State.PENDING if is_open else State.RAN

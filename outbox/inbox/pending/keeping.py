@@ -19,6 +19,8 @@ from outbox.inbox.transactions import store
 from outbox.replies import Reply
 from outbox.wire.envelope import Envelope
 
+_OPEN = (State.PENDING, State.UNDOING)
+
 
 class ExpectedTooLate(RuntimeError):
     """A handler expects its answer after the command has expired."""
@@ -27,8 +29,8 @@ class ExpectedTooLate(RuntimeError):
 def with_pended(
     session: Session, consumer: str, found: Mapping[str, Row], now: datetime
 ) -> dict[str, Row]:
-    """The rows, with what is kept of those that are pending or are being undone."""
-    ids = [id for id, row in found.items() if row.state in (State.PENDING, State.UNDOING)]
+    """The rows, with what is kept of those that are pending, are being undone, or are in doubt."""
+    ids = [id for id, row in found.items() if row.state in _OPEN or row.is_in_doubt]
     kept = pending_rows.read(session, consumer, ids, now) if ids else {}
     return {id: replace(row, pended=kept[id]) if id in kept else row for id, row in found.items()}
 
