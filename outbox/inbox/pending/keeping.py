@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from outbox.inbox.answering import has_way
+from outbox.inbox.answering import has_way, require_way
 from outbox.inbox.handling.handler import Context
 from outbox.inbox.pending import rows as pending_rows
 from outbox.inbox.pending.complete import tell
@@ -83,6 +83,13 @@ def keep(session: Session, consumer: str, pended: Sequence[Pended], over: Sequen
         pending_rows.add(session, consumer, pended)
     if over:
         pending_rows.remove(session, consumer, over)
+
+
+def require_way_back(session: Session, arrival: Arrival, reply: Reply) -> None:
+    """Raises Unrouted where an answer comes later, and there is no way on which its sender could
+    be told: what takes effect after its undo would stay unknown to it."""
+    if reply.is_pending:
+        require_way(session, arrival.envelope.reply_to)
 
 
 def require_in_time(arrival: Arrival, reply: Reply, now: datetime) -> None:

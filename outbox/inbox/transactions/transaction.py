@@ -29,6 +29,7 @@ from outbox.inbox.pending.keeping import (
     keep,
     pended_of,
     require_in_time,
+    require_way_back,
     tell_all,
     undone_by,
     with_pended,
@@ -272,6 +273,7 @@ class InboxTransaction:
             replies = call(handler, session, messages, contexts, seconds)
             for arrival, reply in zip(arrivals, replies, strict=True):
                 require_in_time(arrival, reply, self._now)
+                require_way_back(session, arrival, reply)
             return replies
 
         way = inbox_session.within_savepoint if within_savepoint else inbox_session.straight

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -180,8 +179,8 @@ async def test_what_cannot_be_done_is_told_and_changes_nothing(
     http: httpx.AsyncClient, bank: WaitingBank, names: Names
 ) -> None:
     live, lost, over = (asked(names(), Book(f"{n}")) for n in range(3))
-    lost = replace(lost, source="gone", reply_to="gone")
     await bank.receive(live, lost, over)
+    bank.lose_its_ways()
     await bank.calling(live.id, until=timedelta(hours=1))
     assert await told(http, f"/pending/{over.id}/drop") == (
         200,

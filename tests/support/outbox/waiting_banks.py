@@ -86,6 +86,11 @@ class WaitingBank:
         statement = update(inbox_pending).where(inbox_pending.c.id == id).values(**values)
         await self.looked(lambda session: session.execute(statement))
 
+    def lose_its_ways(self) -> None:
+        """Let it have no way to any other service from now on."""
+        service = self.service
+        outbox.install(service.sessions, source="bank", routes={}, clock=service.clock, peers=[])
+
     async def calling(self, id: str, *, until: timedelta, **values: Any) -> None:
         """Let it be a call to the outside whose time is over then."""
         now = self.service.clock.now()

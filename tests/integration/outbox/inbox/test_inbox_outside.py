@@ -274,13 +274,26 @@ async def test_a_result_is_written_once_the_database_takes_it(
     assert len(provider.asked) == 1
 
 
-async def test_a_result_without_a_way_to_the_sender_is_kept_for_its_next_question(
+async def test_a_call_without_a_way_to_the_sender_fails_before_it_is_made(
+    sessions: Sessions, provider: Provider, names: Names
+) -> None:
+    bank = Bank(sessions, provider)
+    action = asked(names(), Book("a"), source="stranger", reply_to="stranger")
+    reply = await bank.ask(action)
+    assert reply.outcome is Outcome.FAILED
+    assert "bank has no peer stranger" in str(reply.reason)
+    assert provider.asked == []
+    assert (await bank.entries(), await bank.states()) == ([], {})
+
+
+async def test_a_result_whose_way_to_the_sender_is_lost_is_kept_for_its_next_question(
     sessions: Sessions, provider: Provider, names: Names, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = provider.held()
     bank = Bank(sessions, provider)
-    action = asked(names(), Book("a"), source="stranger", reply_to="stranger")
+    action = asked(names(), Book("a"))
     assert (await bank.ask(action)).is_pending
+    outbox.install(sessions, source="bank", routes={}, clock=bank.clock, peers=[])
     gate.open()
     await bank.reaches(action, State.RAN)
     assert await bank.told() == []

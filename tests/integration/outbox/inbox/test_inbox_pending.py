@@ -219,12 +219,25 @@ async def test_a_handler_cannot_complete_its_own_command(
     assert "handled just now" in str(reply.reason)
 
 
-async def test_without_a_way_to_the_sender_nothing_is_completed(
+async def test_without_a_way_to_the_sender_a_command_is_answered_at_once_or_fails(
     bench: Bench, bank: Bank, names: Names
 ) -> None:
     action = replace(asked(names(), Book("a")), source="stranger", reply_to="stranger")
+    reply = await bench.receive_one(action)
+    assert reply.outcome is Outcome.FAILED
+    assert "bank has no peer stranger" in str(reply.reason)
+    assert (await bench.entries(), await bench.states()) == ([], {})
+    bank.book = Booked(1)
+    assert (await bench.receive_one(action)).outcome is Outcome.DONE
+
+
+async def test_where_the_way_to_the_sender_is_lost_nothing_is_completed(
+    bench: Bench, bank: Bank, names: Names
+) -> None:
+    action = asked(names(), Book("a"))
     await bench.receive(action)
-    with pytest.raises(outbox.Unrouted, match="stranger"):
+    outbox.install(bench.sessions, source="bank", routes={}, clock=bench.clock, peers=[])
+    with pytest.raises(outbox.Unrouted, match="sender"):
         await answered(bench, bank, {action.id: Booked(1)})
     assert await bench.states() == {action.id: State.PENDING}
 

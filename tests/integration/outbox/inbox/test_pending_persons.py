@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -311,8 +310,9 @@ async def test_a_refused_undo_gives_a_dropped_call_back_as_dropped(
 async def test_what_no_one_can_be_told_of_is_dropped_all_the_same(
     bank: WaitingBank, names: Names
 ) -> None:
-    action = replace(asked(names(), Book("a")), source="gone", reply_to="gone")
+    action = asked(names(), Book("a"))
     await bank.receive(action)
+    bank.lose_its_ways()
     with pytest.raises(outbox.Unrouted):
         await bank.within(lambda it: bank.service.complete(it, action.id, Booked(1)))
     await dropped(bank, action.id)
