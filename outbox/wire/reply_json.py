@@ -23,9 +23,9 @@ def value_of(reply: Reply) -> dict[str, Any]:
     if reply.value is not None:
         fields["value"] = reply.value
     if reply.code is not None:
-        fields["code"] = _readable(reply.code)
+        fields["code"] = readable(reply.code)
     if reply.reason is not None:
-        fields["reason"] = _readable(reply.reason)
+        fields["reason"] = readable(reply.reason)
     if reply.retry_after is not None:
         fields["retry_after"] = reply.retry_after
     if reply.after_pending:
@@ -81,7 +81,7 @@ def progress_of(reply: Reply) -> Progress | None:
             since=_moment(value["since"]),
             expected_at=None if "expected_at" not in value else _moment(value["expected_at"]),
             attempt=attempt if type(attempt) is int and attempt > 0 else 0,
-            holder=_readable(holder)[:100] if isinstance(holder, str) else None,
+            holder=readable(holder)[:100] if isinstance(holder, str) else None,
             until=None if "until" not in value else _moment(value["until"]),
         )
     except (KeyError, TypeError, ValueError, OverflowError):
@@ -96,7 +96,8 @@ def _moment(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def _readable(text: str) -> str:
+def readable(text: str) -> str:
+    """The text, cut to MAX_TEXT_LENGTH, without what a strict reader or a database refuses."""
     # A reason is often the text of an exception, which may quote anything; one such reason must
     # not make the replies of a whole batch unreadable.
     text = text[:MAX_TEXT_LENGTH].replace("\0", "")

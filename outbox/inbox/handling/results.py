@@ -7,11 +7,16 @@ from typing import Any
 
 from outbox.replies import PENDING, Done, Locked, Ongoing, Outcome, Pending, Refused, Reply
 from outbox.wire.codec import encode_value
+from outbox.wire.reply_json import readable
+
+_LONGEST = timedelta(days=365_000)
+"""The longest time for which an answer is expected: beyond it, there are no dates."""
 
 
 def reply_of(result: object, tp: Any = Any) -> Reply:
     """The reply that a handler's result stands for, as it is stored and sent. `tp` is the type of
-    the values that the command declares. That of Pending has as `value` the seconds it expects.
+    the values that the command declares. That of Pending has as `value` the seconds it expects, of
+    which no date is out of reach. Texts are made readable.
 
     Raises InvalidMessage where a value is of another type or cannot be put on the wire, TypeError
     where a code or reason is no text.
@@ -25,7 +30,7 @@ def reply_of(result: object, tp: Any = Any) -> Reply:
             return Reply(Outcome.ONGOING, code="ongoing", retry_after=_seconds(retry_after))
         case Pending(note, expect):
             # The transaction knows the time, and makes a Progress of it.
-            seconds = None if expect is None else expect.total_seconds()
+            seconds = None if expect is None else _expected(expect).total_seconds()
             return Reply(Outcome.ONGOING, value=seconds, code=PENDING, reason=_text(note))
         case Done(value):
             return _done(value, tp)
@@ -38,6 +43,10 @@ def _done(value: object, tp: Any) -> Reply:
     return Reply(Outcome.DONE, value=None if value is None else encode_value(value, tp))
 
 
+def _expected(expect: timedelta) -> timedelta:
+    return max(timedelta(), min(expect, _LONGEST))
+
+
 def _seconds(pause: float | timedelta) -> float:
     return pause.total_seconds() if isinstance(pause, timedelta) else float(pause)
 
@@ -45,4 +54,4 @@ def _seconds(pause: float | timedelta) -> float:
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"a refusal's code and reason are texts, and one is {value!r}")
-    return value
+    return readable(value)

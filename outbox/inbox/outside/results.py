@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from outbox.adding.insert import refuse_autocommit
 from outbox.clock import Clock
 from outbox.crashpoints import crashpoint
-from outbox.database.troubles import Trouble
+from outbox.database.troubles import Trouble, trouble_in_statement
 from outbox.errors import OutboxError
 from outbox.inbox.handler_times import HandlerTimes
 from outbox.inbox.limits import InboxLimits
@@ -56,6 +56,7 @@ log = logging.getLogger("outbox.inbox")
 
 _CONNECT_WITHIN = 10.0
 _LONGEST_PAUSE = 5.0
+_MOST_TRIES = 10
 
 
 class Results:
@@ -82,26 +83,32 @@ class Results:
         """Write the result, and return the answer to the command. Where no delivery awaits it, the
         answer is sent by itself.
 
-        It is tried until the database takes it: the provider may have done what no other process
-        knows. A result whose `after` fails is kept, and the answer is FAILED.
+        It is tried for as long as the database is in trouble: the provider may have done what no
+        other process knows. A result that is not written for another reason is kept, and the answer
+        is FAILED: at once where `after` is to blame, else after a few tries. Where it cannot even
+        be kept, it is given up.
         """
-        pause = 0.1
+        pause, tries = 0.1, 0
         to_write: Result | AfterFailed = result
         while True:
             work = ResultTransaction(self, call, to_write, is_awaited)
             try:
                 await self._runner.handle(work, connect_within=_CONNECT_WITHIN)
-            except RolledBack as rolled_back:
-                if work.is_after_to_blame and isinstance(to_write, Answered):
-                    tell_failure(self.consumer, call.arrival, rolled_back.error)
-                    to_write = AfterFailed(to_write.reply, rolled_back.error)
-                    continue
-                self._tell_of(call, rolled_back.error, pause)
-            except Exception as error:
-                self._tell_of(call, error, pause)
+            except Exception as raised:
+                error = raised.error if isinstance(raised, RolledBack) else raised
             else:
                 crashpoint("outside: after its result, before the reply")
                 return work.answer
+            tries += work.may_fail_again
+            if isinstance(to_write, Answered) and (work.is_after_to_blame or tries >= _MOST_TRIES):
+                tell_failure(self.consumer, call.arrival, error)
+                to_write, tries = AfterFailed(to_write.reply, error), 0
+                continue
+            if tries >= _MOST_TRIES:
+                fields = fields_of(call.arrival.envelope)
+                log.error("the result of a call is given up", exc_info=error, extra=fields)
+                return failure(error)
+            self._tell_of(call, error, pause)
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -125,19 +132,29 @@ class ResultTransaction:
         is_awaited: Callable[[], bool],
     ) -> None:
         self.answer = DONE
-        self.is_after_to_blame = False
-        """Whether it was rolled back because of `after`."""
         self._results = results
         self._call = call
         self._result = result
         self._is_awaited = is_awaited
         self._connection: Connection | None = None
         self._in_hand: Sequence[Arrival] = ()
+        self._trouble: Trouble | None = None
 
     @property
     def replies(self) -> list[Reply | None]:
         """The answer."""
         return [self.answer]
+
+    @property
+    def is_after_to_blame(self) -> bool:
+        """Whether it was rolled back because of `after`, be it at the commit of what that wrote."""
+        return bool(self._in_hand) and self._trouble in (Trouble.OWN, Trouble.SLOW)
+
+    @property
+    def may_fail_again(self) -> bool:
+        """Whether it was rolled back for a reason that may never go away."""
+        crossed = bool(self._in_hand) and self._trouble in (Trouble.CROSSED, Trouble.LOCKED)
+        return crossed or self.is_after_to_blame or self._trouble is Trouble.OWN
 
     def work(self, session: Session, call: CallHandler) -> None:
         """Everything up to the commit, as `InboxTransaction.work`."""
@@ -162,14 +179,16 @@ class ResultTransaction:
     def judged(self, error: Exception) -> Exception:
         """As `InboxTransaction.judged`."""
         found = judged(error, self._in_hand, self._connection)
-        if isinstance(found, RolledBack) and self._in_hand:
-            self.is_after_to_blame = found.trouble in (Trouble.OWN, Trouble.SLOW)
+        if isinstance(found, RolledBack):
+            self._trouble = found.trouble
+        else:
+            self._trouble = trouble_in_statement(found)
         return found
 
     def _write(self, session: Session, rows: Mapping[str, Row], call: CallHandler) -> None:
         row = rows.get(self._call.id)
         pended = None if row is None else row.pended
-        self.answer = _answer_of(row)
+        self.answer = rules.answer_where_not_awaited(row)
         if row is None or pended is None:
             return
         match row.state:
@@ -206,8 +225,8 @@ class ResultTransaction:
                 kept = rules.not_made(pended)
                 self.answer = reply
             case AfterFailed(reply, failed):
-                kept = rules.kept_for_after(pended, reply, failed)
                 self.answer, told = failure(failed), False
+                kept = rules.kept_for_after(pended, reply, self.answer.reason or "")
             case other:
                 assert_never(other)
         pending_rows.change(session, self._results.consumer, kept)
@@ -232,9 +251,11 @@ class ResultTransaction:
     ) -> None:
         """A success that comes after its undo, or after it was waited for: it is never dropped,
         since what it did is there."""
-        if not isinstance(self._result, Answered) or self._result.reply.outcome is not Outcome.DONE:
+        if not isinstance(self._result, Answered | AfterFailed):
             return
         reply = self._result.reply
+        if reply.outcome is not Outcome.DONE:
+            return
         if row.state is State.UNDOING:
             # What undoes it just now may have come before it, and is to be asked for once more.
             late = replace(pended, late_reply=reply)
@@ -268,21 +289,7 @@ class ResultTransaction:
             )
 
     def _run_after(self, session: Session, reply: Reply, call: CallHandler) -> None:
-        self._in_hand = [self._call.arrival]
+        if self._call.outside.after is not None:
+            # To the end: what it wrote may fail at the commit.
+            self._in_hand = [self._call.arrival]
         run_after(session, self._call, reply, call, self._results.times.usual)
-        self._in_hand = ()
-
-
-def _answer_of(row: Row | None) -> Reply:
-    """What a delivery that still waits is answered where the result is not awaited any more."""
-    if row is not None and row.state in (State.RAN, State.REFUSED):
-        return row.reply or DONE
-    return _NOT_AWAITED
-
-
-_NOT_AWAITED = Reply(
-    Outcome.ONGOING,
-    code="ongoing",
-    reason="its call is another process's by now, or was undone",
-    retry_after=1.0,
-)

@@ -7,11 +7,11 @@ doubt* once it ended without an answer, so that its effect may be there or not.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from outbox.inbox.pending.pended import Pended
+from outbox.inbox.rows import DONE, Row, State
 from outbox.replies import Outcome, Reply
-from outbox.safe_text import described
 
 START_WITHIN = timedelta(seconds=5)
 """The time from the transaction that stores a call to its beginning; after it, it is not made."""
@@ -21,6 +21,13 @@ MARGIN = 2 * START_WITHIN
 its result. Clocks of machines that share a SQLite file may differ by half of it."""
 
 LONGEST_PAUSE = 60.0
+
+_NOT_AWAITED = Reply(
+    Outcome.ONGOING,
+    code="ongoing",
+    reason="its call is another process's by now, or was undone",
+    retry_after=1.0,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +96,15 @@ def answers_later(pended: Pended, reply: Reply) -> Pended:
     )
 
 
-def kept_for_after(pended: Pended, reply: Reply, error: BaseException) -> Pended:
-    """What is kept after a result whose `after` failed: nothing is called again, and `after` is
-    tried when the command is asked for."""
+def kept_for_after(pended: Pended, reply: Reply, why: str) -> Pended:
+    """What is kept after a result that could not be written, and why: nothing is called again, and
+    `after` is tried when the command is asked for."""
     return replace(
         pended,
         until=pended.read_at,
         holder=None,
         late_reply=reply,
-        last_error=f"its result is known, and cannot be written: {described(error)}",
+        last_error=f"its result is known, and cannot be written: {why}",
     )
 
 
@@ -123,6 +130,13 @@ def answer_after_failure(pended: Pended, promise: Promise) -> Reply:
     return replace(pended.reply(), retry_after=pause(pended.attempt))
 
 
+def answer_where_not_awaited(row: Row | None) -> Reply:
+    """What a delivery that still waits is answered where the result is not awaited any more."""
+    if row is not None and row.state in (State.RAN, State.REFUSED):
+        return row.reply or DONE
+    return _NOT_AWAITED
+
+
 def pause(attempt: int) -> float:
     """Seconds between the failure of that attempt and the next one."""
     return min(LONGEST_PAUSE, 2.0 ** min(attempt - 1, 10))
@@ -142,14 +156,11 @@ def _why_unknown(pended: Pended, promise: Promise) -> str | None:
     """Why a call that is in doubt may not be made again."""
     if not promise.keyed:
         return "the provider is not said to honour a key, so that it might carry it out twice"
-    key_ends = _key_ends(pended, promise)
-    if pended.read_at + promise.timeout > key_ends:
+    # The end of a key may be beyond any date.
+    if pended.read_at + promise.timeout - pended.since > promise.key_valid_for:
+        key_ends = pended.since + promise.key_valid_for
         return f"the provider honours its key until {key_ends.isoformat()} only"
     return None
-
-
-def _key_ends(pended: Pended, promise: Promise) -> datetime:
-    return pended.since + promise.key_valid_for
 
 
 def _unknown(pended: Pended, why: str) -> Reply:
