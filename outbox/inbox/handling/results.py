@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -19,7 +20,7 @@ def reply_of(result: object, tp: Any = Any) -> Reply:
     which no date is out of reach. Texts are made readable.
 
     Raises InvalidMessage where a value is of another type or cannot be put on the wire, TypeError
-    where a code or reason is no text.
+    where a code or reason is no text, or a pause no finite number of seconds.
     """
     match result:
         case Refused(code, reason):
@@ -47,8 +48,11 @@ def _expected(expect: timedelta) -> timedelta:
     return max(timedelta(), min(expect, _LONGEST))
 
 
-def _seconds(pause: float | timedelta) -> float:
-    return pause.total_seconds() if isinstance(pause, timedelta) else float(pause)
+def _seconds(pause: object) -> float:
+    seconds = pause.total_seconds() if isinstance(pause, timedelta) else pause
+    if not isinstance(seconds, int | float) or not math.isfinite(seconds):
+        raise TypeError(f"retry_after is a number of seconds or a timedelta, and it is {pause!r}")
+    return max(0.0, float(seconds))
 
 
 def _text(value: object) -> str:

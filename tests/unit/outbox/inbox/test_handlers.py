@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
@@ -151,6 +152,8 @@ async def test_a_list_handler_must_return_one_result_for_each_message(results: A
         (Refused("held", "a hold"), Reply(Outcome.REFUSED, code="held", reason="a hold")),
         (Locked("saga 7"), Reply(Outcome.LOCKED, code="locked", reason="saga 7")),
         (Ongoing(3), Reply(Outcome.ONGOING, code="ongoing", retry_after=3.0)),
+        (Ongoing(-3), Reply(Outcome.ONGOING, code="ongoing", retry_after=0.0)),
+        (Ongoing(timedelta(-3)), Reply(Outcome.ONGOING, code="ongoing", retry_after=0.0)),
     ],
 )
 def test_each_result_has_its_reply(result: object, reply: Reply) -> None:
@@ -166,6 +169,13 @@ def test_a_value_that_cannot_travel_is_an_error(value: object) -> None:
 def test_a_refusal_without_words_is_an_error() -> None:
     with pytest.raises(TypeError, match="are texts"):
         reply_of(Refused("no", None))  # type: ignore[arg-type]  # the mistake
+
+
+@pytest.mark.parametrize("pause", [math.nan, math.inf, -math.inf, "1", None])
+def test_a_pause_that_is_no_number_of_seconds_is_an_error(pause: Any) -> None:
+    # The sender could read no answer of the whole request.
+    with pytest.raises(TypeError, match="retry_after is a number of seconds"):
+        reply_of(Ongoing(pause))
 
 
 @pytest.mark.parametrize("result", [Refused("no", "x"), Locked("x"), Ongoing()])
