@@ -21,7 +21,7 @@ def downgrade(_apps: Any, _editor: Any) -> None:
 
     with joined() as connection:
         op = Operations(MigrationContext.configure(connection))
-        outbox.schema.downgrade(op, to=0, start=2)
+        outbox.schema.downgrade(op, to=0, start=3)
 
 
 class Migration(migrations.Migration):

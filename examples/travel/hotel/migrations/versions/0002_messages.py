@@ -13,4 +13,4 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    schema.downgrade(op, to=0, start=2)
+    schema.downgrade(op, to=0, start=3)
