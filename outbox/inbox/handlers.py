@@ -19,7 +19,8 @@ from datetime import timedelta
 from typing import Any, TypeVar, overload
 
 from outbox.errors import InvalidHandlers, InvalidMessage
-from outbox.inbox.handling.handler import Context, Handler
+from outbox.inbox.handling.context import Context
+from outbox.inbox.handling.handler import Handler
 from outbox.inbox.handling.registration import On, OnList, check_signature, is_async
 from outbox.inbox.outside.registration import (
     KEY_VALID_FOR,

@@ -1,43 +1,21 @@
-"""A handler: a registered function, its call, and the context that it gets."""
+"""A handler: a registered function, and its call."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
+from outbox.inbox.handling.context import Context
 from outbox.inbox.handling.registration import name_of
 from outbox.inbox.handling.results import reply_of
 from outbox.inbox.outside.registration import Outside, begun
 from outbox.messages import Command, Message, reply_type, type_of
 from outbox.replies import Locked, Ongoing, Outcome, Pending, Refused, Reply
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """The context of a message for its handler.
-
-    `attempt` counts the calls for this message from 1, as far as this process remembers. More than
-    1 means that an earlier call was rolled back, but not its effects outside of the database.
-    `undoes` are the commands that are to be undone now, for a compensation: id -> "ran"; "pending",
-    where the answer of the command has not come; or "in-doubt", where its call to the outside ended
-    without one, or a person dropped it, so that it may have had its effect, or have it later.
-    For a call to the outside, `attempt` counts those that were begun, by whichever process, and
-    `before` is what its `before` returned.
-    """
-
-    id: str
-    correlation: str | None
-    causation: str | None
-    attempt: int
-    source: str
-    trace: str | None
-    undoes: Mapping[str, str] = field(default_factory=dict)
-    before: Any = None
 
 
 @dataclass(frozen=True, slots=True)

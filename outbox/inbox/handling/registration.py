@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, get_type_hints, overload
+from typing import Any, Generic, TypeAlias, TypeVar, get_type_hints, overload
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from outbox.errors import InvalidHandlers
+from outbox.inbox.handling.context import Context
 from outbox.messages import Message
 from outbox.replies import Done, Locked, Ongoing, Pending, Refused
 
-if TYPE_CHECKING:
-    from outbox.inbox.handling.handler import Context
-
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")
+_OF_MESSAGES = ("message", "command")
 Result: TypeAlias = "R | Done[R] | Refused | Locked | Ongoing | Pending"
 
 
@@ -77,31 +76,44 @@ def name_of(function: Callable[..., Any]) -> str:
     return getattr(function, "__qualname__", repr(function))
 
 
-def check_signature(cls: type[Message], function: Callable[..., Any], *parameters: str) -> None:
-    """Raises InvalidHandlers where the function cannot be called for these messages: with such
-    parameters, and one of them a `message` or `command` of that class."""
+def check_signature(cls: type[Message], function: Callable[..., Any], *places: str) -> None:
+    """Raises InvalidHandlers where the function cannot be called for these messages: with an
+    argument in each of these places, of the type that the function declares there."""
     name = name_of(function)
-    expected = f"({', '.join(parameters)})"
+    expected = f"({', '.join(places)})"
+    next_step = f"declare it as def {name}{expected}"
     try:
         signature = inspect.signature(function)
-        signature.bind(*parameters)
+        signature.bind(*places)
     except (TypeError, ValueError):
         raise InvalidHandlers(
-            f"{name} cannot be called as {expected}",
-            next_step=f"declare it as def {name}{expected}",
+            f"{name} cannot be called as {expected}", next_step=next_step
         ) from None
-    position = next((at for at, it in enumerate(parameters) if it in ("message", "command")), None)
-    if position is None:
-        return
-    parameter = list(signature.parameters.values())[position : position + 1]
     try:
         hints = get_type_hints(function)
     except Exception:  # without resolved hints there is nothing to check
         return
-    hint = hints.get(parameter[0].name) if parameter else None
-    if not isinstance(hint, type) or not issubclass(hint, Message) or issubclass(cls, hint):
-        return
-    raise InvalidHandlers(
-        f"{name} is registered for {cls.__name__} and declares to take {hint.__name__}",
-        next_step="register it for the class that it takes",
-    )
+    for place, parameter in zip(places, signature.parameters, strict=False):
+        hint = hints.get(parameter)
+        if not isinstance(hint, type):
+            continue
+        right = _right_places(cls, hint)
+        if right and place not in right:
+            raise InvalidHandlers(
+                f"{name} declares {parameter}: {hint.__name__} where it gets the {place}",
+                next_step=next_step,
+            )
+        if place in _OF_MESSAGES and issubclass(hint, Message) and not issubclass(cls, hint):
+            raise InvalidHandlers(
+                f"{name} is registered for {cls.__name__} and declares to take {hint.__name__}",
+                next_step="register it for the class that it takes",
+            )
+
+
+def _right_places(cls: type[Message], hint: type) -> tuple[str, ...]:
+    """The places in which an argument of that type can stand; none where it is not known."""
+    if issubclass(hint, Context):
+        return ("context",)
+    if issubclass(hint, Session | AsyncSession):
+        return ("session",)
+    return _OF_MESSAGES if issubclass(hint, Message) and issubclass(cls, hint) else ()

@@ -9,7 +9,8 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from outbox.adding.causes import caused_by
-from outbox.inbox.handling.handler import Context, Handler
+from outbox.inbox.handling.context import Context
+from outbox.inbox.handling.handler import Handler
 from outbox.inbox.handling.registration import is_async
 from outbox.inbox.outside.call import Call
 from outbox.inbox.transactions.judging import HandlerFailed

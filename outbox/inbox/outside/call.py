@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from outbox.inbox.handling.handler import Context
+from outbox.inbox.handling.context import Context
 from outbox.inbox.outside.registration import Outside
 from outbox.inbox.outside.rules import Attempt
 from outbox.inbox.rows import Arrival

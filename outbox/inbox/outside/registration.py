@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, TypeVar, overload
+from typing import Any, Generic, TypeAlias, TypeVar, overload
 
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from outbox.errors import InvalidHandlers, InvalidMessage
+from outbox.inbox.handling.context import Context
 from outbox.inbox.handling.registration import Result, check_signature, is_async, name_of
 from outbox.inbox.handling.results import reply_of
 from outbox.inbox.outside.rules import Promise
@@ -19,9 +20,6 @@ from outbox.replies import PENDING, Done, Locked, Ongoing, Outcome, Pending, Ref
 from outbox.wire import strict_json
 from outbox.wire.codec import encode_value
 from outbox.wire.sameness import difference
-
-if TYPE_CHECKING:
-    from outbox.inbox.handling.handler import Context
 
 M = TypeVar("M", bound=Message)
 R = TypeVar("R")

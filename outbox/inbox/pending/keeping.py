@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from outbox.inbox.answering import has_way, require_way
-from outbox.inbox.handling.handler import Context
+from outbox.inbox.handling.context import Context
 from outbox.inbox.pending import rows as pending_rows
 from outbox.inbox.pending.complete import tell
 from outbox.inbox.pending.pended import Pended

@@ -150,6 +150,41 @@ def test_a_call_takes_the_command_that_it_is_registered_for(handlers: Handlers) 
         handlers.outside(cast(type[Command[Receipt]], Refund), keyed=True)(charge)
 
 
+def context_first(session: AsyncSession, context: Context, command: Charge) -> None: ...
+def command_first(command: Charge, session: AsyncSession, context: Context) -> None: ...
+def reply_last(
+    session: AsyncSession, command: Charge, context: Context, reply: Receipt
+) -> None: ...
+def command_third(session: AsyncSession, it: object, command: Charge, context: Context) -> None: ...
+def call_backwards(context: Context, command: Charge) -> None: ...
+def call_with_session(command: Charge, session: Session) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"before": context_first}, r"context_first declares context: Context where it gets the c"),
+        ({"before": command_first}, r"command_first\(session, command, context\)"),
+        ({"after": reply_last}, r"reply_last\(session, command, reply, context\)"),
+        ({"after": command_third}, r"command: Charge where it gets the reply"),
+        ({"function": call_backwards}, r"call_backwards\(command, context\)"),
+        ({"function": call_with_session}, r"session: Session where it gets the context"),
+    ],
+)
+def test_arguments_in_another_order_are_refused_and_the_right_one_is_told(
+    handlers: Handlers, options: dict[str, Any], message: str
+) -> None:
+    around = {name: it for name, it in options.items() if name != "function"}
+    with pytest.raises(InvalidHandlers, match=message):
+        handlers.outside(Charge, keyed=True, **around)(options.get("function", charge))
+    assert handlers.types == ()
+
+
+def test_a_handler_whose_arguments_are_in_another_order_is_refused(handlers: Handlers) -> None:
+    with pytest.raises(InvalidHandlers, match=r"context_first\(session, message, context\)"):
+        handlers.on(Charge)(cast(Any, context_first))
+
+
 def test_a_command_has_a_handler_or_a_call(handlers: Handlers) -> None:
     handlers.outside(Charge, keyed=True)(charge)
     with pytest.raises(InvalidHandlers, match="has a handler already"):
