@@ -72,6 +72,14 @@ def test_the_snippets_of_the_page_on_adopting_are_those_of_the_examples() -> Non
     assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
 
+def test_the_snippets_of_the_page_on_later_answers_are_those_of_the_examples() -> None:
+    folders = [ROOT / "examples" / name for name in ("travel", "approvals")]
+    sources = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
+    shown = blocks("docs/later-answers.md", "python")
+    assert len(shown) == 7
+    assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
+
+
 def test_the_second_page_of_the_readme_is_from_the_example() -> None:
     readme = (ROOT / "README.md").read_text()
     section = readme.partition("## Add it to your service\n")[2].partition("\n## ")[0]
