@@ -170,11 +170,13 @@ async def test_a_person_completes_with_a_value_that_the_command_promises(
         with pytest.raises(outbox.InvalidMessage, match="Booked"):
             await bank.within(complete)
     assert await bank.states() == {action.id: State.PENDING}
-    with caplog.at_level(logging.INFO, "outbox.inbox"):
+    with caplog.at_level(logging.WARNING, "outbox.inbox"):
         for _ in range(2):
             await bank.within(lambda it: pending.complete(it, action.id, {"balance": 7}, **PERSON))
     line: Any = caplog.records[0]
-    assert line.getMessage() == "a person completes a pending command"
+    assert line.getMessage() == (
+        f"a person completes a pending command: {action.id}, 'ada': {PERSON['reason']!r}"
+    )
     assert (line.message_id, line.actor, line.reason) == (action.id, "ada", PERSON["reason"])
     (message,) = await bank.told()
     assert (message["outcome"], message["value"]) == ("done", {"balance": 7})
