@@ -300,8 +300,13 @@ class Service(Generic[SM]):
                 engine.dispose(close=False)  # they go on in the other process
 
     def observed_by(self, observer: Observer) -> None:
-        """Let the observer watch its messages. Raises InvalidService after its inbox was used, or
-        its transports."""
+        """Let the observer watch its messages. Raises InvalidService where it has one, as it is
+        attached, and after its inbox was used, or its transports."""
+        if not isinstance(self._observer, _Unobserved):
+            refuse(
+                f"the service {self.name} is attached to an application, which runs it",
+                "start that application, for instance with uvicorn",
+            )
         if self._inbox is not None or self.carrier is not None:
             raise InvalidService(
                 f"the service {self.name} takes messages already, and cannot be observed from now",

@@ -15,6 +15,7 @@ from sqlalchemy.orm import sessionmaker
 import outbox
 from outbox.contract import StartSaga
 from outbox.coordination.progress import STUCK_AFTER
+from outbox.integrations.bare import bare
 from outbox.tables import outbox as outbox_table
 from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import Book, Booked, Noted, ledger_schema
@@ -154,6 +155,18 @@ async def test_an_application_that_runs_already_is_refused(engine: AsyncEngine) 
     assert used.inbox.consumer == "till"
     with pytest.raises(outbox.InvalidService, match="cannot be observed from now"):
         used.attach(FastAPI())
+
+
+@pytest.mark.databases("sqlite")
+async def test_a_service_that_is_attached_is_run_by_its_application_alone(
+    engine: AsyncEngine,
+) -> None:
+    attached = make_service(engine)
+    attached.attach(FastAPI())
+    with pytest.raises(outbox.InvalidService, match="is attached to an application, which runs it"):
+        bare(attached)
+    with pytest.raises(outbox.InvalidService, match="start that application"):
+        attached.attach(FastAPI())
 
 
 @pytest.mark.databases("sqlite")
