@@ -60,7 +60,7 @@ def test_the_snippets_of_the_page_on_sagas_are_those_of_the_example() -> None:
     ]
     sources = [path.read_text() for path in files]
     shown = blocks("docs/sagas.md", "python")
-    assert len(shown) == 8
+    assert len(shown) == 11
     assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
 
