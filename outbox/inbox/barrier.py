@@ -164,7 +164,7 @@ def _must_wait(rows: Sequence[Row]) -> Reply | None:
             reason = f"the command {row.barred_by} undoes {row.id}, and its answer comes later"
             seconds = _UNDO_TAKES
         elif row.state is State.PENDING and row.pended is not None and row.pended.is_live:
-            reason = f"{row.id} is calling the outside, which may take until {row.pended.until}"
+            reason = f"{row.id} is calling the outside, and its time is not over"
             seconds = row.pended.rest.total_seconds()
         else:
             continue

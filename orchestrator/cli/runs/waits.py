@@ -14,7 +14,7 @@ def awaits(awaited: Told | None) -> str:
     """The command whose answer a step awaits, in a cell of a table."""
     if awaited is None:
         return ""
-    return f"{awaited['type']} ({awaited['wait']}, sent {awaited['sendings']} times)"
+    return f"{awaited['type']} ({awaited['wait']}, sent {_times(awaited['sendings'])})"
 
 
 def print_waiting(saga: Told) -> None:
@@ -50,9 +50,10 @@ def _why(step: Told) -> str | None:
         case "participant":
             return _silence(step["participant"], awaited)
         case "retry":
-            return f"{awaited['tries']} deliveries failed{_next(awaited)}: {awaited['error']}"
+            return f"{_deliveries(awaited['tries'])} failed{_next(awaited)}: {awaited['error']}"
         case "lock" | "ongoing" | "anew":
-            answered = f"answered {awaited['tries']} times, the last time with {awaited['error']}"
+            often = _times(awaited["tries"])
+            answered = f"answered {often}, the last time with {awaited['error']}"
             return f"{answered}{_next(awaited)}"
         case "pending":
             return _pending(awaited)
@@ -65,24 +66,25 @@ def _why(step: Told) -> str | None:
 def _silence(participant: str, awaited: Told) -> str:
     silence, failed = awaited["silence"], ""
     if awaited["tries"]:
-        failed = f"; {awaited['tries']} deliveries had failed: {awaited['error']}"
+        failed = f"; {_deliveries(awaited['tries'])} had failed: {awaited['error']}"
     return (
-        f"{participant} gives no answer since {silence['since']}, {silence['deliveries']} "
-        f"deliveries in a row{_next(awaited)}: {silence['reason']}{failed}"
+        f"{participant} gives no answer since {silence['since']}, "
+        f"{_deliveries(silence['deliveries'])} in a row{_next(awaited)}: "
+        f"{silence['reason']}{failed}"
     )
 
 
 def _pending(awaited: Told) -> str:
     pending: Told = awaited["pending"]
-    what = f" for {pending['note']}" if pending["note"] else ""
-    told = f"waits since {pending['since']}{what}"
+    told = f"waits since {pending['since']}"
     if pending["expected_at"]:
         told += f", expected by {pending['expected_at']}"
         told += ", which has passed" if pending["is_late"] else ""
     if pending["attempt"]:
         told += f"; attempt {pending['attempt']} by {pending['holder'] or 'its participant'}"
         told += f" until {pending['until']}" if pending["until"] else ""
-    return f"{told}{_next(awaited).replace('the next', 'asked again')}"
+    note = f": {pending['note']}" if pending["note"] else ""
+    return f"{told}{_next(awaited).replace('the next', 'asked again')}{note}"
 
 
 def _said(awaited: Told) -> str | None:
@@ -92,3 +94,11 @@ def _said(awaited: Told) -> str | None:
 
 def _next(awaited: Told) -> str:
     return f", the next at {awaited['next_at']}" if awaited["next_at"] else ""
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _deliveries(count: int) -> str:
+    return "1 delivery" if count == 1 else f"{count} deliveries"

@@ -70,15 +70,23 @@ CALL = PENDING | {"attempt": 2, "holder": "payments-1", "until": LATER}
             waiting("lock", tries=2, error="locked: saga 7", next_at=NEXT),
             f"answered 2 times, the last time with locked: saga 7, the next at {NEXT}",
         ),
+        (
+            waiting("ongoing", tries=1, error="ongoing"),
+            "answered once, the last time with ongoing",
+        ),
+        (
+            waiting("retry", **RETRY | {"tries": 1}),
+            f"1 delivery failed, the next at {NEXT}: failed: RuntimeError: the press burns",
+        ),
         (waiting("resume"), "nothing is sent until the run is resumed"),
         (waiting("pending", pending=PENDING), f"waits since {CREATED}"),
         (
             waiting("pending", pending=ASKED, next_at=NEXT),
-            f"waits since {CREATED} for the owner, expected by {LATER}, asked again at {NEXT}",
+            f"waits since {CREATED}, expected by {LATER}, asked again at {NEXT}: the owner",
         ),
         (
             waiting("pending", pending=ASKED | {"is_late": True}),
-            f"waits since {CREATED} for the owner, expected by {LATER}, which has passed",
+            f"waits since {CREATED}, expected by {LATER}, which has passed: the owner",
         ),
         (
             waiting("pending", pending=CALL),
@@ -86,7 +94,8 @@ CALL = PENDING | {"attempt": 2, "holder": "payments-1", "until": LATER}
         ),
     ],
     ids=[
-        *("retry", "participant", "participant and retry", "lock", "resume"),
+        *("retry", "participant", "participant and retry", "lock"),
+        *("answered once", "failed once", "resume"),
         *("pending", "pending for a person", "pending for too long", "a call"),
     ],
 )
@@ -161,7 +170,7 @@ def test_watch_tells_for_whom_a_run_waits_once_and_again_where_that_changes(
     alive = ": alive\n\n"
     stub.on("GET", f"/sagas/{ID}/events", replace(began, body=f"{began.body}{alive}{ended.body}"))
     waits = [it for it in sagabox("watch", ID).out.splitlines() if it.startswith("  waits:")]
-    assert [it.partition(" for ")[2].partition(",")[0] for it in waits] == ["the owner", "the bank"]
+    assert [it.rpartition(": ")[2] for it in waits] == ["the owner", "the bank"]
 
 
 def test_watch_as_json_is_silent_until_the_end(stub: StubOrchestrator) -> None:
