@@ -7,6 +7,7 @@ dependencies when it runs, so that the other commands start without them.
 from __future__ import annotations
 
 from importlib.metadata import version as version_of
+from typing import Annotated
 
 import typer
 
@@ -64,3 +65,20 @@ main.command(epilog=EXIT_CODES)(coverage)
 def version() -> None:
     """Print the version of sagabox."""
     typer.echo(version_of("sagabox"))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@main.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="As the command version."
+        ),
+    ] = False,
+) -> None: ...

@@ -44,7 +44,8 @@ def dev(
         bool, typer.Option("--reload", help="Restart the services when their code changes.")
     ] = False,
 ) -> None:
-    """Run all services, each in a process of its own, until Ctrl-C.
+    """Run the example, a blog: its services and an orchestrator, a process each, until Ctrl-C. For
+    services of your own there are `sagabox run` and `sagabox serve orchestrator`.
 
     Makes the folder, with a SQLite database for each service for which SAGABOX_DATABASE_URL_SERVICE
     names no other, and brings the databases up to date. A service that ends is started again.

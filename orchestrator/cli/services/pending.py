@@ -209,10 +209,7 @@ async def _opened(named: str, database: str | None) -> AsyncIterator[Service[Any
     from sqlalchemy import Engine
     from sqlalchemy.exc import DBAPIError
 
-    if database is None:
-        service = find_service(named, by="sagabox pending was given")
-    else:
-        service = _without_module(named, database)
+    service = _with_module(named) if database is None else _without_module(named, database)
     try:
         await service.check_tables()
         yield service
@@ -228,6 +225,16 @@ async def _opened(named: str, database: str | None) -> AsyncIterator[Service[Any
         await service.engine.dispose()
         if isinstance(engine := service.sessions.kw["bind"], Engine):
             engine.dispose()
+
+
+def _with_module(named: str) -> Service[Any]:
+    from outbox.chassis.settings import InvalidSettings
+
+    try:
+        return find_service(named, by="sagabox pending was given")
+    except InvalidSettings as error:
+        step = f"{error.next_step}; or give the service's own name and its --database URL"
+        raise InvalidSettings(error.problem, next_step=step) from error
 
 
 def _without_module(name: str, database: str) -> Service[Any]:

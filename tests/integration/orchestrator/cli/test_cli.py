@@ -56,7 +56,8 @@ def run_process(*arguments: str, **variables: str) -> Told:
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
-    assert run("version").out == f"{version('sagabox')}\n"
+    for words in ("version", "--version"):
+        assert run(words).out == f"{version('sagabox')}\n"
 
 
 @pytest.mark.parametrize("service", SERVICES)

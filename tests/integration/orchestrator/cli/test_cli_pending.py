@@ -263,6 +263,7 @@ def test_a_service_that_is_not_there_is_told(tmp_path: Path) -> None:
     error = told_error(sagabox("pending", "list", "nowhere.at_all:service", "--json"))
     assert error["exit_code"] == ExitCode.REFUSED
     assert error["happened"].startswith("sagabox pending was given 'nowhere.at_all:service'")
+    assert error["next_step"].endswith("or give the service's own name and its --database URL")
     wrong = sagabox("pending", "list", "bank", "--database", f"sqlite:///{tmp_path}/none.sqlite")
     assert wrong.code == ExitCode.UNREACHABLE
     assert not (tmp_path / "none.sqlite").exists()
