@@ -168,8 +168,9 @@ def verify(
     if not hmac.compare_digest(expected, signature):
         raise UntrustedRequest(
             f"the signature does not fit the request under the key {key_id!r}",
-            next_step="compare the secrets of both sides, and look for a proxy that changes the "
-            "path, the body or the covered headers",
+            next_step="compare the secrets of both sides (do both services have the same "
+            "SAGABOX_SECRETS?), and look for a proxy that changes the path, the body or the "
+            "covered headers",
         )
     # After the signature, so that what is said about the clocks is true.
     age = now.timestamp() - int(timestamp)
