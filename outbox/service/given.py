@@ -92,3 +92,11 @@ def known_peers(peers: Mapping[str, str] | None) -> Mapping[str, str]:
         except OutboxError as error:
             refuse(f"the address of the peer {name}: {error.problem}", error.next_step)
     return dict(peers)
+
+
+def leave_connections(*engines: object) -> None:
+    """Let the engines among these make new connections: in a fork, the old ones are the other
+    process's."""
+    for engine in engines:
+        if isinstance(engine, Engine):
+            engine.dispose(close=False)

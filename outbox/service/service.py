@@ -43,6 +43,7 @@ from outbox.service.completing import Completing
 from outbox.service.given import (
     engine_for_relay,
     known_peers,
+    leave_connections,
     opened,
     refuse,
     signing_keys,
@@ -98,6 +99,7 @@ class Service(Generic[SM]):
     when the service is attached or runs. `routes` says which of the peers get an event. `name` is
     for ever: the inbox knows messages by it, so that a renamed service would take them anew.
     `purge_interval` and `drain_seconds` are as for `outbox.Runtime`.
+
     On SQLite the engine gets the settings without which SQLite loses writes (`outbox.sqlite`).
     Raises InvalidService where a name, an address or the database cannot be.
     """
@@ -175,11 +177,7 @@ class Service(Generic[SM]):
         self._purge_interval = purge_interval
         self._drain_seconds = drain_seconds
         self._installation = install(
-            self.sessions,
-            source=name,
-            routes=routes or {},
-            clock=self.clock,
-            peers=self.peers,
+            self.sessions, source=name, routes=routes or {}, clock=self.clock, peers=self.peers
         )
         self.handlers: Handlers = _OwnHandlers(name)
         hold_to(self.handlers, self.sessions, limits or InboxLimits())
@@ -190,8 +188,8 @@ class Service(Generic[SM]):
         self.pending = PendingCommands(self.handlers, self.clock)
         self.progress = self._new_progress()
         self._observer: Observer = _Unobserved()
+        # What sends its messages in place of a relay, if `carried_by` said so.
         self.carrier: Carrier | None = None
-        """What sends its messages in place of a relay, if `carried_by` said so."""
         self._inbox: Inbox | None = None
         self._runtime: Runtime | None = None
 
@@ -294,10 +292,7 @@ class Service(Generic[SM]):
         that one: its connections, the messages that it has in hand, and that it runs."""
         self._inbox, self._runtime, self._observer = None, None, _Unobserved()
         self.progress = self._new_progress()
-        bind = self.sessions.kw["bind"]
-        for engine in (bind, self.engine.sync_engine):
-            if isinstance(engine, Engine):
-                engine.dispose(close=False)  # they go on in the other process
+        leave_connections(self.sessions.kw["bind"], self.engine.sync_engine)
 
     def observed_by(self, observer: Observer) -> None:
         """Let the observer watch its messages. Raises InvalidService where it has one, as it is
@@ -308,9 +303,9 @@ class Service(Generic[SM]):
                 "start that application, for instance with uvicorn",
             )
         if self._inbox is not None or self.carrier is not None:
-            raise InvalidService(
+            refuse(
                 f"the service {self.name} takes messages already, and cannot be observed from now",
-                next_step="call attach() right after outbox.Service(...)",
+                "call attach() right after outbox.Service(...)",
             )
         self._observer = observer
 
