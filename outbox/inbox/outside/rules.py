@@ -157,7 +157,8 @@ def _why_unknown(pended: Pended, promise: Promise) -> str | None:
     if not promise.keyed:
         return "the provider is not said to honour a key, so that it might carry it out twice"
     # The end of a key may be beyond any date.
-    if pended.read_at + promise.timeout - pended.since > promise.key_valid_for:
+    ends = pended.read_at + START_WITHIN + promise.timeout
+    if ends - pended.since > promise.key_valid_for:
         key_ends = pended.since + promise.key_valid_for
         return f"the provider honours its key until {key_ends.isoformat()} only"
     return None

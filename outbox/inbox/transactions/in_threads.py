@@ -220,6 +220,8 @@ def in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
     future: asyncio.Future[T] = loop.create_future()
 
     def settle(value: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return  # it was cancelled, and the thread went on
         if error is not None:
             future.set_exception(error)
         else:
@@ -230,9 +232,10 @@ def in_thread(function: Callable[[], T]) -> asyncio.Future[T]:
         failed: BaseException | None = None
         try:
             value = function()
-        except StopIteration as error:
-            # A future takes none: it would never end.
-            failed = RuntimeError("a function raised StopIteration")
+        except (StopIteration, SystemExit) as error:
+            # A future takes no StopIteration, and would never end; and `sys.exit()` ends a thread,
+            # where the loop, which is told of it, would end the process.
+            failed = RuntimeError(f"a function raised {type(error).__name__}")
             failed.__cause__ = error
         except BaseException as error:
             failed = error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -128,6 +129,16 @@ async def test_a_function_whose_next_finds_nothing_gives_no_answer_and_frees_its
     result = await desk.ended()
     assert isinstance(result, NoAnswer)
     assert "StopIteration" in result.error
+
+
+async def test_a_plain_function_that_ends_its_thread_ends_nothing_else(desk: Desk) -> None:
+    def ask(command: Book, context: Context) -> Booked:
+        sys.exit("no more")
+
+    desk.begin(ask)
+    result = await desk.ended()
+    assert isinstance(result, NoAnswer)
+    assert "SystemExit" in result.error
 
 
 async def test_a_call_that_could_not_begin_in_time_is_not_made(desk: Desk) -> None:

@@ -73,9 +73,11 @@ def test_without_a_key_no_call_follows_one_that_may_have_had_its_effect(ended: o
     assert "not said to honour a key" in answer.reason
 
 
-def test_a_call_in_doubt_is_repeated_only_if_it_ends_while_the_key_is_valid() -> None:
+def test_a_call_in_doubt_is_repeated_only_if_it_ends_with_a_valid_key_though_it_begins_late() -> (
+    None
+):
     call = rules.failed(begun(), "lost")
-    latest = DAY - KEYED.timeout
+    latest = DAY - rules.START_WITHIN - KEYED.timeout
     assert isinstance(rules.begun_again(later(call, latest), KEYED, "two"), Pended)
     answer = rules.begun_again(later(call, latest + timedelta(seconds=1)), KEYED, "two")
     assert isinstance(answer, Reply)
