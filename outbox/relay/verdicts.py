@@ -16,6 +16,8 @@ from outbox.wire.envelope import Envelope
 
 ENVELOPE_OVERHEAD = 1024
 """Bytes to reckon for the attributes of one envelope."""
+LONGEST_REST = 86_400
+"""Seconds for which a message rests at most, however long a receiver wants that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +119,8 @@ def failed(message: Pending, error: str, policy: RetryPolicy, chance: float) -> 
 def _wait(message: Pending, reply: Reply, policy: RetryPolicy, chance: float) -> Hold:
     """The verdict that it rests, without using up an attempt."""
     pause = policy.delay(1, chance) or policy.first
-    return Hold(message.attempts, max(pause, reply.retry_after or 0.0), told(reply))
+    wanted = min(reply.retry_after or 0, LONGEST_REST)
+    return Hold(message.attempts, max(pause, wanted), told(reply))
 
 
 def requests(

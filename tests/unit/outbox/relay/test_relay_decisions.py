@@ -11,7 +11,17 @@ from outbox.lanes import BUCKETS
 from outbox.relay.breaker import LONGEST_PAUSE, Breaker
 from outbox.relay.low_watermarks import LowWatermarks
 from outbox.relay.settings import RelaySettings
-from outbox.relay.verdicts import Bury, Hold, Leave, Pending, Settle, judge, requests, streams
+from outbox.relay.verdicts import (
+    LONGEST_REST,
+    Bury,
+    Hold,
+    Leave,
+    Pending,
+    Settle,
+    judge,
+    requests,
+    streams,
+)
 from outbox.replies import Outcome, Reply
 from outbox.retry import RetryPolicy
 from outbox.safe_text import is_storable
@@ -42,6 +52,19 @@ def test_undecided_answers_go_to_whoever_awaits_them_and_else_are_asked_again(
     verdict = judge(_pending(attempts=2), Reply(outcome, retry_after=7.0), POLICY, 0.0)
     assert isinstance(verdict, Hold)
     assert (verdict.attempts, verdict.delay) == (2, 7.0)
+
+
+@pytest.mark.parametrize("wish", [1e9, 1e300])
+def test_a_message_rests_no_longer_than_a_day_however_long_its_receiver_wants_that(
+    wish: float,
+) -> None:
+    # No database could store the time when such a rest is over.
+    for outcome in (Outcome.TOO_BUSY, Outcome.ONGOING):
+        match judge(_pending(), Reply(outcome, retry_after=wish), POLICY, 0.0):
+            case Hold(delay=delay):
+                assert delay == LONGEST_REST
+            case other:
+                pytest.fail(f"{other} was judged")
 
 
 def test_only_failures_count_as_attempts() -> None:
