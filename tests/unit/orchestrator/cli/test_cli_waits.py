@@ -81,6 +81,10 @@ CALL = PENDING | {"attempt": 2, "holder": "payments-1", "until": LATER}
         (waiting("resume"), "nothing is sent until the run is resumed"),
         (waiting("pending", pending=PENDING), f"waits since {CREATED}"),
         (
+            waiting("pending", pending=PENDING | {"note": "a manager approves it"}),
+            f"waits since {CREATED}: a manager approves it",
+        ),
+        (
             waiting("pending", pending=ASKED, next_at=NEXT),
             f"waits since {CREATED}, expected by {LATER}, asked again at {NEXT}: the owner",
         ),
@@ -96,7 +100,13 @@ CALL = PENDING | {"attempt": 2, "holder": "payments-1", "until": LATER}
     ids=[
         *("retry", "participant", "participant and retry", "lock"),
         *("answered once", "failed once", "resume"),
-        *("pending", "pending for a person", "pending for too long", "a call"),
+        *(
+            "pending",
+            "pending with a note",
+            "pending for a person",
+            "pending for too long",
+            "a call",
+        ),
     ],
 )
 def test_show_says_what_is_in_the_way_of_a_step(
@@ -105,6 +115,14 @@ def test_show_says_what_is_in_the_way_of_a_step(
     stub.on("GET", f"/sagas/{ID}", Answer(run))
     told = sagabox("show", ID)
     assert f"in the way:\n  hide article: {line}\n" in told.out
+
+
+@pytest.mark.parametrize(("sendings", "often"), [(1, "once"), (3, "3 times")])
+def test_show_says_how_often_a_command_was_sent(
+    stub: StubOrchestrator, sendings: int, often: str
+) -> None:
+    stub.on("GET", f"/sagas/{ID}", Answer(waiting("answer", sendings=sendings)))
+    assert f"(answer, sent {often})" in sagabox("show", ID).out
 
 
 @pytest.mark.parametrize("word", ["answer", "something new"])
