@@ -55,7 +55,9 @@ def names() -> Names:
 
 async def upgrade(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
-        await connection.run_sync(_migrate(lambda op: schema.upgrade(op, start=1, to=2)))
+        await connection.run_sync(
+            _migrate(lambda op: schema.upgrade(op, start=1, to=schema.LATEST))
+        )
 
 
 async def write(engine: AsyncEngine, table: Any, **row: Any) -> None:

@@ -96,4 +96,6 @@ async def unsent(service: outbox.Service) -> Sequence[str]:
 
 async def entries(service: Any) -> list[str]:
     async with service.engine.connect() as connection:
-        return list(await connection.scalars(select(ledger.c.entry)))
+        found = list(await connection.scalars(select(ledger.c.entry)))
+    await service.engine.dispose()  # of a synchronous service it is a twin
+    return found

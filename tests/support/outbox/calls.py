@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pytest
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.pool import QueuePool
 
 import outbox
 from outbox.inbox.handlers import Context, Handlers
@@ -248,12 +249,16 @@ class Bank:
         await self._read(lambda it: drop(it, "bank", id, "nobody knows", now))
 
     async def reaches(self, command: Envelope, state: State) -> None:
-        """Wait until the command is in that state."""
+        """Wait until the command is in that state, and the thread that wrote it is done."""
 
         async def has_come() -> bool:
             return (await self.states())[command.id] is state
 
         await until(has_come, what=f"it is {state}")
+        engine = self.sessions.kw["bind"]
+        pool = getattr(engine, "sync_engine", engine).pool
+        if isinstance(pool, QueuePool):
+            await until(lambda: pool.checkedout() == 0, what="its connection is given back")
 
     async def has_told(self) -> bool:
         """Whether an answer leaves as a message."""
