@@ -225,6 +225,6 @@ def test_a_wish_that_needs_more_answers_is_refused(
 async def test_an_async_test_completes_too(async_saga_world: Callable[..., AsyncSagaWorld]) -> None:
     world = async_saga_world(order_part, **OPTIONS)
     run = await world.complete(await world.run(AXLE), "build", 12)
-    run = await world.go_on(run, passing=timedelta(days=1))
+    run = await world.go_on(run, passing=timedelta(hours=2))
     assert list(run.pending) == ["accept"]
     assert (await world.complete(run, "accept", None)).status is Status.COMPLETED
