@@ -343,3 +343,8 @@ def _ground(sessions: Sessions) -> Callable[[Callable[..., Any]], Callable[..., 
 def asked(id: str, message: Message, **rest: Any) -> Envelope:
     """A command of a saga that awaits its answer."""
     return envelope(id, message, **{"correlation": SAGA, "reply_to": "sender", **rest})
+
+
+async def ended(bank: Bank) -> None:
+    """Wait until the bank makes no call any more."""
+    await until(lambda: bank.inbox.calls.taken == 0, what="its calls have ended")

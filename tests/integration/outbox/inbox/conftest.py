@@ -8,10 +8,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import sessionmaker
 
 from outbox.inbox.runners import Sessions
+from outbox.wire.envelope import Envelope
 from tests.support.databases.databases import Database, Schema
 from tests.support.fixtures import MakeEngine, MakeSyncEngine
-from tests.support.outbox.calls import Provider
-from tests.support.outbox.inboxes import Bench, Names, ledger_schema
+from tests.support.outbox.calls import Provider, asked
+from tests.support.outbox.inboxes import Bench, Book, Names, Unbook, ledger_schema
 
 
 @pytest.fixture
@@ -27,6 +28,19 @@ def bench(engine: AsyncEngine) -> Bench:
 @pytest.fixture
 def names() -> Names:
     return Names()
+
+
+@pytest.fixture
+def action(names: Names) -> Envelope:
+    """A command whose answer is awaited."""
+    return asked(names(), Book("a"))
+
+
+@pytest.fixture
+def undo(names: Names, action: Envelope) -> Envelope:
+    """The undo of that action."""
+    names()
+    return asked(names(), Unbook("a"), undoes=(action.id,))
 
 
 @pytest.fixture(params=["on the loop", "in threads"])

@@ -18,31 +18,14 @@ from outbox.inbox.rows import State
 from outbox.inbox.runners import Sessions
 from outbox.replies import Outcome
 from outbox.wire.envelope import Envelope
-from tests.support.outbox.calls import Bank, Provider, asked
+from tests.support.outbox.calls import Bank, Provider, asked, ended
 from tests.support.outbox.inboxes import Book, Booked, Names, Unbook
-from tests.support.processes.waiting import until
 
 
 @pytest.fixture
 def ground(database_kind: str) -> str:
     """Both grounds and both databases, but not each with each."""
     return "in threads" if database_kind == "sqlite" else "on the loop"
-
-
-@pytest.fixture
-def action(names: Names) -> Envelope:
-    return asked(names(), Book("a"))
-
-
-@pytest.fixture
-def undo(names: Names, action: Envelope) -> Envelope:
-    names()
-    return asked(names(), Unbook("a"), undoes=(action.id,))
-
-
-async def ended(bank: Bank) -> None:
-    """Wait until the bank makes no call any more."""
-    await until(lambda: bank.inbox.calls.taken == 0, what="its calls have ended")
 
 
 @pytest.fixture
