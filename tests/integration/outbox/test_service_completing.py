@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session
 
 import outbox
 from outbox.replies import Outcome
@@ -81,3 +81,23 @@ async def test_the_id_must_be_one(engine: AsyncEngine) -> None:
     async with bank.sessions.begin() as session:
         with pytest.raises(outbox.InvalidMessage, match=r"context\.id"):
             await bank.complete(session, "seven", Booked(1))
+
+
+async def test_a_scoped_session_completes_as_the_session_of_its_scope(
+    make_sync_engine: MakeSyncEngine, database: Database, names: Names
+) -> None:
+    bank = make_plain_service(make_sync_engine(database), peers={"sender": NOWHERE}, name="bank")
+
+    @bank.on(Book)
+    def book(session: Session, command: Book, context: outbox.Context) -> outbox.Pending:
+        return outbox.Pending()
+
+    command = envelope(names(), Book("a"), correlation=names(), reply_to="sender")
+    await bank.inbox.receive([command])
+    scoped = scoped_session(bank.sessions)
+    with scoped.begin():
+        bank.complete(scoped, command.id, Booked(3))
+    scoped.remove()
+    (reply,) = await bank.inbox.receive([command])
+    assert reply.value == {"balance": 3}
+    await bank.engine.dispose()
