@@ -44,8 +44,8 @@ class Dev:
     def output(self) -> str:
         return self._output.read_text("utf-8")
 
-    def has_ports_or_ended(self) -> bool:
-        """Whether it found its ports free, and went on."""
+    def has_begun_or_ended(self) -> bool:
+        """Whether it holds its folder and found its ports free."""
         return self.process.poll() is not None or "the database of" in self.output
 
     def pids(self, name: str) -> list[int]:
@@ -81,14 +81,9 @@ class Dev:
 
 @contextmanager
 def running_dev(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Dev]:
-    """In a folder below that one, on ports of its own, with these settings beside ours."""
-    for attempt in range(5):
-        (folder / str(attempt)).mkdir()
-        # Three ports in a row; one may be taken, so look at the end as well.
-        running = Dev(folder / str(attempt), free_port(), environment)
-        wait_until(running.has_ports_or_ended, DEADLINE, "dev has chosen its ports")
-        if "another program listens there" not in running.output:
-            break
+    """In that folder, on ports of its own, with these settings beside ours."""
+    running = Dev(folder, free_port(in_a_row=len(SERVICES)), environment)
+    wait_until(running.has_begun_or_ended, DEADLINE, "dev holds its folder")
     yield running
     running.process.kill()
     running.process.wait(DEADLINE)

@@ -6,28 +6,66 @@ A test of the project's own code needs neither: it advances the FakeClock, or aw
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import functools
 import inspect
+import itertools
+import os
 import socket
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 _PAUSE = 0.02  # seconds between two looks
-_given: set[int] = set()
+_FIRST_PORT, _PORTS = 10_000, 10_000
+_numbers = itertools.count(os.getpid() * 997)  # processes look in different places first
 
 
-def free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens at, another one at each call.
+def free_port(in_a_row: int = 1) -> int:
+    """A port of 127.0.0.1 at which no process listens, another one at each call; or the first of
+    so many ports in a row.
 
-    Between this call and the use of the port somebody else may take it: whoever starts a server
-    that must not fail tries again with another port.
+    They belong to this process until it ends: no other test process is given them, and no client's
+    connection takes them, since they are below the ports that systems give to those. So a server
+    that a test kills finds its port free when it starts again, and no other answers meanwhile.
     """
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port not in _given:
-            _given.add(port)
-            return port
+    row: list[int] = []
+    for number in itertools.islice(_numbers, _PORTS):
+        port = _FIRST_PORT + number % _PORTS
+        if port == _FIRST_PORT or not (_is_ours(port) and _is_free(port)):
+            row = []
+            continue
+        row.append(port)
+        if len(row) == in_a_row:
+            return row[0]
+    raise AssertionError("all ports for tests are taken")
+
+
+def _is_ours(port: int) -> bool:
+    """Whether this process holds the port's byte of the file that all test processes lock."""
+    try:
+        fcntl.lockf(_ports_file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
+@functools.cache
+def _ports_file() -> int:
+    """Open for ever: a process that closes it once gives back all that it holds."""
+    path = Path(tempfile.gettempdir()) / f"sagabox-test-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def wait_until(predicate: Callable[[], object], deadline: float = 10.0, what: str = "") -> None:

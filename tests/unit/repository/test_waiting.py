@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -48,3 +51,23 @@ def test_free_ports_differ_and_can_be_listened_at() -> None:
     for port in ports:
         with socket.socket() as server:
             server.bind(("127.0.0.1", port))
+
+
+def test_no_client_is_given_a_free_port() -> None:
+    first_for_clients = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert free_port() < first_for_clients
+
+
+def test_no_other_process_is_given_a_port_of_this_one() -> None:
+    """A server that a test has killed must find its port free when it starts again."""
+    ours = free_port()
+    command = f"import tests.support.processes.waiting as it; print(it._is_ours({ours}))"
+    asked = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert asked.stdout == "False\n"
+
+
+def test_free_ports_in_a_row_are_all_of_this_process() -> None:
+    first = free_port(in_a_row=3)
+    assert free_port() > first + 2
