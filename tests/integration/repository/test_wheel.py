@@ -162,9 +162,7 @@ def test_the_metadata_names_python_the_licence_and_every_extra(project: Project)
     metadata = email.message_from_string(file.read_text("utf-8"))
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert {"kafka", "nats", "psycopg", "rabbitmq", "redis"} == set(
-        metadata.get_all("Provides-Extra", [])
-    )
+    assert metadata.get_all("Provides-Extra") == ["psycopg"]
 
 
 def test_the_fixtures_for_pytest_are_there_without_any_configuration(project: Project) -> None:
