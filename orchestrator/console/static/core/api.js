@@ -61,7 +61,7 @@ export async function post(parts, body, headers = {}) {
   return answer.json();
 }
 
-/** One request, whatever its answer. Throws Problem with status 0 where nobody answers. */
+/** One request, whatever its answer. Throws Problem with status 0 where no server answers. */
 export async function attempt(url, options) {
   try {
     return await fetch(url, { credentials: "same-origin", cache: "no-store", ...options });
