@@ -23,8 +23,9 @@ from articles.contract import (
     ArticleUnhidden,
 )
 from outbox.contract import StartSaga
+from outbox.database.column_types import UtcDateTime
 from outbox.replies import Locked, Refused
-from outbox.tables import NAMING_CONVENTION, UtcDateTime
+from outbox.tables import NAMING_CONVENTION
 
 SCHEMA_REVISION = "articles_0003"
 """The revision of the database that this code needs."""

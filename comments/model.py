@@ -16,8 +16,9 @@ from sqlalchemy import BigInteger, ColumnElement, Index, MetaData, String, Text,
 from sqlalchemy import Enum as EnumColumn
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from outbox.database.column_types import UtcDateTime
 from outbox.replies import Locked, Refused
-from outbox.tables import NAMING_CONVENTION, UtcDateTime
+from outbox.tables import NAMING_CONVENTION
 
 SCHEMA_REVISION = "comments_0003"
 """The revision of the database that this code needs."""

@@ -10,7 +10,7 @@ from migrations import conditions
 from migrations.history import History
 from migrations.losses import BOOKS
 from outbox import schema, tables
-from outbox.database.schema_drift import drift
+from outbox.database.schema.drift import drift
 
 
 def differences(connection: Connection, metadata: MetaData) -> list[str]:

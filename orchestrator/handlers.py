@@ -20,10 +20,10 @@ from orchestrator.store import signal_rows
 from orchestrator.store.queries import live_numbers
 from orchestrator.store.sharding import shard_of
 from orchestrator.store.signal_rows import StoredStart, dump_start
-from orchestrator.tables import saga_signal
+from orchestrator.tables import saga_tables
 from outbox import tracing
 from outbox.adding.add import add
-from outbox.adding.installation import installation_of
+from outbox.adding.installation import installation_of, tables_of
 from outbox.clock import Clock
 from outbox.contract import AreEnded, CommandAnswered, RunsEnded, StartSaga
 from outbox.errors import InvalidMessage
@@ -109,7 +109,8 @@ async def _which_ended(
 ) -> RunsEnded:
     """The answer to it, which says nothing of runs that began after `settled_until`."""
     before = min(question.before, first_at(settled_until))
-    live = await live_numbers(session, question.since, before, MAX_TOLD + 1)
+    tables = tables_of(session.sync_session)
+    live = await live_numbers(session, tables, question.since, before, MAX_TOLD + 1)
     if is_more := len(live) > MAX_TOLD:
         before = live[MAX_TOLD]
     return RunsEnded(
@@ -127,7 +128,8 @@ def _row(saga_id: str, kind: str, payload: str, context: Context, now: datetime)
 
 
 async def _keep(session: AsyncSession, rows: Sequence[Mapping[str, Any]]) -> None:
-    await session.execute(insert(saga_signal), rows)
+    signals = saga_tables(tables_of(session.sync_session)).saga_signal
+    await session.execute(insert(signals), rows)
     if not event.contains(session.sync_session, "after_commit", _ring):
         event.listen(session.sync_session, "after_commit", _ring)
 

@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from outbox.retry import RetryPolicy
     from outbox.runtime import Runtime
     from outbox.service.service import Service
+    from outbox.tables import Tables
     from outbox.transports.http.receiver import receiver
     from outbox.transports.http.signing import Keyring
     from outbox.wire.envelope import Envelope
@@ -137,6 +138,7 @@ __all__ = [
     "Service",
     "sqlite",
     "SystemClock",
+    "Tables",
     "TooLate",
     "TransactionLost",
     "UnconfiguredSQLite",
@@ -208,6 +210,7 @@ _HOMES = {
     "Service": "outbox.service.service",
     "sqlite": "outbox.sqlite",
     "SystemClock": "outbox.clock",
+    "Tables": "outbox.tables",
     "TooLate": "outbox.errors",
     "TransactionLost": "outbox.errors",
     "UnconfiguredSQLite": "outbox.errors",

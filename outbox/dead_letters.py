@@ -5,6 +5,8 @@ so a receiver that took one after all recognises it, or answers that it is too o
 died of that is sent again by `redrive_as_new` alone, once an operator has made sure that it did not
 take effect.
 
+They are in `tables`; where these are not given, in those of the session's installation.
+
     async with engine.begin() as connection:
         await dead_letters.redrive(connection, [letter.id])
 """
@@ -32,11 +34,12 @@ from sqlalchemy import (
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
+from outbox.adding.installation import tables_of
 from outbox.database.pages import DEFAULT_LIMIT, Page, page
 from outbox.errors import BelongsToSaga, ForgottenByReceiver, InvalidSelection, NoSuchMessage
 from outbox.ids import is_id
 from outbox.replies import Outcome
-from outbox.tables import outbox, outbox_dead, outbox_held
+from outbox.tables import DEFAULT_TABLES, Tables
 from outbox.wire.envelope import with_due
 
 Database: TypeAlias = AsyncConnection | AsyncSession
@@ -46,12 +49,7 @@ MAX_AT_ONCE = 1000
 
 # As the relay begins the reason of what was answered so.
 _TOO_OLD = Outcome.TOO_OLD.value
-_MOVED = tuple(column.name for column in outbox_dead.c if column.name in outbox.c)
-# The keys of JSON as the library writes it; within a text the quotes would be escaped.
-_OF_SAGA = and_(
-    outbox_dead.c.headers.contains('"replyto":'),
-    outbox_dead.c.headers.contains('"correlationid":'),
-)
+_MOVED = tuple(it.name for it in DEFAULT_TABLES.outbox_dead.c if it.name in DEFAULT_TABLES.outbox.c)
 
 
 @dataclass(frozen=True)
@@ -95,15 +93,21 @@ async def list_dead(
     destination: str | None = None,
     limit: int = DEFAULT_LIMIT,
     cursor: str | None = None,
+    tables: Tables | None = None,
 ) -> Page[DeadLetter]:
     """Dead letters, the last buried first. Raises InvalidSelection for a bad limit or cursor."""
+    outbox_dead = (tables or _tables_of(database)).outbox_dead
     order = (outbox_dead.c.died_at, outbox_dead.c.id, outbox_dead.c.destination)
     query = _rows_for(outbox_dead, destination)
     return await page(database, query, order, _letter, limit=limit, cursor=cursor, descending=True)
 
 
 async def redrive(
-    database: Database, ids: Collection[str], *, destination: str | None = None
+    database: Database,
+    ids: Collection[str],
+    *,
+    destination: str | None = None,
+    tables: Tables | None = None,
 ) -> int:
     """Put these dead letters back into the outbox, each to the end of its queue with all attempts
     before it. Returns how many. An id that died for several destinations goes to each of them, or
@@ -112,7 +116,8 @@ async def redrive(
     All or none: raises InvalidSelection, NoSuchMessage, BelongsToSaga or ForgottenByReceiver,
     naming the first id that is wrong, before anything changes.
     """
-    rows = await _chosen(database, ids, destination)
+    tables = tables or _tables_of(database)
+    rows = await _chosen(database, tables, ids, destination)
     for row in rows:
         if row["reason"].startswith(_TOO_OLD):
             raise ForgottenByReceiver(
@@ -121,18 +126,19 @@ async def redrive(
                 next_step="find out whether it took effect there; where it did not, send it as a "
                 "new message: dead_letters.redrive_as_new",
             )
-    return await _move_back(database, rows)
+    return await _move_back(database, tables, rows)
 
 
 async def _chosen(
-    database: Database, ids: Collection[str], destination: str | None
+    database: Database, tables: Tables, ids: Collection[str], destination: str | None
 ) -> Sequence[RowMapping]:
     """The dead letters that may be sent again, at least as new ones. Raises as `redrive` does."""
+    outbox_dead = tables.outbox_dead
     wanted = _checked(ids)
     chosen: ColumnElement[bool] = outbox_dead.c.id.in_(wanted)
     if destination is not None:
         chosen &= outbox_dead.c.destination == destination
-    rows = await _locked(database, chosen, None)
+    rows = await _locked(database, outbox_dead, chosen, None)
     if missing := sorted(set(wanted) - {row["id"] for row in rows}):
         where = "" if destination is None else f" for {destination}"
         raise NoSuchMessage(
@@ -157,16 +163,19 @@ async def redrive_as_new(
     new_id: Callable[[], str],
     now: datetime,
     destination: str | None = None,
+    tables: Tables | None = None,
 ) -> Mapping[str, str]:
     """As `redrive`, but under new ids and due now; the new ids by the old ones.
 
     To a receiver each is another message: it takes effect there, also where the one under the old
     id did. An id that died for several destinations gets one new id for all of them.
     """
-    rows = await _chosen(database, ids, destination)
+    tables = tables or _tables_of(database)
+    rows = await _chosen(database, tables, ids, destination)
     renamed = {id: new_id() for id in sorted({row["id"] for row in rows})}
     await _insert(
         database,
+        tables,
         [
             {
                 **row,
@@ -176,18 +185,29 @@ async def redrive_as_new(
             for row in _in_order(rows)
         ],
     )
-    await _delete(database, rows)
+    await _delete(database, tables, rows)
     return renamed
 
 
-async def redrive_all(database: Database, destination: str, *, limit: int = MAX_AT_ONCE) -> int:
+async def redrive_all(
+    database: Database,
+    destination: str,
+    *,
+    limit: int = MAX_AT_ONCE,
+    tables: Tables | None = None,
+) -> int:
     """As `redrive` for all dead letters of `destination`, except commands of sagas and what the
     receiver called too-old, the first buried first. It moves at most `limit` and returns how many:
     call it until it returns 0."""
+    tables = tables or _tables_of(database)
+    outbox_dead = tables.outbox_dead
     _check_limit(limit)
     is_too_old = outbox_dead.c.reason.startswith(_TOO_OLD)
-    chosen = and_(outbox_dead.c.destination == destination, not_(_OF_SAGA), not_(is_too_old))
-    return await _move_back(database, await _locked(database, chosen, limit))
+    # The keys of JSON as the library writes it; within a text the quotes would be escaped.
+    headers = outbox_dead.c.headers
+    of_saga = and_(headers.contains('"replyto":'), headers.contains('"correlationid":'))
+    chosen = and_(outbox_dead.c.destination == destination, not_(of_saga), not_(is_too_old))
+    return await _move_back(database, tables, await _locked(database, outbox_dead, chosen, limit))
 
 
 async def purge_dead(
@@ -196,9 +216,12 @@ async def purge_dead(
     before: datetime,
     destination: str | None = None,
     limit: int = MAX_AT_ONCE,
+    tables: Tables | None = None,
 ) -> int:
     """Delete for good the dead letters buried before that moment (aware), the first buried first.
     It deletes at most `limit` and returns how many: call it until it returns 0."""
+    tables = tables or _tables_of(database)
+    outbox_dead = tables.outbox_dead
     _check_limit(limit)
     if before.tzinfo is None:
         raise InvalidSelection(
@@ -208,8 +231,8 @@ async def purge_dead(
     chosen: ColumnElement[bool] = outbox_dead.c.died_at < before
     if destination is not None:
         chosen &= outbox_dead.c.destination == destination
-    rows = await _locked(database, chosen, limit)
-    await _delete(database, rows)
+    rows = await _locked(database, outbox_dead, chosen, limit)
+    await _delete(database, tables, rows)
     return len(rows)
 
 
@@ -219,8 +242,10 @@ async def list_held(
     destination: str | None = None,
     limit: int = DEFAULT_LIMIT,
     cursor: str | None = None,
+    tables: Tables | None = None,
 ) -> Page[RestingKey]:
     """Keys that rest, by destination, bucket and key. Raises InvalidSelection as `list_dead`."""
+    outbox_held = (tables or _tables_of(database)).outbox_held
     order = (outbox_held.c.destination, outbox_held.c.bucket, outbox_held.c.aggregateid)
     query = _rows_for(outbox_held, destination)
     return await page(database, query, order, _resting, limit=limit, cursor=cursor)
@@ -231,11 +256,19 @@ def _rows_for(table: Table, destination: str | None) -> Select[Any]:
     return query if destination is None else query.where(table.c.destination == destination)
 
 
-async def release(database: Database, destination: str, key: str, *, now: datetime) -> int:
+async def release(
+    database: Database,
+    destination: str,
+    key: str,
+    *,
+    now: datetime,
+    tables: Tables | None = None,
+) -> int:
     """Let a resting key be tried at once, in each lane where it rests. Returns how many lanes.
 
     The attempts so far still count. Raises NoSuchMessage where the key does not rest.
     """
+    outbox_held = (tables or _tables_of(database)).outbox_held
     # Only ever earlier: a rest that is over already keeps its place in the queue.
     resting = and_(outbox_held.c.destination == destination, outbox_held.c.aggregateid == key)
     found = (await database.execute(select(outbox_held.c.bucket).where(resting))).all()
@@ -251,7 +284,7 @@ async def release(database: Database, destination: str, key: str, *, now: dateti
 
 
 async def _locked(
-    database: Database, chosen: ColumnElement[bool], limit: int | None
+    database: Database, outbox_dead: Table, chosen: ColumnElement[bool], limit: int | None
 ) -> Sequence[RowMapping]:
     """The rows, oldest first, locked until the transaction ends."""
     query = (
@@ -264,9 +297,9 @@ async def _locked(
     return (await database.execute(query)).mappings().all()
 
 
-async def _move_back(database: Database, rows: Sequence[RowMapping]) -> int:
-    await _insert(database, [dict(row) for row in _in_order(rows)])
-    await _delete(database, rows)
+async def _move_back(database: Database, tables: Tables, rows: Sequence[RowMapping]) -> int:
+    await _insert(database, tables, [dict(row) for row in _in_order(rows)])
+    await _delete(database, tables, rows)
     return len(rows)
 
 
@@ -276,19 +309,29 @@ def _in_order(rows: Sequence[RowMapping]) -> list[RowMapping]:
     return sorted(rows, key=lambda row: (row["occurred_at"], row["id"], row["destination"]))
 
 
-async def _insert(database: Database, rows: Sequence[Mapping[str, Any]]) -> None:
+async def _insert(database: Database, tables: Tables, rows: Sequence[Mapping[str, Any]]) -> None:
     if rows:
         await database.execute(
-            insert(outbox), [{name: row[name] for name in _MOVED} for row in rows]
+            insert(tables.outbox), [{name: row[name] for name in _MOVED} for row in rows]
         )
 
 
-async def _delete(database: Database, rows: Sequence[RowMapping]) -> None:
+async def _delete(database: Database, tables: Tables, rows: Sequence[RowMapping]) -> None:
+    outbox_dead = tables.outbox_dead
     if rows:
         gone = [(row["id"], row["destination"]) for row in rows]
         await database.execute(
             delete(outbox_dead).where(tuple_(outbox_dead.c.id, outbox_dead.c.destination).in_(gone))
         )
+
+
+def _tables_of(database: Database) -> Tables:
+    match database:
+        case AsyncSession():
+            return tables_of(database.sync_session)
+        case AsyncConnection():
+            connection = database.sync_connection
+            return DEFAULT_TABLES if connection is None else tables_of(connection)
 
 
 def _letter(row: RowMapping) -> DeadLetter:

@@ -21,10 +21,12 @@ from sqlalchemy import Connection, column, delete, func, insert, inspect, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from outbox.database.schema_versions import VERSIONS
+from outbox.database.schema.operations import TableOperations
+from outbox.database.schema.versions import VERSIONS
+from outbox.database.table_set import has_table
 from outbox.errors import SchemaMissing, SchemaNewer, SchemaOlder
 from outbox.sqlite import READ_ONLY
-from outbox.tables import metadata, schema_revision
+from outbox.tables import DEFAULT_TABLES, Tables
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
@@ -32,68 +34,85 @@ if TYPE_CHECKING:
 LATEST = len(VERSIONS)
 """The version of the tables that this release needs."""
 
-_ALEMBIC = table("alembic_version", column("version_num"))
 _DATABASE_UNKNOWN = "3D000"  # an SQLSTATE of PostgreSQL
 
 
-def upgrade(op: Operations | Any, *, to: int = LATEST, start: int = 0) -> None:
+def upgrade(
+    op: Operations | Any, *, to: int = LATEST, start: int = 0, tables: Tables = DEFAULT_TABLES
+) -> None:
     """Take the tables from version `start` to version `to`, within a migration; `op` is Alembic's.
 
-    Name `to`, so that the migration does the same for ever. Raises ValueError for an unknown
-    version.
+    Name `to`, so that the migration does the same for ever. `tables` are those of the service.
+    Raises ValueError for an unknown version.
     """
     _check(start, to)
     for version in VERSIONS[start:to]:
-        version.upgrade(op)
+        version.upgrade(TableOperations(op, tables))
 
 
-def downgrade(op: Operations | Any, *, to: int, start: int) -> None:
+def downgrade(
+    op: Operations | Any, *, to: int, start: int, tables: Tables = DEFAULT_TABLES
+) -> None:
     """Take the tables back from version `start` to version `to`; 0 drops them."""
     _check(to, start)
     for version in reversed(VERSIONS[to:start]):
-        version.downgrade(op)
+        version.downgrade(TableOperations(op, tables))
 
 
-def differences(connection: Connection) -> list[str]:
+def differences(connection: Connection, tables: Tables = DEFAULT_TABLES) -> list[str]:
     """The differences of the library's tables from those of this release, a sentence each."""
     # Alembic is for migrations; a service that only checks its database's revision starts without
     # it.
-    from outbox.database.schema_drift import drift
+    from outbox.database.schema.drift import drift
 
-    found = list(drift(connection, metadata))
-    if connection.dialect.name == "postgresql" and inspect(connection).has_table("outbox"):
-        names = [column["name"] for column in inspect(connection).get_columns("outbox")]
+    found = list(drift(connection, tables.metadata))
+    outbox, inspector = tables.outbox, inspect(connection)
+    if connection.dialect.name == "postgresql" and has_table(inspector, outbox):
+        names = [it["name"] for it in inspector.get_columns(outbox.name, outbox.schema)]
         if {"xid", "seq"} <= set(names) and names.index("xid") > names.index("seq"):
             found.append(
-                "the column outbox.xid stands after outbox.seq, so that a transaction draws its "
-                "numbers before it has an id, and the relay would pass over messages"
+                f"the column {outbox}.xid stands after {outbox}.seq, so that a transaction draws "
+                "its numbers before it has an id, and the relay would pass over messages"
             )
     return found
 
 
-def record_revision(connection: Connection, revision: str, kind: str, now: datetime) -> None:
+def record_revision(
+    connection: Connection,
+    revision: str,
+    kind: str,
+    now: datetime,
+    *,
+    tables: Tables = DEFAULT_TABLES,
+) -> None:
     """Note within a migration that `revision` was applied; `kind` is `expand` or `contract`."""
-    forget_revision(connection, revision)
-    latest = _recorded(connection)[-1:]
+    forget_revision(connection, revision, tables=tables)
+    latest = _recorded(connection, tables)[-1:]
     # Revisions that are applied in one go would otherwise have no order among them.
     applied_at = max([now, *(each.applied_at + timedelta(microseconds=1) for each in latest)])
     connection.execute(
-        insert(schema_revision).values(revision=revision, kind=str(kind), applied_at=applied_at)
+        insert(tables.schema_revision).values(
+            revision=revision, kind=str(kind), applied_at=applied_at
+        )
     )
 
 
-def forget_revision(connection: Connection, revision: str) -> None:
+def forget_revision(
+    connection: Connection, revision: str, *, tables: Tables = DEFAULT_TABLES
+) -> None:
     """Note within a migration that `revision` was taken back."""
-    connection.execute(delete(schema_revision).where(schema_revision.c.revision == revision))
+    recorded = tables.schema_revision
+    connection.execute(delete(recorded).where(recorded.c.revision == revision))
 
 
-def require_tables(connection: Connection, service: str) -> None:
+def require_tables(connection: Connection, service: str, tables: Tables = DEFAULT_TABLES) -> None:
     """Raises SchemaMissing or SchemaOlder where the library's tables are not there, or lack
     columns. Cheap enough for each start: it compares names, and nothing else."""
     inspector = inspect(connection)
-    there = set(inspector.get_table_names())
-    missing = [name for name in metadata.tables if name not in there]
-    if len(missing) == len(metadata.tables):
+    there = set(inspector.get_table_names(tables.schema))
+    wanted = tables.metadata.tables
+    missing = [str(it) for it in wanted.values() if it.name not in there]
+    if len(missing) == len(wanted):
         raise SchemaMissing(
             f"the database of {service} ({_shown(connection)}) has none of the library's tables",
             next_step=f"call outbox.schema.upgrade(op, to={LATEST}) in a migration, and apply it",
@@ -104,17 +123,19 @@ def require_tables(connection: Connection, service: str) -> None:
     )
     if missing:
         raise SchemaOlder(f"the database of {service} lacks the table {missing[0]}", next_step=step)
-    for name, needed in metadata.tables.items():
-        columns = {it["name"] for it in inspector.get_columns(name)}
+    for needed in wanted.values():
+        columns = {it["name"] for it in inspector.get_columns(needed.name, needed.schema)}
         lacking = [it.name for it in needed.columns if it.name not in columns]
         if lacking:
             raise SchemaOlder(
-                f"the table {name} in the database of {service} lacks the column {lacking[0]}",
+                f"the table {needed} in the database of {service} lacks the column {lacking[0]}",
                 next_step=step,
             )
 
 
-async def require_revision(engine: AsyncEngine, *, service: str, expected: str) -> None:
+async def require_revision(
+    engine: AsyncEngine, *, service: str, expected: str, tables: Tables = DEFAULT_TABLES
+) -> None:
     """Return if the code that needs the revision `expected` may run on this database.
 
     That is so if the revision was applied, and after it none of kind `contract`, and none whose
@@ -123,8 +144,8 @@ async def require_revision(engine: AsyncEngine, *, service: str, expected: str) 
     try:
         async with engine.connect() as connection:
             await connection.execution_options(**READ_ONLY)
-            recorded = await connection.run_sync(_recorded_if_any)
-            applied = await connection.run_sync(_applied)
+            recorded = await connection.run_sync(_recorded_if_any, tables)
+            applied = await connection.run_sync(_applied, tables)
     except DBAPIError as error:
         if getattr(error.orig, "sqlstate", None) == _DATABASE_UNKNOWN:
             _refuse_missing(service, "does not exist", "create it, then run")
@@ -165,23 +186,27 @@ def _refuse_missing(service: str, problem: str, step: str) -> NoReturn:
     )
 
 
-def _recorded_if_any(connection: Connection) -> Sequence[Any] | None:
-    return _recorded(connection) if inspect(connection).has_table("schema_revision") else None
+def _recorded_if_any(connection: Connection, tables: Tables) -> Sequence[Any] | None:
+    is_there = has_table(inspect(connection), tables.schema_revision)
+    return _recorded(connection, tables) if is_there else None
 
 
-def _applied(connection: Connection) -> Sequence[str]:
+def _applied(connection: Connection, tables: Tables) -> Sequence[str]:
     """The revision in Alembic's own table; none without one, or where this role may not read it."""
-    if not inspect(connection).has_table(_ALEMBIC.name):
+    name = tables.name("alembic_version")
+    if not inspect(connection).has_table(name, tables.schema):
         return ()
     if connection.dialect.name == "postgresql":
-        may_read = select(func.has_table_privilege(_ALEMBIC.name, "SELECT"))
+        may_read = select(func.has_table_privilege(tables.in_sql("alembic_version"), "SELECT"))
         if not connection.scalar(may_read):
             return ()
-    return connection.scalars(select(_ALEMBIC.c.version_num)).all()
+    applied = table(name, column("version_num"), schema=tables.schema)
+    return connection.scalars(select(applied.c.version_num)).all()
 
 
-def _recorded(connection: Connection) -> Sequence[Any]:
-    statement = select(schema_revision).order_by(schema_revision.c.applied_at)
+def _recorded(connection: Connection, tables: Tables) -> Sequence[Any]:
+    recorded = tables.schema_revision
+    statement = select(recorded).order_by(recorded.c.applied_at)
     return connection.execute(statement).all()
 
 

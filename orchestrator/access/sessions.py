@@ -10,15 +10,19 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.access.tokens import SECRET_BYTES, Found, Token, as_text, token_of
-from orchestrator.tables import saga_session, saga_token
+from orchestrator.tables import SagaTables
 from outbox.chassis.access.keys import digest_of
 
 SESSION_LASTS = timedelta(hours=12)
 """The longest life of a session; that of its token may end earlier."""
 
 
-async def find_session(connection: AsyncConnection, shown: bytes) -> Found | None:
+async def find_session(
+    connection: AsyncConnection, tables: SagaTables, shown: bytes
+) -> Found | None:
     """The session with that digest, and the token that it was traded for."""
+    saga_token = tables.saga_token
+    saga_session = tables.saga_session
     query = (
         select(
             saga_token, saga_session.c.digest.label("shown"), saga_session.c.expires_at.label("end")
@@ -33,9 +37,15 @@ async def find_session(connection: AsyncConnection, shown: bytes) -> Found | Non
 
 
 async def begin_session(
-    connection: AsyncConnection, token: Token, *, now: datetime, entropy: Callable[[int], bytes]
+    connection: AsyncConnection,
+    tables: SagaTables,
+    token: Token,
+    *,
+    now: datetime,
+    entropy: Callable[[int], bytes],
 ) -> tuple[str, datetime]:
     """A new session for that token: its secret, and when it ends. Sessions that are over go."""
+    saga_session = tables.saga_session
     ends = now + SESSION_LASTS
     if token.expires_at is not None:
         ends = min(ends, token.expires_at)
@@ -49,6 +59,7 @@ async def begin_session(
     return secret, ends
 
 
-async def end_session(connection: AsyncConnection, shown: bytes) -> None:
+async def end_session(connection: AsyncConnection, tables: SagaTables, shown: bytes) -> None:
     """End the session with that digest, if there is one."""
+    saga_session = tables.saga_session
     await connection.execute(delete(saga_session).where(saga_session.c.digest == shown))

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from orchestrator.access import sessions, tokens
 from orchestrator.access.tokens import Found, Token
+from orchestrator.tables import saga_tables
 from outbox.chassis.access.caller import Credential, Shown
 from outbox.chassis.access.keys import Key, digest_of
 from outbox.clock import Clock
@@ -31,6 +32,7 @@ class TokenKeys:
 
     def __init__(self, database: Database, clock: Clock, entropy: Callable[[int], bytes]) -> None:
         self._database = database
+        self._tables = saga_tables(database.tables)
         self._clock = clock
         self._entropy = entropy
         self._known: OrderedDict[tuple[Shown, bytes], _Remembered] = OrderedDict()
@@ -65,13 +67,17 @@ class TokenKeys:
     async def any_works(self) -> bool:
         """Whether any token works."""
         async with self._database.reading.connect() as connection:
-            return await tokens.any_works(connection, self._clock.now())
+            return await tokens.any_works(connection, self._tables, self._clock.now())
 
     async def begin_session(self, token: Token) -> tuple[str, datetime]:
         """As `sessions.begin_session`."""
         async with self._database.engine.begin() as connection:
             return await sessions.begin_session(
-                connection, token, now=self._clock.now(), entropy=self._entropy
+                connection,
+                self._tables,
+                token,
+                now=self._clock.now(),
+                entropy=self._entropy,
             )
 
     async def end_session(self, secret: str) -> None:
@@ -79,10 +85,10 @@ class TokenKeys:
         at most."""
         shown = digest_of(secret)
         async with self._database.engine.begin() as connection:
-            await sessions.end_session(connection, shown)
+            await sessions.end_session(connection, self._tables, shown)
         self._known.pop((Shown.COOKIE, shown), None)
 
     async def _ask(self, how: Shown, shown: bytes) -> Found | None:
         find = tokens.find if how is Shown.BEARER else sessions.find_session
         async with self._database.reading.connect() as connection:
-            return await find(connection, shown)
+            return await find(connection, self._tables, shown)

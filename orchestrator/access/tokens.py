@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, delete, func, insert, or_, select, update
+from sqlalchemy import ColumnElement, Table, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.errors import InvalidToken
-from orchestrator.tables import saga_session, saga_token
+from orchestrator.tables import SagaTables
 from outbox.chassis.access.keys import digest_of
 from outbox.chassis.access.routes import Role
 
@@ -61,6 +61,7 @@ class Found:
 
 async def create(
     connection: AsyncConnection,
+    tables: SagaTables,
     name: str,
     role: Role,
     *,
@@ -86,7 +87,7 @@ async def create(
         "expires_at": expires_at,
     }
     try:
-        await connection.execute(insert(saga_token).values(values))
+        await connection.execute(insert(tables.saga_token).values(values))
     except IntegrityError:
         raise InvalidToken(
             f"there is a token {name} already, or there was one",
@@ -95,9 +96,13 @@ async def create(
     return secret
 
 
-async def revoke(connection: AsyncConnection, name: str, *, now: datetime) -> None:
+async def revoke(
+    connection: AsyncConnection, tables: SagaTables, name: str, *, now: datetime
+) -> None:
     """End a token and its sessions; one that has ended stays so. Raises InvalidToken where no token
     has that name."""
+    saga_token = tables.saga_token
+    saga_session = tables.saga_session
     named = saga_token.c.name == name
     if await connection.scalar(select(saga_token.c.name).where(named)) is None:
         raise InvalidToken(f"there is no token {name[:120]!r}", next_step=_LIST)
@@ -106,20 +111,23 @@ async def revoke(connection: AsyncConnection, name: str, *, now: datetime) -> No
     await connection.execute(delete(saga_session).where(saga_session.c.token == name))
 
 
-async def every(connection: AsyncConnection) -> Sequence[Token]:
+async def every(connection: AsyncConnection, tables: SagaTables) -> Sequence[Token]:
     """All tokens that were ever made, by name."""
+    saga_token = tables.saga_token
     rows = await connection.execute(select(saga_token).order_by(saga_token.c.name))
     return [token_of(row) for row in rows.mappings()]
 
 
-async def any_works(connection: AsyncConnection, now: datetime) -> bool:
+async def any_works(connection: AsyncConnection, tables: SagaTables, now: datetime) -> bool:
     """Whether any token works at that time."""
-    count = select(func.count()).select_from(saga_token).where(_works(now))
+    saga_token = tables.saga_token
+    count = select(func.count()).select_from(saga_token).where(_works(saga_token, now))
     return bool(await connection.scalar(count))
 
 
-async def find(connection: AsyncConnection, shown: bytes) -> Found | None:
+async def find(connection: AsyncConnection, tables: SagaTables, shown: bytes) -> Found | None:
     """The token with that digest, whether it works or not."""
+    saga_token = tables.saga_token
     query = select(saga_token).where(saga_token.c.digest == shown)
     row = (await connection.execute(query)).mappings().first()
     if row is None or not hmac.compare_digest(row["digest"], shown):
@@ -127,7 +135,7 @@ async def find(connection: AsyncConnection, shown: bytes) -> Found | None:
     return Found(token_of(row), until=None)
 
 
-def _works(now: datetime) -> ColumnElement[bool]:
+def _works(saga_token: Table, now: datetime) -> ColumnElement[bool]:
     unexpired = or_(saga_token.c.expires_at.is_(None), saga_token.c.expires_at > now)
     return and_(saga_token.c.revoked_at.is_(None), unexpired)
 

@@ -30,6 +30,7 @@ from orchestrator.store.records import fingerprint_of, state_json
 from orchestrator.store.sharding import shard_of
 from orchestrator.store.silence_store import SilenceStore
 from orchestrator.store.start_store import StartKey
+from orchestrator.tables import saga_tables
 from outbox import tracing
 from outbox.clock import Clock
 from outbox.coordination.bell import Bell
@@ -83,7 +84,7 @@ class Engine:
         self._ids = ids
         self._bell = bell
         self._settings = settings
-        ports = EnginePorts.of(database.engine, registry, clock)
+        ports = EnginePorts.of(database.engine, registry, clock, database.tables)
         self._ports = ports
         name = HolderName(owner)
         self._node = Node(
@@ -99,7 +100,9 @@ class Engine:
             progress=progress,
         )
         self._silent = SilenceStore(
-            postgres=database.engine.dialect.name == "postgresql", now=clock.now
+            saga_tables(database.tables),
+            postgres=database.engine.dialect.name == "postgresql",
+            now=clock.now,
         )
         self._silences = Silences(
             database.engine,

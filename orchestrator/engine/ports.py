@@ -16,8 +16,10 @@ from orchestrator.store.run_store import RunStore
 from orchestrator.store.sharding import LEASED_AS
 from orchestrator.store.signal_store import SignalStore
 from orchestrator.store.start_store import StartStore
+from orchestrator.tables import saga_tables
 from outbox.clock import Clock
 from outbox.relay.ports import RelayPorts
+from outbox.tables import DEFAULT_TABLES, Tables
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,22 @@ class EnginePorts:
     event: Callable[[], asyncio.Event] = asyncio.Event
 
     @classmethod
-    def of(cls, engine: AsyncEngine, registry: Registry, clock: Clock) -> EnginePorts:
+    def of(
+        cls,
+        engine: AsyncEngine,
+        registry: Registry,
+        clock: Clock,
+        tables: Tables = DEFAULT_TABLES,
+    ) -> EnginePorts:
         """The ports on a database."""
+        own = saga_tables(tables)
         postgres = engine.dialect.name == "postgresql"
         return cls(
-            RunStore(registry, postgres=postgres, now=clock.now),
-            StartStore(postgres=postgres, now=clock.now),
-            SignalStore(postgres=postgres, now=clock.now),
-            CommitStatements(registry, postgres=postgres, now=clock.now),
-            RelayPorts.of(engine, clock, leased_as=LEASED_AS),
+            RunStore(registry, own, postgres=postgres, now=clock.now),
+            StartStore(own, postgres=postgres, now=clock.now),
+            SignalStore(own, postgres=postgres, now=clock.now),
+            CommitStatements(registry, own, postgres=postgres, now=clock.now),
+            RelayPorts.of(engine, tables, clock, leased_as=LEASED_AS),
         )
 
 

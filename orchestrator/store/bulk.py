@@ -14,6 +14,8 @@ import orjson
 from sqlalchemy import Column, Table
 from sqlalchemy.dialects import postgresql
 
+from outbox.database.table_set import in_sql
+
 _POSTGRES = postgresql.dialect()  # type: ignore[no-untyped-call]  # its constructor has no types
 
 
@@ -67,7 +69,9 @@ def insert(table: Table, names: Sequence[str], parameter: str, *, postgres: bool
     read = ", ".join(f"r.{name}" for name in names)
     rows = source(table, names, parameter, postgres=postgres)
     # Without WHERE, SQLite would take an ON CONFLICT for part of a join.
-    return f"INSERT INTO {table.name} ({listed}) SELECT {read} FROM {rows} WHERE true ORDER BY r.n"
+    return (
+        f"INSERT INTO {in_sql(table)} ({listed}) SELECT {read} FROM {rows} WHERE true ORDER BY r.n"
+    )
 
 
 def update(
@@ -81,13 +85,14 @@ def update(
     once: Sequence[str] = (),
 ) -> str:
     """The UPDATE of the rows that agree with the JSON text in the columns `by`: it sets the others,
-    those of them in `once` only where they are null, and makes the assignments in `also`."""
+    those of them in `once` only where they are null, and makes the assignments in `also`, where
+    `stored` is the row before."""
     values = {name: f"r.{name}" for name in names}
-    values |= {name: f"COALESCE({table.name}.{name}, r.{name})" for name in once}
+    values |= {name: f"COALESCE(stored.{name}, r.{name})" for name in once}
     assigned = ", ".join([*also, *(f"{name} = {value}" for name, value in values.items())])
-    matched = " AND ".join(f"{table.name}.{name} = r.{name}" for name in by)
+    matched = " AND ".join(f"stored.{name} = r.{name}" for name in by)
     rows = source(table, [*by, *names], parameter, postgres=postgres)
-    return f"UPDATE {table.name} SET {assigned} FROM {rows} WHERE {matched}"
+    return f"UPDATE {in_sql(table)} AS stored SET {assigned} FROM {rows} WHERE {matched}"
 
 
 def _type(column: Column[Any]) -> str:

@@ -22,10 +22,10 @@ from orchestrator.store import bulk
 from orchestrator.store.outgoing import OutgoingMessage
 from orchestrator.store.records import Record, active_key, document_json, state_json
 from orchestrator.store.sharding import LEASED_AS
-from orchestrator.tables import saga, saga_batch, saga_history
+from orchestrator.tables import SagaTables
+from outbox.database.table_set import in_sql
 from outbox.database.time import DatabaseClock
 from outbox.relay.message_store import Store
-from outbox.tables import outbox
 
 _CHANGING = (
     *("status", "paused", "parked", "state", "document", "entries", "active_key", "due_at"),
@@ -63,11 +63,19 @@ class StaleRuns(Exception):
 class CommitStatements(DatabaseClock):
     """The statements that open and fill group commits."""
 
-    def __init__(self, registry: Registry, *, postgres: bool, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        registry: Registry,
+        tables: SagaTables,
+        *,
+        postgres: bool,
+        now: Callable[[], datetime],
+    ) -> None:
         super().__init__(postgres=postgres, now=now)
+        self._tables = tables
         self._registry = registry
         self._values = bulk.Values(postgres=postgres)
-        self._relay = Store(postgres=postgres, now=now, leased_as=LEASED_AS)
+        self._relay = Store(tables.library, postgres=postgres, now=now, leased_as=LEASED_AS)
 
     # Opening
 
@@ -91,7 +99,7 @@ class CommitStatements(DatabaseClock):
             return await self.write_batch(connection, batch), ours
         row = (
             await connection.execute(
-                _OPEN,
+                _open(self._tables),
                 {
                     "batch": batch,
                     "leased_as": LEASED_AS,
@@ -108,6 +116,7 @@ class CommitStatements(DatabaseClock):
 
     async def write_batch(self, connection: AsyncConnection, batch: str) -> datetime | None:
         """Write the id of a group commit alone, as `open` does."""
+        saga_batch = self._tables.saga_batch
         statement = (
             self._insert(saga_batch)
             .values(id=batch, made_at=self._now)
@@ -119,6 +128,7 @@ class CommitStatements(DatabaseClock):
 
     async def forget_batches(self, connection: AsyncConnection, before: timedelta) -> None:
         """Remove the ids of group commits that are older than that."""
+        saga_batch = self._tables.saga_batch
         await connection.execute(delete(saga_batch).where(saga_batch.c.made_at < self._in(-before)))
 
     # Filling
@@ -130,7 +140,7 @@ class CommitStatements(DatabaseClock):
         written: the ids of the others are known, or another run is active for their key."""
         rows = [{**self._row(it, now), "revision": it.revision + 1} for it in records]
         sizes = {it.instance.id: _size(row) for it, row in zip(records, rows, strict=True)}
-        statement = _insert_sagas(self._postgres)
+        statement = _insert_sagas(self._tables, postgres=self._postgres)
         written = await connection.scalars(statement, {"sagas": bulk.document(rows)})
         return {saga_id: sizes[saga_id] for saga_id in written.all()}
 
@@ -145,13 +155,15 @@ class CommitStatements(DatabaseClock):
         if not documents:
             return {}
         if self._postgres:
-            rows = (await connection.execute(_write_at_once(tuple(documents)), documents)).all()
+            statement = _write_at_once(self._tables, tuple(documents))
+            rows = (await connection.execute(statement, documents)).all()
             updated = rows[0].updated
             seqs = {row.id: row.seq for row in rows if row.id is not None}
         else:
             updated, seqs = 0, {}
             for part, document in documents.items():
-                result = await connection.execute(_part(part, postgres=False), {part: document})
+                sql = _part(self._tables, part)
+                result = await connection.execute(sql, {part: document})
                 if part == "sagas":
                     updated = result.rowcount
                 elif part == "messages":
@@ -227,17 +239,20 @@ def _size(row: Mapping[str, Any]) -> int:
     return sum(len(it) if it.isascii() else len(it.encode()) for it in texts)
 
 
-_OPEN = text("""
+@cache
+def _open(tables: SagaTables) -> TextClause:
+    return text(f"""
 WITH idle AS (
     SELECT set_config('idle_in_transaction_session_timeout', :idle, true)
 ), fence AS (
-    SELECT l.bucket FROM outbox_lease l
+    SELECT l.bucket FROM {in_sql(tables.library.outbox_lease)} l
     WHERE l.destination = :leased_as AND (l.bucket, l.epoch) IN (
         SELECT CAST(e ->> 0 AS smallint), CAST(e ->> 1 AS bigint)
         FROM json_array_elements(CAST(:epochs AS json)) e)
     ORDER BY l.bucket FOR KEY SHARE
 ), batch AS (
-    INSERT INTO saga_batch (id, made_at) VALUES (CAST(:batch AS uuid), clock_timestamp())
+    INSERT INTO {in_sql(tables.saga_batch)} (id, made_at)
+    VALUES (CAST(:batch AS uuid), clock_timestamp())
     ON CONFLICT DO NOTHING RETURNING made_at
 )
 SELECT (SELECT made_at FROM batch) AS made_at, (SELECT array_agg(bucket) FROM fence) AS ours
@@ -246,23 +261,27 @@ FROM idle
 
 
 @cache
-def _insert_sagas(postgres: bool) -> TextualSelect:
+def _insert_sagas(tables: SagaTables, *, postgres: bool) -> TextualSelect:
+    saga = tables.saga
     statement = bulk.insert(saga, _INSERTED, "sagas", postgres=postgres)
     return text(f"{statement} ON CONFLICT DO NOTHING RETURNING id").columns(saga.c.id)
 
 
 @cache
-def _part(name: str, *, postgres: bool) -> TextClause | TextualSelect:
-    statement = text(_sql_of(name, postgres=postgres))
+def _part(tables: SagaTables, name: str) -> TextClause | TextualSelect:
+    """A part alone, for SQLite."""
+    outbox = tables.library.outbox
+    statement = text(_sql_of(tables, name, postgres=False))
     return statement.columns(outbox.c.seq, outbox.c.id) if name == "messages" else statement
 
 
 @cache
-def _write_at_once(parts: tuple[str, ...]) -> TextualSelect:
+def _write_at_once(tables: SagaTables, parts: tuple[str, ...]) -> TextualSelect:
     """One statement for PostgreSQL. All parts see the tables as they were before it, and none
     touches a row that another one does."""
     named = [
-        f"{part} AS ({_sql_of(part, postgres=True)}{' RETURNING 1' if part == 'sagas' else ''})"
+        f"{part} AS ({_sql_of(tables, part, postgres=True)}"
+        f"{' RETURNING 1' if part == 'sagas' else ''})"
         for part in parts
     ]
     updated = "(SELECT count(*) FROM sagas)" if "sagas" in parts else "0"
@@ -272,30 +291,35 @@ def _write_at_once(parts: tuple[str, ...]) -> TextualSelect:
         else "CAST(NULL AS bigint) AS seq, CAST(NULL AS uuid) AS id"
     )
     statement = text(f"WITH {', '.join(named)} SELECT {updated} AS updated, {messages}")
+    outbox = tables.library.outbox
     return statement.columns(column("updated", BigInteger), outbox.c.seq, outbox.c.id)
 
 
-def _sql_of(part: str, *, postgres: bool) -> str:
+def _sql_of(tables: SagaTables, part: str, *, postgres: bool) -> str:
+    outbox = tables.library.outbox
     match part:
         case "sagas":
             return bulk.update(
-                *(saga, _CHANGING, ("id", "revision"), "sagas"),
+                *(tables.saga, _CHANGING, ("id", "revision"), "sagas"),
                 postgres=postgres,
-                also=["revision = saga.revision + 1"],
+                also=["revision = stored.revision + 1"],
                 # A late answer may come after the end, which stays when it was.
                 once=["ended_at"],
             )
         case "history":
-            return bulk.insert(saga_history, _HISTORY, "history", postgres=postgres)
+            return bulk.insert(tables.saga_history, _HISTORY, "history", postgres=postgres)
         case "messages":
             sql = bulk.insert(outbox, _MESSAGE, "messages", postgres=postgres)
             return f"{sql} RETURNING seq, id"
         case "answered" if postgres:
             return (
-                "DELETE FROM outbox WHERE seq IN (SELECT CAST(value AS bigint) "
+                f"DELETE FROM {in_sql(outbox)} WHERE seq IN (SELECT CAST(value AS bigint) "
                 "FROM json_array_elements_text(CAST(:answered AS json)))"
             )
         case "answered":
-            return "DELETE FROM outbox WHERE seq IN (SELECT value FROM json_each(:answered))"
+            return (
+                f"DELETE FROM {in_sql(outbox)} "
+                "WHERE seq IN (SELECT value FROM json_each(:answered))"
+            )
         case _:
             raise ValueError(part)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Row, Select, Text, bindparam, func, literal, select, union_all
+from sqlalchemy import BindParameter, Row, Select, Text, bindparam, func, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from orchestrator.machine.instance import Status
-from orchestrator.tables import HAS_BEGUN, saga, saga_alias, saga_history
+from orchestrator.tables import SagaTables, saga_tables
 from outbox.database.opening import Database
 from outbox.database.pages import Wanted, cut, newest
+from outbox.tables import Tables
 
 COUNTED_UP_TO = 100_000
 """Runs of one status that are counted, at most."""
@@ -47,52 +49,67 @@ class Standing:
     has_ended: bool
 
 
-_ONE = select(saga).where(saga.c.id == bindparam("id"))
-_ALIAS = select(saga_alias.c.saga_id, saga_alias.c.reason).where(saga_alias.c.id == bindparam("id"))
-_STANDING = select(saga.c.status, saga.c.entries, saga.c.ended_at).where(
-    saga.c.id == bindparam("id")
-)
-# What a list does not show can be large.
-_LIST = select(*(it for it in saga.c if it not in {saga.c.state, saga.c.document}))
-_HISTORY = (
-    select(saga_history)
-    .where(saga_history.c.saga_id == bindparam("id"), saga_history.c.number > bindparam("after"))
-    .order_by(saga_history.c.number)
-)
+class _Statements:
+    """The statements on one installation's tables."""
+
+    def __init__(self, tables: SagaTables) -> None:
+        saga, alias, line = tables.saga.c, tables.saga_alias.c, tables.saga_history.c
+        id: BindParameter[str] = bindparam("id")
+        self.one = select(tables.saga).where(saga.id == id)
+        self.alias = select(alias.saga_id, alias.reason).where(alias.id == id)
+        self.standing = select(saga.status, saga.entries, saga.ended_at).where(saga.id == id)
+        # What a list does not show can be large.
+        self.list = select(*(it for it in saga if it.name not in ("state", "document")))
+        self.history = (
+            select(tables.saga_history)
+            .where(line.saga_id == id, line.number > bindparam("after"))
+            .order_by(line.number)
+        )
+        self.counts = _counts(tables)
+
+
+@cache
+def _on(tables: Tables) -> _Statements:
+    return _Statements(saga_tables(tables))
 
 
 async def find(database: Database, id: str) -> Row[Any] | RefusedStart | None:
     """The row of that run, or of the one that it is an alias of: then their ids differ."""
+    statements = _on(database.tables)
     async with database.reading.connect() as connection:
-        row = (await connection.execute(_ONE, {"id": id})).first()
+        row = (await connection.execute(statements.one, {"id": id})).first()
         if row is not None:
             return row
-        alias = (await connection.execute(_ALIAS, {"id": id})).first()
+        alias = (await connection.execute(statements.alias, {"id": id})).first()
         if alias is None:
             return None
         if alias.saga_id is None:
             return RefusedStart(id, alias.reason or "it was refused")
-        return (await connection.execute(_ONE, {"id": alias.saga_id})).first()
+        return (await connection.execute(statements.one, {"id": alias.saga_id})).first()
 
 
 async def standing(database: Database, id: str) -> Standing | None:
     """How far that very run is."""
     async with database.reading.connect() as connection:
-        row = (await connection.execute(_STANDING, {"id": id})).first()
+        row = (await connection.execute(_on(database.tables).standing, {"id": id})).first()
     if row is None:
         return None
     return Standing(Status(row.status), row.entries, row.ended_at is not None)
 
 
-async def live_numbers(session: AsyncSession, since: str, before: str, most: int) -> Sequence[str]:
+async def live_numbers(
+    session: AsyncSession, tables: Tables, since: str, before: str, most: int
+) -> Sequence[str]:
     """The numbers of runs that have begun and not ended, that one or greater and smaller than
     `before`: the smallest `most`. Commands of old code tell a run by its id alone, so ids are among
     them."""
+    sagas = saga_tables(tables)
+    saga = sagas.saga
     found: set[str] = set()
     for told_by in (saga.c.id, saga.c.number):
         statement = (
             select(told_by)
-            .where(HAS_BEGUN, told_by >= since, told_by < before)
+            .where(sagas.has_begun, told_by >= since, told_by < before)
             .order_by(told_by)
             .limit(most)
         )
@@ -104,7 +121,8 @@ async def page(
     database: Database, wanted: Wanted, filter: Filter
 ) -> tuple[Sequence[Row[Any]], str | None]:
     """Runs without their state, newest first, and the cursor of the next page, if any."""
-    query: Select[*tuple[Any, ...]] = _LIST
+    saga = saga_tables(database.tables).saga
+    query: Select[*tuple[Any, ...]] = _on(database.tables).list
     if filter.statuses:
         query = query.where(saga.c.status.in_([it.value for it in filter.statuses]))
     if filter.name is not None:
@@ -124,7 +142,8 @@ async def history(
     """The lines behind number `after`, oldest first, and the number that the next page is behind,
     if there is one."""
     async with database.reading.connect() as connection:
-        found = await connection.execute(_HISTORY.limit(limit + 1), {"id": id, "after": after})
+        statement = _on(database.tables).history.limit(limit + 1)
+        found = await connection.execute(statement, {"id": id, "after": after})
         shown, last = cut(found.all(), limit)
     return shown, None if last is None else last.number
 
@@ -133,11 +152,12 @@ async def counts(database: Database) -> dict[tuple[str, Status], int]:
     """How many runs of each definition have each status. Of one status, the newest
     `COUNTED_UP_TO` are counted."""
     async with database.reading.connect() as connection:
-        rows = (await connection.execute(_COUNTS)).all()
+        rows = (await connection.execute(_on(database.tables).counts)).all()
     return {(row.name, Status(row.status)): row.runs for row in rows}
 
 
-def _counts() -> Select[*tuple[Any, ...]]:
+def _counts(tables: SagaTables) -> Select[*tuple[Any, ...]]:
+    saga = tables.saga
     parts = []
     for status in Status:
         newest = (
@@ -156,6 +176,3 @@ def _counts() -> Select[*tuple[Any, ...]]:
         )
     found = union_all(*parts).subquery()
     return select(found)
-
-
-_COUNTS = _counts()

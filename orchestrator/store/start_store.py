@@ -3,8 +3,9 @@ caller's transaction."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import NamedTuple
 
 from sqlalchemy import Text, case, delete, literal, select, tuple_
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.machine.instance import Cause
 from orchestrator.store.records import standing_of
-from orchestrator.tables import saga, saga_alias, saga_history, saga_start_key
+from orchestrator.tables import SagaTables
 from outbox.database.time import DatabaseClock
 
 REFUSED = "REFUSED"
@@ -66,11 +67,16 @@ class Known:
 class StartStore(DatabaseClock):
     """Idempotency keys, and the starts that began no run."""
 
+    def __init__(self, tables: SagaTables, *, postgres: bool, now: Callable[[], datetime]) -> None:
+        super().__init__(postgres=postgres, now=now)
+        self._tables = tables
+
     async def claim_keys(
         self, connection: AsyncConnection, keys: Sequence[StartKey]
     ) -> Mapping[tuple[str, str], StartKey]:
         """Write new idempotency keys, in one order for all nodes. Returns the keys as they stand
         then, by saga and text."""
+        saga_start_key = self._tables.saga_start_key
         rows = [
             {"name": it.name, "key": it.key, "fingerprint": it.fingerprint, "saga_id": it.saga_id}
             for it in sorted(keys, key=lambda it: (it.name, it.key))
@@ -89,6 +95,7 @@ class StartStore(DatabaseClock):
 
     async def release_keys(self, connection: AsyncConnection, saga_ids: Collection[str]) -> None:
         """Delete the keys of starts that began no run."""
+        saga_start_key = self._tables.saga_start_key
         await connection.execute(
             delete(saga_start_key).where(saga_start_key.c.saga_id.in_(sorted(saga_ids)))
         )
@@ -97,6 +104,9 @@ class StartStore(DatabaseClock):
         self, connection: AsyncConnection, ids: Collection[str]
     ) -> Mapping[str, Known]:
         """The outcomes of those ids that are runs or aliases already."""
+        tables = self._tables
+        saga = tables.saga
+        saga_alias = tables.saga_alias
         wanted = sorted(ids)
         has_ended = saga.c.ended_at.is_not(None)
         ended = case((has_ended, saga.c.status))
@@ -131,6 +141,7 @@ class StartStore(DatabaseClock):
 
     async def active(self, connection: AsyncConnection, name: str, key: str) -> str | None:
         """The active run for that key, which cannot end before this transaction has."""
+        saga = self._tables.saga
         statement = (
             select(saga.c.id)
             .where(saga.c.name == name, saga.c.active_key == key)
@@ -153,6 +164,7 @@ class StartStore(DatabaseClock):
         fingerprint: str | None,
     ) -> None:
         """Write a start that began no run: an alias of a run, or a refusal with its reason."""
+        saga_alias = self._tables.saga_alias
         await connection.execute(
             self._insert(saga_alias)
             .values(
@@ -170,6 +182,7 @@ class StartStore(DatabaseClock):
 
     async def forget_history(self, connection: AsyncConnection, saga_id: str) -> None:
         """Delete the history of a run that became an alias."""
+        saga_history = self._tables.saga_history
         await connection.execute(delete(saga_history).where(saga_history.c.saga_id == saga_id))
 
     async def aliases(
@@ -177,6 +190,7 @@ class StartStore(DatabaseClock):
     ) -> Sequence[AliasRow]:
         """The aliases of these runs. Call it after the runs are written; no alias can be added
         after that."""
+        saga_alias = self._tables.saga_alias
         of_alias = saga_alias.c
         statement = select(
             of_alias.saga_id, of_alias.id, of_alias.originator, of_alias.trace, of_alias.start_id

@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.store import bulk
 from orchestrator.store.sharding import LEASED_AS, buckets
-from orchestrator.tables import saga, saga_silence
+from orchestrator.tables import SagaTables, saga_tables
 from outbox.database.opening import Database
-from outbox.tables import outbox_held, outbox_lease
+from outbox.database.table_set import in_sql
 
 LOOKED_AT = 64 * 1024
 """Characters of a run's document that are read for a list; what is larger is left out."""
@@ -63,50 +63,57 @@ class Obstacles:
     silent: Mapping[tuple[int, str], Unanswering] = field(default_factory=dict)
 
 
-_DOCUMENTS: Select[*tuple[Any, ...]] = select(
-    *(saga.c.id, saga.c.name, saga.c.version, saga.c.shard, saga.c.document, saga.c.ended_at)
-).where(
-    saga.c.id.in_(bindparam("ids", expanding=True)),
-    saga.c.ended_at.is_(None),
-    func.length(saga.c.document) <= LOOKED_AT,
-)
-_SILENT = select(
-    outbox_lease.c.bucket,
-    saga_silence.c.destination,
-    saga_silence.c.since,
-    saga_silence.c.deliveries,
-    saga_silence.c.reason,
-    saga_silence.c.next_at,
-).join(
-    saga_silence,
-    (saga_silence.c.owner == outbox_lease.c.owner) & (outbox_lease.c.destination == LEASED_AS),
-)
+@cache
+def _documents(tables: SagaTables) -> Select[*tuple[Any, ...]]:
+    saga = tables.saga
+    return select(
+        *(saga.c.id, saga.c.name, saga.c.version, saga.c.shard, saga.c.document, saga.c.ended_at)
+    ).where(
+        saga.c.id.in_(bindparam("ids", expanding=True)),
+        saga.c.ended_at.is_(None),
+        func.length(saga.c.document) <= LOOKED_AT,
+    )
+
+
+@cache
+def _silent(tables: SagaTables) -> Select[*tuple[Any, ...]]:
+    told, lease = tables.saga_silence.c, tables.library.outbox_lease.c
+    return select(
+        *(lease.bucket, told.destination, told.since, told.deliveries, told.reason, told.next_at)
+    ).join(tables.saga_silence, (told.owner == lease.owner) & (lease.destination == LEASED_AS))
 
 
 async def documents(database: Database, ids: Sequence[str]) -> Sequence[Row[Any]]:
     """The documents of those of these runs that live and are small enough to be looked at."""
     async with database.reading.connect() as connection:
-        return (await connection.execute(_DOCUMENTS, {"ids": list(ids)})).all()
+        return (
+            await connection.execute(_documents(saga_tables(database.tables)), {"ids": list(ids)})
+        ).all()
 
 
 async def obstacles(database: Database, commands: Sequence[SentCommand]) -> Obstacles:
     """What is in the way of these commands."""
     if not commands:
         return Obstacles()
+    tables = saga_tables(database.tables)
     postgres = database.engine.dialect.name == "postgresql"
     async with database.reading.connect() as connection:
-        rests = await _rests(connection, commands, postgres=postgres)
+        rests = await _rests(connection, tables, commands, postgres=postgres)
         silent = {
             (row.bucket, row.destination): Unanswering(
                 row.since, row.deliveries, row.reason, row.next_at
             )
-            for row in await connection.execute(_SILENT)
+            for row in await connection.execute(_silent(tables))
         }
     return Obstacles(rests, silent)
 
 
 async def _rests(
-    connection: AsyncConnection, commands: Sequence[SentCommand], *, postgres: bool
+    connection: AsyncConnection,
+    tables: SagaTables,
+    commands: Sequence[SentCommand],
+    *,
+    postgres: bool,
 ) -> Mapping[str, Rest]:
     values = bulk.Values(postgres=postgres)
     asked = bulk.document(
@@ -121,12 +128,14 @@ async def _rests(
             for bucket in buckets(it.shard)
         ]
     )
-    found = await connection.execute(_select_rests(postgres), {"asked": asked})
+    statement = _select_rests(tables, postgres=postgres)
+    found = await connection.execute(statement, {"asked": asked})
     return {row.head_id: Rest(row.attempts, row.next_at, row.last_error) for row in found}
 
 
 @cache
-def _select_rests(postgres: bool) -> TextualSelect:
+def _select_rests(tables: SagaTables, *, postgres: bool) -> TextualSelect:
+    outbox_held = tables.library.outbox_held
     by = ("destination", "bucket", "aggregateid", "head_id")
     matched = " AND ".join(f"h.{name} = r.{name}" for name in by)
     told = (
@@ -135,4 +144,5 @@ def _select_rests(postgres: bool) -> TextualSelect:
     )
     listed = ", ".join(f"h.{it.name}" for it in told)
     asked = bulk.source(outbox_held, by, "asked", postgres=postgres)
-    return text(f"SELECT {listed} FROM outbox_held AS h JOIN {asked} ON {matched}").columns(*told)
+    found = f"{in_sql(outbox_held)} AS h JOIN {asked} ON {matched}"
+    return text(f"SELECT {listed} FROM {found}").columns(*told)

@@ -120,10 +120,14 @@ def _keep(target: Session | Connection, staged: Staged, installation: Installati
     match target:
         case Session():
             session_events.stage(
-                target, staged, ordered=installation.ordered, bell=installation.bell
+                target,
+                staged,
+                tables=installation.tables,
+                ordered=installation.ordered,
+                bell=installation.bell,
             )
         case Connection():
-            write(target, [staged], ordered=installation.ordered)
+            write(target, installation.tables, [staged], ordered=installation.ordered)
             ring_after(target, installation.bell)
 
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from types import MappingProxyType
 from typing import Any
 from zlib import crc32
 
-from sqlalchemy import Connection, Engine, insert, text
+from sqlalchemy import Connection, Engine, Insert, Table, insert, text
 
 from outbox import sqlite
 from outbox.adding.staging import Staged
 from outbox.database.sqlalchemy_internals import level_at_connect
 from outbox.errors import AutocommitRefused
-from outbox.tables import outbox, outbox_scheduled
+from outbox.tables import Tables
 
 ADVISORY_LOCK_SPACE = 0x5A6AB0
 """The first of the two numbers of the advisory locks that this package takes on PostgreSQL; a
@@ -27,12 +28,19 @@ _LOCK = text(
     "SELECT pg_advisory_xact_lock(:space, number) "
     "FROM unnest(CAST(:numbers AS integer[])) AS number"
 )
-# Without RETURNING: no caller asks for `seq`, and reading it back would cost as much as the insert.
-INSERT = insert(outbox).inline()
-_SCHEDULE = insert(outbox_scheduled).inline()
 
 
-def write(connection: Connection, messages: Sequence[Staged], *, ordered: bool) -> None:
+@cache
+def inserting(table: Table) -> Insert:
+    """The INSERT of messages into one of the tables."""
+    # Without RETURNING: no caller asks for `seq`, and reading it back would cost as much as the
+    # insert.
+    return insert(table).inline()
+
+
+def write(
+    connection: Connection, tables: Tables, messages: Sequence[Staged], *, ordered: bool
+) -> None:
     """Insert the messages, in their order.
 
     On PostgreSQL, if `ordered`, no other transaction can then add a message with one of their
@@ -46,10 +54,10 @@ def write(connection: Connection, messages: Sequence[Staged], *, ordered: bool) 
         _lock_keys(connection, messages)
     due = [row for message in messages if message.order is not None for row in message.rows]
     if due:
-        connection.execute(INSERT, due)
+        connection.execute(inserting(tables.outbox), due)
     scheduled = [row for message in messages if message.order is None for row in message.rows]
     if scheduled:
-        connection.execute(_SCHEDULE, scheduled)
+        connection.execute(inserting(tables.outbox_scheduled), scheduled)
 
 
 def _lock_keys(connection: Connection, messages: Sequence[Staged]) -> None:

@@ -23,6 +23,7 @@ from outbox.coordination.bell import Bell
 from outbox.errors import InvalidMessage, OutboxError, OutboxNotInstalled, Unrouted
 from outbox.ids import Ids
 from outbox.messages import Command, Event, Message, MessageType, type_of
+from outbox.tables import DEFAULT_TABLES, Tables
 from outbox.wire.codec import MAX_MESSAGE_BYTES, check_class
 
 # The keys are `type[Message] | str`. A Mapping does not vary in the type of its keys, so saying so
@@ -55,6 +56,7 @@ class Installation:
     bell: Bell
     """Rings after each commit that had messages; a relay in the same process listens to it."""
     max_bytes: int
+    tables: Tables
 
     def destinations(self, message: Message, to: str | None) -> tuple[str, ...]:
         """The destinations of the message: `to` if given, else a command's owner, or an event's
@@ -106,14 +108,15 @@ def install(
     bell: Bell | None = None,
     max_bytes: int = MAX_MESSAGE_BYTES,
     peers: Collection[str] | None = None,
+    tables: Tables = DEFAULT_TABLES,
 ) -> Installation:
     """Let `outbox.add` work on the sessions that this sessionmaker will make, or on the Core
     connections of this engine. A later call for the same target replaces the settings.
 
     `bell` is shared between several targets of one service. `peers` are the only destinations that
-    there are: a message to another one is refused when it is added. Raises UnconfiguredSQLite,
-    InvalidMessage for an event in `routes` that would not arrive as it was sent, and OutboxError
-    for a wrong route or target.
+    there are: a message to another one is refused when it is added. `tables` are those that these
+    sessions write to, and an inbox on them. Raises UnconfiguredSQLite, InvalidMessage for an event
+    in `routes` that would not arrive as it was sent, and OutboxError for a wrong route or target.
     """
     clock = clock or SystemClock()
     installation = Installation(
@@ -125,6 +128,7 @@ def install(
         peers=None if peers is None else frozenset(map(destination, peers)),
         bell=bell or Bell(),
         max_bytes=max_bytes,
+        tables=tables,
     )
     for key in routes:
         if not isinstance(key, str):
@@ -173,6 +177,16 @@ def installation_of(target: Session | Connection) -> Installation:
     if not isinstance(found, Installation):
         raise OutboxNotInstalled(what)
     return found
+
+
+def tables_of(target: Session | Connection) -> Tables:
+    """The tables of its installation; those with plain names where it has none."""
+    match target:
+        case Session():
+            found = target.info.get(_INSTALLATION)
+        case Connection():
+            found = target.get_execution_options().get(_INSTALLATION)
+    return found.tables if isinstance(found, Installation) else DEFAULT_TABLES
 
 
 def ring_after(connection: Connection, bell: Bell) -> None:

@@ -17,12 +17,13 @@ from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction
 
 from outbox.adding import connection_events
-from outbox.adding.insert import INSERT, refuse_autocommit, write
+from outbox.adding.insert import inserting, refuse_autocommit, write
 from outbox.adding.staging import Mark, Staged, Staging
 from outbox.coordination.bell import Bell
 from outbox.crashpoints import crashpoint
 from outbox.database.sqlalchemy_internals import in_greenlet
 from outbox.errors import MessagesLeftBehind, OutboxError
+from outbox.tables import Tables
 
 _STAGING = "sagabox_staging"
 _MAX_ROUNDS = 100
@@ -41,15 +42,15 @@ def staging_of(session: Session) -> Staging | None:
     return staging
 
 
-def stage(session: Session, message: Staged, *, ordered: bool, bell: Bell) -> None:
+def stage(session: Session, message: Staged, *, tables: Tables, ordered: bool, bell: Bell) -> None:
     """Add the message to the session's transaction, which must be open.
 
     It is inserted at the commit, or at once where that is under way.
     """
     staging = _staging(session)
     if staging.engine is None:
-        staging.engine = _open(session, staging)
-    staging.ordered, staging.bell = ordered, bell
+        staging.engine = _open(session, staging, tables)
+    staging.tables, staging.ordered, staging.bell = tables, ordered, bell
     if staging.is_closing and staging.engine.dialect.is_async and not in_greenlet():
         # A commit runs in a greenlet, so that one has failed, and the transaction goes on.
         staging.is_closing = False
@@ -63,15 +64,15 @@ def stage(session: Session, message: Staged, *, ordered: bool, bell: Bell) -> No
             raise
 
 
-def _open(session: Session, staging: Staging) -> Engine:
+def _open(session: Session, staging: Staging, tables: Tables) -> Engine:
     """Follow what the session's transaction holds by now. Returns where its messages will go."""
     try:
-        bind = session.get_bind(clause=INSERT)
+        bind = session.get_bind(clause=inserting(tables.outbox))
     except UnboundExecutionError as error:
         raise OutboxError(
             "the session has no engine for the outbox table",
             next_step="bind that table to the engine of the tables that the messages are about: "
-            "sessionmaker(binds={..., outbox.tables.outbox: engine})",
+            "sessionmaker(binds={..., tables.outbox: engine}), of your outbox.Tables()",
         ) from error
     refuse_autocommit(bind, session.execution_options)
     root = session.get_transaction()
@@ -99,8 +100,10 @@ def _staging(session: Session) -> Staging:
 
 def _drain(session: Session, staging: Staging) -> None:
     pending = staging.pending
-    connection = session.connection(bind_arguments={"clause": INSERT})
-    write(connection, pending, ordered=staging.ordered)
+    assert staging.tables is not None, "a message was staged"
+    insert = inserting(staging.tables.outbox)
+    connection = session.connection(bind_arguments={"clause": insert})
+    write(connection, staging.tables, pending, ordered=staging.ordered)
     staging.wrote(len(pending))
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from outbox.coordination.bell import Bell
+    from outbox.tables import Tables
 
 Row = Mapping[str, Any]
 
@@ -44,8 +45,9 @@ class Staging:
 
     ordered: bool = True
     bell: Bell | None = None
+    tables: Tables | None = None
     engine: Engine | None = None
-    """Where the messages go; None before the first of them."""
+    """Where the messages go; this and the tables are None before the first of them."""
     is_over: bool = False
     """The session's transaction has ended."""
     messages: list[Staged] = field(default_factory=list)

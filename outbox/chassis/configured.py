@@ -59,4 +59,6 @@ class ConfiguredService(Service[async_sessionmaker[AsyncSession]]):
     async def check_tables(self) -> None:
         """Raises SchemaMissing, SchemaOlder or SchemaNewer where this code may not run on the
         database's revision."""
-        await require_revision(self.engine, service=self.name, expected=self._revision)
+        await require_revision(
+            self.engine, service=self.name, expected=self._revision, tables=self.tables
+        )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import delete, func, select, union, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.database.time import DatabaseClock
-from outbox.tables import outbox_lease, outbox_relay
+from outbox.tables import Tables
 
 _LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -18,11 +18,16 @@ class LeaseStore(DatabaseClock):
     """Leases and live relays, in one database. Each method is one step of the caller's
     transaction."""
 
+    def __init__(self, tables: Tables, *, postgres: bool, now: Callable[[], datetime]) -> None:
+        super().__init__(postgres=postgres, now=now)
+        self._tables = tables
+
     async def announce(
         self, connection: AsyncConnection, owner: str, destinations: Sequence[str], ttl: timedelta
     ) -> None:
         """Announce that the relay `owner` lives and serves these, and make sure their leases
         exist."""
+        outbox_relay = self._tables.outbox_relay
         expires = self._in(ttl)
         for destination in destinations:
             await connection.execute(
@@ -38,6 +43,7 @@ class LeaseStore(DatabaseClock):
         self, connection: AsyncConnection, destination: str, buckets: Sequence[int]
     ) -> None:
         """Make the leases of a destination that are not there yet, free to be claimed."""
+        outbox_lease = self._tables.outbox_lease
         present = select(outbox_lease.c.bucket).where(outbox_lease.c.destination == destination)
         missing = set(buckets) - set((await connection.scalars(present)).all())
         if missing:
@@ -51,6 +57,7 @@ class LeaseStore(DatabaseClock):
     async def relays_of(self, connection: AsyncConnection, destination: str, ttl: timedelta) -> int:
         """The number of relays that serve that destination. One counts if it announced itself
         within the last half `ttl`; a live relay does so every third."""
+        outbox_relay = self._tables.outbox_relay
         statement = select(func.count()).where(
             outbox_relay.c.destination == destination,
             outbox_relay.c.expires_at >= self._in(ttl / 2),
@@ -64,6 +71,7 @@ class LeaseStore(DatabaseClock):
 
         It touches `expires_at` alone, so a transaction that holds a fence does not stop it.
         """
+        outbox_lease = self._tables.outbox_lease
         statement = (
             update(outbox_lease)
             .where(outbox_lease.c.owner == owner, outbox_lease.c.expires_at > self._now)
@@ -86,6 +94,7 @@ class LeaseStore(DatabaseClock):
     ) -> dict[int, int]:
         """Take up to `most` expired leases: bucket -> epoch. Beyond that number, those that no
         owner took for a whole `ttl`. Each gets a new epoch, also where it was the owner's own."""
+        outbox_lease = self._tables.outbox_lease
         free = (
             select(outbox_lease.c.bucket, outbox_lease.c.expires_at)
             .where(outbox_lease.c.destination == destination)
@@ -120,6 +129,7 @@ class LeaseStore(DatabaseClock):
         self, connection: AsyncConnection, owner: str, destination: str, buckets: Sequence[int]
     ) -> None:
         """Let these leases of `owner` expire now."""
+        outbox_lease = self._tables.outbox_lease
         await connection.execute(
             update(outbox_lease)
             .where(
@@ -132,12 +142,16 @@ class LeaseStore(DatabaseClock):
 
     async def owners(self, connection: AsyncConnection) -> frozenset[str]:
         """The names of owners that hold unexpired leases, or have announced themselves."""
+        tables = self._tables
+        outbox_lease, outbox_relay = tables.outbox_lease, tables.outbox_relay
         holders = select(outbox_lease.c.owner).where(outbox_lease.c.expires_at > self._now)
         statement = union(holders, select(outbox_relay.c.owner))
         return frozenset(owner for owner in await connection.scalars(statement) if owner)
 
     async def leave(self, connection: AsyncConnection, owner: str) -> None:
         """Give all leases of `owner` back, and no longer count it among the living."""
+        tables = self._tables
+        outbox_lease, outbox_relay = tables.outbox_lease, tables.outbox_relay
         await connection.execute(
             update(outbox_lease).where(outbox_lease.c.owner == owner).values(expires_at=self._now)
         )

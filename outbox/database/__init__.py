@@ -1,1 +1,1 @@
-"""What is about databases and not about messages: engines, errors, time, schema, pages."""
+"""What is about databases and not about messages: engines, errors, time, pages."""

@@ -18,6 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from outbox import sqlite
 from outbox.database.engines import reading
+from outbox.tables import DEFAULT_TABLES, Tables
 
 _CONNECT_TIMEOUT = 5.0
 _BOUNDS = {
@@ -60,6 +61,8 @@ class Database:
     engine: AsyncEngine
     sessions: async_sessionmaker[AsyncSession]
     reading: AsyncEngine
+    tables: Tables = DEFAULT_TABLES
+    """Those of the installation that uses it."""
 
 
 def open_database(
@@ -69,6 +72,7 @@ def open_database(
     pool_size: int = 10,
     pool_overflow: int = 10,
     connect_args: Mapping[str, object] = MappingProxyType({}),
+    tables: Tables = DEFAULT_TABLES,
 ) -> Database:
     """Open the database, without connecting yet. The server's administrators see `name`. Errors do
     not quote users' texts. `connect_args` are the driver's, on PostgreSQL."""
@@ -91,7 +95,7 @@ def open_database(
         event.listen(engine.sync_engine, "connect", _set_bounds)
         event.listen(engine.sync_engine, "handle_error", _give_up_the_silent, retval=True)
     sessions = async_sessionmaker(engine, expire_on_commit=False)
-    return Database(engine, sessions, reading(engine))
+    return Database(engine, sessions, reading(engine), tables)
 
 
 def _arguments(url: str, name: str) -> dict[str, object]:

@@ -30,9 +30,9 @@ from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
+from outbox.database.column_types import UtcDateTime
 from outbox.errors import InvalidSelection
 from outbox.ids import is_id
-from outbox.tables import UtcDateTime
 from outbox.wire import attributes as at
 
 DEFAULT_LIMIT = 50

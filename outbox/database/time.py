@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import ColumnElement, Interval, Table, func, literal, type_coerce
 from sqlalchemy.dialects import postgresql, sqlite
 
-from outbox.tables import UtcDateTime
+from outbox.database.column_types import UtcDateTime
 
 
 class DatabaseClock:

@@ -52,13 +52,12 @@ class Courier:
         sink: ReplySink | None = None,
         settlement: Settlement | None = None,
         memory: MemoryQueue | None = None,
-        ports: RelayPorts | None = None,
+        ports: RelayPorts,
         moved: Callable[[], None] = lambda: None,
         chance: Callable[[], float],
     ) -> None:
         self._engine = engine
         self._reading = reading(engine)
-        ports = ports or RelayPorts.of(engine, clock)
         self._store = ports.messages
         self._holds = ports.holds
         self._lease_store = ports.leases

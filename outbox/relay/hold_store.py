@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 
 from sqlalchemy import and_, delete, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.database.time import DatabaseClock
-from outbox.relay.message_store import FETCHED, MESSAGE_COLUMNS, Fetched, HeldKey, is_key, read
+from outbox.relay.message_store import MESSAGE_COLUMNS, Fetched, HeldKey, fetched, is_key, read
 from outbox.relay.verdicts import Pending
-from outbox.tables import outbox, outbox_held, outbox_parked
+from outbox.tables import Tables
 
 
 class HoldStore(DatabaseClock):
     """Holds and parked messages, in one database. Each method is one step of the caller's
     transaction."""
 
+    def __init__(self, tables: Tables, *, postgres: bool, now: Callable[[], datetime]) -> None:
+        super().__init__(postgres=postgres, now=now)
+        self._tables = tables
+
     async def due(
         self, connection: AsyncConnection, destination: str, buckets: Sequence[int], most: int
     ) -> list[HeldKey]:
         """Keys whose rest is over, the longest first."""
+        outbox_held = self._tables.outbox_held
         statement = (
             select(
                 outbox_held.c.bucket,
@@ -40,6 +45,7 @@ class HoldStore(DatabaseClock):
         self, connection: AsyncConnection, destination: str, buckets: Sequence[int]
     ) -> bool:
         """Whether any key of these buckets rests."""
+        outbox_held = self._tables.outbox_held
         found = select(outbox_held.c.bucket).where(
             outbox_held.c.destination == destination, outbox_held.c.bucket.in_(buckets)
         )
@@ -53,6 +59,8 @@ class HoldStore(DatabaseClock):
     ) -> None:
         """Begin new attempts for these keys: their parked messages come back, and each attempt is
         counted with its pause (seconds) at once, so that it counts even if it kills the process."""
+        tables = self._tables
+        outbox_held, outbox_parked, outbox = tables.outbox_held, tables.outbox_parked, tables.outbox
         for key, pause in trials:
             await connection.execute(
                 update(outbox_held)
@@ -76,6 +84,7 @@ class HoldStore(DatabaseClock):
         self, connection: AsyncConnection, destination: str, keys: Sequence[HeldKey]
     ) -> Fetched:
         """The first message of each of these keys."""
+        outbox = self._tables.outbox
         heads = {(key.bucket, key.key): key for key in keys}
         first = (
             select(func.min(outbox.c.seq))
@@ -83,7 +92,9 @@ class HoldStore(DatabaseClock):
             .where(tuple_(outbox.c.bucket, outbox.c.aggregateid).in_(list(heads)))
             .group_by(outbox.c.bucket, outbox.c.aggregateid)
         )
-        statement = select(*FETCHED).where(outbox.c.seq.in_(first)).order_by(outbox.c.seq)
+        statement = (
+            select(*fetched(self._tables)).where(outbox.c.seq.in_(first)).order_by(outbox.c.seq)
+        )
         rows = (await connection.execute(statement)).all()
         return read(rows, frozenset(), heads)
 
@@ -91,6 +102,7 @@ class HoldStore(DatabaseClock):
         self, connection: AsyncConnection, destination: str, buckets: Sequence[int]
     ) -> float | None:
         """Seconds until the next key of these buckets is due; None where none rests."""
+        outbox_held = self._tables.outbox_held
         statement = select(func.min(outbox_held.c.next_at), self._now).where(
             outbox_held.c.destination == destination, outbox_held.c.bucket.in_(buckets)
         )
@@ -99,6 +111,7 @@ class HoldStore(DatabaseClock):
 
     async def buckets(self, connection: AsyncConnection, destination: str) -> frozenset[int]:
         """The buckets of which any key rests."""
+        outbox_held = self._tables.outbox_held
         statement = (
             select(outbox_held.c.bucket).where(outbox_held.c.destination == destination).distinct()
         )
@@ -108,6 +121,7 @@ class HoldStore(DatabaseClock):
         self, connection: AsyncConnection, destination: str, keys: Sequence[tuple[int, str]]
     ) -> None:
         """Free these keys, so that they rest no longer."""
+        outbox_held = self._tables.outbox_held
         await connection.execute(
             delete(outbox_held).where(
                 outbox_held.c.destination == destination,
@@ -120,6 +134,7 @@ class HoldStore(DatabaseClock):
     ) -> None:
         """Undo the trial that `begin_trials` counted, since it did not take place; it is due
         again."""
+        outbox_held = self._tables.outbox_held
         await connection.execute(
             update(outbox_held)
             .where(is_key(outbox_held, destination, *message.key))
@@ -138,6 +153,8 @@ class HoldStore(DatabaseClock):
         park: bool,
     ) -> None:
         """Let the key of `message` rest; with `park` its messages also leave the hot table."""
+        tables = self._tables
+        outbox_held, outbox, outbox_parked = tables.outbox_held, tables.outbox, tables.outbox_parked
         values = {
             "head_id": message.envelope.id,
             "attempts": attempts,

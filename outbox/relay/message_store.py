@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     Table,
+    TextClause,
     TextualSelect,
     and_,
     delete,
@@ -26,19 +27,17 @@ from sqlalchemy import (
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.database.table_set import in_sql
 from outbox.database.time import DatabaseClock
 from outbox.errors import MalformedEnvelope
 from outbox.lanes import BUCKETS_PER_LANE
 from outbox.relay.verdicts import ENVELOPE_OVERHEAD, Pending
-from outbox.tables import (
-    outbox,
-    outbox_dead,
-    outbox_lease,
-    outbox_scheduled,
-)
+from outbox.tables import DEFAULT_TABLES, Tables
 from outbox.wire.envelope import from_row, with_due
 
-MESSAGE_COLUMNS = tuple(column.name for column in outbox_scheduled.c if column.name != "due_at")
+MESSAGE_COLUMNS = tuple(
+    column.name for column in DEFAULT_TABLES.outbox_scheduled.c if column.name != "due_at"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +78,15 @@ class Store(DatabaseClock):
     """
 
     def __init__(
-        self, *, postgres: bool, now: Callable[[], datetime], leased_as: str | None = None
+        self,
+        tables: Tables,
+        *,
+        postgres: bool,
+        now: Callable[[], datetime],
+        leased_as: str | None = None,
     ) -> None:
         super().__init__(postgres=postgres, now=now)
+        self._tables = tables
         self._leased_as = leased_as
 
     # Fences
@@ -100,6 +105,7 @@ class Store(DatabaseClock):
     async def _fence(
         self, connection: AsyncConnection, destination: str, epochs: Mapping[int, int]
     ) -> frozenset[int]:
+        outbox_lease = self._tables.outbox_lease
         statement = (
             select(outbox_lease.c.bucket)
             .where(outbox_lease.c.destination == destination)
@@ -133,7 +139,10 @@ class Store(DatabaseClock):
         """Up to `most` messages of the buckets in `floors` (bucket -> the `seq` up to which nothing
         is left), in the order of that mapping and each bucket's in order, without those of resting
         keys. Only the last of them may exceed `most_bytes` bytes in all."""
-        statement = _FETCH_POSTGRES if self._postgres else _fetch_sqlite(len(floors))
+        tables = self._tables
+        statement = (
+            _fetch_postgres(tables) if self._postgres else _fetch_sqlite(tables, len(floors))
+        )
         parameters: dict[str, Any] = {
             "destination": destination,
             "per": per_bucket,
@@ -159,7 +168,7 @@ class Store(DatabaseClock):
 
         The order matters: the sequence is read first, the transaction id is assigned second.
         """
-        seq = (await connection.execute(_LAST_SEQ)).scalar_one()
+        seq = (await connection.execute(_last_seq(self._tables))).scalar_one()
         xid = (await connection.execute(_ASSIGN_XID)).scalar_one()
         return int(seq), int(xid)
 
@@ -171,8 +180,9 @@ class Store(DatabaseClock):
 
     async def settle(self, connection: AsyncConnection, seqs: Sequence[int]) -> None:
         """Delete the rows of settled messages. This is right also after the lease was lost."""
+        outbox = self._tables.outbox
         if self._postgres:
-            await connection.execute(_SETTLE_POSTGRES, {"seqs": list(seqs)})
+            await connection.execute(_settle_postgres(self._tables), {"seqs": list(seqs)})
         else:
             await connection.execute(delete(outbox).where(outbox.c.seq.in_(seqs)))
 
@@ -180,6 +190,8 @@ class Store(DatabaseClock):
         self, connection: AsyncConnection, destination: str, seq: int, *, attempts: int, reason: str
     ) -> None:
         """Make a dead letter of that row."""
+        tables = self._tables
+        outbox, outbox_dead = tables.outbox, tables.outbox_dead
         names = list(MESSAGE_COLUMNS)
         row = select(
             *(outbox.c[name] for name in names),
@@ -200,6 +212,7 @@ class Store(DatabaseClock):
 
     async def any_due(self, connection: AsyncConnection, destinations: Sequence[str]) -> bool:
         """Whether a scheduled message for any of these is due."""
+        outbox_scheduled = self._tables.outbox_scheduled
         due = select(outbox_scheduled.c.id).where(
             outbox_scheduled.c.destination.in_(destinations),
             outbox_scheduled.c.due_at <= self._now,
@@ -210,6 +223,8 @@ class Store(DatabaseClock):
         self, connection: AsyncConnection, destinations: Sequence[str], most: int
     ) -> int:
         """Move scheduled messages that are due into the outbox; returns how many."""
+        tables = self._tables
+        outbox_scheduled, outbox = tables.outbox_scheduled, tables.outbox
         due = (
             select(outbox_scheduled)
             .where(outbox_scheduled.c.destination.in_(destinations))
@@ -239,35 +254,39 @@ def _unscheduled(row: RowMapping) -> dict[str, Any]:
     return moved
 
 
-FETCHED = (
-    outbox.c.seq,
-    outbox.c.bucket,
-    outbox.c.id,
-    outbox.c.aggregateid,
-    outbox.c.type,
-    outbox.c.payload,
-    outbox.c.headers,
-    outbox.c.occurred_at,
-)
-_FETCHED_NAMES = ", ".join(column.name for column in FETCHED)
-_NOT_HELD = """NOT EXISTS (
-    SELECT 1 FROM outbox_held h
-    WHERE h.destination = :destination AND h.bucket = o.bucket AND h.aggregateid = o.aggregateid)"""
-
 _TOTAL = Column("total_size", BigInteger)
 """The bytes of a message and of all that come before it."""
 
+
+@cache
+def fetched(tables: Tables) -> Sequence[Column[Any]]:
+    """The columns of the outbox from which `read` makes messages."""
+    return [tables.outbox.c[name] for name in _FETCHED]
+
+
+_FETCHED = ("seq", "bucket", "id", "aggregateid", "type", "payload", "headers", "occurred_at")
+_FETCHED_NAMES = ", ".join(_FETCHED)
+
+
+def _not_held(tables: Tables) -> str:
+    return f"""NOT EXISTS (
+    SELECT 1 FROM {in_sql(tables.outbox_held)} h
+    WHERE h.destination = :destination AND h.bucket = o.bucket AND h.aggregateid = o.aggregateid)"""
+
+
 # One index range per bucket, also with a large backlog. The sizes cost no look at large texts: they
 # stand where the row refers to one.
-_FETCH_POSTGRES = text(f"""
+@cache
+def _fetch_postgres(tables: Tables) -> TextualSelect:
+    return text(f"""
 WITH found AS (
     SELECT {_FETCHED_NAMES}, place, octet_length(payload) + {ENVELOPE_OVERHEAD} AS size
     FROM unnest(CAST(:buckets AS smallint[]), CAST(:floors AS bigint[]))
         WITH ORDINALITY AS wanted(number, floor, place)
     CROSS JOIN LATERAL (
-        SELECT {_FETCHED_NAMES} FROM outbox o
+        SELECT {_FETCHED_NAMES} FROM {in_sql(tables.outbox)} o
         WHERE o.destination = :destination AND o.bucket = wanted.number AND o.seq > wanted.floor
-            AND {_NOT_HELD}
+            AND {_not_held(tables)}
         ORDER BY o.seq LIMIT :per) queue
     ORDER BY place, seq LIMIT :most),
 summed AS (
@@ -275,24 +294,34 @@ summed AS (
     FROM found)
 SELECT {_FETCHED_NAMES}, total_size FROM summed
 WHERE total_size - size < :most_bytes ORDER BY place, seq
-""").columns(*FETCHED, _TOTAL)
+""").columns(*fetched(tables), _TOTAL)
 
-_SETTLE_POSTGRES = text("DELETE FROM outbox WHERE seq = ANY(CAST(:seqs AS bigint[]))")
-# Before the first number is drawn, `last_value` is the number to come.
-_LAST_SEQ = text("SELECT last_value - CASE WHEN is_called THEN 0 ELSE 1 END FROM outbox_seq_seq")
+
+@cache
+def _settle_postgres(tables: Tables) -> TextClause:
+    return text(f"DELETE FROM {in_sql(tables.outbox)} WHERE seq = ANY(CAST(:seqs AS bigint[]))")
+
+
+@cache
+def _last_seq(tables: Tables) -> TextClause:
+    # Before the first number is drawn, `last_value` is the number to come.
+    sequence = tables.in_sql("outbox_seq_seq")
+    return text(f"SELECT last_value - CASE WHEN is_called THEN 0 ELSE 1 END FROM {sequence}")
+
+
 _ASSIGN_XID = text("SELECT CAST(CAST(pg_current_xact_id() AS text) AS bigint)")
 _OLDEST_XID = text("SELECT CAST(CAST(pg_snapshot_xmin(pg_current_snapshot()) AS text) AS bigint)")
 
 
 @cache
-def _fetch_sqlite(buckets: int) -> TextualSelect:
+def _fetch_sqlite(tables: Tables, buckets: int) -> TextualSelect:
     parts = " UNION ALL ".join(
         f"""SELECT * FROM (
         SELECT {place} AS place, o.seq AS at,
             length(CAST(o.payload AS BLOB)) + {ENVELOPE_OVERHEAD} AS size
-        FROM outbox o
+        FROM {in_sql(tables.outbox)} o
         WHERE o.destination = :destination AND o.bucket = :bucket{place} AND o.seq > :floor{place}
-            AND {_NOT_HELD}
+            AND {_not_held(tables)}
         ORDER BY o.seq LIMIT :per)"""
         for place in range(buckets)
     )
@@ -301,9 +330,10 @@ def _fetch_sqlite(buckets: int) -> TextualSelect:
 WITH found AS (SELECT * FROM ({parts}) ORDER BY place, at LIMIT :most),
 summed AS (
     SELECT *, sum(size) OVER (ORDER BY place, at ROWS UNBOUNDED PRECEDING) AS total_size FROM found)
-SELECT {_FETCHED_NAMES}, total_size FROM summed JOIN outbox ON outbox.seq = summed.at
+SELECT {_FETCHED_NAMES}, total_size FROM summed
+JOIN {in_sql(tables.outbox)} AS o ON o.seq = summed.at
 WHERE total_size - size < :most_bytes ORDER BY place, at"""
-    return text(statement).columns(*FETCHED, _TOTAL)
+    return text(statement).columns(*fetched(tables), _TOTAL)
 
 
 def is_key(table: Table, destination: str, bucket: int, key: str) -> ColumnElement[bool]:
@@ -316,8 +346,8 @@ def is_key(table: Table, destination: str, bucket: int, key: str) -> ColumnEleme
 def read(
     rows: Sequence[Any], exhausted: frozenset[int], heads: Mapping[tuple[int, str], HeldKey]
 ) -> Fetched:
-    """Rows of `FETCHED` columns, and perhaps more behind them, as messages; `heads` has the keys
-    that rested."""
+    """Rows of the columns of `fetched`, and perhaps more behind them, as messages; `heads` has the
+    keys that rested."""
     messages: list[Pending] = []
     unreadable: list[Unreadable] = []
     for seq, bucket, id_, key, type_, payload, headers, occurred_at, *_ in rows:

@@ -16,6 +16,7 @@ from outbox.relay.hold_store import HoldStore
 from outbox.relay.message_store import Store
 from outbox.relay.verdicts import Pending
 from outbox.replies import Reply
+from outbox.tables import Tables
 from outbox.transports.base import Accepted
 from outbox.wire.envelope import Envelope
 
@@ -68,11 +69,13 @@ class RelayPorts:
     gather: Gather = asyncio.gather
 
     @classmethod
-    def of(cls, engine: AsyncEngine, clock: Clock, leased_as: str | None = None) -> RelayPorts:
+    def of(
+        cls, engine: AsyncEngine, tables: Tables, clock: Clock, leased_as: str | None = None
+    ) -> RelayPorts:
         """The ports of a database; for `leased_as` see `Store`."""
         postgres = engine.dialect.name == "postgresql"
         return cls(
-            Store(postgres=postgres, now=clock.now, leased_as=leased_as),
-            HoldStore(postgres=postgres, now=clock.now),
-            LeaseStore(postgres=postgres, now=clock.now),
+            Store(tables, postgres=postgres, now=clock.now, leased_as=leased_as),
+            HoldStore(tables, postgres=postgres, now=clock.now),
+            LeaseStore(tables, postgres=postgres, now=clock.now),
         )

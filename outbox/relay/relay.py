@@ -14,7 +14,6 @@ from outbox import sqlite
 from outbox.clock import Clock
 from outbox.coordination.bell import Bell
 from outbox.coordination.lease_keeper import LeaseKeeper
-from outbox.coordination.lease_store import LeaseStore
 from outbox.coordination.loops import at_the_end, repeat
 from outbox.coordination.owners import HolderName, is_surely_dead
 from outbox.coordination.progress import Progress
@@ -23,11 +22,10 @@ from outbox.database.twins import twin_of
 from outbox.errors import Unrouted
 from outbox.lanes import BUCKETS
 from outbox.relay.courier import Courier, CourierStats
-from outbox.relay.message_store import Store
-from outbox.relay.ports import ReplySink
+from outbox.relay.ports import RelayPorts, ReplySink
 from outbox.relay.sender import sending_to
 from outbox.relay.settings import RelaySettings
-from outbox.tables import outbox, outbox_parked, outbox_scheduled
+from outbox.tables import DEFAULT_TABLES, Tables
 from outbox.transports.base import Transport
 
 log = logging.getLogger("outbox.relay")
@@ -48,8 +46,8 @@ class Relay:
     relays may have the same. The name that holds the leases has a random part besides, a new one in
     a process that was forked off; by it the relays of a machine know that one of them has died, and
     need not wait for its leases. A synchronous engine gets an asynchronous twin, made from its URL.
-    `bell` is the one of `outbox.install(...)`; without it the relay
-    only polls. `progress` is told of each step. Raises UnconfiguredSQLite.
+    `bell` and `tables` are those of `outbox.install(...)`; without the bell the relay only polls.
+    `progress` is told of each step. Raises UnconfiguredSQLite.
     """
 
     def __init__(
@@ -63,6 +61,7 @@ class Relay:
         bell: Bell | None = None,
         sink: ReplySink | None = None,
         progress: Progress | None = None,
+        tables: Tables = DEFAULT_TABLES,
         is_dead: Callable[[str], bool] = is_surely_dead,
         chance: Callable[[], float] = random.random,
     ) -> None:
@@ -77,8 +76,9 @@ class Relay:
         self._bell = bell or Bell()
         self._progress = progress or Progress(clock.monotonic)
         name = HolderName(owner)
-        postgres = engine.dialect.name == "postgresql"
-        self._store = Store(postgres=postgres, now=clock.now)
+        self._tables = tables
+        ports = RelayPorts.of(engine, tables, clock)
+        self._store = ports.messages
         self._transports = dict(transports)
         self._couriers = {
             destination: Courier(
@@ -89,6 +89,7 @@ class Relay:
                 clock=clock,
                 settings=self._settings,
                 sink=sink,
+                ports=ports,
                 moved=self._progress.of(sending_to(destination)).moved,
                 chance=chance,
             )
@@ -96,7 +97,7 @@ class Relay:
         }
         self._keeper = LeaseKeeper(
             engine,
-            LeaseStore(postgres=postgres, now=clock.now),
+            ports.leases,
             self._couriers,
             buckets=BUCKETS,
             name=name,
@@ -164,7 +165,7 @@ class Relay:
 
     async def _tell_of_strays(self) -> float:
         async with self._reading.connect() as connection:
-            found = await _strays(connection, self._transports)
+            found = await _strays(connection, self._tables, self._transports)
         for destination, count in found.items():
             why = Unrouted.no_peer(destination, self._label, self._transports)
             log.warning("%d messages wait for %s: %s", count, destination, why)
@@ -183,12 +184,14 @@ class Relay:
         return moved
 
 
-async def _strays(connection: AsyncConnection, known: Collection[str]) -> Mapping[str, int]:
+async def _strays(
+    connection: AsyncConnection, tables: Tables, known: Collection[str]
+) -> Mapping[str, int]:
     """How many messages wait for each destination that is not `known`, by its name."""
     waiting = union_all(
         *(
             select(table.c.destination).where(table.c.destination.not_in(known))
-            for table in (outbox, outbox_parked, outbox_scheduled)
+            for table in (tables.outbox, tables.outbox_parked, tables.outbox_scheduled)
         )
     ).subquery()
     counted = select(waiting.c.destination, func.count()).group_by(waiting.c.destination)

@@ -22,7 +22,7 @@ from typing_extensions import TypeVar
 
 from outbox import sqlite
 from outbox.adding.add import add
-from outbox.adding.installation import Routes, install, is_installed
+from outbox.adding.installation import Installation, Routes, install, is_installed
 from outbox.clock import Clock, SystemClock
 from outbox.contract import StartSaga
 from outbox.coordination.bell import Bell
@@ -48,6 +48,7 @@ from outbox.service.given import (
     refuse,
     signing_keys,
 )
+from outbox.tables import DEFAULT_TABLES, Tables
 from outbox.transports.base import Transport
 from outbox.transports.http.signing import Keyring
 from outbox.transports.http.transport import HttpTransport
@@ -86,7 +87,31 @@ class _Unobserved:
         return transport
 
 
-class Service(Generic[SM]):
+class _Installed:
+    _installation: Installation
+
+    @property
+    def name(self) -> str:
+        """Its own name."""
+        return self._installation.source
+
+    @property
+    def tables(self) -> Tables:
+        """Its tables of the library."""
+        return self._installation.tables
+
+    @property
+    def new_id(self) -> Callable[[], str]:
+        """Makes ids, for messages and for sagas: UUIDv7s in their order."""
+        return self._installation.ids
+
+    @property
+    def bell(self) -> Bell:
+        """Rings when there may be messages to send."""
+        return self._installation.bell
+
+
+class Service(_Installed, Generic[SM]):
     """One service: `name` is its own, and `database` its engine or the sessionmaker that it has.
 
     On an AsyncEngine its handlers are `async`; on an Engine they are plain functions, and run in
@@ -98,7 +123,8 @@ class Service(Generic[SM]):
     the signing keys that the services share; without them SAGABOX_SECRETS has them, which is read
     when the service is attached or runs. `routes` says which of the peers get an event. `name` is
     for ever: the inbox knows messages by it, so that a renamed service would take them anew.
-    `purge_interval` and `drain_seconds` are as for `outbox.Runtime`.
+    `purge_interval` and `drain_seconds` are as for `outbox.Runtime`. `tables` are those of the
+    library in its database: `outbox.Tables(prefix=..., schema=...)` where they have other names.
 
     On SQLite the engine gets the settings without which SQLite loses writes (`outbox.sqlite`).
     Raises InvalidService where a name, an address or the database cannot be.
@@ -119,6 +145,7 @@ class Service(Generic[SM]):
         relay: RelaySettings | None = None,
         purge_interval: float = PURGE_INTERVAL,
         drain_seconds: float = DRAIN_SECONDS,
+        tables: Tables = DEFAULT_TABLES,
     ) -> None: ...
     @overload
     def __init__(
@@ -135,6 +162,7 @@ class Service(Generic[SM]):
         relay: RelaySettings | None = None,
         purge_interval: float = PURGE_INTERVAL,
         drain_seconds: float = DRAIN_SECONDS,
+        tables: Tables = DEFAULT_TABLES,
         relay_engine: AsyncEngine | None = None,
     ) -> None: ...
     def __init__(
@@ -151,6 +179,7 @@ class Service(Generic[SM]):
         relay: RelaySettings | None = None,
         purge_interval: float = PURGE_INTERVAL,
         drain_seconds: float = DRAIN_SECONDS,
+        tables: Tables = DEFAULT_TABLES,
         relay_engine: AsyncEngine | None = None,
     ) -> None:
         if not OWNER.fullmatch(name):
@@ -177,7 +206,12 @@ class Service(Generic[SM]):
         self._purge_interval = purge_interval
         self._drain_seconds = drain_seconds
         self._installation = install(
-            self.sessions, source=name, routes=routes or {}, clock=self.clock, peers=self.peers
+            self.sessions,
+            source=name,
+            routes=routes or {},
+            clock=self.clock,
+            peers=self.peers,
+            tables=tables,
         )
         self.handlers: Handlers = _OwnHandlers(name)
         hold_to(self.handlers, self.sessions, limits or InboxLimits())
@@ -192,21 +226,6 @@ class Service(Generic[SM]):
         self.carrier: Carrier | None = None
         self._inbox: Inbox | None = None
         self._runtime: Runtime | None = None
-
-    @property
-    def name(self) -> str:
-        """Its own name."""
-        return self._installation.source
-
-    @property
-    def new_id(self) -> Callable[[], str]:
-        """Makes ids, for messages and for sagas: UUIDv7s in their order."""
-        return self._installation.ids
-
-    @property
-    def bell(self) -> Bell:
-        """Rings when there may be messages to send."""
-        return self._installation.bell
 
     @property
     def inbox(self) -> Inbox:
@@ -353,7 +372,7 @@ class Service(Generic[SM]):
         """Raises SchemaMissing or SchemaOlder where the library's tables are not there, or lack
         columns."""
         async with reading(self.engine).connect() as connection:
-            await connection.run_sync(require_tables, self.name)
+            await connection.run_sync(require_tables, self.name, self.tables)
 
     def _new_progress(self) -> Progress:
         timeout = self._relay_settings.delivery_timeout
@@ -368,6 +387,7 @@ class Service(Generic[SM]):
             settings=self._relay_settings,
             bell=self.bell,
             progress=self.progress,
+            tables=self.tables,
         )
 
     def _ways(
@@ -375,15 +395,12 @@ class Service(Generic[SM]):
     ) -> Mapping[str, Transport]:
         ways = self._transports
         if ways is None:
-            over_http = partial(
-                HttpTransport,
-                source=self.name,
-                keys=keys,
-                clock=self.clock,
-                settled=settled,
-                timeout=self._relay_settings.delivery_timeout,
-            )
-            ways = {peer: over_http(address) for peer, address in self.peers.items()}
+            timeout = self._relay_settings.delivery_timeout
+            over_http = partial(HttpTransport, source=self.name, keys=keys, clock=self.clock)
+            ways = {
+                peer: over_http(address, settled=settled, timeout=timeout)
+                for peer, address in self.peers.items()
+            }
         return {peer: self._observer.transport(peer, way) for peer, way in ways.items()}
 
 

@@ -15,6 +15,7 @@ from playwright.async_api import Browser, Locator, Page, expect
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from orchestrator.access import tokens
+from orchestrator.tables import PLAIN
 from outbox.chassis.access.caller import cookie_name
 from outbox.chassis.access.routes import Role
 from outbox.clock import SystemClock
@@ -298,6 +299,7 @@ async def viewer(blog: RunningBlog) -> str:
         async with engine.begin() as connection:
             return await tokens.create(
                 connection,
+                PLAIN,
                 "ann",
                 Role.VIEWER,
                 now=SystemClock().now(),

@@ -14,11 +14,12 @@ from orchestrator.definition.registry import Registry
 from orchestrator.machine import machine
 from orchestrator.store.commit_statements import CommitStatements, StaleRuns, Writes
 from orchestrator.store.records import Record
+from orchestrator.tables import saga_tables
 from orchestrator.testing import sample_input
 from orchestrator.testing.simulating.shapes import PARTICIPANTS, made_up
 from outbox.crashpoints import Crash
 from outbox.retry import RetryPolicy
-from outbox.tables import outbox_held
+from outbox.tables import DEFAULT_TABLES, outbox_held
 from outbox.testing import FakeClock, crash_at
 from tests.support.databases.databases import Schema
 from tests.support.orchestrator.engines import orchestrator_tables
@@ -38,7 +39,9 @@ def database_schema() -> Schema:
 async def test_a_run_that_somebody_else_wrote_is_not_written_over(engine: AsyncEngine) -> None:
     saga = made_up(4)
     registry = Registry([saga], dict.fromkeys(PARTICIPANTS, ""))
-    statements = CommitStatements(registry, postgres=False, now=lambda: NOW)
+    statements = CommitStatements(
+        registry, saga_tables(DEFAULT_TABLES), postgres=False, now=lambda: NOW
+    )
     begun = machine.start(saga, RUN_ID, sample_input(saga), NOW)
     new = Record(begun.instance).after(begun, NOW)
     record = replace(new, revision=1)

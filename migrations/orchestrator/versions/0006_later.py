@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from outbox.tables import UtcDateTime
+from outbox.database.column_types import UtcDateTime
 
 revision = "orchestrator_0006"
 down_revision = "orchestrator_0005"

@@ -15,6 +15,7 @@ from orchestrator.cli.processes import bundle
 from orchestrator.cli.processes.services import SERVICES
 from orchestrator.cli.services.database_address import database_address
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
+from orchestrator.tables import SagaTables, saga_tables
 from outbox.database.opening import open_database
 from outbox.sqlite import READ_ONLY
 
@@ -29,6 +30,8 @@ class Source:
     name: str
     url: str
     engine: AsyncEngine
+    tables: SagaTables
+    """Its tables of the library; those of an orchestrator are in that one's database alone."""
 
     async def rows(self, query: Select[Any]) -> Sequence[Row[Any]]:
         """What the query finds, read in a transaction of its own. Raises CommandError."""
@@ -90,9 +93,10 @@ async def opened(urls: Mapping[str, str]) -> AsyncIterator[Databases]:
     async with AsyncExitStack() as stack:
         sources = {}
         for name, url in urls.items():
-            engine = open_database(url, name="sagabox audit", pool_size=1, pool_overflow=0).engine
-            stack.push_async_callback(engine.dispose)
-            sources[name] = Source(name, url, engine.execution_options(**READ_ONLY))
+            database = open_database(url, name="sagabox audit", pool_size=1, pool_overflow=0)
+            stack.push_async_callback(database.engine.dispose)
+            engine = database.engine.execution_options(**READ_ONLY)
+            sources[name] = Source(name, url, engine, saga_tables(database.tables))
             await sources[name].rows(select(literal(1)))
         orchestrator = sources.pop(ORCHESTRATOR, None)
         yield Databases(sources, orchestrator)

@@ -28,10 +28,8 @@ from orchestrator.cli.audit import divergences as found
 from orchestrator.cli.audit.columns import as_key, as_values, column_of
 from orchestrator.cli.audit.databases import ORCHESTRATOR, Databases, Source
 from orchestrator.cli.audit.rules import Subject
-from orchestrator.tables import saga, saga_alias, saga_signal
 from outbox.ids import is_id
 from outbox.invariants import Holds, Mirrors, Refers, Rule
-from outbox.tables import outbox, outbox_parked, outbox_scheduled
 
 CHUNK = 500
 """How many entities are looked at together."""
@@ -48,9 +46,10 @@ async def require_tables(databases: Databases, subjects: Iterable[Subject]) -> N
         ):
             await databases.services[service].rows(query.limit(0))
     for source in databases.all:
-        places = [outbox, outbox_parked, outbox_scheduled]
+        tables, library = source.tables, source.tables.library
+        places = [library.outbox, library.outbox_parked, library.outbox_scheduled]
         if source.name == ORCHESTRATOR:
-            places += [saga, saga_alias, saga_signal]
+            places += [tables.saga, tables.saga_alias, tables.saga_signal]
         for place in places:
             await source.rows(select(literal(1)).select_from(place).limit(0))
 
@@ -99,6 +98,7 @@ async def at_work(databases: Databases, facts: Sequence[found.Facts]) -> frozens
     if databases.orchestrator is None:
         return frozenset()
     orchestrator = databases.orchestrator
+    saga, saga_alias = orchestrator.tables.saga, orchestrator.tables.saga_alias
     ids = [it.id for it in facts]
     traces = sorted({saga_id for it in facts for saga_id in it.sagas if is_id(saga_id)})
     # In the order in which a start travels, so that it is seen wherever it is.
@@ -120,7 +120,7 @@ async def marks(databases: Databases) -> Mapping[str, Mapping[str, int]]:
     last: dict[str, dict[str, int]] = {}
     for source in databases.all:
         last[source.name] = {}
-        for queue, waits in _queues(source.name).items():
+        for queue, waits in _queues(source).items():
             query = select(func.max(queue.c.seq).label("last")).where(*waits)
             (row,) = await source.rows(query)
             last[source.name][queue.name] = row.last or 0
@@ -134,10 +134,13 @@ async def resting(
     than COUNTED are counted in one queue."""
     rest: dict[str, int] = {}
     for source in databases.all:
+        tables, library = source.tables, source.tables.library
         # A message keeps its number when it is parked, and when it comes back.
-        of_messages = max(marked[source.name][it.name] for it in (outbox, outbox_parked))
-        for queue, waits in _queues(source.name).items():
-            mark = marked[source.name][queue.name] if queue is saga_signal else of_messages
+        messages = (library.outbox, library.outbox_parked)
+        of_messages = max(marked[source.name][it.name] for it in messages)
+        for queue, waits in _queues(source).items():
+            is_signal = queue is tables.saga_signal
+            mark = marked[source.name][queue.name] if is_signal else of_messages
             some = select(queue.c.seq).where(queue.c.seq <= mark, *waits).limit(COUNTED).subquery()
             number = select(func.count().label("number")).select_from(some)
             (row,) = await source.rows(number)
@@ -186,10 +189,14 @@ def _of_rule(rule: Rule, values: Sequence[Any]) -> Select[Any]:
     return select(*columns).where(*where).group_by(*grouped)
 
 
-def _queues(name: str) -> Mapping[Table, Sequence[ColumnElement[bool]]]:
+def _queues(source: Source) -> Mapping[Table, Sequence[ColumnElement[bool]]]:
     """Where messages wait in the database of this service, and which rows do."""
-    queues: dict[Table, Sequence[ColumnElement[bool]]] = {outbox: (), outbox_parked: ()}
-    if name == ORCHESTRATOR:
+    library, saga_signal = source.tables.library, source.tables.saga_signal
+    queues: dict[Table, Sequence[ColumnElement[bool]]] = {
+        library.outbox: (),
+        library.outbox_parked: (),
+    }
+    if source.name == ORCHESTRATOR:
         # One with an answer is applied, and only kept for the node that asked.
         queues[saga_signal] = (saga_signal.c.answer.is_(None),)
     return queues
@@ -201,9 +208,11 @@ async def _starts(
     """The sagas whose start is on its way, or waits to be applied."""
     begun: set[str] = set()
     # As messages move between them, the last two to and fro.
-    for queue in (outbox_scheduled, outbox, outbox_parked, outbox):
+    for name in ("outbox_scheduled", "outbox", "outbox_parked", "outbox"):
         for source in databases.services.values():
+            queue: Table = getattr(source.tables.library, name)
             begun.update(row.id for row in await _found(source, queue, queue.c.id, saga_ids))
+    saga_signal = orchestrator.tables.saga_signal
     kind = saga_signal.c.kind == "start"
     signals = await _found(orchestrator, saga_signal, saga_signal.c.saga_id, saga_ids, kind)
     return begun | {row.saga_id for row in signals}

@@ -17,9 +17,11 @@ from orchestrator.cli.terminal.output import Json, print_fields, print_json, pri
 from outbox.chassis.access.routes import Role
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+    from sqlalchemy.ext.asyncio import AsyncConnection
 
     from orchestrator.access.tokens import Token
+    from orchestrator.tables import SagaTables
+    from outbox.database.opening import Database
 
 T = TypeVar("T")
 
@@ -56,9 +58,9 @@ def create(
     now = SystemClock().now()
     expires_at = None if expires is None else _after(now, expires)
 
-    async def make(connection: AsyncConnection) -> str:
+    async def make(connection: AsyncConnection, tables: SagaTables) -> str:
         return await tokens.create(
-            connection, name, role, now=now, expires_at=expires_at, entropy=os.urandom
+            connection, tables, name, role, now=now, expires_at=expires_at, entropy=os.urandom
         )
 
     secret = _in_database(database, make)
@@ -91,8 +93,8 @@ def revoke(name: _Name, json_: Json = False, database: _Database = None) -> None
     from orchestrator.access import tokens
     from outbox.clock import SystemClock
 
-    async def end(connection: AsyncConnection) -> None:
-        await tokens.revoke(connection, name, now=SystemClock().now())
+    async def end(connection: AsyncConnection, tables: SagaTables) -> None:
+        await tokens.revoke(connection, tables, name, now=SystemClock().now())
 
     _in_database(database, end)
     if json_:
@@ -107,8 +109,8 @@ def any_token_works(database: str | None = None) -> bool:
     from orchestrator.access import tokens
     from outbox.clock import SystemClock
 
-    async def ask(connection: AsyncConnection) -> bool:
-        return await tokens.any_works(connection, SystemClock().now())
+    async def ask(connection: AsyncConnection, tables: SagaTables) -> bool:
+        return await tokens.any_works(connection, tables, SystemClock().now())
 
     return _in_database(database, ask)
 
@@ -140,10 +142,14 @@ def _text(time: datetime | None) -> str | None:
     return None if time is None else time.isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _in_database(given: str | None, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]]) -> T:
+def _in_database(
+    given: str | None, work: Callable[[AsyncConnection, SagaTables], Coroutine[Any, Any, T]]
+) -> T:
+    from orchestrator.tables import saga_tables
+
     async def run() -> T:
-        async with _opened(_address(given)) as engine, engine.begin() as connection:
-            return await work(connection)
+        async with _opened(_address(given)) as opened, opened.engine.begin() as connection:
+            return await work(connection, saga_tables(opened.tables))
 
     return asyncio.run(run())
 
@@ -162,7 +168,7 @@ def _address(given: str | None) -> str:
 
 
 @asynccontextmanager
-async def _opened(url: str) -> AsyncIterator[AsyncEngine]:
+async def _opened(url: str) -> AsyncIterator[Database]:
     """The database, if it has the tables. What it raises comes out as a CommandError."""
     from sqlalchemy.exc import DBAPIError
 
@@ -170,10 +176,15 @@ async def _opened(url: str) -> AsyncIterator[AsyncEngine]:
     from outbox.database.opening import open_database
     from outbox.schema import require_revision
 
-    engine = open_database(url, name="sagabox token", pool_size=1, pool_overflow=0).engine
+    database = open_database(url, name="sagabox token", pool_size=1, pool_overflow=0)
     try:
-        await require_revision(engine, service="orchestrator", expected=SCHEMA_REVISION)
-        yield engine
+        await require_revision(
+            database.engine,
+            service="orchestrator",
+            expected=SCHEMA_REVISION,
+            tables=database.tables,
+        )
+        yield database
     except (DBAPIError, OSError) as error:
         cause = getattr(error, "orig", None) or error
         raise CommandError(
@@ -183,4 +194,4 @@ async def _opened(url: str) -> AsyncIterator[AsyncEngine]:
             exit_code=ExitCode.UNREACHABLE,
         ) from error
     finally:
-        await engine.dispose()
+        await database.engine.dispose()

@@ -6,12 +6,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
-from sqlalchemy import String, bindparam, text
+from sqlalchemy import String, Table, TextClause, TextualSelect, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.database.column_types import UtcDateTime
+from outbox.database.table_set import in_sql
 from outbox.lanes import BUCKETS
-from outbox.tables import UtcDateTime
+from outbox.tables import Tables
 
 COUNTED_UP_TO = 100_000
 
@@ -53,75 +56,90 @@ class Standing:
     waiting: Sequence[Waiting]
 
 
-# It walks from one destination to the next along the index, instead of reading every row.
-_DESTINATIONS = text(
-    " UNION ".join(
-        f"""SELECT destination FROM (
+@cache
+def _destinations(tables: Tables) -> TextClause:
+    # It walks from one destination to the next along the index, instead of reading every row.
+    return text(
+        " UNION ".join(
+            f"""SELECT destination FROM (
   WITH RECURSIVE places(destination) AS (
-    SELECT min(destination) FROM {table}
+    SELECT min(destination) FROM {in_sql(table)}
     UNION ALL
-    SELECT (SELECT min(destination) FROM {table} WHERE destination > places.destination)
+    SELECT (SELECT min(destination) FROM {in_sql(table)} WHERE destination > places.destination)
     FROM places WHERE places.destination IS NOT NULL
   ) SELECT destination FROM places WHERE destination IS NOT NULL
-) AS {table}_places"""
-        for table in ("outbox", "outbox_held", "outbox_dead", "outbox_parked", "outbox_scheduled")
+) AS found_{number}"""
+            for number, table in enumerate(
+                (
+                    tables.outbox,
+                    tables.outbox_held,
+                    tables.outbox_dead,
+                    tables.outbox_parked,
+                    tables.outbox_scheduled,
+                )
+            )
+        )
     )
-)
 
 
-def _count(table: str) -> str:
+def _count(table: Table) -> str:
     return (
-        f"(SELECT count(*) FROM (SELECT 1 FROM {table} "
+        f"(SELECT count(*) FROM (SELECT 1 FROM {in_sql(table)} "
         "WHERE destination = :destination LIMIT :most) AS counted)"
     )
 
 
-_STANDING = text(
-    f"""WITH RECURSIVE buckets(bucket) AS (
+@cache
+def _standing(tables: Tables) -> TextualSelect:
+    statement = f"""WITH RECURSIVE buckets(bucket) AS (
   SELECT 0 UNION ALL SELECT bucket + 1 FROM buckets WHERE bucket < :last
 ), heads AS (
-  SELECT (SELECT occurred_at FROM outbox
-          WHERE outbox.destination = :destination AND outbox.bucket = buckets.bucket
-          ORDER BY seq LIMIT 1) AS head
+  SELECT (SELECT o.occurred_at FROM {in_sql(tables.outbox)} AS o
+          WHERE o.destination = :destination AND o.bucket = buckets.bucket
+          ORDER BY o.seq LIMIT 1) AS head
   FROM buckets
 )
-SELECT {_count("outbox")} AS unsent, {_count("outbox_parked")} AS parked,
-       {_count("outbox_scheduled")} AS scheduled, {_count("outbox_held")} AS held_keys,
-       {_count("outbox_dead")} AS dead, (SELECT min(head) FROM heads) AS oldest"""
-).bindparams(
-    bindparam("destination", type_=String),
-    most=COUNTED_UP_TO,
-    last=BUCKETS[-1],
-)
+SELECT {_count(tables.outbox)} AS unsent, {_count(tables.outbox_parked)} AS parked,
+       {_count(tables.outbox_scheduled)} AS scheduled, {_count(tables.outbox_held)} AS held_keys,
+       {_count(tables.outbox_dead)} AS dead, (SELECT min(head) FROM heads) AS oldest"""
+    destination = bindparam("destination", type_=String)
+    bound = text(statement).bindparams(destination, most=COUNTED_UP_TO, last=BUCKETS[-1])
+    return bound.columns(oldest=UtcDateTime)
 
-# For each row it looks the state up, instead of reading all of the inbox.
-_WAITING = text(
-    """SELECT CASE WHEN attempt > 0 THEN 'calling' ELSE 'waiting' END AS kind,
+
+@cache
+def _waiting(tables: Tables) -> TextualSelect:
+    # For each row it looks the state up, instead of reading all of the inbox.
+    statement = f"""SELECT CASE WHEN attempt > 0 THEN 'calling' ELSE 'waiting' END AS kind,
        count(*) AS count, min(since) AS oldest
-FROM (SELECT attempt, since FROM inbox_pending
-      WHERE consumer = :consumer AND
-            (SELECT state FROM inbox
-             WHERE inbox.consumer = inbox_pending.consumer AND inbox.id = inbox_pending.id)
+FROM (SELECT p.attempt, p.since FROM {in_sql(tables.inbox_pending)} AS p
+      WHERE p.consumer = :consumer AND
+            (SELECT i.state FROM {in_sql(tables.inbox)} AS i
+             WHERE i.consumer = p.consumer AND i.id = p.id)
             = 'pending' LIMIT :most) AS counted
 GROUP BY 1"""
-).bindparams(bindparam("consumer", type_=String), most=COUNTED_UP_TO)
+    consumer = bindparam("consumer", type_=String)
+    bound = text(statement).bindparams(consumer, most=COUNTED_UP_TO)
+    return bound.columns(oldest=UtcDateTime)
+
+
 _KINDS = ("calling", "waiting")
 
 
-async def waiting(connection: AsyncConnection, consumer: str) -> Sequence[Waiting]:
+async def waiting(connection: AsyncConnection, tables: Tables, consumer: str) -> Sequence[Waiting]:
     """What is pending at that consumer, of each kind."""
-    query = _WAITING.columns(oldest=UtcDateTime)
-    rows = (await connection.execute(query, {"consumer": consumer})).all()
+    rows = (await connection.execute(_waiting(tables), {"consumer": consumer})).all()
     found = {row.kind: Waiting(*row) for row in rows}
     return [found.get(kind, Waiting(kind, 0, None)) for kind in _KINDS]
 
 
-async def standing(connection: AsyncConnection, known: Iterable[str] = ()) -> Sequence[Backlog]:
+async def standing(
+    connection: AsyncConnection, tables: Tables, known: Iterable[str] = ()
+) -> Sequence[Backlog]:
     """The backlogs of every destination that is known or has messages in the tables, by name."""
-    found = set((await connection.execute(_DESTINATIONS)).scalars()) | set(known)
-    query = _STANDING.columns(oldest=UtcDateTime)
+    found = set((await connection.execute(_destinations(tables))).scalars()) | set(known)
     backlogs = []
     for destination in sorted(found):
-        row = (await connection.execute(query, {"destination": destination})).one()
+        row = (await connection.execute(_standing(tables), {"destination": destination})).one()
         backlogs.append(Backlog(destination=destination, **row._mapping))
     return backlogs

@@ -13,6 +13,7 @@ from outbox.coordination.progress import Progress
 from outbox.database.engines import reading
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.transactions.in_threads import InThreads
+from outbox.tables import Tables
 
 
 class Served(Protocol):
@@ -22,6 +23,8 @@ class Served(Protocol):
     def name(self) -> str: ...
     @property
     def engine(self) -> AsyncEngine: ...
+    @property
+    def tables(self) -> Tables: ...
     @property
     def peers(self) -> Collection[str]: ...
     @property
@@ -59,7 +62,8 @@ async def standing_of(service: Served) -> Standing:
     what is pending."""
     async with reading(service.engine).connect() as connection:
         return Standing(
-            await standing(connection, service.peers), await waiting(connection, service.name)
+            await standing(connection, service.tables, service.peers),
+            await waiting(connection, service.tables, service.name),
         )
 
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
-from sqlalchemy import Select, and_, select
+from sqlalchemy import Column, Select, and_, select
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.orm import Session
 
+from outbox.adding.installation import tables_of
 from outbox.database.pages import Page, page_of, paged
 from outbox.inbox.pending.rows import time_of_database
 from outbox.inbox.rows import State
-from outbox.tables import inbox, inbox_pending
-
-_at = inbox_pending.c
-_ORDER = (_at.since, _at.id)
+from outbox.tables import Tables
 
 
 @dataclass(frozen=True)
@@ -59,18 +58,25 @@ def list_pending(
 ) -> Page[PendingCommand]:
     """What is pending at that consumer, oldest first. Raises InvalidSelection for a bad limit or
     cursor."""
-    statement = paged(_pending(session, consumer, now), _ORDER, limit=limit, cursor=cursor)
+    order = _order(tables_of(session))
+    statement = paged(_pending(session, consumer, now), order, limit=limit, cursor=cursor)
     rows = session.execute(statement).mappings().all()
-    return page_of(rows, _ORDER, _command, limit=limit)
+    return page_of(rows, order, _command, limit=limit)
+
+
+def _order(tables: Tables) -> Sequence[Column[Any]]:
+    return tables.inbox_pending.c.since, tables.inbox_pending.c.id
 
 
 def _pending(session: Session, consumer: str, now: datetime) -> Select[Any]:
+    inbox, inbox_pending = tables_of(session).inbox, tables_of(session).inbox_pending
+    at = inbox_pending.c
     # A call that was undone, or waited for no longer, is kept, since its success may still come.
-    own = and_(inbox.c.consumer == _at.consumer, inbox.c.id == _at.id)
+    own = and_(inbox.c.consumer == at.consumer, inbox.c.id == at.id)
     return (
         select(inbox_pending, time_of_database(session, now).label("read_at"))
         .join(inbox, own)
-        .where(_at.consumer == consumer, inbox.c.state == State.PENDING.value)
+        .where(at.consumer == consumer, inbox.c.state == State.PENDING.value)
     )
 
 

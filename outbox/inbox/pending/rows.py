@@ -14,11 +14,11 @@ import orjson
 from sqlalchemy import ColumnElement, Row, delete, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
+from outbox.adding.installation import tables_of
+from outbox.database.column_types import UtcDateTime
 from outbox.inbox.pending.pended import Pended
-from outbox.tables import UtcDateTime, inbox_pending
+from outbox.tables import DEFAULT_TABLES
 from outbox.wire import reply_json
-
-_at = inbox_pending.c
 
 
 def time_of_database(session: Session, now: datetime) -> ColumnElement[datetime]:
@@ -36,44 +36,41 @@ def now(session: Session, now: datetime) -> datetime:
 
 def read(session: Session, consumer: str, ids: Collection[str], now: datetime) -> dict[str, Pended]:
     """What is kept of these commands."""
-    return {it.id: it for it in select_where(session, consumer, _at.id.in_(ids), now)}
-
-
-def select_where(
-    session: Session,
-    consumer: str,
-    condition: ColumnElement[bool],
-    now: datetime,
-    limit: int | None = None,
-) -> list[Pended]:
-    """The rows of that consumer that meet the condition, oldest first."""
+    inbox_pending = tables_of(session).inbox_pending
     statement = (
         select(inbox_pending, time_of_database(session, now).label("read_at"))
-        .where(_at.consumer == consumer, condition)
-        .order_by(_at.since, _at.id)
-        .limit(limit)
+        .where(inbox_pending.c.consumer == consumer, inbox_pending.c.id.in_(ids))
+        .order_by(inbox_pending.c.since, inbox_pending.c.id)
     )
-    return [_pended(row) for row in session.execute(statement)]
+    found = map(_pended, session.execute(statement))
+    return {it.id: it for it in found}
 
 
 def add(session: Session, consumer: str, rows: Sequence[Pended]) -> None:
     """Keep these."""
+    inbox_pending = tables_of(session).inbox_pending
     session.execute(insert(inbox_pending), [_values(consumer, row) for row in rows])
 
 
 def change(session: Session, consumer: str, pended: Pended) -> None:
     """Let what is kept of that command be this."""
+    inbox_pending = tables_of(session).inbox_pending
     values = _values(consumer, pended)
     session.execute(
         update(inbox_pending)
-        .where(_at.consumer == values.pop("consumer"), _at.id == values.pop("id"))
+        .where(
+            inbox_pending.c.consumer == values.pop("consumer"),
+            inbox_pending.c.id == values.pop("id"),
+        )
         .values(values)
     )
 
 
 def remove(session: Session, consumer: str, ids: Collection[str]) -> None:
     """Forget these."""
-    session.execute(delete(inbox_pending).where(_at.consumer == consumer, _at.id.in_(ids)))
+    inbox_pending = tables_of(session).inbox_pending
+    at = inbox_pending.c
+    session.execute(delete(inbox_pending).where(at.consumer == consumer, at.id.in_(ids)))
 
 
 def _pended(row: Row[Any]) -> Pended:
@@ -94,5 +91,7 @@ def _values(consumer: str, row: Pended) -> dict[str, Any]:
 
 
 _FIELDS = tuple(
-    it.name for it in inbox_pending.columns if it.name not in ("consumer", "undoes", "late_reply")
+    it.name
+    for it in DEFAULT_TABLES.inbox_pending.c
+    if it.name not in ("consumer", "undoes", "late_reply")
 )

@@ -25,6 +25,7 @@ from sqlalchemy import exists, or_, select
 from sqlalchemy.orm import Session
 
 from outbox.adding.add import add
+from outbox.adding.installation import tables_of
 from outbox.contract import AreEnded, RunsEnded
 from outbox.errors import InvalidMessage
 from outbox.ids import is_id, time_of
@@ -32,7 +33,6 @@ from outbox.inbox.handlers import Context
 from outbox.inbox.purge import statements
 from outbox.inbox.retention import horizon
 from outbox.inbox.transactions import store
-from outbox.tables import inbox, inbox_watermark, outbox, outbox_parked
 from outbox.wire.settled import MAX_REMEMBERED, MAX_TOLD, EndedRange, EndedSagas
 
 ASKED = "asked"
@@ -91,18 +91,19 @@ def ask(
     Call it after a purge, in a transaction of its own.
     """
     store.lock_watermarks(session)
-    before = horizon(now, retention)
+    inbox, before = tables_of(session).inbox, horizon(now, retention)
+    number = store.run_number(inbox)
     stored = store.watermarks(session, consumer).sagas.get(source)
     mark = statements.joined(known.ever, stored, before)
 
     def oldest(since: str) -> str | None:
         """The smallest number, at least the given one, of old rows that must stay so far."""
-        unknown = or_(store.run_number >= mark.before, store.run_number.in_(mark.live))
+        unknown = or_(number >= mark.before, number.in_(mark.live))
         statement = (
-            select(store.run_number)
-            .where(statements.is_old(consumer, now, retention), inbox.c.source == source)
-            .where(store.run_number >= since, store.run_number < before, unknown)
-            .order_by(store.run_number)
+            select(number)
+            .where(statements.is_old(inbox, consumer, now, retention), inbox.c.source == source)
+            .where(number >= since, number < before, unknown)
+            .order_by(number)
             .limit(1)
         )
         return session.execute(statement).scalar_one_or_none()
@@ -177,7 +178,7 @@ def learn(session: Session, answer: RunsEnded, context: Context) -> None:
 
 
 def _last_asked(session: Session, consumer: str, source: str) -> _Asked | None:
-    marks = inbox_watermark.c
+    marks = tables_of(session).inbox_watermark.c
     found = session.execute(
         select(marks.below, marks.except_ids).where(
             marks.consumer == consumer, marks.source == source, marks.scope == ASKED
@@ -197,9 +198,10 @@ def _keep(session: Session, consumer: str, source: str, asked: _Asked) -> None:
 
 def _is_on_its_way(session: Session, destination: str, id: str) -> bool:
     """Whether that question has not left yet: another one would only wait behind it."""
+    tables = tables_of(session)
     return any(
         session.execute(
             select(exists().where(table.c.destination == destination, table.c.id == id))
         ).scalar_one()
-        for table in (outbox, outbox_parked)
+        for table in (tables.outbox, tables.outbox_parked)
     )

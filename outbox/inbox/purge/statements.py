@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, Table, and_, or_, select
 from sqlalchemy.orm import Session
 
+from outbox.adding.installation import tables_of
 from outbox.inbox.pending import rows as pending_rows
 from outbox.inbox.retention import beyond, horizon
 from outbox.inbox.rows import State
@@ -22,11 +23,10 @@ from outbox.inbox.transactions.store import (
     set_watermark,
     watermarks,
 )
-from outbox.tables import inbox
 from outbox.wire.settled import EndedSagas
 
 
-def is_old(consumer: str, now: datetime, retention: timedelta) -> ColumnElement[bool]:
+def is_old(inbox: Table, consumer: str, now: datetime, retention: timedelta) -> ColumnElement[bool]:
     """The condition that a row of that consumer is past the time of redelivery."""
     cutoff = now - retention
     was_due = or_(inbox.c.due.is_(None), inbox.c.due < cutoff)
@@ -44,15 +44,17 @@ def purge(
 ) -> int:
     """Delete up to `limit` rows that no sender can need any more, and store the watermarks that
     cover them. `settled` is each source's last statement. Returns how many rows were deleted."""
+    inbox = tables_of(session).inbox
     lock_watermarks(session)
-    before, old = horizon(now, retention), is_old(consumer, now, retention)
+    before, old = horizon(now, retention), is_old(inbox, consumer, now, retention)
+    number = run_number(inbox)
     known = watermarks(session, consumer)
     # What belongs to no saga is not known to be over before it is answered.
     is_open = inbox.c.state.in_([State.PENDING.value, State.UNDOING.value])
     doomed = _some(session, and_(old, inbox.c.saga.is_(None), ~is_open), limit)
     for source in sorted({*settled, *known.sagas}):
         mark = joined(settled.get(source), known.sagas.get(source), before)
-        ended = and_(run_number < mark.before, run_number.not_in(mark.live))
+        ended = and_(number < mark.before, number.not_in(mark.live))
         found = _some(session, and_(old, inbox.c.source == source, ended), limit - len(doomed))
         if found:
             set_watermark(session, consumer, source, SAGA, mark)
@@ -92,6 +94,7 @@ class _Doomed:
 
 def _some(session: Session, condition: ColumnElement[bool], limit: int) -> list[_Doomed]:
     """The oldest rows that meet the condition and that no transaction has locked."""
+    inbox = tables_of(session).inbox
     if limit <= 0:
         return []
     came_too_late = and_(inbox.c.state == State.BARRED.value, inbox.c.barred_by.is_not(None))

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from functools import cache
 from typing import Any
 
 import orjson
 from sqlalchemy import (
+    ColumnElement,
+    Executable,
     LargeBinary,
+    Table,
     Text,
     Uuid,
     bindparam,
@@ -28,9 +32,11 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.orm import Session
 
+from outbox.adding.installation import tables_of
+from outbox.database.column_types import UtcDateTime
+from outbox.database.table_set import in_sql
 from outbox.inbox.retention import Forgotten
 from outbox.inbox.rows import Change, Claim, Row, State
-from outbox.tables import UtcDateTime, inbox, inbox_watermark
 from outbox.wire import reply_json
 from outbox.wire.settled import EndedSagas
 
@@ -38,8 +44,10 @@ AGE, SAGA, BARRED = "age", "saga", "barred"
 
 _Id = Uuid(as_uuid=False)
 
-run_number = func.coalesce(inbox.c.saga_number, inbox.c.saga, type_=_Id)
-"""The number of the saga that a row belongs to."""
+
+def run_number(inbox: Table) -> ColumnElement[str]:
+    """The number of the saga that a row belongs to."""
+    return func.coalesce(inbox.c.saga_number, inbox.c.saga, type_=_Id)
 
 
 def _given(**columns: Any) -> Any:
@@ -61,28 +69,45 @@ _claimed = _given(
 )
 _changed = _given(id=_Id, state=Text(), reply=Text(), barred_by=_Id)
 
-_INSERT_ARRAYS = (
-    postgresql_insert(inbox)
-    .from_select(
-        ["consumer", "received_at", *_claimed.c.keys()],
-        select(
-            bindparam("consumer", type_=inbox.c.consumer.type),
-            bindparam("received_at", type_=inbox.c.received_at.type),
-            *_claimed.c,
-        ),
+
+@cache
+def _insert_arrays(inbox: Table) -> Executable:
+    return (
+        postgresql_insert(inbox)
+        .from_select(
+            ["consumer", "received_at", *_claimed.c.keys()],
+            select(
+                bindparam("consumer", type_=inbox.c.consumer.type),
+                bindparam("received_at", type_=inbox.c.received_at.type),
+                *_claimed.c,
+            ),
+        )
+        .on_conflict_do_nothing()
+        .returning(inbox.c.id)
     )
-    .on_conflict_do_nothing()
-    .returning(inbox.c.id)
-)
-_INSERT_ROWS = sqlite_insert(inbox).on_conflict_do_nothing().returning(inbox.c.id)
-_UPDATE_ARRAYS = (
-    update(inbox)
-    .where(inbox.c.consumer == bindparam("the_consumer"), inbox.c.id == _changed.c.id)
-    .values(state=_changed.c.state, reply=_changed.c.reply, barred_by=_changed.c.barred_by)
-)
-_UPDATE_ROWS = update(inbox).where(
-    inbox.c.consumer == bindparam("the_consumer"), inbox.c.id == bindparam("the_id")
-)
+
+
+@cache
+def _insert_rows(inbox: Table) -> Executable:
+    return sqlite_insert(inbox).on_conflict_do_nothing().returning(inbox.c.id)
+
+
+@cache
+def _update_arrays(inbox: Table) -> Executable:
+    return (
+        update(inbox)
+        .where(inbox.c.consumer == bindparam("the_consumer"), inbox.c.id == _changed.c.id)
+        .values(state=_changed.c.state, reply=_changed.c.reply, barred_by=_changed.c.barred_by)
+    )
+
+
+@cache
+def _update_rows(inbox: Table) -> Executable:
+    return update(inbox).where(
+        inbox.c.consumer == bindparam("the_consumer"), inbox.c.id == bindparam("the_id")
+    )
+
+
 _SET_LIMITS = text(
     "SELECT current_setting('transaction_isolation'),"
     " set_config('lock_timeout', :lock, true), set_config('statement_timeout', :total, true),"
@@ -119,6 +144,7 @@ def probe(session: Session) -> None:
 def insert(session: Session, consumer: str, rows: Sequence[Claim], now: datetime) -> set[str]:
     """Insert the rows, in the order given; returns the ids that were not there before. Waits for
     another transaction that is inserting one of them, until that one has ended."""
+    inbox = tables_of(session).inbox
     if is_postgresql(session):
         arrays = {
             "ids": [row.id for row in rows],
@@ -131,7 +157,7 @@ def insert(session: Session, consumer: str, rows: Sequence[Claim], now: datetime
             "dues": [row.due for row in rows],
         }
         constants = {"consumer": consumer, "received_at": now}
-        return set(session.execute(_INSERT_ARRAYS, arrays | constants).scalars())
+        return set(session.execute(_insert_arrays(inbox), arrays | constants).scalars())
     values = [
         {
             "consumer": consumer,
@@ -148,12 +174,13 @@ def insert(session: Session, consumer: str, rows: Sequence[Claim], now: datetime
         }
         for row in rows
     ]
-    return set(session.execute(_INSERT_ROWS, values).scalars())
+    return set(session.execute(_insert_rows(inbox), values).scalars())
 
 
 def read(session: Session, consumer: str, ids: Collection[str], *, lock: bool) -> dict[str, Row]:
     """The rows with those ids. With `lock` no other transaction changes them before this one ends;
     they are locked in the order of their ids."""
+    inbox = tables_of(session).inbox
     columns = (inbox.c.id, inbox.c.state, inbox.c.fingerprint, inbox.c.reply, inbox.c.barred_by)
     statement = (
         select(*columns, inbox.c.saga)
@@ -177,10 +204,11 @@ def read(session: Session, consumer: str, ids: Collection[str], *, lock: bool) -
 
 def write(session: Session, consumer: str, changes: Sequence[Change]) -> None:
     """Change the rows, in one statement."""
+    inbox = tables_of(session).inbox
     replies = [_text(change) for change in changes]
     if is_postgresql(session):
         session.execute(
-            _UPDATE_ARRAYS,
+            _update_arrays(inbox),
             {
                 "the_consumer": consumer,
                 "ids": [change.id for change in changes],
@@ -191,7 +219,7 @@ def write(session: Session, consumer: str, changes: Sequence[Change]) -> None:
         )
         return
     session.execute(
-        _UPDATE_ROWS,
+        _update_rows(inbox),
         [
             {
                 "the_consumer": consumer,
@@ -207,11 +235,13 @@ def write(session: Session, consumer: str, changes: Sequence[Change]) -> None:
 
 def forget(session: Session, consumer: str, ids: Collection[str]) -> None:
     """Delete the rows with those ids."""
+    inbox = tables_of(session).inbox
     session.execute(delete(inbox).where(inbox.c.consumer == consumer, inbox.c.id.in_(ids)))
 
 
 def watermarks(session: Session, consumer: str) -> Forgotten:
     """The watermarks of this consumer: how far it has forgotten."""
+    inbox_watermark = tables_of(session).inbox_watermark
     marks = inbox_watermark.c
     statement = select(marks.source, marks.scope, marks.below, marks.except_ids).where(
         marks.consumer == consumer
@@ -228,9 +258,10 @@ def watermarks(session: Session, consumer: str) -> Forgotten:
 
 def lock_watermarks(session: Session) -> None:
     """Let no other transaction change watermarks before this one ends; others may read on."""
+    inbox_watermark = tables_of(session).inbox_watermark
     if is_postgresql(session):
         # A watermark is read and then written.
-        session.execute(text(f"LOCK TABLE {inbox_watermark} IN SHARE ROW EXCLUSIVE MODE"))
+        session.execute(text(f"LOCK TABLE {in_sql(inbox_watermark)} IN SHARE ROW EXCLUSIVE MODE"))
 
 
 def _text(change: Change) -> str | None:
@@ -249,6 +280,7 @@ def upsert(
     session: Session, consumer: str, source: str, scope: str, below: str, except_ids: str
 ) -> None:
     """Write the row of `inbox_watermark` with that key."""
+    inbox_watermark = tables_of(session).inbox_watermark
     insert = postgresql_insert if is_postgresql(session) else sqlite_insert
     statement = insert(inbox_watermark).values(
         consumer=consumer, source=source, scope=scope, below=below, except_ids=except_ids

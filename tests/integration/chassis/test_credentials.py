@@ -13,7 +13,7 @@ from sqlalchemy import func, select, text
 
 from orchestrator.access import sessions, token_keys, tokens
 from orchestrator.errors import InvalidToken
-from orchestrator.tables import saga_token
+from orchestrator.tables import PLAIN, saga_token
 from outbox.chassis.access.failed_keys import ALLOWED, WINDOW
 from outbox.chassis.access.keys import digest_of
 from outbox.chassis.access.routes import Role
@@ -120,7 +120,7 @@ async def test_a_revoked_token_opens_nothing_after_a_few_seconds(
         async with calling(service.app, token=token) as client:
             assert (await client.get("/sagas")).status_code == 200
             async with database.engine.begin() as connection:
-                await tokens.revoke(connection, "ann", now=START)
+                await tokens.revoke(connection, PLAIN, "ann", now=START)
             clock_of(service).advance(token_keys.TRUSTED)
             assert (await client.get("/sagas")).status_code == 401
             assert (await log_in(client, token)).status_code == 401
@@ -169,15 +169,15 @@ async def test_a_name_is_given_once_and_must_be_one(database_factory: DatabaseFa
     async with started(database_factory) as (service, _):
         database = service.chassis.database
         async with database.engine.begin() as connection:
-            await tokens.revoke(connection, "ann", now=START)
+            await tokens.revoke(connection, PLAIN, "ann", now=START)
         for name in ("ann", "", "a b", "-ann", "x" * 101, "ann\n"):
             with pytest.raises(InvalidToken):
                 await give_token(database, name, Role.ADMIN)
         async with database.engine.begin() as connection:
             with pytest.raises(InvalidToken):
-                await tokens.revoke(connection, "nobody", now=START)
+                await tokens.revoke(connection, PLAIN, "nobody", now=START)
             assert await connection.scalar(select(func.count()).select_from(saga_token)) == 1
-            assert not await tokens.any_works(connection, START)
+            assert not await tokens.any_works(connection, PLAIN, START)
 
 
 async def test_a_session_does_what_its_token_does_for_our_own_pages(
@@ -252,7 +252,7 @@ async def test_a_session_ends_with_its_token(database_factory: DatabaseFactory) 
             assert (await rows(database))["saga_session"] == 1, "the session before is ended"
             assert (await client.get("/sagas")).status_code == 200
             async with database.engine.begin() as connection:
-                await tokens.revoke(connection, "ann", now=START)
+                await tokens.revoke(connection, PLAIN, "ann", now=START)
             assert (await rows(database))["saga_session"] == 0
             clock.advance(token_keys.TRUSTED)
             assert (await client.get("/sagas")).status_code == 401
@@ -325,7 +325,7 @@ async def test_a_service_says_at_its_start_who_needs_no_key_and_that_there_is_no
 ) -> None:
     async with started(database_factory, trust_loopback=is_trusted) as (service, _):
         async with service.chassis.database.engine.begin() as connection:
-            await tokens.revoke(connection, "ann", now=START)
+            await tokens.revoke(connection, PLAIN, "ann", now=START)
         async with service.app.router.lifespan_context(service.app):
             pass
     warned = "\n".join(it.getMessage() for it in caplog.records if it.levelname == "WARNING")

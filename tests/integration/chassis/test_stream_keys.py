@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.access import sessions, token_keys, tokens
 from orchestrator.machine.transition import Entry, Happening
-from orchestrator.tables import saga
+from orchestrator.tables import PLAIN, saga
 from outbox.chassis.access.routes import Role
 from tests.support.blog.blog import START, Running, running
 from tests.support.fixtures import DatabaseFactory
@@ -79,7 +79,7 @@ async def test_a_stream_ends_soon_after_its_token_was_revoked(
                 await client.post("/session", json={"token": token}, headers=OURS)
             async with listening(service, client) as (id, answer):
                 async with database.engine.begin() as connection:
-                    await tokens.revoke(connection, "ann", now=START)
+                    await tokens.revoke(connection, PLAIN, "ann", now=START)
                 clock_of(service).advance(token_keys.TRUSTED)
                 told = await over(answer)
                 assert (told.status_code, told.text.count("event: ")) == (200, 1)

@@ -21,7 +21,7 @@ from outbox import schema
 from outbox.ids import derive, first_at
 from outbox.relay.ports import RelayPorts
 from outbox.replies import Outcome
-from outbox.tables import inbox, inbox_watermark, outbox, outbox_scheduled
+from outbox.tables import DEFAULT_TABLES, inbox, inbox_watermark, outbox, outbox_scheduled
 from outbox.wire.envelope import Envelope, fingerprint, from_batch, headers_json, to_batch
 from outbox.wire.settled import EndedSagas
 from tests.support.databases.databases import Schema
@@ -174,7 +174,7 @@ async def test_a_message_that_the_older_code_scheduled_is_due_at_its_time(
     await upgrade(engine)
     bench = Bench(engine)
     bench.clock.advance((10_000 * DAY).total_seconds())
-    ports = RelayPorts.of(engine, bench.clock)
+    ports = RelayPorts.of(engine, DEFAULT_TABLES, bench.clock)
     if engine.dialect.name == "postgresql":
         async with engine.begin() as connection:
             await connection.execute(outbox_scheduled.update().values(due_at=START - 3000 * DAY))

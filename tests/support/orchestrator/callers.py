@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from sqlalchemy import func, select
 
 from orchestrator.access import tokens
-from orchestrator.tables import saga, saga_session, saga_token
+from orchestrator.tables import PLAIN, saga, saga_session, saga_token
 from outbox.chassis.access.routes import Role
 from outbox.database.opening import Database
 from outbox.testing import FakeClock
@@ -70,7 +70,7 @@ async def give_token(
     """A new token."""
     async with database.engine.begin() as connection:
         return await tokens.create(
-            connection, name, role, now=START, expires_at=expires_at, entropy=os.urandom
+            connection, PLAIN, name, role, now=START, expires_at=expires_at, entropy=os.urandom
         )
 
 

@@ -8,6 +8,7 @@ from sqlalchemy import Boolean, Column, Connection, Integer, MetaData, String, T
 from sqlalchemy.orm import Session
 
 from outbox import tables
+from outbox.database.column_types import id_column
 from outbox.inbox.rows import State
 from outbox.replies import Outcome
 from outbox.wire import reply_json
@@ -18,7 +19,7 @@ _effect = Table(
     "sagabox_effect",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=False),
-    tables.id_column(),
+    id_column(),
     Column("saga_id", String(36), nullable=False),
     Column("step", String(100), nullable=False),
     Column("is_undo", Boolean, nullable=False),

@@ -25,7 +25,7 @@ from orchestrator.sagas.delete_article import delete_article
 from orchestrator.store import queries
 from orchestrator.store.sharding import shard_of
 from orchestrator.store.signal_rows import StoredStart, load
-from orchestrator.tables import saga_signal
+from orchestrator.tables import saga_signal, saga_tables
 from outbox.chassis.service import CannotStart
 from outbox.chassis.shutdown import told_of_signals
 from outbox.contract import AreEnded, CommandAnswered, RunsEnded, StartSaga
@@ -33,6 +33,7 @@ from outbox.database.opening import Database as Opened
 from outbox.ids import is_id
 from outbox.messages import Message
 from outbox.replies import Outcome
+from outbox.tables import DEFAULT_TABLES
 from outbox.testing import FakeClock
 from outbox.wire.settled import EndedSagas
 from tests.support.blog.blog import SECRETS, START, Running, envelope, new_id, running
@@ -280,7 +281,8 @@ async def test_the_metrics_count_sagas_by_definition_and_status(database: Databa
 
 async def test_counting_has_an_end(orchestrator: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queries, "COUNTED_UP_TO", 2)
-    monkeypatch.setattr(queries, "_COUNTS", queries._counts())
+    counts_two = queries._Statements(saga_tables(DEFAULT_TABLES))
+    monkeypatch.setattr(queries, "_on", lambda _: counts_two)
     for _ in range(3):
         await put(orchestrator.chassis.database, begun())
     counts = await queries.counts(orchestrator.chassis.database)

@@ -20,6 +20,7 @@ from orchestrator.store import queries
 from orchestrator.store.start_store import StartKey
 from outbox.ids import compose, first_at, time_of
 from outbox.replies import Outcome, Reply
+from outbox.tables import DEFAULT_TABLES
 from outbox.testing import FakeClock, crash_at
 from outbox.wire.json_types import shape_of
 from tests.support.databases.databases import Database, Schema
@@ -356,7 +357,7 @@ async def test_it_counts_as_live_only_from_its_begin_on(world: World) -> None:
         async with world.engine.connect() as connection:
             named = await runs.live(connection, top, 10)
         async with AsyncSession(world.engine) as session:
-            answered = await queries.live_numbers(session, compose(0, 0), top, 10)
+            answered = await queries.live_numbers(session, DEFAULT_TABLES, compose(0, 0), top, 10)
         return list(named), list(answered)
 
     assert await live() == ([], [])

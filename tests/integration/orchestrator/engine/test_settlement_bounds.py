@@ -18,6 +18,7 @@ from outbox.relay.settings import RelaySettings
 from outbox.relay.settler import Settler
 from outbox.relay.verdicts import Pending, Settle
 from outbox.replies import Outcome, Reply
+from outbox.tables import DEFAULT_TABLES
 from outbox.transports.base import Accepted
 from outbox.wire.envelope import Envelope
 from tests.support.databases.databases import Schema
@@ -65,7 +66,7 @@ def database_schema() -> Schema | str:
 async def test_p8_a_courier_waits_where_too_many_bytes_are_undecided(
     engine: AsyncEngine, data: bytes, value: Any
 ) -> None:
-    ports, settlement = RelayPorts.of(engine, SystemClock()), Undecided()
+    ports, settlement = RelayPorts.of(engine, DEFAULT_TABLES, SystemClock()), Undecided()
     settings = RelaySettings(fetch_bytes=3 * MIB)
     settler = Settler(
         *(engine, ports.messages, ports.holds, "there"),

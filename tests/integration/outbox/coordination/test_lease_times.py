@@ -18,7 +18,7 @@ from outbox.coordination.lease_store import LeaseStore
 from outbox.lanes import BUCKETS
 from outbox.relay.message_store import Store
 from outbox.relay.settings import RelaySettings
-from outbox.tables import outbox_lease
+from outbox.tables import DEFAULT_TABLES, outbox_lease
 from outbox.testing import FakeClock
 from tests.support.databases.locks import until_it_waits
 from tests.support.outbox.relays import Destination, commit, make_relay, message
@@ -57,7 +57,9 @@ async def test_a_shards_lease_counts_from_before_it_was_renewed(
         name=lambda: "node",
         clock=clock,
         settings=SETTINGS,
-        store=LeaseStore(postgres=engine.dialect.name == "postgresql", now=clock.now),
+        store=LeaseStore(
+            DEFAULT_TABLES, postgres=engine.dialect.name == "postgresql", now=clock.now
+        ),
         changed=lambda _gained, _lost: None,
         is_dead=lambda _: False,
     )
@@ -113,8 +115,8 @@ async def test_buckets_that_are_gained_prolong_no_lease_that_was_held(
 async def test_a_fence_of_the_last_owner_hides_no_bucket_from_a_claim(
     engine: AsyncEngine, leased_as: str, buckets: tuple[int, ...]
 ) -> None:
-    leases = LeaseStore(postgres=True, now=SystemClock().now)
-    store = Store(postgres=True, now=SystemClock().now)
+    leases = LeaseStore(DEFAULT_TABLES, postgres=True, now=SystemClock().now)
+    store = Store(DEFAULT_TABLES, postgres=True, now=SystemClock().now)
     ask: dict[str, Any] = {"most": len(buckets), "ttl": TTL}
     async with engine.begin() as connection:
         await leases.make_leases(connection, leased_as, buckets)

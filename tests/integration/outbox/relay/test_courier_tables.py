@@ -18,12 +18,12 @@ from outbox.relay.courier import Courier
 from outbox.relay.hold_store import HoldStore
 from outbox.relay.memory_queue import MemoryQueue
 from outbox.relay.message_store import Store
-from outbox.relay.ports import Settlement
+from outbox.relay.ports import RelayPorts, Settlement
 from outbox.relay.settings import RelaySettings
 from outbox.relay.verdicts import Pending
 from outbox.replies import Reply
 from outbox.retry import RetryPolicy
-from outbox.tables import outbox, outbox_held, outbox_lease
+from outbox.tables import DEFAULT_TABLES, outbox, outbox_held, outbox_lease
 from outbox.testing import FakeClock
 from outbox.transports.base import Accepted
 from outbox.wire.envelope import Envelope
@@ -63,6 +63,7 @@ async def make_courier(
         name=lambda: "node",
         clock=FakeClock(),
         settings=RelaySettings(retry=LONG),
+        ports=RelayPorts.of(engine, DEFAULT_TABLES, FakeClock()),
         settlement=settlement,
         memory=memory,
         chance=lambda: 0.0,
@@ -234,7 +235,7 @@ class Interrupted:
 async def test_a_number_that_is_drawn_while_a_mark_is_taken_is_not_below_it(
     engine: AsyncEngine,
 ) -> None:
-    store = Store(postgres=True, now=FakeClock().now)
+    store = Store(DEFAULT_TABLES, postgres=True, now=FakeClock().now)
     drawn: list[int] = []
     reading = engine.execution_options(isolation_level="AUTOCOMMIT")
     async with reading.connect() as marking, engine.connect() as writing:

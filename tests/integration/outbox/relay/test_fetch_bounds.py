@@ -17,7 +17,7 @@ from outbox.relay.message_store import Fetched
 from outbox.relay.ports import RelayPorts
 from outbox.relay.settings import RelaySettings
 from outbox.relay.verdicts import ENVELOPE_OVERHEAD
-from outbox.tables import outbox_lease
+from outbox.tables import DEFAULT_TABLES, outbox_lease
 from outbox.testing import FakeClock
 from outbox.wire.envelope import Envelope
 from tests.support.outbox.relays import Destination, commit, message
@@ -35,7 +35,7 @@ def messages(count: int, size: int = SIZE) -> list[tuple[int, Envelope]]:
 
 
 async def fetch(engine: AsyncEngine, floors: dict[int, int], **bounds: Any) -> Fetched:
-    store = RelayPorts.of(engine, FakeClock()).messages
+    store = RelayPorts.of(engine, DEFAULT_TABLES, FakeClock()).messages
     async with engine.connect() as connection:
         return await store.fetch(
             connection,
@@ -106,6 +106,7 @@ async def make_courier(
         name=lambda: "node",
         clock=FakeClock(),
         settings=settings,
+        ports=RelayPorts.of(engine, DEFAULT_TABLES, FakeClock()),
         chance=lambda: 0.0,
     )
     courier.lease(Leases(dict.fromkeys(BUCKETS, 1), math.inf))

@@ -14,7 +14,7 @@ from outbox.clock import SystemClock
 from outbox.coordination.lease_store import LeaseStore
 from outbox.relay.message_store import Store
 from outbox.replies import Outcome, Reply
-from outbox.tables import outbox_dead, outbox_held, outbox_lease
+from outbox.tables import DEFAULT_TABLES, outbox_dead, outbox_held, outbox_lease
 from outbox.testing import FakeClock
 from tests.support.outbox.relays import (
     DONE,
@@ -164,8 +164,8 @@ async def test_a_fence_lets_a_renewal_pass_and_makes_a_takeover_wait(
     engine: AsyncEngine,
 ) -> None:
     await make_relay(engine, Destination(), owner="owner").run_once()
-    store = Store(postgres=True, now=SystemClock().now)
-    leases = LeaseStore(postgres=True, now=SystemClock().now)
+    store = Store(DEFAULT_TABLES, postgres=True, now=SystemClock().now)
+    leases = LeaseStore(DEFAULT_TABLES, postgres=True, now=SystemClock().now)
     async with engine.connect() as fenced, engine.connect() as renewal, engine.connect() as heir:
         assert await store.fence(fenced, "comments", {3: 1}) == {3}
         (name,) = await leases.owners(renewal)

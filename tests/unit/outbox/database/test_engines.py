@@ -13,8 +13,10 @@ from outbox.coordination.lease_store import LeaseStore
 from outbox.database.engines import reading
 from outbox.database.opening import open_database
 from outbox.relay.courier import Courier
+from outbox.relay.ports import RelayPorts
 from outbox.relay.relay import Relay
 from outbox.relay.settings import RelaySettings
+from outbox.tables import DEFAULT_TABLES
 from tests.support.orchestrator.engines import Scripted
 
 POSTGRESQL = "postgresql+asyncpg://nobody@127.0.0.1:1/nothing"
@@ -34,6 +36,7 @@ def of_courier(engine: AsyncEngine) -> AsyncEngine:
         name=lambda: "relay",
         clock=CLOCK,
         settings=settings,
+        ports=RelayPorts.of(engine, DEFAULT_TABLES, CLOCK),
         chance=lambda: 0.5,
     )._reading
 
@@ -45,7 +48,7 @@ def of_shards(engine: AsyncEngine) -> AsyncEngine:
         name=lambda: "node",
         clock=CLOCK,
         settings=RelaySettings(),
-        store=LeaseStore(postgres=postgres, now=CLOCK.now),
+        store=LeaseStore(DEFAULT_TABLES, postgres=postgres, now=CLOCK.now),
         changed=lambda _gained, _lost: None,
     )._keeper._reading
 

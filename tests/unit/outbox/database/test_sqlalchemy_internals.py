@@ -13,8 +13,8 @@ from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import StaticPool
 
-from outbox import tables
 from outbox.database import sqlalchemy_internals as internals
+from outbox.database.column_types import Xid8
 from tests.support.checkout import ROOT
 
 HOUSES = ("outbox", "orchestrator", "articles", "comments", "migrations")
@@ -83,7 +83,7 @@ def test_reflection_knows_the_type_of_transaction_ids() -> None:
     """Else `sagabox migrate check` warns of a column of an unknown type."""
     dialect = create_engine("postgresql+psycopg://nowhere/none").dialect
     known = dialect.ischema_names  # type: ignore[attr-defined]  # is none of every dialect
-    assert known["xid8"] is tables.Xid8
+    assert known["xid8"] is Xid8
 
 
 def test_nothing_else_takes_what_sqlalchemy_does_not_promise() -> None:

@@ -11,11 +11,15 @@ from typing import Any
 
 from sqlalchemy import Connection, MetaData, bindparam, text
 
+from outbox.database.table_set import in_sql
+
 _TABLES = """
     SELECT c.oid, c.relname, c.relpersistence::text, c.relrowsecurity, c.relforcerowsecurity,
            c.relreplident::text, c.reloptions
-    FROM pg_class c
-    WHERE c.relname IN :names AND c.relkind IN ('r', 'p') AND pg_table_is_visible(c.oid)
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE c.relname IN :names AND c.relkind IN ('r', 'p')
+      AND CASE WHEN CAST(:schema AS text) IS NULL THEN pg_table_is_visible(c.oid)
+               ELSE n.nspname = CAST(:schema AS text) END
     ORDER BY c.relname
 """
 # Of tgtype, 1 is FOR EACH ROW and 2 is BEFORE: only such a trigger can drop or change a row without
@@ -57,15 +61,17 @@ def hazards(connection: Connection, metadata: MetaData) -> Iterator[str]:
     """
     if connection.dialect.name == "postgresql":
         statement = text(_TABLES).bindparams(bindparam("names", expanding=True))
-        for table in connection.execute(statement, {"names": sorted(metadata.tables)}).all():
-            yield from _of_storage(connection, table)
-            yield from _of_rows(connection, table.oid, table.relname)
+        tables = {it.name: in_sql(it) for it in metadata.tables.values()}
+        found = connection.execute(statement, {"names": sorted(tables), "schema": metadata.schema})
+        for table in found.all():
+            yield from _of_storage(connection, table, tables[table.relname])
+            yield from _of_rows(connection, table.oid, tables[table.relname])
     else:
         yield from _of_sqlite(connection, metadata)
 
 
-def _of_storage(connection: Connection, table: Any) -> Iterator[str]:
-    name = table.relname
+def _of_storage(connection: Connection, table: Any, name: str) -> Iterator[str]:
+    schema, dot, _ = name.rpartition(".")
     if table.relpersistence == "u":
         yield (
             f"the table {name} is UNLOGGED: after a crash of the server it is empty, and no "
@@ -91,7 +97,8 @@ def _of_storage(connection: Connection, table: Any) -> Iterator[str]:
     for index in _names(connection, _INVALID, table.oid):
         yield (
             f"the index {index} of {name} is invalid: no query uses it, each write still fills it, "
-            f"and a unique one guards nothing that was there before; run: REINDEX INDEX {index}"
+            f"and a unique one guards nothing that was there before; run: REINDEX INDEX "
+            f"{schema}{dot}{index}"
         )
 
 

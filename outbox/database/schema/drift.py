@@ -19,7 +19,7 @@ from sqlalchemy import (
     inspect,
 )
 
-from outbox.database.schema_hazards import hazards
+from outbox.database.schema.hazards import hazards
 
 
 def drift(connection: Connection, metadata: MetaData) -> Iterator[str]:
@@ -29,20 +29,33 @@ def drift(connection: Connection, metadata: MetaData) -> Iterator[str]:
     constraints; and named is what drops, hides or changes rows beside them.
     """
 
+    ours = {(it.name, it.schema) for it in metadata.tables.values()}
+
     def is_ours(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
         # For what belongs to a table, the table has been asked for before.
-        return kind != "table" or name in metadata.tables
+        match kind:
+            case "schema":
+                return name == metadata.schema
+            case "table":
+                return (name, parents.get("schema_name")) in ours
+            case _:
+                return True
 
     context = MigrationContext.configure(
         connection,
-        opts={"compare_type": True, "compare_server_default": True, "include_name": is_ours},
+        opts={
+            "compare_type": True,
+            "compare_server_default": True,
+            "include_schemas": metadata.schema is not None,
+            "include_name": is_ours,
+        },
     )
     for difference in compare_metadata(context, metadata):
         # The changes of one column come in a list of their own.
         for each in difference if isinstance(difference, list) else [difference]:
             if not _is_beyond(connection, each):
                 yield _sentence(each)
-    present = set(inspect(connection).get_table_names())
+    present = set(inspect(connection).get_table_names(metadata.schema))
     for table in metadata.sorted_tables:
         if table.name in present:
             yield from _primary_key(connection, table)
@@ -60,11 +73,11 @@ def _is_beyond(connection: Connection, difference: tuple[Any, ...]) -> bool:
 
 
 def _primary_key(connection: Connection, table: Table) -> Iterator[str]:
-    found = inspect(connection).get_pk_constraint(table.name)["constrained_columns"]
+    found = inspect(connection).get_pk_constraint(table.name, table.schema)["constrained_columns"]
     wanted = [column.name for column in table.primary_key.columns]
     if found != wanted:
         yield (
-            f"the primary key of {table.name} is ({', '.join(found)}) "
+            f"the primary key of {table} is ({', '.join(found)}) "
             f"and should be ({', '.join(wanted)})"
         )
 
@@ -72,7 +85,7 @@ def _primary_key(connection: Connection, table: Table) -> Iterator[str]:
 def _sentence(difference: tuple[Any, ...]) -> str:
     match difference:
         case ("add_table", Table() as table):
-            return f"the table {table.name} is missing"
+            return f"the table {table} is missing"
         case ("add_column", _, table, Column() as column):
             return f"the column {table}.{column.name} is missing"
         case ("remove_column", _, table, Column() as column):

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sqlalchemy as sa
 
-if TYPE_CHECKING:
-    from alembic.operations import Operations
+from outbox.database.schema.operations import TableOperations
 
 
 @dataclass(frozen=True)
 class Version:
     """The step from the version before, and back."""
 
-    upgrade: Callable[[Operations], None]
-    downgrade: Callable[[Operations], None]
+    upgrade: Callable[[TableOperations], None]
+    downgrade: Callable[[TableOperations], None]
 
 
 class _Xid8(sa.types.UserDefinedType[int]):
@@ -31,7 +30,7 @@ class _Xid8(sa.types.UserDefinedType[int]):
         return "XID8"
 
 
-def _create_1(op: Operations) -> None:
+def _create_1(op: TableOperations) -> None:
     on_postgresql = op.get_context().dialect.name == "postgresql"
     time = sa.DateTime(timezone=True)
     identifier = sa.Uuid(as_uuid=False)
@@ -161,7 +160,7 @@ def _create_1(op: Operations) -> None:
     )
 
 
-def _drop_1(op: Operations) -> None:
+def _drop_1(op: TableOperations) -> None:
     for table in (
         "schema_revision",
         "inbox_watermark",
@@ -177,20 +176,20 @@ def _drop_1(op: Operations) -> None:
         op.drop_table(table)
 
 
-def _create_2(op: Operations) -> None:
+def _create_2(op: TableOperations) -> None:
     """Create the columns for ages that stand in no id; the code of version 1 leaves them empty."""
     op.add_column("inbox", sa.Column("saga_number", sa.Uuid(as_uuid=False), nullable=True))
     op.add_column("inbox", sa.Column("due", sa.DateTime(timezone=True), nullable=True))
 
 
-def _drop_2(op: Operations) -> None:
+def _drop_2(op: TableOperations) -> None:
     op.drop_column("inbox", "due")
     op.drop_column("inbox", "saga_number")
     # The code of version 1 would take it for the watermark of a saga.
-    op.execute("DELETE FROM inbox_watermark WHERE scope = 'barred'")
+    op.execute(f"DELETE FROM {op.in_sql('inbox_watermark')} WHERE scope = 'barred'")
 
 
-def _create_3(op: Operations) -> None:
+def _create_3(op: TableOperations) -> None:
     """Create the table for answers that come later; the code of version 2 has none of them."""
     time = sa.DateTime(timezone=True)
     identifier = sa.Uuid(as_uuid=False)
@@ -219,15 +218,16 @@ def _create_3(op: Operations) -> None:
     )
 
 
-def _drop_3(op: Operations) -> None:
+def _drop_3(op: TableOperations) -> None:
     # The code of version 2 cannot read these states, and must neither run those commands anew nor
     # take them for done.
+    inbox = op.in_sql("inbox")
     op.execute(
-        'UPDATE inbox SET state = \'ran\', reply = \'{"outcome": "unknown", "code": "unknown",'
+        f'UPDATE {inbox} SET state = \'ran\', reply = \'{{"outcome": "unknown", "code": "unknown",'
         ' "reason": "it was pending when the database was taken back to an older version"}\''
         " WHERE state = 'pending'"
     )
-    op.execute("UPDATE inbox SET state = 'ran' WHERE state = 'undoing'")
+    op.execute(f"UPDATE {inbox} SET state = 'ran' WHERE state = 'undoing'")
     op.drop_table("inbox_pending")
 
 

@@ -1,0 +1,1 @@
+"""The library's tables in a database: their versions, and what differs from them."""
