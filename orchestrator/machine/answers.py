@@ -55,6 +55,8 @@ def replied(builder: TransitionBuilder[S], signal: Replied) -> None:
     if builder.awaited(name).pending is not None:
         builder.put_awaited(name, replace(builder.awaited(name), pending=None))
     builder.note_about(name, Happening.ANSWERED, words, command_id)
+    if reply.outcome is Outcome.DONE and not builder.is_undo(name):
+        builder.remember_done(name, command_id)
     if builder.run(name).skip is not None:
         skipping.answered(builder, name, reply)
     elif builder.is_undo(name):
@@ -232,18 +234,30 @@ def _late_answer(builder: TransitionBuilder[S], signal: Replied, words: str) -> 
 def _late_success(
     builder: TransitionBuilder[S], name: str, command_id: str, *, is_message: bool
 ) -> None:
-    """Undo the action once more that ran after its undo, or was taken for one that did not run.
+    """Have the action undone that ran after its undo, or was taken for one that did not run.
 
     Where that is not possible any more its effect is a stray one: after the end the entity may be
     another run's.
     """
-    run = builder.run(name)
-    is_undone = run.status in {StepStatus.UNDONE, StepStatus.REFUSED}
-    is_passed_over = run.status is StepStatus.SKIPPED and name not in builder.instance.not_undone
-    if is_undone and may_be_undone(builder, name) and builder.instance.ended is None:
-        undo_once_more(builder, name)
+    status = builder.run(name).status
+    is_undone = status in {StepStatus.UNDONE, StepStatus.REFUSED}
+    is_passed_over = status is StepStatus.SKIPPED and name not in builder.instance.not_undone
+    is_live = builder.instance.ended is None
+    if is_live and may_be_undone(builder, name) and not is_passed_over:
+        _account_for(builder, name, command_id, is_undone=is_undone, is_message=is_message)
     elif is_undone or is_passed_over:
         builder.add_stray_effect(name, command_id)
+
+
+def _account_for(
+    builder: TransitionBuilder[S], name: str, command_id: str, *, is_undone: bool, is_message: bool
+) -> None:
+    """See to it that a compensation comes after the action's success."""
+    if is_undone:
+        undo_once_more(builder, name)
     elif builder.is_undo(name) and is_message:
         # Told by itself, it may have run after this compensation, whose answer is still to come.
         builder.put_awaited(name, replace(builder.awaited(name), action_ran=True))
+    elif builder.is_undo(name):
+        return  # A message follows, if it ran after this compensation.
+    builder.remember_done(name, command_id)

@@ -147,7 +147,9 @@ class StepRun:
     repetitions that the saga itself asked for since it was last told to go on. `kept` is an answer
     that the saga's own code could not take in. `notes` counts the lines about its latest command,
     also those left out of the history. `skip` is set while a skip is not concluded, and `void_ids`
-    are the ids of all commands that asked for one.
+    are the ids of all commands that asked for one. `done_ids` are those of `action_ids` whose
+    success the run has accounted for: a compensation that undoes it would come after it. Code that
+    had no such memory left it empty.
     """
 
     status: StepStatus = StepStatus.PENDING
@@ -160,6 +162,7 @@ class StepRun:
     notes: int = 0
     skip: Skipping | None = None
     void_ids: tuple[str, ...] = ()
+    done_ids: tuple[str, ...] = ()
 
     @property
     def attempts(self) -> int:

@@ -125,14 +125,20 @@ class TransitionBuilder(Generic[S]):
         left = dict.fromkeys((*self.instance.not_undone, name))
         self.instance = replace(self.instance, not_undone=tuple(left))
 
+    def remember_done(self, name: str, command_id: str) -> None:
+        """Remember that the success of this action of the step is accounted for."""
+        run = self.run(name)
+        if command_id not in run.done_ids:
+            self.put(name, replace(run, done_ids=(*run.done_ids, command_id)))
+
     def add_stray_effect(self, name: str, command_id: str) -> None:
-        """List the effect of an action of the step as a stray one, once."""
-        listed = self.instance.stray_effects
-        if command_id not in {it.command_id for it in listed}:
+        """List the effect of an action of the step as a stray one, once, and only where its success
+        is not accounted for: otherwise this is a copy of an answer that the run knows."""
+        listed, run = self.instance.stray_effects, self.run(name)
+        if command_id not in {*run.done_ids, *(it.command_id for it in listed)}:
             found = StrayEffect(name, command_id, self.moment)
             self.instance = replace(self.instance, stray_effects=(*listed, found))
-            status = self.run(name).status
-            detail = f"its action took effect, and the step is {status}: nothing undoes that"
+            detail = f"its action took effect, and the step is {run.status}: nothing undoes that"
             self.note(Happening.STRAY_EFFECT, detail, name, command_id)
 
     def drop_stray_effects(self, name: str) -> None:

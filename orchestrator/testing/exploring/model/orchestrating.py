@@ -11,11 +11,12 @@ from orchestrator.definition.saga import Saga
 from orchestrator.errors import InvalidInput
 from orchestrator.machine.commands import dispatch_of
 from orchestrator.machine.instance import Instance, StepStatus, Wait
-from orchestrator.machine.signals import Signal, TimerFired, TimerKind
+from orchestrator.machine.signals import Replied, Signal, TimerFired, TimerKind
 from orchestrator.machine.transition import Dispatch, Transition
 from orchestrator.testing.exploring.model import promises
 from orchestrator.testing.exploring.model.promises import Broken
 from orchestrator.testing.exploring.model.values import Engine, Message, Numbers, Sent, essence
+from outbox.replies import Outcome
 from outbox.safe_text import described
 from outbox.wire.json_types import shape_of
 
@@ -47,7 +48,7 @@ class Orchestrating:
         begin_at = NOW + timedelta(days=1) if later else None
         transition = self._machine.start(self._saga, RUN_ID, state, NOW, begin_at)
         promises.check_functions(transition.instance)
-        return self._store(transition, frozenset())
+        return self._store(transition, frozenset(), frozenset())
 
     def timers(self, engine: int) -> list[tuple[TimerKind, str]]:
         """The timers that are set."""
@@ -76,7 +77,7 @@ class Orchestrating:
         return found
 
     def _asked(self, engine: int, signal: Signal) -> Advanced:
-        instance, timers = self.instances[engine], self._engines.values[engine].timers
+        instance, (_, timers, known) = self.instances[engine], self._engines.values[engine]
         if isinstance(signal, TimerFired):
             timers -= {(signal.kind, signal.command_id)}
         try:
@@ -86,10 +87,14 @@ class Orchestrating:
         except Exception as error:
             raise Broken("total", f"the machine raised {described(error)}") from error
         promises.check_transition(instance, transition)
-        return self._store(transition, timers)
+        promises.check_strays(instance, transition.instance, known)
+        return self._store(transition, timers, known | _told(instance, signal))
 
     def _store(
-        self, transition: Transition[Any], timers: frozenset[tuple[TimerKind, str]]
+        self,
+        transition: Transition[Any],
+        timers: frozenset[tuple[TimerKind, str]],
+        known: frozenset[str],
     ) -> Advanced:
         instance = transition.instance
         for command in transition.commands:
@@ -104,11 +109,23 @@ class Orchestrating:
         # A timer that guards what is not awaited any more does nothing, for ever: no id is
         # awaited a second time.
         timers = frozenset((kind, id) for kind, id in timers if id in awaited)
-        value = Engine(essence(instance, self._shape.write(instance.state)), timers)
+        value = Engine(essence(instance, self._shape.write(instance.state)), timers, known)
         engine = self._engines.of(value)
         self.instances.setdefault(engine, instance)
         sent = (Message(command.id, None) for command in transition.commands)
         return engine, tuple(self._messages.of(message) for message in sent)
+
+
+def _told(instance: Instance[Any], signal: Signal) -> frozenset[str]:
+    """The id of the action that the signal tells the success of, if its step is not being undone
+    yet, and the run goes on."""
+    if not isinstance(signal, Replied) or signal.reply.outcome is not Outcome.DONE:
+        return frozenset()
+    return frozenset(
+        signal.command_id
+        for run in instance.steps.values()
+        if signal.command_id in run.action_ids and not run.undo_ids and instance.ended is None
+    )
 
 
 def _outstanding(saga: Saga[Any], instance: Instance[Any]) -> tuple[Dispatch, ...]:

@@ -94,6 +94,15 @@ def check_transition(before: Instance[Any], transition: Transition[Any]) -> None
     check_functions(after)
 
 
+def check_strays(before: Instance[Any], after: Instance[Any], known: frozenset[str]) -> None:
+    """No copy of an answer that the run knew in time is listed as a stray effect."""
+    for stray in after.stray_effects:
+        if stray.command_id in known and stray not in before.stray_effects:
+            raise Broken(
+                "P4", f"a copy of the answer to {stray.step!r} is listed as a stray effect"
+            )
+
+
 def check_functions(instance: Instance[Any]) -> None:
     """No function of the saga raises. (One that does makes its run STUCK, and would every run.)"""
     for name, run in instance.steps.items():

@@ -26,10 +26,12 @@ class Message(NamedTuple):
 
 
 class Engine(NamedTuple):
-    """What the orchestrator has stored of the run, as far as it decides anything."""
+    """What the orchestrator has stored of the run, as far as it decides anything. `known` are the
+    ids of the actions whose success it was told before it began to undo them."""
 
     essence: Hashable
     timers: frozenset[tuple[TimerKind, str]]
+    known: frozenset[str] = frozenset()
 
 
 class Place(NamedTuple):
@@ -95,6 +97,7 @@ def essence(instance: Instance[Any], state: bytes) -> Hashable:
                 run.awaited and _essence(run.awaited),
                 run.skip and _essence(run.skip.void),
                 run.void_ids,
+                run.done_ids,
                 run.tries,
                 run.kept is not None,
             )
