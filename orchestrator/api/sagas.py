@@ -18,7 +18,7 @@ from orchestrator.machine.instance import Status
 from orchestrator.store import queries
 from orchestrator.store.queries import Filter
 from outbox.chassis.http import pages
-from outbox.chassis.http.input_types import NO_NUL, Moment
+from outbox.chassis.http.input_types import ID_PREFIX, NO_NUL, Moment, ids_that_begin
 from outbox.chassis.http.problems import documented
 from outbox.chassis.http.strict_bodies import StrictRoute
 from outbox.database.pages import DEFAULT_LIMIT
@@ -128,12 +128,27 @@ def router(desk: ApiContext) -> APIRouter:
                 description="Only those that began so many seconds ago, or earlier",
             ),
         ] = None,
+        id_prefix: Annotated[
+            str | None,
+            Query(
+                pattern=ID_PREFIX,
+                description="Only those whose id begins so, in the form that was given out",
+            ),
+        ] = None,
     ) -> pages.Page[Summary]:
         before = None
         if older_than is not None:
             before = desk.clock.now() - timedelta(seconds=older_than)
         rows, cursor = await queries.page(
-            desk.database, wanted, Filter(status, name, key, made_before=before)
+            desk.database,
+            wanted,
+            Filter(
+                status,
+                name,
+                key,
+                made_before=before,
+                ids=None if id_prefix is None else ids_that_begin(id_prefix),
+            ),
         )
         return pages.Page(items=await desk.listed(rows), next_cursor=cursor)
 

@@ -32,12 +32,13 @@ class RefusedStart:
 @dataclass(frozen=True)
 class Filter:
     """Which runs are asked for: those that have every property that is given. `made_before` is
-    about their beginning."""
+    about their beginning; `ids` are the first and the last one that there may be."""
 
     statuses: Sequence[Status] = ()
     name: str | None = None
     key: str | None = None
     made_before: datetime | None = None
+    ids: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,8 @@ async def page(
         query = query.where(saga.c.name == filter.name)
     if filter.key is not None:
         query = query.where(saga.c.key == filter.key)
+    if filter.ids is not None:
+        query = query.where(saga.c.id.between(*filter.ids))
     if filter.made_before is not None:
         has_begun = saga.c.status != Status.SCHEDULED.value
         query = query.where(has_begun, saga.c.created_at <= filter.made_before)

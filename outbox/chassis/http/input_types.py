@@ -30,6 +30,17 @@ def id_in_path(text: str) -> str | None:
         return None
 
 
+_HEX = "[0-9a-fA-F]"
+ID_PREFIX = "^(H{1,8}|H{8}-(H{0,4}|H{4}-(H{0,4}|H{4}-(H{0,4}|H{4}-H{0,12}))))$".replace("H", _HEX)
+"""The pattern of the beginning of an id in its canonical form, in either case."""
+
+
+def ids_that_begin(prefix: str) -> tuple[str, str]:
+    """The first and the last id that can begin so; `prefix` is as ID_PREFIX has it."""
+    digits = prefix.replace("-", "")
+    return str(uuid.UUID(digits.ljust(32, "0"))), str(uuid.UUID(digits.ljust(32, "f")))
+
+
 AnyId = Annotated[
     str, AfterValidator(canonical_id), WithJsonSchema({"type": "string", "format": "uuid"})
 ]

@@ -146,9 +146,21 @@ async def test_a_list_is_narrowed_by_status_name_key_and_age(orchestrator: Runni
     assert await _listed(orchestrator, name="old", status="COMPENSATED") == []
 
 
+async def test_a_list_is_narrowed_by_the_beginning_of_an_id(orchestrator: Running) -> None:
+    ids = [await _put(orchestrator) for _ in range(3)]
+    for length in (1, 8, 9, 20):
+        begin_so = [it for it in reversed(ids) if it.startswith(ids[0][:length])]
+        assert await _listed(orchestrator, id_prefix=ids[0][:length].upper()) == begin_so
+    assert await _listed(orchestrator, id_prefix=ids[1]) == [ids[1]]
+    assert await _listed(orchestrator, id_prefix="ffffffff-ffff-7") == []
+
+
 @pytest.mark.parametrize(
     "parameters",
     [
+        {"id_prefix": ""},
+        {"id_prefix": "0189-"},
+        {"id_prefix": "01890a5d-ac96-774b-bcce-b302099a80571"},
         {"status": "RUNING"},
         {"older_than": "-1"},
         {"older_than": "inf"},
