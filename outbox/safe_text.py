@@ -22,10 +22,17 @@ def fit(text: str) -> str:
 
 
 def told(reply: Reply) -> str:
-    """A reply in one line. A code that only repeats the outcome is left out."""
-    code = None if reply.code == reply.outcome.value else reply.code
-    words = (reply.outcome.value, code, reply.reason)
-    return fit(": ".join(word for word in words if word))
+    """A reply in one line: its outcome, its code and its reason, each said once."""
+    return fit(joined(reply.outcome.value, reply.code, reply.reason))
+
+
+def joined(*words: str | None) -> str:
+    """The words with colons between them. One with which the rest begins already is left out."""
+    text = ""
+    for word in reversed(words):
+        if word and text != word and not text.startswith(f"{word}:"):
+            text = f"{word}: {text}" if text else word
+    return text
 
 
 def described(error: BaseException) -> str:

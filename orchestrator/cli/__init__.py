@@ -13,9 +13,11 @@ import typer
 
 from orchestrator.cli.audit.command import audit
 from orchestrator.cli.demo import demo
-from orchestrator.cli.runs import sagas
 from orchestrator.cli.runs.dead_letters import app as dead_letters
+from orchestrator.cli.runs.listing import list_
 from orchestrator.cli.runs.operators import OPERATOR_COMMANDS
+from orchestrator.cli.runs.showing import show
+from orchestrator.cli.runs.start import start
 from orchestrator.cli.runs.watch import watch
 from orchestrator.cli.services.dev import dev
 from orchestrator.cli.services.migrate import migrate
@@ -46,9 +48,9 @@ main.command(
     add_help_option=False,
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
 )(migrate)
-main.command(epilog=EXIT_CODES)(sagas.start)
-main.command("list", epilog=EXIT_CODES)(sagas.list_)
-main.command(epilog=EXIT_CODES)(sagas.show)
+main.command(epilog=EXIT_CODES)(start)
+main.command("list", epilog=EXIT_CODES)(list_)
+main.command(epilog=EXIT_CODES)(show)
 main.command(epilog=EXIT_CODES)(watch)
 for _operator in OPERATOR_COMMANDS:
     main.command(epilog=EXIT_CODES)(_operator)

@@ -8,13 +8,23 @@ import typer
 
 from orchestrator.cli.terminal.client import Url, connect
 from orchestrator.cli.terminal.errors import EXIT_CODES
-from orchestrator.cli.terminal.output import Json, print_json, print_line, print_table
+from orchestrator.cli.terminal.fitting import Column
+from orchestrator.cli.terminal.output import (
+    Json,
+    print_command,
+    print_json,
+    print_line,
+    print_table,
+)
+from orchestrator.cli.terminal.times import ago
 
 _Destination = Annotated[
     str | None, typer.Option(metavar="D", help="Only those for this participant.")
 ]
 _Limit = Annotated[int, typer.Option(min=1, max=200, help="How many at most.")]
 _Cursor = Annotated[str | None, typer.Option(metavar="C", help="Go on where the last list ended.")]
+
+_COLUMNS = (Column("id"), Column("for", least=7), Column("attempts"), Column("died"))
 
 app = typer.Typer(
     help="Messages that the orchestrator gave up. Without a command: list them.",
@@ -47,23 +57,21 @@ def list_(
     """List dead letters, the last buried first."""
     with connect(url) as api:
         page = api.get("/dead-letters", destination=destination, limit=limit, cursor=cursor)
+        now = api.now
     if json_:
         print_json(page)
         return
     print_table(
-        ("id", "for", "type", "saga", "attempts", "died", "reason"),
-        (
-            [
-                letter.get(name)
-                for name in (
-                    *("id", "destination", "type", "saga", "attempts", "died_at", "reason"),
-                )
-            ]
-            for letter in page["items"]
-        ),
+        _COLUMNS,
+        [
+            (it.get("id"), it.get("destination"), it.get("attempts"), ago(it.get("died_at"), now))
+            for it in page["items"]
+        ],
+        [[(name, it.get(name)) for name in ("type", "saga", "reason")] for it in page["items"]],
     )
     if page["next_cursor"]:
-        print_line(f"more: the same command with --cursor {page['next_cursor']}")
+        print_line("more: the same command with")
+        print_command(f"--cursor {page['next_cursor']}")
 
 
 @app.command(epilog=EXIT_CODES)

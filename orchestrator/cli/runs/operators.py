@@ -5,24 +5,26 @@ from __future__ import annotations
 
 import getpass
 import os
+import shlex
 from collections.abc import Callable
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
-from orchestrator.cli.runs.sagas import InstanceId
-from orchestrator.cli.runs.watch import outcome
-from orchestrator.cli.terminal.client import Url, connect
+from orchestrator.cli.runs.ids import InstanceId, path_of, whole_id
+from orchestrator.cli.runs.outcomes import outcome, stuck_steps
+from orchestrator.cli.terminal.client import Api, Url, connect
 from orchestrator.cli.terminal.errors import CommandError
-from orchestrator.cli.terminal.output import Json, print_json, print_line
+from orchestrator.cli.terminal.output import Json, print_json, print_paragraph
 from outbox.wire import strict_json
 
 _Reason = Annotated[str, typer.Option(metavar="R", help="Why; it is kept in the history.")]
 _Actor = Annotated[
     str | None, typer.Option(metavar="A", help="Who asks for it; otherwise your user name.")
 ]
-_Step = Annotated[str, typer.Option(metavar="S", help="The step that is stuck.")]
+_Step = Annotated[
+    str | None, typer.Option(metavar="S", help="The step; needed where several are stuck.")
+]
 
 
 def _for_run(verb: str, does: str) -> Callable[..., None]:
@@ -46,13 +48,13 @@ def _for_step(verb: str, does: str) -> Callable[..., None]:
 
     def command(
         instance_id: InstanceId,
-        step: _Step,
         reason: _Reason,
+        step: _Step = None,
         actor: _Actor = None,
         json_: Json = False,
         url: Url = None,
     ) -> None:
-        _signal(verb, instance_id, reason, actor, url, as_json=json_, step=step)
+        _signal(verb, instance_id, reason, actor, url, as_json=json_, for_step=True, step=step)
 
     command.__name__, command.__doc__ = verb, does
     return command
@@ -60,8 +62,8 @@ def _for_step(verb: str, does: str) -> Callable[..., None]:
 
 def skip(
     instance_id: InstanceId,
-    step: _Step,
     reason: _Reason,
+    step: _Step = None,
     result: Annotated[
         str | None,
         typer.Option(metavar="JSON", help="What the step would have answered, going forward."),
@@ -72,7 +74,9 @@ def skip(
 ) -> None:
     """Take a stuck step for done, or, going backward, leave it and list it as not undone."""
     supplied = {} if result is None else {"result": json_given("--result", result)}
-    _signal("skip", instance_id, reason, actor, url, as_json=json_, step=step, **supplied)
+    _signal(
+        "skip", instance_id, reason, actor, url, as_json=json_, for_step=True, step=step, **supplied
+    )
 
 
 OPERATOR_COMMANDS: tuple[Callable[..., None], ...] = (
@@ -100,15 +104,40 @@ def _signal(
     url: str | None,
     *,
     as_json: bool,
+    for_step: bool = False,
     **more: Any,
 ) -> None:
     body = {"reason": reason, "actor": actor or user_name(), **more}
     with connect(url) as api:
-        saga = api.post(f"/sagas/{quote(instance_id, safe='')}/{verb}", body).body
+        id = whole_id(api, instance_id, f"sagabox {verb}")
+        if for_step and body["step"] is None:
+            body["step"] = _stuck_step(api, id, verb)
+        saga = api.post(f"{path_of(id)}/{verb}", body).body
     if as_json:
         print_json(saga)
     else:
-        print_line(f"{verb} of {saga['id']} is taken in; it is {outcome(saga)}")
+        print_paragraph(f"{verb} of {saga['id']} is taken in; it is {outcome(saga)}")
+
+
+def _stuck_step(api: Api, id: str, verb: str) -> str:
+    """The one step of the run that is stuck. Raises CommandError where there is not exactly one."""
+    steps = [str(it["name"]) for it in stuck_steps(api.get(path_of(id)))]
+    match steps:
+        case [one]:
+            return one
+        case []:
+            raise CommandError(
+                f"there is nothing to {verb} at {id}",
+                "none of its steps is stuck",
+                f"sagabox show {id}",
+            )
+        case _:
+            named = (shlex.join(["--step", it]) for it in steps)
+            raise CommandError(
+                f"several steps of {id} are stuck",
+                f"{verb} is for one of them",
+                " | ".join(f"sagabox {verb} {id} {it} --reason REASON" for it in named),
+            )
 
 
 def json_given(option: str, text: str) -> Any:

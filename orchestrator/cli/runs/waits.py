@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from orchestrator.cli.terminal.output import print_line
+from orchestrator.cli.terminal.output import print_line, print_paragraph
+from orchestrator.cli.terminal.times import to_the_second
 
 Told = Mapping[str, Any]
 
@@ -23,7 +24,7 @@ def print_waiting(saga: Told) -> None:
         print_line("")
         print_line("in the way:")
         for line in lines:
-            print_line(f"  {line}")
+            print_paragraph(f"  {line}")
 
 
 def waiting_lines(saga: Told) -> list[str]:
@@ -50,7 +51,7 @@ def _why(step: Told) -> str | None:
         case "participant":
             return _silence(step["participant"], awaited)
         case "retry":
-            return f"{_deliveries(awaited['tries'])} failed{_next(awaited)}: {awaited['error']}"
+            return f"{_deliveries(awaited['tries'])} failed{_next(awaited)}: {_failure(awaited)}"
         case "lock" | "ongoing" | "anew":
             often = _times(awaited["tries"])
             answered = f"answered {often}, the last time with {awaited['error']}"
@@ -66,9 +67,9 @@ def _why(step: Told) -> str | None:
 def _silence(participant: str, awaited: Told) -> str:
     silence, failed = awaited["silence"], ""
     if awaited["tries"]:
-        failed = f"; {_deliveries(awaited['tries'])} had failed: {awaited['error']}"
+        failed = f"; {_deliveries(awaited['tries'])} had failed: {_failure(awaited)}"
     return (
-        f"{participant} gives no answer since {silence['since']}, "
+        f"{participant} gives no answer since {to_the_second(silence['since'])}, "
         f"{_deliveries(silence['deliveries'])} in a row{_next(awaited)}: "
         f"{silence['reason']}{failed}"
     )
@@ -76,15 +77,20 @@ def _silence(participant: str, awaited: Told) -> str:
 
 def _pending(awaited: Told) -> str:
     pending: Told = awaited["pending"]
-    told = f"waits since {pending['since']}"
+    told = f"waits since {to_the_second(pending['since'])}"
     if pending["expected_at"]:
-        told += f", expected by {pending['expected_at']}"
+        told += f", expected by {to_the_second(pending['expected_at'])}"
         told += ", which has passed" if pending["is_late"] else ""
     if pending["attempt"]:
         told += f"; attempt {pending['attempt']} by {pending['holder'] or 'its participant'}"
-        told += f" until {pending['until']}" if pending["until"] else ""
+        told += f" until {to_the_second(pending['until'])}" if pending["until"] else ""
     note = f": {pending['note']}" if pending["note"] else ""
     return f"{told}{_next(awaited).replace('the next', 'asked again')}{note}"
+
+
+def _failure(awaited: Told) -> str:
+    """The error of a delivery of which it was said already that it failed."""
+    return str(awaited["error"]).removeprefix("failed: ")
 
 
 def _said(awaited: Told) -> str | None:
@@ -93,7 +99,7 @@ def _said(awaited: Told) -> str | None:
 
 
 def _next(awaited: Told) -> str:
-    return f", the next at {awaited['next_at']}" if awaited["next_at"] else ""
+    return f", the next at {to_the_second(awaited['next_at'])}" if awaited["next_at"] else ""
 
 
 def _times(count: int) -> str:

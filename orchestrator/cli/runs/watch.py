@@ -1,24 +1,30 @@
-"""`sagabox watch`: the history of a run, as it happens, until it has ended."""
+"""`sagabox watch`: the history of a run, as it happens, until it has ended or is STUCK."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
-from urllib.parse import quote
 
 import typer
 
+from orchestrator.cli.runs.history import Entry, Teller, history
+from orchestrator.cli.runs.ids import InstanceId, path_of, whole_id
+from orchestrator.cli.runs.outcomes import how_it_stands, repairs, stuck_steps
 from orchestrator.cli.runs.waits import in_the_way, waiting_lines
+from orchestrator.cli.terminal.alarm import TimeUp, within
 from orchestrator.cli.terminal.client import Api, Url, connect
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
-from orchestrator.cli.terminal.output import Json, print_json, print_line, status_text
-from orchestrator.cli.terminal.refusals import operator_command
+from orchestrator.cli.terminal.output import (
+    Json,
+    print_command,
+    print_json,
+    print_paragraph,
+)
 from orchestrator.cli.terminal.sse import events
 from orchestrator.machine.instance import Status
 from orchestrator.machine.transition import Happening
-from outbox.spelling import safe
 
 ATTEMPTS = 8
 """Connections in a row that bring nothing new, before the watching is given up."""
@@ -27,58 +33,91 @@ FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 5.0
 
 _LASTING = 10.0  # seconds; where a heartbeat came after them, the connection was no failure
-_REPAIRS = ("retry", "skip", "resolve", "terminate")
-
-Entry = Mapping[str, Any]
-"""One line of a run's history, with the run's `status` at that time."""
 
 
 def watch(
-    instance_id: Annotated[str, typer.Argument(metavar="ID", help="The run's id.")],
+    instance_id: InstanceId,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="SECONDS", help="Watch for so long at most."),
+    ] = None,
     json_: Json = False,
     url: Url = None,
 ) -> None:
-    """Tell what happens to a run until it has ended, from its beginning.
+    """Tell what happens to a run until it has ended or is STUCK, from its beginning.
 
     While nothing happens, it tells what the run waits for, where something is in its way. A
-    connection that breaks is made again, and nothing is told twice. Ends with 0 if the run ended
-    COMPLETED, with 1 if it ended otherwise. With --json the history and the run are printed at the
-    end.
+    connection that breaks is made again, and nothing is told twice. The exit code tells how the run
+    stands then: 0 is COMPLETED. With --json the history and the run are printed at the end.
     """
     with connect(url) as api:
-        if json_:
-            saga, told = watch_to_end(api, instance_id, _ignore, _ignore)
+        watched = _Watched(api, instance_id, is_silent=json_)
+        try:
+            with within(timeout):
+                watched.to_end()
+        except TimeUp:
+            code = ExitCode.TIME_UP
         else:
-            saga, told = watch_to_end(api, instance_id, _tell, _Waiting().tell)
+            code = how_it_stands(watched.saga)
     if json_:
-        print_json({"saga": saga, "events": told})
+        print_json({"saga": watched.saga or None, "events": watched.told})
     else:
-        print_line(f"{saga['id']} ended {saga['status']}")
-    if saga["status"] != Status.COMPLETED:
-        raise typer.Exit(ExitCode.OTHERWISE)
+        _print_end(watched, code, timeout)
+    if code is not ExitCode.OK:
+        raise typer.Exit(code)
 
 
-def watch_to_end(
-    api: Api,
-    instance_id: str,
-    tell: Callable[[Entry], None],
-    tell_still: Callable[[Entry], None],
-) -> tuple[dict[str, Any], list[Entry]]:
-    """Follow the run, and tell each entry once; `tell_still` hears how the run stands whenever
-    nothing has happened for a while. Returns the run as it ended, and all its entries.
+class _Watched:
+    """A run that is watched: what was told of it, and how it stood when it was looked at last
+    (`saga`; empty before)."""
 
-    Raises CommandError where there is no such run, or the orchestrator stays away.
-    """
-    saga: dict[str, Any] = api.get(f"/sagas/{quote(instance_id, safe='')}")
-    told: list[Entry] = []
+    def __init__(self, api: Api, typed: str, *, is_silent: bool) -> None:
+        self.told: list[Entry] = []
+        self.saga: dict[str, Any] = {}
+        self.id = typed
+        self._api = api
+        self._is_silent = is_silent
+        self._waiting = _Waiting()
 
-    def look() -> None:
-        tell_still(api.get(f"/sagas/{saga['id']}"))
+    def to_end(self) -> None:
+        """Tell each entry once, until the run has ended or is STUCK. Raises CommandError where
+        there is no such run, or the orchestrator stays away."""
+        self.id = whole_id(self._api, self.id, "sagabox watch")
+        self._look()
+        self.id = self.saga["id"]
+        teller = Teller(self.saga)
+        for entry in follow(self._api, self.id, is_over=self._is_stuck):
+            self.told.append(entry)
+            if not self._is_silent:
+                print_paragraph(teller.line(entry))
+        if self.saga["status"] != Status.STUCK:
+            self._look()
 
-    for entry in follow(api, saga["id"], quiet=look):
-        told.append(entry)
-        tell(entry)
-    return api.get(f"/sagas/{saga['id']}"), told
+    def _look(self) -> None:
+        self.saga = self._api.get(path_of(self.id))
+
+    def _is_stuck(self) -> bool:
+        self._look()
+        if self.saga["status"] == Status.STUCK:
+            return True
+        if not self._is_silent:
+            self._waiting.tell(self.saga)
+        return False
+
+
+def _print_end(watched: _Watched, code: ExitCode, timeout: float | None) -> None:
+    id, status = watched.id, watched.saga.get("status", "not known of yet")
+    match code:
+        case ExitCode.TIME_UP:
+            print_paragraph(f"{id} is {status} after {timeout:g} s; next: sagabox watch {id}")
+        case ExitCode.STUCK:
+            print_paragraph(f"{id} is STUCK: a person is needed", style="red")
+            for step in stuck_steps(watched.saga):
+                print_paragraph(f"  {step['name']}: {step['reason']}", style="red")
+            for command in (f"sagabox show {id}", *repairs(watched.saga)):
+                print_command(command)
+        case _:
+            print_paragraph(f"{id} ended {status}")
 
 
 def follow(
@@ -86,10 +125,12 @@ def follow(
     instance_id: str,
     pause: Callable[[float], None] = time.sleep,
     monotonic: Callable[[], float] = time.monotonic,
-    quiet: Callable[[], None] = lambda: None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Iterator[Entry]:
-    """The entries of the run's history, each once and in order, until the run has ended. `quiet` is
-    called at each sign of life of a stream in which nothing happens.
+    """The entries of the run's history, each once and in order, until the run has ended.
+
+    `is_over` is asked after each entry that says STUCK, and at each sign of life of a stream in
+    which nothing happens; where it says so, what is there of the history is the end.
 
     Raises CommandError after ATTEMPTS connections in a row that brought nothing.
     """
@@ -97,17 +138,18 @@ def follow(
     happening = ""
     failures = 0
     heard_at = monotonic()
+    stopped = False
 
     def noting(lines: Iterator[str]) -> Iterator[str]:
-        nonlocal heard_at
+        nonlocal heard_at, stopped
         for line in lines:
             heard_at = monotonic()
-            if line.startswith(":"):
-                quiet()
+            if line.startswith(":") and (stopped := is_over()):
+                return
             yield line
 
     while True:
-        before, failure = last, None
+        before, failure, stopped = last, None, False
         began = heard_at = monotonic()
         try:
             with api.stream(f"/sagas/{instance_id}/events", last_event_id=last) as lines:
@@ -117,6 +159,13 @@ def follow(
                         entry = json.loads(event.data)
                         last, happening = event.id, entry["happening"]
                         yield entry
+                        if happening == Happening.STUCK and (stopped := is_over()):
+                            break
+            if stopped:
+                for entry in history(api, instance_id, after=last):
+                    last = str(entry["number"])
+                    yield {"status": Status.STUCK.value, **entry}
+                return
             # Streams also end when the orchestrator does, and then entries may be missing.
             is_complete = happening == Happening.ENDED or last == before
             if is_complete and api.get(f"/sagas/{instance_id}")["ended_at"] is not None:
@@ -147,52 +196,16 @@ def _gave_up(instance_id: str, failure: CommandError | None) -> CommandError:
     )
 
 
-def entry_line(entry: Entry) -> str:
-    """One line of the history, for people."""
-    by = f" by {entry['actor']}" if entry.get("actor") else ""
-    step = f" [{entry['step']}]" if entry.get("step") else ""
-    detail = f": {entry['detail']}" if entry.get("detail") else ""
-    return safe(f"{entry['at']}  {entry['happening']}{step}{by}{detail}")
-
-
-def repairs(saga: Mapping[str, Any]) -> str:
-    """The commands by which an operator may repair a stuck run."""
-    return " | ".join(
-        operator_command(saga["id"], verb) for verb in saga["allowed"] if verb in _REPAIRS
-    )
-
-
-def outcome(saga: dict[str, Any]) -> str:
-    """The run's status and what to do, as one line."""
-    match saga["status"]:
-        case Status.STUCK:
-            return f"{status_text(saga)}; next: {repairs(saga) or 'sagabox show ' + saga['id']}"
-        case _ if saga["ended_at"] is None:
-            return f"{status_text(saga)}; next: sagabox watch {saga['id']}"
-        case _:
-            return status_text(saga)
-
-
-def _tell(entry: Entry) -> None:
-    print_line(entry_line(entry))
-    if entry.get("status") == Status.STUCK and entry["happening"] == Happening.STUCK:
-        print_line("  a person is needed: sagabox show ID names what is possible", style="red")
-
-
 class _Waiting:
     """What the run was told to wait for last."""
 
     def __init__(self) -> None:
         self._told: list[tuple[str, str, str | None]] = []
 
-    def tell(self, saga: Entry) -> None:
+    def tell(self, saga: dict[str, Any]) -> None:
         """Tell what is in the way of the run, if that is news."""
         found = in_the_way(saga)
         if found != self._told:
             for line in waiting_lines(saga):
-                print_line(f"  waits: {line}", style="yellow")
+                print_paragraph(f"  waits: {line}", style="yellow")
         self._told = found
-
-
-def _ignore(_: Entry) -> None:
-    pass

@@ -15,6 +15,7 @@ from orchestrator.cli.runs.operators import json_given, user_name
 from orchestrator.cli.services.run import find_service
 from orchestrator.cli.terminal.errors import EXIT_CODES, CommandError, ExitCode
 from orchestrator.cli.terminal.output import Json, print_json, print_line
+from orchestrator.cli.terminal.times import lasting
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -170,18 +171,6 @@ def pending_lines(command: PendingCommand) -> Iterator[str]:
     yield f"  asked by {command.source}{saga}"
     if command.undoes:
         yield f"  undoes {', '.join(command.undoes)}"
-
-
-def lasting(time: timedelta) -> str:
-    """The time in its two greatest units, such as "3 d 2 h"."""
-    rest, found = int(time.total_seconds()), list[str]()
-    for unit, seconds in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, rest = divmod(rest, seconds)
-        if count and len(found) < 2:
-            found.append(f"{count} {unit}")
-        elif found:
-            break
-    return " ".join(found) or "0 s"
 
 
 def _tell(id: str, outcome: str, actor: str, reason: str, as_json: bool) -> None:

@@ -6,12 +6,15 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
 from orchestrator.cli.terminal.refusals import Answer, refusal
+from outbox.clock import SystemClock
 from outbox.spelling import safe
 
 if TYPE_CHECKING:
@@ -40,6 +43,12 @@ class Api:
     def __init__(self, url: str, client: httpx.Client) -> None:
         self.url = url
         self._client = client
+        self._answered_at: datetime | None = None
+
+    @property
+    def now(self) -> datetime:
+        """The time on the orchestrator's clock, when it answered last."""
+        return self._answered_at or SystemClock().now()
 
     def get(self, path: str, **parameters: Any) -> Any:
         """The JSON at that address. A parameter that is None is left out. Raises CommandError."""
@@ -103,6 +112,7 @@ class Api:
         except ValueError:
             body = None
         answer = Answer(response.status_code, body, dict(response.headers))
+        self._answered_at = _date_of(answer)
         if response.is_success and isinstance(body, dict):
             return answer
         if isinstance(body, dict) and {"status", "detail", "next_step", "code"} <= body.keys():
@@ -170,6 +180,13 @@ def _no_address(address: str) -> CommandError:
         "it must begin with http:// or https:// and name a host",
         f"--url {DEFAULT_URL}",
     )
+
+
+def _date_of(answer: Answer) -> datetime | None:
+    try:
+        return parsedate_to_datetime(answer.headers["date"])
+    except (KeyError, ValueError):
+        return None
 
 
 def _look(path: str) -> str:

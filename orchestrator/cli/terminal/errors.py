@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from enum import IntEnum
 from typing import Any
 
 import typer
 from typer.core import TyperGroup
 
+from orchestrator.cli.terminal.encodings import printable
 from orchestrator.errors import OrchestratorError
 from outbox.errors import OutboxError
-from outbox.spelling import safe
 
 
 class ExitCode(IntEnum):
@@ -20,21 +22,26 @@ class ExitCode(IntEnum):
     OK = 0
     """It is as it should be."""
     OTHERWISE = 1
-    """The saga did not end COMPLETED, the audit found a divergence, or explore or
-    simulate a broken promise."""
+    """The run ended otherwise than COMPLETED, the audit found a divergence, explore or simulate a
+    broken promise, or doctor a problem."""
     REFUSED = 2
     """The command line is wrong, or the request was refused; nothing was changed."""
     UNREACHABLE = 3
     """The orchestrator, or a database, cannot be reached or does not answer."""
     INCONCLUSIVE = 4
     """The audit cannot tell, because messages rest."""
+    STUCK = 5
+    """The run that was watched or waited for is STUCK: it needs an operator."""
+    TIME_UP = 6
+    """The run that was watched or waited for goes on after the time that was given."""
 
 
 EXIT_CODES = (
-    "Exit codes: 0 as it should be; 1 the saga that was waited for or watched did not end "
-    "COMPLETED, the audit found a divergence, or explore or simulate a broken promise; 2 wrong "
-    "usage, or the request was refused; 3 the orchestrator (for the audit: a database) cannot be "
-    "reached; 4 the audit cannot tell."
+    "Exit codes: 0 as it should be; 1 the saga that was waited for or watched ended otherwise than "
+    "COMPLETED, the audit found a divergence, explore or simulate a broken promise, or doctor a "
+    "problem; 2 wrong usage, or the request was refused; 3 the orchestrator (for the audit: a "
+    "database) cannot be reached; 4 the audit cannot tell; 5 the saga is STUCK; 6 it goes on after "
+    "the time that was given."
 )
 """The exit codes, for the help of the commands."""
 
@@ -76,6 +83,13 @@ class Commands(TyperGroup):
     Anything else is a defect of this program and shows its traceback.
     """
 
+    def main(self, *args: Any, **options: Any) -> Any:
+        """As Click's. What the output's encoding lacks is spelled out, and never an error."""
+        for output in (sys.stdout, sys.stderr):
+            if isinstance(output, io.TextIOWrapper):
+                output.reconfigure(errors="backslashreplace")
+        return super().main(*args, **options)
+
     def invoke(self, ctx: Any) -> Any:
         words = [*ctx._protected_args, *ctx.args]
         as_json = "--json" in words[: words.index("--")] if "--" in words else "--json" in words
@@ -108,5 +122,8 @@ def _report(error: CommandError, as_json: bool) -> None:
         }
         typer.echo(json.dumps({"error": told}, indent=2), err=True)
         return
-    why = f"\n  why:  {safe(error.why)}" if error.why else ""
-    typer.echo(f"error: {safe(error.happened)}{why}\n  next: {safe(error.next_step)}", err=True)
+    lines = [f"error: {error.happened}", f"  next: {error.next_step}"]
+    if error.why:
+        lines.insert(1, f"  why:  {error.why}")
+    for line in lines:
+        typer.echo(printable(line, sys.stderr), err=True)

@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
 from outbox.spelling import safe
 
-_WITH_STEP = ("retry", "skip")
+_OF_A_STEP = ("retry", "skip")
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,8 @@ def _possible(instance_id: str, allowed: list[str]) -> str:
     return " | ".join(operator_command(instance_id, safe(verb)) for verb in allowed)
 
 
-def operator_command(instance_id: str, verb: str) -> str:
-    """The command for this operator signal."""
-    step = " --step STEP" if verb in _WITH_STEP else ""
+def operator_command(instance_id: str, verb: str, *, names_step: bool = False) -> str:
+    """The command for this operator signal. Its step need not be named where one alone is
+    stuck."""
+    step = " --step STEP" if names_step and verb in _OF_A_STEP else ""
     return f"sagabox {verb} {instance_id}{step} --reason REASON"

@@ -40,10 +40,14 @@ class Asked:
 
 
 class StubOrchestrator:
-    """Gives, for each method and path, one answer after the other, and the last one for ever."""
+    """Gives, for each method and path, one answer after the other, and the last one for ever.
+
+    `now` is the time that it says in its answers, as HTTP writes it; None: the true one.
+    """
 
     def __init__(self) -> None:
         self.url = ""
+        self.now: str | None = None
         self.asked: list[Asked] = []
         self._answers: dict[tuple[str, str], list[Answer]] = defaultdict(list)
 
@@ -91,6 +95,9 @@ def stub_orchestrator() -> Iterator[StubOrchestrator]:
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return stub.now or super().date_time_string(timestamp)
 
         def log_message(self, format: str, *args: object) -> None:
             """Say nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from typer.testing import CliRunner
@@ -12,8 +13,21 @@ from tests.support.databases.migrating import Told
 
 
 def sagabox(*arguments: str, stdin: str | None = None, **variables: str | None) -> Told:
-    """Run it with these arguments and environment variables."""
-    result = CliRunner().invoke(main, arguments, input=stdin, env=variables)
+    """Run it with these arguments and environment variables, as in a pipe: without COLUMNS, which
+    pytest's workers have."""
+    return sagabox_in("utf-8", *arguments, stdin=stdin, variables=variables)
+
+
+def sagabox_in(
+    charset: str,
+    *arguments: str,
+    stdin: str | None = None,
+    variables: Mapping[str, str | None] | None = None,
+) -> Told:
+    """The same with an output of that encoding."""
+    result = CliRunner(charset=charset).invoke(
+        main, arguments, input=stdin, env={"COLUMNS": None, **(variables or {})}
+    )
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Told(result.exit_code, result.stdout, result.stderr)

@@ -14,6 +14,7 @@ PACKAGES = ("outbox", "orchestrator", "articles", "comments", "migrations")
 PURE = (
     "orchestrator.cli.audit.divergences",
     "orchestrator.cli.terminal.sse",
+    "orchestrator.cli.terminal.times",
     "orchestrator.errors",
     "orchestrator.store.outgoing",
     "orchestrator.store.records",

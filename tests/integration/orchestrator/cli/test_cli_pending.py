@@ -14,8 +14,8 @@ import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
 
 import outbox
-from orchestrator.cli.services.pending import lasting
 from orchestrator.cli.terminal.errors import ExitCode
+from orchestrator.cli.terminal.times import lasting
 from outbox.inbox.rows import State
 from outbox.wire.envelope import Envelope
 from tests.support.databases.databases import Database, Schema

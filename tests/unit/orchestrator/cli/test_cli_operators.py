@@ -74,7 +74,7 @@ def test_what_is_not_possible_now_leads_to_the_commands_that_are(stub: StubOrche
     told = sagabox("cancel", ID, "--reason", "r", "--json")
     assert told.code == 2
     assert told_error(told)["next_step"] == (
-        f"sagabox pause {ID} --reason REASON | sagabox retry {ID} --step STEP --reason REASON"
+        f"sagabox pause {ID} --reason REASON | sagabox retry {ID} --reason REASON"
     )
 
 
@@ -96,7 +96,7 @@ def test_a_stuck_run_is_answered_with_what_repairs_it(stub: StubOrchestrator) ->
     stuck = saga("STUCK", allowed=["pause", "resolve", "retry", "skip", "terminate"])
     stub.on("POST", f"/sagas/{ID}/resume", Answer(stuck, 202))
     told = sagabox("resume", ID, "--reason", "r")
-    assert f"sagabox retry {ID} --step STEP --reason REASON" in told.out
+    assert f"sagabox retry {ID} --reason REASON" in told.out
     assert "sagabox pause" not in told.out
 
 

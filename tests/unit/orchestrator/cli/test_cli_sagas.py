@@ -67,7 +67,7 @@ def test_a_bad_input_is_refused_before_anybody_is_asked(
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [("COMPLETED", 0), ("COMPENSATED", 1), ("STUCK", 1), ("RUNNING", 1)]
+    ("status", "code"), [("COMPLETED", 0), ("COMPENSATED", 1), ("STUCK", 5), ("RUNNING", 6)]
 )
 def test_start_with_wait_tells_by_its_exit_code_how_the_saga_ended(
     stub: StubOrchestrator, status: str, code: int

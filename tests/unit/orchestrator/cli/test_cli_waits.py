@@ -54,7 +54,7 @@ CALL = PENDING | {"attempt": 2, "holder": "payments-1", "until": LATER}
     [
         (
             waiting("retry", **RETRY),
-            f"3 deliveries failed, the next at {NEXT}: failed: RuntimeError: the press burns",
+            f"3 deliveries failed, the next at {NEXT}: RuntimeError: the press burns",
         ),
         (
             waiting("participant", silence=SILENCE, next_at=NEXT),
@@ -64,7 +64,7 @@ CALL = PENDING | {"attempt": 2, "holder": "payments-1", "until": LATER}
         (
             waiting("participant", **RETRY, silence=SILENCE),
             f"articles gives no answer since {CREATED}, 7 deliveries in a row, the next at {NEXT}: "
-            "nobody listens; 3 deliveries had failed: failed: RuntimeError: the press burns",
+            "nobody listens; 3 deliveries had failed: RuntimeError: the press burns",
         ),
         (
             waiting("lock", tries=2, error="locked: saga 7", next_at=NEXT),
@@ -76,7 +76,7 @@ CALL = PENDING | {"attempt": 2, "holder": "payments-1", "until": LATER}
         ),
         (
             waiting("retry", **RETRY | {"tries": 1}),
-            f"1 delivery failed, the next at {NEXT}: failed: RuntimeError: the press burns",
+            f"1 delivery failed, the next at {NEXT}: RuntimeError: the press burns",
         ),
         (waiting("resume"), "nothing is sent until the run is resumed"),
         (waiting("pending", pending=PENDING), f"waits since {CREATED}"),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Iterator
 from importlib import import_module
 
 import httpx
 import pytest
 
-from orchestrator.cli.runs.watch import ATTEMPTS, LONGEST_PAUSE, Entry, follow
+from orchestrator.cli.runs.history import Entry
+from orchestrator.cli.runs.watch import ATTEMPTS, LONGEST_PAUSE, follow
+from orchestrator.cli.terminal.alarm import TimeUp
 from orchestrator.cli.terminal.client import Api
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
 from orchestrator.cli.terminal.sse import Event, events
@@ -193,3 +196,129 @@ def test_events_are_read_as_the_standard_says() -> None:
         Event("", "message", "no id any more"),
         Event("", "message", "a: b"),
     ]
+
+
+# --- A run that is STUCK, and a time that is up ---------------------------------------------------
+
+(_STEP,) = saga()["steps"]
+STUCK = saga(
+    "STUCK",
+    allowed=["pause", "retry", "terminate"],
+    steps=[_STEP | {"status": "STUCK", "reason": "the printer burns"}],
+)
+
+
+def history_of(stub: StubOrchestrator, *entries: Entry) -> None:
+    page = {"items": list(entries), "next_cursor": None}
+    stub.on("GET", f"/sagas/{ID}/history", Answer(page))
+
+
+def test_watch_ends_when_the_run_gets_stuck_with_the_reason_and_what_repairs_it(
+    stub: StubOrchestrator,
+) -> None:
+    stub.on("GET", f"/sagas/{ID}", Answer(saga()), Answer(saga()), Answer(STUCK))
+    stub.on("GET", EVENTS, stream(entry(1), entry(2, "stuck"), entry(3, "never told")))
+    history_of(stub, entry(3, "buried", detail="another step"))
+    told = sagabox("watch", ID)
+    assert told.code == ExitCode.STUCK
+    assert [it.partition("  ")[2] for it in told.out.splitlines()[:3]] == [
+        "sent",
+        "stuck",
+        "buried: another step",
+    ]
+    assert told.out.splitlines()[3:] == [
+        f"{ID} is STUCK: a person is needed",
+        "  hide article: the printer burns",
+        f"  sagabox show {ID}",
+        f"  sagabox retry {ID} --reason REASON",
+        f"  sagabox terminate {ID} --reason REASON",
+    ]
+    (asked,) = [it for it in stub.asked if it.path.endswith("/history")]
+    assert asked.query["after"] == ["2"]
+
+
+def test_a_run_that_was_stuck_before_is_told_from_its_beginning_at_once(
+    stub: StubOrchestrator,
+) -> None:
+    """No entry needs to come: the stream's first sign of life is enough."""
+    stub.on("GET", f"/sagas/{ID}", Answer(STUCK))
+    stub.on("GET", EVENTS, stream())
+    history_of(stub, entry(1, "started"), entry(2, "stuck"))
+    told = sagabox("watch", ID, "--json")
+    assert told.code == 5
+    assert [it["number"] for it in json.loads(told.out)["events"]] == [1, 2]
+    assert json.loads(told.out)["saga"] == STUCK
+
+
+def test_a_run_that_was_stuck_and_repaired_is_watched_to_its_end(stub: StubOrchestrator) -> None:
+    """Its history says STUCK, and it is not so any more."""
+    stub.on("GET", f"/sagas/{ID}", *map(Answer, [saga()] * 3), Answer(saga("COMPLETED")))
+    stub.on("GET", EVENTS, stream(entry(1, "stuck"), entry(2, "operator"), entry(3, "ended")))
+    told = sagabox("watch", ID)
+    assert (told.code, told.out.splitlines()[-1]) == (0, f"{ID} ended COMPLETED")
+
+
+def test_a_history_that_breaks_off_behind_stuck_is_read_again_and_told_once(
+    stub: StubOrchestrator,
+) -> None:
+    stub.on("GET", f"/sagas/{ID}", Answer(STUCK))
+    stub.on("GET", EVENTS, stream())
+    whole = {"items": [entry(1), entry(2, "stuck")], "next_cursor": "2"}
+    stub.on(
+        *("GET", f"/sagas/{ID}/history"),
+        Answer(whole),
+        Answer("{", breaks=True),
+        Answer({"items": [entry(3)], "next_cursor": None}),
+    )
+    told = sagabox("watch", ID, "--json")
+    assert [it["number"] for it in json.loads(told.out)["events"]] == [1, 2, 3]
+    asked = [it.query.get("after") for it in stub.asked if it.path.endswith("/history")]
+    assert asked == [None, ["2"], ["2"]]
+
+
+def test_an_orchestrator_that_gives_no_answer_ends_the_watching_after_its_timeout() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        told = sagabox("watch", ID, "--timeout", "0.05", "--url", url)
+    assert told.code == ExitCode.TIME_UP
+    assert told.out.endswith(f"after 0.05 s; next: sagabox watch {ID}\n")
+
+
+def test_a_run_that_goes_on_after_the_timeout_is_told_as_it_stands(
+    stub: StubOrchestrator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def follow(*_: object, **__: object) -> Iterator[Entry]:
+        yield entry(1, "started")
+        raise TimeUp
+
+    monkeypatch.setattr(import_module("orchestrator.cli.runs.watch"), "follow", follow)
+    stub.on("GET", f"/sagas/{ID}", Answer(saga()))
+    told = sagabox("watch", ID, "--timeout", "1000")
+    assert (told.code, f"{ID} is RUNNING after 1000 s" in told.out) == (6, True)
+    told = sagabox("watch", ID, "--timeout", "1000", "--json")
+    assert (told.code, json.loads(told.out)["saga"]) == (6, saga())
+
+
+def test_the_undo_of_a_step_is_told_from_its_action(stub: StubOrchestrator) -> None:
+    action, undo = "articles.hide-article.v1", "articles.unhide-article.v1"
+    lines = [
+        entry(1, "sent", step="hide article", command_id="c1", detail=action),
+        entry(2, "answered", step="hide article", command_id="c1", detail="done"),
+        entry(3, "sent", step="hide article", command_id="c2", detail=undo),
+        entry(4, "answered", step="hide article", command_id="c2", detail="done"),
+        entry(5, "answered", step="hide article", command_id=None, detail="done"),
+    ]
+    wanted = [
+        f"sent [hide article]: {action}",
+        "answered [hide article]: done",
+        f"sent [undo of hide article]: {undo}",
+        "answered [undo of hide article]: done",
+        "answered [hide article]: done",
+    ]
+    history_of(stub, *lines)
+    shown = sagabox("show", ID, "--history").out.splitlines()[-5:]
+    assert [it.partition("  ")[2] for it in shown] == wanted
+    stub.on("GET", EVENTS, stream(*lines, entry(6, "ended")))
+    assert [it.partition("  ")[2] for it in sagabox("watch", ID).out.splitlines()[:5]] == wanted

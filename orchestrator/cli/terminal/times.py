@@ -1,0 +1,43 @@
+"""Times as people read them: how long something lasts, and how long ago it was. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+_UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+def lasting(time: timedelta, units: int = 2) -> str:
+    """The time in its greatest units, such as "3 d 2 h"; two of them, unless told."""
+    rest, found = int(time.total_seconds()), list[str]()
+    for unit, seconds in _UNITS:
+        count, rest = divmod(rest, seconds)
+        if count and len(found) < units:
+            found.append(f"{count} {unit}")
+        elif found:
+            break
+    return " ".join(found) or "0 s"
+
+
+def ago(at: str | None, now: datetime) -> str:
+    """How long before `now` that moment (RFC 3339) was, or how long after it it will be; empty for
+    None."""
+    if at is None:
+        return ""
+    passed = now - datetime.fromisoformat(at)
+    if passed < timedelta(seconds=-1):
+        return f"in {lasting(-passed, 1)}"
+    return f"{lasting(passed, 1)} ago" if passed >= timedelta(seconds=1) else "just now"
+
+
+def to_the_second(at: str | None) -> str | None:
+    """The moment (RFC 3339) in UTC, without fractions of its second."""
+    if at is None:
+        return None
+    moment = datetime.fromisoformat(at).astimezone(UTC)
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def with_age(at: str | None, now: datetime) -> str | None:
+    """The moment to the second, and how long ago it was."""
+    return None if at is None else f"{to_the_second(at)} ({ago(at, now)})"
