@@ -6,6 +6,7 @@ OutboxError
 ├── AutocommitRefused         outbox.add(), or an inbox, on an AUTOCOMMIT connection
 ├── Unrouted                  a message that has no destination
 ├── MessagesLeftBehind        a commit that would have dropped staged messages
+├── SeveralDatabases          a commit in two databases, of which one could fail
 ├── InvalidMessage            a message or declaration that cannot be put on the wire
 │   └── MessageTooLarge       a message above the size limit
 ├── MalformedEnvelope         bytes that are no CloudEvents envelope of ours
@@ -124,6 +125,20 @@ class MessagesLeftBehind(OutboxError):
     """A commit was stopped because messages staged in its transaction had not been written."""
 
 
+class SeveralDatabases(OutboxError):
+    """A session with messages, or with the answer to one, wrote to a second database, too. Each
+    database commits by itself, so that one of the two could be kept alone. Nothing was committed.
+    """
+
+    def __init__(self, own: str, other: str) -> None:
+        super().__init__(
+            f"the session wrote to {other}, or locked rows there, and its messages are in {own}: "
+            "each commits by itself, so that one could be kept without the other",
+            next_step="write in one database for each transaction: the engine of those tables must "
+            "be that of the library's, too; or use sessionmaker(..., twophase=True)",
+        )
+
+
 class InvalidMessage(OutboxError):
     """The message, or its declaration, cannot be put on the wire or read from it."""
 
@@ -166,14 +181,35 @@ class UnconfiguredSQLite(OutboxError):
 
 
 class IsolationRefused(OutboxError):
-    """Above READ COMMITTED a transaction looks at the past, where the inbox must see what others
+    """Above READ COMMITTED a transaction looks at the past, where the library must see what others
     have just committed."""
 
-    def __init__(self, level: str) -> None:
-        super().__init__(
+    @classmethod
+    def of_inbox(cls, level: str) -> IsolationRefused:
+        """The error where the sessions of an inbox have that level."""
+        return cls(
             f"the inbox's sessions are {level.upper()}, under which a copy of a message that was "
             "just purged would run again",
             next_step="give the inbox a sessionmaker of its own at READ COMMITTED",
+        )
+
+    @classmethod
+    def of_engine(cls, level: str) -> IsolationRefused:
+        """The error where a relay is given an engine with such execution options."""
+        return cls(
+            f"the relay's engine has the execution option isolation_level={level!r}, and its "
+            "transactions must see what others have just committed",
+            next_step="give that level to create_engine(), which the relay passes over, or give "
+            "the relay the engine without that option",
+        )
+
+    @classmethod
+    def of_answer(cls, level: str, used_by: str) -> IsolationRefused:
+        """The error where a pending command is answered in such a transaction."""
+        return cls(
+            f"{used_by} works in a transaction that is {level.upper()}, under which a call to the "
+            "outside that has just begun is not seen, so that the answer would count beside it",
+            next_step="answer the command in a transaction of its own at READ COMMITTED",
         )
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Engine, event
 from sqlalchemy.exc import UnboundExecutionError
 from sqlalchemy.orm import Session, SessionTransaction
 
-from outbox.adding import connection_events
+from outbox.adding import connection_events, one_database
 from outbox.adding.insert import inserting, refuse_autocommit, write
 from outbox.adding.staging import Mark, Staged, Staging
 from outbox.coordination.bell import Bell
@@ -47,21 +47,29 @@ def stage(session: Session, message: Staged, *, tables: Tables, ordered: bool, b
 
     It is inserted at the commit, or at once where that is under way.
     """
-    staging = _staging(session)
-    if staging.engine is None:
-        staging.engine = _open(session, staging, tables)
-    staging.tables, staging.ordered, staging.bell = tables, ordered, bell
-    if staging.is_closing and staging.engine.dialect.is_async and not in_greenlet():
+    staging, engine = _followed(session, tables)
+    staging.ordered, staging.bell = ordered, bell
+    if staging.is_closing and engine.dialect.is_async and not in_greenlet():
         # A commit runs in a greenlet, so that one has failed, and the transaction goes on.
         staging.is_closing = False
     mark = staging.mark()
     staging.messages.append(message)
     if staging.is_closing:
         try:
+            one_database.hold_to(session, _own(session, staging))
             _drain(session, staging)
         except BaseException:
             staging.cut(mark)
             raise
+
+
+def _followed(session: Session, tables: Tables) -> tuple[Staging, Engine]:
+    """The staging of the session's transaction, and the engine that its messages go to."""
+    staging = _staging(session)
+    if staging.engine is None:
+        staging.engine = _open(session, staging, tables)
+    staging.tables = tables
+    return staging, staging.engine
 
 
 def _open(session: Session, staging: Staging, tables: Tables) -> Engine:
@@ -91,6 +99,15 @@ def _open(session: Session, staging: Staging, tables: Tables) -> Engine:
     return bind.engine
 
 
+def hold_an_answer(session: Session, tables: Tables) -> None:
+    """Note that the session's transaction answers a command, so that its commit must be whole: it
+    raises SeveralDatabases where the session wrote to another database than the library's. For
+    sessions that `listen` knows."""
+    if event.contains(type(session), "before_commit", _before_commit):
+        staging, _engine = _followed(session, tables)
+        staging.holds_an_answer = True
+
+
 def _staging(session: Session) -> Staging:
     staging = staging_of(session)
     if staging is None:
@@ -101,10 +118,13 @@ def _staging(session: Session) -> Staging:
 def _drain(session: Session, staging: Staging) -> None:
     pending = staging.pending
     assert staging.tables is not None, "a message was staged"
-    insert = inserting(staging.tables.outbox)
-    connection = session.connection(bind_arguments={"clause": insert})
-    write(connection, staging.tables, pending, ordered=staging.ordered)
+    write(_own(session, staging), staging.tables, pending, ordered=staging.ordered)
     staging.wrote(len(pending))
+
+
+def _own(session: Session, staging: Staging) -> Connection:
+    assert staging.tables is not None, "a message was staged, or an answer"
+    return session.connection(bind_arguments={"clause": inserting(staging.tables.outbox)})
 
 
 # --- Sessions --------------------------------------------------------------------------------
@@ -132,6 +152,8 @@ def _before_commit(session: Session) -> None:
             f"each of {_MAX_ROUNDS} flushes within one commit led to further changes or messages",
             next_step="find the listener that changes or adds something at every flush",
         )
+    if staging.must_be_whole:
+        one_database.hold_to(session, _own(session, staging))
     staging.is_closing = True
     if staging.messages:
         crashpoint("outbox: after drain, before commit")
@@ -175,10 +197,17 @@ def _after_transaction_end(session: Session, transaction: SessionTransaction) ->
             connection_events.forget(staging)
 
 
-def _after_begin(session: Session, _: SessionTransaction, connection: Connection) -> None:
+def _after_begin(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
     staging = staging_of(session)
-    if staging is not None and connection.engine is staging.engine:
+    if staging is None:
+        return
+    if connection.engine is staging.engine:
         connection_events.watch(connection, staging)
+    elif staging.is_closing and staging.must_be_whole:
+        # Now the session gives no connection; its transaction knows those that it has.
+        root = session.get_transaction() or transaction
+        own = next(each for each in root.connections if each.engine is staging.engine)
+        one_database.let_read(connection, own)
 
 
 _SESSION_EVENTS: dict[str, Callable[..., None]] = {

@@ -50,6 +50,8 @@ class Staging:
     """Where the messages go; this and the tables are None before the first of them."""
     is_over: bool = False
     """The session's transaction has ended."""
+    holds_an_answer: bool = False
+    """The transaction answers a command, in the same database."""
     messages: list[Staged] = field(default_factory=list)
     is_closing: bool = False
     """The commit has begun and the messages were drained: what comes now is inserted at once."""
@@ -67,6 +69,11 @@ class Staging:
     def has_pending(self) -> bool:
         """Whether some messages are not in the database yet."""
         return self._written < len(self.messages)
+
+    @property
+    def must_be_whole(self) -> bool:
+        """Whether all that the session writes must be kept together."""
+        return self.holds_an_answer or any(message.rows for message in self.messages)
 
     def wrote(self, count: int) -> None:
         """Note that the first `count` pending messages were inserted."""

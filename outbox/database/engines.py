@@ -1,10 +1,28 @@
-"""Engines derived from another one, for a purpose that needs no transaction of its own."""
+"""Engines derived from another one, for a purpose of the library's own."""
 
 from __future__ import annotations
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox import sqlite
+from outbox.errors import IsolationRefused
+
+_SEEING_ALL = "READ COMMITTED"
+
+
+def seeing_all(engine: AsyncEngine) -> AsyncEngine:
+    """The engine for transactions in which each statement sees what others have committed before
+    it, whatever isolation level `create_engine()`, the role or the database say.
+
+    Raises IsolationRefused where execution options of the engine say another one.
+    """
+    if engine.dialect.name != "postgresql":
+        return engine
+    level = engine.get_execution_options().get("isolation_level", _SEEING_ALL)
+    if level != _SEEING_ALL:
+        # SQLAlchemy sets the level of the first options last.
+        raise IsolationRefused.of_engine(level)
+    return engine.execution_options(isolation_level=_SEEING_ALL)
 
 
 def reading(engine: AsyncEngine) -> AsyncEngine:

@@ -26,7 +26,7 @@ from outbox.inbox.purge.purge import Purge
 from outbox.inbox.purge.questions import Stopped
 from outbox.inbox.reading import Reader, check_void, never_called
 from outbox.inbox.rows import Arrival, State
-from outbox.inbox.runners import Sessions, hold_to, runner_for
+from outbox.inbox.runners import Sessions, check_ground, engine_of, hold_to, runner_for
 from outbox.inbox.transactions.in_threads import InThreads
 from outbox.inbox.transactions.terms import Told
 from outbox.replies import Reply
@@ -60,11 +60,13 @@ class Inbox:
         these sessions has a way: an orchestrator among them is asked what its deliveries do not
         say of ended sagas. `progress` is told of each transaction.
 
-        Raises UnconfiguredSQLite where the sessions are those of an unconfigured SQLite, and
-        InvalidHandlers where a handler does not fit the database.
+        Raises UnconfiguredSQLite where the sessions are those of an unconfigured SQLite,
+        InvalidService where they do not lead to one database, and InvalidHandlers where a handler
+        does not fit it.
         """
         self.consumer = handlers.consumer
         self._limits = limits or InboxLimits()
+        self._is_postgresql = engine_of(sessions).dialect.name == "postgresql"
         self._runner = runner_for(sessions, commit_within=self._limits.answer_within)
         self._times = hold_to(handlers, sessions, self._limits)
         handlers.build_in(RunsEnded, questions.learn, questions.check_answer)
@@ -111,6 +113,12 @@ class Inbox:
         self._going_on: set[asyncio.Task[None]] = set()
         self._beyond = 0
         """How many transactions go on after their delivery."""
+
+    async def check_sessions(self) -> None:
+        """Raises IsolationRefused or AutocommitRefused where its sessions are such that no message
+        could be handled in them; to be asked at start."""
+        if self._is_postgresql:
+            await self._runner.run(check_ground)
 
     @property
     def stopped(self) -> Mapping[str, Stopped]:

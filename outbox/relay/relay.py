@@ -17,7 +17,7 @@ from outbox.coordination.lease_keeper import LeaseKeeper
 from outbox.coordination.loops import at_the_end, repeat
 from outbox.coordination.owners import HolderName, is_surely_dead
 from outbox.coordination.progress import Progress
-from outbox.database.engines import reading
+from outbox.database.engines import reading, seeing_all
 from outbox.database.twins import twin_of
 from outbox.errors import Unrouted
 from outbox.lanes import BUCKETS
@@ -47,7 +47,7 @@ class Relay:
     a process that was forked off; by it the relays of a machine know that one of them has died, and
     need not wait for its leases. A synchronous engine gets an asynchronous twin, made from its URL.
     `bell` and `tables` are those of `outbox.install(...)`; without the bell the relay only polls.
-    `progress` is told of each step. Raises UnconfiguredSQLite.
+    `progress` is told of each step. Raises UnconfiguredSQLite, and IsolationRefused.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Relay:
         self._twin = twin_of(engine, name=owner) if isinstance(engine, Engine) else None
         engine = self._twin or engine
         assert isinstance(engine, AsyncEngine), "a synchronous engine has a twin"
+        engine = seeing_all(engine)
         self._engine = engine
         self._label = owner
         self._reading = reading(engine)

@@ -45,7 +45,8 @@ class Completing:
         The same answer again changes nothing. Raises, before anything is written and so that the
         transaction can go on: NotPendingYet (ask again in a moment), TooLate (it was undone),
         AlreadyAnswered, CallUnderWay; InvalidMessage where the answer is not what the command
-        promises; Unrouted where there is no way to the sender; NotInTransaction.
+        promises; Unrouted where there is no way to the sender; NotInTransaction; IsolationRefused
+        above READ COMMITTED.
         """
         return self.several(session, {command_id: answer})
 

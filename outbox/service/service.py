@@ -345,7 +345,8 @@ class Service(_Installed, Generic[SM]):
     async def running(self) -> AsyncIterator[None]:
         """Relay and purge until the block ends; this is what `attach` does for an application.
 
-        Raises SchemaMissing or SchemaOlder where the database lacks tables, and InvalidService.
+        Raises SchemaMissing or SchemaOlder where the database lacks tables, IsolationRefused where
+        its handlers would not see what others committed, and InvalidService.
         """
         if self._runtime is not None:
             refuse(
@@ -354,6 +355,8 @@ class Service(_Installed, Generic[SM]):
             )
         keys = self.keys()
         await self.check_tables()
+        if any(self.handlers):
+            await self.inbox.check_sessions()
         self._runtime = Runtime(
             self.inbox,
             self.carrier or self._relay(keys),

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from outbox.adding.insert import refuse_autocommit
+from outbox.adding.one_database import hold_to
 from outbox.clock import Clock
 from outbox.crashpoints import crashpoint
 from outbox.database.troubles import Trouble, trouble_in_statement
@@ -172,6 +173,7 @@ class ResultTransaction:
             self._write(session, rows, call)
             if inbox_session.has_failed(session):
                 store.probe(session)
+            hold_to(session, self._connection)
         except Exception as error:
             raise self.judged(error) from error
         lock.lift()

@@ -11,11 +11,14 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from outbox.adding.causes import is_cause
+from outbox.adding.installation import tables_of
+from outbox.adding.session_events import hold_an_answer
 from outbox.crashpoints import crashpoint
 from outbox.errors import (
     AlreadyAnswered,
     CallUnderWay,
     InvalidMessage,
+    IsolationRefused,
     NotInTransaction,
     NotPendingYet,
     TooLate,
@@ -30,6 +33,7 @@ from outbox.inbox.pending.pended import Pended
 from outbox.inbox.rows import DONE, Row, State
 from outbox.inbox.transactions import session as inbox_session
 from outbox.inbox.transactions import store
+from outbox.inbox.transactions.session import READ_COMMITTED
 from outbox.messages import Command, reply_type
 from outbox.replies import Done, Outcome, Reply
 from outbox.wire.codec import decode_value
@@ -55,10 +59,11 @@ def complete(
     The same answer again changes nothing. Raises, before anything is written and so that the
     transaction can go on: NotPendingYet, TooLate, AlreadyAnswered, CallUnderWay; InvalidMessage
     where the answer is not what the command promises, or the id is that of a command which is
-    handled just now; Unrouted where there is no way to the sender; NotInTransaction.
+    handled just now; Unrouted where there is no way to the sender; NotInTransaction;
+    IsolationRefused above READ COMMITTED. The commit raises SeveralDatabases where the session
+    wrote to a second database.
     """
-    for id in answers:
-        _check(session, id, used_by="complete()")
+    _check(session, answers, used_by="complete()")
     found = lock_with_actions(session, handlers.consumer, list(answers), now)
     open_ones: list[tuple[Pended, Reply]] = []
     for id in answers:
@@ -83,7 +88,7 @@ def drop(session: Session, consumer: str, id: str, reason: str, now: datetime) -
     Once more, it changes nothing. Raises as `complete`, but not where there is no way to the
     sender: that one may be gone for ever, and otherwise asks again.
     """
-    _check(session, id, used_by="drop()")
+    _check(session, [id], used_by="drop()")
     found = lock_with_actions(session, consumer, [id], now)
     row = found.get(id)
     pended = _pended(id, row)
@@ -98,6 +103,7 @@ def drop(session: Session, consumer: str, id: str, reason: str, now: datetime) -
 
 def write(session: Session, consumer: str, completion: Completion) -> None:
     """Write what a completion leads to, and tell the senders. The rows are locked."""
+    hold_an_answer(session, tables_of(session))
     store.write(session, consumer, completion.changes)
     pending_rows.remove(session, consumer, completion.over)
     for pended, reply in completion.told:
@@ -134,9 +140,20 @@ def lock_with_actions(
     return {id: replace(row, pended=known.get(id)) for id, row in rows.items()}
 
 
-def _check(session: Session, id: object, *, used_by: str) -> None:
+def _check(session: Session, ids: Collection[object], *, used_by: str) -> None:
     if not session.in_transaction():
         raise NotInTransaction("with sessions.begin() as session:", used_by=used_by)
+    for id in ids:
+        _check_id(session, id)
+    if ids and store.is_postgresql(session):
+        level = store.isolation_of(session)
+        if level != READ_COMMITTED:
+            # A call is kept beside the row of its command: the lock on that row, which did not
+            # change, lets an old look at the call pass.
+            raise IsolationRefused.of_answer(level, used_by)
+
+
+def _check_id(session: Session, id: object) -> None:
     if not isinstance(id, str) or not is_id(id):
         raise InvalidMessage(
             f"{id!r:.100} is not the id of a command",

@@ -12,6 +12,9 @@ from sqlalchemy.orm import Session, SessionTransaction
 from outbox.errors import IsolationRefused
 from outbox.replies import Outcome, Reply
 
+READ_COMMITTED = "read committed"
+"""The isolation level of PostgreSQL, as it says it, at which each statement sees what was committed
+before it."""
 _IN_HAND = "sagabox_in_hand"
 _FAILED_STATEMENT = "sagabox_failed_statement"
 
@@ -144,8 +147,8 @@ def has_failed(session: Session) -> bool:
 
 def require_read_committed(level: str) -> None:
     """Raises IsolationRefused for any other isolation level."""
-    if level != "read committed":
-        raise IsolationRefused(level)
+    if level != READ_COMMITTED:
+        raise IsolationRefused.of_inbox(level)
 
 
 def _remember(context: ExceptionContext) -> None:

@@ -108,6 +108,7 @@ def _update_rows(inbox: Table) -> Executable:
     )
 
 
+_LEVEL = text("SELECT current_setting('transaction_isolation')")
 _SET_LIMITS = text(
     "SELECT current_setting('transaction_isolation'),"
     " set_config('lock_timeout', :lock, true), set_config('statement_timeout', :total, true),"
@@ -134,6 +135,11 @@ def limit_waiting(session: Session, lock: float, total: float) -> str:
     """
     limits = {"lock": f"{lock * 1000:.0f}ms", "total": f"{(total + _ROOM) * 1000:.0f}ms"}
     return str(session.execute(_SET_LIMITS, limits).scalar_one())
+
+
+def isolation_of(session: Session) -> str:
+    """The isolation level of the session's transaction. For PostgreSQL."""
+    return str(session.execute(_LEVEL).scalar_one())
 
 
 def probe(session: Session) -> None:

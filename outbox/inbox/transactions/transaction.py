@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from outbox.adding.causes import caused_by
 from outbox.adding.insert import refuse_autocommit
+from outbox.adding.one_database import hold_to
 from outbox.crashpoints import crashpoint
 from outbox.database.troubles import Trouble, trouble_in_handler
 from outbox.inbox.barrier import claims, conclude, decide, over
@@ -122,6 +123,7 @@ class InboxTransaction:
             verdicts = self._look(session)
             self._handle(session, verdicts, call)
             self._write(session)
+            hold_to(session, self._connection)
         except Exception as error:
             raise self.judged(error) from error
         self._in_hand = ()

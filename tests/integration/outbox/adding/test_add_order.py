@@ -86,10 +86,12 @@ def pause(turns: int) -> Callable[[Session], None]:
 
 
 @pytest.mark.databases("postgresql")
+@pytest.mark.parametrize("level", ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
 async def test_p6_writers_of_one_key_that_share_no_row_keep_the_order_of_their_commits(
-    engine: AsyncEngine,
+    engine: AsyncEngine, level: str
 ) -> None:
-    assert await overtaken(engine, installed(engine)) == (0, WRITERS * MESSAGES)
+    writing = engine.execution_options(isolation_level=level)
+    assert await overtaken(engine, installed(writing)) == (0, WRITERS * MESSAGES)
 
 
 @pytest.mark.databases("postgresql")

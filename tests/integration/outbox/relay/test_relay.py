@@ -7,17 +7,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event, select
+from sqlalchemy import Connection, event, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from outbox.clock import SystemClock
 from outbox.coordination.bell import Bell
 from outbox.crashpoints import Crash
-from outbox.errors import UnconfiguredSQLite
+from outbox.errors import IsolationRefused, UnconfiguredSQLite
 from outbox.relay.relay import Relay
 from outbox.tables import outbox, outbox_lease, outbox_scheduled
 from outbox.testing import FakeClock, crash_at
 from outbox.transports.base import Unacceptable
+from tests.support.databases.databases import Database
+from tests.support.fixtures import MakeEngine
 from tests.support.outbox.relays import (
     Destination,
     commit,
@@ -282,3 +284,25 @@ async def test_a_relay_that_only_polls_finds_messages_too(engine: AsyncEngine) -
     ids = await commit(engine, message("a"))
     await run_until(relay, lambda: destination.ids, "the message has arrived")
     assert destination.ids == ids
+
+
+@pytest.mark.databases("postgresql")
+async def test_a_relay_sees_what_others_committed_whatever_level_its_engine_has(
+    make_engine: MakeEngine, database: Database
+) -> None:
+    """Fences, leases and takeovers would otherwise fail on every row that changed meanwhile."""
+    engine = make_engine(database, isolation_level="SERIALIZABLE")
+    levels: set[str] = set()
+    look = text("SELECT current_setting('transaction_isolation')")
+
+    @event.listens_for(engine.sync_engine, "commit")
+    def at_commit(connection: Connection) -> None:
+        levels.add(str(connection.scalar(look)))
+
+    await commit(engine, message("a"))
+    levels.clear()
+    destination = Destination()
+    assert await drain(make_relay(engine, destination)) == 1
+    assert levels == {"read committed"}
+    with pytest.raises(IsolationRefused, match="has the execution option isolation_level='SERI"):
+        make_relay(engine.execution_options(isolation_level="SERIALIZABLE"), destination)
