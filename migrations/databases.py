@@ -19,7 +19,7 @@ from migrations import failures
 from migrations.environment import Dialect
 from migrations.errors import MigrationError
 from migrations.services import Service
-from outbox.chassis.settings import database_url
+from outbox.database.address.urls import connecting, database_url
 
 _FORMS = "postgresql://user:password@host:5432/name or sqlite:///path/to/file.db"
 _PATIENCE = 10  # seconds for an answer to a connect
@@ -148,9 +148,10 @@ def _open_once(database: Database, path: Path) -> None:
 
 def _engine(database: Database) -> AsyncEngine:
     if database.dialect == "postgresql":
-        asyncpg = database.url.get_driver_name() == "asyncpg"
+        url, given = connecting(database.url.render_as_string(hide_password=False))
+        asyncpg = url.get_driver_name() == "asyncpg"
         patience = {"timeout" if asyncpg else "connect_timeout": _PATIENCE}
-        return create_async_engine(database.url, poolclass=NullPool, connect_args=patience)
+        return create_async_engine(url, poolclass=NullPool, connect_args=patience | given)
     engine = create_async_engine(database.url, poolclass=NullPool)
     outbox.sqlite.configure(engine)
     event.listen(engine.sync_engine, "connect", _without_cascades)

@@ -18,11 +18,10 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from outbox.chassis.access.caller import host_name
 from outbox.chassis.access.routes import EVERYTHING, NOTHING, Opens
+from outbox.database.address.urls import database_url
 from outbox.errors import InvalidKeyring, OutboxError
 from outbox.inbox.limits import InboxLimits
 from outbox.relay.settings import RelaySettings
@@ -31,47 +30,9 @@ from outbox.transports.http.signing import DEFAULT_WINDOW, Keyring
 
 PREFIX = "SAGABOX_"
 
-_DRIVERS = {
-    "postgres": "postgresql+asyncpg",
-    "postgresql": "postgresql+asyncpg",
-    "postgresql+asyncpg": "postgresql+asyncpg",
-    "postgresql+psycopg": "postgresql+psycopg",
-    "sqlite": "sqlite+aiosqlite",
-    "sqlite+aiosqlite": "sqlite+aiosqlite",
-}
-
 
 class InvalidSettings(OutboxError):
     """The environment lacks a setting, or has one that cannot be."""
-
-
-def database_url(text: str) -> str:
-    """The URL with an asynchronous driver: `postgresql://` becomes asyncpg, `sqlite:///` aiosqlite.
-
-    Raises ValueError for other databases. The password is kept; do not log the result.
-    """
-    try:
-        url = make_url(text)
-    except ArgumentError:
-        raise ValueError("it is not a database URL") from None
-    driver = _DRIVERS.get(url.drivername)
-    if driver is None:
-        raise ValueError(
-            f"{url.drivername}:// is not supported; write postgresql://user@host/name or "
-            "sqlite:////folder/file.sqlite"
-        )
-    url = url.set(drivername=driver)
-    if driver == "sqlite+aiosqlite" and url.database in (None, "", ":memory:"):
-        raise ValueError("SQLite needs a file, such as sqlite:////folder/file.sqlite")
-    return _for_asyncpg(url).render_as_string(hide_password=False)
-
-
-def _for_asyncpg(url: URL) -> URL:
-    """asyncpg calls libpq's `sslmode` just `ssl`."""
-    mode = url.query.get("sslmode")
-    if url.drivername != "postgresql+asyncpg" or mode is None:
-        return url
-    return url.difference_update_query(["sslmode"]).update_query_dict({"ssl": mode})
 
 
 def host_names(text: str) -> frozenset[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from sqlalchemy import event
+from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from outbox import sqlite
+from outbox.database.address.urls import connecting
 from outbox.database.engines import reading
 from outbox.tables import DEFAULT_TABLES, Tables
 
@@ -74,23 +76,25 @@ def open_database(
     connect_args: Mapping[str, object] = MappingProxyType({}),
     tables: Tables = DEFAULT_TABLES,
 ) -> Database:
-    """Open the database, without connecting yet. The server's administrators see `name`. Errors do
-    not quote users' texts. `connect_args` are the driver's, on PostgreSQL."""
+    """Open the database, without connecting yet; the URL is one of `database_url`. The server's
+    administrators see `name`, unless the URL has another one. Errors do not quote users' texts.
+    `connect_args` are the driver's, on PostgreSQL."""
     if url.startswith("sqlite"):
         engine = create_async_engine(
             url, pool_size=pool_size, max_overflow=pool_overflow, hide_parameters=True
         )
         sqlite.configure(engine)
     else:
+        address, given = connecting(url)
         engine = create_async_engine(
-            url,
+            address,
             pool_size=pool_size,
             max_overflow=pool_overflow,
             hide_parameters=True,
             # A thread's status is read after its lock, in a statement of its own: that is only
             # right where each statement sees what was committed before it.
             isolation_level="READ COMMITTED",
-            connect_args=_arguments(url, name) | dict(connect_args),
+            connect_args=_arguments(address, name) | given | dict(connect_args),
         )
         event.listen(engine.sync_engine, "connect", _set_bounds)
         event.listen(engine.sync_engine, "handle_error", _give_up_the_silent, retval=True)
@@ -98,8 +102,8 @@ def open_database(
     return Database(engine, sessions, reading(engine), tables)
 
 
-def _arguments(url: str, name: str) -> dict[str, object]:
-    if url.startswith("postgresql+asyncpg"):
+def _arguments(url: URL, name: str) -> dict[str, object]:
+    if url.get_driver_name() == "asyncpg":
         return {
             "timeout": _CONNECT_TIMEOUT,
             "command_timeout": _SILENCE,

@@ -6,10 +6,10 @@ from importlib.util import find_spec
 from typing import NoReturn
 
 from sqlalchemy import Engine
-from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from outbox import sqlite
+from outbox.database.address.urls import ASYNCPG, PSYCOPG, database_url
 from outbox.database.opening import open_database
 from outbox.database.sqlalchemy_internals import given_connect_args
 from outbox.errors import OutboxError
@@ -30,24 +30,20 @@ def twin_of(engine: Engine, *, name: str) -> AsyncEngine:
         twin = create_async_engine(engine.url.set(drivername="sqlite+aiosqlite"))
         sqlite.configure(twin, busy_timeout=sqlite.busy_timeout(engine) or 0)
         return twin
-    url = _asynchronous(engine)
+    has_psycopg = engine.dialect.driver == "psycopg" or find_spec("psycopg") is not None
+    url = engine.url.set(drivername=PSYCOPG if has_psycopg else ASYNCPG)
     if given and url.drivername != engine.url.drivername:
         _refuse(
             f"was made with connect_args ({', '.join(sorted(given))}), which another driver may "
             "not understand"
         )
-    text = url.render_as_string(hide_password=False)
+    try:
+        text = database_url(url.render_as_string(hide_password=False))
+    except ValueError as error:
+        _refuse(f"has a URL that cannot be used: {error}")
     return open_database(
         text, name=name, pool_size=_CONNECTIONS, pool_overflow=_CONNECTIONS, connect_args=given
     ).engine
-
-
-def _asynchronous(engine: Engine) -> URL:
-    if engine.dialect.driver == "psycopg" or find_spec("psycopg") is not None:
-        return engine.url.set(drivername="postgresql+psycopg")
-    if engine.url.query:
-        _refuse("has options in its URL that asyncpg, the driver at hand, does not understand")
-    return engine.url.set(drivername="postgresql+asyncpg")
 
 
 def _refuse(why: str) -> NoReturn:

@@ -115,9 +115,9 @@ class Inbox:
         """How many transactions go on after their delivery."""
 
     async def check_sessions(self) -> None:
-        """Raises IsolationRefused or AutocommitRefused where its sessions are such that no message
-        could be handled in them; to be asked at start."""
-        if self._is_postgresql:
+        """Raises IsolationRefused or AutocommitRefused where its sessions are such that its
+        handlers could handle nothing in them; to be asked at start."""
+        if self._is_postgresql and any(self._handlers):
             await self._runner.run(check_ground)
 
     @property

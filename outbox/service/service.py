@@ -345,8 +345,7 @@ class Service(_Installed, Generic[SM]):
     async def running(self) -> AsyncIterator[None]:
         """Relay and purge until the block ends; this is what `attach` does for an application.
 
-        Raises SchemaMissing or SchemaOlder where the database lacks tables, IsolationRefused where
-        its handlers would not see what others committed, and InvalidService.
+        Raises SchemaMissing, SchemaOlder, IsolationRefused, AutocommitRefused, InvalidService.
         """
         if self._runtime is not None:
             refuse(
@@ -355,8 +354,7 @@ class Service(_Installed, Generic[SM]):
             )
         keys = self.keys()
         await self.check_tables()
-        if any(self.handlers):
-            await self.inbox.check_sessions()
+        await self.inbox.check_sessions()
         self._runtime = Runtime(
             self.inbox,
             self.carrier or self._relay(keys),

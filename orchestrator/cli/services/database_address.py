@@ -9,7 +9,7 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
-from outbox.chassis.settings import database_url
+from outbox.database.address.urls import database_url
 
 
 def variable_of(name: str) -> str:

@@ -12,10 +12,10 @@ from outbox.chassis.settings import (
     DatabaseUrl,
     InvalidSettings,
     ServiceSettings,
-    database_url,
     documented,
     load,
 )
+from outbox.database.address.urls import database_url
 from outbox.inbox.limits import InboxLimits
 from outbox.relay.settings import RelaySettings
 from outbox.transports.base import DEFAULT_TIMEOUT
@@ -43,7 +43,7 @@ def _empty_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         ("postgres://ann@db/blog", "postgresql+asyncpg://ann@db/blog"),
         ("postgresql+psycopg://ann@db/blog", "postgresql+psycopg://ann@db/blog"),
         ("postgresql://ann:p%40ss@db:5/b", "postgresql+asyncpg://ann:p%40ss@db:5/b"),
-        ("postgresql://db/b?sslmode=require", "postgresql+asyncpg://db/b?ssl=require"),
+        ("postgresql://db/b?sslmode=require", "postgresql+asyncpg://db/b?sslmode=require"),
         ("sqlite:///blog.sqlite", "sqlite+aiosqlite:///blog.sqlite"),
         ("sqlite:////var/blog.sqlite", "sqlite+aiosqlite:////var/blog.sqlite"),
     ],
