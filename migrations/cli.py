@@ -41,6 +41,7 @@ main = typer.Typer(
     cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     help=(
         "The services' databases: bring them up to date, look where they stand, compare them "

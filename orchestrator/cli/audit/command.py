@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -75,6 +74,8 @@ def audit(
     messages rest. With --repair that is said of the state after it.
     """
     # Only now: SQLAlchemy takes longer to load than the other commands to run.
+    import asyncio
+
     from orchestrator.cli.audit.databases import ORCHESTRATOR, addresses
     from orchestrator.cli.audit.looks import Agreement
     from orchestrator.cli.audit.report import tell, tell_json

@@ -10,9 +10,12 @@ from pathlib import Path
 
 from orchestrator import bundled
 from orchestrator.cli.processes.child import Spec
-from orchestrator.cli.processes.services import SERVICES, Service
+from orchestrator.cli.processes.services import SERVICES
 
 _ORCHESTRATOR = "orchestrator"
+# -P: a user's own folder `orchestrator` in the working directory must not come first.
+SAGABOX = (sys.executable, "-P", "-m", "orchestrator.cli")
+"""The command `sagabox`, as a child process."""
 
 
 def ports_from(first: int) -> Mapping[str, int]:
@@ -25,7 +28,8 @@ class Blog:
     """One set of services that know each other.
 
     `databases` holds an address and `ports` a port of 127.0.0.1 for each service. Their logs go
-    into the folder `logs`, as NAME.log. `base` is the environment that theirs is made from.
+    into the folder `logs`, as NAME.log. `base` is the environment that theirs is made from. Without
+    `has_bundle` the blog's own packages are not put before a user's.
     """
 
     databases: Mapping[str, str]
@@ -33,6 +37,7 @@ class Blog:
     secret: str
     logs: Path
     base: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    has_bundle: bool = True
 
     def spec(
         self, name: str, *, extra: Mapping[str, str] | None = None, options: Sequence[str] = ()
@@ -44,8 +49,8 @@ class Blog:
         service = SERVICES[name]
         return Spec(
             name=name,
-            command=(*_SAGABOX, "serve", name, "--port", str(self.ports[name]), *options),
-            environment={**self._environment(service), **(extra or {})},
+            command=(*SAGABOX, "serve", name, "--port", str(self.ports[name]), *options),
+            environment={**self.environment(name, service.database_variable), **(extra or {})},
             url=self.url(name),
             log=self.logs / f"{name}.log",
         )
@@ -54,15 +59,17 @@ class Blog:
         """Where the service listens."""
         return f"http://127.0.0.1:{self.ports[name]}"
 
-    def _environment(self, service: Service) -> Mapping[str, str]:
+    def environment(self, name: str, database_variable: str) -> Mapping[str, str]:
+        """The environment of the process of that service."""
+        inherited = self._inherited()
         return {
-            **bundled.child_environment(self._inherited()),
-            "SAGABOX_PEERS": ",".join([*self._others("SAGABOX_PEERS"), *self._peers(service)]),
+            **(bundled.child_environment(inherited) if self.has_bundle else inherited),
+            "SAGABOX_PEERS": ",".join([*self._others("SAGABOX_PEERS"), *self._peers(name)]),
             "SAGABOX_PARTICIPANTS": ",".join(self._others("SAGABOX_PARTICIPANTS")),
             "SAGABOX_SECRETS": self.secret,
             # They listen at loopback alone, for the user who started them.
             "SAGABOX_TRUST_LOOPBACK": "1",
-            service.database_variable: self.databases[service.name],
+            database_variable: self.databases[name],
             # The terminal shows a service's output at once.
             "PYTHONUNBUFFERED": "1",
         }
@@ -72,15 +79,11 @@ class Blog:
         aliases = {f"SAGABOX_URL_{it.upper()}" for it in self.ports}
         return {name: it for name, it in self.base.items() if name not in aliases}
 
-    def _peers(self, service: Service) -> Sequence[str]:
+    def _peers(self, name: str) -> Sequence[str]:
         """The other services of this set, at their ports."""
-        return [f"{it}={self.url(it)}" for it in self.ports if it != service.name]
+        return [f"{it}={self.url(it)}" for it in self.ports if it != name]
 
     def _others(self, variable: str) -> Sequence[str]:
         """The services beyond this set that the user names by this variable."""
         given = self.base.get(variable, "").split(",")
         return [it for it in given if it and it.partition("=")[0].strip() not in self.ports]
-
-
-# -P: a user's own folder `orchestrator` in the working directory must not come first.
-_SAGABOX = (sys.executable, "-P", "-m", "orchestrator.cli")

@@ -6,7 +6,6 @@ too, but it can block for ever in a parent that has threads.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -32,6 +31,8 @@ def tie_to_parent(environment: Mapping[str, str] = os.environ) -> None:
         return
     parent = int(named)
     if sys.platform == "linux":
+        import ctypes
+
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
         threading.Thread(target=_watch, args=(parent,), name="lifeline", daemon=True).start()

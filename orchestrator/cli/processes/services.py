@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -32,11 +33,14 @@ repairs."""
 
 def blog_defaults(environment: Mapping[str, str]) -> Mapping[str, str]:
     """The settings by which an orchestrator without other ones runs the blog's sagas, with its
-    services at their usual ports."""
+    services at their usual ports. One whose peers are others runs no saga of the blog."""
     added = {}
-    if not environment.get("SAGABOX_SAGAS") and not entry_points(group="sagabox.sagas"):
+    peers = f"{environment.get('SAGABOX_PEERS', '')},{environment.get('SAGABOX_PARTICIPANTS', '')}"
+    named = {it.partition("=")[0].strip() for it in peers.split(",")} - {""}
+    has_blog = not named or {name for name, it in SERVICES.items() if it.offset} <= named
+    if has_blog and not (environment.get("SAGABOX_SAGAS") or entry_points(group="sagabox.sagas")):
         added["SAGABOX_SAGAS"] = BLOG_SAGAS
-    if not environment.get("SAGABOX_PEERS") and not environment.get("SAGABOX_PARTICIPANTS"):
+    if not named:
         addresses = {it.name: FIRST_PORT + it.offset for it in SERVICES.values() if it.offset}
         added["SAGABOX_PEERS"] = ",".join(
             f"{name}=http://127.0.0.1:{port}" for name, port in addresses.items()
@@ -53,7 +57,8 @@ class Service:
     """`app` and `settings` are module:attribute; they are imported only where they are used.
 
     `offset` is the service's port, counted from the first port of a set of services. `defaults`
-    gives the variables for an environment that lacks them.
+    gives the variables for an environment that lacks them. One that runs sagas also looks for their
+    modules in the working directory.
     """
 
     name: str
@@ -61,6 +66,7 @@ class Service:
     settings: str
     offset: int
     defaults: Callable[[Mapping[str, str]], Mapping[str, str]] = _nothing
+    runs_sagas: bool = False
 
     @property
     def database_variable(self) -> str:
@@ -71,7 +77,11 @@ class Service:
         """The application, made from the settings in the environment. Raises OutboxError, and
         OrchestratorError for invalid sagas."""
         os.environ.update(self.defaults(os.environ))
-        return _attribute(self.app)()
+        make = _attribute(self.app)
+        if self.runs_sagas:
+            # Behind all else, so that a folder there takes no package's name from it.
+            sys.path.append(os.getcwd())
+        return make()
 
     def require_access(self) -> None:
         """Raises InvalidSettings where the settings in the environment are wrong, or would close
@@ -100,12 +110,20 @@ SERVICES: Mapping[str, Service] = {
             "orchestrator.settings:OrchestratorSettings",
             0,
             defaults=blog_defaults,
+            runs_sagas=True,
         ),
     )
 }
 
 
 def _attribute(path: str) -> Any:
-    bundle.put_on_path()
     module, _, name = path.partition(":")
+    if not module.startswith("orchestrator.") or _runs_blog(os.environ):
+        bundle.put_on_path()
     return getattr(import_module(module), name)
+
+
+def _runs_blog(environment: Mapping[str, str]) -> bool:
+    """Whether sagas of the blog are among those that the orchestrator runs. Without them its
+    packages are not put before a user's."""
+    return "orchestrator.sagas." in environment.get("SAGABOX_SAGAS", "")

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from orchestrator import bundled
-from orchestrator.cli.processes.binding import require_free
-from orchestrator.cli.processes.blog import Blog, ports_from
-from orchestrator.cli.processes.databases import bring_up_to_date
-from orchestrator.cli.processes.printer import Printer
-from orchestrator.cli.processes.secrets import shared_secret
 from orchestrator.cli.processes.services import FIRST_PORT, SERVICES
-from orchestrator.cli.processes.supervisor import Supervisor
 from orchestrator.cli.terminal.errors import CommandError
 
+if TYPE_CHECKING:
+    from orchestrator.cli.processes.blog import Blog
+    from orchestrator.cli.processes.child import Spec
+    from orchestrator.cli.processes.printer import Printer
+    from orchestrator.cli.processes.supervisor import Supervisor
+    from orchestrator.cli.services.own import Own
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_ORCHESTRATOR = "orchestrator"
 
 
 def dev(
+    services: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[[NAME=]MODULE:SERVICE]...",
+            help="Services of your own, such as shop.stock:service; NAME= where the service is not "
+            "named like its module. Without any: the example, a blog.",
+        ),
+    ] = None,
     port_base: Annotated[
         int,
         typer.Option(
             min=1,
             max=65000,
             metavar="N",
-            help="orchestrator listens at N, articles at N+1, comments at N+2.",
+            help="The orchestrator listens at N, the services at N+1, N+2 and so on.",
         ),
     ] = FIRST_PORT,
     folder: Annotated[
@@ -44,40 +50,75 @@ def dev(
         bool, typer.Option("--reload", help="Restart the services when their code changes.")
     ] = False,
 ) -> None:
-    """Run the example, a blog: its services and an orchestrator, a process each, until Ctrl-C. For
-    services of your own there are `sagabox run` and `sagabox serve orchestrator`.
+    """Run services and an orchestrator, a process each, until Ctrl-C: your own, or the example, a
+    blog. A service that ends is started again.
 
     Makes the folder, with a SQLite database for each service for which SAGABOX_DATABASE_URL_SERVICE
-    names no other, and brings the databases up to date. A service that ends is started again.
+    names no other. The orchestrator's, and the blog's, are brought up to date. The tables of your
+    own services are yours to make; a service reads the address of its database from that variable,
+    and the orchestrator its sagas from SAGABOX_SAGAS.
     """
-    tell = Printer([*SERVICES, "dev"], Console(highlight=False, soft_wrap=True))
-    ports = ports_from(port_base)
+    import asyncio
+
+    from rich.console import Console
+
+    from orchestrator.cli.processes.binding import require_free
+    from orchestrator.cli.processes.blog import Blog, ports_from
+    from orchestrator.cli.processes.databases import bring_up_to_date
+    from orchestrator.cli.processes.printer import Printer
+    from orchestrator.cli.processes.secrets import shared_secret
+    from orchestrator.cli.processes.supervisor import Supervisor
+    from orchestrator.cli.services.own import own_services
+
+    own = own_services(services or [])
+    names = [_ORCHESTRATOR, *(it.name for it in own)] if own else list(SERVICES)
+    ports = {it: port_base + number for number, it in enumerate(names)}
+    tell = Printer([*names, "dev"], Console(highlight=False, soft_wrap=True))
     with _alone_in(folder):
-        for name in SERVICES:
+        for name in names:
             require_free("127.0.0.1", ports[name], "sagabox dev --port-base N")
-        blog = Blog(
-            databases=_databases(folder.resolve(), os.environ),
-            ports=ports,
+        group = Blog(
+            databases=_databases(own, folder.resolve(), os.environ),
+            ports=ports if own else ports_from(port_base),
             secret=shared_secret(folder / "secret"),
             logs=folder / "logs",
+            has_bundle=not own,
         )
-        asyncio.run(bring_up_to_date(blog.databases, lambda line: tell("dev", line)))
-        specs = [blog.spec(it, options=["--access-log"]) for it in SERVICES]
+        migrated = {name: it for name, it in group.databases.items() if name in SERVICES}
+        specs = _specs(own, group)
+        asyncio.run(bring_up_to_date(migrated, lambda line: tell("dev", line)))
 
         def greet() -> None:
-            for line in _greeting(blog):
+            for line in _own_greeting(group) if own else _greeting(group):
                 tell("dev", line)
 
-        supervisor = Supervisor(specs, tell, _sources() if reload else (), when_up=greet)
+        supervisor = Supervisor(specs, tell, _sources(own) if reload else (), when_up=greet)
         asyncio.run(_supervise(supervisor, tell))
 
 
-def _databases(folder: Path, environment: Mapping[str, str]) -> Mapping[str, str]:
+def _specs(own: Sequence[Own], group: Blog) -> list[Spec]:
+    from orchestrator.cli.services import own as own_processes
+
+    options = ["--access-log"]
+    if not own:
+        return [group.spec(it, options=options) for it in SERVICES]
+    return [
+        group.spec(_ORCHESTRATOR, options=options),
+        *own_processes.specs(own, group, options),
+    ]
+
+
+def _databases(
+    own: Sequence[Own], folder: Path, environment: Mapping[str, str]
+) -> Mapping[str, str]:
     """The address of each service's database: that of the environment, or a file in the folder."""
+    from orchestrator.cli.services.own import database_of
+
     return {
         name: environment.get(it.database_variable) or f"sqlite:///{folder / name}.sqlite"
         for name, it in SERVICES.items()
-    }
+        if not own or name == _ORCHESTRATOR
+    } | {it.name: database_of(it, folder, environment) for it in own}
 
 
 def _greeting(blog: Blog) -> Iterable[str]:
@@ -96,7 +137,18 @@ def _greeting(blog: Blog) -> Iterable[str]:
     yield f"  sagabox list --url {orchestrator}"
 
 
+def _own_greeting(group: Blog) -> Iterable[str]:
+    """Where everything is."""
+    yield "everything runs; Ctrl-C stops it"
+    for name in group.ports:
+        yield f"  {name:12}  {group.url(name)}"
+    yield f"  the console   {group.url(_ORCHESTRATOR)}/console"
+    yield f"in another terminal: export SAGABOX_URL_ORCHESTRATOR={group.url(_ORCHESTRATOR)}"
+
+
 async def _supervise(supervisor: Supervisor, tell: Printer) -> None:
+    import asyncio
+
     def stop() -> None:
         tell("dev", "stopping; Ctrl-C again kills")
         supervisor.stop()
@@ -111,6 +163,8 @@ async def _supervise(supervisor: Supervisor, tell: Printer) -> None:
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Make the folder, and hold it. Raises CommandError where another process holds it."""
+    import fcntl
+
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("w")
@@ -132,8 +186,10 @@ def _alone_in(folder: Path) -> Iterator[None]:
         yield
 
 
-def _sources() -> Sequence[Path]:
+def _sources(own: Sequence[Own]) -> Sequence[Path]:
     """The folders of the code that the services run."""
-    folder = bundled.directory()
+    from orchestrator import bundled
+
     installed = Path(bundled.__file__).parents[1]
-    return [installed / "outbox", installed / "orchestrator", *(folder / it for it in SERVICES)]
+    theirs = [Path.cwd()] if own else [bundled.directory() / it for it in SERVICES]
+    return [installed / "outbox", installed / "orchestrator", *theirs]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -92,20 +91,34 @@ def complete(
     id: _Id,
     reason: _Reason,
     value: Annotated[
-        str,
-        typer.Option(metavar="JSON", help="The value that the command promises; null is none."),
-    ] = "null",
+        str | None,
+        typer.Option(
+            metavar="JSON", help="The value that the command promises; leave it out for none."
+        ),
+    ] = None,
     actor: _Actor = None,
     json_: Json = False,
     database: _Database = None,
 ) -> None:
     """Answer that it is done, as the service's own code would."""
-    given, who = json_given("--value", value), actor or user_name()
-    _within(
-        service,
-        database,
-        lambda pending, session: pending.complete(session, id, given, actor=who, reason=reason),
-    )
+    from outbox.errors import InvalidMessage
+
+    given, who = None if value is None else json_given("--value", value), actor or user_name()
+    try:
+        _within(
+            service,
+            database,
+            lambda pending, session: pending.complete(session, id, given, actor=who, reason=reason),
+        )
+    except InvalidMessage as error:
+        if value is not None or database is not None:
+            raise
+        raise CommandError(
+            f"{id} promises a value, and no --value was given",
+            error.problem,
+            f"""sagabox pending complete {service} {id} --value '{{"field": "value"}}' """
+            "--reason REASON",
+        ) from error
     _tell(id, "done", who, reason, json_)
 
 
@@ -183,6 +196,8 @@ def _tell(id: str, outcome: str, actor: str, reason: str, as_json: bool) -> None
 def _within(named: str, database: str | None, work: Callable[[PendingCommands, Session], T]) -> T:
     """The result of the work in one transaction of the service. Raises CommandError, and what the
     library raises."""
+
+    import asyncio
 
     async def run() -> T:
         from outbox.database.within import in_transaction

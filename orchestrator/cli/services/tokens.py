@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -145,6 +144,8 @@ def _text(time: datetime | None) -> str | None:
 def _in_database(
     given: str | None, work: Callable[[AsyncConnection, SagaTables], Coroutine[Any, Any, T]]
 ) -> T:
+    import asyncio
+
     from orchestrator.tables import saga_tables
 
     async def run() -> T:

@@ -6,11 +6,12 @@ import logging
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
-
-import structlog
-from structlog.typing import EventDict, Processor
+from typing import TYPE_CHECKING
 
 from outbox.spelling import safe, safe_lines
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor
 
 _LINES = ("exception", "stack")
 _WORDS = ("event", "level", "logger", "timestamp")
@@ -36,7 +37,9 @@ class LogLevel(StrEnum):
 
 def configure_logging(form: LogFormat, level: LogLevel = LogLevel.INFO) -> None:
     """Send the log of everything in this process, from that level on, to stderr in that form."""
-    # Here, for it brings all of the library: too much for the start of every command.
+    # Here, since both bring too much for the start of every command.
+    import structlog
+
     from outbox.tracing import TraceIds
 
     shared: list[Processor] = [

@@ -23,6 +23,15 @@ def test_the_blog_is_what_runs_unless_somebody_says_otherwise() -> None:
     assert list(blog_defaults({"SAGABOX_SAGAS": "a:b"})) == ["SAGABOX_PEERS"]
 
 
+@pytest.mark.parametrize("variable", ["SAGABOX_PEERS", "SAGABOX_PARTICIPANTS"])
+def test_where_the_peers_are_not_the_blog_s_its_sagas_do_not_run(variable: str) -> None:
+    both = "articles=http://127.0.0.1:1,comments=http://127.0.0.1:2"
+    assert blog_defaults({variable: both}) == {"SAGABOX_SAGAS": BLOG_SAGAS}
+    assert blog_defaults({variable: f"{both},shop=http://127.0.0.1:3"}).keys() == {"SAGABOX_SAGAS"}
+    assert blog_defaults({variable: "shop=http://127.0.0.1:3"}) == {}
+    assert blog_defaults({variable: "articles=http://127.0.0.1:1"}) == {}
+
+
 def test_who_has_installed_sagas_does_not_get_that_of_the_blog(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -187,10 +187,14 @@ function Waiting({ step }) {
     pending?.attempt && ["Call to the outside", html`attempt ${pending.attempt}
       ${pending.holder && html` by <span class="mono">${pending.holder}</span>`}
       ${pending.until && html` <span class="quiet">until <${When} at=${pending.until} /></span>`}`],
-    silence && ["No answer", `${silence.deliveries} deliveries in a row: ${silence.reason}`],
+    silence && ["No answer", `${deliveries(silence.deliveries)} in a row: ${silence.reason}`],
     error && ["Last error", html`${error} <span class="quiet">${tries} in vain</span>`],
     next && ["Next try", html`<${When} at=${next} />`],
   ];
   return facts.filter(Boolean).map(([name, value]) => html`
     <div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`);
+}
+
+function deliveries(count) {
+  return count === 1 ? "1 delivery" : `${count} deliveries`;
 }

@@ -215,6 +215,18 @@ def test_null_completes_what_promises_nothing(desk: Desk, names: Names) -> None:
     assert desk.states() == {action.id: State.UNDONE, undo.id: State.RAN}
 
 
+def test_to_complete_what_promises_a_value_without_one_says_how_to_give_it(
+    desk: Desk, names: Names
+) -> None:
+    action = asked(names(), Book("a"))
+    desk.receive(action)
+    error = told_error(desk.pending("complete", action.id, *PERSON, "--json"))
+    assert error["happened"] == f"{action.id} promises a value, and no --value was given"
+    assert "Booked" in error["why"]
+    assert f"complete {desk.name} {action.id} --value " in error["next_step"]
+    assert desk.states() == {action.id: State.PENDING}
+
+
 def test_what_cannot_be_done_changes_nothing_and_says_why(desk: Desk, names: Names) -> None:
     action = asked(names(), Book("a"))
     desk.receive(action)

@@ -213,6 +213,9 @@ async def test_a_step_says_what_it_waits_for_and_is_looked_at_again_without_a_ne
     await page.clock.run_for(5_000)
     await expect(told.locator("[data-waits]")).to_have_text("no answer")
     await expect(told).to_contain_text("7 deliveries in a row: nobody listens")
+    silence["deliveries"] = 1
+    await page.clock.run_for(5_000)
+    await expect(told).to_contain_text("1 delivery in a row: nobody listens")
     watched.assert_clean()
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from orchestrator.cli.runs.showing import CALL_IN_DOUBT
+from outbox.inbox.outside import rules
 from tests.support.orchestrator.stub_orchestrator import (
+    CREATED,
     ID,
     OTHER,
     Answer,
@@ -19,6 +24,16 @@ from tests.support.orchestrator.stub_orchestrator import (
 )
 from tests.support.processes.cli import sagabox, told_error
 from tests.support.processes.waiting import free_port
+
+_PENDING = {
+    "since": CREATED,
+    "note": "",
+    "expected_at": None,
+    "is_late": False,
+    "attempt": None,
+    "holder": None,
+    "until": None,
+}
 
 
 def test_start_sends_the_input_as_it_was_written_and_the_idempotency_key(
@@ -64,6 +79,12 @@ def test_a_bad_input_is_refused_before_anybody_is_asked(
     assert told.code == 2
     assert why in told_error(told)["why"]
     assert stub.asked == []
+
+
+def test_start_does_not_wait_on_for_a_run_that_is_stuck(stub: StubOrchestrator) -> None:
+    stub.on("POST", "/sagas/x", Answer(saga("STUCK"), 202))
+    assert sagabox("start", "x", "--wait", "1000").code == 5
+    assert len(stub.asked) == 1
 
 
 @pytest.mark.parametrize(
@@ -163,6 +184,17 @@ def test_an_orchestrator_that_cannot_do_it_now_is_told_with_exit_code_3(
     )
 
 
+@pytest.mark.parametrize("code", ["credentials-missing", "credentials-wrong"])
+def test_without_a_token_that_works_it_is_told_how_to_get_one(
+    stub: StubOrchestrator, code: str
+) -> None:
+    stub.on("GET", "/sagas", problem(401, code, "It shows no key.", next_step="Send a header."))
+    told = sagabox("list")
+    assert told.code == 2
+    assert "next: sagabox token create NAME --role operator, where" in told.err
+    assert told.err.endswith("export SAGABOX_TOKEN=TOKEN\n")
+
+
 def test_what_is_no_orchestrator_is_told(stub: StubOrchestrator) -> None:
     stub.on("GET", "/sagas", Answer("<html>welcome</html>"))
     told = sagabox("list")
@@ -222,6 +254,49 @@ def test_show_tells_the_state_the_steps_and_what_is_possible(stub: StubOrchestra
         f"sagabox cancel {ID} --reason REASON",
     ):
         assert expected in told.out
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"status": "STUCK", "reason": f"unknown: {CALL_IN_DOUBT} (Timeout)"},
+        {"status": "WAITING", "awaited": {"pending": {"note": ""}}},
+    ],
+    ids=["a call in doubt", "pending"],
+)
+def test_what_its_participant_has_not_answered_is_to_be_answered_there_first(
+    stub: StubOrchestrator, step: dict[str, Any]
+) -> None:
+    (usual,) = saga()["steps"]
+    awaited = usual["awaited"] | step.get("awaited", {})
+    if awaited["pending"]:
+        awaited["pending"] = _PENDING
+    run = saga("STUCK", allowed=["retry"], steps=[usual | step | {"awaited": awaited}])
+    stub.on("GET", f"/sagas/{ID}", Answer(run))
+    first = sagabox("show", ID).out.partition("possible now:\n")[2].splitlines()[0]
+    asked = f"sagabox pending complete MODULE:articles {OTHER}"
+    assert first == f"  {asked} --value JSON --reason REASON"
+
+
+def test_the_words_for_a_call_in_doubt_are_those_of_participants() -> None:
+    assert CALL_IN_DOUBT in inspect.getsource(rules)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "told"),
+    [
+        ("locked", "locked: saga 7", "locked: saga 7"),
+        ("unknown", "unknown: dropped: bankrupt", "unknown: dropped: bankrupt"),
+        ("legal-hold", "a lawsuit", "legal-hold: a lawsuit"),
+        ("refused", "refused", "refused"),
+    ],
+)
+def test_a_cause_is_told_without_a_doubled_word(
+    stub: StubOrchestrator, code: str, reason: str, told: str
+) -> None:
+    run = saga("COMPENSATED", cause={"code": code, "reason": reason})
+    stub.on("GET", f"/sagas/{ID}", Answer(run))
+    assert f"because  {told}\n" in sagabox("show", ID).out
 
 
 def test_show_says_when_the_id_stands_for_a_run_that_was_active_already(
