@@ -84,7 +84,8 @@ def dev(
             logs=folder / "logs",
             has_bundle=not own,
         )
-        migrated = {name: it for name, it in group.databases.items() if name in SERVICES}
+        theirs = {it.name for it in own}
+        migrated = {name: it for name, it in group.databases.items() if name not in theirs}
         specs = _specs(own, group)
         asyncio.run(bring_up_to_date(migrated, lambda line: tell("dev", line)))
 

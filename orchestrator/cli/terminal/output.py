@@ -8,7 +8,6 @@ is none, nothing is cut and no line broken.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -101,10 +100,8 @@ def status_text(saga: Mapping[str, Any]) -> str:
 
 
 def width() -> int | None:
-    """The columns of the terminal, or those that COLUMNS says; None for neither."""
-    if sys.stdout.isatty() or os.environ.get("COLUMNS", "").isdigit():
-        return shutil.get_terminal_size().columns
-    return None
+    """The columns of the terminal; None where the output is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def _shown(value: object) -> str:

@@ -13,8 +13,7 @@ from tests.support.databases.migrating import Told
 
 
 def sagabox(*arguments: str, stdin: str | None = None, **variables: str | None) -> Told:
-    """Run it with these arguments and environment variables, as in a pipe: without COLUMNS, which
-    pytest's workers have."""
+    """Run it with these arguments and environment variables."""
     return sagabox_in("utf-8", *arguments, stdin=stdin, variables=variables)
 
 
@@ -25,9 +24,8 @@ def sagabox_in(
     variables: Mapping[str, str | None] | None = None,
 ) -> Told:
     """The same with an output of that encoding."""
-    result = CliRunner(charset=charset).invoke(
-        main, arguments, input=stdin, env={"COLUMNS": None, **(variables or {})}
-    )
+    runner = CliRunner(charset=charset)
+    result = runner.invoke(main, arguments, input=stdin, env=variables)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Told(result.exit_code, result.stdout, result.stderr)

@@ -7,7 +7,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,11 @@ class Dev:
     """A running `sagabox dev`, and what it has printed."""
 
     def __init__(
-        self, folder: Path, first_port: int, environment: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        first_port: int,
+        environment: Mapping[str, str] | None = None,
+        words: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.first_port = first_port
@@ -30,7 +34,7 @@ class Dev:
         command = Path(sys.executable).with_name("sagabox")
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [command, "dev", "--port-base", str(first_port)],
+                [command, "dev", *words, "--port-base", str(first_port)],
                 cwd=folder,
                 env={**os.environ, **(environment or {})},
                 stdout=output,
@@ -80,9 +84,18 @@ class Dev:
 
 
 @contextmanager
-def running_dev(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Dev]:
-    """In that folder, on ports of its own, with these settings beside ours."""
-    running = Dev(folder, free_port(in_a_row=len(SERVICES)), environment)
+def running_dev(
+    folder: Path,
+    environment: Mapping[str, str] | None = None,
+    words: Sequence[str] = (),
+    files: Mapping[str, str] | None = None,
+) -> Iterator[Dev]:
+    """In that folder, which then holds these files, on ports of its own, with these settings beside
+    ours."""
+    for name, text in (files or {}).items():
+        (folder / name).write_text(text, "utf-8")
+    first_port = free_port(in_a_row=max(len(SERVICES), 1 + len(words)))
+    running = Dev(folder, first_port, environment, words)
     wait_until(running.has_begun_or_ended, DEADLINE, "dev holds its folder")
     yield running
     running.process.kill()

@@ -3,13 +3,22 @@ nothing."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
 import re
+import struct
+import subprocess
+import sys
+import termios
 import unicodedata
 from typing import Any
 
 import pytest
 
+from orchestrator.cli.terminal import output
+from tests.support.checkout import ROOT
 from tests.support.databases.migrating import Told
 from tests.support.orchestrator.stub_orchestrator import (
     ID,
@@ -101,8 +110,9 @@ COMMANDS = {
 
 
 def told(command: str, encoding: str, columns: int | None) -> Told:
-    width = None if columns is None else str(columns)
-    answer = sagabox_in(encoding, *COMMANDS[command], variables={"COLUMNS": width})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(output, "width", lambda: columns)
+        answer = sagabox_in(encoding, *COMMANDS[command])
     assert (answer.code, answer.err) == (0, ""), answer
     return answer
 
@@ -189,7 +199,7 @@ def test_times_are_relative_or_to_the_second(told_by: StubOrchestrator, command:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_json_stays_exact(told_by: StubOrchestrator, command: str) -> None:
-    answer = sagabox_in("ascii", *COMMANDS[command], "--json", variables={"COLUMNS": "60"})
+    answer = sagabox_in("ascii", *COMMANDS[command], "--json")
     assert any(
         it in json.dumps(json.loads(answer.out), ensure_ascii=False) for it in (KEYS[1], REASON)
     )
@@ -203,3 +213,29 @@ def test_an_error_in_another_encoding_is_told_all_the_same(stub: StubOrchestrato
 def test_help_in_another_encoding_is_printed() -> None:
     for command in ([], ["list"], ["watch"], ["dead-letters"]):
         assert sagabox_in("ascii", *command, "--help").code == 0
+
+
+def test_the_width_of_a_terminal_is_found_and_of_a_pipe_none_whatever_columns_says(
+    told_by: StubOrchestrator,
+) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 60, 0, 0))
+    command = [sys.executable, "-m", "orchestrator.cli", "list"]
+    environment = {name: it for name, it in os.environ.items() if name != "COLUMNS"}
+    with os.fdopen(ours, "rb", 0) as terminal:
+        subprocess.run(command, stdout=theirs, cwd=ROOT, env=environment, check=True, timeout=100)
+        shown = terminal.read(100_000).decode()
+        os.close(theirs)
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", shown).splitlines()
+    assert max(map(cells, plain)) <= 60
+    piped = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={**environment, "COLUMNS": "60"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    assert runs()[0]["id"] in piped.stdout
+    assert max(map(cells, piped.stdout.splitlines())) > 80
