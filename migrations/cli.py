@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from migrations import commands, telling
 from migrations.commands import Findings, Standing, Waiting
-from migrations.databases import Database, database_at, database_of
+from migrations.databases import Database, database_at, database_of, tables_in_environment
 from migrations.environment import Dialect
 from migrations.errors import MigrationError
 from migrations.history import BASE, history_of
@@ -210,7 +210,9 @@ def sql(
             f"name one service: {', '.join(SERVICES)}",
         )
     one = service_named(service)
-    typer.echo(commands.sql(one, _dialect(one, dialect, database), revision), nl=False)
+    tables = tables_in_environment()
+    script = commands.sql(one, _dialect(one, dialect, database), revision, tables)
+    typer.echo(script, nl=False)
 
 
 def _each(

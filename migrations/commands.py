@@ -15,8 +15,8 @@ from migrations.environment import Dialect, Step
 from migrations.errors import MigrationError
 from migrations.history import BASE, History, history_of
 from migrations.services import SERVICES, Service
-from outbox import tables
 from outbox.clock import Clock
+from outbox.tables import DEFAULT_TABLES, Tables
 
 # Two numbers, so that no lock of one number, as the outbox and the services use, is ever the same.
 LOCK = (int.from_bytes(b"saga"), 1)
@@ -79,13 +79,13 @@ async def upgrade(
 
     def work(connection: Connection) -> Moved:
         _lock(connection, waiting or Waiting())
-        current = _known(connection, service, history)
+        current = _known(connection, database.tables, service, history)
         place = history.resolve(target, current)
         if history.position(place) < history.position(current):
             raise _wrong_way(service, current, place, "downgrade")
         if place is None or place == current:
             return Moved(current, ())
-        steps = environment.upgrade(service, connection, place, clock.now())
+        steps = environment.upgrade(service, connection, place, clock.now(), database.tables)
         _verify_foreign_keys(connection)
         return Moved(place, steps)
 
@@ -113,16 +113,16 @@ async def downgrade(
 
     def work(connection: Connection) -> Moved:
         _lock(connection, waiting or Waiting())
-        current = _known(connection, service, history)
+        current = _known(connection, database.tables, service, history)
         place = history.resolve(target, current)
         if history.position(place) > history.position(current):
             raise _wrong_way(service, current, place, "upgrade")
         if place == current:
             return Moved(current, ())
-        before = losses.contents(connection)
-        steps = environment.downgrade(service, connection, place, clock.now())
+        before = losses.contents(connection, database.tables)
+        steps = environment.downgrade(service, connection, place, clock.now(), database.tables)
         _verify_foreign_keys(connection)
-        deleted = losses.lost(before, losses.contents(connection))
+        deleted = losses.lost(before, losses.contents(connection, database.tables))
         if deleted and not delete_data:
             raise MigrationError(
                 f"the downgrade of {service.name} to {place or BASE} would delete data, "
@@ -143,7 +143,7 @@ async def current(service: Service, database: Database) -> Standing:
     if database.is_missing_file:
         return _standing(None, history, [])
     async with connected(database, writes=False) as connection:
-        return await connection.run_sync(_find, service, history)
+        return await connection.run_sync(_find, database.tables, service, history)
 
 
 async def check(service: Service, database: Database) -> Findings:
@@ -154,8 +154,9 @@ async def check(service: Service, database: Database) -> Findings:
         return Findings([f"there is no database yet: {database.path} does not exist"], upgrade_it)
 
     def work(connection: Connection) -> Findings:
-        standing = _find(connection, service, history)
-        unrecorded = drift.unrecorded(connection, standing.current, history)
+        tables = database.tables
+        standing = _find(connection, tables, service, history)
+        unrecorded = drift.unrecorded(connection, tables, standing.current, history)
         if standing.newer:
             newer = f"the database is newer than this code, by {', '.join(standing.newer)}"
             return Findings([newer, *unrecorded], _NEWER_CODE)
@@ -166,7 +167,7 @@ async def check(service: Service, database: Database) -> Findings:
                 upgrade_it,
             )
         return Findings(
-            [*unrecorded, *drift.differences(connection, service.metadata())],
+            [*unrecorded, *drift.differences(connection, service.metadata(tables), tables)],
             "write a revision for what the models have more, and undo what was done by hand",
         )
 
@@ -174,7 +175,12 @@ async def check(service: Service, database: Database) -> Findings:
         return await connection.run_sync(work)
 
 
-def sql(service: Service, dialect: Dialect, span: str = f"{BASE}:head") -> str:
+def sql(
+    service: Service,
+    dialect: Dialect,
+    span: str = f"{BASE}:head",
+    tables: Tables = DEFAULT_TABLES,
+) -> str:
     """A script of one transaction from START to END of `span`; "END" alone starts at base.
 
     Raises MigrationError for an unknown revision.
@@ -190,24 +196,29 @@ def sql(service: Service, dialect: Dialect, span: str = f"{BASE}:head") -> str:
             f"sagabox migrate sql {service.name} {BASE}:head",
         )
     if history.position(start) < history.position(end):
-        return environment.offline(service, dialect, start, end)
-    return environment.offline_back(service, dialect, start, end)
+        return environment.offline(service, dialect, tables, start, end)
+    return environment.offline_back(service, dialect, tables, start, end)
 
 
-def _current(connection: Connection) -> str | None:
-    heads = MigrationContext.configure(connection).get_current_heads()
+def _current(connection: Connection, tables: Tables) -> str | None:
+    books = MigrationContext.configure(connection, opts=dict(environment.books(tables)))
+    heads = books.get_current_heads()
     return ", ".join(heads) or None
 
 
-def _find(connection: Connection, service: Service, history: History) -> Standing:
-    found = _current(connection)
+def _find(connection: Connection, tables: Tables, service: Service, history: History) -> Standing:
+    found = _current(connection, tables)
     if history.knows(found):
         return _standing(found, history, [])
-    return _standing(found, history, _newer(connection, found, service, history))
+    return _standing(found, history, _newer(connection, tables, found, service, history))
 
 
 def _newer(
-    connection: Connection, found: str | None, service: Service, history: History
+    connection: Connection,
+    tables: Tables,
+    found: str | None,
+    service: Service,
+    history: History,
 ) -> list[str]:
     """The revisions beyond this history; raises MigrationError where the database has another
     service's history."""
@@ -229,9 +240,11 @@ def _standing(found: str | None, history: History, newer: Sequence[str]) -> Stan
     return Standing(found, history.head, behind, newer)
 
 
-def _known(connection: Connection, service: Service, history: History) -> str | None:
+def _known(
+    connection: Connection, tables: Tables, service: Service, history: History
+) -> str | None:
     """The database's revision; raises MigrationError where this code cannot go on from it."""
-    standing = _find(connection, service, history)
+    standing = _find(connection, tables, service, history)
     if not standing.newer:
         return standing.current
     raise MigrationError(

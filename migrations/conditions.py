@@ -34,14 +34,12 @@ def differences(connection: Connection, table: Table) -> Iterator[str]:
     checks, indexes = _declared(connection, table)
     if connection.dialect.name == "postgresql" and (checks or indexes):
         checks, indexes = _respelled(connection, table, checks, indexes)
-    yield from _compare(
-        f"the check constraint {{}} of {table.name}", _checks(connection, table.name), checks
-    )
+    yield from _compare(f"the check constraint {{}} of {table}", _checks(connection, table), checks)
     # Missing and surplus indexes are reported elsewhere.
-    found = _indexes(connection, table.name)
+    found = _indexes(connection, table)
     known = {it for it in found if it in {str(index.name) for index in table.indexes}}
     yield from _compare(
-        f"the condition of the index {{}} of {table.name}",
+        f"the condition of the index {{}} of {table}",
         {name: found[name] for name in known if found[name]},
         {name: condition for name, condition in indexes.items() if name in known},
     )
@@ -87,22 +85,22 @@ def _respelled(
         connection.execute(CreateTable(scratch))
         for name, condition in indexes.items():
             connection.execute(CreateIndex(Index(name, first, postgresql_where=text(condition))))
-        return _checks(connection, _SCRATCH), _indexes(connection, _SCRATCH)
+        return _checks(connection, scratch), _indexes(connection, scratch)
     finally:
         savepoint.rollback()
 
 
-def _checks(connection: Connection, table: str) -> Conditions:
-    constraints = inspect(connection).get_check_constraints(table)
+def _checks(connection: Connection, table: Table) -> Conditions:
+    constraints = inspect(connection).get_check_constraints(table.name, table.schema)
     return {str(it["name"]): _compact(it["sqltext"]) for it in constraints}
 
 
-def _indexes(connection: Connection, table: str) -> Conditions:
+def _indexes(connection: Connection, table: Table) -> Conditions:
     """The condition of each index; empty where it has none."""
     option = f"{connection.dialect.name}_where"
     return {
         str(it["name"]): _compact(str(it.get("dialect_options", {}).get(option, "")))
-        for it in inspect(connection).get_indexes(table)
+        for it in inspect(connection).get_indexes(table.name, table.schema)
     }
 
 

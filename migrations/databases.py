@@ -19,7 +19,10 @@ from migrations import failures
 from migrations.environment import Dialect
 from migrations.errors import MigrationError
 from migrations.services import Service
+from outbox.chassis.settings import InvalidSettings, load
+from outbox.chassis.table_settings import TableSettings
 from outbox.database.address.urls import connecting, database_url
+from outbox.tables import DEFAULT_TABLES, Tables
 
 _FORMS = "postgresql://user:password@host:5432/name or sqlite:///path/to/file.db"
 _PATIENCE = 10  # seconds for an answer to a connect
@@ -30,6 +33,8 @@ class Database:
     """The database of a service. `url` names the asynchronous driver."""
 
     url: URL
+    tables: Tables = DEFAULT_TABLES
+    """The library's tables there."""
 
     @property
     def dialect(self) -> Dialect:
@@ -69,7 +74,28 @@ def database_at(text: str) -> Database:
             "the name after the last slash is missing",
             f"write it as {_FORMS}",
         )
-    return Database(url)
+    return Database(url, _tables(url))
+
+
+def tables_in_environment() -> Tables:
+    """The library's tables, as the environment names them. Raises MigrationError."""
+    try:
+        return load(TableSettings).tables
+    except InvalidSettings as error:
+        raise MigrationError(
+            "it is not known what the tables are called", error.problem, error.next_step
+        ) from error
+
+
+def _tables(url: URL) -> Tables:
+    tables = tables_in_environment()
+    if tables.schema is not None and url.get_backend_name() == "sqlite":
+        raise MigrationError(
+            f"the tables are to be in the schema {tables.schema}",
+            "the database is a SQLite file, which has no schemas",
+            "unset SAGABOX_SCHEMA; SAGABOX_TABLE_PREFIX keeps tables apart",
+        )
+    return tables
 
 
 def database_of(service: Service, given: str | None = None) -> Database:

@@ -8,36 +8,43 @@ from sqlalchemy import Connection, MetaData, inspect, select
 
 from migrations import conditions
 from migrations.history import History
-from migrations.losses import BOOKS
-from outbox import schema, tables
+from migrations.installations import ALEMBIC, Name, present
+from outbox import schema
 from outbox.database.schema.drift import drift
+from outbox.database.table_set import has_table
+from outbox.tables import DEFAULT_TABLES, Tables
 
 
-def differences(connection: Connection, metadata: MetaData) -> list[str]:
+def differences(
+    connection: Connection, metadata: MetaData, tables: Tables = DEFAULT_TABLES
+) -> list[str]:
     """The changes that would make the database equal to the models; none if they agree.
 
     Compares the tables with their columns, types, defaults, indexes, keys and constraints, those of
     the service and those of the library, names what drops, hides or changes their rows, and finds
     tables that belong to neither.
     """
-    present = set(inspect(connection).get_table_names())
+    found = set(present(connection, tables))
+    declared = (*tables.metadata.sorted_tables, *metadata.sorted_tables)
     return [
-        *schema.differences(connection),
+        *schema.differences(connection, tables),
         *drift(connection, metadata),
         *(
             sentence
-            for table in (*tables.metadata.sorted_tables, *metadata.sorted_tables)
-            if table.name in present
+            for table in declared
+            if Name(table.schema, table.name) in found
             for sentence in conditions.differences(connection, table)
         ),
-        *_strangers(present, metadata),
+        *_strangers(found, {Name(it.schema, it.name) for it in declared}, tables),
     ]
 
 
-def unrecorded(connection: Connection, place: str | None, history: History) -> list[str]:
+def unrecorded(
+    connection: Connection, tables: Tables, place: str | None, history: History
+) -> list[str]:
     """A sentence for each revision up to `place` that was applied without a record of its kind."""
     table = tables.schema_revision
-    if place is None or not inspect(connection).has_table(table.name):
+    if place is None or not has_table(inspect(connection), table):
         return []
     recorded = set(connection.scalars(select(table.c.revision)))
     ids = [it.id for it in history.revisions]
@@ -50,6 +57,7 @@ def unrecorded(connection: Connection, place: str | None, history: History) -> l
     ]
 
 
-def _strangers(present: set[str], metadata: MetaData) -> Iterator[str]:
-    for name in sorted(present - BOOKS - set(metadata.tables) - set(tables.metadata.tables)):
+def _strangers(found: set[Name], declared: set[Name], tables: Tables) -> Iterator[str]:
+    books = Name(tables.schema, tables.name(ALEMBIC))
+    for name in sorted(map(str, found - declared - {books})):
         yield f"the table {name} should not be there"

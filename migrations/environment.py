@@ -14,7 +14,7 @@ from datetime import datetime
 from io import StringIO
 from typing import Any, Literal
 
-from alembic import command, context
+from alembic import command, context, op
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import Script
@@ -22,8 +22,11 @@ from sqlalchemy import Connection, delete, insert, literal_column
 
 from migrations.errors import MigrationError
 from migrations.history import Kind, kind_of
+from migrations.installations import ALEMBIC
 from migrations.services import Service
-from outbox import schema, tables
+from outbox import schema
+from outbox.database.schema.operations import TableOperations
+from outbox.tables import DEFAULT_TABLES, Tables
 
 Dialect = Literal["postgresql", "sqlite"]
 
@@ -44,18 +47,20 @@ class Step:
 class _Online:
     connection: Connection
     now: datetime
+    tables: Tables
     steps: list[Step] = field(default_factory=list)
 
     def record(self, _: MigrationContext, revision: str, kind: Kind) -> None:
-        schema.record_revision(self.connection, revision, kind, self.now)
+        schema.record_revision(self.connection, revision, kind, self.now, tables=self.tables)
 
     def forget(self, _: MigrationContext, revision: str) -> None:
-        schema.forget_revision(self.connection, revision)
+        schema.forget_revision(self.connection, revision, tables=self.tables)
 
 
 @dataclass(frozen=True)
 class _Offline:
     dialect: Dialect
+    tables: Tables
     steps: list[Step] = field(default_factory=list)
 
     def record(self, script: MigrationContext, revision: str, kind: Kind) -> None:
@@ -64,39 +69,64 @@ class _Offline:
             "kind": kind.value,
             "applied_at": literal_column(_NOW[self.dialect].format(len(self.steps))),
         }
-        script.execute(insert(tables.schema_revision).values(row))
+        script.execute(insert(self.tables.schema_revision).values(row))
 
     def forget(self, script: MigrationContext, revision: str) -> None:
-        table = tables.schema_revision
+        table = self.tables.schema_revision
         script.execute(delete(table).where(table.c.revision == revision))
 
 
-def upgrade(service: Service, connection: Connection, target: str, now: datetime) -> list[Step]:
+def upgrade(
+    service: Service,
+    connection: Connection,
+    target: str,
+    now: datetime,
+    tables: Tables = DEFAULT_TABLES,
+) -> list[Step]:
     """Apply the revisions up to `target` in the connection's transaction."""
-    job = _Online(connection, now)
+    job = _Online(connection, now, tables)
     with _prepared(service, job) as config:
         command.upgrade(config, target)
     return job.steps
 
 
 def downgrade(
-    service: Service, connection: Connection, target: str | None, now: datetime
+    service: Service,
+    connection: Connection,
+    target: str | None,
+    now: datetime,
+    tables: Tables = DEFAULT_TABLES,
 ) -> list[Step]:
     """Take the revisions after `target` back (all of them for None), in the same way."""
-    job = _Online(connection, now)
+    job = _Online(connection, now, tables)
     with _prepared(service, job) as config:
         command.downgrade(config, target or "base")
     return job.steps
 
 
-def offline(service: Service, dialect: Dialect, start: str | None, end: str | None) -> str:
+def offline(
+    service: Service, dialect: Dialect, tables: Tables, start: str | None, end: str | None
+) -> str:
     """The SQL script that takes a database from `start` to the later revision `end`."""
-    return _offline(command.upgrade, service, dialect, start, end)
+    return _offline(command.upgrade, service, dialect, tables, start, end)
 
 
-def offline_back(service: Service, dialect: Dialect, start: str | None, end: str | None) -> str:
+def offline_back(
+    service: Service, dialect: Dialect, tables: Tables, start: str | None, end: str | None
+) -> str:
     """The SQL script that takes a database from `start` back to the earlier revision `end`."""
-    return _offline(command.downgrade, service, dialect, start, end)
+    return _offline(command.downgrade, service, dialect, tables, start, end)
+
+
+def tables() -> Tables:
+    """The library's tables in the database of the migration that runs."""
+    job: _Online | _Offline = context.config.attributes["job"]
+    return job.tables
+
+
+def own_tables() -> TableOperations:
+    """Alembic's operations, on tables that have the same prefix and schema."""
+    return TableOperations(op, tables())
 
 
 def run() -> None:
@@ -104,8 +134,12 @@ def run() -> None:
     job = context.config.attributes.get("job")
     match job:
         case _Online():
+            job.tables.create_schema(job.connection)
             context.configure(
-                connection=job.connection, transactional_ddl=True, on_version_apply=_recorder(job)
+                connection=job.connection,
+                transactional_ddl=True,
+                on_version_apply=_recorder(job),
+                **books(job.tables),
             )
         case _Offline():
             context.configure(
@@ -113,6 +147,7 @@ def run() -> None:
                 literal_binds=True,
                 transactional_ddl=True,
                 on_version_apply=_recorder(job),
+                **books(job.tables),
             )
         case _:
             raise MigrationError(
@@ -122,6 +157,11 @@ def run() -> None:
             )
     with context.begin_transaction():
         context.run_migrations()
+
+
+def books(tables: Tables) -> Mapping[str, Any]:
+    """Alembic's options that say where it notes the revision of this installation."""
+    return {"version_table": tables.name(ALEMBIC), "version_table_schema": tables.schema}
 
 
 @contextmanager
@@ -144,11 +184,12 @@ def _offline(
     run_command: Callable[..., None],
     service: Service,
     dialect: Dialect,
+    tables: Tables,
     start: str | None,
     end: str | None,
 ) -> str:
     output = StringIO()
-    with _prepared(service, _Offline(dialect), output) as config:
+    with _prepared(service, _Offline(dialect, tables), output) as config:
         run_command(config, f"{start or 'base'}:{end or 'base'}", sql=True)
     return output.getvalue()
 

@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, column, func, inspect, select, table, text
+from sqlalchemy import Connection, TableClause, column, func, inspect, select, table, text
 
-BOOKS = frozenset({"alembic_version", "schema_revision"})
+from migrations.installations import ALEMBIC, present
+from outbox.tables import DEFAULT_TABLES, Tables
+
+_BOOKS = (ALEMBIC, "schema_revision")
 """The tables in which the migrations keep their own books."""
 
 
@@ -22,18 +25,19 @@ class Content:
     values: Mapping[str, int]
 
 
-def contents(connection: Connection) -> Mapping[str, Content]:
+def contents(connection: Connection, tables: Tables = DEFAULT_TABLES) -> Mapping[str, Content]:
     """The content of each table. On PostgreSQL no other transaction can write until this one
     ends."""
-    inspector = inspect(connection)
-    names = sorted(set(inspector.get_table_names()) - BOOKS)
-    if names and connection.dialect.name == "postgresql":
-        quote = connection.dialect.identifier_preparer.quote
-        connection.execute(text(f"LOCK TABLE {', '.join(map(quote, names))} IN SHARE MODE"))
-    return {
-        name: _content(connection, name, [it["name"] for it in inspector.get_columns(name)])
-        for name in names
-    }
+    books = {tables.name(it) for it in _BOOKS}
+    found = [
+        table(it.name, schema=it.schema)
+        for it in present(connection, tables)
+        if it.name not in books
+    ]
+    if found and connection.dialect.name == "postgresql":
+        in_sql = connection.dialect.identifier_preparer.format_table
+        connection.execute(text(f"LOCK TABLE {', '.join(map(in_sql, found))} IN SHARE MODE"))
+    return {str(it): _content(connection, it) for it in found}
 
 
 def lost(before: Mapping[str, Content], after: Mapping[str, Content]) -> list[str]:
@@ -59,7 +63,8 @@ def _rows(count: int) -> str:
     return f"{count} row{'s' if count != 1 else ''}"
 
 
-def _content(connection: Connection, name: str, columns: list[str]) -> Content:
+def _content(connection: Connection, of: TableClause) -> Content:
+    columns = [it["name"] for it in inspect(connection).get_columns(of.name, of.schema)]
     counts = [func.count(column(it)) for it in columns]
-    found = connection.execute(select(func.count(), *counts).select_from(table(name))).one()
+    found = connection.execute(select(func.count(), *counts).select_from(of)).one()
     return Content(found[0], dict(zip(columns, found[1:], strict=True)))

@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy import MetaData
 
 from migrations.errors import MigrationError
+from outbox.tables import Tables
 
 _HERE = Path(__file__).resolve().parent
 
@@ -18,8 +19,8 @@ _HERE = Path(__file__).resolve().parent
 class Service:
     """A service with a history of its own in `folder`.
 
-    `models` names the module with the service's `metadata`; it is imported only where the models
-    are compared with a database.
+    `models` names the module with the service's `metadata`, or with the `saga_tables` that have the
+    names of the library's; it is imported only where the models are compared with a database.
     """
 
     name: str
@@ -31,10 +32,12 @@ class Service:
         """The environment variable that holds the address of the service's database."""
         return f"SAGABOX_DATABASE_URL_{self.name.upper()}"
 
-    def metadata(self) -> MetaData:
-        """The tables as the service's code declares them."""
-        found = import_module(self.models).metadata
-        assert isinstance(found, MetaData), f"{self.models}.metadata is {found!r}"
+    def metadata(self, tables: Tables) -> MetaData:
+        """The tables as the service's code declares them, beside those of the library."""
+        models = import_module(self.models)
+        has_names = getattr(models, "saga_tables", None)
+        found = models.metadata if has_names is None else has_names(tables).metadata
+        assert isinstance(found, MetaData), f"the metadata of {self.models} is {found!r}"
         return found
 
 

@@ -42,12 +42,16 @@ def upgrade(
 ) -> None:
     """Take the tables from version `start` to version `to`, within a migration; `op` is Alembic's.
 
-    Name `to`, so that the migration does the same for ever. `tables` are those of the service.
+    Name `to`, so that the migration does the same for ever. `tables` are those of the service;
+    their schema is created unless it is there.
     Raises ValueError for an unknown version.
     """
     _check(start, to)
+    named = TableOperations(op, tables)
+    if start == 0:
+        named.create_schema()
     for version in VERSIONS[start:to]:
-        version.upgrade(TableOperations(op, tables))
+        version.upgrade(named)
 
 
 def downgrade(

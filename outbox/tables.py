@@ -7,6 +7,7 @@ not go that straight way has a table of its own: held keys, parked, scheduled an
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -265,7 +266,13 @@ def _schema_revision(tables: Tables) -> Table:
     )
 
 
-DEFAULT_TABLES = Tables()
+@cache
+def tables_named(prefix: str, schema: str | None) -> Tables:
+    """The tables of the installation with these names, always the same ones. Raises OutboxError."""
+    return Tables(prefix, schema)
+
+
+DEFAULT_TABLES = tables_named("", None)
 """The tables under their plain names."""
 
 metadata = DEFAULT_TABLES.metadata

@@ -111,7 +111,7 @@ class Engine:
             name=name,
             clock=clock,
         )
-        self._only_node = OnlyNode(database.engine)
+        self._only_node = OnlyNode(database.engine, database.tables)
         self._settled: EndedSagas | None = None
         self._is_running = False
         self._is_closing = False

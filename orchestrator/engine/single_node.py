@@ -9,15 +9,16 @@ from typing import IO
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.errors import SecondNode
+from outbox.tables import Tables
 
 
 class OnlyNode:
     """A lock on a file beside the SQLite database. The system lifts it at any end of the process.
     On PostgreSQL it does nothing."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, tables: Tables) -> None:
         database = engine.url.database if engine.dialect.name == "sqlite" else None
-        self._path = None if database is None else Path(f"{database}.orchestrator")
+        self._path = None if database is None else Path(f"{database}.{tables.name('orchestrator')}")
         self._file: IO[str] | None = None
 
     def claim(self) -> None:

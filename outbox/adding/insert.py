@@ -16,10 +16,6 @@ from outbox.database.sqlalchemy_internals import level_at_connect
 from outbox.errors import AutocommitRefused
 from outbox.tables import Tables
 
-ADVISORY_LOCK_SPACE = 0x5A6AB0
-"""The first of the two numbers of the advisory locks that this package takes on PostgreSQL; a
-service that takes such locks itself uses another one."""
-
 ORDER_LOCKS = 4096
 """How many different locks there are for keys. Keys share them, so that a transaction with very
 many messages does not fill the server's table of locks, which has room for 6,400 by default."""
@@ -51,7 +47,7 @@ def write(
     """
     refuse_autocommit(connection)
     if ordered and connection.dialect.name == "postgresql":
-        _lock_keys(connection, messages)
+        _lock_keys(connection, tables.lock_space, messages)
     due = [row for message in messages if message.order is not None for row in message.rows]
     if due:
         connection.execute(inserting(tables.outbox), due)
@@ -60,14 +56,14 @@ def write(
         connection.execute(inserting(tables.outbox_scheduled), scheduled)
 
 
-def _lock_keys(connection: Connection, messages: Sequence[Staged]) -> None:
+def _lock_keys(connection: Connection, space: int, messages: Sequence[Staged]) -> None:
     orders = {message.order for message in messages if message.order is not None and message.rows}
     if orders:
         # Sorted, so that two transactions with the same keys in another order do not wait for each
         # other for ever. A statement of its own, since one that inserts as well would draw its
         # numbers first.
         numbers = sorted({crc32(order.encode()) % ORDER_LOCKS for order in orders})
-        connection.execute(_LOCK, {"space": ADVISORY_LOCK_SPACE, "numbers": numbers})
+        connection.execute(_LOCK, {"space": space, "numbers": numbers})
 
 
 def refuse_autocommit(

@@ -234,13 +234,16 @@ def _configure(
 ) -> None:
     bind = sessions.kw.get("bind")
     if bind is not None:
-        sqlite.require(bind.engine)
+        engine = bind.sync_engine if isinstance(bind, AsyncEngine) else bind.engine
+        sqlite.require(engine)
+        installation.tables.require(engine)
     info = {**(sessions.kw.get("info") or {}), _INSTALLATION: installation}
     sessions.configure(info=info)
 
 
 def _install_on_engine(engine: Engine, installation: Installation) -> None:
     sqlite.require(engine)
+    installation.tables.require(engine)
     engine.update_execution_options(**{_INSTALLATION: installation})
     if not event.contains(engine, "begin", _ring_at_begin):
         event.listen(engine, "begin", _ring_at_begin)

@@ -40,6 +40,7 @@ class ConfiguredService(Service[async_sessionmaker[AsyncSession]]):
             name=f"sagabox-{name}",
             pool_size=settings.pool_size,
             pool_overflow=settings.pool_overflow,
+            tables=settings.tables,
         )
         self._revision = revision
         super().__init__(
@@ -54,6 +55,7 @@ class ConfiguredService(Service[async_sessionmaker[AsyncSession]]):
             relay=settings.relay_settings(),
             purge_interval=settings.purge_interval,
             drain_seconds=settings.drain_seconds,
+            tables=settings.tables,
         )
 
     async def check_tables(self) -> None:

@@ -17,10 +17,11 @@ from pydantic import (
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from outbox.chassis.access.caller import host_name
 from outbox.chassis.access.routes import EVERYTHING, NOTHING, Opens
+from outbox.chassis.table_settings import PREFIX, TableSettings
 from outbox.database.address.urls import database_url
 from outbox.errors import InvalidKeyring, OutboxError
 from outbox.inbox.limits import InboxLimits
@@ -28,7 +29,6 @@ from outbox.relay.settings import RelaySettings
 from outbox.transports.http.peers import address_in, agreed, peers_in
 from outbox.transports.http.signing import DEFAULT_WINDOW, Keyring
 
-PREFIX = "SAGABOX_"
 
 
 class InvalidSettings(OutboxError):
@@ -66,17 +66,8 @@ PeerUrl = Annotated[str, AfterValidator(address_in)]
 """The address of one peer, kept without a slash at its end."""
 
 
-class ServiceSettings(BaseSettings):
+class ServiceSettings(TableSettings):
     """What every service is told. A service adds `database_url`."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        env_ignore_empty=True,
-        extra="ignore",
-        frozen=True,
-        populate_by_name=True,
-        hide_input_in_errors=True,
-    )
 
     secrets: str = Field(
         repr=False,
@@ -255,7 +246,7 @@ class ServiceSettings(BaseSettings):
         )
 
 
-S = TypeVar("S", bound=ServiceSettings)
+S = TypeVar("S", bound=BaseSettings)
 
 
 def load(model: type[S]) -> S:
@@ -300,7 +291,7 @@ def _variable(name: str, field: FieldInfo) -> str:
     return f"{PREFIX}{name}".upper()
 
 
-def _variable_at(model: type[ServiceSettings], location: tuple[int | str, ...]) -> str:
+def _variable_at(model: type[BaseSettings], location: tuple[int | str, ...]) -> str:
     place = str(location[0]) if location else ""
     field = model.model_fields.get(place)
     return place if field is None else _variable(place, field)

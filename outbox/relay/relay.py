@@ -77,6 +77,7 @@ class Relay:
         self._bell = bell or Bell()
         self._progress = progress or Progress(clock.monotonic)
         name = HolderName(owner)
+        tables.require(engine.sync_engine)
         self._tables = tables
         ports = RelayPorts.of(engine, tables, clock)
         self._store = ports.messages

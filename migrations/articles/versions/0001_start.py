@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from migrations.environment import tables
 from outbox import schema
 
 revision = "articles_0001"
@@ -14,7 +15,7 @@ kind = "expand"
 
 def upgrade() -> None:
     """Create the tables."""
-    schema.upgrade(op, to=1)
+    schema.upgrade(op, to=1, tables=tables())
     op.create_table(
         "articles",
         sa.Column("id", sa.Uuid(as_uuid=False), nullable=False),
@@ -38,7 +39,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Drop the tables, with all that is in them."""
     op.drop_table("articles")
-    schema.downgrade(op, to=0, start=1)
+    schema.downgrade(op, to=0, start=1, tables=tables())
 
 
 def _partial_index(name: str, columns: list[str], condition: str) -> None:

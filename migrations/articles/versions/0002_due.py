@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
+from migrations.environment import tables
 from outbox import schema
 
 revision = "articles_0002"
@@ -13,9 +14,9 @@ kind = "expand"
 
 def upgrade() -> None:
     """Add the columns; what is there already is judged by its ids."""
-    schema.upgrade(op, start=1, to=2)
+    schema.upgrade(op, start=1, to=2, tables=tables())
 
 
 def downgrade() -> None:
     """Drop the columns; everything is judged by its ids."""
-    schema.downgrade(op, to=1, start=2)
+    schema.downgrade(op, to=1, start=2, tables=tables())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import op
 
+from migrations.environment import tables
 from outbox import schema
 
 revision = "articles_0003"
@@ -13,9 +14,9 @@ kind = "expand"
 
 def upgrade() -> None:
     """Create the table, which is empty."""
-    schema.upgrade(op, start=2, to=3)
+    schema.upgrade(op, start=2, to=3, tables=tables())
 
 
 def downgrade() -> None:
     """Drop the table. What was still pending is answered `unknown` from then on."""
-    schema.downgrade(op, to=2, start=3)
+    schema.downgrade(op, to=2, start=3, tables=tables())

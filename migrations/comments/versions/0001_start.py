@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
+from migrations.environment import tables
 from outbox import schema
 
 revision = "comments_0001"
@@ -14,7 +15,7 @@ kind = "expand"
 
 def upgrade() -> None:
     """Create the tables."""
-    schema.upgrade(op, to=1)
+    schema.upgrade(op, to=1, tables=tables())
     op.create_table(
         "threads",
         sa.Column("article_id", sa.Uuid(as_uuid=False), nullable=False),
@@ -45,4 +46,4 @@ def downgrade() -> None:
     """Drop the tables, with all that is in them."""
     op.drop_table("comments")
     op.drop_table("threads")
-    schema.downgrade(op, to=0, start=1)
+    schema.downgrade(op, to=0, start=1, tables=tables())

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic import op as alembic_op
 
+from migrations.environment import own_tables, tables
 from outbox import schema
 
 revision = "orchestrator_0001"
@@ -14,7 +15,8 @@ kind = "expand"
 
 def upgrade() -> None:
     """Create the tables."""
-    schema.upgrade(op, to=1)
+    op = own_tables()
+    schema.upgrade(alembic_op, to=1, tables=tables())
     op.create_table(
         "saga",
         _id("id"),
@@ -106,6 +108,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the tables, with all that is in them."""
+    op = own_tables()
     for table in (
         "saga_definition",
         "saga_batch",
@@ -116,7 +119,7 @@ def downgrade() -> None:
         "saga",
     ):
         op.drop_table(table)
-    schema.downgrade(op, to=0, start=1)
+    schema.downgrade(alembic_op, to=0, start=1, tables=tables())
 
 
 def _id(name: str, *, nullable: bool = False) -> sa.Column[str]:
@@ -128,6 +131,7 @@ def _time(name: str, *, nullable: bool = False) -> sa.Column[object]:
 
 
 def _partial_index(name: str, columns: list[str], condition: str, *, unique: bool = False) -> None:
+    op = own_tables()
     where = sa.text(condition)
     op.create_index(
         name, "saga", columns, unique=unique, postgresql_where=where, sqlite_where=where

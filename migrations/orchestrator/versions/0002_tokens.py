@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+
+from migrations.environment import own_tables
 
 revision = "orchestrator_0002"
 down_revision = "orchestrator_0001"
@@ -12,6 +13,7 @@ kind = "expand"
 
 def upgrade() -> None:
     """Create the tables."""
+    op = own_tables()
     op.create_table(
         "saga_token",
         sa.Column("name", sa.String(100), nullable=False),
@@ -35,5 +37,6 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the tables: all tokens and sessions end."""
+    op = own_tables()
     op.drop_table("saga_session")
     op.drop_table("saga_token")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+from alembic import op as alembic_op
 
+from migrations.environment import own_tables, tables
 from outbox import schema
 
 revision = "orchestrator_0004"
@@ -21,7 +22,8 @@ _ADDED = (
 
 def upgrade() -> None:
     """Add the columns; the age of a run that is there already is told by its id."""
-    schema.upgrade(op, start=1, to=2)
+    op = own_tables()
+    schema.upgrade(alembic_op, start=1, to=2, tables=tables())
     for table, name in _ADDED:
         op.add_column(table, sa.Column(name, sa.Uuid(as_uuid=False), nullable=True))
     is_live = sa.text("ended_at IS NULL")
@@ -32,7 +34,8 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the columns; the age of every run is told by its id."""
+    op = own_tables()
     op.drop_index("saga_live_number", "saga")
     for table, name in reversed(_ADDED):
         op.drop_column(table, name)
-    schema.downgrade(op, to=1, start=2)
+    schema.downgrade(alembic_op, to=1, start=2, tables=tables())

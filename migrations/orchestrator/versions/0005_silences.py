@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
+
+from migrations.environment import own_tables
 
 revision = "orchestrator_0005"
 down_revision = "orchestrator_0004"
@@ -12,6 +13,7 @@ kind = "expand"
 
 def upgrade() -> None:
     """Create the table; a node of older code tells nothing there."""
+    op = own_tables()
     op.create_table(
         "saga_silence",
         sa.Column("owner", sa.String(100), nullable=False),
@@ -26,4 +28,5 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the table; what it says is told anew."""
+    op = own_tables()
     op.drop_table("saga_silence")

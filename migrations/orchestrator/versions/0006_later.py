@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import op
 
+from migrations.environment import own_tables
 from outbox.database.column_types import UtcDateTime
 
 revision = "orchestrator_0006"
@@ -19,10 +19,14 @@ def upgrade() -> None:
     """Add the columns; the starts that are there already have no fingerprint. The older code finds
     runs that live by their numbers' index as well. Runs that were scheduled before a way back to it
     are due when they are to begin."""
+    op = own_tables()
     op.add_column("saga", sa.Column("begin_at", UtcDateTime, nullable=True))
     for table in ("saga", "saga_alias"):
         op.add_column(table, sa.Column("fingerprint", sa.String(64), nullable=True))
-    op.execute("UPDATE saga SET begin_at = COALESCE(due_at, created_at) WHERE status = 'SCHEDULED'")
+    op.execute(
+        f"UPDATE {op.in_sql('saga')} SET begin_at = COALESCE(due_at, created_at) "
+        "WHERE status = 'SCHEDULED'"
+    )
     op.create_index(
         "saga_begun", "saga", ["id"], postgresql_where=_HAS_BEGUN, sqlite_where=_HAS_BEGUN
     )
@@ -31,6 +35,7 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     """Drop the columns; the older code parks a run that has not begun."""
+    op = own_tables()
     op.create_index("saga_live", "saga", ["id"], postgresql_where=_IS_LIVE, sqlite_where=_IS_LIVE)
     op.drop_index("saga_begun", "saga")
     for table in ("saga_alias", "saga"):

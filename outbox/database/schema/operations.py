@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Column, Constraint
+from sqlalchemy import Column, Connection, Constraint
+from sqlalchemy.schema import CreateSchema
 
 from outbox.database.table_set import TableSet
 
@@ -20,6 +21,16 @@ class TableOperations:
     def __init__(self, op: Operations | Any, tables: TableSet) -> None:
         self._op = op
         self._tables = tables
+
+    def create_schema(self) -> None:
+        """Create the schema of the tables, unless it is there."""
+        context, schema = self._op.get_context(), self._tables.schema
+        if schema is not None and context.as_sql:
+            self._op.execute(CreateSchema(schema, if_not_exists=True))
+        elif schema is not None:
+            connection: Connection = self._op.get_bind()
+            self._tables.require(connection.engine)
+            self._tables.create_schema(connection)
 
     def get_context(self) -> MigrationContext:
         """As Alembic's."""
