@@ -30,7 +30,6 @@ from outbox.transports.http.peers import address_in, agreed, peers_in
 from outbox.transports.http.signing import DEFAULT_WINDOW, Keyring
 
 
-
 class InvalidSettings(OutboxError):
     """The environment lacks a setting, or has one that cannot be."""
 

@@ -27,6 +27,7 @@ from outbox.database.opening import Database
 from outbox.ids import Ids
 from outbox.relay.settings import RelaySettings
 from outbox.replies import Outcome, Reply
+from outbox.tables import DEFAULT_TABLES, Tables
 from outbox.transports.base import Answered, Delivery, Transport, Unreachable
 from outbox.wire.codec import decode
 from outbox.wire.envelope import Envelope
@@ -42,10 +43,10 @@ def orchestrator_tables(connection: Connection) -> None:
     tables.metadata.create_all(connection)
 
 
-def opened(engine: AsyncEngine) -> Database:
-    """The engine in the three forms that a service uses."""
+def opened(engine: AsyncEngine, names: Tables = DEFAULT_TABLES) -> Database:
+    """The engine in the three forms that a service uses, on tables with these names."""
     sessions = async_sessionmaker(engine, expire_on_commit=False)
-    return Database(engine, sessions, reading(engine))
+    return Database(engine, sessions, reading(engine), names)
 
 
 class Scripted:
@@ -112,10 +113,9 @@ class Node:
 
     async def status(self, saga_id: str) -> str:
         """How the run stands in the database."""
+        saga = tables.saga_tables(self.database.tables).saga
         async with self.database.reading.connect() as connection:
-            found = await connection.scalar(
-                select(tables.saga.c.status).where(tables.saga.c.id == saga_id)
-            )
+            found = await connection.scalar(select(saga.c.status).where(saga.c.id == saga_id))
         return str(found)
 
     async def until_status(self, saga_id: str, *wanted: Status, deadline: float = 20) -> str:
@@ -143,10 +143,11 @@ async def running(
     settings: EngineSettings | None = None,
     owner: str = "orchestrator",
     on_stuck: OnStuck | None = None,
+    names: Tables = DEFAULT_TABLES,
 ) -> AsyncIterator[Node]:
     """A node that works until the end of the block, and is stopped properly."""
     clock = clock or SystemClock()
-    database, bell = opened(engine), Bell()
+    database, bell = opened(engine, names), Bell()
     node = Engine(
         database,
         Registry(sagas, dict.fromkeys(transports, "http://127.0.0.1:1")),

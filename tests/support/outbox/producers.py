@@ -79,7 +79,7 @@ def texts(engine: Engine) -> list[str]:
 
 def rows(engine: Engine, table: str = "outbox") -> list[dict[str, Any]]:
     """The committed rows of one of the library's tables, in their order."""
-    chosen = tables.metadata.tables[table]
+    chosen = getattr(tables, table)
     order = chosen.c.seq if "seq" in chosen.c else chosen.c.id
     with engine.connect().execution_options(**READ_ONLY) as connection:
         found = connection.execute(select(chosen).order_by(order)).mappings()

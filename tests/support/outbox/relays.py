@@ -23,7 +23,7 @@ from outbox.relay.relay import Relay
 from outbox.relay.settings import RelaySettings
 from outbox.replies import Outcome, Reply
 from outbox.retry import RetryPolicy
-from outbox.tables import outbox, outbox_dead, outbox_held, outbox_parked
+from outbox.tables import DEFAULT_TABLES, outbox, outbox_dead, outbox_held, outbox_parked
 from outbox.testing import FakeClock
 from outbox.transports.base import Answered, Delivery, Transport
 from outbox.wire.envelope import Envelope, headers_json
@@ -187,7 +187,7 @@ async def counts(engine: AsyncEngine) -> dict[str, int]:
     """How many rows each of the relay's tables has."""
     async with engine.connect() as connection:
         return {
-            table.name: (
+            table.name.removeprefix(DEFAULT_TABLES.prefix): (
                 await connection.execute(select(func.count()).select_from(table))
             ).scalar_one()
             for table in (outbox, outbox_held, outbox_parked, outbox_dead)
