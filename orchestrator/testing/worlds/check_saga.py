@@ -23,7 +23,13 @@ from orchestrator.testing.worlds.participants.answerer import CompletionFailed
 from orchestrator.testing.worlds.participants.completions import Completions
 from orchestrator.testing.worlds.participants.database import Schema
 from orchestrator.testing.worlds.run import Run
-from orchestrator.testing.worlds.snapshot import Difference, Ignored, Snapshot, differences
+from orchestrator.testing.worlds.snapshot import (
+    Difference,
+    Ignored,
+    Snapshot,
+    differences,
+    varying,
+)
 from orchestrator.testing.worlds.troubles import NotReached
 from orchestrator.testing.worlds.world import World
 from outbox.adding.installation import Routes
@@ -167,7 +173,7 @@ class _Check:
         await self._restore()
         await self._world.course.run(self._state)
         second = self._world.snapshot()
-        self._varies = self._ignored.also(_varying(first, second, self._ignored))
+        self._varies = self._ignored.also(varying(first, second, self._ignored))
         self._completed = first
 
     async def every(self, only: str) -> None:
@@ -267,19 +273,6 @@ def _compare(what: str, found: list[Difference]) -> None:
     if found:
         more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
         raise Broken("\n  ".join([f"{what}:", *map(str, found[:_SHOWN]), *more]))
-
-
-def _varying(first: Snapshot, second: Snapshot, ignored: Ignored) -> list[Difference]:
-    """The columns in which two undisturbed runs differ."""
-    found = differences(first, second, ignored)
-    whole = {(it.participant, it.table) for it in found if not it.column}
-    # A row that is there in one and not in the other has a key that is made anew.
-    keys = [
-        Difference(participant, table, "", column)
-        for participant, table in whole
-        for column in first[participant][table].key
-    ]
-    return [*found, *keys]
 
 
 async def _called(result: Awaitable[None] | None) -> None:

@@ -114,6 +114,27 @@ def differences(before: Snapshot, after: Snapshot, ignored: Ignored) -> list[Dif
     )
 
 
+def varying(first: Snapshot, second: Snapshot, ignored: Ignored) -> list[Difference]:
+    """The columns in which two undisturbed runs differ."""
+    found = differences(first, second, ignored)
+    whole = {(it.participant, it.table) for it in found if not it.column}
+    # A row that is there in one and not in the other has a key that is made anew, and other rows
+    # may name it.
+    anew = [
+        Difference(participant, table, "", column)
+        for participant, table in whole
+        for column in _anew(first[participant][table], second[participant][table])
+    ]
+    return [*found, *anew]
+
+
+def _anew(first: Rows, second: Rows) -> Iterator[str]:
+    for at, column in enumerate(first.columns):
+        old, new = (Counter(row[at] for row in rows.rows) for rows in (first, second))
+        if column in first.key or old != new:
+            yield column
+
+
 def _in_table(
     participant: str, table: str, before: Rows, after: Rows, ignored: Ignored
 ) -> Iterator[Difference]:

@@ -2,7 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.testing.worlds.snapshot import Difference, Ignored, Rows, Snapshot, differences
+from orchestrator.testing.worlds.snapshot import (
+    Difference,
+    Ignored,
+    Rows,
+    Snapshot,
+    differences,
+    varying,
+)
 
 
 def shop(*rows: tuple[str, int], key: tuple[str, ...] = ("name",)) -> Snapshot:
@@ -60,3 +67,12 @@ def test_columns_of_differences_can_be_ignored_from_then_on() -> None:
     found = [Difference("stock", "items", "name='lamp'", "free", "2", "1")]
     assert Ignored().also(found).column("items", "free")
     assert not Ignored().also(found).column("other", "free")
+
+
+def test_keys_that_are_made_anew_vary_and_so_do_the_columns_that_name_them() -> None:
+    def pages(id: int, letter: int) -> Snapshot:
+        return {"desk": {"pages": Rows(("id", "letter", "text"), ("id",), ((id, letter, "dear"),))}}
+
+    found = Ignored().also(varying(pages(1, 7), pages(2, 8), Ignored()))
+    assert [it for it in ("id", "letter", "text") if found.column("pages", it)] == ["id", "letter"]
+    assert differences(pages(1, 7), pages(3, 9), found) == []
