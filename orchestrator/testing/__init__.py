@@ -9,7 +9,7 @@ Or random histories of the whole engine, with everything that can go wrong:
         simulate(checkout, seeds=range(200)).check()
 
 Both need no service, no database and no clock: see docs/testing.md. With one's own handlers, on
-SQLite:
+SQLite or PostgreSQL:
 
     def test_a_checkout_does_what_it_promises() -> None:
         check_saga(checkout, Order("7"), participants={"shop": handlers}, schema=Base.metadata)

@@ -11,10 +11,29 @@ from pathlib import Path
 import pytest
 
 from tests.support.checkout import ROOT
+from tests.support.databases.postgres import PostgresServer
 
 _EXAMPLE = ROOT / "examples" / "testing_a_saga"
 _UNDO = "    grand.free += 1\n"
 _TAKEN_BACK = "    session.execute(delete(Question).where(Question.part == part))\n"
+_WHERE = """
+from trips import Base, bank, book_trip, hotel
+
+
+def test_where_it_is(saga_world):
+    tell(saga_world)
+
+
+def test_where_it_is_in_an_async_test(async_saga_world):
+    tell(async_saga_world)
+
+
+def tell(make):
+    services = {"hotel": hotel, "bank": bank}
+    world = make(book_trip, participants=services, schema=Base.metadata)
+    with world.session("hotel") as hotels, world.session("bank") as cards:
+        raise AssertionError([it.get_bind().dialect.name for it in (hotels, cards)])
+"""
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -42,7 +61,21 @@ def run_pytest(project: Path, *arguments: str) -> tuple[int, str]:
 def test_the_example_passes(project: Path) -> None:
     code, said = run_pytest(project)
     assert code == 0, said
-    assert "14 passed" in said
+    assert "15 passed" in said
+
+
+def test_a_project_has_its_worlds_on_its_postgresql_and_leaves_nothing_there(
+    project: Path, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "test_where.py").write_text(_WHERE)
+    monkeypatch.setenv("TEST_DATABASE_URL", postgres_server.url(driver=None))
+    code, said = run_pytest(project, "test_where.py", "test_on_postgresql.py")
+    assert code == 1, said
+    assert "2 failed, 1 passed" in said
+    assert said.count(" AssertionError: ['postgresql', 'postgresql']\n") == 2
+    with postgres_server.connect() as connection:
+        names = connection.execute("SELECT datname FROM pg_database").fetchall()
+    assert [name for (name,) in names if "sagabox" in name] == []
 
 
 def test_a_compensation_that_does_not_undo_is_found_by_a_test_of_fewer_than_20_lines(

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from sqlalchemy.engine import URL
+
 from orchestrator.definition.saga import Saga
 from orchestrator.machine.instance import Status
 from orchestrator.testing.worlds import every_way as ways
@@ -61,6 +63,7 @@ def check_saga(
     routes: Mapping[str, Routes] | None = None,
     originator: str | None = None,
     completions: Completions = MappingProxyType({}),
+    database: str | URL | None = None,
 ) -> Checked:
     """Run the saga on `state` in every way, each time from what `prepare` made. Raises WayFailed.
 
@@ -70,7 +73,8 @@ def check_saga(
     names tables and columns (`orders`, `updated_at`, `orders.status`) in which they may differ.
     `begin` is called before each way, and lets a provider begin anew.
     `only` chooses the ways whose words contain it. `completions` answers the commands whose
-    handlers return Pending: by class, the answers, the usual one first.
+    handlers return Pending: by class, the answers, the usual one first. `database` is the URL of a
+    PostgreSQL, where each participant gets a database of its own; without it they are on SQLite.
     """
     with tempfile.TemporaryDirectory() as folder:
         world = SagaWorld(
@@ -81,6 +85,7 @@ def check_saga(
             routes=routes,
             originator=originator,
             completions=completions,
+            database=database,
         )
         try:
             return world.wait_for(_check(world, state, prepare, begin, invariant, ignore, only))
@@ -102,6 +107,7 @@ async def check_saga_async(
     routes: Mapping[str, Routes] | None = None,
     originator: str | None = None,
     completions: Completions = MappingProxyType({}),
+    database: str | URL | None = None,
 ) -> Checked:
     """The same as `check_saga`, in the event loop of an async test."""
     with tempfile.TemporaryDirectory() as folder:
@@ -113,6 +119,7 @@ async def check_saga_async(
             routes=routes,
             originator=originator,
             completions=completions,
+            database=database,
         )
         try:
             return await _check(world, state, prepare, begin, invariant, ignore, only)

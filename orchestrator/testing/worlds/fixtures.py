@@ -90,8 +90,10 @@ class SagaWorld(World):
 
     def close(self) -> None:
         """Leave no connection behind."""
-        self.wait_for(self._close())
-        self._runner.close()
+        try:
+            self.wait_for(self._close())
+        finally:
+            self._runner.close()
 
 
 def _is_in_loop() -> bool:

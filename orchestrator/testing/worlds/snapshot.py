@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Engine
+from orchestrator.testing.worlds.participants.database import Database
 
 _MOST_ROWS = 100_000
 
@@ -44,28 +44,21 @@ class Difference:
         return f"{where}: {self.column} was {self.was}, is {self.is_now}"
 
 
-def taken(engine: Engine, without: Collection[str]) -> Tables:
+def taken(database: Database, without: Collection[str]) -> Tables:
     """The snapshot of that database, without the tables `without`. Raises ValueError where it has
     more rows than a test should have."""
     result = {}
-    with engine.connect() as connection:
-        names = connection.exec_driver_sql(
-            "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite~_%'"
-            " ESCAPE '~' ORDER BY name"
-        ).scalars()
-        for name in [it for it in names if it not in without]:
-            quoted = '"' + name.replace('"', '""') + '"'
-            info = connection.exec_driver_sql(f"PRAGMA table_info({quoted})").all()
-            key = sorted((it.pk, it.name) for it in info if it.pk)
-            # A driver takes no table's name as a parameter.
-            found = connection.exec_driver_sql(
-                f"SELECT * FROM {quoted} LIMIT {_MOST_ROWS + 1}"
-            ).all()
-            if len(found) > _MOST_ROWS:
-                raise ValueError(f"table {name} has more than {_MOST_ROWS} rows; prepare fewer")
-            result[name] = Rows(
-                tuple(it.name for it in info), tuple(it for _, it in key), tuple(map(tuple, found))
-            )
+    with database.plain.connect() as connection:
+        for table in database.tables(connection):
+            if table.name in without:
+                continue
+            limit = f"{table.query} LIMIT {_MOST_ROWS + 1}"
+            rows = connection.exec_driver_sql(limit).all()
+            if len(rows) > _MOST_ROWS:
+                raise ValueError(
+                    f"table {table.name} has more than {_MOST_ROWS} rows; prepare fewer"
+                )
+            result[table.name] = Rows(table.columns, table.key, tuple(map(tuple, rows)))
     return result
 
 

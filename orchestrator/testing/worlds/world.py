@@ -7,12 +7,13 @@ virtual: nothing sleeps, and a wait of minutes takes no longer than none. There 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import select
+from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
@@ -27,6 +28,8 @@ from orchestrator.testing.worlds.participants.completions import Completions
 from orchestrator.testing.worlds.participants.database import Database, Schema
 from orchestrator.testing.worlds.participants.effects import Effect
 from orchestrator.testing.worlds.participants.participant import OURS, REPLY, Participant
+from orchestrator.testing.worlds.participants.postgres_database import PostgresDatabase
+from orchestrator.testing.worlds.participants.sqlite_database import SqliteDatabase
 from orchestrator.testing.worlds.plan import Steering
 from orchestrator.testing.worlds.run import Run
 from outbox import tables as library
@@ -40,7 +43,9 @@ _DATABASE = "sagabox-orchestrator"
 
 
 class World(Steering):
-    """The base of both worlds. Raises ValueError where participants are missing or unknown."""
+    """The base of both worlds. `database` is the URL of a PostgreSQL, where each participant gets a
+    database of its own; without it they are files in `folder`. Raises ValueError where participants
+    are missing or unknown, or the URL is that of something else."""
 
     def __init__(
         self,
@@ -52,6 +57,7 @@ class World(Steering):
         routes: Mapping[str, Routes] | None = None,
         originator: str | None = None,
         completions: Completions = MappingProxyType({}),
+        database: str | URL | None = None,
     ) -> None:
         named = {
             "participants=": saga.participants,
@@ -76,16 +82,23 @@ class World(Steering):
         self._timeline = Timeline()
         self._clock = _Clock(lambda: self._timeline)
         names = frozenset({*participants, self._originator})
-        self._books_database = Database(folder / f"{_DATABASE}.sqlite")
-        self._books = Books(self._books_database, registry_of(saga, names), self._clock)
         self._participants: dict[str, Participant] = {}
-        for name, handlers in participants.items():
-            database = Database(folder / f"{name}.sqlite")
-            made = Participant(name, handlers, database, self._clock, self._next_number)
-            found = schema.get(name) if isinstance(schema, Mapping) else schema
-            made.create([found] if found is not None else [], (routes or {}).get(name, {}))
-            self._participants[name] = made
+        with ExitStack() as on_failure:
+            self._books_database: Database = SqliteDatabase(folder / f"{_DATABASE}.sqlite")
+            on_failure.callback(self._books_database.remove)
+            self._books = Books(self._books_database, registry_of(saga, names), self._clock)
+            for name, handlers in participants.items():
+                its = self._database(database, folder / f"{name}.sqlite")
+                on_failure.callback(its.remove)
+                made = Participant(name, handlers, its, self._clock, self._next_number)
+                found = schema.get(name) if isinstance(schema, Mapping) else schema
+                made.create([found] if found is not None else [], (routes or {}).get(name, {}))
+                self._participants[name] = made
+            on_failure.pop_all()
         self._begin()
+
+    def _database(self, server: str | URL | None, file: Path) -> Database:
+        return SqliteDatabase(file) if server is None else PostgresDatabase(server, self._clock)
 
     # Parts
 
@@ -136,9 +149,7 @@ class World(Steering):
 
     def snapshot(self) -> snapshot.Snapshot:
         """The snapshot of the participants' own tables."""
-        return {
-            name: snapshot.taken(it.database.plain, OURS) for name, it in self._participants.items()
-        }
+        return {name: snapshot.taken(it.database, OURS) for name, it in self._participants.items()}
 
     def effects(self, run: Run) -> list[Effect]:
         """The effects of the run, in their order."""
@@ -193,8 +204,9 @@ class World(Steering):
         return found
 
     async def _close(self) -> None:
-        for database in self._databases():
-            await database.close()
+        async with AsyncExitStack() as stack:
+            for database in self._databases():
+                stack.push_async_callback(database.close)
 
 
 class _Clock:

@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, MetaData, create_engine, event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-
-from outbox import sqlite
+from sqlalchemy import Connection, Engine, MetaData
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 Schema = MetaData | Callable[[Connection], object]
 """The tables of a participant, or a function that makes them."""
 
 
-class Database:
-    """A SQLite file with two ways into it, both made safe; quick, since no machine dies here."""
+@dataclass(frozen=True)
+class Table:
+    """A table, with the names of its columns and of those of its primary key. `query` reads its
+    rows."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self.engine: AsyncEngine = create_async_engine(f"sqlite+aiosqlite:///{path}")
-        self.plain: Engine = create_engine(f"sqlite:///{path}")
-        for engine in (self.engine.sync_engine, self.plain):
-            sqlite.configure(engine)
-            event.listen(engine, "connect", _without_flush)
-        self._kept = sqlite3.connect(":memory:")
+    name: str
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    query: str
+
+
+class Database(ABC):
+    """A database with two ways into it. It belongs to the world alone."""
+
+    engine: AsyncEngine
+    plain: Engine
 
     def create(self, *schemas: Schema) -> None:
         """Make these tables."""
@@ -37,34 +39,25 @@ class Database:
                 else:
                     schema(connection)
 
+    @abstractmethod
+    def tables(self, connection: Connection) -> Sequence[Table]:
+        """Its tables, sorted by name."""
+
+    @abstractmethod
     def keep(self) -> None:
         """Remember the present content."""
-        self._copy(to=self._kept)
 
+    @abstractmethod
     def restore(self) -> None:
         """Restore the remembered content."""
-        self._copy(back_from=self._kept)
 
-    def _copy(
-        self, *, to: sqlite3.Connection | None = None, back_from: sqlite3.Connection | None = None
-    ) -> None:
-        file = sqlite3.connect(self._path)
-        try:
-            if to is not None:
-                file.backup(to)
-            if back_from is not None:
-                back_from.backup(file)
-        finally:
-            file.close()
+    @abstractmethod
+    def remove(self) -> None:
+        """Leave nothing behind of it, where its `engine` has no connection."""
 
     async def close(self) -> None:
-        """Leave no connection behind."""
-        self._kept.close()
-        self.plain.dispose()
-        await self.engine.dispose()
-
-
-def _without_flush(connection: Any, _: Any) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA synchronous = OFF")
-    cursor.close()
+        """Leave nothing behind of it, and no connection."""
+        try:
+            await self.engine.dispose()
+        finally:
+            self.remove()

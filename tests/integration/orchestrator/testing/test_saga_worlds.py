@@ -307,6 +307,7 @@ def test_a_wrong_wish_is_refused(
         ({"schema": {"hotels": Base.metadata}}, "schema= names 'hotels', which is no participant"),
         ({"routes": {"hotels": {}}}, "routes= names 'hotels'"),
         ({"originator": "client"}, "originator= names 'client'"),
+        ({"database": "sqlite:///a.db"}, "database= is 'sqlite:///a.db': give the URL of a Post"),
     ],
 )
 def test_a_world_with_unknown_participants_is_refused(
