@@ -28,6 +28,7 @@ OutboxError
 ├── BelongsToSaga             a saga's command, which only its saga may send again
 ├── ForgottenByReceiver       a dead letter whose receiver cannot tell whether it took effect
 └── SchemaError               a database that this code must not run on
+    ├── GrantMissing          or in which its role may not do what it must
     ├── SchemaMissing
     ├── SchemaOlder
     └── SchemaNewer
@@ -286,6 +287,10 @@ class ForgottenByReceiver(OutboxError):
 
 class SchemaError(OutboxError):
     """The database's schema is not one that this code may run on."""
+
+
+class GrantMissing(SchemaError):
+    """The role of the service may not do in the database what the library does there."""
 
 
 class SchemaMissing(SchemaError):

@@ -21,6 +21,7 @@ from sqlalchemy import Connection, column, delete, func, insert, inspect, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from outbox.database.schema.grants import require_grants
 from outbox.database.schema.operations import TableOperations
 from outbox.database.schema.versions import VERSIONS
 from outbox.database.table_set import has_table
@@ -111,7 +112,9 @@ def forget_revision(
 
 def require_tables(connection: Connection, service: str, tables: Tables = DEFAULT_TABLES) -> None:
     """Raises SchemaMissing or SchemaOlder where the library's tables are not there, or lack
-    columns. Cheap enough for each start: it compares names, and nothing else."""
+    columns, and GrantMissing where the role may not use them. Cheap enough for each start: it
+    compares names, and nothing else."""
+    require_grants(connection, service, tables)
     inspector = inspect(connection)
     there = set(inspector.get_table_names(tables.schema))
     wanted = tables.metadata.tables
@@ -143,11 +146,13 @@ async def require_revision(
     """Return if the code that needs the revision `expected` may run on this database.
 
     That is so if the revision was applied, and after it none of kind `contract`, and none whose
-    kind is not recorded. Raises SchemaMissing, SchemaOlder, SchemaNewer.
+    kind is not recorded; and if the role may use the tables of their owner that stand beside them.
+    Raises SchemaMissing, SchemaOlder, SchemaNewer, GrantMissing.
     """
     try:
         async with engine.connect() as connection:
             await connection.execution_options(**READ_ONLY)
+            await connection.run_sync(require_grants, service, tables, all_of_owner=True)
             recorded = await connection.run_sync(_recorded_if_any, tables)
             applied = await connection.run_sync(_applied, tables)
     except DBAPIError as error:

@@ -59,8 +59,8 @@ class ConfiguredService(Service[async_sessionmaker[AsyncSession]]):
         )
 
     async def check_tables(self) -> None:
-        """Raises SchemaMissing, SchemaOlder or SchemaNewer where this code may not run on the
-        database's revision."""
+        """Raises a SchemaError where this code may not run on the database's revision, or its role
+        may not use the tables."""
         await require_revision(
             self.engine, service=self.name, expected=self._revision, tables=self.tables
         )

@@ -370,8 +370,8 @@ class Service(_Installed, Generic[SM]):
                 await self.engine.dispose()
 
     async def check_tables(self) -> None:
-        """Raises SchemaMissing or SchemaOlder where the library's tables are not there, or lack
-        columns."""
+        """Raises a SchemaError where the library's tables are not there, lack columns, or may not
+        be used."""
         async with reading(self.engine).connect() as connection:
             await connection.run_sync(require_tables, self.name, self.tables)
 
