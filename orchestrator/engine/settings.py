@@ -12,6 +12,8 @@ from outbox.relay.settings import RelaySettings
 class EngineSettings:
     """The settings of the engine; `relay` has the times of leases and deliveries."""
 
+    name: str = "orchestrator"
+    """The name by which participants know who sends, and where answers go."""
     relay: RelaySettings = field(default_factory=RelaySettings)
     batch: int = 256
     """Runs in one group commit, at most."""

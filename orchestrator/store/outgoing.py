@@ -17,9 +17,6 @@ from outbox.wire.codec import encode
 from outbox.wire.envelope import Envelope
 from outbox.wire.outbox_row import to_row
 
-SOURCE = "orchestrator"
-"""The name by which participants know who sends, and where answers go."""
-
 
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
@@ -47,22 +44,24 @@ def command(
     *,
     number: str | None,
     trace: str,
+    source: str,
     repeats: bool,
 ) -> OutgoingMessage:
-    """A command of the run, in its trace. `number` is the run's."""
+    """A command of the run, in its trace. `number` is the run's, `source` the orchestrator's name,
+    to which the answer goes."""
     return OutgoingMessage(
         destination=dispatch.participant,
         bucket=bucket(Lane.URGENT if dispatch.urgent else Lane.NORMAL, shard),
         envelope=Envelope(
             id=dispatch.id,
-            source=SOURCE,
+            source=source,
             type=dispatch.type,
             key=dispatch.key,
             time=now,
             data=dispatch.data,
             correlation=saga_id,
             trace=trace,
-            reply_to=SOURCE,
+            reply_to=source,
             undoes=dispatch.undoes,
             expires=dispatch.expires,
             due=dispatch.due,
@@ -80,6 +79,7 @@ def ended(
     *,
     start_id: str | None,
     trace: str,
+    source: str,
 ) -> OutgoingMessage:
     """The event SagaEnded of a run, or of a start that began none, for the service that asked.
 
@@ -88,27 +88,46 @@ def ended(
     message, the id follows from the run's, as it did then.
     """
     id = derive(start_id or event.instance_id, "ended")
-    return _event(event, event.instance_id, originator, shard, now, id=id, trace=trace)
+    return _event(
+        event, event.instance_id, originator, shard, now, id=id, trace=trace, source=source
+    )
 
 
 def stuck(
-    event: SagaStuck, destination: str, shard: int, now: datetime, *, number: int, trace: str
+    event: SagaStuck,
+    destination: str,
+    shard: int,
+    now: datetime,
+    *,
+    number: int,
+    trace: str,
+    source: str,
 ) -> OutgoingMessage:
     """The event SagaStuck of a run, whose id follows from the `number` of its line in the
     history."""
     id = derive(event.instance_id, "stuck", str(number), destination)
-    return _event(event, event.instance_id, destination, shard, now, id=id, trace=trace)
+    return _event(
+        event, event.instance_id, destination, shard, now, id=id, trace=trace, source=source
+    )
 
 
 def _event(
-    event: Event, saga_id: str, destination: str, shard: int, now: datetime, *, id: str, trace: str
+    event: Event,
+    saga_id: str,
+    destination: str,
+    shard: int,
+    now: datetime,
+    *,
+    id: str,
+    trace: str,
+    source: str,
 ) -> OutgoingMessage:
     return OutgoingMessage(
         destination=destination,
         bucket=bucket(Lane.NORMAL, shard),
         envelope=Envelope(
             id=id,
-            source=SOURCE,
+            source=source,
             type=str(event.message_type),
             key=saga_id,
             time=now,

@@ -16,6 +16,7 @@ from orchestrator.definition.registry import Registry
 from orchestrator.engine.commits import run_log
 from orchestrator.engine.commits.items import Begin, Item, Started
 from orchestrator.engine.ports import EnginePorts
+from orchestrator.engine.settings import EngineSettings
 from orchestrator.errors import OrchestratorError
 from orchestrator.machine.transition import Dispatch, Entry, Happening, Transition
 from orchestrator.store import outgoing
@@ -35,13 +36,14 @@ class Changes:
         ports: EnginePorts,
         registry: Registry,
         now: datetime,
-        *,
-        stuck_to: Sequence[str],
+        settings: EngineSettings,
     ) -> None:
         self.connection = connection
         self.ports = ports
         self.registry = registry
         self.now = now
+        self.source = settings.name
+        """The orchestrator's name."""
         self.writes = Writes()
         self.records: dict[str, Record] = {}
         """The runs that were written, as they stand after the commit."""
@@ -63,7 +65,7 @@ class Changes:
         """The steps that need an operator since this commit."""
         self.transitions = 0
         self.stray_effects = 0
-        self._stuck_to = stuck_to
+        self._stuck_to = settings.stuck_to
         self._outcomes: list[tuple[asyncio.Future[Any], Any]] = []
 
     @property
@@ -124,7 +126,10 @@ class Changes:
         self.stuck.append(event)
         self.writes.messages += [
             outgoing.stuck(
-                event, name, after.shard, self.now, number=number, trace=after.traceparent
+                *(event, name, after.shard, self.now),
+                number=number,
+                trace=after.traceparent,
+                source=self.source,
             )
             for name in self._stuck_to
         ]
@@ -142,5 +147,6 @@ class Changes:
             self.now,
             number=after.number,
             trace=made or own,
+            source=self.source,
             repeats=any(it.id == dispatch.id and it.sendings > 1 for it in step.commands),
         )

@@ -238,8 +238,7 @@ class Committer:
         self._time.told(now)
         mine = [item for item in items if shard_for(item) in ours]
         others = [item for item in items if shard_for(item) not in ours]
-        stuck_to = self._settings.stuck_to
-        changes = Changes(connection, self._ports, self._registry, now, stuck_to=stuck_to)
+        changes = Changes(connection, self._ports, self._registry, now, self._settings)
         await GroupCommit(changes, self._cached).work(mine)
         return changes, mine, others
 

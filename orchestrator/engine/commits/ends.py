@@ -102,5 +102,10 @@ def add_saga_ended(
         )
         return
     changes.writes.messages.append(
-        outgoing.ended(event, originator, shard, changes.now, start_id=start_id, trace=trace)
+        outgoing.ended(
+            *(event, originator, shard, changes.now),
+            start_id=start_id,
+            trace=trace,
+            source=changes.source,
+        )
     )
