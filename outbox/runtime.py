@@ -53,6 +53,12 @@ class Runtime:
         self._purge_interval = purge_interval
         self._drain_seconds = drain_seconds
         self._carrying: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether it runs in this event loop, and is not about to stop."""
+        return self._loop is asyncio.get_running_loop()
 
     @property
     def is_carrying(self) -> bool:
@@ -69,9 +75,11 @@ class Runtime:
         if self._carrier is not None:
             self._carrying = asyncio.create_task(self._keep_carrying(self._carrier, stop))
             tasks.append(self._carrying)
+        self._loop = asyncio.get_running_loop()
         try:
             yield
         finally:
+            self._loop = None
             stop.set()
             handlers = max(_HANDLERS_HAVE, self._inbox.longest_work)
             await asyncio.gather(self._drain(tasks), self._inbox.drain(handlers))

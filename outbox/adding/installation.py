@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, event
@@ -165,6 +165,16 @@ def install(
 def is_installed(sessions: async_sessionmaker[Any] | sessionmaker[Any]) -> bool:
     """Whether `install` was called for these sessions."""
     return _is_installed(sessions.kw)
+
+
+def reach(sessions: async_sessionmaker[Any] | sessionmaker[Any], peer: str) -> Installation:
+    """Let messages to that name be added, too, on the sessions that this sessionmaker will make;
+    `install` was called for it."""
+    installed: Installation = sessions.kw["info"][_INSTALLATION]
+    if installed.peers is not None:
+        installed = replace(installed, peers=installed.peers | {destination(peer)})
+    _configure(sessions, installed)
+    return installed
 
 
 def installation_of(target: Session | Connection) -> Installation:

@@ -9,10 +9,9 @@ async def reserve(session: AsyncSession, command: Reserve, context: Context) -> 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from sqlalchemy import Engine
@@ -22,7 +21,7 @@ from typing_extensions import TypeVar
 
 from outbox import sqlite
 from outbox.adding.add import add
-from outbox.adding.installation import Installation, Routes, install, is_installed
+from outbox.adding.installation import Installation, Routes, install, is_installed, reach
 from outbox.clock import Clock, SystemClock
 from outbox.contract import StartSaga
 from outbox.coordination.bell import Bell
@@ -48,10 +47,11 @@ from outbox.service.given import (
     refuse,
     signing_keys,
 )
+from outbox.service.ways import Ways
 from outbox.tables import DEFAULT_TABLES, Tables
 from outbox.transports.base import Transport
 from outbox.transports.http.signing import Keyring
-from outbox.transports.http.transport import HttpTransport
+from outbox.transports.in_process import Neighbour
 from outbox.wire.codec import encode_value
 from outbox.wire.settled import EndedSagas
 
@@ -199,7 +199,7 @@ class Service(_Installed, Generic[SM]):
         self.engine = engine_for_relay(engine, relay_engine, name)
         self.clock = clock or SystemClock()
         self.peers: Mapping[str, str] = known_peers(peers)
-        self._transports = transports
+        self._ways = Ways(self.peers, transports)
         self._secrets = secrets
         self._limits = limits
         self._relay_settings = relay or RelaySettings()
@@ -220,7 +220,7 @@ class Service(_Installed, Generic[SM]):
         self.outside = self.handlers.outside
         self.complete = Completing(self.handlers, self.clock)
         self.pending = PendingCommands(self.handlers, self.clock)
-        self.progress = self._new_progress()
+        self.progress = _progress(self.clock, self._relay_settings)
         self._observer: Observer = _Unobserved()
         # What sends its messages in place of a relay, if `carried_by` said so.
         self.carrier: Carrier | None = None
@@ -236,10 +236,20 @@ class Service(_Installed, Generic[SM]):
                 self.sessions,
                 clock=self.clock,
                 limits=self._limits,
-                peers=self.peers if self._transports is None else self._transports,
+                peers=self.reached,
                 progress=self.progress,
             )
         return self._inbox
+
+    @property
+    def reached(self) -> Collection[str]:
+        """The names that it has a way to: its peers, and the services of its own process."""
+        return self._ways.names
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether it runs in this event loop, and is not about to stop."""
+        return self._runtime is not None and self._runtime.runs_here
 
     @property
     def is_carrying(self) -> bool:
@@ -310,7 +320,7 @@ class Service(_Installed, Generic[SM]):
         """Forget, in a process that was forked from one in which the service ran, what belongs to
         that one: its connections, the messages that it has in hand, and that it runs."""
         self._inbox, self._runtime, self._observer = None, None, _Unobserved()
-        self.progress = self._new_progress()
+        self.progress = _progress(self.clock, self._relay_settings)
         leave_connections(self.sessions.kw["bind"], self.engine.sync_engine)
 
     def observed_by(self, observer: Observer) -> None:
@@ -335,7 +345,18 @@ class Service(_Installed, Generic[SM]):
         settled: Callable[[], EndedSagas | None] | None = None,
     ) -> None:
         """Let the carrier that is made of its transports send its messages, in place of a relay."""
-        self.carrier = make(self._ways(self.keys(), settled))
+        self.carrier = make(self._transports(settled))
+
+    def reach(self, neighbour: Neighbour) -> None:
+        """Send what is for that service within the process, where it runs too. Call it before this
+        one runs. Raises InvalidService."""
+        if self._runtime is not None or self.carrier is not None:
+            refuse(
+                f"the service {self.name} runs already, without a way to {neighbour.name}",
+                "call it where both are made, before the application starts",
+            )
+        self._ways.add(neighbour)
+        self._installation = reach(self.sessions, neighbour.name)
 
     def keys(self) -> Keyring:
         """The signing keys. Raises InvalidService where there are none."""
@@ -352,12 +373,12 @@ class Service(_Installed, Generic[SM]):
                 f"the service {self.name} runs already in this process",
                 "attach it to one application, or use running() once",
             )
-        keys = self.keys()
+        carrier = self.carrier or _relay_of(self, self._transports(None), self._relay_settings)
         await self.check_tables()
         await self.inbox.check_sessions()
         self._runtime = Runtime(
             self.inbox,
-            self.carrier or self._relay(keys),
+            carrier,
             purge_interval=self._purge_interval,
             drain_seconds=self._drain_seconds,
         )
@@ -375,34 +396,31 @@ class Service(_Installed, Generic[SM]):
         async with reading(self.engine).connect() as connection:
             await connection.run_sync(require_tables, self.name, self.tables)
 
-    def _new_progress(self) -> Progress:
-        timeout = self._relay_settings.delivery_timeout
-        return Progress(self.clock.monotonic, stuck_after=max(STUCK_AFTER, 2 * timeout))
-
-    def _relay(self, keys: Keyring) -> Relay:
-        return Relay(
-            self.engine,
-            self._ways(keys),
-            owner=self.name,
-            clock=self.clock,
-            settings=self._relay_settings,
-            bell=self.bell,
-            progress=self.progress,
-            tables=self.tables,
-        )
-
-    def _ways(
-        self, keys: Keyring, settled: Callable[[], EndedSagas | None] | None = None
+    def _transports(
+        self, settled: Callable[[], EndedSagas | None] | None
     ) -> Mapping[str, Transport]:
-        ways = self._transports
-        if ways is None:
-            timeout = self._relay_settings.delivery_timeout
-            over_http = partial(HttpTransport, source=self.name, keys=keys, clock=self.clock)
-            ways = {
-                peer: over_http(address, settled=settled, timeout=timeout)
-                for peer, address in self.peers.items()
-            }
+        ways = self._ways.made(self, self._relay_settings.delivery_timeout, settled)
         return {peer: self._observer.transport(peer, way) for peer, way in ways.items()}
+
+
+def _progress(clock: Clock, settings: RelaySettings) -> Progress:
+    stuck_after = max(STUCK_AFTER, 2 * settings.delivery_timeout)
+    return Progress(clock.monotonic, stuck_after=stuck_after)
+
+
+def _relay_of(
+    service: Service[Any], transports: Mapping[str, Transport], settings: RelaySettings
+) -> Relay:
+    return Relay(
+        service.engine,
+        transports,
+        owner=service.name,
+        clock=service.clock,
+        settings=settings,
+        bell=service.bell,
+        progress=service.progress,
+        tables=service.tables,
+    )
 
 
 def _input_of(saga: SagaRef[S], input: S) -> dict[str, Any]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Unreachable,
     )
     from outbox.transports.http.transport import HttpTransport
+    from outbox.transports.in_process import InProcessTransport
     from outbox.transports.memory import MemoryTransport
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Answered",
     "Delivery",
     "HttpTransport",
+    "InProcessTransport",
     "MemoryTransport",
     "Transport",
     "Unacceptable",
@@ -34,6 +36,7 @@ _HOMES = {
     "Answered": "outbox.transports.base",
     "Delivery": "outbox.transports.base",
     "HttpTransport": "outbox.transports.http",
+    "InProcessTransport": "outbox.transports.in_process",
     "MemoryTransport": "outbox.transports.memory",
     "Transport": "outbox.transports.base",
     "Unacceptable": "outbox.transports.base",

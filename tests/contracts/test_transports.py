@@ -20,6 +20,7 @@ from tests.support.outbox.inboxes import Bench, Book, envelope, ledger_schema
 
 WAYS: dict[str, tuple[Connect, Features]] = {
     "memory": (lines.by_memory, lines.MEMORY),
+    "in process": (lines.in_process, lines.IN_PROCESS),
     "http": (lines.by_http, lines.HTTP),
     "accepting": (lines.by_accepting, lines.ACCEPTING),
 }
@@ -39,7 +40,11 @@ def is_answered(delivery: object, *values: Any) -> bool:
     return delivery == Answered([Reply(Outcome.DONE, value=value) for value in values])
 
 
-@pytest.mark.parametrize("connect", [lines.by_memory, lines.by_http], ids=["memory", "http"])
+@pytest.mark.parametrize(
+    "connect",
+    [lines.by_memory, lines.in_process, lines.by_http],
+    ids=["memory", "in process", "http"],
+)
 class TestWithAnInbox:
     """The same with a real inbox behind it."""
 

@@ -26,7 +26,7 @@ class Served(Protocol):
     @property
     def tables(self) -> Tables: ...
     @property
-    def peers(self) -> Collection[str]: ...
+    def reached(self) -> Collection[str]: ...
     @property
     def progress(self) -> Progress: ...
     @property
@@ -62,7 +62,7 @@ async def standing_of(service: Served) -> Standing:
     what is pending."""
     async with reading(service.engine).connect() as connection:
         return Standing(
-            await standing(connection, service.tables, service.peers),
+            await standing(connection, service.tables, service.reached),
             await waiting(connection, service.tables, service.name),
         )
 

@@ -36,7 +36,7 @@ class Purge:
         self._runner = runner
         self._clock = clock
         self._limits = limits
-        self._peers = frozenset(peers)
+        self._peers = peers
         self._work = work
         self._ended: OrderedDict[str, EndedSagas] = OrderedDict()
         self._last_said: dict[str, EndedSagas] = {}

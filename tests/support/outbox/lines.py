@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from outbox.clock import SystemClock
 from outbox.replies import Reply
 from outbox.testing.transport_contract import Confirms, Features, Line, Receive, Settled
-from outbox.transports import HttpTransport, MemoryTransport
+from outbox.transports import HttpTransport, InProcessTransport, MemoryTransport
 from outbox.transports.http.receiver import MAX_BODY_BYTES, receiver
 from outbox.transports.http.signing import Keyring
 from outbox.wire.envelope import Envelope
@@ -69,6 +69,30 @@ async def by_memory(
     """A `MemoryTransport`."""
     other = OtherSide(receive)
     transport = MemoryTransport(other.receive, settled=settled, timeout=timeout)
+    yield Line(transport=transport, cut=other.cut, silence=other.silence, restore=other.restore)
+    await transport.aclose()
+
+
+class _Neighbour:
+    """A service of this process, while it runs."""
+
+    name = "comments"
+
+    def __init__(self, inbox: OtherSide) -> None:
+        self.inbox = inbox
+
+    @property
+    def runs_here(self) -> bool:
+        return not self.inbox.is_gone
+
+
+@asynccontextmanager
+async def in_process(
+    receive: Receive, *, timeout: float, settled: Settled | None
+) -> AsyncIterator[Line]:
+    """An `InProcessTransport`."""
+    other = OtherSide(receive)
+    transport = InProcessTransport(_Neighbour(other), settled=settled, timeout=timeout)
     yield Line(transport=transport, cut=other.cut, silence=other.silence, restore=other.restore)
     await transport.aclose()
 
@@ -143,6 +167,9 @@ async def by_accepting(
 
 MEMORY = Features(
     confirms=Confirms.BY_REPLIES, tells_when_nothing_left=False, carries_statements=True
+)
+IN_PROCESS = Features(
+    confirms=Confirms.BY_REPLIES, tells_when_nothing_left=True, carries_statements=True
 )
 HTTP = Features(
     confirms=Confirms.BY_REPLIES,
