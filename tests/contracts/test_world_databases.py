@@ -6,144 +6,41 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import JSON, Computed, ForeignKey, delete, func, insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import Session
 
-from orchestrator import Saga, compensatable, retriable
 from orchestrator.machine.instance import Status
 from orchestrator.testing import AsyncSagaWorld, Checked, Run, SagaWorld, WayFailed, check_saga
-from outbox import Command, Context, Handlers, Refused
+from outbox import Context, Refused
 from outbox.inbox.barrier import decide
-from outbox.inbox.outside.results import ResultTransaction
 from outbox.inbox.rows import Answer, Verdict
 from outbox.inbox.rows import Run as Runs
 from outbox.inbox.transactions import transaction
-from tests.support.checkout import ROOT
-
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(ROOT / "examples" / "testing_a_saga")
-    import parts
-    import tickets
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Letter(Base):
-    __tablename__ = "letters"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str] = mapped_column(unique=True)
-    text: Mapped[str]
-    shelf: Mapped[int] = mapped_column(Computed("id % 4", persisted=True))
-
-
-class Page(Base):
-    __tablename__ = "pages"
-    id: Mapped[int] = mapped_column(primary_key=True)
-    letter: Mapped[int] = mapped_column(ForeignKey(Letter.id))
-    marks: Mapped[dict[str, Any]] = mapped_column(JSON)
-
-
-@dataclass(frozen=True)
-class Write(Command[None], type="desk.write.v1", key="name"):
-    name: str
-
-
-@dataclass(frozen=True)
-class Erase(Command[None], type="desk.erase.v1", key="name"):
-    name: str
-
-
-@dataclass(frozen=True)
-class Sign(Command[None], type="desk.sign.v1", key="name"):
-    name: str
-
-
-@dataclass(frozen=True)
-class Wish:
-    name: str
-
-
-send = Saga(
-    name="send-letter",
-    version=1,
-    state=Wish,
-    key=lambda it: it.name,
-    steps=[
-        compensatable("write", lambda it: Write(it.name), compensation=lambda it: Erase(it.name)),
-        retriable("sign", lambda it: Sign(it.name)),
-    ],
+from tests.support.orchestrator.desk import (
+    Erase,
+    Kind,
+    Letter,
+    Page,
+    Sign,
+    Wish,
+    desk,
+    erase,
+    letter_named,
+    on_loop,
+    plain,
+    prepare,
+    send,
 )
 
 
-def write(session: Session, command: Write, _: Context) -> None:
-    letter = Letter(name=command.name, text="dear")
-    session.add(letter)
-    session.flush()
-    session.add(Page(letter=letter.id, marks={"of": letter.id, "pages": [1]}))
-
-
-def erase(session: Session, command: Erase, _: Context) -> None:
-    letter = _letter(session, command.name)
-    session.execute(delete(Page).where(Page.letter == letter.id))
-    session.delete(letter)
-
-
-def sign(session: Session, command: Sign, _: Context) -> None:
-    _letter(session, command.name).text += ", yours"
-
-
-def _letter(session: Session, name: str) -> Letter:
-    return session.scalars(select(Letter).where(Letter.name == name)).one()
-
-
-Handle = Callable[[Any, Any, Context], Any]
-Kind = Callable[[Handle], Handle]
-
-
-def plain(handle: Handle) -> Handle:
-    """The handler as it is, in plain sessions."""
-    return handle
-
-
-def on_loop(handle: Handle) -> Handle:
-    """The same handler in async sessions."""
-
-    async def handle_there(session: AsyncSession, command: Any, context: Context) -> Any:
-        return await session.run_sync(handle, command, context)
-
-    return handle_there
-
-
-def desk(kind: Kind = plain, **other: Handle) -> dict[str, Any]:
-    handlers = Handlers("desk")
-    for command, handle in ((Write, write), (Erase, erase), (Sign, sign)):
-        handlers.on(command)(kind(other.get(handle.__name__, handle)))
-    return {"participants": {"desk": handlers}, "schema": Base.metadata}
-
-
-def prepare(world: SagaWorld | AsyncSagaWorld) -> None:
-    with world.session("desk") as session:
-        session.add(Letter(name="old", text="..."))
-        session.flush()
-        session.add(Page(letter=1, marks={}))
-
-
 @pytest.fixture
-def saga_database(database_kind: str, request: pytest.FixtureRequest) -> str | None:
-    if database_kind == "sqlite":
-        return None
-    server = {"postgresql": "postgres_server", "older-postgresql": "older_postgres_server"}
-    url: str = request.getfixturevalue(server[database_kind]).url(driver=None)
-    return url
+def saga_database(world_database: str | None) -> str | None:
+    return world_database
 
 
 Check = Callable[..., Checked]
@@ -172,10 +69,8 @@ def check(saga_database: str | None) -> Check:
 def test_a_right_saga_passes_whose_numbers_are_drawn_again_after_a_failure(
     check: Check, kind: Kind
 ) -> None:
-    checked = check("the handler of step 'write'", kind=kind)
-    assert checked.missed == []
-    ends = [Status.COMPLETED, Status.COMPLETED, Status.COMPENSATED]
-    assert list(checked.ends.values()) == ends
+    checked = check("the handler of step 'write' fails twice", kind=kind)
+    assert list(checked.ends.values()) == [Status.COMPLETED] * 2
 
 
 # What `prepare` made is there again in each way
@@ -248,7 +143,7 @@ def test_a_changed_value_is_found(check: Check) -> None:
 
 def test_a_handler_that_does_something_else_when_it_is_called_again_is_found(check: Check) -> None:
     def stamped(session: Session, command: Sign, context: Context) -> None:
-        _letter(session, command.name).text = f"try {context.attempt}"
+        letter_named(session, command.name).text = f"try {context.attempt}"
 
     with pytest.raises(WayFailed, match="and not everything is as it is when nothing") as failed:
         check("the handler of step 'sign'", sign=stamped)
@@ -308,105 +203,3 @@ def test_an_inbox_that_forgets_what_it_had_is_found(
     monkeypatch.setattr(transaction, "decide", _run_every_action)
     with pytest.raises(WayFailed, match=problem):
         check(way, write=lambda *_: None, sign=lambda *_: None)
-
-
-# Answers that come later
-
-
-def workshop_builds(session: Session, command_id: str) -> None:
-    parts.built(session, command_id, "axle", weight=12)
-
-
-def check_part(
-    database: str | None, only: str, build: object = workshop_builds, accept: object = None
-) -> Checked:
-    return check_saga(
-        parts.order_part,
-        parts.Part("axle"),
-        participants={"parts": parts.service.handlers},
-        schema=parts.Base.metadata,
-        completions={parts.Build: [build], parts.Accept: [None, accept]},
-        only=only,
-        database=database,
-    )
-
-
-def test_a_refusal_that_does_not_take_back_what_the_handler_wrote_is_found(
-    saga_database: str | None,
-) -> None:
-    with pytest.raises(WayFailed, match="row part='axle': was not there, is there"):
-        check_part(saga_database, "is completed with", accept=Refused("no", "it does not fit"))
-
-
-def test_a_webhook_that_is_too_late_and_writes_all_the_same_is_found(
-    saga_database: str | None,
-) -> None:
-    def hasty(session: Session, command_id: str) -> None:
-        if session.get(parts.Job, "axle") is None:
-            session.add(parts.Job(part="axle"))
-            return
-        workshop_builds(session, command_id)
-
-    with pytest.raises(WayFailed, match="row part='axle': was not there, is there") as failed:
-        check_part(saga_database, "while step 'build' is pending", build=hasty)
-    assert failed.value.way.endswith("and it is completed too late")
-
-
-def test_a_webhook_that_fails_is_told_with_its_error(saga_database: str | None) -> None:
-    def broken(_session: Session, _id: str) -> None:
-        raise KeyError("oops")
-
-    with pytest.raises(WayFailed, match=r"'build' could not be completed: KeyError\('oops'\)"):
-        check_part(saga_database, "", build=broken)
-
-
-# Calls to the outside, whose times are the database's
-
-
-def check_ticket(database: str | None, only: str) -> Checked:
-    def begin() -> None:
-        tickets.provider.charges.clear()
-        tickets.provider.voided.clear()
-
-    def paid_once(_: SagaWorld, run: Run) -> None:
-        due = 20 if run.status is Status.COMPLETED else 0
-        assert sum(tickets.provider.charges.values()) == due, f"{tickets.provider.charges}"
-
-    return check_saga(
-        tickets.sell_ticket,
-        tickets.Ticket("7"),
-        participants={"tickets": tickets.tickets},
-        schema=tickets.Base.metadata,
-        begin=begin,
-        invariant=paid_once,
-        only=only,
-        database=database,
-    )
-
-
-def test_a_provider_that_does_not_honour_its_keys_is_found(
-    saga_database: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def charge(key: str) -> int:
-        charges = tickets.provider.charges
-        return charges.setdefault(f"{key} {len(charges)}", 20)
-
-    monkeypatch.setattr(tickets.provider, "charge", charge)
-    with pytest.raises(WayFailed, match="the invariant does not hold: "):
-        check_ticket(saga_database, "the call of step 'pay' is taken over")
-
-
-def test_an_inbox_that_drops_a_late_success_is_found(
-    saga_database: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ResultTransaction, "_write_late", lambda *_: None)
-    monkeypatch.setattr(tickets.provider, "voided", _Forgetful())
-    with pytest.raises(WayFailed, match="the invariant does not hold: "):
-        check_ticket(saga_database, "is made after its undo")
-
-
-class _Forgetful(set[str]):
-    """What a provider without a void remembers of one."""
-
-    def add(self, _: str) -> None:
-        pass

@@ -144,6 +144,16 @@ def database(database_factory: DatabaseFactory, database_schema: Schema | str) -
 
 
 @pytest.fixture
+def world_database(database_kind: str, request: pytest.FixtureRequest) -> str | None:
+    """What a world takes as `database=`, to have its participants' databases in this system."""
+    if database_kind == "sqlite":
+        return None
+    older = "older_" if database_kind == "older-postgresql" else ""
+    server: PostgresServer = request.getfixturevalue(f"{older}postgres_server")
+    return server.url(driver=None)
+
+
+@pytest.fixture
 def _databases_outlive_engines(request: pytest.FixtureRequest) -> None:
     if "database_factory" in request.fixturenames:
         request.getfixturevalue("database_factory")

@@ -1,4 +1,7 @@
-"""`check_saga` with calls to the outside, and what it finds in the functions that make them."""
+"""`check_saga` with calls to the outside, and what it finds in the functions that make them.
+
+What it finds on every database stands in `tests/contracts/test_world_databases_later.py`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,6 @@ from orchestrator.machine.instance import Status
 from orchestrator.testing import Checked, Run, SagaWorld, WayFailed, check_saga
 from outbox import Command, Context, Handlers, Refused
 from outbox.inbox.outside import rules
-from outbox.inbox.outside.results import ResultTransaction
 from outbox.testing import crash_points as crash_points_of
 
 
@@ -315,12 +317,6 @@ def test_a_plain_function_that_calls_the_outside_is_tried_too() -> None:
 
 
 # The library's own mechanisms: without them, the same check of right calls fails.
-
-
-def test_an_inbox_that_drops_a_late_success_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ResultTransaction, "_write_late", lambda *_: None)
-    with pytest.raises(WayFailed, match="the invariant does not hold: charged "):
-        check(AFTER_UNDO, has_void=False)
 
 
 @pytest.mark.usefixtures("forgetful")

@@ -1,4 +1,7 @@
-"""`check_saga` with commands whose answers come later, and what it finds in such handlers."""
+"""`check_saga` with commands whose answers come later, and what it finds in such handlers.
+
+What it finds on every database stands in `tests/contracts/test_world_databases_later.py`.
+"""
 
 from __future__ import annotations
 
@@ -194,12 +197,6 @@ def test_completions_that_fit_nothing_are_refused(completions: Completions, prob
 # Wrong handlers and webhooks
 
 
-def test_a_refusal_that_does_not_take_back_what_the_handler_wrote_is_found() -> None:
-    with pytest.raises(WayFailed, match="row part='sell 1': was not there, is there") as failed:
-        check(completions={**RIGHT, Sell: [100, NO]})
-    assert failed.value.way.startswith("step 'sell' is completed with Refused")
-
-
 def test_a_compensation_that_cannot_undo_what_is_pending_is_found() -> None:
     async def only_what_ran(session: AsyncSession, command: Scrap, context: Context) -> Pending:
         assert set(context.undoes.values()) == {"ran"}, "this code thought so"
@@ -240,14 +237,6 @@ def test_a_webhook_that_writes_before_it_knows_that_it_is_in_time_is_found() -> 
     with pytest.raises(WayFailed, match=r"row part='built .*was not there, is there") as failed:
         check("while step 'build' is pending", {**RIGHT, Build: [hasty]})
     assert failed.value.way == TOO_LATE
-
-
-def test_a_webhook_that_fails_is_told_with_its_error() -> None:
-    async def broken(_session: AsyncSession, _id: str) -> None:
-        raise KeyError("oops")
-
-    with pytest.raises(WayFailed, match=r"'sell' could not be completed: KeyError\('oops'\)"):
-        check(completions={**RIGHT, Sell: [broken]})
 
 
 # The library's own mechanisms: without them, the same check of a right saga fails.

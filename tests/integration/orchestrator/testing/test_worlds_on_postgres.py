@@ -170,6 +170,18 @@ def test_a_transaction_that_a_test_left_open_is_told_where_rows_are_restored(
             database.restore()
 
 
+@pytest.mark.parametrize(
+    ("scheme", "driver"), [("postgresql", "asyncpg"), ("postgresql+psycopg", "psycopg")]
+)
+def test_async_handlers_have_the_driver_of_the_url(
+    saga_database: str, scheme: str, driver: str
+) -> None:
+    url = saga_database.replace("postgresql", scheme)
+    made = PostgresDatabase(url, SystemClock())
+    made.remove()
+    assert (made.engine.dialect.driver, made.plain.dialect.driver) == (driver, "psycopg")
+
+
 # Nothing stays behind
 
 
