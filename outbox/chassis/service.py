@@ -28,6 +28,7 @@ from outbox.chassis.endpoints.metrics import Metrics
 from outbox.chassis.endpoints.served import checks_of, standing_of
 from outbox.chassis.http import problems
 from outbox.chassis.http.middleware import BodyLimit, Boundary, SecurityHeaders
+from outbox.chassis.http.proxied import Heads, Prefixed
 from outbox.chassis.http.request_traces import Traced
 from outbox.chassis.shutdown import told_of_signals
 from outbox.database.troubles import Trouble, trouble_in_statement
@@ -112,6 +113,8 @@ def build(blueprint: Blueprint) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     app.add_middleware(chassis.metrics.http)
     app.add_middleware(Traced, new_id=blueprint.service.new_id)
+    app.add_middleware(Prefixed, prefix=blueprint.service.settings.root_path)
+    app.add_middleware(Heads)
     return app
 
 

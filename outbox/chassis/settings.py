@@ -6,6 +6,7 @@ A service's own settings extend `ServiceSettings`. `documented()` lists a model'
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypeVar
@@ -29,6 +30,8 @@ from outbox.relay.settings import RelaySettings
 from outbox.transports.http.peers import address_in, agreed, peers_in
 from outbox.transports.http.signing import DEFAULT_WINDOW, Keyring
 
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+
 
 class InvalidSettings(OutboxError):
     """The environment lacks a setting, or has one that cannot be."""
@@ -50,6 +53,12 @@ def host_names(text: str) -> frozenset[str]:
 
 def _host_names_checked(text: str) -> str:
     host_names(text)
+    return text
+
+
+def _prefix_checked(text: str) -> str:
+    if text and not _PREFIX.fullmatch(text):
+        raise ValueError(f"{text!r} is no prefix of paths; write it as /shop, with no slash behind")
     return text
 
 
@@ -145,6 +154,11 @@ class ServiceSettings(TableSettings):
         description="The names by which the service may be called from elsewhere, with commas "
         "between them. A request with another Host is refused, loopback and the address of the "
         "connection excepted",
+    )
+    root_path: Annotated[str, AfterValidator(_prefix_checked)] = Field(
+        default="",
+        description="The prefix below which a proxy serves this service, such as /shop, whether it "
+        "takes the prefix off the path or not",
     )
     rate_limit: float = Field(
         default=100.0,

@@ -15,6 +15,7 @@ from outbox.chassis.endpoints import health as probes
 from outbox.chassis.endpoints.metrics import Metrics
 from outbox.chassis.endpoints.served import Served, checks_of, standing_of
 from outbox.chassis.http import problems
+from outbox.chassis.http.proxied import Heads
 from outbox.clock import Clock
 from outbox.errors import InvalidService
 from outbox.inbox.handlers import Handlers
@@ -129,7 +130,7 @@ def _add(app: Starlette, routers: Sequence[APIRouter]) -> None:
     problems.install(inner)
     for router in routers:
         inner.router.routes.extend(router.routes)
-        _route(app, [getattr(route, "path", "") for route in router.routes], inner)
+        _route(app, [getattr(route, "path", "") for route in router.routes], Heads(inner))
 
 
 def _route(app: Starlette, paths: Iterable[str], to: Any) -> None:

@@ -62,5 +62,5 @@ class Ways:
                 settled=settled,
                 timeout=timeout,
             )
-            found |= {name: over_http(address) for name, address in addresses.items()}
+            found |= {name: over_http(address, to=name) for name, address in addresses.items()}
         return found

@@ -29,7 +29,14 @@ from outbox.transports.http.problems import (
     from_outbox_error,
     unexpected,
 )
-from outbox.transports.http.signing import Keyring, skew_of, verify
+from outbox.transports.http.signing import (
+    TARGET_HEADER,
+    TO_HEADER,
+    Keyring,
+    skew_of,
+    verify,
+)
+from outbox.wire import attributes
 from outbox.wire.envelope import (
     BATCH,
     JSON,
@@ -207,7 +214,7 @@ class _Door:
         verify(
             self._keys,
             method=request.method,
-            target=_target(request),
+            target=_signed_target(request, self._inbox.consumer),
             headers=request.headers,
             body=body,
             now=now,
@@ -271,6 +278,28 @@ def _statement(request: Request) -> EndedSagas | None:
         # Without it the inbox only remembers for longer; no message may be refused or lost for it.
         log.warning("a statement about sagas is left out: %s", error)
         return None
+
+
+def _signed_target(request: Request, consumer: str) -> str:
+    """The target that the signature is to fit. Raises UntrustedRequest where the request is for
+    another service, or came on a way that its sender did not mean."""
+    to, arrived = request.headers.get(TO_HEADER), _target(request)
+    if to is not None and to != attributes.quoted(consumer):
+        raise UntrustedRequest(
+            f"the request was signed for the service {to[:100]!r}, and this is {consumer}",
+            next_step="correct the address of that service at its sender, or its name",
+        )
+    signed = request.headers.get(TARGET_HEADER, arrived)
+    root = request.scope.get("root_path", "").rstrip("/")
+    own = arrived.removeprefix(root) if arrived.startswith(f"{root}/") else arrived
+    # A prefix that no one here knows of is only right for a request that no other service takes.
+    if signed in (arrived, root + own) or (to is not None and signed.endswith(own)):
+        return signed
+    raise UntrustedRequest(
+        f"the request was signed for the path {signed[:100]!r}, and came here at {arrived[:100]!r}",
+        next_step="where a proxy takes a prefix off the path, tell the service (SAGABOX_ROOT_PATH, "
+        "or --root-path of uvicorn), or let the sender name it: HttpTransport(..., to=...)",
+    )
 
 
 def _target(request: Request) -> str:

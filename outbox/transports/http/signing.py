@@ -31,6 +31,10 @@ from outbox.errors import InvalidKeyring, UntrustedRequest
 KEY_ID_HEADER = "Sagabox-Key-Id"
 TIMESTAMP_HEADER = "Sagabox-Timestamp"
 SIGNATURE_HEADER = "Sagabox-Signature"
+TARGET_HEADER = "Sagabox-Target"
+"""The target that was signed, for a receiver behind a proxy that changes paths."""
+TO_HEADER = "ce-sagaboxto"
+"""The name of the service that a request is for. It is signed, as all ce-* headers are."""
 
 DEFAULT_WINDOW = 300.0
 """Seconds by which the clocks of sender and receiver may differ, including the request's way."""

@@ -22,7 +22,7 @@ from outbox.safe_text import fit
 from outbox.transports.base import DEFAULT_TIMEOUT, Answered, Delivery, Unacceptable, Unreachable
 from outbox.transports.http.address import Address
 from outbox.transports.http.posting import DEFAULT_MAX_ANSWER, Answer, NoAnswer, Poster
-from outbox.transports.http.signing import Keyring, sign
+from outbox.transports.http.signing import TARGET_HEADER, TO_HEADER, Keyring, sign
 from outbox.wire import attributes
 from outbox.wire.envelope import BATCH, Envelope, replies_from_batch, to_batch
 from outbox.wire.settled import SETTLED_HEADER, EndedSagas
@@ -40,7 +40,9 @@ _log = logging.getLogger(__name__)
 class HttpTransport:
     """The transport to the receiver below `address`, such as `http://127.0.0.1:8002`.
 
-    `source` is this service's name, for the receiver's log. `settled` gives the orchestrator's
+    `source` is this service's name, for the receiver's log. `to` is the name of the service there:
+    with it no other service takes a request, and a proxy on the way may take a prefix off the path.
+    `settled` gives the orchestrator's
     statement about its ended sagas, at each delivery. One delivery takes at most `timeout` seconds,
     connecting included. `tls` replaces the system's trusted certificates.
 
@@ -52,6 +54,7 @@ class HttpTransport:
         address: str,
         *,
         source: str,
+        to: str | None = None,
         keys: Keyring,
         clock: Clock,
         settled: Callable[[], EndedSagas | None] | None = None,
@@ -72,7 +75,10 @@ class HttpTransport:
             "accept-encoding": "identity",
             "content-type": BATCH,
             "user-agent": f"sagabox ({attributes.quoted(source)})",
+            TARGET_HEADER: self._target,
         }
+        if to is not None:
+            self._headers[TO_HEADER] = attributes.quoted(to)
 
     async def deliver(self, envelopes: Sequence[Envelope]) -> Delivery:
         """Deliver the batch in one request, and wait for the answer."""

@@ -16,7 +16,7 @@ from articles.contract import ArticlePublished
 from comments.contract import CloseThread, ReopenThread
 from outbox import schema, tables
 from outbox.chassis.service import CannotStart
-from outbox.chassis.settings import InvalidSettings
+from outbox.chassis.settings import InvalidSettings, ServiceSettings, load
 from outbox.errors import SchemaMissing, SchemaNewer, SchemaOlder
 from outbox.ids import compose, derive, first_at
 from outbox.relay.relay import Relay
@@ -80,7 +80,30 @@ async def test_a_started_service_is_ready_and_a_stopped_one_is_not(
             assert (await articles.http.get("/livez")).status_code == 200
             for path in ("/docs", "/openapi.json", "/metrics"):
                 assert (await articles.http.get(path)).status_code == 200
+            for path in ("/livez", "/readyz", "/docs", "/openapi.json"):
+                head = await articles.http.head(path)
+                assert (head.status_code, head.content) == (200, b""), path
         assert (await articles.http.get("/readyz")).status_code == 503
+
+
+@pytest.mark.parametrize("below", ["/blog", ""], ids=["kept by the proxy", "taken off by it"])
+async def test_a_service_below_a_prefix_names_its_addresses_with_it(
+    database_factory: DatabaseFactory, below: str
+) -> None:
+    app = articles_app(database_factory(articles_schema), root_path="/blog")
+    async with running(app) as articles, _started(articles):
+        given = {"title": "T", "body": "b", "author": "a"}
+        made = await articles.http.post(f"{below}/articles", json=given)
+        assert made.headers["location"] == f"/blog/articles/{made.json()['id']}"
+        assert (await articles.http.get(made.headers["location"])).status_code == 200
+
+
+@pytest.mark.parametrize("prefix", ["blog", "/blog/", "/", "//blog", "/bl og"])
+def test_a_prefix_that_cannot_be_is_refused(monkeypatch: pytest.MonkeyPatch, prefix: str) -> None:
+    monkeypatch.setenv("SAGABOX_SECRETS", "one:" + "c2VjcmV0" * 8)
+    monkeypatch.setenv("SAGABOX_ROOT_PATH", prefix)
+    with pytest.raises(InvalidSettings, match=r"SAGABOX_ROOT_PATH: .* is no prefix of paths"):
+        load(ServiceSettings)
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,9 @@ async def test_what_one_service_adds_takes_effect_in_the_other(
         await until(lambda: _has_both(engine), what="both take effect")
         async with client_of(till_app) as http:
             assert (await http.get("/livez")).json() == {"status": "alive"}
+            for path in ("/livez", "/readyz"):
+                head = await http.head(path)
+                assert (head.status_code, head.content) == (200, b""), "as some balancers ask"
             ready = await http.get("/readyz")
             assert (ready.status_code, ready.json()["checks"]) == (
                 200,

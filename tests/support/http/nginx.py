@@ -33,6 +33,10 @@ class Passing:
     lines: tuple[str, ...] = ()
     tls: bool = False
     kept: bool = False
+    prefix: str = ""
+    """What the paths of callers begin with, such as `/shop`; the services do not see it..."""
+    keeps_prefix: bool = False
+    """...unless it is kept."""
 
 
 def nginx() -> str:
@@ -124,6 +128,8 @@ def _server(name: str, url: str, port: int, passing: Passing) -> str:
     behind = urlsplit(url).netloc
     tls = f" ssl; ssl_certificate {CERTIFICATE}; ssl_certificate_key {CERTIFICATE};"
     lines = [*passing.lines]
+    # A path after the name takes the place of what the location names.
+    path = "/" if passing.prefix and not passing.keeps_prefix else ""
     upstream = ""
     if passing.kept:
         upstream = f"  upstream {name} {{ server {behind}; keepalive 4; }}\n"
@@ -131,5 +137,6 @@ def _server(name: str, url: str, port: int, passing: Passing) -> str:
         lines += ["proxy_http_version 1.1;", 'proxy_set_header Connection "";']
     return (
         f"{upstream}  server {{ listen 127.0.0.1:{port}{tls if passing.tls else ';'}\n"
-        f"    location / {{ proxy_pass http://{behind}; {' '.join(lines)} }}\n  }}"
+        f"    location {passing.prefix}/ {{ proxy_pass http://{behind}{path}; "
+        f"{' '.join(lines)} }}\n  }}"
     )
