@@ -13,6 +13,7 @@ import typer
 
 from orchestrator.cli.audit.command import audit
 from orchestrator.cli.demo import demo
+from orchestrator.cli.doctor.command import doctor
 from orchestrator.cli.runs.dead_letters import app as dead_letters
 from orchestrator.cli.runs.listing import list_
 from orchestrator.cli.runs.operators import OPERATOR_COMMANDS
@@ -57,6 +58,7 @@ for _operator in OPERATOR_COMMANDS:
 main.add_typer(dead_letters, name="dead-letters")
 main.add_typer(pending, name="pending")
 main.add_typer(tokens, name="token")
+main.command(epilog=EXIT_CODES)(doctor)
 main.command(epilog=EXIT_CODES)(audit)
 main.command(epilog=EXIT_CODES)(explore)
 main.command(epilog=EXIT_CODES)(simulate)

@@ -13,6 +13,7 @@ from inspect import getclosurevars
 
 from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.util import await_
 from sqlalchemy.util.concurrency import in_greenlet
 
@@ -22,6 +23,7 @@ __all__ = [
     "given_connect_args",
     "in_greenlet",
     "level_at_connect",
+    "most_connections",
     "next_savepoint",
 ]
 
@@ -49,3 +51,11 @@ def given_connect_args(engine: Engine) -> Mapping[str, object] | None:
     used: Mapping[str, object] = getclosurevars(creator).nonlocals["cparams"]
     by_url = engine.dialect.create_connect_args(engine.url)[1]
     return {name: value for name, value in used.items() if by_url.get(name) != value}
+
+
+def most_connections(pool: Pool) -> int:
+    """The connections that the pool opens at most; 1 for a pool without a size."""
+    if not isinstance(pool, QueuePool):
+        return 1
+    overflow: int = pool._max_overflow
+    return pool.size() + max(0, overflow)

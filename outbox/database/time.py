@@ -20,6 +20,11 @@ class DatabaseClock:
         self._clock = now
 
     @property
+    def time(self) -> ColumnElement[datetime]:
+        """The time now."""
+        return self._now
+
+    @property
     def _now(self) -> ColumnElement[datetime]:
         if self._postgres:
             return func.clock_timestamp(type_=UtcDateTime())

@@ -13,6 +13,7 @@ PACKAGES = ("outbox", "orchestrator", "articles", "comments", "migrations")
 
 PURE = (
     "orchestrator.cli.audit.divergences",
+    "orchestrator.cli.doctor.findings",
     "orchestrator.cli.terminal.sse",
     "orchestrator.cli.terminal.times",
     "orchestrator.errors",

@@ -79,6 +79,15 @@ async def test_synchronous_code_of_an_asynchronous_engine_can_wait() -> None:
     await engine.dispose()
 
 
+def test_it_is_known_how_many_connections_a_pool_opens() -> None:
+    """Else `sagabox doctor` does not see that the server has fewer."""
+    engine = create_engine("postgresql+psycopg://nowhere/none", pool_size=3, max_overflow=4)
+    assert internals.most_connections(engine.pool) == 7
+    endless = create_engine("postgresql+psycopg://nowhere/none", pool_size=3, max_overflow=-1)
+    assert internals.most_connections(endless.pool) == 3
+    assert internals.most_connections(create_engine("sqlite://", poolclass=StaticPool).pool) == 1
+
+
 def test_reflection_knows_the_type_of_transaction_ids() -> None:
     """Else `sagabox migrate check` warns of a column of an unknown type."""
     dialect = create_engine("postgresql+psycopg://nowhere/none").dialect

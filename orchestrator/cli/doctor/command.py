@@ -1,0 +1,138 @@
+"""`sagabox doctor`: looks at the settings, the databases and the orchestrator, and changes
+nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from orchestrator.cli.doctor.findings import Finding, Verdict, ok, problem, warning
+from orchestrator.cli.terminal.client import Url, connect
+from orchestrator.cli.terminal.errors import CommandError, ExitCode
+from orchestrator.cli.terminal.output import Json, print_json, print_paragraph
+
+if TYPE_CHECKING:
+    from orchestrator.cli.doctor.asked import Source
+    from outbox.service.service import Service
+
+_STYLES = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "bold red"}
+
+
+def doctor(
+    services: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODULE:SERVICE]...",
+            help="Services of your own to look at, too, such as shop.stock:service.",
+        ),
+    ] = None,
+    json_: Json = False,
+    url: Url = None,
+) -> None:
+    """Look at the settings, the orchestrator, and each database that SAGABOX_DATABASE_URL_NAME or a
+    service names: its clock, its migrations, its leases, its pending commands, its connections.
+
+    Nothing is changed. Ends with 0, or with 1 where there is a problem; a warning is none.
+    """
+    import asyncio
+
+    findings = asyncio.run(_all(services or [], url, os.environ))
+    if json_:
+        print_json({"findings": [asdict(it) for it in findings]})
+    else:
+        for finding in findings:
+            _tell(finding)
+    if any(it.verdict is Verdict.PROBLEM for it in findings):
+        raise typer.Exit(ExitCode.OTHERWISE)
+
+
+def _tell(finding: Finding) -> None:
+    told = f"{finding.verdict.value:8} {finding.area} of {finding.about}: {finding.told}"
+    print_paragraph(told, _STYLES[finding.verdict], indent=" " * 9)
+    if finding.next_step:
+        print_paragraph(f"         next: {finding.next_step}", indent=" " * 15)
+
+
+async def _all(
+    named: Sequence[str], url: str | None, environment: Mapping[str, str]
+) -> list[Finding]:
+    from orchestrator.cli.doctor.asked import sources
+    from orchestrator.cli.doctor.server import of_this_process
+    from orchestrator.cli.doctor.settings import settings
+
+    findings = [of_this_process(), *settings(environment), *_orchestrator(url)]
+    services: list[Service[Any]] = []
+    for name in named:
+        found = _service(name)
+        if isinstance(found, Finding):
+            findings.append(found)
+        else:
+            services.append(found)
+    for source in sources(environment, services):
+        findings += [source] if isinstance(source, Finding) else await _looked_at(source)
+    return findings
+
+
+def _service(name: str) -> Service[Any] | Finding:
+    from orchestrator.cli.services.run import find_service
+    from outbox.errors import OutboxError
+
+    try:
+        return find_service(name, by="sagabox doctor was given")
+    except OutboxError as error:
+        return problem("settings", name, error.problem, error.next_step)
+
+
+async def _looked_at(source: Source) -> list[Finding]:
+    """The findings about one database."""
+    from sqlalchemy.exc import DBAPIError
+
+    from orchestrator.cli.doctor.asked import opened
+    from orchestrator.cli.doctor.checks import OF_ROWS, OF_SERVER, OF_TABLES
+    from orchestrator.cli.doctor.schema import has_tables
+    from outbox.clock import SystemClock
+
+    findings: list[Finding] = []
+    try:
+        async with opened(source, SystemClock().now()) as asked:
+            for check in (*OF_SERVER, *OF_TABLES):
+                findings += await check(asked)
+            if await has_tables(asked):
+                for check in OF_ROWS:
+                    findings += await check(asked)
+    except (DBAPIError, OSError) as error:
+        cause = getattr(error, "orig", None) or error
+        told = f"it cannot be asked: {str(cause) or type(cause).__name__}"
+        findings.append(
+            problem("databases", source.name, told, "start the database, or correct its address")
+        )
+    finally:
+        await source.engine.dispose()
+    return findings
+
+
+def _orchestrator(url: str | None) -> Iterator[Finding]:
+    """The orchestrator: whether it is there, lets this terminal in, and has the same time."""
+    from orchestrator.cli.doctor.clocks import compared
+    from outbox.clock import SystemClock
+
+    area, clock = "orchestrator", SystemClock()
+    try:
+        with connect(url) as api:
+            before = clock.now()
+            api.get("/livez")
+            took = clock.now() - before
+            yield ok(area, api.url, "answers")
+            # Its answers tell the time to the second.
+            within = took + timedelta(seconds=1)
+            yield compared(area, "the orchestrator's", api.now, before + took / 2, within)
+            api.get("/sagas", limit=1)
+    except CommandError as error:
+        yield warning(
+            area, url or "this terminal", f"{error.happened}: {error.why}", error.next_step
+        )

@@ -1,0 +1,233 @@
+"""`sagabox doctor` at the databases of a service of one's own and of the orchestrator."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, delete, insert
+
+from outbox.inbox.rows import State
+from outbox.tables import inbox, inbox_pending, outbox_lease
+from tests.support.databases.databases import Database, Schema
+from tests.support.databases.migrating import Told, address
+from tests.support.fixtures import DatabaseFactory, MakeSyncEngine
+from tests.support.outbox.inboxes import ledger_schema
+from tests.support.processes.cli import sagabox
+from tests.support.processes.waiting import free_port
+
+AN_ID = "01890a5d-ac96-774b-bcce-b302099a8057"
+_MODULE = """
+import outbox
+from sqlalchemy import create_engine
+from sqlalchemy.ext.asyncio import create_async_engine
+from tests.support.outbox.inboxes import Book
+
+service = outbox.Service("bank", {engine}, peers={peers})
+
+@service.on(Book)
+{function} book(session, command, context) -> outbox.Pending:
+    return outbox.Pending("days")
+"""
+
+
+@pytest.fixture
+def database_schema() -> Schema:
+    return ledger_schema
+
+
+@dataclass
+class Patient:
+    """A service in a module of the folder that the doctor is called in, and its database."""
+
+    module: str
+    engine: Engine
+
+    def looked_at(self, *words: str, **variables: str | None) -> tuple[int, list[dict[str, str]]]:
+        """The exit code and the findings."""
+        away = f"http://127.0.0.1:{free_port()}"
+        told = sagabox("doctor", *words, self.module, "--json", "--url", away, **variables)
+        assert told.err == "", told
+        findings: list[dict[str, str]] = json.loads(told.out)["findings"]
+        return told.code, findings
+
+    def told(self, area: str, **variables: str | None) -> list[tuple[str, str, str]]:
+        """The verdict, the text and the next step of each finding of that area about the bank."""
+        _, findings = self.looked_at(**variables)
+        return [
+            (it["verdict"], it["told"], it["next_step"])
+            for it in findings
+            if it["area"] == area and it["about"] == "bank"
+        ]
+
+    def put(self, *statements: Any) -> None:
+        """Have these rows in the database."""
+        with self.engine.begin() as connection:
+            for each in statements:
+                connection.execute(each)
+
+
+def write_module(
+    folder: Path, database: Database, peers: Mapping[str, str], kind: str = "create_async_engine"
+) -> str:
+    module = f"bank_of_{folder.name.replace('-', '_')}_{len(peers)}"
+    url = database.url if kind == "create_async_engine" else database.sync_url
+    function = "async def" if kind == "create_async_engine" else "def"
+    text = _MODULE.format(engine=f"{kind}({url!r})", peers=dict(peers), function=function)
+    (folder / f"{module}.py").write_text(text, "utf-8")
+    return module
+
+
+@pytest.fixture(params=["create_async_engine", "create_engine"])
+def patient(
+    request: pytest.FixtureRequest,
+    database: Database,
+    make_sync_engine: MakeSyncEngine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Patient:
+    module = write_module(tmp_path, database, {"orchestrator": "http://127.0.0.1:1"}, request.param)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return Patient(module, make_sync_engine(database))
+
+
+def test_a_service_that_is_well_has_no_problem(patient: Patient, database_kind: str) -> None:
+    code, findings = patient.looked_at()
+    assert [it for it in findings if it["verdict"] == "problem"] == []
+    assert code == 0
+    areas = {it["area"] for it in findings if it["about"] == "bank"}
+    of_server = {"clock", "connections"} if database_kind == "postgresql" else set()
+    assert areas == {"versions", "migrations", "leases", "pending", *of_server}
+    (here,) = [it["told"] for it in findings if it["about"] == "here"]
+    assert all(f"{it} " in here for it in ("Python", "sagabox", "sqlalchemy", "asyncpg"))
+
+
+def test_without_json_each_finding_is_a_line_with_its_next_step(patient: Patient) -> None:
+    told: Told = sagabox("doctor", patient.module, SAGABOX_PEER="x")
+    lines = told.out.splitlines()
+    assert "ok       migrations of bank: the library's tables are there" in lines
+    at = lines.index("warning  settings of SAGABOX_PEER: is read by nothing")
+    assert lines[at + 1] == "         next: export SAGABOX_PEERS instead"
+
+
+def test_leases_are_told_by_their_holders_and_those_that_expired_too(patient: Patient) -> None:
+    now = datetime.now(UTC)
+    row = {"destination": "mail", "epoch": 1}
+    later, before = now + timedelta(hours=1), now - timedelta(hours=2, minutes=5)
+    patient.put(
+        insert(outbox_lease).values(row | {"bucket": 0, "owner": "p1", "expires_at": later}),
+        insert(outbox_lease).values(row | {"bucket": 1, "owner": "p1", "expires_at": later}),
+        insert(outbox_lease).values(row | {"bucket": 2, "owner": "p2", "expires_at": before}),
+        insert(outbox_lease).values(row | {"bucket": 3, "owner": None, "expires_at": before}),
+    )
+    assert patient.told("leases") == [
+        ("ok", "p1 holds 2", ""),
+        (
+            "warning",
+            "p2 let 1 expire 2 h 5 min ago (to mail), and no process took over",
+            "start bank: a process of it takes over what is due",
+        ),
+    ]
+
+
+def pending(id: str, expected_at: datetime, reply_to: str, state: State = State.PENDING) -> Any:
+    since = datetime.now(UTC) - timedelta(days=3)
+    return [
+        insert(inbox).values(
+            consumer="bank", id=id, state=state.value, source=reply_to, received_at=since
+        ),
+        insert(inbox_pending).values(
+            consumer="bank",
+            id=id,
+            type="bank.book.v1",
+            source=reply_to,
+            reply_to=reply_to,
+            key="k",
+            undoes="[]",
+            note="the airline",
+            since=since,
+            expected_at=expected_at,
+            attempt=0,
+            is_in_doubt=False,
+        ),
+    ]
+
+
+def test_pending_commands_that_are_late_or_have_no_way_back_are_told(patient: Patient) -> None:
+    now = datetime.now(UTC)
+    patient.put(*pending(AN_ID, now - timedelta(hours=2, minutes=5), "orchestrator"))
+    patient.put(*pending(f"{AN_ID[:-1]}8", now + timedelta(hours=1), "orchestrator"))
+    patient.put(*pending(f"{AN_ID[:-1]}9", now - timedelta(days=1), "orchestrator", State.RAN))
+    late = (
+        "warning",
+        f"{AN_ID} (bank.book.v1) was expected 2 h 5 min ago: the airline",
+        "sagabox pending list MODULE:bank",
+    )
+    assert patient.told("pending") == [late]
+    patient.put(*pending(f"{AN_ID[:-1]}a", now + timedelta(hours=1), "elsewhere"))
+    assert patient.told("pending") == [
+        late,
+        (
+            "problem",
+            "elsewhere waits for an answer, and is not among the peers",
+            "add elsewhere=http://HOST:PORT to SAGABOX_PEERS of the service",
+        ),
+    ]
+    assert patient.looked_at()[0] == 1
+    patient.put(delete(inbox_pending))
+    assert patient.looked_at()[0] == 0
+
+
+def test_a_service_that_answers_later_without_an_orchestrator_among_its_peers_is_told(
+    database: Database, tmp_path: Path, make_sync_engine: MakeSyncEngine, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    patient = Patient(write_module(tmp_path, database, {}), make_sync_engine(database))
+    (found,) = patient.told("pending")
+    assert found[:2] == (
+        "warning",
+        "Book may be answered later, and no orchestrator is among the peers",
+    )
+
+
+def test_databases_of_the_environment_are_looked_at_and_one_without_tables_is_a_problem(
+    database_factory: DatabaseFactory,
+) -> None:
+    empty = database_factory("empty")
+    away = f"http://127.0.0.1:{free_port()}"
+    variables = {
+        "SAGABOX_DATABASE_URL_ORCHESTRATOR": address(empty),
+        "SAGABOX_DATABASE_URL_STOCK": address(empty),
+        "SAGABOX_DATABASE_URL_MAIL": "sqlite:////nowhere/mail.sqlite",
+        "SAGABOX_DATABASE_URL_HOTEL": "postgresql://127.0.0.1:1/none",
+    }
+    told = sagabox("doctor", "--json", "--url", away, **variables)
+    assert told.code == 1
+    found = {
+        (it["area"], it["about"]): it
+        for it in json.loads(told.out)["findings"]
+        if it["verdict"] == "problem"
+    }
+    assert (
+        found["migrations", "orchestrator"]["next_step"] == "sagabox migrate upgrade orchestrator"
+    )
+    assert "none of the library's tables" in found["migrations", "stock"]["told"]
+    assert "does not exist" in found["databases", "mail"]["told"]
+    assert "it cannot be asked" in found["databases", "hotel"]["told"]
+    assert ("leases", "stock") not in found
+
+
+def test_a_module_that_cannot_be_imported_is_a_finding_and_the_rest_is_looked_at(
+    patient: Patient,
+) -> None:
+    code, findings = patient.looked_at("nowhere:service")
+    assert code == 1
+    assert [it["about"] for it in findings if it["verdict"] == "problem"] == ["nowhere:service"]
+    assert any(it["area"] == "migrations" for it in findings)
