@@ -21,6 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from orchestrator.api.waits import WaitsFor
 from orchestrator.cli import main
 from orchestrator.cli.processes.services import SERVICES
+from orchestrator.cli.terminal.errors import ExitCode
 from orchestrator.definition.steps import Kind
 from orchestrator.machine.instance import Direction, Instance, Status, StepStatus, Wait
 from orchestrator.machine.machine import advance, start
@@ -103,6 +104,11 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
 def test_the_words_for_what_a_run_waits_for_are_those_of_the_code_in_their_order() -> None:
     found = [word.strip("`") for word, _ in rows("docs/sagas.md", "waits for")]
     assert found == [it.value for it in WaitsFor]
+
+
+def test_the_exit_codes_on_the_page_are_those_of_the_code() -> None:
+    found = [(int(code), name.strip("`")) for code, name, _ in rows("docs/cli.md", "exit codes")]
+    assert found == [(it.value, it.name) for it in ExitCode]
 
 
 # What a run does with each answer

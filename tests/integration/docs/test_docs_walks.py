@@ -262,7 +262,7 @@ _EXPECTED: dict[str, Callable[[Terminal, Told], None]] = {
     "sagabox terminate": _ended("STUCK3", Status.TERMINATED),
     "sagabox pause": lambda _, told: _says(told, "paused"),
     "sagabox resume": _ended("PAUSED", Status.RUNNING),
-    "sagabox dead-letters": lambda _, told: _says(told, "reason"),
+    "sagabox dead-letters": lambda _, told: _says(told, "attempts"),
     "sagabox dead-letters --destination": lambda _, told: _says(told, '"items"'),
     "sagabox list --name delete-article": _lists(),
     "python -c": _nothing_more,
