@@ -74,8 +74,6 @@ def audit(
     messages rest. With --repair that is said of the state after it.
     """
     # Only now: SQLAlchemy takes longer to load than the other commands to run.
-    import asyncio
-
     from orchestrator.cli.audit.databases import ORCHESTRATOR, addresses
     from orchestrator.cli.audit.looks import Agreement
     from orchestrator.cli.audit.report import tell, tell_json
@@ -91,19 +89,25 @@ def audit(
     else:
         wanted[ORCHESTRATOR] = orchestrator
     urls = addresses(wanted)
-    findings = asyncio.run(_looked(urls, ruleset, timeout))
+    findings = _found(urls, ruleset, timeout)
     before, repaired = findings, None
     if repair and findings.agreement is Agreement.DIVERGE:
         if not json_:
             tell(findings, limit)
         repaired = _repaired(findings, ruleset, url, timeout, ask=not yes)
         if repaired:
-            findings = asyncio.run(_looked(urls, ruleset, timeout))
+            findings = _found(urls, ruleset, timeout)
     if json_:
         tell_json(findings, limit, None if repaired is None else (before, repaired))
     else:
         _tell_end(findings, repaired, limit)
     _exit(findings.agreement)
+
+
+def _found(urls: Mapping[str, str], ruleset: Ruleset, timeout: float) -> Findings:
+    import asyncio
+
+    return asyncio.run(_looked(urls, ruleset, timeout))
 
 
 def _tell_end(findings: Findings, repaired: Sequence[Repaired] | None, limit: int) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine, delete, insert
 
+from outbox.clock import SystemClock
 from outbox.inbox.rows import State
 from outbox.tables import inbox, inbox_pending, outbox_lease
 from tests.support.databases.databases import Database, Schema
@@ -117,7 +118,7 @@ def test_without_json_each_finding_is_a_line_with_its_next_step(patient: Patient
 
 
 def test_leases_are_told_by_their_holders_and_those_that_expired_too(patient: Patient) -> None:
-    now = datetime.now(UTC)
+    now = SystemClock().now()
     row = {"destination": "mail", "epoch": 1}
     later, before = now + timedelta(hours=1), now - timedelta(hours=2, minutes=5)
     patient.put(
@@ -137,7 +138,7 @@ def test_leases_are_told_by_their_holders_and_those_that_expired_too(patient: Pa
 
 
 def pending(id: str, expected_at: datetime, reply_to: str, state: State = State.PENDING) -> Any:
-    since = datetime.now(UTC) - timedelta(days=3)
+    since = SystemClock().now() - timedelta(days=3)
     return [
         insert(inbox).values(
             consumer="bank", id=id, state=state.value, source=reply_to, received_at=since
@@ -160,7 +161,7 @@ def pending(id: str, expected_at: datetime, reply_to: str, state: State = State.
 
 
 def test_pending_commands_that_are_late_or_have_no_way_back_are_told(patient: Patient) -> None:
-    now = datetime.now(UTC)
+    now = SystemClock().now()
     patient.put(*pending(AN_ID, now - timedelta(hours=2, minutes=5), "orchestrator"))
     patient.put(*pending(f"{AN_ID[:-1]}8", now + timedelta(hours=1), "orchestrator"))
     patient.put(*pending(f"{AN_ID[:-1]}9", now - timedelta(days=1), "orchestrator", State.RAN))
