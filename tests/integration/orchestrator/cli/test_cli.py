@@ -116,6 +116,31 @@ def test_missing_settings_are_told_by_name() -> None:
     assert "Traceback" not in told.err
 
 
+def test_the_orchestrator_finds_sagas_in_the_folder_that_it_is_started_in(tmp_path: Path) -> None:
+    """Behind all else: the package `articles` is the blog's where that is what runs."""
+    (tmp_path / "sagas_of_the_shop.py").write_text("an_order = 1\n", "utf-8")
+    (tmp_path / "articles.py").write_text("raise RuntimeError('it is not the blog')\n", "utf-8")
+    sagas = "orchestrator.sagas.delete_article:delete_article,sagas_of_the_shop:place_order"
+    told = subprocess.run(
+        [sys.executable, "-P", "-m", "orchestrator.cli", "serve", "orchestrator"]
+        + ["--port", str(free_port())],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "SAGABOX_SECRETS": SECRET,
+            "SAGABOX_DATABASE_URL_ORCHESTRATOR": f"sqlite:///{tmp_path}/orchestrator.sqlite",
+            "SAGABOX_SAGAS": sagas,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert told.returncode == 2
+    assert "'sagas_of_the_shop' has no 'place_order'" in told.stderr
+
+
 def test_a_service_without_a_database_says_the_command_that_mends_it_and_that_one_does(
     tmp_path: Path,
 ) -> None:
