@@ -122,8 +122,10 @@ def test_the_orchestrator_finds_sagas_in_the_folder_that_it_is_started_in(tmp_pa
     (tmp_path / "articles.py").write_text("raise RuntimeError('it is not the blog')\n", "utf-8")
     sagas = "orchestrator.sagas.delete_article:delete_article,sagas_of_the_shop:place_order"
     told = subprocess.run(
-        [sys.executable, "-P", "-m", "orchestrator.cli", "serve", "orchestrator"]
-        + ["--port", str(free_port())],
+        [
+            *(sys.executable, "-P", "-m", "orchestrator.cli"),
+            *("serve", "orchestrator", "--port", str(free_port())),
+        ],
         cwd=tmp_path,
         env={
             **os.environ,

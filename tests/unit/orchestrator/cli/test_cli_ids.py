@@ -76,7 +76,8 @@ def test_what_an_older_orchestrator_lists_instead_is_not_taken_for_it(
 ) -> None:
     """It does not know the filter."""
     listed(stub, OTHER, ID)
-    assert sagabox("show", "ffff").code == 2
+    told = sagabox("show", "ffff")
+    assert (told.code, "there is no run whose id begins with ffff" in told.err) == (2, True)
 
 
 def stuck(*names: str) -> Answer:

@@ -16,8 +16,11 @@ import unicodedata
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from orchestrator.cli.terminal import output
+from orchestrator.cli.terminal.errors import Commands
 from tests.support.checkout import ROOT
 from tests.support.databases.migrating import Told
 from tests.support.orchestrator.stub_orchestrator import (
@@ -174,7 +177,8 @@ def test_keys_that_differ_at_their_ends_alone_are_told_apart(stub: StubOrchestra
 
 def test_keys_that_differ_in_their_middle_alone_are_told_whole(stub: StubOrchestrator) -> None:
     keys = [f"{'x' * 60}{it}{'y' * 60}" for it in "ab"]
-    items = [summary(id=ID, key=keys[0]), summary(id=OTHER, key=keys[1])]
+    other = f"{ID[:12]}0{ID[13:]}"
+    items = [summary(id=ID, key=keys[0]), summary(id=other, key=keys[1])]
     stub.on("GET", "/sagas", Answer({"items": items, "next_cursor": None}))
     shown = squeezed(told("list", "utf-8", 80).out)
     assert all(it in shown for it in keys)
@@ -213,6 +217,21 @@ def test_an_error_in_another_encoding_is_told_all_the_same(stub: StubOrchestrato
 def test_help_in_another_encoding_is_printed() -> None:
     for command in ([], ["list"], ["watch"], ["dead-letters"]):
         assert sagabox_in("ascii", *command, "--help").code == 0
+
+
+def test_no_command_fails_since_the_encoding_of_its_output_lacks_a_character() -> None:
+    """A command such as `dev`, which prints what others write."""
+    app = typer.Typer(cls=Commands)
+
+    @app.command()
+    def one() -> None:
+        sys.stdout.write("Größe 😀")
+
+    @app.command()
+    def another() -> None: ...
+
+    answer = CliRunner(charset="latin-1").invoke(app, ["one"])
+    assert (answer.exit_code, answer.stdout) == (0, "Größe \\U0001f600")
 
 
 def test_the_width_of_a_terminal_is_found_and_of_a_pipe_none_whatever_columns_says(
