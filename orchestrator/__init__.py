@@ -23,11 +23,14 @@ from outbox.lazy_names import names_of as _names_of
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+    from sqlalchemy import Engine
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
     from orchestrator.client.asynchronous import Client
     from orchestrator.client.synchronous import SyncClient
     from orchestrator.definition.saga import Saga
     from orchestrator.definition.steps import WhenLocked, compensatable, pivot, retriable
+    from orchestrator.embedding.attach import Embedded, Peers
     from orchestrator.errors import InvalidSaga, OrchestratorError
     from orchestrator.settings import OrchestratorSettings
     from outbox.clock import Clock
@@ -35,9 +38,11 @@ if TYPE_CHECKING:
     from outbox.transports.base import Transport
 
 __all__ = [
+    "attach",
     "Client",
     "compensatable",
     "create_app",
+    "Embedded",
     "InvalidSaga",
     "OrchestratorError",
     "pivot",
@@ -50,6 +55,7 @@ __all__ = [
 _HOMES = {
     "Client": "orchestrator.client.asynchronous",
     "compensatable": "orchestrator.definition.steps",
+    "Embedded": "orchestrator.embedding.attach",
     "InvalidSaga": "orchestrator.errors",
     "OrchestratorError": "orchestrator.errors",
     "pivot": "orchestrator.definition.steps",
@@ -82,5 +88,46 @@ def create_app(
         participants=participants,
         clock=clock,
         transports=transports,
+        on_stuck=on_stuck,
+    )
+
+
+def attach(
+    app: Any,
+    engine: AsyncEngine | Engine,
+    *,
+    sagas: Iterable[Saga[Any]],
+    peers: Peers | None = None,
+    name: str = "orchestrator",
+    prefix: str = "/orchestrator",
+    clock: Clock | None = None,
+    on_stuck: Callable[[SagaStuck], None] | None = None,
+) -> Embedded:
+    """Run an orchestrator within a FastAPI or Starlette application, from its start to its end; its
+    API and console are below `prefix`.
+
+    It has tables of its own in the database of `engine`, and a pool of its own, which it makes from
+    the engine's URL. `peers` are the services that answer the sagas' commands, by name: an address,
+    or the `outbox.Service` itself, if it runs in the same process; without it SAGABOX_PEERS has
+    them. A service that is given gets a way to the orchestrator, too. `name` is the one by which
+    services know this orchestrator, for ever. What else there is to set comes from the environment,
+    as for `sagabox serve orchestrator`, but SAGABOX_TRUST_LOOPBACK counts for nothing here.
+
+    On SQLite one process is the node; others that have the same application take over when that
+    one ends, and leave starts and signals for it until then.
+
+    Raises InvalidService where the application runs already or has the prefix itself,
+    InvalidSettings, InvalidSaga, and OutboxError where the engine does not tell how to connect.
+    """
+    from orchestrator.embedding import attach as embedding
+
+    return embedding.attach(
+        app,
+        engine,
+        sagas=sagas,
+        peers=peers,
+        name=name,
+        prefix=prefix,
+        clock=clock,
         on_stuck=on_stuck,
     )

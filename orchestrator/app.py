@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from fastapi import APIRouter, FastAPI
@@ -27,18 +27,22 @@ from orchestrator.handlers import add_handlers
 from orchestrator.metrics import Figures
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tables import SCHEMA_REVISION
+from outbox.chassis.access.keys import EitherKeys, Keys
 from outbox.chassis.configured import ConfiguredService
 from outbox.chassis.service import Blueprint, CannotStart, Kit, build
 from outbox.chassis.settings import load
 from outbox.clock import Clock
+from outbox.database.opening import Database
 from outbox.relay.settings import RelaySettings
 from outbox.runtime import Carrier
 from outbox.transports.base import Transport
+from outbox.transports.in_process import Neighbour
 from outbox.wire.settled import EndedSagas
 
 log = logging.getLogger(__name__)
 
-NAME = "orchestrator"
+HISTORY = "orchestrator"
+"""The name of the migrations of an orchestrator's database, whatever its own name is."""
 _MAKE_TOKEN = "sagabox token create NAME --role viewer|operator|admin"
 
 
@@ -96,28 +100,36 @@ def assemble(
     clock: Clock | None = None,
     transports: Mapping[str, Transport] | None = None,
     on_stuck: OnStuck | None = None,
+    host: Host | None = None,
 ) -> FastAPI:
     """The application around the engine of `make_engine`, which takes the arguments of
-    `orchestrator.engine.engine.Engine`."""
+    `orchestrator.engine.engine.Engine`. With a `host` it is a part of another application."""
+    neighbours = {} if host is None else {it.name: it for it in host.neighbours}
     service = ConfiguredService(
-        NAME,
+        settings.name,
         settings,
         database_url=settings.database_url,
+        database=None if host is None else host.database,
+        history=HISTORY,
         revision=SCHEMA_REVISION,
-        peers=registry.participants,
+        peers={name: it for name, it in registry.participants.items() if name not in neighbours},
         clock=clock,
         transports=transports,
     )
+    for neighbour in neighbours.values():
+        service.reach(neighbour)
     add_handlers(service.handlers, service.clock, unsettled=EngineSettings.unsettled)
     parts = _Parts(
         service,
         registry,
         make_engine,
         EngineSettings(
+            name=settings.name,
             relay=_together(settings.relay_settings()),
             stuck_to=settings.told_of_stuck(registry.participants),
         ),
         on_stuck,
+        None if host is None else host.keys,
     )
     app = build(
         Blueprint(
@@ -139,6 +151,16 @@ def assemble(
     return app
 
 
+@dataclass(frozen=True)
+class Host:
+    """What an orchestrator within another application is given: its database, the services of the
+    same process, and the access keys that count beside its tokens."""
+
+    database: Database
+    neighbours: Collection[Neighbour]
+    keys: Keys
+
+
 class _Parts:
     """The parts of this service alone. The chassis makes them one by one, the engine first."""
 
@@ -152,8 +174,10 @@ class _Parts:
         make_engine: Callable[..., Runner],
         settings: EngineSettings,
         on_stuck: OnStuck | None,
+        keys: Keys | None,
     ) -> None:
-        self.keys = TokenKeys(service.database, service.clock, os.urandom)
+        self._tokens = TokenKeys(service.database, service.clock, os.urandom)
+        self.keys: Keys = self._tokens if keys is None else EitherKeys(keys, self._tokens)
         self._service = service
         self._settings = settings
         self._on_stuck = on_stuck
@@ -169,7 +193,7 @@ class _Parts:
             ids=self._service.new_id,
             bell=self._service.bell,
             settings=self._settings,
-            owner=NAME,
+            owner=self._service.name,
             progress=self._service.progress,
             on_stuck=self._on_stuck,
         )
@@ -195,7 +219,7 @@ class _Parts:
         )
         parts = (
             api.router(desk),
-            session.router(self.keys, kit.failures, service.clock),
+            session.router(self._tokens, kit.failures, service.clock),
             console.router(),
         )
         return APIRouter(routes=[route for part in parts for route in part.routes])
@@ -211,7 +235,7 @@ class _Parts:
             await self.engine.check_start()
         except OrchestratorError as error:
             raise CannotStart(error.problem, next_step=error.next_step) from error
-        if not self._service.settings.trust_loopback and not await self.keys.any_works():
+        if not self._service.settings.trust_loopback and not await self._tokens.any_works():
             log.warning("no token opens this orchestrator yet: %s", _MAKE_TOKEN)
 
 

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from outbox.chassis.settings import DatabaseUrl, InvalidSettings, PeerList, ServiceSettings
 from outbox.errors import Unrouted
+from outbox.messages import OWNER
 from outbox.transports.http.peers import peers_in
 
 
@@ -19,6 +20,13 @@ class OrchestratorSettings(ServiceSettings):
         repr=False,
         description="The database of the orchestrator: postgresql://user@host/name, or "
         "sqlite:////folder/file.sqlite",
+    )
+    name: str = Field(
+        default="orchestrator",
+        validation_alias="SAGABOX_ORCHESTRATOR",
+        pattern=f"^{OWNER.pattern}$",
+        description="The name by which services know this orchestrator, in small letters, digits "
+        "and dashes. It is for ever, and each of several has another",
     )
     sagas: str = Field(
         default="",

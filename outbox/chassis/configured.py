@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from outbox.adding.installation import Routes
 from outbox.chassis.settings import ServiceSettings
 from outbox.clock import Clock
-from outbox.database.opening import open_database
+from outbox.database.opening import Database, open_database
 from outbox.schema import require_revision
 from outbox.service.service import Service
 from outbox.transports.base import Transport
@@ -18,8 +18,10 @@ from outbox.transports.base import Transport
 class ConfiguredService(Service[async_sessionmaker[AsyncSession]]):
     """An `outbox.Service` with these settings, on a database of its own.
 
-    `revision` is the database revision that its code needs. `peers` replaces those that the
-    settings name; the rest is as for `outbox.Service`. Raises InvalidSettings, and InvalidService.
+    `revision` is the database revision that its code needs, and `history` the name of its
+    migrations, where that is not its own name. `database` replaces what `database_url` names, and
+    `peers` those that the settings name; the rest is as for `outbox.Service`. Raises
+    InvalidSettings, and InvalidService.
     """
 
     def __init__(
@@ -29,19 +31,23 @@ class ConfiguredService(Service[async_sessionmaker[AsyncSession]]):
         *,
         database_url: str,
         revision: str,
+        database: Database | None = None,
+        history: str | None = None,
         routes: Routes | None = None,
         peers: Mapping[str, str] | None = None,
         clock: Clock | None = None,
         transports: Mapping[str, Transport] | None = None,
     ) -> None:
         self.settings = settings
-        self.database = open_database(
+        self.database = database or open_database(
             database_url,
             name=f"sagabox-{name}",
             pool_size=settings.pool_size,
             pool_overflow=settings.pool_overflow,
             tables=settings.tables,
         )
+        self.history = history or name
+        """The name of the migrations of its database."""
         self._revision = revision
         super().__init__(
             name,
@@ -55,12 +61,12 @@ class ConfiguredService(Service[async_sessionmaker[AsyncSession]]):
             relay=settings.relay_settings(),
             purge_interval=settings.purge_interval,
             drain_seconds=settings.drain_seconds,
-            tables=settings.tables,
+            tables=self.database.tables,
         )
 
     async def check_tables(self) -> None:
         """Raises a SchemaError where this code may not run on the database's revision, or its role
         may not use the tables."""
         await require_revision(
-            self.engine, service=self.name, expected=self._revision, tables=self.tables
+            self.engine, service=self.history, expected=self._revision, tables=self.tables
         )

@@ -204,7 +204,7 @@ class Chassis:
             raise CannotStart(
                 f"the database of {self.service.name} does not answer ({cause})",
                 next_step="start the database, or correct its address in "
-                f"SAGABOX_DATABASE_URL_{self.service.name.upper()}",
+                f"SAGABOX_DATABASE_URL_{self.service.history.upper()}",
             ) from error
 
     async def _standing(self) -> Standing:

@@ -262,10 +262,11 @@ class ServiceSettings(TableSettings):
 S = TypeVar("S", bound=BaseSettings)
 
 
-def load(model: type[S]) -> S:
-    """Read the environment. Raises InvalidSettings, which names each variable that is wrong."""
+def load(model: type[S], **given: Any) -> S:
+    """Read the environment, for the fields that are not given. Raises InvalidSettings, which names
+    each variable that is wrong."""
     try:
-        return model()
+        return model(**given)
     except ValidationError as error:
         wrong = [
             ": ".join(filter(None, (_variable_at(model, found["loc"]), _in_words(found))))

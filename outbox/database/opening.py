@@ -74,16 +74,18 @@ def open_database(
     pool_size: int = 10,
     pool_overflow: int = 10,
     connect_args: Mapping[str, object] = MappingProxyType({}),
+    busy_timeout: float | None = None,
     tables: Tables = DEFAULT_TABLES,
 ) -> Database:
     """Open the database, without connecting yet; the URL is one of `database_url`. The server's
     administrators see `name`, unless the URL has another one. Errors do not quote users' texts.
-    `connect_args` are the driver's, on PostgreSQL."""
+    `connect_args` are the driver's, on PostgreSQL; `busy_timeout` is as for `sqlite.configure`, on
+    SQLite."""
     if url.startswith("sqlite"):
         engine = create_async_engine(
             url, pool_size=pool_size, max_overflow=pool_overflow, hide_parameters=True
         )
-        sqlite.configure(engine)
+        sqlite.configure(engine, busy_timeout=busy_timeout or sqlite.DEFAULT_BUSY_TIMEOUT)
     else:
         address, given = connecting(url)
         engine = create_async_engine(

@@ -1,20 +1,23 @@
-"""The asynchronous twin of a synchronous engine: another engine for the same database."""
+"""Another engine for the database of an engine: asynchronous, with a pool of its own."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import NoReturn
 
 from sqlalchemy import Engine
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox import sqlite
 from outbox.database.address.urls import ASYNCPG, PSYCOPG, database_url
-from outbox.database.opening import open_database
+from outbox.database.opening import Database, open_database
 from outbox.database.sqlalchemy_internals import given_connect_args
 from outbox.errors import OutboxError
 
 _CONNECTIONS = 5
+
+
+class _Unclear(Exception):
+    """The reason why an engine does not tell how another one connects."""
 
 
 def twin_of(engine: Engine, *, name: str) -> AsyncEngine:
@@ -23,31 +26,63 @@ def twin_of(engine: Engine, *, name: str) -> AsyncEngine:
 
     Raises OutboxError where the URL does not say how to connect.
     """
-    given = given_connect_args(engine)
-    if given is None:
-        _refuse("was made with a creator, so that its URL does not say how it connects")
-    if engine.dialect.name == "sqlite":
-        twin = create_async_engine(engine.url.set(drivername="sqlite+aiosqlite"))
-        sqlite.configure(twin, busy_timeout=sqlite.busy_timeout(engine) or 0)
-        return twin
-    has_psycopg = engine.dialect.driver == "psycopg" or find_spec("psycopg") is not None
-    url = engine.url.set(drivername=PSYCOPG if has_psycopg else ASYNCPG)
-    if given and url.drivername != engine.url.drivername:
-        _refuse(
-            f"was made with connect_args ({', '.join(sorted(given))}), which another driver may "
-            "not understand"
-        )
     try:
-        text = database_url(url.render_as_string(hide_password=False))
+        found = _opened(engine, name=name, pool_size=_CONNECTIONS, pool_overflow=_CONNECTIONS)
+    except _Unclear as why:
+        raise OutboxError(
+            f"the engine {why}; the relay needs an asynchronous engine for the same database",
+            next_step="give relay_engine=create_async_engine(...)",
+        ) from None
+    return found.engine
+
+
+def opened_again(
+    engine: AsyncEngine | Engine, *, name: str, pool_size: int, pool_overflow: int
+) -> Database:
+    """The database of this engine, opened from its URL with a pool of its own; as `twin_of`."""
+    try:
+        return _opened(engine, name=name, pool_size=pool_size, pool_overflow=pool_overflow)
+    except _Unclear as why:
+        raise OutboxError(
+            f"the engine {why}; another one is needed for the same database",
+            next_step="give an engine that create_async_engine(url) made",
+        ) from None
+
+
+def _opened(
+    given: AsyncEngine | Engine, *, name: str, pool_size: int, pool_overflow: int
+) -> Database:
+    engine = given.sync_engine if isinstance(given, AsyncEngine) else given
+    arguments = given_connect_args(engine)
+    if arguments is None:
+        raise _Unclear("was made with a creator, so that its URL does not say how it connects")
+    driver = _asynchronous(engine)
+    is_postgres = engine.dialect.name == "postgresql"
+    if is_postgres and arguments and driver != engine.url.drivername:
+        raise _Unclear(
+            f"was made with connect_args ({', '.join(sorted(arguments))}), which another driver "
+            "may not understand"
+        )
+    text = engine.url.set(drivername=driver).render_as_string(hide_password=False)
+    try:
+        url = database_url(text)
     except ValueError as error:
-        _refuse(f"has a URL that cannot be used: {error}")
+        raise _Unclear(f"has a URL that cannot be used: {error}") from None
     return open_database(
-        text, name=name, pool_size=_CONNECTIONS, pool_overflow=_CONNECTIONS, connect_args=given
-    ).engine
-
-
-def _refuse(why: str) -> NoReturn:
-    raise OutboxError(
-        f"the engine {why}; the relay needs an asynchronous engine for the same database",
-        next_step="give relay_engine=create_async_engine(...)",
+        url,
+        name=name,
+        pool_size=pool_size,
+        pool_overflow=pool_overflow,
+        connect_args=arguments,
+        busy_timeout=sqlite.busy_timeout(engine),
     )
+
+
+def _asynchronous(engine: Engine) -> str:
+    """The driver of another engine, as URLs name it."""
+    if engine.dialect.is_async:
+        return engine.url.drivername
+    if engine.dialect.name == "sqlite":
+        return "sqlite+aiosqlite"
+    has_psycopg = engine.dialect.driver == "psycopg" or find_spec("psycopg") is not None
+    return PSYCOPG if has_psycopg else ASYNCPG

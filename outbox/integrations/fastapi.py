@@ -68,16 +68,7 @@ class Attached(Served, pending.HasPending, Protocol):
 
 def attach(service: Attached, app: Any, *, messages: bool, health: bool, metrics: bool) -> None:
     """As `outbox.Service.attach`."""
-    if not isinstance(app, Starlette):
-        raise InvalidService(
-            f"a {type(app).__name__} is no application that a service can be attached to",
-            next_step="give the FastAPI or Starlette application itself, not what is around it",
-        )
-    if app.middleware_stack is not None:
-        raise InvalidService(
-            "the application runs already, so that its start has been missed",
-            next_step="call attach() where the application is made",
-        )
+    require_unstarted(app)
     wanted = addresses(messages=messages, health=health, metrics=metrics)
     for path, option in wanted.items():
         if _count(app, path):
@@ -102,7 +93,46 @@ def attach(service: Attached, app: Any, *, messages: bool, health: bool, metrics
     _add(app, routers)
     if (token := pending.operator_token()) is not None:
         _route(app, pending.PATHS, pending.application(service, token))
-    _run_within(service, app, wanted)
+
+    def check() -> None:
+        # Routes that were added since would never be asked.
+        for path, option in wanted.items():
+            if _count(app, path) > 1:
+                raise _taken(path, option)
+
+    run_within(app, service.running, check)
+
+
+def require_unstarted(app: Any) -> None:
+    """Raises InvalidService where that is no application of Starlette, or runs already."""
+    if not isinstance(app, Starlette):
+        raise InvalidService(
+            f"a {type(app).__name__} is no application that a service can be attached to",
+            next_step="give the FastAPI or Starlette application itself, not what is around it",
+        )
+    if app.middleware_stack is not None:
+        raise InvalidService(
+            "the application runs already, so that its start has been missed",
+            next_step="call attach() where the application is made",
+        )
+
+
+def run_within(
+    app: Starlette,
+    running: Callable[[], AbstractAsyncContextManager[Any]],
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Let `running()` begin when the application has started, and end before its own end; `check`
+    is called before the start."""
+    own = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def lifespan(started: Any) -> AsyncIterator[Any]:
+        check()
+        async with own(started) as state, running():
+            yield state
+
+    app.router.lifespan_context = lifespan
 
 
 def _unheeded(sender: str, seconds: float) -> None:
@@ -137,18 +167,3 @@ def _route(app: Starlette, paths: Iterable[str], to: Any) -> None:
     for path in paths:
         # Before all others, one of which may take every path.
         app.router.routes.insert(0, Route(path, endpoint=to, include_in_schema=False))
-
-
-def _run_within(service: Attached, app: Starlette, wanted: Mapping[str, str]) -> None:
-    own = app.router.lifespan_context
-
-    @asynccontextmanager
-    async def lifespan(started: Any) -> AsyncIterator[Any]:
-        # Routes that were added since would never be asked.
-        for path, option in wanted.items():
-            if _count(app, path) > 1:
-                raise _taken(path, option)
-        async with own(started) as state, service.running():
-            yield state
-
-    app.router.lifespan_context = lifespan

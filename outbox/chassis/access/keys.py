@@ -14,10 +14,12 @@ from outbox.chassis.access.routes import Opens
 
 @dataclass(frozen=True)
 class Key:
-    """A valid access key: its name, and the accesses that it opens."""
+    """A valid access key: its name, and the accesses that it opens; whether its requests are
+    limited in number."""
 
     name: str
     opens: Opens
+    is_limited: bool = True
 
 
 class Keys(Protocol):
@@ -55,6 +57,24 @@ class StaticKeys:
             if hmac.compare_digest(digest, shown):
                 found = key
         return found
+
+
+class EitherKeys:
+    """The keys of two sources, the first of which is asked first."""
+
+    def __init__(self, first: Keys, second: Keys) -> None:
+        self._both = (first, second)
+
+    async def key(self, credential: Credential) -> Key | None:
+        """As `Keys`."""
+        for keys in self._both:
+            if (found := await keys.key(credential)) is not None:
+                return found
+        return None
+
+    def was_right(self, credential: Credential) -> bool:
+        """As `Keys`."""
+        return any(keys.was_right(credential) for keys in self._both)
 
 
 def digest_of(secret: str) -> bytes:

@@ -115,7 +115,7 @@ class AccessMiddleware:
 
     def _wait(self, caller: Caller, key: Key | None) -> float:
         """Count the request. Returns the seconds that its caller has to wait, 0 for none."""
-        if is_uncounted(caller, self._policy):
+        if is_uncounted(caller, self._policy) or (key is not None and not key.is_limited):
             return 0.0
         # Only a valid key has a bucket of its own, since a caller can make up any number of wrong
         # ones.

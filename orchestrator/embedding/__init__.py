@@ -1,0 +1,1 @@
+"""An orchestrator inside the application of one of the services: see `orchestrator.attach`."""
