@@ -11,6 +11,7 @@ OrchestratorError
 ├── Unavailable          the orchestrator cannot tell or do it now; asking again is safe
 │   └── StartInDoubt     no answer came to a start; its key makes it safe to ask again
 ├── RequestRefused       a client's request was refused for a reason without an error of its own
+├── WaitsForItself       code within a transaction waits for a run that waits for its end
 ├── InvalidToken         a token that cannot be made or revoked as it was asked
 ├── DefinitionChanged    a definition has another shape than its version had before
 └── SecondNode           a second orchestrator on a SQLite database
@@ -109,6 +110,11 @@ class RequestRefused(OrchestratorError):
         super().__init__(problem, next_step=next_step)
         self.status = status
         self.code = code
+
+
+class WaitsForItself(OrchestratorError):
+    """Code within a transaction would start a run, or wait for one, that cannot go on before that
+    transaction ends; nothing was done."""
 
 
 class InvalidToken(OrchestratorError):

@@ -32,7 +32,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from outbox.database.sqlalchemy_internals import OptionEngine, await_
 from outbox.database.sqlite_connection import Guard, GuardedConnection
-from outbox.database.write_queue import Ticket, TurnsByName, WriteQueue
+from outbox.database.write_queue import Ticket, TurnsByName, WriteQueue, begin_writing, is_writing
 from outbox.errors import OutboxError, TransactionLost, UnconfiguredSQLite
 
 READ_ONLY: Mapping[str, Any] = MappingProxyType(
@@ -84,6 +84,13 @@ def is_configured(engine: Engine | AsyncEngine) -> bool:
 def busy_timeout(engine: Engine | AsyncEngine) -> float | None:
     """The seconds that writers of this engine wait; None where it is not a configured SQLite."""
     return _configured.get(engine.dialect)
+
+
+def is_within_write(engine: Engine | AsyncEngine) -> bool:
+    """Whether the code that asks is within a transaction that writes to the database of this
+    engine, by whatever engine it was begun. False on other databases than SQLite."""
+    path = engine.url.database if engine.dialect in _configured else None
+    return path is not None and is_writing(_turns[os.path.realpath(path)])
 
 
 def require(engine: Engine | AsyncEngine) -> None:
@@ -160,8 +167,9 @@ class _Settings:
             # By itself the driver would begin a deferred transaction, and only at the first write,
             # after the reads that the write depends on.
             driver.isolation_level = None
+        writes = not options.get("sagabox_readonly")
         try:
-            if options.get("sagabox_readonly"):
+            if not writes:
                 _set_query_only(connection, guard, True)
                 connection.exec_driver_sql("BEGIN")
             else:
@@ -171,7 +179,7 @@ class _Settings:
             # begin, and would run its next statement in autocommit.
             connection.close()
             raise
-        guard.begun()
+        guard.begun(begin_writing(guard.turns) if writes else None)
 
     def _begin_writing(self, connection: Connection, guard: Guard, turns: WriteQueue) -> None:
         ticket = turns.ask(guard)

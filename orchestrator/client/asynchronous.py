@@ -87,6 +87,10 @@ class Client:
         """The run of that id; nothing is asked yet."""
         return Run(self, id)
 
+    def _before_waiting(self, run: str) -> None:
+        """Raises where the end of that run cannot come while its caller waits; for a client that
+        can know it."""
+
     async def _ask(self, request: Request) -> Any:
         for number in range(1, TRIES + 1):
             try:
@@ -115,6 +119,7 @@ class Run:
     async def wait(self, timeout: float | None = None) -> RunState:
         """Wait for its end, for at most `timeout` seconds, also while the orchestrator does not
         answer; without a timeout that raises Unavailable. Raises TimeoutError, UnknownRun."""
+        self.client._before_waiting(self.id)
         async with asyncio.timeout(timeout):
             number = 1
             while True:

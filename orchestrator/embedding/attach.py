@@ -89,7 +89,7 @@ def attach(
         neighbour.reach(chassis.service)
     app.router.routes.insert(0, Mount(prefix, app=part))
     run_within(app, partial(part.router.lifespan_context, part))
-    return Embedded(name, OwnClient(part, secret))
+    return Embedded(name, OwnClient(part, secret, database.engine))
 
 
 def _neighbours(peers: Peers) -> dict[str, Service[Any]]:

@@ -1,17 +1,56 @@
-"""The client of the orchestrator within the same process."""
+"""The client of an orchestrator within the same process.
+
+Its callers share a process, and maybe a file of SQLite, with the orchestrator. Where one of them
+would wait for itself, it is told so at once.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
+from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import ASGIApp
 
 from orchestrator.client.asynchronous import Client
+from orchestrator.client.requests import Request
+from orchestrator.errors import WaitsForItself
+from outbox import sqlite
+from outbox.adding import own_starts
 
 _HERE = "http://127.0.0.1"
+_NEXT_STEP = (
+    "start it by service.start(session, ...), whose run begins with the commit of the session, and "
+    "wait for its end after that, or hear of it by the event SagaEnded"
+)
 
 
 class OwnClient(Client):
-    """A client that asks the orchestrator `part` without a connection, showing `secret`."""
+    """Asks the orchestrator `part`, whose tables `engine` has, without a connection, showing
+    `secret`."""
 
-    def __init__(self, part: ASGIApp, secret: str) -> None:
+    def __init__(self, part: ASGIApp, secret: str, engine: AsyncEngine) -> None:
         super().__init__(_HERE, token=secret, transport=httpx.ASGITransport(part))
+        self._engine = engine
+
+    async def _ask(self, request: Request) -> Any:
+        if request.method != "GET":
+            self._require_no_write("the orchestrator could not write before that ends")
+        return await super()._ask(request)
+
+    def _before_waiting(self, run: str) -> None:
+        if own_starts.is_uncommitted(run):
+            raise WaitsForItself(
+                f"the run {run} is asked for by a transaction that has not committed, so that it "
+                "cannot begin while this code waits within that transaction",
+                next_step="wait for its end after the commit, or hear of it by the event SagaEnded",
+            )
+        self._require_no_write(f"the run {run} could not go on before that ends")
+
+    def _require_no_write(self, why: str) -> None:
+        if sqlite.is_within_write(self._engine):
+            raise WaitsForItself(
+                f"this code is within a transaction that writes to {self._engine.url.database}, "
+                f"and {why}",
+                next_step=_NEXT_STEP,
+            )

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_s
 from sqlalchemy.orm import Session, scoped_session
 
 from outbox import tracing
-from outbox.adding import session_events
+from outbox.adding import own_starts, session_events
 from outbox.adding.causes import AnySession, cause_of
 from outbox.adding.insert import write
 from outbox.adding.installation import Installation, destination, installation_of, ring_after
@@ -89,7 +89,15 @@ def add(
         order=f"{lane:d}:{envelope.key}" if later is None else None,
     )
     _keep(target, staged, installation)
+    if isinstance(message, StartSaga) and isinstance(target, Session):
+        _note_start(message.instance_id, target)
     return envelope.id
+
+
+def _note_start(run: str, session: Session) -> None:
+    staging = session_events.staging_of(session)
+    if staging is not None:
+        own_starts.note(run, staging)
 
 
 def _opening(session: AnySession | Connection) -> str:

@@ -8,7 +8,7 @@ import threading
 import weakref
 from typing import Any, Self
 
-from outbox.database.write_queue import WriteQueue
+from outbox.database.write_queue import WriteQueue, Writing
 
 _LOOK_AGAIN = 0.05
 """Seconds after which a statement that did not end is interrupted again."""
@@ -21,6 +21,7 @@ class Guard:
         self.turns: WriteQueue | None = None
         self.query_only = False
         self._transaction = False
+        self._writing: Writing | None = None
         self.is_cut = False
         """Whether its transaction was ended from outside, after which no statement runs."""
         self.statement = threading.Lock()
@@ -32,13 +33,15 @@ class Guard:
         self._connection = weakref.ref(connection)
         weakref.finalize(connection, self.ended).atexit = False
 
-    def begun(self) -> None:
-        """Note that a transaction was begun."""
-        self._transaction = True
+    def begun(self, writing: Writing | None) -> None:
+        """Note that a transaction was begun; `writing` is one that writes."""
+        self._transaction, self._writing = True, writing
 
     def ended(self) -> None:
         """Note that the transaction, if any, has ended; the next writer may go on."""
         self._transaction = False
+        if self._writing is not None:
+            self._writing.is_over, self._writing = True, None
         if self.turns is not None:
             self.turns.pass_on(self)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Future
+from contextvars import ContextVar
 from weakref import WeakValueDictionary
 
 Ticket = Future[None]
@@ -81,3 +82,27 @@ class TurnsByName:
             if turns is None:
                 turns = self._turns[name] = WriteQueue()
             return turns
+
+
+class Writing:
+    """One write transaction, from its begin; `is_over` is set at its end."""
+
+    def __init__(self, turns: WriteQueue) -> None:
+        self.turns = turns
+        self.is_over = False
+
+
+_begun: ContextVar[tuple[Writing, ...]] = ContextVar("sagabox_writing", default=())
+
+
+def begin_writing(turns: WriteQueue) -> Writing:
+    """Note that this code has begun a write transaction, at its turn in that queue."""
+    writing = Writing(turns)
+    _begun.set((*(it for it in _begun.get() if not it.is_over), writing))
+    return writing
+
+
+def is_writing(turns: WriteQueue) -> bool:
+    """Whether this code is within a write transaction that has its turn in that queue: a second
+    writer that it waits for would wait for the code itself."""
+    return any(it.turns is turns and not it.is_over for it in _begun.get())
