@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from orchestrator.settings import OrchestratorSettings
     from outbox.clock import Clock
     from outbox.contract import SagaStuck
+    from outbox.tables import Tables
     from outbox.transports.base import Transport
 
 __all__ = [
@@ -100,18 +101,20 @@ def attach(
     peers: Peers | None = None,
     name: str = "orchestrator",
     prefix: str = "/orchestrator",
+    tables: Tables | None = None,
     clock: Clock | None = None,
     on_stuck: Callable[[SagaStuck], None] | None = None,
 ) -> Embedded:
     """Run an orchestrator within a FastAPI or Starlette application, from its start to its end; its
     API and console are below `prefix`.
 
-    It has tables of its own in the database of `engine`, and a pool of its own, which it makes from
-    the engine's URL. `peers` are the services that answer the sagas' commands, by name: an address,
-    or the `outbox.Service` itself, if it runs in the same process; without it SAGABOX_PEERS has
-    them. A service that is given gets a way to the orchestrator, too. `name` is the one by which
-    services know this orchestrator, for ever. What else there is to set comes from the environment,
-    as for `sagabox serve orchestrator`, but SAGABOX_TRUST_LOOPBACK counts for nothing here.
+    It has `tables` of its own in the database of `engine`, whose names begin with "orchestrator_"
+    unless others are given, and a pool of its own, which it makes from the engine's URL. `peers`
+    are the services that answer the sagas' commands, by name: an address, or the `outbox.Service`
+    itself, if it runs in the same process; without it SAGABOX_PEERS has them. A service that is
+    given gets a way to the orchestrator, too. `name` is the one by which services know this
+    orchestrator, for ever. What else there is to set comes from the environment, as for
+    `sagabox serve orchestrator`, but SAGABOX_TRUST_LOOPBACK counts for nothing here.
 
     On SQLite one process is the node; others that have the same application take over when that
     one ends, and leave starts and signals for it until then.
@@ -128,6 +131,7 @@ def attach(
         peers=peers,
         name=name,
         prefix=prefix,
+        tables=tables or embedding.TABLES,
         clock=clock,
         on_stuck=on_stuck,
     )

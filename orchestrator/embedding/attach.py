@@ -33,10 +33,14 @@ from outbox.database.twins import opened_again
 from outbox.errors import InvalidService
 from outbox.integrations.fastapi import require_unstarted, run_within
 from outbox.service.service import Service
+from outbox.tables import Tables
 
 Peers = Mapping[str, str | Service[Any]]
 """The services that answer the sagas' commands, by name: an address, or the service itself where it
 runs in the same process."""
+
+TABLES = Tables(prefix="orchestrator_")
+"""The tables of an embedded orchestrator, unless it is given others."""
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 _HERE = "in this process"
@@ -59,6 +63,7 @@ def attach(
     peers: Peers | None = None,
     name: str = "orchestrator",
     prefix: str = "/orchestrator",
+    tables: Tables = TABLES,
     clock: Clock | None = None,
     on_stuck: OnStuck | None = None,
 ) -> Embedded:
@@ -75,6 +80,7 @@ def attach(
         name=f"sagabox-{name}",
         pool_size=settings.pool_size,
         pool_overflow=settings.pool_overflow,
+        tables=tables,
     )
     part = assemble(
         settings,

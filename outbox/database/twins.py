@@ -12,6 +12,7 @@ from outbox.database.address.urls import ASYNCPG, PSYCOPG, database_url
 from outbox.database.opening import Database, open_database
 from outbox.database.sqlalchemy_internals import given_connect_args
 from outbox.errors import OutboxError
+from outbox.tables import DEFAULT_TABLES, Tables
 
 _CONNECTIONS = 5
 
@@ -37,11 +38,19 @@ def twin_of(engine: Engine, *, name: str) -> AsyncEngine:
 
 
 def opened_again(
-    engine: AsyncEngine | Engine, *, name: str, pool_size: int, pool_overflow: int
+    engine: AsyncEngine | Engine,
+    *,
+    name: str,
+    pool_size: int,
+    pool_overflow: int,
+    tables: Tables,
 ) -> Database:
-    """The database of this engine, opened from its URL with a pool of its own; as `twin_of`."""
+    """The database of this engine, opened from its URL with a pool of its own, for an installation
+    with these tables; as `twin_of`."""
     try:
-        return _opened(engine, name=name, pool_size=pool_size, pool_overflow=pool_overflow)
+        return _opened(
+            engine, name=name, pool_size=pool_size, pool_overflow=pool_overflow, tables=tables
+        )
     except _Unclear as why:
         raise OutboxError(
             f"the engine {why}; another one is needed for the same database",
@@ -50,7 +59,12 @@ def opened_again(
 
 
 def _opened(
-    given: AsyncEngine | Engine, *, name: str, pool_size: int, pool_overflow: int
+    given: AsyncEngine | Engine,
+    *,
+    name: str,
+    pool_size: int,
+    pool_overflow: int,
+    tables: Tables = DEFAULT_TABLES,
 ) -> Database:
     engine = given.sync_engine if isinstance(given, AsyncEngine) else given
     arguments = given_connect_args(engine)
@@ -75,6 +89,7 @@ def _opened(
         pool_overflow=pool_overflow,
         connect_args=arguments,
         busy_timeout=sqlite.busy_timeout(engine),
+        tables=tables,
     )
 
 

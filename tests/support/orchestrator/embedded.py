@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import FastAPI
-from sqlalchemy import delete, select
+from sqlalchemy import Connection, delete, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 import orchestrator
 import outbox
 from orchestrator import Saga, compensatable, pivot, retriable
+from orchestrator.embedding.attach import TABLES
 from outbox.contract import SagaEnded
 from outbox.messages import SagaRef
-from tests.support.outbox.inboxes import Book, Booked, Unbook, ledger, write_entry
+from tests.support.orchestrator.orchestrating import orchestrator_schema
+from tests.support.outbox.inboxes import Book, Booked, Unbook, ledger, ledger_schema, write_entry
 
 REFUSED = "refuse this"
 """The entry of a transfer that is not confirmed."""
@@ -116,13 +118,19 @@ class Bank:
             return list(await session.scalars(select(ledger.c.entry).order_by(ledger.c.number)))
 
 
-def bank(engine: AsyncEngine, orchestrating: AsyncEngine, **options: Any) -> Bank:
-    """A bank on `engine`, whose orchestrator is on the other; nothing has an address or a signing
+def bank_schema(connection: Connection) -> None:
+    """The tables of the bank, and those of its orchestrator."""
+    ledger_schema(connection)
+    orchestrator_schema(connection, TABLES)
+
+
+def bank(engine: AsyncEngine, **options: Any) -> Bank:
+    """A bank with an orchestrator, both on that database; nothing has an address or a signing
     key."""
     service, ends, app = outbox.Service("bank", engine, peers={}), Ends(), FastAPI()
     add_handlers(service, ends)
     service.attach(app, messages=False)
     embedded = orchestrator.attach(
-        app, orchestrating, **{"sagas": [transfer], "peers": {"bank": service}, **options}
+        app, engine, **{"sagas": [transfer], "peers": {"bank": service}, **options}
     )
     return Bank(app, service, embedded, ends)

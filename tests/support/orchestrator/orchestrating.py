@@ -38,11 +38,14 @@ from tests.support.databases.databases import Database
 PARTICIPANTS = {"articles": "http://127.0.0.1:8001", "comments": "http://127.0.0.1:8002"}
 
 
-def orchestrator_schema(connection: Connection) -> None:
+def orchestrator_schema(
+    connection: Connection, library: tables.Tables = tables.DEFAULT_TABLES
+) -> None:
     """The tables of the orchestrator, as its migrations leave them."""
-    tables.metadata.create_all(connection)
-    orchestrator.tables.metadata.create_all(connection)
-    schema.record_revision(connection, orchestrator.tables.SCHEMA_REVISION, "expand", START)
+    library.metadata.create_all(connection)
+    orchestrator.tables.saga_tables(library).metadata.create_all(connection)
+    revision = orchestrator.tables.SCHEMA_REVISION
+    schema.record_revision(connection, revision, "expand", START, tables=library)
 
 
 def orchestrator_settings(database: Database, **settings: Any) -> OrchestratorSettings:

@@ -6,10 +6,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.databases.databases import Schema
-from tests.support.fixtures import DatabaseFactory, MakeEngine
-from tests.support.orchestrator.embedded import Bank, bank
-from tests.support.orchestrator.orchestrating import orchestrator_schema
-from tests.support.outbox.inboxes import ledger_schema
+from tests.support.orchestrator.embedded import Bank, bank, bank_schema
 
 
 @pytest.fixture(autouse=True)
@@ -21,16 +18,10 @@ def nothing_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def database_schema() -> Schema:
-    return ledger_schema
+    return bank_schema
 
 
 @pytest.fixture
-def orchestrating(database_factory: DatabaseFactory, make_engine: MakeEngine) -> AsyncEngine:
-    """The engine for the orchestrator's tables."""
-    return make_engine(database_factory(orchestrator_schema))
-
-
-@pytest.fixture
-def one(engine: AsyncEngine, orchestrating: AsyncEngine) -> Bank:
-    """A bank and its orchestrator, ready to be run."""
-    return bank(engine, orchestrating)
+def one(engine: AsyncEngine) -> Bank:
+    """A bank and its orchestrator in one database, ready to be run."""
+    return bank(engine)

@@ -36,10 +36,10 @@ async def test_a_start_by_a_message_runs_and_its_end_is_told(one: Bank) -> None:
 
 @pytest.mark.databases("sqlite")
 async def test_the_api_is_below_the_prefix_and_trusts_no_caller_of_this_machine_whatever_is_set(
-    engine: AsyncEngine, orchestrating: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SAGABOX_TRUST_LOOPBACK", "1")
-    one = bank(engine, orchestrating)
+    one = bank(engine)
     transport = httpx.ASGITransport(one.app, client=("127.0.0.1", 1))
     async with (
         one.running(),

@@ -8,14 +8,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncSession
 
 import outbox
-from orchestrator.embedding.own_client import OwnClient
 from orchestrator.errors import WaitsForItself
+from outbox import sqlite
 from outbox.sqlite import READ_ONLY
-from tests.support.orchestrator.embedded import TRANSFER, Bank, Transfer, bank
-from tests.support.outbox.inboxes import envelope, write_entry
+from tests.support.fixtures import DatabaseFactory, MakeEngine
+from tests.support.orchestrator.embedded import TRANSFER, Bank, Transfer
+from tests.support.outbox.inboxes import envelope, ledger_schema, write_entry
 from tests.support.processes.waiting import until
 
 A_RUN = "0190a000-0000-7000-8000-000000000001"
@@ -25,15 +26,6 @@ A_MESSAGE = "0190a000-0000-7000-8000-000000000002"
 @dataclass(frozen=True)
 class Poke(outbox.Command[None], type="bank.poke.v1", key="account"):
     account: str
-
-
-@pytest.fixture
-def shared(engine: AsyncEngine, orchestrating: AsyncEngine) -> Bank:
-    """A bank whose own writes go to the file of the orchestrator."""
-    made = bank(engine, orchestrating)
-    assert isinstance(made.orchestrator.client, OwnClient)
-    made.orchestrator.client._engine = engine
-    return made
 
 
 async def starts(it: Bank, _session: AsyncSession) -> None:
@@ -56,52 +48,56 @@ async def waits_beside(it: Bank, session: AsyncSession) -> None:
 @pytest.mark.databases("sqlite")
 @pytest.mark.parametrize("does", [starts, waits, cancels, waits_beside])
 async def test_code_within_a_write_transaction_of_the_same_file_is_refused_at_once(
-    shared: Bank, does: Callable[[Bank, AsyncSession], Awaitable[None]]
+    one: Bank, does: Callable[[Bank, AsyncSession], Awaitable[None]]
 ) -> None:
-    async with shared.running(), shared.service.sessions() as session:
+    async with one.running(), one.service.sessions() as session:
         await write_entry(session, "written before", A_RUN)
         with pytest.raises(WaitsForItself, match=r"within a transaction that writes to .*sqlite"):
-            await does(shared, session)
+            await does(one, session)
         await session.rollback()
 
 
 @pytest.mark.databases("sqlite")
 async def test_a_handler_that_starts_a_run_and_waits_for_it_is_refused_at_once(
-    shared: Bank,
+    one: Bank,
 ) -> None:
     told: list[Exception] = []
 
-    @shared.service.on(Poke)
+    @one.service.on(Poke)
     async def poke(session: AsyncSession, command: Poke, _: outbox.Context) -> None:
         try:
-            await starts(shared, session)
+            await starts(one, session)
         except WaitsForItself as error:
             told.append(error)
             raise
 
-    async with shared.running():
+    async with one.running():
         poked = envelope(A_MESSAGE, Poke("ada"))
-        (reply,) = await asyncio.wait_for(shared.service.inbox.receive([poked]), 3)
+        (reply,) = await asyncio.wait_for(one.service.inbox.receive([poked]), 3)
     assert reply.outcome is outbox.Outcome.FAILED
     assert "start it by service.start(session, ...)" in str(told[0])
 
 
 @pytest.mark.databases("sqlite")
 async def test_after_the_transaction_and_in_one_that_only_reads_the_same_code_is_let_through(
-    shared: Bank,
+    one: Bank,
 ) -> None:
-    async with shared.running():
-        async with shared.service.sessions.begin() as session:
+    async with one.running():
+        async with one.service.sessions.begin() as session:
             await write_entry(session, "written before", A_RUN)
-        async with shared.service.sessions(execution_options=READ_ONLY) as session:
+        async with one.service.sessions(execution_options=READ_ONLY) as session:
             await session.execute(outbox.tables.inbox.select())
-            run = await shared.orchestrator.client.start(TRANSFER, Transfer("ada", "one"))
+            run = await one.orchestrator.client.start(TRANSFER, Transfer("ada", "one"))
         assert (await run.wait(20)).status == "COMPLETED"
 
 
 @pytest.mark.databases("sqlite")
-async def test_a_write_to_another_file_is_in_nothings_way(one: Bank) -> None:
-    async with one.running(), one.service.sessions.begin() as session:
+async def test_a_write_to_another_file_is_in_nothings_way(
+    one: Bank, database_factory: DatabaseFactory, make_engine: MakeEngine
+) -> None:
+    other = make_engine(database_factory(ledger_schema))
+    sqlite.configure(other)
+    async with one.running(), AsyncSession(other) as session, session.begin():
         await write_entry(session, "written before", A_RUN)
         run = await one.orchestrator.client.start(TRANSFER, Transfer("ada", "one"))
     assert run.id
