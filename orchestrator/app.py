@@ -125,6 +125,7 @@ def assemble(
         make_engine,
         EngineSettings(
             name=settings.name,
+            takes_turns=host is not None,
             relay=_together(settings.relay_settings()),
             stuck_to=settings.told_of_stuck(registry.participants),
         ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -18,7 +18,7 @@ from orchestrator.engine.commits.committer import CommitterStats
 from orchestrator.engine.commits.items import Begin, Started, Tell
 from orchestrator.engine.node import Node
 from orchestrator.engine.ports import EnginePorts
-from orchestrator.engine.remote_signals import ask_owner
+from orchestrator.engine.remote_signals import ask_owner, ask_to_begin, asked_start
 from orchestrator.engine.settings import EngineSettings
 from orchestrator.engine.silences import Silences
 from orchestrator.engine.single_node import OnlyNode
@@ -135,8 +135,9 @@ class Engine:
 
     async def check_start(self) -> None:
         """Raises DefinitionChanged where a definition has another shape than it had, SecondNode
-        where another node has this SQLite database."""
-        self._only_node.claim()
+        where another node has this SQLite database, unless this one waits for its turn."""
+        if not self._settings.takes_turns:
+            self._only_node.claim()
         try:
             await self._check_definitions()
         except Exception:
@@ -155,10 +156,22 @@ class Engine:
             )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; then finish the work under way and give the shards back.
+        """Work until `stop` is set; then finish the work under way and give the shards back. Where
+        it takes turns, it first waits until no other process is the node.
 
         Trouble with the database is logged and waited out.
         """
+        try:
+            await self._only_node.until_ours(stop)
+            if not stop.is_set():
+                await self._work(stop)
+        finally:
+            shards = self._node.shards
+            await at_the_end(shards.leave, "give the shards back, which expire by themselves")
+            await self._node.dispatcher.aclose()
+            self._only_node.release()
+
+    async def _work(self, stop: asyncio.Event) -> None:
         finish = asyncio.Event()
         self._is_running = True
         try:
@@ -178,10 +191,6 @@ class Engine:
                 hearing.cancel()
         finally:
             self._is_running = False
-            shards = self._node.shards
-            await at_the_end(shards.leave, "give the shards back, which expire by themselves")
-            await self._node.dispatcher.aclose()
-            self._only_node.release()
 
     # For the API
 
@@ -196,7 +205,15 @@ class Engine:
         """Begin a run, or schedule it for `begin_at` (UTC). Raises InvalidInput, ActiveAlready,
         KeyReused, Unavailable."""
         size = saga.check_state(state)
-        saga.key_of(state)
+        saga_key = saga.key_of(state)
+        if self._settings.takes_turns and not self._node.shards.usable:
+            asked = asked_start(saga, state, begin_at)
+            if key is not None:
+                asked = replace(asked, key=key.text, fingerprint=key.fingerprint.hex())
+            patience = self._settings.patience
+            return await ask_to_begin(
+                self._database, self._ports, self._ids(), asked, saga_key, patience
+            )
         saga_id = self._id_of_ours()
         stored = None
         if key is not None:

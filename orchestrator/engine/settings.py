@@ -14,6 +14,10 @@ class EngineSettings:
 
     name: str = "orchestrator"
     """The name by which participants know who sends, and where answers go."""
+    takes_turns: bool = False
+    """Whether several processes have this engine, as workers of one application do: on SQLite one
+    of them is the node, and the others wait for its end. One without shards leaves starts in the
+    database for a node."""
     relay: RelaySettings = field(default_factory=RelaySettings)
     batch: int = 256
     """Runs in one group commit, at most."""

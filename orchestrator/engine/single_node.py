@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import fcntl
+import logging
 from pathlib import Path
 from typing import IO
 
@@ -10,6 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.errors import SecondNode
 from outbox.tables import Tables
+
+log = logging.getLogger(__name__)
+
+_LOOK_AGAIN = 0.5
+"""Seconds between two looks whether another process is still the node."""
 
 
 class OnlyNode:
@@ -23,18 +31,33 @@ class OnlyNode:
 
     def claim(self) -> None:
         """Take the lock. Raises SecondNode where another node has it."""
+        if self._path is not None and not self.is_ours():
+            raise SecondNode(
+                f"another orchestrator runs on {self._path.with_suffix('')}",
+                next_step="stop that one, or let both use a PostgreSQL database",
+            )
+
+    def is_ours(self) -> bool:
+        """Whether this is the node: it takes the lock, if no other node has it."""
         if self._path is None or self._file is not None:
-            return
+            return True
         file = self._path.open("w")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
-            raise SecondNode(
-                f"another orchestrator runs on {self._path.with_suffix('')}",
-                next_step="stop that one, or let both use a PostgreSQL database",
-            ) from None
+            return False
         self._file = file
+        return True
+
+    async def until_ours(self, stop: asyncio.Event) -> None:
+        """Wait until this is the node, or `stop` is set."""
+        if self.is_ours():
+            return
+        log.info("another process is the node; this one takes over when that one ends")
+        while not (stop.is_set() or self.is_ours()):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _LOOK_AGAIN)
 
     def release(self) -> None:
         """Release the lock for another node."""

@@ -10,7 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from orchestrator.errors import IllegalSignal, InvalidInput, OrchestratorError, UnknownRun
+from orchestrator.errors import (
+    ActiveAlready,
+    IllegalSignal,
+    InvalidInput,
+    KeyReused,
+    OrchestratorError,
+    UnknownRun,
+)
 from orchestrator.machine.signals import (
     Buried,
     Cancel,
@@ -26,6 +33,7 @@ from orchestrator.machine.signals import (
 from outbox.wire import reply_json, strict_json
 
 START = "start"
+ASKED = "asked"
 REPLIED = "replied"
 
 OPERATOR: dict[str, type[Any]] = {
@@ -44,6 +52,20 @@ class StoredStart:
     originator: str
     trace: str | None = None
     begin_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AskedStart:
+    """A start by a caller of a process that has no shards: the owner of the run's shard begins it,
+    and leaves an answer. `input` is JSON; `key` is the caller's idempotency key, and `fingerprint`
+    (hex) that of its request."""
+
+    name: str
+    input: Any
+    trace: str | None = None
+    begin_at: datetime | None = None
+    key: str | None = None
+    fingerprint: str | None = None
 
 
 def to_row(saga_id: str, shard: int, kind: str, payload: str, made_at: datetime) -> dict[str, Any]:
@@ -79,17 +101,26 @@ def dump_start(start: StoredStart) -> tuple[str, str]:
     return START, strict_json.dumps(fields).decode()
 
 
-def load(kind: str, payload: str) -> Replied | Buried | OperatorSignal | StoredStart:
+def dump_asked(start: AskedStart) -> tuple[str, str]:
+    """The kind and the JSON of such a start."""
+    fields = dataclasses.asdict(start)
+    if start.begin_at is not None:
+        fields["begin_at"] = start.begin_at.isoformat()
+    return ASKED, strict_json.dumps(fields).decode()
+
+
+def load(kind: str, payload: str) -> Replied | Buried | OperatorSignal | StoredStart | AskedStart:
     """The stored signal or start. Raises ValueError where the row is not of this library."""
     fields = strict_json.loads(payload.encode())
     if not isinstance(fields, dict):
         raise ValueError("a stored signal is a JSON object")
     try:
         match kind:
-            case "start":
+            case "start" | "asked":
                 begin_at = fields.pop("begin_at", None)
                 later = None if begin_at is None else datetime.fromisoformat(begin_at)
-                return StoredStart(**fields, begin_at=later)
+                asked = StoredStart if kind == START else AskedStart
+                return asked(**fields, begin_at=later)
             case "replied":
                 reply = reply_json.loads(strict_json.dumps(fields["reply"]))
                 return Replied(fields["command_id"], reply, fields.get("source"))
@@ -104,12 +135,35 @@ def load(kind: str, payload: str) -> Replied | Buried | OperatorSignal | StoredS
         raise ValueError(f"the stored signal {kind!r} lacks or has too much: {error}") from None
 
 
+def dump_started(saga_id: str, is_new: bool) -> str:
+    """The outcome of a start, for the process that was asked."""
+    return strict_json.dumps({"error": None, "id": saga_id, "is_new": is_new}).decode()
+
+
+def load_started(answer: str, saga: str, key: str) -> tuple[str, bool]:
+    """The run that a start of the saga for this saga key led to, and whether it is new. Raises what
+    the owner raised."""
+    fields = strict_json.loads(answer.encode())
+    match fields["error"]:
+        case None:
+            return fields["id"], fields["is_new"]
+        case "ActiveAlready":
+            raise ActiveAlready(saga, key, fields["instance_id"])
+        case "KeyReused":
+            raise KeyReused(saga, fields["instance_id"])
+        case _:
+            raise InvalidInput(fields["problem"], next_step=fields["next_step"])
+
+
 def dump_answer(error: OrchestratorError | None) -> str:
-    """The outcome of an operator's signal, for the node that was asked."""
+    """The outcome of an operator's signal, or the refusal of a start, for the process that was
+    asked."""
     fields: dict[str, Any] = {}
     match error:
         case None:
             pass
+        case ActiveAlready() | KeyReused():
+            fields = {"instance_id": error.instance_id}
         case IllegalSignal():
             fields = {"problem": error.problem, "status": error.status, "allowed": error.allowed}
         case _:

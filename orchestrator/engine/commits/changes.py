@@ -23,6 +23,7 @@ from orchestrator.store import outgoing
 from orchestrator.store.commit_statements import Writes
 from orchestrator.store.outgoing import OutgoingMessage
 from orchestrator.store.records import Record
+from orchestrator.store.signal_rows import dump_answer, dump_started
 from outbox import tracing
 from outbox.contract import SagaStuck
 
@@ -61,6 +62,8 @@ class Changes:
         """Lines for the log, after the commit."""
         self.applied: list[int] = []
         """The numbers of signals that were applied."""
+        self.answers: dict[int, str] = {}
+        """Answers to signals and starts of other processes, by the numbers of these."""
         self.stuck: list[SagaStuck] = []
         """The steps that need an operator since this commit."""
         self.transitions = 0
@@ -96,8 +99,14 @@ class Changes:
     def conclude(self, item: Begin, outcome: Started | OrchestratorError | None) -> None:
         """Conclude the start: tell its caller the outcome, or remove its stored signal."""
         self.tell(item.done, outcome)
-        if item.seq is not None:
+        if item.seq is None:
+            return
+        if not item.is_asked:
             self.applied.append(item.seq)
+        elif isinstance(outcome, Started):
+            self.answers[item.seq] = dump_started(outcome.instance_id, outcome.is_new)
+        else:
+            self.answers[item.seq] = dump_answer(outcome)
 
     def add(self, entries: int, after: Record, transition: Transition[Any]) -> None:
         """Add the step that a run of so many lines of history took: its new lines and messages."""

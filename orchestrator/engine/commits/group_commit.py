@@ -41,7 +41,6 @@ class GroupCommit:
         self._starts = Starts(changes)
         self._found: dict[str, Record] = {}
         self._newly_parked: dict[str, str] = {}
-        self._answers: dict[int, str] = {}
         self._to_store: list[tuple[str, int, str, str]] = []
         self._begins: list[Begin] = []
         self._due: dict[str, Due] = {}
@@ -114,7 +113,7 @@ class GroupCommit:
         self._changes.tell(item.done, error)
         if item.seq is not None:
             if isinstance(item.signal, OperatorSignal):
-                self._answers[item.seq] = signal_rows.dump_answer(error)
+                self._changes.answers[item.seq] = signal_rows.dump_answer(error)
             else:
                 self._changes.applied.append(item.seq)
 
@@ -223,7 +222,7 @@ class GroupCommit:
             await ports.signals.add(connection, self._to_store)
         if changes.applied:
             await ports.signals.remove(connection, changes.applied)
-        for seq, answer in self._answers.items():
+        for seq, answer in changes.answers.items():
             await ports.signals.answer(connection, seq, answer)
 
     async def _leave_out_what_is_there(self) -> None:

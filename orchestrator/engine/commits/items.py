@@ -44,7 +44,8 @@ class Handed:
 
 @dataclass(eq=False, slots=True)
 class Begin:
-    """The start of a run: by a message where it has a `seq`, by a caller where it has a `done`.
+    """The start of a run: by a caller where it has a `done`, by one of another process where it has
+    a `seq` and `is_asked`, else by a message, with a `seq`.
     `trace` is the traceparent of the message or the call, `start_id` the message, `size` the bytes
     of its input. `tries` counts how often another run with its key was in the way, and had ended
     when the commit looked for it. `begin_at` (aware) is when the run is to begin, if not at once;
@@ -63,6 +64,12 @@ class Begin:
     size: int = 0
     begin_at: datetime | None = None
     fingerprint: str | None = None
+    is_asked: bool = False
+
+    @property
+    def is_by_message(self) -> bool:
+        """Whether a message asked for it."""
+        return self.seq is not None and not self.is_asked
 
     @property
     def told(self) -> str:
@@ -72,7 +79,8 @@ class Begin:
 
 @dataclass(eq=False, slots=True)
 class Decline:
-    """The refusal of a start by message; its originator gets the event SagaEnded."""
+    """The refusal of a start by message, whose originator gets the event SagaEnded; or of one by a
+    caller of another process, where it `is_asked`, who gets an answer."""
 
     instance_id: str
     originator: str
@@ -81,6 +89,7 @@ class Decline:
     trace: str | None = None
     start_id: str | None = None
     fingerprint: str | None = None
+    is_asked: bool = False
 
     @property
     def told(self) -> str:

@@ -22,7 +22,8 @@ from orchestrator.engine.shards import Shards
 from orchestrator.errors import OrchestratorError
 from orchestrator.store import signal_rows
 from orchestrator.store.records import fingerprint_of
-from orchestrator.store.signal_rows import StoredStart
+from orchestrator.store.signal_rows import AskedStart, StoredStart
+from orchestrator.store.start_store import StartKey
 from outbox.clock import Clock
 from outbox.database.engines import reading
 from outbox.errors import InvalidMessage
@@ -226,6 +227,8 @@ def _from_row(row: Any, registry: Registry) -> Item:
             extra={"saga": saga_id},
         )
         return Decline(saga_id, "", f"unreadable: {error}", seq)
+    if isinstance(signal, AskedStart):
+        return _asked_from(signal, saga_id, seq, registry, size=len(payload))
     if not isinstance(signal, StoredStart):
         return Tell(saga_id, signal, seq=seq, size=len(payload))
     return _start_from(signal, saga_id, seq, registry, start_id=row.message_id, size=len(payload))
@@ -261,4 +264,31 @@ def _start_from(
         size=size,
         begin_at=asked.begin_at,
         fingerprint=fingerprint,
+    )
+
+
+def _asked_from(
+    asked: AskedStart, saga_id: str, seq: int, registry: Registry, *, size: int
+) -> Begin | Decline:
+    """A start by a caller of another process."""
+    try:
+        definition = registry.get(asked.name)
+        state = decode_value(definition.state, asked.input)
+    except (OrchestratorError, InvalidMessage) as error:
+        return Decline(saga_id, "", str(error), seq, is_asked=True)
+    key = None
+    if asked.key is not None:
+        fingerprint = bytes.fromhex(asked.fingerprint or "")
+        key = StartKey(asked.name, asked.key, fingerprint, saga_id)
+    return Begin(
+        saga_id,
+        definition,
+        state,
+        key=key,
+        trace=asked.trace,
+        seq=seq,
+        size=size,
+        begin_at=asked.begin_at,
+        fingerprint=fingerprint_of(asked.name, asked.input, None),
+        is_asked=True,
     )

@@ -16,6 +16,7 @@ from orchestrator.machine.machine import start
 from orchestrator.machine.transition import Transition
 from orchestrator.store.records import Record, number_of
 from orchestrator.store.sharding import shard_of
+from orchestrator.store.signal_rows import dump_answer
 from orchestrator.store.start_store import REFUSED, Known, StartKey, refusal
 from outbox import tracing
 from outbox.contract import SagaEnded
@@ -102,7 +103,7 @@ class Starts:
         after it was carried out; another message that asks for the same run is answered once there
         is an answer."""
         known = await self._store.existing(
-            self._connection, [it.instance_id for it in begins if it.seq is not None]
+            self._connection, [it.instance_id for it in begins if it.is_by_message]
         )
         first: dict[str, Begin] = {}
         for item in begins:
@@ -198,7 +199,7 @@ class Starts:
                 await self._release(asked)
                 asked.tries += 1
                 self._changes.again.append(asked)
-            case Begin(seq=None):
+            case Begin(is_by_message=False):
                 await self._cannot_begin(asked, ActiveAlready(name, key, active))
             case Begin():
                 await self._join(record, active)
@@ -219,7 +220,7 @@ class Starts:
 
     async def _cannot_begin(self, item: Begin, error: OrchestratorError) -> None:
         await self._release(item)
-        if item.seq is not None:
+        if item.is_by_message and item.seq is not None:
             reason, originator = str(error), item.originator or ""
             await self.decline(
                 Decline(
@@ -236,6 +237,10 @@ class Starts:
 
     async def decline(self, item: Decline) -> None:
         """Refuse a start that came by a message, and tell the service that asked."""
+        if item.is_asked:
+            why = InvalidInput(item.reason, next_step="start all processes with the same code")
+            self._changes.answers[item.seq] = dump_answer(why)
+            return
         self._changes.applied.append(item.seq)
         known = await self._store.existing(self._connection, [item.instance_id])
         if known:
