@@ -63,6 +63,8 @@ class Ends:
     """The ends of runs that the bank heard of, by their ids."""
 
     told: dict[str, str] = field(default_factory=dict)
+    holds: bool = False
+    """Whether transfers are not confirmed yet."""
 
 
 def add_handlers(service: outbox.Service, ends: Ends) -> None:
@@ -80,7 +82,9 @@ def add_handlers(service: outbox.Service, ends: Ends) -> None:
     @service.on(Confirm)
     async def confirm(
         session: AsyncSession, command: Confirm, context: outbox.Context
-    ) -> outbox.Refused | None:
+    ) -> outbox.Refused | outbox.Ongoing | None:
+        if ends.holds:
+            return outbox.Ongoing(0.2)
         if command.entry == REFUSED:
             return outbox.Refused("not-confirmed", "it is refused")
         return None
