@@ -10,11 +10,13 @@ from typing import Any
 from fastapi import FastAPI
 from sqlalchemy import Connection, delete, select
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from starlette.routing import Mount
 
 import orchestrator
 import outbox
 from orchestrator import Saga, compensatable, pivot, retriable
 from orchestrator.embedding.attach import TABLES
+from orchestrator.engine.engine import Engine
 from outbox.contract import SagaEnded
 from outbox.messages import SagaRef
 from tests.support.orchestrator.orchestrating import orchestrator_schema
@@ -108,6 +110,14 @@ class Bank:
         """The application, from its start to its end."""
         async with self.app.router.lifespan_context(self.app):
             yield
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the orchestrator."""
+        part = next(it.app for it in self.app.routes if isinstance(it, Mount))
+        found = part.state.chassis.service.carrier  # type: ignore[attr-defined]  # it is a FastAPI
+        assert isinstance(found, Engine)
+        return found
 
     async def ask(self, account: str, entry: str) -> str:
         """Ask for a transfer by a message."""

@@ -23,6 +23,14 @@ def other(make_engine: MakeEngine, database: Database) -> Bank:
     return bank(make_engine(database))
 
 
+async def test_one_of_two_workers_is_the_node(one: Bank, other: Bank) -> None:
+    async with one.running(), other.running():
+        run = await other.orchestrator.client.start(TRANSFER, Transfer("ada", "one"))
+        await run.wait(20)
+        assert one.engine.is_running
+        assert not other.engine.is_running
+
+
 async def test_what_a_worker_that_is_not_the_node_is_asked_to_start_runs_to_its_end(
     one: Bank, other: Bank
 ) -> None:
