@@ -46,8 +46,9 @@ class ConfiguredService(Service[async_sessionmaker[AsyncSession]]):
             pool_overflow=settings.pool_overflow,
             tables=settings.tables,
         )
-        self.history = history or name
-        """The name of the migrations of its database."""
+        self.history = self._kind = history or name
+        """The name of the migrations of its database, which also begins the types of its commands:
+        one kind of service may have several names."""
         self._revision = revision
         super().__init__(
             name,

@@ -67,10 +67,15 @@ SM = TypeVar("SM", bound=Sessions, default=async_sessionmaker[AsyncSession])
 
 
 class _OwnHandlers(Handlers):
-    """Refuses the commands of others, which are sent to others."""
+    """Refuses the commands of others, which are sent to others: `owner` begins the types of those
+    that are its own."""
+
+    def __init__(self, consumer: str, owner: str) -> None:
+        super().__init__(consumer)
+        self._owner = owner
 
     def _admit(self, cls: type[Message]) -> None:
-        if issubclass(cls, Command) and type_of(cls).owner != self.consumer:
+        if issubclass(cls, Command) and type_of(cls).owner != self._owner:
             raise InvalidService(
                 f"the command {type_of(cls)} goes to the service {type_of(cls).owner}, and this is "
                 f"{self.consumer}",
@@ -89,6 +94,8 @@ class _Unobserved:
 
 class _Installed:
     _installation: Installation
+    _kind: str | None = None
+    """What begins the types of its commands, where that is not its name."""
 
     @property
     def name(self) -> str:
@@ -213,7 +220,7 @@ class Service(_Installed, Generic[SM]):
             peers=self.peers,
             tables=tables,
         )
-        self.handlers: Handlers = _OwnHandlers(name)
+        self.handlers: Handlers = _OwnHandlers(name, self._kind or name)
         hold_to(self.handlers, self.sessions, limits or InboxLimits())
         self.on = self.handlers.on
         self.on_list = self.handlers.on_list
