@@ -17,7 +17,7 @@ async def of_database(asked: Asked) -> list[Finding]:
     from sqlalchemy import func, select
 
     from outbox.clock import SystemClock
-    from outbox.tables import UtcDateTime
+    from outbox.database.column_types import UtcDateTime
 
     if not asked.is_postgresql:
         return []
