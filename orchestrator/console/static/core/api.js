@@ -1,6 +1,8 @@
-// How the console asks the orchestrator. Addresses are relative to the page, behind a prefix too.
+// How the console asks the orchestrator. Addresses are relative to this file, behind a prefix too.
+import { read, write } from "./json.js";
 
-const BASE = new URL(".", document.baseURI);
+/** The address of the orchestrator. */
+export const BASE = new URL("../../", import.meta.url);
 /** How often a request is sent again after a sign-in, before its refusal is shown. */
 const SIGN_INS = 3;
 
@@ -48,7 +50,7 @@ export async function send(url, options = {}) {
 
 /** The JSON that stands at an address. */
 export async function get(parts, query, options) {
-  return (await send(address(parts, query), options)).json();
+  return read(await (await send(address(parts, query), options)).text());
 }
 
 /** What the API answers to a JSON body. */
@@ -56,9 +58,9 @@ export async function post(parts, body, headers = {}) {
   const answer = await send(address(parts), {
     method: "POST",
     headers: { "content-type": "application/json", ...headers },
-    body: JSON.stringify(body),
+    body: write(body),
   });
-  return answer.json();
+  return read(await answer.text());
 }
 
 /** One request, whatever its answer. Throws Problem with status 0 where no server answers. */
@@ -79,7 +81,7 @@ export async function attempt(url, options) {
 export async function problemOf(answer) {
   let told = {};
   try {
-    told = await answer.json();
+    told = read(await answer.text());
   } catch {
     // Something between us and the orchestrator answered in its own way.
   }

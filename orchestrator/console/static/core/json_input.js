@@ -1,9 +1,10 @@
 // JSON as a person types it.
+import { readTyped } from "./json.js";
 
-/** The value of a text. Throws what `Trouble` shows. */
+/** The value of a text, with its numbers as they were typed. Throws what `Trouble` shows. */
 export function readJson(text, name) {
   try {
-    return JSON.parse(text);
+    return readTyped(text);
   } catch (error) {
     throw Object.assign(new Error(`${name} is no JSON: ${error.message}`), {
       title: "It was not sent",

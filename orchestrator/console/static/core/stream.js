@@ -1,6 +1,7 @@
 // What happens to a saga, as it happens. Read with fetch and not with EventSource, which tells neither
 // why it was refused nor, once it was, ever asks again.
 import { address, send } from "./api.js";
+import { read } from "./json.js";
 
 const SILENCE = 30_000; // the orchestrator says every 10 s that it is alive
 const FIRST_PAUSE = 1_000;
@@ -89,7 +90,7 @@ async function* batches(body, alive) {
     alive();
     const parsed = parse(rest + value);
     rest = parsed.rest;
-    yield parsed.events.map((event) => JSON.parse(event.data));
+    yield parsed.events.map((event) => read(event.data));
   }
 }
 

@@ -1,6 +1,7 @@
 // What the orchestrator can run: all definitions, and one with its graph and a way to start it.
 import { get, post } from "../core/api.js";
 import { component, html } from "../core/component.js";
+import { write } from "../core/json.js";
 import { readJson } from "../core/json_input.js";
 import { Graph } from "../parts/graph.js";
 import { Empty, Trouble } from "../parts/pieces.js";
@@ -83,7 +84,7 @@ const StartForm = component(({ definition }) => {
   const busy = signal(false);
   const trouble = signal(null);
   const idempotencyKey = hex(crypto.getRandomValues(new Uint8Array(16)));
-  const example = JSON.stringify(skeleton(definition.input), null, 2);
+  const example = write(skeleton(definition.input), 2);
 
   async function submit(event) {
     event.preventDefault();
@@ -110,7 +111,7 @@ const StartForm = component(({ definition }) => {
       <${Trouble} problem=${trouble.value} />
       <button class="button primary" disabled=${busy.value}>Start ${definition.name}</button>
       <details><summary>The input's schema</summary>
-        <pre tabindex="0">${JSON.stringify(definition.input, null, 2)}</pre></details>
+        <pre tabindex="0">${write(definition.input, 2)}</pre></details>
     </form>`;
 });
 

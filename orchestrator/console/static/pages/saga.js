@@ -5,6 +5,7 @@ import { component, html } from "../core/component.js";
 import { Graph } from "../parts/graph.js";
 import { History } from "../parts/history.js";
 import { announce, Badge, Empty, Sign, Trouble, When } from "../parts/pieces.js";
+import { write } from "../core/json.js";
 import { coalesced, every } from "../core/polling.js";
 import { to } from "../core/routes.js";
 import { follow } from "../core/stream.js";
@@ -106,7 +107,7 @@ export const SagaPage = component(({ id }, cleanup) => {
         <h2>History</h2>
         <${History} entries=${entries.value} />
         <details class="state"><summary>What it knows</summary>
-          <pre tabindex="0">${JSON.stringify(run.state, null, 2)}</pre></details>
+          <pre tabindex="0">${write(run.state, 2)}</pre></details>
       </section>`;
   };
 });

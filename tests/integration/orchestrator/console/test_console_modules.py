@@ -160,3 +160,36 @@ async def test_a_request_is_sent_again_after_a_sign_in_but_not_for_ever(page: Pa
         }"""
     )
     assert told == {"sent": 4, "asked": 3, "status": 401, "detail": "who?"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"account":1234567890123456789,"amount":10.10}',
+        "[9007199254740993,-9223372036854775808,0.1234567890123456789,1e400]",
+        '{"1234567890123456789":"1234567890123456789 \\" 10.10","n":[[18446744073709551615]]}',
+        "[1,1.5,true,null]",
+    ],
+)
+async def test_numbers_stay_as_they_are_written(page: Page, text: str) -> None:
+    both = await page.evaluate(
+        """async (text) => {
+            const json = await import("/console/core/json.js");
+            return [json.write(json.readTyped(text)), json.write(json.read(text))];
+        }""",
+        text,
+    )
+    assert both[0] == text
+    assert both[1] == text.replace("10.10}", "10.1}")
+
+
+async def test_what_is_no_json_is_refused_with_its_place(page: Page) -> None:
+    for text in ("{", "[01]", "[1234567890123456789,]", "nonsense", ""):
+        error = await page.evaluate(
+            """async (text) => {
+                const json = await import("/console/core/json.js");
+                try { json.readTyped(text); } catch (error) { return error.name; }
+            }""",
+            text,
+        )
+        assert error == "SyntaxError", text

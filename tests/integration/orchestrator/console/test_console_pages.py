@@ -21,6 +21,8 @@ from tests.support.processes.waiting import until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
+LARGE = 1234567890123456789
+
 
 # The list
 
@@ -233,3 +235,39 @@ async def test_the_chosen_colours_are_kept(page: Page, api: StubApi, origin: str
     assert await ground() == dark
     await page.get_by_label("Colours").select_option("")
     assert await ground() == light
+
+
+async def test_an_integer_beyond_what_javascript_counts_is_sent_as_it_was_typed(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    schema = {"required": ["account"], "properties": {"account": {"type": "integer"}}}
+    api.answers["GET /definitions/place-order/1"] = Says(
+        {
+            **{"name": "place-order", "version": 1, "fingerprint": "f", "one_active": True},
+            **{"participants": ["stock"], "input": schema, "steps": []},
+        }
+    )
+    api.answers["POST /sagas/place-order"] = Says(run_of(), 202)
+    put(api, run_of(state={"account": LARGE}))
+    await page.goto(f"{origin}/console#/definitions/place-order/1")
+    field = page.get_by_label("Input, as JSON")
+    await field.fill(f'{{"account": {LARGE}, "rate": 1.0}}')
+    await page.get_by_role("button", name="Start place-order").click()
+    await page.get_by_text("What it knows").click()
+    await expect(page.locator("details.state pre")).to_have_text(f'{{\n  "account": {LARGE}\n}}')
+    sent = api.last("POST /sagas/place-order").body
+    assert (sent["account"], type(sent["rate"])) == (LARGE, float)
+
+
+async def test_the_result_of_a_skipped_step_is_sent_as_it_was_typed(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    put(api, run_of(status="STUCK", allowed=["skip"], steps=[step_of("pay", "STUCK")]))
+    api.answers["POST /sagas/01a/skip"] = Says({})
+    await page.goto(f"{origin}/console#/sagas/01a")
+    await page.get_by_role("button", name="Skip…").click()
+    await page.get_by_label("Result, as JSON").fill(f'{{"receipt": {LARGE}}}')
+    await page.get_by_label("Reason").fill("it was paid")
+    await page.get_by_role("button", name="Skip", exact=True).click()
+    await until(lambda: api.count("POST /sagas/01a/skip") == 1)
+    assert api.last("POST /sagas/01a/skip").body["result"] == {"receipt": LARGE}
