@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "static"
@@ -45,11 +45,21 @@ def load() -> Mapping[str, Asset]:
     }
 
 
+def at_depth(page: Asset, depth: int) -> Asset:
+    """The page for an address that is so many parts longer than /console."""
+    content = page.content.replace(b'="console/', b'="' + b"../" * depth + b"console/")
+    return replace(page, content=content, etag=_etag(content))
+
+
 def _read(path: Path) -> Asset:
     content = path.read_bytes()
     return Asset(
         content=content,
         media_type=MEDIA_TYPES[path.suffix],
-        etag=f'"{hashlib.sha256(content).hexdigest()[:32]}"',
+        etag=_etag(content),
         cache_control=KEEP if path.is_relative_to(VENDOR) else ASK_EACH_TIME,
     )
+
+
+def _etag(content: bytes) -> str:
+    return f'"{hashlib.sha256(content).hexdigest()[:32]}"'

@@ -1,4 +1,4 @@
-"""/console: one page, and the modules that it loads.
+"""/console: one page, also at the addresses of its own below, and the modules that it loads.
 
 The files tell nothing about sagas, so any client may load them; the page asks the API with its
 user's rights. Its content security policy lets it load from, and speak to, its own origin alone.
@@ -14,6 +14,9 @@ from orchestrator.console.assets import Asset
 from outbox.chassis.http.problems import HttpProblem
 
 PAGE = "index.html"
+PAGES = ("sagas", "definitions", "dead-letters")
+"""The first parts of the addresses of the page itself, below /console."""
+_DEEPEST = 3
 
 # Trusted Types make the browser refuse text that would become markup, wherever it is tried.
 POLICY = (
@@ -27,18 +30,22 @@ def router() -> APIRouter:
     """The router of these addresses."""
     routes = APIRouter(include_in_schema=False)
     files = assets.load()
+    # The page's addresses are relative, so that it works behind a prefix.
+    pages = [assets.at_depth(files[PAGE], depth) for depth in range(_DEEPEST + 1)]
 
     @routes.get("/console")
     async def page(request: Request) -> Response:
-        return _answer(request, files[PAGE])
+        return _answer(request, pages[0])
 
-    # The page's addresses are relative, so that it works behind a prefix; here they would not fit.
     @routes.get("/console/")
     async def page_with_slash() -> Response:
         return RedirectResponse("../console", status_code=308)
 
     @routes.get("/console/{path:path}")
     async def file(request: Request, path: str) -> Response:
+        parts = path.split("/")
+        if parts[0] in PAGES and len(parts) <= _DEEPEST and all(parts):
+            return _answer(request, pages[len(parts)])
         found = None if path == PAGE else files.get(path)
         if found is None:
             raise HttpProblem(

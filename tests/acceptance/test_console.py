@@ -116,7 +116,7 @@ async def test_the_list_shows_what_begins_and_ends_while_it_is_open(
     await page.get_by_role("button", name="Compensated").click()
     await expect(run(page, done)).to_have_count(0)
     await expect(run(page, undone)).to_be_visible()
-    assert page.url.endswith("#/sagas?status=COMPENSATED")
+    assert page.url.endswith("/console/sagas?status=COMPENSATED")
     await page.get_by_role("button", name="All").click()
     shown = await blog.saga(done)
     assert shown is not None

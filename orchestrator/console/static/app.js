@@ -1,12 +1,12 @@
 // The console: its frame, and which page is in it.
-import { signInBy } from "./core/api.js";
+import { BASE, signInBy } from "./core/api.js";
 import { component, html } from "./core/component.js";
 import { DefinitionPage, DefinitionsPage } from "./pages/definitions.js";
 import { LettersPage } from "./pages/letters.js";
 import { ListPage } from "./pages/list.js";
 import { Announcement, Empty, Trouble } from "./parts/pieces.js";
 import { TokenForm } from "./parts/sign_in.js";
-import { route, to } from "./core/routes.js";
+import { entitle, route, to } from "./core/routes.js";
 import { SagaPage } from "./pages/saga.js";
 import { signedIn, signIn, signOut } from "./core/session.js";
 import { render, signal } from "./core/vendor.js";
@@ -32,7 +32,7 @@ const Console = component(() => {
       }}>To the content</a>
       <header class="top"><div class="bar">
         <a class="brand" href=${to(["sagas"])}>
-          <img src="console/icon.svg" width="26" height="26" alt="" /><span>Sagabox</span></a>
+          <img src=${`${BASE}console/icon.svg`} width="26" height="26" alt="" /><span>Sagabox</span></a>
         <nav aria-label="Main">${PAGES.map(([part, title]) => html`
           <a key=${part} href=${to([part])}
             aria-current=${part === page ? "page" : undefined}>${title}</a>`)}</nav>
@@ -63,6 +63,7 @@ function content(page, [first, second]) {
     case "dead-letters":
       return html`<${LettersPage} key="letters" />`;
     default:
+      entitle("No such page");
       return html`<${Empty}>There is no such page. <a href=${to(["sagas"])}>See the sagas</a>.<//>`;
   }
 }

@@ -124,7 +124,7 @@ class StubApi:
 
     async def attach(self, page: Page) -> None:
         """Stand between the page and its origin."""
-        await page.route(lambda url: not urlsplit(url).path.startswith("/console"), self._handle)
+        await page.route(lambda url: "/console" not in urlsplit(url).path, self._handle)
 
     def count(self, name: str) -> int:
         """How often it was asked for that."""

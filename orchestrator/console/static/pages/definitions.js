@@ -5,11 +5,12 @@ import { write } from "../core/json.js";
 import { readJson } from "../core/json_input.js";
 import { Graph } from "../parts/graph.js";
 import { Empty, Trouble } from "../parts/pieces.js";
-import { to } from "../core/routes.js";
+import { entitle, go, to } from "../core/routes.js";
 import { signal } from "../core/vendor.js";
 import { length } from "../parts/words.js";
 
 export const DefinitionsPage = component(() => {
+  entitle("Definitions");
   const all = signal(null);
   const trouble = signal(null);
   get(["definitions"]).then(
@@ -37,6 +38,7 @@ export const DefinitionsPage = component(() => {
 });
 
 export const DefinitionPage = component(({ name, version }) => {
+  entitle(`${name} v${version}`);
   const shown = signal(null);
   const trouble = signal(null);
   get(["definitions", name, version]).then(
@@ -95,7 +97,7 @@ const StartForm = component(({ definition }) => {
       const started = await post(["sagas", definition.name], readJson(text, "The input"), {
         "idempotency-key": idempotencyKey,
       });
-      location.hash = to(["sagas", started.id]);
+      go(to(["sagas", started.id]));
     } catch (error) {
       trouble.value = error;
     } finally {

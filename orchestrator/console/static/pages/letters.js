@@ -4,13 +4,14 @@ import { component, html } from "../core/component.js";
 import { paging } from "../parts/pager.js";
 import { announce, Empty, Trouble, When } from "../parts/pieces.js";
 import { every } from "../core/polling.js";
-import { to } from "../core/routes.js";
+import { entitle, to } from "../core/routes.js";
 import { batch, signal } from "../core/vendor.js";
 
 const EACH = 5_000;
 const LIMIT = 50;
 
 export const LettersPage = component((_, cleanup) => {
+  entitle("Dead letters");
   const letters = signal(null);
   const trouble = signal(null);
   const refused = signal(null);

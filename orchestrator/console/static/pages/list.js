@@ -4,7 +4,7 @@ import { component, html } from "../core/component.js";
 import { paging } from "../parts/pager.js";
 import { announce, Badge, Empty, Sign, Trouble, When } from "../parts/pieces.js";
 import { every } from "../core/polling.js";
-import { route, to } from "../core/routes.js";
+import { entitle, go, route, to } from "../core/routes.js";
 import { batch, effect, signal, untracked } from "../core/vendor.js";
 import { RUN, span, WAITS_FOR } from "../parts/words.js";
 
@@ -52,6 +52,7 @@ export const ListPage = component((_, cleanup) => {
     if (parts.length > 0) announce(`Sagas: ${parts.join(", ")}`);
   }
 
+  entitle("Sagas");
   const polling = every(EACH, load);
   cleanup(polling.stop);
   let shown = String(route.value.query);
@@ -83,7 +84,7 @@ function Filters({ query, names }) {
   function change(edit) {
     const changed = new URLSearchParams(query);
     edit(changed);
-    location.hash = to(["sagas"], changed);
+    go(to(["sagas"], changed));
   }
   function set(name, value) {
     change((it) => (value ? it.set(name, value) : it.delete(name)));

@@ -7,7 +7,7 @@ import { History } from "../parts/history.js";
 import { announce, Badge, Empty, Sign, Trouble, When } from "../parts/pieces.js";
 import { write } from "../core/json.js";
 import { coalesced, every } from "../core/polling.js";
-import { to } from "../core/routes.js";
+import { entitle, to } from "../core/routes.js";
 import { follow } from "../core/stream.js";
 import { batch, signal } from "../core/vendor.js";
 import { RUN, span, STEP, WAITS_FOR, wordFor } from "../parts/words.js";
@@ -30,6 +30,7 @@ export const SagaPage = component(({ id }, cleanup) => {
   const selected = signal(null);
   let stop = () => {};
   let left = false;
+  entitle(`Saga ${id}`);
 
   const look = coalesced(async () => {
     try {
@@ -37,6 +38,7 @@ export const SagaPage = component(({ id }, cleanup) => {
       if (saga.value && saga.value.status !== now.status) {
         announce(`${now.name} is ${wordFor(RUN, now.status).word.toLowerCase()} now`);
       }
+      if (!left) entitle(`${wordFor(RUN, now.status).word}: ${now.name}, ${now.key}`);
       batch(() => {
         saga.value = now;
         trouble.value = null;
@@ -122,7 +124,11 @@ function present(steps) {
 }
 
 function Warnings({ run }) {
+  const stuck = run.ended_at === null ? run.steps.filter((it) => it.status === "STUCK") : [];
   return html`
+    ${stuck.map((it) => html`<div key=${it.name} class="note tone-alarm headline" data-stuck=${it.name}>
+      <${Sign} name="alarm" /><p><strong>Stuck at ${it.name}:</strong> ${it.reason
+        ?? "no reason was given"}</p></div>`)}
     ${run.parked && html`<div class="note tone-alarm"><${Sign} name="alarm" />
       <p><strong>Parked.</strong> Nothing is sent for it: ${run.parked}</p></div>`}
     ${run.not_undone.length > 0 && html`<div class="note tone-back"><${Sign} name="alarm" />

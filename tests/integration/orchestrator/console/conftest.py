@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from playwright.async_api import Browser, Page
 
 from orchestrator import console
+from outbox.chassis.http import problems
 from outbox.chassis.http.middleware import SecurityHeaders
 from tests.support.http.browser import Watched, page_of, started
 from tests.support.http.servers import serving
@@ -32,6 +33,7 @@ async def origin() -> AsyncIterator[str]:
     """Where the console's files are."""
     app = FastAPI()
     app.include_router(console.router())
+    problems.install(app)
     app.add_middleware(SecurityHeaders)
     async with serving(app) as address:
         yield address

@@ -145,7 +145,9 @@ async def test_a_dead_letter_is_sent_again_and_a_refusal_is_shown(
     api.answers["GET /dead-letters"] = Says({"items": [letter, of_saga], "next_cursor": None})
     api.answers["POST /dead-letters/redrive"] = problem(409, "not now", "wait a little")
     await page.goto(f"{origin}/console#/dead-letters")
-    await expect(page.locator("tr[data-letter='8'] a")).to_have_attribute("href", "#/sagas/01a")
+    await expect(page.locator("tr[data-letter='8'] a")).to_have_attribute(
+        "href", "/console/sagas/01a"
+    )
     redrive = page.get_by_role("button", name="Redrive")
     await redrive.click()
     await expect(page.get_by_text("wait a little")).to_be_visible()
@@ -177,7 +179,7 @@ async def test_a_definition_starts_with_the_fields_that_its_schema_asks_for(
     await page.goto(f"{origin}/console#/definitions/place-order/1")
     await expect(page.get_by_text("5 min")).to_be_visible()
     await page.get_by_role("button", name="Start place-order").click()
-    await page.wait_for_url("**/console#/sagas/01a")
+    await page.wait_for_url("**/console/sagas/01a")
     started = api.last("POST /sagas/place-order")
     assert started.body == {"order_id": "", "count": 0}
     assert len(started.headers["idempotency-key"]) == 32
@@ -264,7 +266,7 @@ async def test_the_result_of_a_skipped_step_is_sent_as_it_was_typed(
 ) -> None:
     put(api, run_of(status="STUCK", allowed=["skip"], steps=[step_of("pay", "STUCK")]))
     api.answers["POST /sagas/01a/skip"] = Says({})
-    await page.goto(f"{origin}/console#/sagas/01a")
+    await page.goto(f"{origin}/console/sagas/01a")
     await page.get_by_role("button", name="Skip…").click()
     await page.get_by_label("Result, as JSON").fill(f'{{"receipt": {LARGE}}}')
     await page.get_by_label("Reason").fill("it was paid")
