@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from outbox.clock import Clock, SystemClock
     from outbox.coordination.bell import Bell
     from outbox.crashpoints import Crash, crashpoint
+    from outbox.database.address.passwords import ask_password
     from outbox.errors import (
         AlreadyAnswered,
         AutocommitRefused,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
 __all__ = [
     "add",
     "AlreadyAnswered",
+    "ask_password",
     "AutocommitRefused",
     "Bell",
     "BelongsToSaga",
@@ -153,6 +155,7 @@ __all__ = [
 _HOMES = {
     "add": "outbox.adding.add",
     "AlreadyAnswered": "outbox.errors",
+    "ask_password": "outbox.database.address.passwords",
     "AutocommitRefused": "outbox.errors",
     "Bell": "outbox.coordination.bell",
     "BelongsToSaga": "outbox.errors",

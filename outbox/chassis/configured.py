@@ -45,6 +45,7 @@ class ConfiguredService(Service[async_sessionmaker[AsyncSession]]):
             pool_size=settings.pool_size,
             pool_overflow=settings.pool_overflow,
             tables=settings.tables,
+            password=settings.database_password(),
         )
         self.history = self._kind = history or name
         """The name of the migrations of its database, which also begins the types of its commands:

@@ -15,6 +15,7 @@ from pydantic import (
     AfterValidator,
     Field,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -23,6 +24,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 from outbox.chassis.access.caller import host_name
 from outbox.chassis.access.routes import EVERYTHING, NOTHING, Opens
 from outbox.chassis.table_settings import PREFIX, TableSettings
+from outbox.database.address.passwords import Password, password_at
 from outbox.database.address.urls import database_url
 from outbox.errors import InvalidKeyring, OutboxError
 from outbox.inbox.limits import InboxLimits
@@ -102,6 +104,12 @@ class ServiceSettings(TableSettings):
     )
     pool_overflow: int = Field(
         default=10, ge=0, le=200, description="Database connections opened on top when it is busy"
+    )
+    database_password_from: str = Field(
+        default="",
+        description="The function that gives the password of the database, as module:function; it "
+        "is called for each new connection, so that tokens that change can be used. It may be a "
+        "coroutine function",
     )
     poll_interval: float = Field(
         default=RelaySettings.poll,
@@ -217,6 +225,18 @@ class ServiceSettings(TableSettings):
     def at_home(self) -> Opens:
         """What a caller on this machine may do without a key."""
         return EVERYTHING if self.trust_loopback else NOTHING
+
+    @field_validator("database_password_from")
+    @classmethod
+    def _is_function(cls, place: str) -> str:
+        if place:
+            password_at(place)
+        return place
+
+    def database_password(self) -> Password | None:
+        """The function that gives the password of the database."""
+        place = self.database_password_from
+        return password_at(place) if place else None
 
     def keyring(self) -> Keyring:
         """The secrets, ready to sign and verify. Raises InvalidSettings that names the variable."""

@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from outbox import sqlite
+from outbox.database.address.passwords import Password, ask_password
 from outbox.database.address.urls import connecting
 from outbox.database.engines import reading
 from outbox.tables import DEFAULT_TABLES, Tables
@@ -76,11 +77,12 @@ def open_database(
     connect_args: Mapping[str, object] = MappingProxyType({}),
     busy_timeout: float | None = None,
     tables: Tables = DEFAULT_TABLES,
+    password: Password | None = None,
 ) -> Database:
     """Open the database, without connecting yet; the URL is one of `database_url`. The server's
     administrators see `name`, unless the URL has another one. Errors do not quote users' texts.
-    `connect_args` are the driver's, on PostgreSQL; `busy_timeout` is as for `sqlite.configure`, on
-    SQLite."""
+    `connect_args` are the driver's, and `password` is as for `ask_password`, on PostgreSQL;
+    `busy_timeout` is as for `sqlite.configure`, on SQLite."""
     if url.startswith("sqlite"):
         engine = create_async_engine(
             url, pool_size=pool_size, max_overflow=pool_overflow, hide_parameters=True
@@ -100,6 +102,8 @@ def open_database(
         )
         event.listen(engine.sync_engine, "connect", _set_bounds)
         event.listen(engine.sync_engine, "handle_error", _give_up_the_silent, retval=True)
+        if password is not None:
+            ask_password(engine, password)
     sessions = async_sessionmaker(engine, expire_on_commit=False)
     return Database(engine, sessions, reading(engine), tables)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from importlib.util import find_spec
+from typing import Any, cast
 
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox import sqlite
+from outbox.database.address.passwords import Password, password_of
 from outbox.database.address.urls import ASYNCPG, PSYCOPG, database_url
 from outbox.database.opening import Database, open_database
 from outbox.database.sqlalchemy_internals import given_connect_args
@@ -90,7 +94,17 @@ def _opened(
         connect_args=arguments,
         busy_timeout=sqlite.busy_timeout(engine),
         tables=tables,
+        password=_password(given, engine),
     )
+
+
+def _password(given: AsyncEngine | Engine, engine: Engine) -> Password | None:
+    """The function that the engine asks. One of a synchronous engine may block, as the loop must
+    not."""
+    password = password_of(engine)
+    if password is None or isinstance(given, AsyncEngine):
+        return password
+    return partial(asyncio.to_thread, cast(Any, password))
 
 
 def _asynchronous(engine: Engine) -> str:
