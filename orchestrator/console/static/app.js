@@ -68,5 +68,7 @@ function content(page, [first, second]) {
   }
 }
 
+// Relative, it would be looked for below each page that is shown.
+document.querySelector("link[rel=icon]").href = `${BASE}console/icon.svg`;
 signInBy(signIn);
 render(html`<${Console} />`, document.getElementById("console"));

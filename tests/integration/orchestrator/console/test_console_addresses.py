@@ -40,6 +40,17 @@ async def test_a_saga_has_an_address_that_can_be_loaded_again_and_left_and_come_
     watched.assert_clean()
 
 
+async def test_the_icon_is_looked_for_at_one_place_whatever_page_is_shown(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    put(api, run_of())
+    await page.goto(f"{origin}/console")
+    await page.locator("td.main a").click()
+    await page.wait_for_url("**/console/sagas/01a")
+    icon = await page.locator("link[rel=icon]").evaluate("link => link.href")
+    assert icon == f"{origin}/console/icon.svg"
+
+
 async def test_a_link_of_before_leads_to_the_page_and_gets_its_new_address(
     page: Page, api: StubApi, origin: str
 ) -> None:
