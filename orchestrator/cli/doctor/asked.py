@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
     from outbox.service.service import Service
+    from outbox.tables import Tables
 
 _BEGINS = "SAGABOX_DATABASE_URL_"
 
@@ -22,10 +23,12 @@ _BEGINS = "SAGABOX_DATABASE_URL_"
 @dataclass(frozen=True)
 class Source:
     """A database: of the service `name`, whose object is `service` where its module is at hand.
-    A process of the service opens `most_connections` to it, and sends to `peers`."""
+    A process of the service opens `most_connections` to it, and sends to `peers`. `tables` are
+    those of the library."""
 
     name: str
     engine: AsyncEngine
+    tables: Tables
     most_connections: int
     peers: Mapping[str, str] = field(default_factory=dict)
     service: Service[Any] | None = None
@@ -45,6 +48,11 @@ class Asked:
         return self.source.name
 
     @property
+    def tables(self) -> Tables:
+        """The library's tables there."""
+        return self.source.tables
+
+    @property
     def is_postgresql(self) -> bool:
         """Whether it is PostgreSQL; otherwise it is SQLite."""
         return self.connection.dialect.name == "postgresql"
@@ -56,6 +64,8 @@ def sources(
     """The databases of these services, and those that the environment names beside them; a finding
     for each that cannot be opened."""
     from orchestrator.cli.terminal.errors import CommandError
+    from outbox.chassis.settings import load
+    from outbox.chassis.table_settings import TableSettings
     from outbox.database.opening import open_database
     from outbox.database.sqlalchemy_internals import most_connections
     from outbox.errors import OutboxError
@@ -64,7 +74,7 @@ def sources(
     for service in services:
         pools = {id(it.pool): it.pool for it in (service.engine, service.sessions.kw["bind"])}
         most = sum(map(most_connections, pools.values()))
-        yield Source(service.name, service.engine, most, service.peers, service)
+        yield Source(service.name, service.engine, service.tables, most, service.peers, service)
     own = {it.name for it in services}
     for variable in sorted(it for it in environment if it.startswith(_BEGINS)):
         name = variable.removeprefix(_BEGINS).lower().replace("_", "-")
@@ -78,13 +88,16 @@ def sources(
                 without_file=lambda _, name=name: f"sagabox migrate upgrade {name}",  # type: ignore[misc]  # mypy sees no default of a lambda
             )
             peers = peers_in(environment.get("SAGABOX_PEERS", ""))
+            tables = load(TableSettings).tables
         except CommandError as error:
             yield problem("databases", name, f"{error.happened}: {error.why}", error.next_step)
-        except (OutboxError, ValueError) as error:
-            yield problem("databases", name, str(error), "correct SAGABOX_PEERS")
+        except OutboxError as error:
+            yield problem("databases", name, error.problem, error.next_step)
+        except ValueError as error:
+            yield problem("databases", name, f"SAGABOX_PEERS: {error}", "correct SAGABOX_PEERS")
         else:
             opened = open_database(url, name="sagabox doctor", pool_size=1, pool_overflow=0)
-            yield Source(name, opened.engine, _of_settings(environment), peers)
+            yield Source(name, opened.engine, tables, _of_settings(environment), peers)
 
 
 @asynccontextmanager

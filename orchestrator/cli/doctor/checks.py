@@ -10,13 +10,13 @@ from orchestrator.cli.doctor.asked import Asked
 from orchestrator.cli.doctor.findings import Finding
 from orchestrator.cli.doctor.later import pending
 from orchestrator.cli.doctor.leases import leases
-from orchestrator.cli.doctor.schema import migrations
+from orchestrator.cli.doctor.schema import migrations, rights
 
 Check: TypeAlias = Callable[[Asked], Awaitable[list[Finding]]]
 
 OF_SERVER: tuple[Check, ...] = (server.of_server, clocks.of_database, server.connections)
-"""Checks of any database that can be reached. What stands between a service and its server, and
-what the service may do there, belongs here, too."""
-OF_TABLES: tuple[Check, ...] = (migrations,)
+"""Checks of any database that can be reached. What stands between a service and its server belongs
+here, too."""
+OF_TABLES: tuple[Check, ...] = (rights, migrations)
 OF_ROWS: tuple[Check, ...] = (leases, pending)
 """Checks of a database that has the library's tables."""

@@ -94,7 +94,7 @@ async def _looked_at(source: Source) -> list[Finding]:
 
     from orchestrator.cli.doctor.asked import opened
     from orchestrator.cli.doctor.checks import OF_ROWS, OF_SERVER, OF_TABLES
-    from orchestrator.cli.doctor.schema import has_tables
+    from orchestrator.cli.doctor.schema import missing
     from outbox.clock import SystemClock
 
     findings: list[Finding] = []
@@ -102,7 +102,7 @@ async def _looked_at(source: Source) -> list[Finding]:
         async with opened(source, SystemClock().now()) as asked:
             for check in (*OF_SERVER, *OF_TABLES):
                 findings += await check(asked)
-            if await has_tables(asked):
+            if await missing(asked) is None:
                 for check in OF_ROWS:
                     findings += await check(asked)
     except (DBAPIError, OSError) as error:

@@ -21,8 +21,8 @@ async def pending(asked: Asked) -> list[Finding]:
 
     from outbox.database.time import DatabaseClock
     from outbox.inbox.rows import State
-    from outbox.tables import inbox, inbox_pending
 
+    inbox, inbox_pending = asked.tables.inbox, asked.tables.inbox_pending
     clock = DatabaseClock(postgres=asked.is_postgresql, now=lambda: asked.now)
     own = (inbox.c.consumer == inbox_pending.c.consumer) & (inbox.c.id == inbox_pending.c.id)
     rows = await asked.connection.execute(

@@ -18,12 +18,10 @@ async def leases(asked: Asked) -> list[Finding]:
     from sqlalchemy import select
 
     from outbox.database.time import DatabaseClock
-    from outbox.tables import outbox_lease
 
+    lease = asked.tables.outbox_lease
     clock = DatabaseClock(postgres=asked.is_postgresql, now=lambda: asked.now)
-    statement = select(outbox_lease, clock.time.label("read_at")).where(
-        outbox_lease.c.owner.is_not(None)
-    )
+    statement = select(lease, clock.time.label("read_at")).where(lease.c.owner.is_not(None))
     rows = (await asked.connection.execute(statement)).all()
     if not rows:
         return [ok(_AREA, asked.name, "no process holds one: none has sent from here lately")]

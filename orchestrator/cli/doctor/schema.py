@@ -1,10 +1,17 @@
-"""The tables of a database: whether its migrations were applied."""
+"""The tables of a database: whether its migrations were applied, and the role may use them."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from orchestrator.cli.doctor.asked import Asked
 from orchestrator.cli.doctor.findings import Finding, ok, problem, warning
 from orchestrator.cli.processes.services import SERVICES
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from outbox.errors import SchemaError
 
 _AREA = "migrations"
 _SHOWN = 5
@@ -12,14 +19,43 @@ _SHOWN = 5
 
 async def migrations(asked: Asked) -> list[Finding]:
     """The library's tables; of the orchestrator and the blog, their own too."""
-    if asked.source.service is None and asked.name in SERVICES:
+    if _has_history(asked):
         return await _of_history(asked)
     return await _of_library(asked)
 
 
-async def has_tables(asked: Asked) -> bool:
-    """Whether the library's tables can be read: without them there is nothing else to look at."""
-    return all(it.verdict != "problem" for it in await _of_library(asked))
+async def rights(asked: Asked) -> list[Finding]:
+    """What the role of the connection may do with the tables; SQLite knows no roles."""
+    from outbox.database.schema.grants import require_grants
+    from outbox.errors import GrantMissing
+
+    if not asked.is_postgresql:
+        return []
+
+    def look(connection: Connection) -> None:
+        require_grants(connection, asked.name, asked.tables, all_of_owner=_has_history(asked))
+
+    try:
+        await asked.connection.run_sync(look)
+    except GrantMissing as error:
+        return [problem("rights", asked.name, error.problem, error.next_step)]
+    return [ok("rights", asked.name, "the role may do what the library does")]
+
+
+async def missing(asked: Asked) -> SchemaError | None:
+    """Why the library's tables cannot be read, if so: then there is nothing else to look at."""
+    from outbox.errors import SchemaError
+    from outbox.schema import require_tables
+
+    try:
+        await asked.connection.run_sync(require_tables, asked.name, asked.tables)
+    except SchemaError as error:
+        return error
+    return None
+
+
+def _has_history(asked: Asked) -> bool:
+    return asked.source.service is None and asked.name in SERVICES
 
 
 async def _of_history(asked: Asked) -> list[Finding]:
@@ -44,14 +80,15 @@ async def _of_history(asked: Asked) -> list[Finding]:
 
 
 async def _of_library(asked: Asked) -> list[Finding]:
-    from outbox.errors import SchemaError
-    from outbox.schema import differences, require_tables
+    from outbox.errors import GrantMissing
+    from outbox.schema import differences
 
-    try:
-        await asked.connection.run_sync(require_tables, asked.name)
-    except SchemaError as error:
+    error = await missing(asked)
+    if isinstance(error, GrantMissing):
+        return []  # what is told of the rights
+    if error is not None:
         return [problem(_AREA, asked.name, error.problem, error.next_step)]
-    found = await asked.connection.run_sync(differences)
+    found = await asked.connection.run_sync(differences, asked.tables)
     if not found:
         return [ok(_AREA, asked.name, "the library's tables are there")]
     step = "call outbox.schema.upgrade(op, ...) in a new migration, and apply it"

@@ -13,7 +13,7 @@ import typer
 from orchestrator.cli.runs.operators import json_given, user_name
 from orchestrator.cli.services.run import find_service
 from orchestrator.cli.terminal.errors import EXIT_CODES, CommandError, ExitCode
-from orchestrator.cli.terminal.output import Json, print_json, print_line
+from orchestrator.cli.terminal.output import Json, print_json, print_line, print_paragraph
 from orchestrator.cli.terminal.times import lasting
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def list_(
         return
     for command in page.items:
         for line in pending_lines(command):
-            print_line(line)
+            print_paragraph(line)
     if not page.items:
         print_line("nothing is pending")
     if page.next_cursor:

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, delete, insert
+from sqlalchemy import Engine, delete, insert, make_url
 
 from outbox.clock import SystemClock
 from outbox.inbox.rows import State
-from outbox.tables import inbox, inbox_pending, outbox_lease
+from outbox.tables import inbox, inbox_pending, outbox_lease, tables_named
 from tests.support.databases.databases import Database, Schema
 from tests.support.databases.migrating import Told, address
 from tests.support.fixtures import DatabaseFactory, MakeSyncEngine
@@ -103,7 +103,7 @@ def test_a_service_that_is_well_has_no_problem(patient: Patient, database_kind: 
     assert [it for it in findings if it["verdict"] == "problem"] == []
     assert code == 0
     areas = {it["area"] for it in findings if it["about"] == "bank"}
-    of_server = {"clock", "connections"} if database_kind == "postgresql" else set()
+    of_server = {"clock", "connections", "rights"} if database_kind == "postgresql" else set()
     assert areas == {"versions", "migrations", "leases", "pending", *of_server}
     (here,) = [it["told"] for it in findings if it["about"] == "here"]
     assert all(f"{it} " in here for it in ("Python", "sagabox", "sqlalchemy", "asyncpg"))
@@ -223,6 +223,62 @@ def test_databases_of_the_environment_are_looked_at_and_one_without_tables_is_a_
     assert "does not exist" in found["databases", "mail"]["told"]
     assert "it cannot be asked" in found["databases", "hotel"]["told"]
     assert ("leases", "stock") not in found
+
+
+@pytest.mark.databases("postgresql")
+def test_a_grant_that_the_role_lacks_is_told_with_the_statement_that_mends_it(
+    database: Database, make_sync_engine: MakeSyncEngine, tmp_path: Path, monkeypatch: Any
+) -> None:
+    admin = make_sync_engine(database)
+    statements = (
+        "CREATE ROLE sagabox_patient LOGIN",
+        "GRANT SELECT ON ALL TABLES IN SCHEMA public TO sagabox_patient",
+        "GRANT SELECT ON ALL SEQUENCES IN SCHEMA public TO sagabox_patient",
+    )
+    url = make_url(address(database)).set(username="sagabox_patient")
+    try:
+        with admin.begin() as connection:
+            for each in statements:
+                connection.exec_driver_sql(each)
+        told = sagabox(
+            *("doctor", "--json", "--url", f"http://127.0.0.1:{free_port()}"),
+            SAGABOX_DATABASE_URL_STOCK=url.render_as_string(hide_password=False),
+        )
+        findings = [it for it in json.loads(told.out)["findings"] if it["about"] == "stock"]
+        (found,) = [it for it in findings if it["verdict"] == "problem"]
+        assert (told.code, found["area"]) == (1, "rights")
+        assert "the role sagabox_patient may not INSERT" in found["told"]
+        assert "GRANT INSERT, UPDATE, DELETE ON TABLE public." in found["next_step"]
+    finally:
+        with admin.begin() as connection:
+            connection.exec_driver_sql("DROP OWNED BY sagabox_patient CASCADE")
+            connection.exec_driver_sql("DROP ROLE sagabox_patient")
+
+
+def test_tables_with_a_prefix_are_looked_at_by_their_names(
+    database_factory: DatabaseFactory, make_sync_engine: MakeSyncEngine
+) -> None:
+    database = database_factory("empty")
+    tables = tables_named("shop_", None)
+    with make_sync_engine(database).begin() as connection:
+        tables.metadata.create_all(connection)
+        connection.execute(
+            insert(tables.outbox_lease).values(
+                destination="mail",
+                epoch=1,
+                bucket=0,
+                owner="p1",
+                expires_at=SystemClock().now() + timedelta(hours=1),
+            )
+        )
+    told = sagabox(
+        *("doctor", "--json", "--url", f"http://127.0.0.1:{free_port()}"),
+        SAGABOX_DATABASE_URL_STOCK=address(database),
+        SAGABOX_TABLE_PREFIX="shop_",
+    )
+    findings = json.loads(told.out)["findings"]
+    assert "p1 holds 1" in [it["told"] for it in findings if it["area"] == "leases"]
+    assert told.code == 0, findings
 
 
 def test_a_module_that_cannot_be_imported_is_a_finding_and_the_rest_is_looked_at(
