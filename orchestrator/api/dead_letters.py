@@ -56,7 +56,7 @@ def router(desk: ApiContext) -> APIRouter:
                 409,
                 "belongs-to-saga",
                 error.problem,
-                next_step=f"{error.next_step}: sagabox retry SAGA --step STEP --reason REASON",
+                next_step=f"{error.next_step}: sagabox retry SAGA --reason REASON",
             ) from error
         except ForgottenByReceiver as error:
             raise HttpProblem(
