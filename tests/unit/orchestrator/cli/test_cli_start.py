@@ -7,9 +7,12 @@ import subprocess
 import sys
 
 import pytest
+import typer
 
+from orchestrator.cli import main
 from tests.support.checkout import ROOT
 from tests.support.orchestrator.stub_orchestrator import ID, Answer, StubOrchestrator, saga
+from tests.support.processes.cli import sagabox
 
 _HEAVY = {
     *("aiosqlite", "alembic", "asyncpg", "fastapi", "opentelemetry", "prometheus_client"),
@@ -96,3 +99,15 @@ def test_the_completion_of_each_shell_can_be_had(shell: str) -> None:
         timeout=100,
     )
     assert "_SAGABOX_COMPLETE" in done.stdout, done
+
+
+def test_every_command_and_group_takes_h_for_help() -> None:
+    group = typer.main.get_command(main)
+    assert isinstance(group, typer.core.TyperGroup)
+    words: list[list[str]] = [[], *([name] for name in group.commands)]
+    for name, command in group.commands.items():
+        words += [[name, it] for it in getattr(command, "commands", {})]
+    assert len(words) > 30
+    for each in words:
+        told = sagabox(*each, "-h")
+        assert (told.code, "Usage:" in told.out) == (0, True), each
