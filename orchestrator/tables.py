@@ -24,7 +24,7 @@ from outbox.database.column_types import SEQUENCE, UtcDateTime, id_column
 from outbox.database.table_set import TableSet
 from outbox.tables import DEFAULT_TABLES, Tables
 
-SCHEMA_REVISION = "orchestrator_0007"
+SCHEMA_REVISION = "orchestrator_0008"
 """The revision of the database that this code needs."""
 
 

@@ -31,7 +31,8 @@ OutboxError
     ├── GrantMissing          or in which its role may not do what it must
     ├── SchemaMissing
     ├── SchemaOlder
-    └── SchemaNewer
+    ├── SchemaNewer
+    └── TablesOfAnother       tables that belong to a service with another name
 """
 
 from __future__ import annotations
@@ -303,3 +304,7 @@ class SchemaOlder(SchemaError):
 
 class SchemaNewer(SchemaError):
     """The database stands on a later revision, with a change that this code cannot bear."""
+
+
+class TablesOfAnother(SchemaError):
+    """The library's tables in the database belong to a service with another name."""

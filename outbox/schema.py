@@ -17,15 +17,28 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from sqlalchemy import Connection, column, delete, func, insert, inspect, select, table
+from sqlalchemy import (
+    Connection,
+    Engine,
+    column,
+    delete,
+    func,
+    insert,
+    inspect,
+    select,
+    table,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from outbox.database.engines import reading
 from outbox.database.schema.grants import require_grants
 from outbox.database.schema.operations import TableOperations
 from outbox.database.schema.versions import VERSIONS
 from outbox.database.table_set import has_table
-from outbox.errors import SchemaMissing, SchemaNewer, SchemaOlder
+from outbox.errors import SchemaMissing, SchemaNewer, SchemaOlder, TablesOfAnother
 from outbox.sqlite import READ_ONLY
 from outbox.tables import DEFAULT_TABLES, Tables
 
@@ -121,7 +134,8 @@ def require_tables(connection: Connection, service: str, tables: Tables = DEFAUL
     missing = [str(it) for it in wanted.values() if it.name not in there]
     if len(missing) == len(wanted):
         raise SchemaMissing(
-            f"the database of {service} ({_shown(connection)}) has none of the library's tables",
+            f"the database of {service} ({_shown(connection.engine)}) has none of the library's "
+            "tables",
             next_step=f"call outbox.schema.upgrade(op, to={LATEST}) in a migration, and apply it",
         )
     step = (
@@ -138,6 +152,46 @@ def require_tables(connection: Connection, service: str, tables: Tables = DEFAUL
                 f"the table {needed} in the database of {service} lacks the column {lacking[0]}",
                 next_step=step,
             )
+
+
+async def claim_tables(
+    engine: AsyncEngine, service: str, now: datetime, tables: Tables = DEFAULT_TABLES
+) -> None:
+    """Note at the first start that the tables belong to this service; of services that start at
+    once, to one of them. Raises TablesOfAnother where they belong to another."""
+    owner = await _owner(engine, tables)
+    if owner is None:
+        make = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert
+        claim = make(tables.outbox_service).values(only=1, name=service, since=now)
+        async with engine.begin() as connection:
+            await connection.execute(claim.on_conflict_do_nothing())
+        owner = await _owner(engine, tables)
+    if owner != service:
+        raise TablesOfAnother(
+            f"the library's tables in the database of {service} "
+            f"({_shown(engine)}) belong to the service {owner}: each would take the other's "
+            "messages for its own",
+            next_step=f"correct the address or the name; or give {service} tables of its own, "
+            "outbox.Tables(prefix=...); or, if it was called so before, use "
+            "outbox.schema.rename_service in a migration",
+        )
+
+
+async def _owner(engine: AsyncEngine, tables: Tables) -> str | None:
+    async with reading(engine).connect() as connection:
+        owner: str | None = await connection.scalar(select(tables.outbox_service.c.name))
+        return owner
+
+
+def rename_service(
+    op: Operations | Any, old: str, new: str, *, tables: Tables = DEFAULT_TABLES
+) -> None:
+    """Let the tables of the service `old` be those of `new`, within a migration, while none of its
+    processes runs. Its inbox knows what it took as before."""
+    inboxes = (tables.inbox, tables.inbox_pending, tables.inbox_watermark)
+    names = (tables.outbox_service.c.name, *(it.c.consumer for it in inboxes))
+    for name in names:
+        op.execute(update(name.table).where(name == old).values({name: new}))
 
 
 async def require_revision(
@@ -227,5 +281,5 @@ def _check(lower: int, higher: int) -> None:
         )
 
 
-def _shown(connection: Connection) -> str:
-    return connection.engine.url.render_as_string(hide_password=True)
+def _shown(engine: Engine | AsyncEngine) -> str:
+    return engine.url.render_as_string(hide_password=True)

@@ -57,6 +57,7 @@ class Tables(TableSet):
         self.inbox_pending = _inbox_pending(self)
         self.inbox_watermark = _inbox_watermark(self)
         self.schema_revision = _schema_revision(self)
+        self.outbox_service = _outbox_service(self)
 
 
 def _message_columns() -> list[Column[Any]]:
@@ -266,6 +267,16 @@ def _schema_revision(tables: Tables) -> Table:
     )
 
 
+def _outbox_service(tables: TableSet) -> Table:
+    """The service that the tables belong to: one row, whose `only` is 1, from its first start."""
+    return tables.table(
+        "outbox_service",
+        Column("only", SmallInteger, primary_key=True, autoincrement=False),
+        Column("name", String(100), nullable=False),
+        Column("since", UtcDateTime, nullable=False),
+    )
+
+
 @cache
 def tables_named(prefix: str, schema: str | None) -> Tables:
     """The tables of the installation with these names, always the same ones. Raises OutboxError."""
@@ -287,3 +298,4 @@ inbox = DEFAULT_TABLES.inbox
 inbox_pending = DEFAULT_TABLES.inbox_pending
 inbox_watermark = DEFAULT_TABLES.inbox_watermark
 schema_revision = DEFAULT_TABLES.schema_revision
+outbox_service = DEFAULT_TABLES.outbox_service

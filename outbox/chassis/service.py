@@ -34,6 +34,7 @@ from outbox.chassis.shutdown import told_of_signals
 from outbox.database.troubles import Trouble, trouble_in_statement
 from outbox.errors import OutboxError
 from outbox.runtime import Carrier
+from outbox.schema import claim_tables
 from outbox.transports.base import Transport
 from outbox.transports.http.receiver import receiver
 from outbox.wire.settled import EndedSagas
@@ -192,7 +193,9 @@ class Chassis:
 
     async def _check_start(self) -> None:
         try:
-            await self.service.check_tables()
+            service = self.service
+            await service.check_tables()
+            await claim_tables(service.engine, service.name, service.clock.now(), service.tables)
             if self._blueprint.before_start is not None:
                 await self._blueprint.before_start()
         except OutboxError:

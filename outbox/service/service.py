@@ -37,7 +37,7 @@ from outbox.messages import OWNER, Command, Message, SagaRef, type_of
 from outbox.relay.relay import Relay
 from outbox.relay.settings import RelaySettings
 from outbox.runtime import DRAIN_SECONDS, PURGE_INTERVAL, Carrier, Runtime
-from outbox.schema import require_tables
+from outbox.schema import claim_tables, require_tables
 from outbox.service.completing import Completing
 from outbox.service.given import (
     engine_for_relay,
@@ -373,7 +373,8 @@ class Service(_Installed, Generic[SM]):
     async def running(self) -> AsyncIterator[None]:
         """Relay and purge until the block ends; this is what `attach` does for an application.
 
-        Raises SchemaMissing, SchemaOlder, IsolationRefused, AutocommitRefused, InvalidService.
+        Raises SchemaMissing, SchemaOlder, TablesOfAnother, IsolationRefused, AutocommitRefused,
+        InvalidService.
         """
         if self._runtime is not None:
             refuse(
@@ -382,6 +383,7 @@ class Service(_Installed, Generic[SM]):
             )
         carrier = self.carrier or _relay_of(self, self._transports(None), self._relay_settings)
         await self.check_tables()
+        await claim_tables(self.engine, self.name, self.clock.now(), self.tables)
         await self.inbox.check_sessions()
         self._runtime = Runtime(
             self.inbox,

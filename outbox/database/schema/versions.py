@@ -231,9 +231,25 @@ def _drop_3(op: TableOperations) -> None:
     op.drop_table("inbox_pending")
 
 
+def _create_4(op: TableOperations) -> None:
+    """Create the table that says whose tables these are; the code of version 3 does not ask."""
+    op.create_table(
+        "outbox_service",
+        sa.Column("only", sa.SmallInteger(), nullable=False, autoincrement=False),
+        sa.Column("name", sa.String(100), nullable=False),
+        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("only"),
+    )
+
+
+def _drop_4(op: TableOperations) -> None:
+    op.drop_table("outbox_service")
+
+
 VERSIONS: tuple[Version, ...] = (
     Version(_create_1, _drop_1),
     Version(_create_2, _drop_2),
     Version(_create_3, _drop_3),
+    Version(_create_4, _drop_4),
 )
 """The first is version 1."""

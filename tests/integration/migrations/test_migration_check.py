@@ -251,7 +251,7 @@ async def test_a_database_that_is_behind_is_found(
     histories.add(up="pass")
     findings = await commands.check(histories.service(), at(database))
     assert findings.differences == [
-        "the database is at articles_0003, and the code's newest is articles_0004"
+        "the database is at articles_0004, and the code's newest is articles_0005"
     ]
     assert findings.next_step == "sagabox migrate upgrade articles"
 
@@ -264,7 +264,7 @@ async def test_a_database_that_is_newer_is_found(
     histories.add(up="pass")
     await commands.upgrade(histories.service(), at(database), clock=FakeClock(START))
     findings = await commands.check(SERVICES["articles"], at(database))
-    assert findings.differences == ["the database is newer than this code, by articles_0004"]
+    assert findings.differences == ["the database is newer than this code, by articles_0005"]
 
 
 def test_json_lists_each_service_with_its_differences(

@@ -163,12 +163,12 @@ async def test_a_newer_database_is_neither_upgraded_nor_downgraded(
     clock = FakeClock(START)
     await commands.upgrade(histories.service(), at(database), clock=clock)
     old = SERVICES["articles"]
-    with pytest.raises(MigrationError, match=r"newer than this code: it stands at articles_0004"):
+    with pytest.raises(MigrationError, match=r"newer than this code: it stands at articles_0005"):
         await commands.upgrade(old, at(database), clock=clock)
     with pytest.raises(MigrationError, match=r"newer than this code"):
         await commands.downgrade(old, at(database), "base", clock=clock)
     standing = await commands.current(old, at(database))
-    assert list(standing.newer) == ["articles_0004"]
+    assert list(standing.newer) == ["articles_0005"]
 
 
 @pytest.mark.databases("postgresql")
@@ -225,7 +225,7 @@ def test_a_folder_that_may_not_be_written_is_told(tmp_path: Path, exists: bool) 
     folder.mkdir()
     path = folder / "articles.db"
     if exists:
-        migrate("upgrade", "articles", "articles_0003", "--database", f"sqlite:///{path}")
+        migrate("upgrade", "articles", "articles_0004", "--database", f"sqlite:///{path}")
         path.chmod(0o444)
     folder.chmod(0o555)
     command = [sys.executable, "-m", "migrations"]
@@ -254,7 +254,7 @@ def test_one_service_that_fails_does_not_keep_the_others_from_it(
         SAGABOX_DATABASE_URL_COMMENTS=address(database),
     )
     assert told.code == 2
-    assert "comments: at comments_0003" in told.out
+    assert "comments: at comments_0004" in told.out
     assert "no/where.db cannot be opened" in told.err
 
 
@@ -272,11 +272,11 @@ def test_current_tells_where_a_database_stands_without_its_password(
 ) -> None:
     url = address(database)
     assert migrate("current", "articles", "--database", url).out.startswith(
-        "articles: base (3 behind articles_0003)"
+        "articles: base (4 behind articles_0004)"
     )
     migrate("upgrade", "articles", "--database", url)
     told = migrate("current", "articles", "--json", "--database", url)
     (found,) = json.loads(told.out)
-    assert (found["service"], found["current"], found["behind"]) == ("articles", "articles_0003", 0)
+    assert (found["service"], found["current"], found["behind"]) == ("articles", "articles_0004", 0)
     secret = f"postgresql://guest:right@127.0.0.1:{strict_server.port}/blog"
     assert "right" not in migrate("current", "articles", "--database", secret).out

@@ -126,7 +126,7 @@ def test_nobody_can_write_between_the_count_and_the_downgrade(sync_engine: Engin
 
 @pytest.mark.parametrize(
     ("command", "revision", "right"),
-    [("downgrade", "articles_0003", "already"), ("upgrade", "base", "downgrade articles base")],
+    [("downgrade", "articles_0004", "already"), ("upgrade", "base", "downgrade articles base")],
 )
 def test_each_command_goes_its_own_way_only(
     database: Database, command: str, revision: str, right: str

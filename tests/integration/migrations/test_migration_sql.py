@@ -54,11 +54,12 @@ def test_the_printed_sql_records_the_revisions_in_their_order(
             ("articles_0001", "expand"),
             ("articles_0002", "expand"),
             ("articles_0003", "expand"),
-            ("articles_0004", "contract"),
-            ("articles_0005", "expand"),
+            ("articles_0004", "expand"),
+            ("articles_0005", "contract"),
+            ("articles_0006", "expand"),
         ]
         times = connection.scalar(text("SELECT count(DISTINCT applied_at) FROM schema_revision"))
-        assert times == 5
+        assert times == 6
 
 
 @pytest.mark.parametrize(
@@ -81,15 +82,18 @@ def test_the_history_needs_no_database_and_lists_kind_and_summary() -> None:
         "articles: articles_0002  expand    "
         "the time at which each message was due, and the numbers of runs\n"
         "articles: articles_0003  expand    the table for answers that come later\n"
+        "articles: articles_0004  expand    the name of the service that the tables belong to\n"
     )
     found = json.loads(migrate("history", "--json").out)
     assert [(it["service"], it["id"], it["kind"]) for it in found] == [
         ("articles", "articles_0001", "expand"),
         ("articles", "articles_0002", "expand"),
         ("articles", "articles_0003", "expand"),
+        ("articles", "articles_0004", "expand"),
         ("comments", "comments_0001", "expand"),
         ("comments", "comments_0002", "expand"),
         ("comments", "comments_0003", "expand"),
+        ("comments", "comments_0004", "expand"),
         ("orchestrator", "orchestrator_0001", "expand"),
         ("orchestrator", "orchestrator_0002", "expand"),
         ("orchestrator", "orchestrator_0003", "expand"),
@@ -97,4 +101,5 @@ def test_the_history_needs_no_database_and_lists_kind_and_summary() -> None:
         ("orchestrator", "orchestrator_0005", "expand"),
         ("orchestrator", "orchestrator_0006", "expand"),
         ("orchestrator", "orchestrator_0007", "expand"),
+        ("orchestrator", "orchestrator_0008", "expand"),
     ]

@@ -157,7 +157,7 @@ def test_a_service_without_a_database_says_the_command_that_mends_it_and_that_on
     command = re.search(r"next: .*: sagabox (.*)$", told.err, re.MULTILINE)
     assert command is not None, told.err
     mended = run_process(*command[1].split(), **variables)
-    assert (mended.code, mended.out.splitlines()[-1]) == (0, "comments: at comments_0003")
+    assert (mended.code, mended.out.splitlines()[-1]) == (0, "comments: at comments_0004")
     assert run_process("migrate", "check", "comments", **variables).code == 0
 
 

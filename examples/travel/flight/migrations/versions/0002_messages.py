@@ -9,8 +9,8 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    schema.upgrade(op, to=3)
+    schema.upgrade(op, to=4)
 
 
 def downgrade() -> None:
-    schema.downgrade(op, to=0, start=3)
+    schema.downgrade(op, to=0, start=4)
