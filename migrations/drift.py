@@ -8,7 +8,7 @@ from sqlalchemy import Connection, MetaData, inspect, select
 
 from migrations import conditions
 from migrations.history import History
-from migrations.installations import ALEMBIC, Name, present
+from migrations.installations import ALEMBIC, Name, name_of, present
 from outbox import schema
 from outbox.database.schema.drift import drift
 from outbox.database.table_set import has_table
@@ -25,17 +25,20 @@ def differences(
     tables that belong to neither.
     """
     found = set(present(connection, tables))
-    declared = (*tables.metadata.sorted_tables, *metadata.sorted_tables)
+    declared = {
+        name_of(connection, it.schema, it.name): it
+        for it in (*tables.metadata.sorted_tables, *metadata.sorted_tables)
+    }
     return [
         *schema.differences(connection, tables),
         *drift(connection, metadata),
         *(
             sentence
-            for table in declared
-            if Name(table.schema, table.name) in found
+            for name, table in declared.items()
+            if name in found
             for sentence in conditions.differences(connection, table)
         ),
-        *_strangers(found, {Name(it.schema, it.name) for it in declared}, tables),
+        *_strangers(found - {*declared, name_of(connection, tables.schema, tables.name(ALEMBIC))}),
     ]
 
 
@@ -57,7 +60,6 @@ def unrecorded(
     ]
 
 
-def _strangers(found: set[Name], declared: set[Name], tables: Tables) -> Iterator[str]:
-    books = Name(tables.schema, tables.name(ALEMBIC))
-    for name in sorted(map(str, found - declared - {books})):
+def _strangers(found: set[Name]) -> Iterator[str]:
+    for name in sorted(map(str, found)):
         yield f"the table {name} should not be there"

@@ -26,12 +26,17 @@ class Name(NamedTuple):
         return self.name if self.schema is None else f"{self.schema}.{self.name}"
 
 
+def name_of(connection: Connection, schema: str | None, name: str) -> Name:
+    """The name of that table, alike whether its schema is given or is the default one."""
+    return Name(None if schema == connection.dialect.default_schema_name else schema, name)
+
+
 def present(connection: Connection, tables: Tables) -> Iterator[Name]:
     """The tables of the installation, of the service around it, and those that are unknown."""
     inspector = inspect(connection)
-    own = {tables.name(it) for it in _OF_EACH}
+    own = {name_of(connection, tables.schema, tables.name(it)) for it in _OF_EACH}
     for schema in {None, tables.schema}:
         for name in sorted(inspector.get_table_names(schema)):
-            is_of_one = name.endswith(_OF_EACH)
-            if not is_of_one or (schema == tables.schema and name in own):
-                yield Name(schema, name)
+            found = name_of(connection, schema, name)
+            if found in own or not name.endswith(_OF_EACH):
+                yield found

@@ -29,15 +29,18 @@ def drift(connection: Connection, metadata: MetaData) -> Iterator[str]:
     constraints; and named is what drops, hides or changes rows beside them.
     """
 
-    ours = {(it.name, it.schema) for it in metadata.tables.values()}
+    # What stands in the default schema has no schema when Alembic asks.
+    is_default = metadata.schema == connection.dialect.default_schema_name
+    schema = None if is_default else metadata.schema
+    ours = {it.name for it in metadata.tables.values()}
 
     def is_ours(name: str | None, kind: str, parents: Mapping[str, str | None]) -> bool:
         # For what belongs to a table, the table has been asked for before.
         match kind:
             case "schema":
-                return name == metadata.schema
+                return name == schema
             case "table":
-                return (name, parents.get("schema_name")) in ours
+                return name in ours and parents.get("schema_name") == schema
             case _:
                 return True
 
@@ -46,7 +49,7 @@ def drift(connection: Connection, metadata: MetaData) -> Iterator[str]:
         opts={
             "compare_type": True,
             "compare_server_default": True,
-            "include_schemas": metadata.schema is not None,
+            "include_schemas": schema is not None,
             "include_name": is_ours,
         },
     )
