@@ -5,12 +5,12 @@ import asyncio
 from alembic import context
 from sqlalchemy import Connection
 
-from outbox import tables
+from outbox.schema import not_ours
 from travel.flight.database import Base, engine
 
 
 def run(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=[Base.metadata, tables.metadata])
+    context.configure(connection=connection, target_metadata=Base.metadata, include_name=not_ours())
     with context.begin_transaction():
         context.run_migrations()
 
