@@ -20,12 +20,12 @@ from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import Script
 from sqlalchemy import Connection, delete, insert, literal_column
 
+import orchestrator.schema
 from migrations.errors import MigrationError
 from migrations.history import Kind, kind_of
 from migrations.installations import ALEMBIC
 from migrations.services import Service
 from outbox import schema
-from outbox.database.schema.operations import TableOperations
 from outbox.tables import DEFAULT_TABLES, Tables
 
 Dialect = Literal["postgresql", "sqlite"]
@@ -124,9 +124,19 @@ def tables() -> Tables:
     return job.tables
 
 
-def own_tables() -> TableOperations:
-    """Alembic's operations, on tables that have the same prefix and schema."""
-    return TableOperations(op, tables())
+@dataclass(frozen=True)
+class OrchestratorVersion:
+    """A version of the tables of the orchestrator, in the migration that runs."""
+
+    number: int
+
+    def upgrade(self) -> None:
+        """Come to it from the one before."""
+        orchestrator.schema.step_up(op, self.number, tables())
+
+    def downgrade(self) -> None:
+        """Go back from it to the one before."""
+        orchestrator.schema.step_down(op, self.number, tables())
 
 
 def run() -> None:

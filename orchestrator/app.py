@@ -111,6 +111,7 @@ def assemble(
         database_url=settings.database_url,
         database=None if host is None else host.database,
         history=HISTORY,
+        to_upgrade=None if host is None else host.to_upgrade,
         revision=SCHEMA_REVISION,
         peers={name: it for name, it in registry.participants.items() if name not in neighbours},
         clock=clock,
@@ -154,10 +155,12 @@ def assemble(
 
 @dataclass(frozen=True)
 class Host:
-    """What an orchestrator within another application is given: its database, the services of the
-    same process, and the access keys that count beside its tokens."""
+    """What an orchestrator within another application is given: its database, and how that gets
+    its tables; the services of the same process; and the access keys that count beside its
+    tokens."""
 
     database: Database
+    to_upgrade: str
     neighbours: Collection[Neighbour]
     keys: Keys
 

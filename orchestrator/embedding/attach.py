@@ -23,6 +23,7 @@ from orchestrator.definition.saga import Saga
 from orchestrator.embedding.own_client import OwnClient
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.watchers import OnStuck
+from orchestrator.schema import LATEST
 from orchestrator.settings import OrchestratorSettings
 from outbox.chassis.access.keys import Key, StaticKeys
 from outbox.chassis.access.routes import Role
@@ -88,7 +89,12 @@ def attach(
         make_engine=Engine,
         clock=clock,
         on_stuck=on_stuck,
-        host=Host(database, tuple(neighbours.values()), StaticKeys({secret: key})),
+        host=Host(
+            database,
+            _to_upgrade(tables),
+            tuple(neighbours.values()),
+            StaticKeys({secret: key}),
+        ),
     )
     chassis: Chassis = part.state.chassis
     for neighbour in neighbours.values():
@@ -96,6 +102,16 @@ def attach(
     app.router.routes.insert(0, Mount(prefix, app=part))
     run_within(app, partial(part.router.lifespan_context, part))
     return Embedded(name, OwnClient(part, secret, database.engine))
+
+
+def _to_upgrade(tables: Tables) -> str:
+    named = f"prefix={tables.prefix!r}"
+    if tables.schema is not None:
+        named += f", schema={tables.schema!r}"
+    return (
+        f"call orchestrator.schema.upgrade(op, to={LATEST}, tables=outbox.Tables({named})) in a "
+        "migration of the service, from the version that the last one went to, and apply it"
+    )
 
 
 def _neighbours(peers: Peers) -> dict[str, Service[Any]]:

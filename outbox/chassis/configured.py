@@ -10,6 +10,7 @@ from outbox.adding.installation import Routes
 from outbox.chassis.settings import ServiceSettings
 from outbox.clock import Clock
 from outbox.database.opening import Database, open_database
+from outbox.errors import SchemaMissing, SchemaOlder
 from outbox.schema import require_revision
 from outbox.service.service import Service
 from outbox.transports.base import Transport
@@ -19,9 +20,9 @@ class ConfiguredService(Service[async_sessionmaker[AsyncSession]]):
     """An `outbox.Service` with these settings, on a database of its own.
 
     `revision` is the database revision that its code needs, and `history` the name of its
-    migrations, where that is not its own name. `database` replaces what `database_url` names, and
-    `peers` those that the settings name; the rest is as for `outbox.Service`. Raises
-    InvalidSettings, and InvalidService.
+    migrations, where that is not its own name; `to_upgrade` says how else they are applied.
+    `database` replaces what `database_url` names, and `peers` those that the settings name; the
+    rest is as for `outbox.Service`. Raises InvalidSettings, and InvalidService.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class ConfiguredService(Service[async_sessionmaker[AsyncSession]]):
         revision: str,
         database: Database | None = None,
         history: str | None = None,
+        to_upgrade: str | None = None,
         routes: Routes | None = None,
         peers: Mapping[str, str] | None = None,
         clock: Clock | None = None,
@@ -51,6 +53,7 @@ class ConfiguredService(Service[async_sessionmaker[AsyncSession]]):
         """The name of the migrations of its database, which also begins the types of its commands:
         one kind of service may have several names."""
         self._revision = revision
+        self._to_upgrade = to_upgrade
         super().__init__(
             name,
             self.database.sessions,
@@ -69,6 +72,10 @@ class ConfiguredService(Service[async_sessionmaker[AsyncSession]]):
     async def check_tables(self) -> None:
         """Raises a SchemaError where this code may not run on the database's revision, or its role
         may not use the tables."""
-        await require_revision(
-            self.engine, service=self.history, expected=self._revision, tables=self.tables
-        )
+        try:
+            await require_revision(
+                self.engine, service=self.history, expected=self._revision, tables=self.tables
+            )
+        except (SchemaMissing, SchemaOlder) as error:
+            error.next_step = self._to_upgrade or error.next_step
+            raise

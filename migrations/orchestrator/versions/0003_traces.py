@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sqlalchemy as sa
-
-from migrations.environment import own_tables
+from migrations.environment import OrchestratorVersion
 
 revision = "orchestrator_0003"
 down_revision = "orchestrator_0002"
@@ -13,13 +11,9 @@ kind = "expand"
 
 def upgrade() -> None:
     """Add the columns; what is there already has no trace of its own."""
-    op = own_tables()
-    for table in ("saga", "saga_alias"):
-        op.add_column(table, sa.Column("trace", sa.String(55), nullable=True))
+    OrchestratorVersion(3).upgrade()
 
 
 def downgrade() -> None:
     """Drop the columns; runs go on in the traces that follow from their ids."""
-    op = own_tables()
-    for table in ("saga", "saga_alias"):
-        op.drop_column(table, "trace")
+    OrchestratorVersion(3).downgrade()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from alembic import op
-
-from migrations.environment import tables
-from outbox import schema
+from migrations.environment import OrchestratorVersion
 
 revision = "orchestrator_0007"
 down_revision = "orchestrator_0006"
@@ -14,9 +11,9 @@ kind = "expand"
 
 def upgrade() -> None:
     """Create the table, which is empty."""
-    schema.upgrade(op, start=2, to=3, tables=tables())
+    OrchestratorVersion(7).upgrade()
 
 
 def downgrade() -> None:
     """Drop the table. What was still pending is answered `unknown` from then on."""
-    schema.downgrade(op, to=2, start=3, tables=tables())
+    OrchestratorVersion(7).downgrade()

@@ -24,7 +24,7 @@ REGISTRARS = ("router", "add_handlers")
 """Functions that only register routes or handlers may be longer."""
 FROZEN = (
     ("outbox/database/schema/versions.py", "_create_1"),
-    ("migrations/orchestrator/versions/0001_start.py", "upgrade"),
+    ("orchestrator/schema/versions/start.py", "upgrade"),
 )
 """Released migrations are never edited."""
 
