@@ -119,11 +119,12 @@ class Bank:
         assert isinstance(found, Engine)
         return found
 
-    async def ask(self, account: str, entry: str) -> str:
+    async def ask(self, account: str, entry: str, id: str | None = None) -> str:
         """Ask for a transfer by a message."""
+        transfer = Transfer(account, entry)
         async with self.service.sessions.begin() as session:
             return self.service.start(
-                session, TRANSFER, Transfer(account, entry), orchestrator=self.orchestrator.name
+                session, TRANSFER, transfer, id=id, orchestrator=self.orchestrator.name
             )
 
     async def entries(self) -> list[str]:
