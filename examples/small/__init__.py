@@ -1,0 +1,1 @@
+"""A shop in one process: a service, its orchestrator and one SQLite file."""

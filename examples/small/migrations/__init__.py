@@ -1,0 +1,1 @@
+"""The history of the shop: `alembic -c small/alembic.ini upgrade head`."""
