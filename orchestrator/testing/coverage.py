@@ -477,6 +477,13 @@ COVERAGE: tuple[CoverageRow, ...] = (
     ),
     _row(
         Subject.TRANSPORT,
+        "inprocess",
+        Covered(limits="messages have no way there, only an order: by the contract of transports"),
+        Covered(limits="the network is virtual: by the contract, and by the death of the process"),
+        Covered(limits="messages go to the inbox directly: by the contract of transports"),
+    ),
+    _row(
+        Subject.TRANSPORT,
         "memory",
         Covered(limits="messages have no way there, only an order: by the contract of transports"),
         Covered(limits="the network is virtual: by the contract of transports"),

@@ -80,6 +80,13 @@ def test_the_snippets_of_the_page_on_later_answers_are_those_of_the_examples() -
     assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
 
+def test_the_snippets_of_the_page_on_one_process_are_those_of_the_example() -> None:
+    sources = [path.read_text() for path in (ROOT / "examples" / "small").rglob("*.py")]
+    shown = blocks("docs/one-process.md", "python")
+    assert len(shown) == 6
+    assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
+
+
 def test_the_second_page_of_the_readme_is_from_the_example() -> None:
     readme = (ROOT / "README.md").read_text()
     section = readme.partition("## Add it to your service\n")[2].partition("\n## ")[0]
