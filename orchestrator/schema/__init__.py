@@ -8,7 +8,7 @@ those of the library that it needs.
     TABLES = outbox.Tables(prefix="orchestrator_")
 
     def upgrade():
-        schema.upgrade(op, to=7, tables=TABLES)
+        schema.upgrade(op, to=8, tables=TABLES)
 
 `sagabox migrate upgrade orchestrator` makes the same tables without any history but its own.
 """
@@ -56,6 +56,7 @@ _VERSIONS = (
     _Version(silences.upgrade, silences.downgrade),
     _Version(later.upgrade, later.downgrade),
     _Version(of_library=(2, 3)),
+    _Version(of_library=(3, 4)),
 )
 """The first is version 1."""
 

@@ -7,18 +7,15 @@ from sqlalchemy import Connection
 
 import outbox
 from orchestrator.tables import saga_tables
-from outbox import tables
+from outbox.schema import not_ours
 from small.app import Base, engine
 
 ORCHESTRATOR = outbox.Tables(prefix="orchestrator_")
-METADATA = [
-    *(Base.metadata, tables.metadata),
-    *(ORCHESTRATOR.metadata, saga_tables(ORCHESTRATOR).metadata),
-]
+INCLUDED = not_ours(outbox.Tables(), ORCHESTRATOR, saga_tables(ORCHESTRATOR))
 
 
 def run(connection: Connection) -> None:
-    context.configure(connection=connection, target_metadata=METADATA)
+    context.configure(connection=connection, target_metadata=Base.metadata, include_name=INCLUDED)
     with context.begin_transaction():
         context.run_migrations()
 

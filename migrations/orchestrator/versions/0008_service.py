@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from alembic import op
-
-from migrations.environment import tables
-from outbox import schema
+from migrations.environment import OrchestratorVersion
 
 revision = "orchestrator_0008"
 down_revision = "orchestrator_0007"
@@ -14,9 +11,9 @@ kind = "expand"
 
 def upgrade() -> None:
     """Create the table, which the service fills at its next start."""
-    schema.upgrade(op, start=3, to=4, tables=tables())
+    OrchestratorVersion(8).upgrade()
 
 
 def downgrade() -> None:
     """Drop the table; the tables belong to no service then."""
-    schema.downgrade(op, to=3, start=4, tables=tables())
+    OrchestratorVersion(8).downgrade()
