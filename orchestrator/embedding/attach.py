@@ -8,9 +8,9 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
+from fastapi import FastAPI
 from sqlalchemy import Engine as SyncEngine
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.applications import Starlette
@@ -21,13 +21,14 @@ from orchestrator.client.asynchronous import Client
 from orchestrator.definition.registry import Registry
 from orchestrator.definition.saga import Saga
 from orchestrator.embedding.own_client import OwnClient
+from orchestrator.embedding.part import Part
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.watchers import OnStuck
 from orchestrator.schema import LATEST
 from orchestrator.settings import OrchestratorSettings
+from outbox import sqlite
 from outbox.chassis.access.keys import Key, StaticKeys
 from outbox.chassis.access.routes import Role
-from outbox.chassis.service import Chassis
 from outbox.chassis.settings import load
 from outbox.clock import Clock
 from outbox.database.twins import opened_again
@@ -71,37 +72,41 @@ def attach(
     """As `orchestrator.attach`."""
     require_unstarted(app)
     _check_prefix(app, prefix)
-    neighbours = _neighbours(peers or {})
+    sqlite.configure(engine)
+    neighbours = _neighbours(peers or {}, name)
     settings = _settings(engine, name, peers)
     registry = Registry(sagas, {**settings.peer_addresses(), **dict.fromkeys(neighbours, _HERE)})
     secret = base64.urlsafe_b64encode(os.urandom(32)).decode("ascii")
     key = Key(f"within {name}", Role.OPERATOR.opens, is_limited=False)
-    database = opened_again(
-        engine,
-        name=f"sagabox-{name}",
-        pool_size=settings.pool_size,
-        pool_overflow=settings.pool_overflow,
-        tables=tables,
-    )
-    part = assemble(
-        settings,
-        registry,
-        make_engine=Engine,
-        clock=clock,
-        on_stuck=on_stuck,
-        host=Host(
-            database,
-            _to_upgrade(tables),
-            tuple(neighbours.values()),
-            StaticKeys({secret: key}),
-        ),
-    )
-    chassis: Chassis = part.state.chassis
+
+    def make() -> FastAPI:
+        database = opened_again(
+            engine,
+            name=f"sagabox-{name}",
+            pool_size=settings.pool_size,
+            pool_overflow=settings.pool_overflow,
+            tables=tables,
+        )
+        return assemble(
+            settings,
+            registry,
+            make_engine=Engine,
+            clock=clock,
+            on_stuck=on_stuck,
+            host=Host(
+                database,
+                _to_upgrade(tables),
+                tuple(neighbours.values()),
+                StaticKeys({secret: key}),
+            ),
+        )
+
+    part = Part(make)
     for neighbour in neighbours.values():
-        neighbour.reach(chassis.service)
+        neighbour.reach(part)
     app.router.routes.insert(0, Mount(prefix, app=part))
-    run_within(app, partial(part.router.lifespan_context, part))
-    return Embedded(name, OwnClient(part, secret, database.engine))
+    run_within(app, part.running)
+    return Embedded(name, OwnClient(part, secret, part.service.engine))
 
 
 def _to_upgrade(tables: Tables) -> str:
@@ -114,7 +119,12 @@ def _to_upgrade(tables: Tables) -> str:
     )
 
 
-def _neighbours(peers: Peers) -> dict[str, Service[Any]]:
+def _neighbours(peers: Peers, own: str) -> dict[str, Service[Any]]:
+    if own in peers:
+        raise InvalidService(
+            f"{own} is the name of the orchestrator, and of one of its peers",
+            next_step="give the orchestrator another one: orchestrator.attach(..., name=...)",
+        )
     found = {name: it for name, it in peers.items() if not isinstance(it, str)}
     for name, it in found.items():
         if not isinstance(it, Service):

@@ -6,6 +6,7 @@ would wait for itself, it is told so at once.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp
 from orchestrator.client.asynchronous import Client
 from orchestrator.client.requests import Request
 from orchestrator.errors import WaitsForItself
-from outbox import sqlite
+from outbox import sqlite, tracing
 from outbox.adding import own_starts
 
 _HERE = "http://127.0.0.1"
@@ -36,7 +37,9 @@ class OwnClient(Client):
     async def _ask(self, request: Request) -> Any:
         if request.method != "GET":
             self._require_no_write("the orchestrator could not write before that ends")
-        return await super()._ask(request)
+        # A run that is started within a request or a handler belongs to its trace.
+        headers = {**request.headers, **tracing.headers()}
+        return await super()._ask(replace(request, headers=headers))
 
     def _before_waiting(self, run: str) -> None:
         if own_starts.is_uncommitted(run):

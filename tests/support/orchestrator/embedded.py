@@ -16,6 +16,7 @@ import orchestrator
 import outbox
 from orchestrator import Saga, compensatable, pivot, retriable
 from orchestrator.embedding.attach import TABLES
+from orchestrator.embedding.part import Part
 from orchestrator.engine.engine import Engine
 from outbox.contract import SagaEnded
 from outbox.messages import SagaRef
@@ -115,7 +116,8 @@ class Bank:
     def engine(self) -> Engine:
         """The engine of the orchestrator."""
         part = next(it.app for it in self.app.routes if isinstance(it, Mount))
-        found = part.state.chassis.service.carrier  # type: ignore[attr-defined]  # it is a FastAPI
+        assert isinstance(part, Part)
+        found = part.service.carrier
         assert isinstance(found, Engine)
         return found
 
