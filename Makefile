@@ -1,6 +1,7 @@
 # Sagabox. `make help` lists what there is. Needs Python 3.11 or newer; uses uv where it is on PATH.
 
 VENV ?= .venv
+OLDEST := $(VENV)-sqlalchemy-2.0
 MINUTES ?= 10
 TRIPS ?= 500
 PROCESSES ?= 3
@@ -11,12 +12,12 @@ LOCKED := requirements/install requirements/build.txt pyproject.toml
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test quick check bench soak lock clean
+.PHONY: help setup demo dev test test-oldest quick check bench soak lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 
-setup: $(VENV)/.test ## install everything into .venv (the other targets do it by themselves)
+setup: $(VENV)/.test $(OLDEST)/.made ## install everything into .venv (the other targets do it by themselves)
 
 demo: $(VENV)/.runtime ## delete articles while services are killed, check what is left, leave nothing
 	$(BIN)/sagabox demo $(ARGS)
@@ -24,8 +25,12 @@ demo: $(VENV)/.runtime ## delete articles while services are killed, check what 
 dev: $(VENV)/.runtime ## run all services, with reload and the console, until Ctrl-C
 	$(BIN)/sagabox dev --reload $(ARGS)
 
-test: $(VENV)/.test ## run all tests, in PROCESSES=3; ARGS="-k relay" chooses some
+test: $(VENV)/.test $(OLDEST)/.made ## run all tests, in PROCESSES=3; ARGS="-k relay" chooses some
 	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(ARGS)
+	$(if $(ARGS),,$(MAKE) test-oldest)
+
+test-oldest: $(OLDEST)/.made ## run what uses SQLAlchemy on the oldest that is supported
+	$(OLDEST)/bin/python -m pytest -n $(PROCESSES) --dist worksteal tests/contracts tests/integration/outbox $(ARGS)
 
 quick: $(VENV)/.test ## what a change breaks most often, in two minutes: units, SQLite, some histories
 	$(BIN)/python -m pytest --quick -n $(PROCESSES) --dist worksteal tests/unit tests/contracts tests/integration \
@@ -55,6 +60,7 @@ lock: ## write requirements/*.txt anew from pyproject.toml (needs uv; ARGS=--upg
 		echo "error: make lock needs uv, which is not on PATH" >&2; exit 1; }; set -ex; \
 	$(COMPILE) $(ARGS) pyproject.toml --all-extras --group test -o requirements/test.txt; \
 	$(COMPILE) pyproject.toml -c requirements/test.txt -o requirements/runtime.txt; \
+	$(COMPILE) --no-deps requirements/sqlalchemy-2.0.in -o requirements/sqlalchemy-2.0.txt; \
 	$(COMPILE) --group build -c requirements/test.txt -o requirements/build.txt
 
 clean: ## remove caches and build products (not .venv)
@@ -63,6 +69,10 @@ clean: ## remove caches and build products (not .venv)
 
 $(VENV)/.test: requirements/test.txt requirements/runtime.txt $(LOCKED)
 	@requirements/install test
+
+# All that the other one has, but for SQLAlchemy.
+$(OLDEST)/.made: $(VENV)/.test requirements/sqlalchemy-2.0.txt
+	@requirements/install-oldest
 
 $(VENV)/.runtime: requirements/runtime.txt $(LOCKED)
 	@requirements/install runtime

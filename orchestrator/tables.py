@@ -85,7 +85,7 @@ def _saga(tables: TableSet) -> Table:
         Column("fingerprint", String(64), nullable=True),
         PrimaryKeyConstraint("id"),
         # Room for new versions of a row beside the old ones: most updates then touch no index.
-        postgresql_with={"fillfactor": 60},
+        storage={"fillfactor": 60},
     )
 
 

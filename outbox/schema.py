@@ -30,7 +30,6 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox.database.engines import reading
@@ -229,8 +228,9 @@ async def require_revision(
             await connection.run_sync(require_grants, service, tables, all_of_owner=True)
             recorded = await connection.run_sync(_recorded_if_any, tables)
             applied = await connection.run_sync(_applied, tables)
-    except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) == _DATABASE_UNKNOWN:
+    except Exception as error:
+        # SQLAlchemy 2.0 passes on what asyncpg raises where it cannot connect.
+        if getattr(getattr(error, "orig", error), "sqlstate", None) == _DATABASE_UNKNOWN:
             _refuse_missing(service, "does not exist", "create it, then run")
         raise
     if recorded is None:

@@ -20,6 +20,7 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -38,8 +39,8 @@ from outbox.errors import OutboxError, TransactionLost, UnconfiguredSQLite
 READ_ONLY: Mapping[str, Any] = MappingProxyType(
     {"sagabox_readonly": True, "postgresql_readonly": True}
 )
-"""Execution options of a transaction that only reads, on either database:
-`sessions(execution_options=READ_ONLY)`, or `connection.execution_options(**READ_ONLY)`."""
+"""Execution options of a transaction that only reads, on either database: begin it with
+`session.connection(execution_options=READ_ONLY)` or `connection.execution_options(**READ_ONLY)`."""
 
 DEFAULT_BUSY_TIMEOUT = 5.0
 """Seconds that a writer waits, first for its turn within the process, then for other processes."""
@@ -99,6 +100,19 @@ def require(engine: Engine | AsyncEngine) -> None:
         raise UnconfiguredSQLite(engine.url.render_as_string())
 
 
+@dataclass(frozen=True)
+class _Guarded:
+    """Makes connections that the guard watches."""
+
+    guard: Guard
+
+    def __call__(self, *args: Any, **arguments: Any) -> GuardedConnection:
+        connection = GuardedConnection(*args, **arguments)
+        connection.guard = self.guard
+        self.guard.watch(connection)
+        return connection
+
+
 class _Settings:
     """The listener on one engine, which keeps the module's promises."""
 
@@ -115,19 +129,13 @@ class _Settings:
     def _guard(
         self, _dialect: Dialect, record: ConnectionPoolEntry, _args: list[Any], kw: dict[str, Any]
     ) -> None:
-        if "factory" in kw:
+        # SQLAlchemy 2.0 gives the arguments of the connection before.
+        if not isinstance(kw.get("factory"), _Guarded | None):
             raise _unfit_url(
                 self._url, "has a connection factory of its own", "leave connect_args factory out"
             )
         guard = record.info[_GUARD] = Guard()
-
-        def make(*args: Any, **arguments: Any) -> GuardedConnection:
-            connection = GuardedConnection(*args, **arguments)
-            connection.guard = guard
-            guard.watch(connection)
-            return connection
-
-        kw["factory"] = make
+        kw["factory"] = _Guarded(guard)
 
     def _set_up(self, connection: Any, record: ConnectionPoolEntry) -> None:
         guard: Guard | None = record.info.get(_GUARD)

@@ -91,7 +91,7 @@ def _outbox(tables: Tables) -> Table:
         sqlite_autoincrement=True,
         # Rows live for moments: vacuum by their number, not by a share of a table that is empty one
         # moment and full the next.
-        postgresql_with={
+        storage={
             "autovacuum_vacuum_scale_factor": 0,
             "autovacuum_vacuum_threshold": 1000,
             "autovacuum_vacuum_cost_delay": 0,
@@ -113,7 +113,7 @@ def _outbox_lease(tables: Tables) -> Table:
         # Makes `epoch` a key column: FOR KEY SHARE on the row then lets a renewal pass and makes a
         # takeover wait.
         UniqueConstraint("destination", "bucket", "epoch", name=tables.name("outbox_lease_fence")),
-        postgresql_with={"fillfactor": 50},
+        storage={"fillfactor": 50},
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, TwoPhaseTransaction, text
 from sqlalchemy.orm import Session
 
+from outbox.database.sqlalchemy_internals import connections_of
 from outbox.errors import SeveralDatabases
 from outbox.sqlite import READ_ONLY
 
@@ -23,7 +24,7 @@ def hold_to(session: Session, own: Connection) -> None:
     without what it wrote here, or the other way round. A transaction in two phases may.
     """
     root = session.get_transaction()
-    for other in () if root is None else root.connections:
+    for other in () if root is None else connections_of(root):
         if other is not own:
             let_read(other, own)
 

@@ -21,7 +21,11 @@ from outbox.adding.insert import inserting, refuse_autocommit, write
 from outbox.adding.staging import Mark, Staged, Staging
 from outbox.coordination.bell import Bell
 from outbox.crashpoints import crashpoint
-from outbox.database.sqlalchemy_internals import in_greenlet
+from outbox.database.sqlalchemy_internals import (
+    connections_of,
+    in_greenlet,
+    session_options,
+)
 from outbox.errors import MessagesLeftBehind, OutboxError
 from outbox.tables import Tables
 
@@ -82,9 +86,9 @@ def _open(session: Session, staging: Staging, tables: Tables) -> Engine:
             next_step="bind that table to the engine of the tables that the messages are about: "
             "sessionmaker(binds={..., tables.outbox: engine}), of your outbox.Tables()",
         ) from error
-    refuse_autocommit(bind, session.execution_options)
+    refuse_autocommit(bind, session_options(session))
     root = session.get_transaction()
-    for connection in [] if root is None else root.connections:
+    for connection in () if root is None else connections_of(root):
         if connection.engine is bind.engine:
             refuse_autocommit(connection)
             connection_events.watch(connection, staging)
@@ -206,7 +210,7 @@ def _after_begin(session: Session, transaction: SessionTransaction, connection: 
     elif staging.is_closing and staging.must_be_whole:
         # Now the session gives no connection; its transaction knows those that it has.
         root = session.get_transaction() or transaction
-        own = next(each for each in root.connections if each.engine is staging.engine)
+        own = next(each for each in connections_of(root) if each.engine is staging.engine)
         one_database.let_read(connection, own)
 
 

@@ -8,23 +8,30 @@ say what stops working when it has changed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from inspect import getclosurevars
 
 from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import Pool, QueuePool
-from sqlalchemy.util import await_
 from sqlalchemy.util.concurrency import in_greenlet
+
+try:
+    from sqlalchemy.util import await_
+except ImportError:  # its name in 2.0
+    from sqlalchemy.util import await_only as await_
 
 __all__ = [
     "OptionEngine",
     "await_",
+    "connections_of",
     "given_connect_args",
     "in_greenlet",
     "level_at_connect",
     "most_connections",
     "next_savepoint",
+    "session_options",
 ]
 
 
@@ -35,6 +42,20 @@ def next_savepoint(connection: Connection) -> str:
     """
     number: int = connection._Connection__savepoint_seq  # type: ignore[attr-defined]  # is private
     return f"sa_savepoint_{number + 1}"
+
+
+def connections_of(transaction: SessionTransaction) -> Collection[Connection]:
+    """The connections that take part in the transaction of a session."""
+    if hasattr(transaction, "connections"):
+        return tuple(transaction.connections)
+    # In 2.0 each stands there twice: by itself, and by its engine.
+    return {it[0] for it in transaction._connections.values()}
+
+
+def session_options(session: Session) -> Mapping[str, object]:
+    """The execution options that the session was given; in 2.0 it can be given none."""
+    options: Mapping[str, object] = getattr(session, "execution_options", {})
+    return options
 
 
 def level_at_connect(dialect: Dialect) -> str | None:

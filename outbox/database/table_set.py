@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, Final
 from zlib import crc32
 
-from sqlalchemy import Connection, Engine, Index, Inspector, MetaData, Table, event
+from sqlalchemy import DDL, Connection, Engine, Index, Inspector, MetaData, Table, event
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateSchema
 
@@ -55,9 +56,16 @@ class TableSet:
         place = "" if self.schema is None else f"{_quoting.quote(self.schema)}."
         return place + _quoting.quote(self.name(plain))
 
-    def table(self, plain: str, *parts: Any, **options: Any) -> Table:
-        """Declare another table among these."""
-        return Table(self.name(plain), self.metadata, *parts, **options)
+    def table(
+        self, plain: str, *parts: Any, storage: Mapping[str, int] | None = None, **options: Any
+    ) -> Table:
+        """Declare another table among these, with those storage parameters on PostgreSQL."""
+        table = Table(self.name(plain), self.metadata, *parts, **options)
+        if storage is not None:
+            # SQLAlchemy 2.0 has no storage parameters for tables.
+            ddl = DDL(set_storage(in_sql(table), storage))  # type: ignore[no-untyped-call]  # so it is
+            event.listen(table, "after_create", ddl.execute_if(dialect="postgresql"))
+        return table
 
     def index(self, plain: str, *columns: Any, **options: Any) -> Index:
         """An index for one of these tables."""
@@ -92,6 +100,11 @@ class TableSet:
 def in_sql(table: Table) -> str:
     """The name of the table as it stands in SQL, with its schema."""
     return _quoting.format_table(table)
+
+
+def set_storage(table: str, storage: Mapping[str, int]) -> str:
+    """The statement of PostgreSQL that gives a table, by its name in SQL, storage parameters."""
+    return f"ALTER TABLE {table} SET ({', '.join(f'{it} = {to}' for it, to in storage.items())})"
 
 
 def has_table(inspector: Inspector, table: Table) -> bool:

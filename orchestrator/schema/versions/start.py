@@ -30,7 +30,7 @@ def upgrade(op: TableOperations) -> None:
         _time("updated_at"),
         _time("ended_at", nullable=True),
         sa.PrimaryKeyConstraint("id"),
-        postgresql_with={"fillfactor": 60},
+        storage={"fillfactor": 60},
     )
     _partial_index(op, "saga_active", ["name", "active_key"], "active_key IS NOT NULL", unique=True)
     _partial_index(op, "saga_due", ["shard", "due_at"], "due_at IS NOT NULL")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Column, Connection, Constraint
 from sqlalchemy.schema import CreateSchema
 
-from outbox.database.table_set import TableSet
+from outbox.database.table_set import TableSet, set_storage
 
 if TYPE_CHECKING:
     from alembic.operations import Operations
@@ -41,13 +42,17 @@ class TableOperations:
         """The name of that table as it stands in SQL."""
         return self._tables.in_sql(plain)
 
-    def create_table(self, plain: str, *parts: Any, **options: Any) -> None:
-        """As Alembic's."""
+    def create_table(
+        self, plain: str, *parts: Any, storage: Mapping[str, int] | None = None, **options: Any
+    ) -> None:
+        """As Alembic's, with those storage parameters on PostgreSQL."""
         for part in parts:
             if isinstance(part, Constraint) and part.name is not None:
                 part.name = self._tables.name(str(part.name))
         name, schema = self._tables.name(plain), self._tables.schema
         self._op.create_table(name, *parts, schema=schema, **options)
+        if storage is not None and self.get_context().dialect.name == "postgresql":
+            self._op.execute(set_storage(self.in_sql(plain), storage))
 
     def drop_table(self, plain: str) -> None:
         """As Alembic's."""

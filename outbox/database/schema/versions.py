@@ -70,7 +70,7 @@ def _create_1(op: TableOperations) -> None:
         sqlite_autoincrement=True,
         # Rows live for moments: vacuum by their number, not by a share of a table that is empty
         # one moment and full the next.
-        postgresql_with={
+        storage={
             "autovacuum_vacuum_scale_factor": 0,
             "autovacuum_vacuum_threshold": 1000,
             "autovacuum_vacuum_cost_delay": 0,
@@ -86,7 +86,7 @@ def _create_1(op: TableOperations) -> None:
         sa.Column("expires_at", time, nullable=False),
         sa.PrimaryKeyConstraint("destination", "bucket"),
         sa.UniqueConstraint("destination", "bucket", "epoch", name="outbox_lease_fence"),
-        postgresql_with={"fillfactor": 50},
+        storage={"fillfactor": 50},
     )
     op.create_table(
         "outbox_relay",

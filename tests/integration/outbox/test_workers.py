@@ -22,7 +22,6 @@ from tests.support.checkout import ROOT
 from tests.support.databases.databases import Database, Kind, Schema
 from tests.support.fixtures import DatabaseFactory, MakeEngine, MakeSyncEngine
 from tests.support.outbox.banks import (
-    BIN,
     Listener,
     Running,
     bank,
@@ -39,11 +38,11 @@ pytestmark = pytest.mark.slow
 
 _WSGI = "tests.support.outbox.bank_wsgi"
 WITHOUT_HOOKS = (
-    *(str(BIN / "gunicorn"), "--preload", "--threads", "4", "--bind", "127.0.0.1:PORT"),
+    *(sys.executable, "-m", "gunicorn", "--preload", "--threads", "4", "--bind", "127.0.0.1:PORT"),
     f"{_WSGI}:application",
 )
 GUNICORN = (*WITHOUT_HOOKS, "--config", f"python:{_WSGI}")
-UVICORN = (str(BIN / "uvicorn"), "--port", "PORT", "tests.support.outbox.bank_asgi:app")
+UVICORN = (sys.executable, "-m", "uvicorn", "--port", "PORT", "tests.support.outbox.bank_asgi:app")
 _SERVERS = {"gunicorn": GUNICORN, "uvicorn": UVICORN}
 
 

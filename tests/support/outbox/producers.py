@@ -107,5 +107,6 @@ def insert(connection: Connection, name: str, text: str = "") -> None:
 
 def names(engine: Engine) -> list[str]:
     """The things that are there, seen by a reader."""
-    with Session(engine, execution_options=READ_ONLY) as session:
+    with Session(engine) as session:
+        session.connection(execution_options=READ_ONLY)
         return things(session)

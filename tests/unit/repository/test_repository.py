@@ -102,3 +102,10 @@ def test_the_page_on_security_names_no_address_but_the_private_report() -> None:
     assert "Report a vulnerability" in text
     assert not re.search(r"\S@\S", text)
     assert [it for it in re.findall(r"\]\(([^)#:]+)\)", text) if not (ROOT / it).exists()] == []
+
+
+def test_the_oldest_sqlalchemy_that_is_promised_is_the_one_that_is_tested() -> None:
+    promised = re.search(r"sqlalchemy\[asyncio\]>=([\d.]+)", str(PROJECT["dependencies"]))
+    locked = (ROOT / "requirements" / "sqlalchemy-2.0.txt").read_text()
+    assert promised is not None
+    assert f"\nsqlalchemy=={promised[1]} " in locked

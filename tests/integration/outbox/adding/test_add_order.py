@@ -11,12 +11,12 @@ import pytest
 from sqlalchemy import event, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
-from sqlalchemy.util import await_
 
 from outbox import tables
 from outbox.adding.add import add
 from outbox.adding.insert import ORDER_LOCKS
 from outbox.adding.installation import install
+from outbox.database.sqlalchemy_internals import await_
 from outbox.lanes import Lane
 from outbox.testing import FakeClock
 from tests.support.databases.databases import Database

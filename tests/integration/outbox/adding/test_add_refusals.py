@@ -40,6 +40,9 @@ from tests.support.outbox.producers import (
     things,
 )
 
+_SESSION = ["session"] if hasattr(Session, "execution_options") else []
+"""SQLAlchemy 2.0 gives a session no options."""
+
 
 @dataclass(frozen=True)
 class Neither(Message, type="things.neither.v1", key="thing"):
@@ -138,14 +141,15 @@ def test_what_is_no_session_is_refused(engine: Engine) -> None:
         add(engine, Noted("a"))  # type: ignore[arg-type]  # wrong on purpose
 
 
-@pytest.mark.parametrize("where", ["engine", "session", "connection", "option of the engine"])
+@pytest.mark.parametrize("where", ["engine", *_SESSION, "connection", "option of the engine"])
 def test_a_session_in_autocommit_is_refused(
     make_sync_engine: MakeSyncEngine, database: Database, where: str
 ) -> None:
     autocommit: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"}
     engine = make_sync_engine(database, **(autocommit if where == "engine" else {}))
     bound = engine.execution_options(**autocommit) if where == "option of the engine" else engine
-    sessions = sessionmaker(bound, execution_options=autocommit if where == "session" else {})
+    options: dict[str, Any] = {"execution_options": autocommit} if where == "session" else {}
+    sessions = sessionmaker(bound, **options)
     install(sessions, source="things", routes=ROUTES)
     with sessions() as session:
         session.begin()
@@ -190,8 +194,8 @@ def test_an_unconfigured_sqlite_engine_is_refused(database: Database) -> None:
 def test_a_message_in_a_read_only_session_fails_and_leaves_nothing(
     engine: Engine, sessions: sessionmaker[Session]
 ) -> None:
-    with sessions(execution_options=READ_ONLY) as session:
-        session.begin()
+    with sessions() as session:
+        session.connection(execution_options=READ_ONLY)
         assert things(session) == []
         add(session, Noted("a"))
         with pytest.raises(Exception, match="readonly"):

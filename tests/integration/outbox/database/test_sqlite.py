@@ -230,7 +230,8 @@ def test_a_reader_does_not_wait_for_a_writer(engine: Engine) -> None:
 
 
 def test_a_writer_does_not_wait_for_a_reader_who_keeps_what_it_saw(engine: Engine) -> None:
-    with Session(engine, execution_options=READ_ONLY) as reader:
+    with Session(engine) as reader:
+        reader.connection(execution_options=READ_ONLY)
         assert things(reader) == []
         with engine.begin() as writer:
             insert(writer, "a")
