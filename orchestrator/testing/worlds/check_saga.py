@@ -36,6 +36,7 @@ from orchestrator.testing.worlds.troubles import NotReached
 from orchestrator.testing.worlds.world import World
 from outbox.adding.installation import Routes
 from outbox.inbox.handlers import Handlers
+from outbox.tables import DEFAULT_TABLES, Tables
 
 Prepare = Callable[[Any], Awaitable[None] | None]
 """A function that fills the participants' databases, given the world."""
@@ -64,6 +65,7 @@ def check_saga(
     originator: str | None = None,
     completions: Completions = MappingProxyType({}),
     database: str | URL | None = None,
+    tables: Tables | Mapping[str, Tables] = DEFAULT_TABLES,
 ) -> Checked:
     """Run the saga on `state` in every way, each time from what `prepare` made. Raises WayFailed.
 
@@ -75,6 +77,8 @@ def check_saga(
     `only` chooses the ways whose words contain it. `completions` answers the commands whose
     handlers return Pending: by class, the answers, the usual one first. `database` is the URL of a
     PostgreSQL, where each participant gets a database of its own; without it they are on SQLite.
+    `tables` are those of the library there, where they have a prefix or a schema: for all
+    participants, or by name.
     """
     with tempfile.TemporaryDirectory() as folder:
         world = SagaWorld(
@@ -86,6 +90,7 @@ def check_saga(
             originator=originator,
             completions=completions,
             database=database,
+            tables=tables,
         )
         try:
             return world.wait_for(_check(world, state, prepare, begin, invariant, ignore, only))
@@ -108,6 +113,7 @@ async def check_saga_async(
     originator: str | None = None,
     completions: Completions = MappingProxyType({}),
     database: str | URL | None = None,
+    tables: Tables | Mapping[str, Tables] = DEFAULT_TABLES,
 ) -> Checked:
     """The same as `check_saga`, in the event loop of an async test."""
     with tempfile.TemporaryDirectory() as folder:
@@ -120,6 +126,7 @@ async def check_saga_async(
             originator=originator,
             completions=completions,
             database=database,
+            tables=tables,
         )
         try:
             return await _check(world, state, prepare, begin, invariant, ignore, only)

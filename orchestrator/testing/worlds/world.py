@@ -27,14 +27,14 @@ from orchestrator.testing.worlds.orchestrator_database import Books, registry_of
 from orchestrator.testing.worlds.participants.completions import Completions
 from orchestrator.testing.worlds.participants.database import Database, Schema
 from orchestrator.testing.worlds.participants.effects import Effect
-from orchestrator.testing.worlds.participants.participant import OURS, REPLY, Participant
+from orchestrator.testing.worlds.participants.participant import REPLY, Participant
 from orchestrator.testing.worlds.participants.postgres_database import PostgresDatabase
 from orchestrator.testing.worlds.participants.sqlite_database import SqliteDatabase
 from orchestrator.testing.worlds.plan import Steering
 from orchestrator.testing.worlds.run import Run
-from outbox import tables as library
 from outbox.adding.installation import Routes
 from outbox.inbox.handlers import Handlers
+from outbox.tables import DEFAULT_TABLES, Tables
 from outbox.wire.strict_json import loads
 
 _NOBODY = "sagabox-test"
@@ -44,7 +44,8 @@ _DATABASE = "sagabox-orchestrator"
 
 class World(Steering):
     """The base of both worlds. `database` is the URL of a PostgreSQL, where each participant gets a
-    database of its own; without it they are files in `folder`. Raises ValueError where participants
+    database of its own; without it they are files in `folder`. `tables` are the library's, of all
+    participants or by name. Raises ValueError where participants
     are missing or unknown, or the URL is that of something else."""
 
     def __init__(
@@ -58,12 +59,14 @@ class World(Steering):
         originator: str | None = None,
         completions: Completions = MappingProxyType({}),
         database: str | URL | None = None,
+        tables: Tables | Mapping[str, Tables] = DEFAULT_TABLES,
     ) -> None:
         named = {
             "participants=": saga.participants,
             "schema=": frozenset(schema if isinstance(schema, Mapping) else ()),
             "routes=": frozenset(routes or ()),
             "originator=": frozenset({originator} if originator else ()),
+            "tables=": frozenset(tables if isinstance(tables, Mapping) else ()),
         }
         if missing := sorted(saga.participants - participants.keys()):
             raise ValueError(f"{saga} sends commands to {missing[0]!r}: name it in participants=")
@@ -90,7 +93,10 @@ class World(Steering):
             for name, handlers in participants.items():
                 its = self._database(database, folder / f"{name}.sqlite")
                 on_failure.callback(its.remove)
-                made = Participant(name, handlers, its, self._clock, self._next_number)
+                of_library = (
+                    tables.get(name, DEFAULT_TABLES) if isinstance(tables, Mapping) else tables
+                )
+                made = Participant(name, handlers, its, self._clock, self._next_number, of_library)
                 found = schema.get(name) if isinstance(schema, Mapping) else schema
                 made.create([found] if found is not None else [], (routes or {}).get(name, {}))
                 self._participants[name] = made
@@ -120,7 +126,7 @@ class World(Steering):
     def sent(self, participant: str) -> list[tuple[str, Any]]:
         """The type and JSON of the messages that its handlers added to its outbox. They stay there:
         this world has no relay for them."""
-        row = library.outbox.c
+        row = self._participant(participant).tables.outbox.c
         statement = select(row.type, row.payload).where(row.type != REPLY).order_by(row.seq)
         with self.session(participant) as session:
             rows = session.execute(statement).all()
@@ -149,7 +155,9 @@ class World(Steering):
 
     def snapshot(self) -> snapshot.Snapshot:
         """The snapshot of the participants' own tables."""
-        return {name: snapshot.taken(it.database, OURS) for name, it in self._participants.items()}
+        return {
+            name: snapshot.taken(it.database, it.others) for name, it in self._participants.items()
+        }
 
     def effects(self, run: Run) -> list[Effect]:
         """The effects of the run, in their order."""

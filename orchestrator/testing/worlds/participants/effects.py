@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from sqlalchemy import Boolean, Column, Connection, Integer, MetaData, String, Table, insert, select
 from sqlalchemy.orm import Session
 
-from outbox import tables
 from outbox.database.column_types import id_column
 from outbox.inbox.rows import State
 from outbox.replies import Outcome
@@ -69,15 +68,15 @@ def note(session: Session, number: int, id: str, place: Place, *, is_call: bool)
     session.execute(insert(_effect).values(values))
 
 
-def noted(connection: Connection) -> list[Effect]:
+def noted(connection: Connection, inbox: Table) -> list[Effect]:
     """What was written."""
-    row, inbox = _effect.c, tables.inbox.c
+    row, taken = _effect.c, inbox.c
     statement = (
         select(
-            row.number, row.saga_id, row.step, row.is_undo, row.is_call, inbox.reply, inbox.state
+            row.number, row.saga_id, row.step, row.is_undo, row.is_call, taken.reply, taken.state
         )
         .select_from(_effect)
-        .outerjoin(tables.inbox, inbox.id == row.id)
+        .outerjoin(inbox, taken.id == row.id)
     )
     return [
         Effect(

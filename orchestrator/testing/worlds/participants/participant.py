@@ -17,7 +17,7 @@ from orchestrator.testing.worlds.participants.process import Process
 from orchestrator.testing.worlds.participants.switchboard import Switchboard
 from orchestrator.testing.worlds.participants.watched import Watched
 from orchestrator.testing.worlds.troubles import Sort, Troubles
-from outbox import sqlite, tables
+from outbox import sqlite
 from outbox.adding import installation
 from outbox.clock import Clock
 from outbox.contract import CommandAnswered
@@ -27,14 +27,12 @@ from outbox.inbox.outside.registration import Outside
 from outbox.messages import type_of
 from outbox.replies import Outcome, Reply
 from outbox.service.completing import Completing
+from outbox.tables import Tables
 from outbox.wire.codec import decode
 from outbox.wire.envelope import Envelope
 
 REPLY = str(type_of(CommandAnswered))
 """The type of the messages by which participants answer later."""
-
-OURS = frozenset({*tables.metadata.tables, *effects.metadata.tables})
-"""The tables in a participant's database that are not its own."""
 
 _FAULT = "it was to fail in this test, after its work was done"
 
@@ -50,8 +48,10 @@ class Participant:
         database: Database,
         clock: Clock,
         number: Callable[[], int],
+        tables: Tables,
     ) -> None:
         self.name = name
+        self.tables = tables
         self.database = database
         self.troubles = Troubles()
         self._switchboard: Switchboard | None = None
@@ -74,9 +74,16 @@ class Participant:
 
     def create(self, schemas: Sequence[Schema], routes: installation.Routes) -> None:
         """Make its tables, and let its sessions take messages."""
-        self.database.create(tables.metadata, effects.metadata, *schemas)
+        self.database.create(self.tables.metadata, effects.metadata, *schemas)
         for sessions in (self.sessions, self.plain_sessions):
-            installation.install(sessions, source=self.name, routes=routes, clock=self._clock)
+            installation.install(
+                sessions, source=self.name, routes=routes, clock=self._clock, tables=self.tables
+            )
+
+    @property
+    def others(self) -> frozenset[str]:
+        """The tables in its database that are not its own."""
+        return frozenset({*self.tables.metadata.tables, *effects.metadata.tables})
 
     def begin(self, troubles: Troubles, switchboard: Switchboard) -> None:
         """Begin as a service that was just started, in a world with these troubles."""
@@ -140,7 +147,7 @@ class Participant:
 
     def pending(self) -> dict[str, Place]:
         """The commands that are pending until they are completed, oldest first."""
-        row = tables.inbox_pending.c
+        row = self.tables.inbox_pending.c
         statement = (
             select(row.id, row.key, row.undoes)
             .where(row.attempt == 0, row.saga.is_not(None))
@@ -152,19 +159,19 @@ class Participant:
 
     def take_replies(self) -> list[CommandAnswered]:
         """The messages by which it answers later, which leave its outbox with this."""
-        row = tables.outbox.c
+        row = self.tables.outbox.c
         with self._reading() as connection:
             statement = select(row.seq, row.payload).where(row.type == REPLY).order_by(row.seq)
             found = connection.execute(statement).all()
         if found:
             with self.database.plain.begin() as connection:
-                connection.execute(delete(tables.outbox).where(row.type == REPLY))
+                connection.execute(delete(self.tables.outbox).where(row.type == REPLY))
         return [decode(CommandAnswered, it.payload.encode()) for it in found]
 
     def effects(self) -> list[Effect]:
         """The effects at this participant."""
         with self._reading() as connection:
-            return effects.noted(connection)
+            return effects.noted(connection, self.tables.inbox)
 
     def _reading(self) -> Connection:
         return self.database.plain.execution_options(**sqlite.READ_ONLY).connect()
