@@ -174,10 +174,13 @@ async def _opened(url: str) -> AsyncIterator[Database]:
     from sqlalchemy.exc import DBAPIError
 
     from orchestrator.tables import SCHEMA_REVISION
+    from outbox.chassis.settings import load
+    from outbox.chassis.table_settings import TableSettings
     from outbox.database.opening import open_database
     from outbox.schema import require_revision
 
-    database = open_database(url, name="sagabox token", pool_size=1, pool_overflow=0)
+    tables = load(TableSettings).tables
+    database = open_database(url, name="sagabox token", pool_size=1, pool_overflow=0, tables=tables)
     try:
         await require_revision(
             database.engine,
