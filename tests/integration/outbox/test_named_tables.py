@@ -3,6 +3,7 @@ the library's plain names and belong to another program."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
@@ -23,8 +24,9 @@ from outbox.ids import compose
 from outbox.relay.settings import RelaySettings
 from outbox.retry import RetryPolicy
 from outbox.transports.memory import MemoryTransport
-from tests.support.databases.databases import Schema
+from tests.support.databases.databases import Database, Schema
 from tests.support.databases.trapped import none_named, set_traps
+from tests.support.fixtures import MakeEngine
 from tests.support.orchestrator.engines import Scripted, running
 from tests.support.outbox.inboxes import (
     Book,
@@ -185,3 +187,17 @@ async def test_an_orchestrator_lives_beside_services_by_its_schema(
 ) -> None:
     async with prepared(engine, names):
         await run_a_saga(engine, names[2], comments)
+
+
+@pytest.mark.databases("postgresql")
+async def test_installations_do_not_wait_for_the_keys_of_each_other(
+    engine: AsyncEngine, make_engine: MakeEngine, database: Database
+) -> None:
+    async with prepared(engine, PREFIXED) as (first, second, _):
+        engines = [make_engine(database) for _ in range(2)]
+        for each, tables in zip(engines, (first, second), strict=True):
+            outbox.install(each, source="till", routes={Noted: ["bank"]}, tables=tables)
+        async with engines[0].begin() as one, engines[1].begin() as other:
+            await one.run_sync(lambda it: outbox.add(it, Noted("the same key")))
+            async with asyncio.timeout(10):
+                await other.run_sync(lambda it: outbox.add(it, Noted("the same key")))
