@@ -17,6 +17,7 @@ from orchestrator.errors import DefinitionChanged, SecondNode, Unavailable
 from orchestrator.machine.instance import Status
 from orchestrator.machine.signals import Cancel
 from orchestrator.store.sharding import SHARDS
+from outbox import Tables
 from outbox import tables as library
 from outbox.replies import Outcome, Reply
 from tests.support.orchestrator.engines import Node, Scripted, running
@@ -282,6 +283,18 @@ async def test_a_second_node_on_sqlite_is_refused(
     with pytest.raises(SecondNode, match="PostgreSQL"):
         async with running(engine, [BOOKING], participants):
             pass
+
+
+@pytest.mark.databases("sqlite")
+async def test_another_installation_in_the_same_file_has_a_node_of_its_own(
+    node: Node, engine: AsyncEngine, participants: dict[str, Scripted]
+) -> None:
+    names = Tables("second_")
+    async with engine.begin() as connection:
+        for metadata in (names.metadata, tables.saga_tables(names).metadata):
+            await connection.run_sync(metadata.create_all)
+    async with running(engine, [BOOKING], participants, names=names):
+        pass
 
 
 # Dead letters
