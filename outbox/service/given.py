@@ -69,7 +69,7 @@ def signing_keys(given: str | Keyring | None, service: str) -> Keyring:
         refuse(
             f"the service {service} has no signing keys, so that no peer would believe it",
             f"set {_SECRETS}, as the other services have it, or give secrets=...; "
-            "docs/configuration.md says how they are made",
+            "docs/operate/configuration.md says how they are made",
         )
     return Keyring.from_text(secrets)
 

@@ -145,7 +145,7 @@ def wrong(name: str, position: int | None, problem: str) -> MalformedEnvelope:
     where = "" if position is None else f" of event {position} of the batch"
     return MalformedEnvelope(
         f"the attribute {name!r}{where} {problem}",
-        next_step="send the CloudEvents attributes that docs/messages.md lists",
+        next_step="send the CloudEvents attributes that docs/guide/messages.md lists",
     )
 
 

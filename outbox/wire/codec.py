@@ -204,7 +204,7 @@ def _changed(name: str, differing: Difference) -> InvalidMessage:
         f"{name} would not arrive as it was sent: "
         f"{_field_problem(differing.path, differing.problem)}",
         next_step="give the field a value of exactly the type that it declares, or declare what is "
-        "given; docs/messages.md says what comes back as it was",
+        "given; docs/guide/messages.md says what comes back as it was",
     )
 
 

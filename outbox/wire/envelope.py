@@ -1,6 +1,6 @@
 """The envelope around a message: CloudEvents 1.0, with extensions of ours.
 
-Pure: bytes in, values out. See `docs/messages.md` for the attributes on the wire.
+Pure: bytes in, values out. See `docs/guide/messages.md` for the attributes on the wire.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ async def test_every_route_is_in_the_table_and_the_table_has_no_others(
 
 
 def test_the_documentation_shows_the_table() -> None:
-    assert documented_table() == expected_table(), "docs/security.md should show:\n" + (
+    assert documented_table() == expected_table(), "docs/operate/security.md should show:\n" + (
         expected_table()
     )
 
@@ -101,7 +101,7 @@ async def test_each_route_of_the_orchestrator_opens_to_the_roles_of_the_table(
 
 
 def _expected(needs: Access, role: Role | None) -> str | None:
-    """By the words of docs/security.md, and not by the code that it describes."""
+    """By the words of docs/operate/security.md, and not by the code that it describes."""
     match needs, role:
         case ((Access.HEALTH | Access.SIGNED | Access.OPEN), _):
             return None

@@ -21,7 +21,7 @@ from outbox.replies import Outcome
 from tests.support.checkout import ROOT
 from tests.support.repository.manual import blocks
 
-DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def test_the_readme_shows_the_quickstart_and_the_quickstart_runs(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_the_readme_shows_the_quickstart_and_the_quickstart_runs(tmp_path: Path)
 
 
 def test_every_setting_is_in_the_documentation_with_its_meaning() -> None:
-    text = (ROOT / "docs" / "configuration.md").read_text()
+    text = (ROOT / "docs" / "operate" / "configuration.md").read_text()
     for service in SERVICES.values():
         for setting in documented(service.settings_model()):
             line = next((it for it in text.splitlines() if f"`{setting.variable}`" in it), "")
@@ -43,7 +43,7 @@ def test_every_setting_is_in_the_documentation_with_its_meaning() -> None:
 
 
 def test_every_outcome_is_in_the_documentation() -> None:
-    text = (ROOT / "docs" / "messages.md").read_text()
+    text = (ROOT / "docs" / "guide" / "messages.md").read_text()
     assert [it for it in Outcome if f"`{it}`" not in text] == []
 
 
@@ -59,7 +59,7 @@ def test_the_snippets_of_the_page_on_sagas_are_those_of_the_example() -> None:
         ROOT / "tests/unit/repository/test_example_shop.py",
     ]
     sources = [path.read_text() for path in files]
-    shown = blocks("docs/sagas.md", "python")
+    shown = blocks("docs/guide/sagas.md", "python")
     assert len(shown) == 11
     assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
@@ -67,7 +67,7 @@ def test_the_snippets_of_the_page_on_sagas_are_those_of_the_example() -> None:
 def test_the_snippets_of_the_page_on_adopting_are_those_of_the_examples() -> None:
     folders = [ROOT / "examples" / name for name in ("shop", "travel")]
     sources = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
-    shown = blocks("docs/adopting.md", "python")
+    shown = blocks("docs/guide/adopting.md", "python")
     assert len(shown) == 11
     assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
@@ -75,14 +75,14 @@ def test_the_snippets_of_the_page_on_adopting_are_those_of_the_examples() -> Non
 def test_the_snippets_of_the_page_on_later_answers_are_those_of_the_examples() -> None:
     folders = [ROOT / "examples" / name for name in ("travel", "approvals")]
     sources = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
-    shown = blocks("docs/later-answers.md", "python")
+    shown = blocks("docs/guide/later-answers.md", "python")
     assert len(shown) == 7
     assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
 
 def test_the_snippets_of_the_page_on_one_process_are_those_of_the_example() -> None:
     sources = [path.read_text() for path in (ROOT / "examples" / "small").rglob("*.py")]
-    shown = blocks("docs/one-process.md", "python")
+    shown = blocks("docs/guide/one-process.md", "python")
     assert len(shown) == 6
     assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
@@ -101,20 +101,20 @@ def test_the_second_page_of_the_readme_is_from_the_example() -> None:
 def test_the_snippets_of_the_page_on_wsgi_are_those_of_the_examples() -> None:
     files = (ROOT / "examples").glob("orders_*/**/*.py")
     sources = [path.read_text() for path in files]
-    shown = blocks("docs/wsgi.md", "python")
+    shown = blocks("docs/guide/wsgi.md", "python")
     assert len(shown) == 9
     assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
 
 def test_the_page_on_sagas_tells_every_status() -> None:
-    text = (ROOT / "docs" / "sagas.md").read_text()
+    text = (ROOT / "docs" / "guide" / "sagas.md").read_text()
     runs, steps = text.split("| a step is |")
     assert [it for it in Status if f"\n| `{it}` |" not in runs] == []
     assert [it for it in StepStatus if f"\n| `{it}` |" not in steps] == []
 
 
 def test_the_commands_of_the_page_on_sagas_are_ones_that_the_terminal_takes() -> None:
-    lines = "".join(blocks("docs/sagas.md", "")).splitlines()
+    lines = "".join(blocks("docs/guide/sagas.md", "")).splitlines()
     commands = [shlex.split(it)[1:] for it in lines if it.startswith("sagabox ")]
     assert len(commands) == 14
     group = typer.main.get_command(main)
@@ -132,7 +132,7 @@ def test_the_addresses_of_the_page_on_sagas_are_those_of_the_orchestrator() -> N
         secrets="one:" + "c2VjcmV0" * 8, database_url="sqlite:////nowhere/at-all.sqlite"
     )
     paths = create_app(settings, sagas=[], participants={}).openapi()["paths"]
-    text = (ROOT / "docs" / "sagas.md").read_text()
+    text = (ROOT / "docs" / "guide" / "sagas.md").read_text()
     text = re.sub(r"/sagas/(place-order|\{id\})", "/sagas/{saga}", text)
     verbs = re.findall(r"^sagabox (\w+) ID .*--reason", text, re.M)
     found = {(verb, path) for verb, path in re.findall(r"`(GET|POST) (/sagas[^` ]*)`", text)}
@@ -165,12 +165,12 @@ def _anchor(heading: str) -> str:
 
 def test_the_page_on_semantics_has_the_promises_of_the_readme() -> None:
     promised = re.findall(r"^\| \*\*(P\d)\*\* \|", (ROOT / "README.md").read_text(), re.M)
-    explained = re.findall(r"^### (P\d): ", (ROOT / "docs/semantics.md").read_text(), re.M)
+    explained = re.findall(r"^### (P\d): ", (ROOT / "docs/reference/semantics.md").read_text(), re.M)
     assert promised == explained == [f"P{it}" for it in range(1, 10)]
 
 
 def test_the_commands_of_the_page_on_migrations_run(tmp_path: Path) -> None:
-    text = (ROOT / "docs" / "migrations.md").read_text()
+    text = (ROOT / "docs" / "operate" / "migrations.md").read_text()
     commands = [line for line in text.splitlines() if line.startswith("sagabox migrate ")]
     assert len(commands) == 5
     for command in commands:

@@ -42,8 +42,8 @@ with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(ROOT / "examples")
     from shop.saga import Placing, place_order
 
-OPERATING = "docs/operating.md"
-SEMANTICS = "docs/semantics.md"
+OPERATING = "docs/operate/operating.md"
+SEMANTICS = "docs/reference/semantics.md"
 RUN = "0190a000-0000-7000-8000-000000000001"
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
 
@@ -102,12 +102,12 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
 
 
 def test_the_words_for_what_a_run_waits_for_are_those_of_the_code_in_their_order() -> None:
-    found = [word.strip("`") for word, _ in rows("docs/sagas.md", "waits for")]
+    found = [word.strip("`") for word, _ in rows("docs/guide/sagas.md", "waits for")]
     assert found == [it.value for it in WaitsFor]
 
 
 def test_the_exit_codes_on_the_page_are_those_of_the_code() -> None:
-    found = [(int(code), name.strip("`")) for code, name, _ in rows("docs/cli.md", "exit codes")]
+    found = [(int(code), name.strip("`")) for code, name, _ in rows("docs/operate/cli.md", "exit codes")]
     assert found == [(it.value, it.name) for it in ExitCode]
 
 

@@ -20,7 +20,7 @@ from tests.support.repository.manual import Terminal, Told, commands
 
 pytestmark = pytest.mark.timeout(300)  # for a machine that has much else to do
 
-_PAGE = "docs/operating.md"
+_PAGE = "docs/operate/operating.md"
 _STICKY = '''"""A saga whose first answer cannot be taken in, except for one article."""
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
     python -m tests.support.mutants.table [NAME...]
 
 looks for all mutants, or for these, from the first history on; writes what that took into their
-patches, and the table in docs/testing-mutants.md.
+patches, and the table in docs/internals/testing-mutants.md.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.support.checkout import ROOT
 from tests.support.mutants.mutants import FOLDER, Mutant, Tool, mutants
 from tests.support.mutants.server import MutantServer, Searched
 
-DOCUMENT = ROOT / "docs" / "testing-mutants.md"
+DOCUMENT = ROOT / "docs" / "internals" / "testing-mutants.md"
 _TABLE = re.compile(r"\| mutant \|.*?\n\n", re.DOTALL)
 
 

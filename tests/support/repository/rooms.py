@@ -1,6 +1,6 @@
 """The rooms of the two packages: what each is for, and what it may import.
 
-The table in docs/architecture.md is the one place where this is written; it is read here.
+The table in docs/internals/architecture.md is the one place where this is written; it is read here.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cache
 from tests.support.checkout import ROOT
 from tests.support.repository.imports import Import, Sources, within
 
-PAGE = ROOT / "docs" / "architecture.md"
+PAGE = ROOT / "docs" / "internals" / "architecture.md"
 
 _ANYTHING = "anything"
 _NAME = re.compile(r"`([\w.]+)`")
@@ -40,7 +40,7 @@ def table(name: str) -> list[list[str]]:
     text = PAGE.read_text("utf-8")
     _, _, rest = text.partition(f"<!-- {name} -->")
     body, end, _ = rest.partition(f"<!-- end of {name} -->")
-    assert end, f"docs/architecture.md has no table of {name}"
+    assert end, f"docs/internals/architecture.md has no table of {name}"
     rows = [[cell.strip() for cell in line.strip("| ").split("|")] for line in body.splitlines()]
     return [cells for cells in rows if cells[0].startswith("`")]
 
@@ -83,7 +83,7 @@ def through_walls(sources: Sources) -> Iterator[str]:
         if here.may_import is not None and there.name not in here.may_import:
             yield (
                 f"{found.where}: {here.name} imports {found.imported}: the table of rooms in "
-                "docs/architecture.md does not say that it may"
+                "docs/internals/architecture.md does not say that it may"
             )
 
 

@@ -13,7 +13,7 @@ from orchestrator.api.route_access import ACCESS
 from outbox.chassis.access.routes import COMMON, Access, Table
 from tests.support.checkout import ROOT
 
-PAGE = ROOT / "docs" / "security.md"
+PAGE = ROOT / "docs" / "operate" / "security.md"
 OWN = {"orchestrator": ACCESS, "articles": articles.api.ACCESS, "comments": comments.api.ACCESS}
 """What each service's own routes ask for."""
 
@@ -36,7 +36,7 @@ def routes_of(app: FastAPI) -> Iterator[tuple[str, str]]:
 
 
 def documented_table() -> str:
-    """What docs/security.md shows."""
+    """What docs/operate/security.md shows."""
     return PAGE.read_text("utf-8").partition(_BEGIN)[2].partition(_END)[0]
 
 

@@ -1,4 +1,4 @@
-"""What `docs/consistency.md` says is tried, is there, and all that is there is told."""
+"""What `docs/reference/consistency.md` says is tried, is there, and all that is there is told."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OTHERS = {
 
 
 def between(mark: str) -> str:
-    text = (ROOT / "docs" / "consistency.md").read_text("utf-8")
+    text = (ROOT / "docs" / "reference" / "consistency.md").read_text("utf-8")
     found = re.search(f"<!-- {mark} -->\n(.*?)<!-- end of {mark} -->", text, re.S)
     assert found is not None
     return found[1]

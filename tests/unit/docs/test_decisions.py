@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.checkout import ROOT
 
-FOLDER = ROOT / "docs" / "decisions"
+FOLDER = ROOT / "docs" / "internals" / "decisions"
 PAGES = sorted(set(FOLDER.iterdir()) - {FOLDER / "README.md"})
 
 

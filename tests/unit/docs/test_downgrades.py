@@ -15,10 +15,8 @@ from tests.support.checkout import ROOT
 from tests.support.repository.manual import blocks
 
 _PAGES = {
-    f"docs/{name}.md": next(
-        it for it in blocks(f"docs/{name}.md", "python") if "def downgrade" in it
-    )
-    for name in ("adopting", "migrations")
+    page: next(it for it in blocks(page, "python") if "def downgrade" in it)
+    for page in ("docs/guide/adopting.md", "docs/operate/migrations.md")
 }
 _EXAMPLES = {
     str(path.relative_to(ROOT)): path.read_text()

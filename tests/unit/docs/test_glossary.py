@@ -15,7 +15,7 @@ from outbox.lanes import Lane
 from outbox.replies import Outcome
 from tests.support.checkout import ROOT
 
-TEXT = (ROOT / "docs" / "glossary.md").read_text()
+TEXT = (ROOT / "docs" / "reference" / "glossary.md").read_text()
 ENTRIES = re.findall(r"^\*\*(.+?)\*\*: (.+?)(?=\n\n|\Z)", TEXT, re.M | re.S)
 WORDS = [word for word, _ in ENTRIES]
 MEANING = dict(ENTRIES)
@@ -82,7 +82,7 @@ def _simple(word: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/semantics.md"]
+    "page", ["README.md", "CONTRIBUTING.md", "docs/internals/architecture.md", "docs/reference/semantics.md"]
 )
 def test_the_pages_where_a_reader_begins_lead_to_it(page: str) -> None:
     assert "glossary.md" in (ROOT / page).read_text()

@@ -16,8 +16,8 @@ from tests.support.repository.manual import blocks
 def shown(monkeypatch: pytest.MonkeyPatch) -> Any:
     module = ModuleType("shown_on_the_page")
     monkeypatch.setitem(sys.modules, module.__name__, module)
-    _, program = blocks("docs/messages.md", "python")
-    exec(compile(program, "docs/messages.md", "exec"), module.__dict__)
+    _, program = blocks("docs/guide/messages.md", "python")
+    exec(compile(program, "docs/guide/messages.md", "exec"), module.__dict__)
     return module
 
 

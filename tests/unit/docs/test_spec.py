@@ -23,7 +23,7 @@ from tests.support.checkout import ROOT
 from tests.support.outbox.dictionary_inbox import arriving
 from tests.support.outbox.inboxes import START, Book, Names, Unbook
 
-TEXT = (ROOT / "docs/spec/protocol.md").read_text()
+TEXT = (ROOT / "docs/internals/spec/protocol.md").read_text()
 ACTIONS = re.findall(r"^- \*\*([EORIMG]\d+) ", TEXT, re.M)
 PROMISES = {f"P{number}" for number in range(1, 10)}
 
@@ -111,7 +111,7 @@ def test_each_kept_mutant_breaks_one_invariant() -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "protocol.md"])
 def test_every_link_of_the_specification_leads_somewhere(page: str) -> None:
-    folder = ROOT / "docs/spec"
+    folder = ROOT / "docs/internals/spec"
     links = re.findall(r"\]\(([^)#]+)", (folder / page).read_text())
     assert links
     assert [it for it in links if not (folder / it).exists()] == []

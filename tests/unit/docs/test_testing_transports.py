@@ -18,7 +18,7 @@ from outbox.testing.transport_contract import (
 from tests.support.checkout import ROOT
 from tests.support.repository.manual import blocks
 
-PAGE = "docs/testing-transports.md"
+PAGE = "docs/guide/testing-transports.md"
 PATH = ROOT / "examples" / "testing_a_transport.py"
 EXAMPLE = runpy.run_path(str(PATH))
 KEPT: Features = EXAMPLE["KEPT"]

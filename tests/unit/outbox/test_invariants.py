@@ -69,7 +69,7 @@ class _Shipment(_Base):
 
 
 def test_the_declaration_on_the_page_can_be_made_and_tells_all_that_there_is() -> None:
-    _, snippet = blocks("docs/operating.md", "python")
+    _, snippet = blocks("docs/operate/operating.md", "python")
     names: dict[str, Any] = {**vars(outbox.invariants), "Shipment": _Shipment}
     exec(snippet, names)  # what the page shows is to be run
     rules = together([names["INVARIANTS"], Invariants("o", keeps=[Keeps("order", id=_Order.id)])])
@@ -77,7 +77,7 @@ def test_the_declaration_on_the_page_can_be_made_and_tells_all_that_there_is() -
         "shipment-of-no-order",
         "reserved-shipment",
     ]
-    page = (ROOT / "docs/operating.md").read_text()
+    page = (ROOT / "docs/operate/operating.md").read_text()
     for declared in (Keeps, Refers, Mirrors, Holds, Wrong, Repair):
         (told,) = re.findall(rf"^\| `{declared.__name__}\((.*?)\)` \|", page, re.M)
         names_told = {it.strip(" =") for it in told.split(",")}
@@ -85,7 +85,7 @@ def test_the_declaration_on_the_page_can_be_made_and_tells_all_that_there_is() -
 
 
 def test_the_page_tells_each_divergence_of_the_blog_with_its_repair() -> None:
-    page = (ROOT / "docs/operating.md").read_text()
+    page = (ROOT / "docs/operate/operating.md").read_text()
     table = page.partition("<!-- divergences -->")[2].partition("<!-- end of divergences -->")[0]
     told = {
         code: re.findall(r"`([\w-]+)`", line.split("|")[3])[:1]

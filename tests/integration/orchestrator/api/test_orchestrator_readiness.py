@@ -101,7 +101,7 @@ async def test_a_run_that_waits_for_a_participant_leaves_it_ready(database: Data
 async def test_the_kinds_of_work_on_the_page_are_those_of_the_services(
     database: Database, database_factory: DatabaseFactory
 ) -> None:
-    page = (ROOT / "docs" / "operating.md").read_text()
+    page = (ROOT / "docs" / "operate" / "operating.md").read_text()
     table = page.partition("<!-- kinds of work -->")[2].partition("<!-- end of kinds")[0]
     named = {kind for line in table.splitlines() for kind in re.findall("`([^`]+)`", line[:60])}
     app = articles_app(database_factory(articles_schema), {"comments": Scripted()})

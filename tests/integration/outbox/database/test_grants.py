@@ -43,7 +43,7 @@ def admin(make_sync_engine: MakeSyncEngine, database: Database) -> Iterator[Engi
 @pytest.fixture
 def granted(admin: Engine) -> Engine:
     """The block of the manual was run, and then the owner made the tables."""
-    manual = (ROOT / "docs/migrations.md").read_text()
+    manual = (ROOT / "docs/operate/migrations.md").read_text()
     block = re.search(r"```sql\n(.*?)```", manual, re.DOTALL)
     assert block is not None
     with admin.begin() as connection:

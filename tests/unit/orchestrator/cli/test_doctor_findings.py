@@ -30,7 +30,7 @@ def test_a_setting_that_nothing_reads_is_told_with_the_one_that_was_meant() -> N
 
 
 def test_every_setting_of_the_page_on_configuration_is_known() -> None:
-    page = (ROOT / "docs/configuration.md").read_text("utf-8")
+    page = (ROOT / "docs/operate/configuration.md").read_text("utf-8")
     named = set(re.findall(r"^\| `(SAGABOX_[A-Z_]+)`", page, re.MULTILINE))
     assert {it.verdict for it in settings(dict.fromkeys(named, ""))} == {Verdict.OK}
     assert named - set(known_settings()) <= {

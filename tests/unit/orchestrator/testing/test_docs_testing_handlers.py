@@ -8,7 +8,7 @@ from orchestrator.testing import SagaWorld
 from tests.support.checkout import ROOT
 from tests.support.repository.manual import blocks
 
-PAGE = "docs/testing-handlers.md"
+PAGE = "docs/guide/testing-handlers.md"
 EXAMPLE = ROOT / "examples" / "testing_a_saga"
 
 

@@ -22,7 +22,7 @@ with pytest.MonkeyPatch.context() as patch:
     from shop.contract import Reserved
     from shop.saga import Placing, place_order
 
-PAGE = (ROOT / "docs" / "testing.md").read_text()
+PAGE = (ROOT / "docs" / "guide" / "testing.md").read_text()
 
 
 def test_an_order_keeps_every_promise() -> None:
