@@ -12,7 +12,7 @@ LOCKED := requirements/install requirements/build.txt pyproject.toml
 export VENV
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo dev test test-oldest quick check bench soak lock clean
+.PHONY: help setup demo dev test test-oldest quick check docs bench soak lock clean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -36,13 +36,16 @@ quick: $(VENV)/.test ## what a change breaks most often, in two minutes: units, 
 	$(BIN)/python -m pytest --quick -n $(PROCESSES) --dist worksteal tests/unit tests/contracts tests/integration \
 		tests/consistency $(ARGS)
 
-check: $(VENV)/.test ## formatting, lint, types, and the rules of imports and public names
+check: $(VENV)/.test docs ## formatting, lint, types, links, and the rules of imports and public names
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/unit/repository/test_import_rules.py \
 		tests/unit/repository/test_house_rules.py tests/unit/repository/test_rooms.py \
 		tests/unit/outbox/test_public_names.py
+
+docs: $(VENV)/.test ## build the site of the documentation into build/site; a link that leads nowhere fails it
+	$(BIN)/zensical build --strict
 
 bench: $(VENV)/.test ## measure, each figure next to its yardstick in the same run
 	$(BIN)/python -m benchmarks $(ARGS)

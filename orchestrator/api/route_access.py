@@ -1,4 +1,4 @@
-"""The access that each route of the orchestrator needs; docs/operate/security.md has the same table."""
+"""The access that each route of the orchestrator needs, as in docs/operate/security.md."""
 
 from __future__ import annotations
 

@@ -8,8 +8,8 @@ Or random histories of the whole engine, with everything that can go wrong:
     def test_a_checkout_ends_rightly_whatever_happens() -> None:
         simulate(checkout, seeds=range(200)).check()
 
-Both need no service, no database and no clock: see docs/guide/testing.md. With one's own handlers, on
-SQLite or PostgreSQL:
+Both need no service, no database and no clock: see docs/guide/testing.md. With one's own handlers,
+on SQLite or PostgreSQL:
 
     def test_a_checkout_does_what_it_promises() -> None:
         check_saga(checkout, Order("7"), participants={"shop": handlers}, schema=Base.metadata)

@@ -1,7 +1,8 @@
 """Every kept bug is found: by the histories around the one that found it when that was measured
 last. `make soak` looks from the first history on.
 
-`python -m tests.support.mutants.table` measures all of them, and writes docs/internals/testing-mutants.md.
+`python -m tests.support.mutants.table` measures all of them, and writes the table of
+docs/internals/testing-mutants.md.
 """
 
 from __future__ import annotations

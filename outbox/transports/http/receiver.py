@@ -70,7 +70,9 @@ _PROBLEMS = documented(
         503: "The service has no room, or its database is away; send the same request again",
     }
 )
-_EVENT = {"schema": {"type": "object", "description": "A CloudEvent 1.0; see docs/guide/messages.md"}}
+_EVENT = {
+    "schema": {"type": "object", "description": "A CloudEvent 1.0; see docs/guide/messages.md"}
+}
 _EVENTS = {"schema": {"type": "array", "items": _EVENT["schema"]}}
 _BODY: dict[str, Any] = {
     "requestBody": {

@@ -165,7 +165,9 @@ def _anchor(heading: str) -> str:
 
 def test_the_page_on_semantics_has_the_promises_of_the_readme() -> None:
     promised = re.findall(r"^\| \*\*(P\d)\*\* \|", (ROOT / "README.md").read_text(), re.M)
-    explained = re.findall(r"^### (P\d): ", (ROOT / "docs/reference/semantics.md").read_text(), re.M)
+    explained = re.findall(
+        r"^### (P\d): ", (ROOT / "docs/reference/semantics.md").read_text(), re.M
+    )
     assert promised == explained == [f"P{it}" for it in range(1, 10)]
 
 

@@ -107,7 +107,9 @@ def test_the_words_for_what_a_run_waits_for_are_those_of_the_code_in_their_order
 
 
 def test_the_exit_codes_on_the_page_are_those_of_the_code() -> None:
-    found = [(int(code), name.strip("`")) for code, name, _ in rows("docs/operate/cli.md", "exit codes")]
+    found = [
+        (int(code), name.strip("`")) for code, name, _ in rows("docs/operate/cli.md", "exit codes")
+    ]
     assert found == [(it.value, it.name) for it in ExitCode]
 
 

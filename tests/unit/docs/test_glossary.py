@@ -82,7 +82,13 @@ def _simple(word: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/internals/architecture.md", "docs/reference/semantics.md"]
+    "page",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "docs/internals/architecture.md",
+        "docs/reference/semantics.md",
+    ],
 )
 def test_the_pages_where_a_reader_begins_lead_to_it(page: str) -> None:
     assert "glossary.md" in (ROOT / page).read_text()
