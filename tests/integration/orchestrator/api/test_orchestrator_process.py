@@ -16,6 +16,7 @@ import pytest
 
 from orchestrator.cli.processes.blog import Blog
 from orchestrator.cli.processes.child import Child
+from orchestrator.cli.processes.services import BLOG_SAGAS
 from outbox.chassis.http.bounded_http import MAX_HEAD_BYTES, MAX_HEAD_LINES
 from tests.support.databases.databases import Database
 from tests.support.orchestrator.orchestrating import problem
@@ -144,7 +145,8 @@ async def test_sagas_and_participants_that_cannot_be_are_told_at_the_terminal(
         secret=SECRET,
         logs=tmp_path,
     )
-    child = await Child.start(blog.spec("orchestrator", extra={variable: value}))
+    extra = {"SAGABOX_SAGAS": BLOG_SAGAS, variable: value}
+    child = await Child.start(blog.spec("orchestrator", extra=extra))
     guardian().entrust_process(child.pid)
     assert await asyncio.wait_for(child.wait(), 30) == 2
     log = child.spec.log.read_text()
