@@ -118,15 +118,15 @@ class ApiContext:
         return views.saga(row, self.registry, live.waiting(obstacles), self.clock.now())
 
     async def listed(self, rows: Sequence[Row[Any]]) -> list[Summary]:
-        """The runs of a page for a caller, each with a word for what it waits for."""
+        """The runs of a page for a caller, each with what it waits for."""
         ids = [row.id for row in rows if row.ended_at is None]
         found = await stored_waits.documents(self.database, ids) if ids else ()
         live = {row.id: waits.live_run(row, self.registry) for row in found}
         runs = {id: run for id, run in live.items() if run is not None}
         commands = [command for run in runs.values() for command in run.sent()]
         obstacles = await stored_waits.obstacles(self.database, commands)
-        words = {id: waits.of_run(run.waiting(obstacles).values()) for id, run in runs.items()}
-        return [views.summary(row, self.registry, words.get(row.id)) for row in rows]
+        waiting = {id: run.waiting(obstacles) for id, run in runs.items()}
+        return [views.summary(row, self.registry, waiting.get(row.id, {})) for row in rows]
 
     async def until_ended(self, id: str, seconds: float) -> Row[Any]:
         """The run once it has ended, or as it stands after that time, or when the service stops."""

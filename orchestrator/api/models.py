@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, StringConstraints
 from orchestrator.api.waits import WaitsFor
 from orchestrator.definition.steps import Kind
 from orchestrator.machine.instance import Status, Wait
+from orchestrator.store.status_counts import COUNTED_UP_TO
 from outbox.chassis.http.input_types import NO_NUL, AnyId
 from outbox.safe_text import MAX_REASON_LENGTH
 
@@ -67,6 +68,25 @@ class Summary(BaseModel):
         description="What it waits for: what is most in its way, where it has several steps under "
         "way; null where none is. A list says null too where a run is too large to be looked at"
     )
+    step: str | None = Field(description="The step that this is about, by name")
+    reason: str | None = Field(
+        description="Why it is parked; or else why that step is stuck or waits, where more is "
+        "known than the word: the last error, or what the participant waits for"
+    )
+
+
+class StatusCount(BaseModel):
+    """How many runs have a status."""
+
+    status: Status
+    runs: int = Field(description=f"As counted, at most {COUNTED_UP_TO:,}")
+    has_more: bool = Field(description="Whether there are more than were counted")
+
+
+class Counts(BaseModel):
+    """How many runs have each status, in the order of the statuses."""
+
+    items: list[StatusCount]
 
 
 class SilenceOut(BaseModel):

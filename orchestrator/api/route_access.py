@@ -6,6 +6,7 @@ from outbox.chassis.access.routes import Access, Table
 
 ACCESS: Table = {
     ("GET", "/sagas"): Access.VIEWER,
+    ("GET", "/sagas/counts"): Access.VIEWER,
     ("GET", "/sagas/{saga}"): Access.VIEWER,
     ("GET", "/sagas/{saga}/history"): Access.VIEWER,
     ("GET", "/sagas/{saga}/events"): Access.VIEWER,

@@ -12,11 +12,12 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from orchestrator.api import views
 from orchestrator.api.bodies import IN_OPENAPI, json_object, read_input
 from orchestrator.api.context import ApiContext
-from orchestrator.api.models import MAX_NAME, HistoryPage, SagaOut, Summary
+from orchestrator.api.models import MAX_NAME, Counts, HistoryPage, SagaOut, StatusCount, Summary
 from orchestrator.engine.engine import IdempotencyKey
 from orchestrator.machine.instance import Status
 from orchestrator.store import queries
 from orchestrator.store.queries import Filter
+from orchestrator.store.status_counts import status_counts
 from outbox.chassis.http import pages
 from outbox.chassis.http.input_types import ID_PREFIX, NO_NUL, Moment, ids_that_begin
 from outbox.chassis.http.problems import documented
@@ -151,6 +152,22 @@ def router(desk: ApiContext) -> APIRouter:
             ),
         )
         return pages.Page(items=await desk.listed(rows), next_cursor=cursor)
+
+    # In front of the address of one run, which would take it for an id.
+    @routes.get(
+        "/sagas/counts",
+        summary="Count the sagas of each status",
+        description="The cost does not grow with the sagas: of each status only so many are "
+        "counted, and `has_more` says that there are more.",
+    )
+    async def count() -> Counts:
+        found = await status_counts(desk.database)
+        return Counts(
+            items=[
+                StatusCount(status=it, runs=found[it].runs, has_more=found[it].has_more)
+                for it in Status
+            ]
+        )
 
     @routes.get(
         "/sagas/{saga}",

@@ -37,10 +37,10 @@ from outbox.safe_text import described
 from outbox.wire import strict_json, traceparent
 
 
-def summary(row: Row[Any], registry: Registry, waits_for: WaitsFor | None) -> Summary:
-    """A run in a list."""
+def summary(row: Row[Any], registry: Registry, waiting: Mapping[str, Waiting]) -> Summary:
+    """A run in a list; `waiting` are its steps that wait, by name."""
     parked = _parked(row, registry.find(row.name, row.version))
-    return Summary(**_common(row), parked=parked, waits_for=waits_for)
+    return Summary(**_common(row), **_in_the_way(parked, waiting))
 
 
 def saga(
@@ -62,8 +62,7 @@ def saga(
         )
     return SagaOut(
         **_common(row),
-        parked=parked,
-        waits_for=waits.of_run(waiting.values()),
+        **_in_the_way(parked, waiting),
         originator=row.originator,
         trace_id=traceparent.trace_id(row.trace or traceparent.minted(row.id)),
         state=_state(row.state),
@@ -142,8 +141,18 @@ def definition(shown: Saga[Any]) -> DefinitionOut:
 
 
 def _common(row: Row[Any]) -> dict[str, Any]:
-    names = Summary.model_fields.keys() - {"parked", "waits_for"}
+    names = Summary.model_fields.keys() - {"parked", "waits_for", "step", "reason"}
     return {name: row._mapping[name] for name in names}
+
+
+def _in_the_way(parked: str | None, waiting: Mapping[str, Waiting]) -> dict[str, Any]:
+    step, told = waits.foremost(waiting) or (None, None)
+    return {
+        "parked": parked,
+        "waits_for": None if told is None else told.what,
+        "step": step,
+        "reason": parked or (None if told is None else told.reason),
+    }
 
 
 def _parked(row: Row[Any], definition: Saga[Any] | None) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -12,7 +12,7 @@ from sqlalchemy import Row
 
 from orchestrator.definition.registry import Registry
 from orchestrator.definition.saga import Saga
-from orchestrator.machine.instance import Awaited, StepRun, StepStatus, Wait
+from orchestrator.machine.instance import Awaited, Pended, StepRun, StepStatus, Wait
 from orchestrator.machine.signals import TimerKind
 from orchestrator.store.records import Standing, standing_of
 from orchestrator.store.waits import Obstacles, Rest, SentCommand, Unanswering
@@ -46,13 +46,19 @@ class WaitsFor(StrEnum):
 class Waiting:
     """A step that waits. `tries` counts the tries in vain, the last of which led to `error`;
     `next_at` is when the next one is due, where that is known. `silence` is the participant's,
-    where it gives no answer."""
+    where it gives no answer; `note` says in its words what an answer that comes later waits for."""
 
     what: WaitsFor
     tries: int = 0
     error: str | None = None
     next_at: datetime | None = None
     silence: Unanswering | None = None
+    note: str | None = None
+
+    @property
+    def reason(self) -> str | None:
+        """Why it waits, where more is known than the word."""
+        return (self.silence.reason if self.silence else self.error or self.note) or None
 
 
 _REPEATED = {Outcome.LOCKED.value: WaitsFor.LOCK, Outcome.ONGOING.value: WaitsFor.ONGOING}
@@ -103,8 +109,9 @@ class LiveRun:
                 silence = obstacles.silent.get((self.shard, self._participant(name) or ""))
                 return _unanswered(run, obstacles.rests.get(awaited.id), silence)
             case Wait.ACCEPTED:
-                what = WaitsFor.ANSWER if awaited.pending is None else WaitsFor.PENDING
-                return Waiting(what, next_at=self._due(awaited))
+                if awaited.pending is None:
+                    return Waiting(WaitsFor.ANSWER, next_at=self._due(awaited))
+                return _pending(awaited.pending, self._due(awaited))
             case Wait.REPEAT:
                 what = _repeated(run.reason) or WaitsFor.ONGOING
                 return Waiting(what, run.tries, run.reason, self._due(awaited))
@@ -131,10 +138,10 @@ def live_run(row: Row[Any], registry: Registry) -> LiveRun | None:
     return LiveRun(row.shard, standing, registry.find(row.name, row.version))
 
 
-def of_run(steps: Iterable[Waiting]) -> WaitsFor | None:
-    """What a run waits for of which these steps wait."""
-    found = {it.what for it in steps}
-    return next((it for it in WaitsFor if it in found), None)
+def foremost(waiting: Mapping[str, Waiting]) -> tuple[str, Waiting] | None:
+    """The step that is most in the way of a run of which these steps wait, by name."""
+    order = list(WaitsFor)
+    return min(waiting.items(), key=lambda it: order.index(it[1].what), default=None)
 
 
 def _unanswered(run: StepRun, rest: Rest | None, silence: Unanswering | None) -> Waiting:
@@ -147,11 +154,15 @@ def _unanswered(run: StepRun, rest: Rest | None, silence: Unanswering | None) ->
     if rest is not None:
         return Waiting(WaitsFor.RETRY, rest.attempts, rest.error, rest.next_at)
     if run.awaited is not None and run.awaited.pending is not None:
-        return Waiting(WaitsFor.PENDING)
+        return _pending(run.awaited.pending, None)
     if what := _repeated(run.reason):
         # The copy that is on its way now may be answered otherwise.
         return Waiting(what, run.tries, run.reason)
     return Waiting(WaitsFor.ANSWER)
+
+
+def _pending(pended: Pended, next_at: datetime | None) -> Waiting:
+    return Waiting(WaitsFor.PENDING, next_at=next_at, note=pended.note)
 
 
 def _repeated(reason: str | None) -> WaitsFor | None:

@@ -105,8 +105,9 @@ class StrayEffect:
 @dataclass(frozen=True)
 class RunState:
     """A run as it stood when it was asked for. `state` is its state as JSON; `allowed` names what
-    may be done to it now; `waits_for` is the word for what is most in its way; `begin_at` is when
-    it is to begin, None once it has begun."""
+    may be done to it now; `waits_for` is the word for what is most in its way, `step` the name of
+    the step that this is about; `reason` says why it is parked, or why that step is stuck or waits.
+    `begin_at` is when it is to begin, None once it has begun."""
 
     id: str
     name: str
@@ -121,6 +122,8 @@ class RunState:
     begin_at: datetime | None = None
     parked: str | None = None
     waits_for: str | None = None
+    step: str | None = None
+    reason: str | None = None
     cause: Cause | None = None
     not_undone: list[str] = field(default_factory=list)
     stray_effects: list[StrayEffect] = field(default_factory=list)

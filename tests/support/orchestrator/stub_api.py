@@ -58,6 +58,8 @@ def run_of(id: str = "01a", **fields: Any) -> dict[str, Any]:
         "begin_at": None,
         "parked": None,
         "waits_for": None,
+        "step": None,
+        "reason": None,
         "direction": "FORWARD",
         "originator": None,
         "trace_id": "0" * 31 + "1",

@@ -187,6 +187,8 @@ def summary(status: str = "RUNNING", **more: Any) -> dict[str, Any]:
         "begin_at": None,
         "parked": None,
         "waits_for": None if ended else "answer",
+        "step": None if ended else "hide article",
+        "reason": None,
     }
     return shown | more
 

@@ -11,8 +11,22 @@ import { RUN, span, WAITS_FOR } from "../parts/words.js";
 const EACH = 2_000;
 const LIMIT = 25;
 
+/** Whether only one definition or key is shown; the counts are of all. */
+const isNarrowed = (query) => Boolean(query.get("name") || query.get("key"));
+
+/** How many runs have each status, as text. A list without them is still a list. */
+async function countsOf() {
+  try {
+    const { items } = await get(["sagas", "counts"]);
+    return new Map(items.map((it) => [it.status, `${it.runs}${it.has_more ? "+" : ""}`]));
+  } catch {
+    return new Map();
+  }
+}
+
 export const ListPage = component((_, cleanup) => {
   const runs = signal(null);
+  const counts = signal(new Map());
   const trouble = signal(null);
   const names = signal([]);
   const pages = paging(() => polling.now());
@@ -37,6 +51,7 @@ export const ListPage = component((_, cleanup) => {
         pages.arrived(page);
         trouble.value = null;
       });
+      counts.value = isNarrowed(query) ? new Map() : await countsOf();
     } catch (error) {
       if (asked() === before) trouble.value = error;
     }
@@ -71,14 +86,15 @@ export const ListPage = component((_, cleanup) => {
     <section aria-labelledby="list-title">
       <div class="page-head"><h1 id="list-title">Sagas</h1>
         <span class="quiet">newest first, looked at every 2 s</span></div>
-      <${Filters} query=${route.value.query} names=${names.value} />
+      <${Filters} query=${route.value.query} names=${names.value}
+        counts=${isNarrowed(route.value.query) ? new Map() : counts.value} />
       <${Trouble} problem=${trouble.value} />
       <${Table} runs=${runs.value} filtered=${String(route.value.query) !== ""} />
       ${pages.buttons()}
     </section>`;
 });
 
-function Filters({ query, names }) {
+function Filters({ query, names, counts }) {
   const chosen = query.getAll("status");
 
   function change(edit) {
@@ -111,7 +127,8 @@ function Filters({ query, names }) {
         ${Object.entries(RUN).map(([status, { word, tone, sign }]) => html`
           <button type="button" key=${status} class="chip tone-${tone}"
             aria-pressed=${chosen.includes(status)} onClick=${() => toggle(status)}>
-            <${Sign} name=${sign} size=${13} />${word}</button>`)}
+            <${Sign} name=${sign} size=${13} />${word}
+            ${counts.has(status) && html`<span class="count">${counts.get(status)}</span>`}</button>`)}
       </div>
       <label class="field inline"><span>Definition</span>
         <select name="name" value=${known ?? ""}
@@ -153,11 +170,18 @@ function Table({ runs, filtered }) {
             <span class="quiet"> v${run.version}</span>
             ${run.parked && html`<span class="mark" title=${run.parked}>parked</span>`}
             ${WAITS_FOR[run.waits_for]?.listed && html`
-              <span class="mark" data-waits=${run.waits_for}>${WAITS_FOR[run.waits_for].word}</span>`}</td>
+              <span class="mark" data-waits=${run.waits_for}>${WAITS_FOR[run.waits_for].word}</span>`}
+            <${Where} run=${run} /></td>
           <td class="mono clip" title=${run.key}>${run.key}</td>
           <td class="number"><${When} at=${run.created_at} /></td>
           <td class="number">${span(run.created_at, run.ended_at ?? now)}</td>
         </tr>`)}
       </tbody>
     </table>`;
+}
+
+/** The step at which a run is, and why it does not go on. */
+function Where({ run }) {
+  const told = [run.step, run.reason].filter(Boolean).join(" · ");
+  return told && html`<div class="where quiet clip" title=${told}>${told}</div>`;
 }

@@ -70,6 +70,16 @@ async def test_a_run_whose_code_is_missing_is_shown_as_parked(orchestrator: Runn
     assert {step["kind"] for step in saga["steps"]} == {None}
     (listed,) = (await orchestrator.http.get("/sagas")).json()["items"]
     assert listed["parked"] == saga["parked"]
+    assert (listed["step"], listed["reason"]) == ("hide article", saga["parked"])
+    assert (saga["step"], saga["reason"]) == ("hide article", saga["parked"])
+
+
+async def test_the_runs_of_each_status_are_counted(orchestrator: Running) -> None:
+    for number in range(2):
+        await _put(orchestrator, replace(begun(), key=f"a{number}"))
+    answer = await orchestrator.http.get("/sagas/counts")
+    counted = {it["status"]: (it["runs"], it["has_more"]) for it in answer.json()["items"]}
+    assert counted == {it.value: (0, False) for it in Status} | {"RUNNING": (2, False)}
 
 
 @pytest.mark.parametrize(

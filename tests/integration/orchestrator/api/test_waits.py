@@ -96,6 +96,13 @@ class Shown:
         word: str | None = found["waits_for"]
         return word
 
+    async def place_in_list(self) -> tuple[str | None, str | None]:
+        """The step and the reason in the list, which the run itself shows, too."""
+        (found,) = (await self._http.get("/sagas")).json()["items"]
+        run = await self.run()
+        assert (run["step"], run["reason"]) == (found["step"], found["reason"])
+        return found["step"], found["reason"]
+
     async def until_step(self, word: str, **at_least: int) -> Mapping[str, Any]:
         """Wait until the step waits for that, after so many tries or deliveries."""
 
@@ -146,11 +153,14 @@ async def test_a_handler_that_raises_is_shown_with_its_error_until_it_works_agai
         assert awaited["next_at"] is not None
         assert awaited["silence"] is None
         assert await shown.in_list() == "retry"
+        reason = "failed: RuntimeError: the press burns"
+        assert await shown.place_in_list() == ("hide article", reason)
         is_broken.clear()
         await node.until_status(id, Status.COMPLETED)
         run = await shown.run()
         assert (run["waits_for"], {it["waits_for"] for it in run["steps"]}) == (None, {None})
         assert await shown.in_list() is None
+        assert await shown.place_in_list() == (None, None)
 
 
 async def test_a_participant_that_is_down_is_shown_with_the_time_since_then(
@@ -165,6 +175,7 @@ async def test_a_participant_that_is_down_is_shown_with_the_time_since_then(
     assert len(first["silence"]["reason"]) == MAX_REASON_LENGTH
     assert (first["tries"], first["error"]) == (0, None)
     assert await shown.in_list() == "participant"
+    assert await shown.place_in_list() == ("hide article", first["silence"]["reason"])
     # It is told again and again, and counts from the first failure on.
     later = await shown.until_step("participant", deliveries=first["silence"]["deliveries"] + 1)
     since = [datetime.fromisoformat(it["silence"]["since"]) for it in (first, later)]
@@ -228,6 +239,7 @@ async def test_a_step_whose_answer_comes_later_is_shown_as_waiting_with_for_whom
     assert (awaited["tries"], awaited["error"]) == (0, None)
     assert (await shown.step())["status"] == "WAITING"
     assert await shown.in_list() == "pending"
+    assert await shown.place_in_list() == ("hide article", "the owner")
     assert awaited["pending"] == {
         "since": "1999-01-01T00:00:00Z",
         "note": "the owner",
@@ -308,6 +320,7 @@ async def test_a_stuck_step_waits_for_an_operator(orchestrator: Running) -> None
     shown = Shown(orchestrator, run.id)
     assert (await shown.step())["awaited"]["error"] == "look at it"
     assert await shown.in_list() == "operator"
+    assert await shown.place_in_list() == (name, "look at it")
     ended = replace(run, id=begun().id, ended=Status.TERMINATED, key="a2")
     await put(orchestrator.chassis.database, ended)
     assert (await Shown(orchestrator, ended.id).run())["waits_for"] is None

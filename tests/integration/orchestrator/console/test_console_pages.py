@@ -88,6 +88,51 @@ async def test_a_run_in_whose_way_something_is_says_so_in_the_list(
     await expect(page.locator("tr[data-saga='01c'] [data-waits]")).to_have_count(1)
 
 
+async def test_a_run_in_the_list_tells_its_step_and_why_it_does_not_go_on(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    runs = [
+        run_of(
+            "01c", status="STUCK", waits_for="operator", step="pay", reason="refused: <b>no</b>"
+        ),
+        run_of("01b", parked="no such code", reason="no such code"),
+        run_of("01a", status="COMPLETED"),
+    ]
+    api.answers["GET /sagas"] = Says({"items": runs, "next_cursor": None})
+    await page.goto(f"{origin}/console")
+    where = page.locator("tr[data-saga] .where")
+    await expect(where).to_have_text(["pay · refused: <b>no</b>", "no such code"])
+    await expect(where.first).to_have_attribute("title", "pay · refused: <b>no</b>")
+
+
+COUNTS = [
+    {"status": "RUNNING", "runs": 999, "has_more": True},
+    {"status": "STUCK", "runs": 2, "has_more": False},
+    {"status": "COMPLETED", "runs": 0, "has_more": False},
+]
+
+
+async def test_each_status_tells_how_many_runs_have_it_and_that_there_are_more(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    api.answers["GET /sagas/counts"] = Says({"items": COUNTS})
+    await page.goto(f"{origin}/console")
+    await expect(page.locator(".chip .count")).to_have_text(["999+", "2", "0"])
+    await expect(page.get_by_role("button", name="Stuck 2")).to_be_visible()
+    # They are of all runs, so they say nothing of one definition's.
+    await page.goto(f"{origin}/console#/sagas?name=place-order")
+    await until(lambda: api.last("GET /sagas").query.get("name") == ["place-order"])
+    await expect(page.locator(".chip .count")).to_have_count(0)
+
+
+async def test_a_list_without_counts_is_still_a_list(page: Page, api: StubApi, origin: str) -> None:
+    api.answers["GET /sagas"] = Says({"items": [run_of()], "next_cursor": None})
+    await page.goto(f"{origin}/console")
+    await until(lambda: api.count("GET /sagas/counts") == 1)
+    await expect(page.locator("tr[data-saga]")).to_have_count(1)
+    await expect(page.locator(".trouble")).to_have_count(0)
+
+
 async def test_filters_are_asked_of_the_api_and_what_is_typed_outlives_a_look(
     page: Page, api: StubApi, origin: str
 ) -> None:

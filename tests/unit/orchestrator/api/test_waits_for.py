@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from orchestrator.api.models import StepStatusOut
-from orchestrator.api.waits import LiveRun, Waiting, WaitsFor, of_run
+from orchestrator.api.waits import LiveRun, Waiting, WaitsFor, foremost
 from orchestrator.machine.instance import Direction, Pended, StepRun, StepStatus, Wait
 from orchestrator.machine.machine import start
 from orchestrator.machine.signals import TimerKind
@@ -61,8 +61,8 @@ def pended(wait: Wait) -> StepRun:
         (at(Wait.SENDING), Waiting(WaitsFor.RESUME)),
         (at(Wait.ANSWER), Waiting(WaitsFor.ANSWER)),
         (at(Wait.ACCEPTED), Waiting(WaitsFor.ANSWER, next_at=LATER)),
-        (pended(Wait.ACCEPTED), Waiting(WaitsFor.PENDING, next_at=LATER)),
-        (pended(Wait.ANSWER), Waiting(WaitsFor.PENDING)),
+        (pended(Wait.ACCEPTED), Waiting(WaitsFor.PENDING, next_at=LATER, note="the owner")),
+        (pended(Wait.ANSWER), Waiting(WaitsFor.PENDING, note="the owner")),
         (pended(Wait.SENDING), Waiting(WaitsFor.RESUME)),
         (at(Wait.REPEAT, "locked: x", 2), Waiting(WaitsFor.LOCK, 2, "locked: x", LATER)),
         (at(Wait.REPEAT, "ongoing", 1), Waiting(WaitsFor.ONGOING, 1, "ongoing", LATER)),
@@ -107,9 +107,28 @@ def test_only_commands_that_are_on_their_way_are_looked_for() -> None:
 
 def test_a_run_waits_for_what_is_most_in_the_way_of_its_steps() -> None:
     run = live(reserve_seat=at(Wait.ANSWER), reserve_room=ROOM)
-    assert of_run(run.waiting(Obstacles()).values()) is WaitsFor.ANSWER
-    assert of_run(run.waiting(Obstacles(rests=RESTS)).values()) is WaitsFor.RETRY
-    assert of_run(()) is None
+    assert foremost(run.waiting(Obstacles())) == ("reserve seat", Waiting(WaitsFor.ANSWER))
+    assert foremost(run.waiting(Obstacles(silent={(SHARD, "hotels"): SILENCE}))) == (
+        "reserve room",
+        Waiting(WaitsFor.PARTICIPANT, next_at=SILENCE.next_at, silence=SILENCE),
+    )
+    assert foremost({}) is None
+
+
+@pytest.mark.parametrize(
+    ("waiting", "reason"),
+    [
+        (Waiting(WaitsFor.OPERATOR, 0, "look"), "look"),
+        (Waiting(WaitsFor.PARTICIPANT, 3, "failed: boom", silence=SILENCE), "nobody listens"),
+        (Waiting(WaitsFor.PENDING, note="the owner"), "the owner"),
+        (Waiting(WaitsFor.PENDING, note=""), None),
+        (Waiting(WaitsFor.ANSWER), None),
+    ],
+)
+def test_a_step_that_waits_tells_the_reason_where_more_is_known_than_the_word(
+    waiting: Waiting, reason: str | None
+) -> None:
+    assert waiting.reason == reason
 
 
 def test_the_api_shows_every_status_of_a_step_and_one_that_is_derived() -> None:
