@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event, insert, text
@@ -63,9 +64,9 @@ async def test_counting_ends_at_the_limit_and_says_so(
 async def test_counting_is_one_statement_that_reads_the_index_alone(engine: AsyncEngine) -> None:
     """However many runs there are: the tables hold enough that the planner has a choice."""
     await put(engine, Status.COMPLETED, 1, 3000)
-    statements: list[tuple[str, object]] = []
+    statements: list[tuple[str, Any]] = []
 
-    def note(_: Connection, __: object, statement: str, values: object, *___: object) -> None:
+    def note(_: Connection, __: object, statement: str, values: Any, *___: object) -> None:
         statements.append((statement, values))
 
     async with engine.connect() as connection:
@@ -80,7 +81,7 @@ async def test_counting_is_one_statement_that_reads_the_index_alone(engine: Asyn
     assert statement.upper().count("LIMIT") == len(Status)
     word = "EXPLAIN" if engine.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN"
     async with engine.connect() as connection:
-        found = await connection.exec_driver_sql(f"{word} {statement}", values)  # type: ignore[arg-type]
+        found = await connection.exec_driver_sql(f"{word} {statement}", values)
         plan = [" ".join(map(str, row)) for row in found]
     scans = [it for it in plan if "saga" in it]
     assert len(scans) == len(Status), plan
