@@ -19,8 +19,9 @@ from migrations import failures
 from migrations.environment import Dialect
 from migrations.errors import MigrationError
 from migrations.services import Service
+from outbox.chassis.database_settings import DatabaseSettings
 from outbox.chassis.settings import InvalidSettings, load
-from outbox.chassis.table_settings import TableSettings
+from outbox.database.address.passwords import Password, ask_password
 from outbox.database.address.urls import connecting, database_url
 from outbox.tables import DEFAULT_TABLES, Tables
 
@@ -35,6 +36,8 @@ class Database:
     url: URL
     tables: Tables = DEFAULT_TABLES
     """The library's tables there."""
+    password: Password | None = None
+    """Gives the password of the moment, in place of that of the URL."""
 
     @property
     def dialect(self) -> Dialect:
@@ -74,16 +77,22 @@ def database_at(text: str) -> Database:
             "the name after the last slash is missing",
             f"write it as {_FORMS}",
         )
-    return Database(url, _tables(url))
+    return Database(url, _tables(url), _settings().database_password())
 
 
 def tables_in_environment() -> Tables:
     """The library's tables, as the environment names them. Raises MigrationError."""
+    return _settings().tables
+
+
+def _settings() -> DatabaseSettings:
     try:
-        return load(TableSettings).tables
+        return load(DatabaseSettings)
     except InvalidSettings as error:
         raise MigrationError(
-            "it is not known what the tables are called", error.problem, error.next_step
+            "it is not known what the tables are called, or how to log in",
+            error.problem,
+            error.next_step,
         ) from error
 
 
@@ -177,7 +186,10 @@ def _engine(database: Database) -> AsyncEngine:
         url, given = connecting(database.url.render_as_string(hide_password=False))
         asyncpg = url.get_driver_name() == "asyncpg"
         patience = {"timeout" if asyncpg else "connect_timeout": _PATIENCE}
-        return create_async_engine(url, poolclass=NullPool, connect_args=patience | given)
+        engine = create_async_engine(url, poolclass=NullPool, connect_args=patience | given)
+        if database.password is not None:
+            ask_password(engine, database.password)
+        return engine
     engine = create_async_engine(database.url, poolclass=NullPool)
     outbox.sqlite.configure(engine)
     event.listen(engine.sync_engine, "connect", _without_cascades)

@@ -15,7 +15,6 @@ from pydantic import (
     AfterValidator,
     Field,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from pydantic.fields import FieldInfo
@@ -23,8 +22,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
 from outbox.chassis.access.caller import host_name
 from outbox.chassis.access.routes import EVERYTHING, NOTHING, Opens
-from outbox.chassis.table_settings import PREFIX, TableSettings
-from outbox.database.address.passwords import Password, password_at
+from outbox.chassis.database_settings import PREFIX, DatabaseSettings
 from outbox.database.address.urls import database_url
 from outbox.errors import InvalidKeyring, OutboxError
 from outbox.inbox.limits import InboxLimits
@@ -58,7 +56,8 @@ def _host_names_checked(text: str) -> str:
     return text
 
 
-def _prefix_checked(text: str) -> str:
+def prefix_of_paths(text: str) -> str:
+    """The text, which is empty or such as /shop. Raises ValueError that says what is wrong."""
     if text and not _PREFIX.fullmatch(text):
         raise ValueError(f"{text!r} is no prefix of paths; write it as /shop, with no slash behind")
     return text
@@ -76,7 +75,7 @@ PeerUrl = Annotated[str, AfterValidator(address_in)]
 """The address of one peer, kept without a slash at its end."""
 
 
-class ServiceSettings(TableSettings):
+class ServiceSettings(DatabaseSettings):
     """What every service is told. A service adds `database_url`."""
 
     secrets: str = Field(
@@ -104,12 +103,6 @@ class ServiceSettings(TableSettings):
     )
     pool_overflow: int = Field(
         default=10, ge=0, le=200, description="Database connections opened on top when it is busy"
-    )
-    database_password_from: str = Field(
-        default="",
-        description="The function that gives the password of the database, as module:function; it "
-        "is called for each new connection, so that tokens that change can be used. It may be a "
-        "coroutine function",
     )
     poll_interval: float = Field(
         default=RelaySettings.poll,
@@ -163,7 +156,7 @@ class ServiceSettings(TableSettings):
         "between them. A request with another Host is refused, loopback and the address of the "
         "connection excepted",
     )
-    root_path: Annotated[str, AfterValidator(_prefix_checked)] = Field(
+    root_path: Annotated[str, AfterValidator(prefix_of_paths)] = Field(
         default="",
         description="The prefix below which a proxy serves this service, such as /shop, whether it "
         "takes the prefix off the path or not",
@@ -225,18 +218,6 @@ class ServiceSettings(TableSettings):
     def at_home(self) -> Opens:
         """What a caller on this machine may do without a key."""
         return EVERYTHING if self.trust_loopback else NOTHING
-
-    @field_validator("database_password_from")
-    @classmethod
-    def _is_function(cls, place: str) -> str:
-        if place:
-            password_at(place)
-        return place
-
-    def database_password(self) -> Password | None:
-        """The function that gives the password of the database."""
-        place = self.database_password_from
-        return password_at(place) if place else None
 
     def keyring(self) -> Keyring:
         """The secrets, ready to sign and verify. Raises InvalidSettings that names the variable."""

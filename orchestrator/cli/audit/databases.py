@@ -14,11 +14,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from orchestrator.cli.processes import bundle
 from orchestrator.cli.processes.services import SERVICES
 from orchestrator.cli.services.database_address import database_address
+from orchestrator.cli.services.opening import open_for
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
 from orchestrator.tables import SagaTables, saga_tables
-from outbox.chassis.settings import load
-from outbox.chassis.table_settings import TableSettings
-from outbox.database.opening import open_database
 from outbox.sqlite import READ_ONLY
 
 ORCHESTRATOR = "orchestrator"
@@ -92,13 +90,10 @@ def addresses(given: Mapping[str, str | None]) -> Mapping[str, str]:
 async def opened(urls: Mapping[str, str]) -> AsyncIterator[Databases]:
     """The databases at these addresses (see `addresses`). Raises CommandError where one of them
     cannot be reached, and InvalidSettings."""
-    tables = load(TableSettings).tables
     async with AsyncExitStack() as stack:
         sources = {}
         for name, url in urls.items():
-            database = open_database(
-                url, name="sagabox audit", pool_size=1, pool_overflow=0, tables=tables
-            )
+            database = open_for("audit", url)
             stack.push_async_callback(database.engine.dispose)
             engine = database.engine.execution_options(**READ_ONLY)
             sources[name] = Source(name, url, engine, saga_tables(database.tables))

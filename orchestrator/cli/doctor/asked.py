@@ -63,10 +63,8 @@ def sources(
 ) -> Iterator[Source | Finding]:
     """The databases of these services, and those that the environment names beside them; a finding
     for each that cannot be opened."""
+    from orchestrator.cli.services.opening import open_for
     from orchestrator.cli.terminal.errors import CommandError
-    from outbox.chassis.settings import load
-    from outbox.chassis.table_settings import TableSettings
-    from outbox.database.opening import open_database
     from outbox.database.sqlalchemy_internals import most_connections
     from outbox.errors import OutboxError
     from outbox.transports.http.peers import peers_in
@@ -88,7 +86,7 @@ def sources(
                 without_file=lambda _, name=name: f"sagabox migrate upgrade {name}",  # type: ignore[misc]  # mypy sees no default of a lambda
             )
             peers = peers_in(environment.get("SAGABOX_PEERS", ""))
-            tables = load(TableSettings).tables
+            opened = open_for("doctor", url)
         except CommandError as error:
             yield problem("databases", name, f"{error.happened}: {error.why}", error.next_step)
         except OutboxError as error:
@@ -96,8 +94,7 @@ def sources(
         except ValueError as error:
             yield problem("databases", name, f"SAGABOX_PEERS: {error}", "correct SAGABOX_PEERS")
         else:
-            opened = open_database(url, name="sagabox doctor", pool_size=1, pool_overflow=0)
-            yield Source(name, opened.engine, tables, _of_settings(environment), peers)
+            yield Source(name, opened.engine, opened.tables, _of_settings(environment), peers)
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from orchestrator import bundled
@@ -13,3 +14,10 @@ def put_on_path() -> None:
     folder = str(bundled.directory())
     if sys.path[:1] != [folder]:
         sys.path.insert(0, folder)
+
+
+def put_folder_on_path() -> None:
+    """Put the working directory on the import path, behind all else, so that a folder there takes
+    no package's name from it."""
+    if (folder := os.getcwd()) not in sys.path:
+        sys.path.append(folder)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -79,8 +78,7 @@ class Service:
         os.environ.update(self.defaults(os.environ))
         make = _attribute(self.app)
         if self.runs_sagas:
-            # Behind all else, so that a folder there takes no package's name from it.
-            sys.path.append(os.getcwd())
+            bundle.put_folder_on_path()
         return make()
 
     def require_access(self) -> None:

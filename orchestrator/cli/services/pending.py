@@ -243,13 +243,11 @@ def _with_module(named: str) -> Service[Any]:
 
 def _without_module(name: str, database: str) -> Service[Any]:
     from orchestrator.cli.services.database_address import database_address
-    from outbox.chassis.settings import load
-    from outbox.chassis.table_settings import TableSettings
-    from outbox.database.opening import open_database
+    from orchestrator.cli.services.opening import open_for
     from outbox.service.service import Service
 
     url = database_address(
         name, database, option="--database ", without_file=lambda path: f"correct {path}"
     )
-    opened = open_database(url, name="sagabox pending", pool_size=1, pool_overflow=0)
-    return Service(name, opened.sessions, tables=load(TableSettings).tables)
+    opened = open_for("pending", url)
+    return Service(name, opened.sessions, tables=opened.tables)

@@ -173,14 +173,11 @@ async def _opened(url: str) -> AsyncIterator[Database]:
     """The database, if it has the tables. What it raises comes out as a CommandError."""
     from sqlalchemy.exc import DBAPIError
 
+    from orchestrator.cli.services.opening import open_for
     from orchestrator.tables import SCHEMA_REVISION
-    from outbox.chassis.settings import load
-    from outbox.chassis.table_settings import TableSettings
-    from outbox.database.opening import open_database
     from outbox.schema import require_revision
 
-    tables = load(TableSettings).tables
-    database = open_database(url, name="sagabox token", pool_size=1, pool_overflow=0, tables=tables)
+    database = open_for("token", url)
     try:
         await require_revision(
             database.engine,

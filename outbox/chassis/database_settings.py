@@ -1,12 +1,13 @@
-"""The settings that name the library's tables in a service's database."""
+"""The settings of a service's database that the commands read, too: its tables, its password."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from outbox.database.address.passwords import Password, password_at
 from outbox.errors import OutboxError
 from outbox.tables import Tables, tables_named
 
@@ -29,8 +30,8 @@ def _named(prefix: str, schema: str | None) -> Tables:
         raise ValueError(str(error)) from error
 
 
-class TableSettings(BaseSettings):
-    """What the services, the migrations and the command are told of the names of the tables."""
+class DatabaseSettings(BaseSettings):
+    """What the services, the migrations and the commands are told of the database of a service."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -52,6 +53,24 @@ class TableSettings(BaseSettings):
         description="The schema of the library's tables on PostgreSQL, given like the prefix. "
         "Unless set, the one in which the connection looks first",
     )
+    database_password_from: str = Field(
+        default="",
+        description="The function that gives the password of the database, as module:function; it "
+        "is called for each new connection, so that tokens that change can be used. It may be a "
+        "coroutine function",
+    )
+
+    @field_validator("database_password_from")
+    @classmethod
+    def _is_function(cls, place: str) -> str:
+        if place:
+            password_at(place)
+        return place
+
+    def database_password(self) -> Password | None:
+        """The function that gives the password of the database."""
+        place = self.database_password_from
+        return password_at(place) if place else None
 
     @property
     def tables(self) -> Tables:

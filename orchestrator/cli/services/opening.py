@@ -1,0 +1,24 @@
+"""The database of a service as a command opens it: as the service does, by the same settings."""
+
+from __future__ import annotations
+
+from orchestrator.cli.processes import bundle
+from outbox.chassis.database_settings import DatabaseSettings
+from outbox.chassis.settings import load
+from outbox.database.opening import Database, open_database
+
+
+def open_for(command: str, url: str) -> Database:
+    """The database at that address (see `database_address`), with one connection, and the tables
+    and the password that the environment names; the function for the password may stand in a module
+    of this folder. Raises InvalidSettings."""
+    bundle.put_folder_on_path()
+    settings = load(DatabaseSettings)
+    return open_database(
+        url,
+        name=f"sagabox {command}",
+        pool_size=1,
+        pool_overflow=0,
+        tables=settings.tables,
+        password=settings.database_password(),
+    )
