@@ -15,8 +15,10 @@ from orchestrator.cli.services.serving import (
     LogFormatOption,
     Logging,
     LogLevelOption,
+    RootPath,
     serve_until_told,
 )
+from orchestrator.cli.terminal.errors import CommandError
 from orchestrator.cli.terminal.log_format import LogFormat, LogLevel
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ def run(
         ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = _PORT,
+    root_path: RootPath = "",
     access_log: AccessLog = False,
     log_format: LogFormatOption = LogFormat.TEXT,
     log_level: LogLevelOption = LogLevel.INFO,
@@ -49,12 +52,15 @@ def run(
     """Run a service of your own until Ctrl-C: /messages, /livez, /readyz and /metrics, its relay
     and its purge. The module is looked for in this folder, too."""
     lifeline.tie_to_parent()
+    prefix = _prefix(root_path)
     require_free(host, port, f"sagabox run {service} --port N")
 
     def make_app() -> Any:
+        from outbox.chassis.http.proxied import Prefixed
         from outbox.integrations.bare import bare
 
-        return bare(find_service(service, by="sagabox run was given"))
+        app = bare(find_service(service, by="sagabox run was given"))
+        return Prefixed(app, prefix)
 
     serve_until_told(
         make_app,
@@ -62,6 +68,17 @@ def run(
         port,
         Logging(access_log, log_format, log_level),
     )
+
+
+def _prefix(given: str) -> str:
+    from outbox.chassis.settings import prefix_of_paths
+
+    try:
+        return prefix_of_paths(given)
+    except ValueError as error:
+        raise CommandError(
+            "the service cannot be served below that prefix", str(error), "--root-path /shop"
+        ) from None
 
 
 def find_service(name: str, *, by: str) -> Service[Any]:

@@ -13,10 +13,12 @@ from orchestrator.cli.processes import lifeline
 from orchestrator.cli.processes.binding import require_free, require_safe
 from orchestrator.cli.processes.services import FIRST_PORT, SERVICES, Service
 from orchestrator.cli.services.serving import (
+    ROOT_PATH,
     AccessLog,
     LogFormatOption,
     Logging,
     LogLevelOption,
+    RootPath,
     serve_until_told,
 )
 from orchestrator.cli.terminal.log_format import LogFormat, LogLevel
@@ -55,10 +57,13 @@ def _register(service: Service) -> None:
     def serve(
         host: _Host = "127.0.0.1",
         port: Annotated[int, typer.Option(min=1, max=65535)] = FIRST_PORT + service.offset,
+        root_path: RootPath = "",
         access_log: AccessLog = False,
         log_format: LogFormatOption = LogFormat.TEXT,
         log_level: LogLevelOption = LogLevel.INFO,
     ) -> None:
+        if root_path:
+            os.environ[ROOT_PATH] = root_path
         run(service, host, port, Logging(access_log, log_format, log_level))
 
     app.command(

@@ -12,6 +12,9 @@ import typer
 
 from orchestrator.cli.terminal.log_format import LogFormat, LogLevel
 
+ROOT_PATH = "SAGABOX_ROOT_PATH"
+"""The setting of the prefix below which a proxy serves the service."""
+
 AccessLog = Annotated[bool, typer.Option("--access-log", help="Log each request.")]
 LogFormatOption = Annotated[
     LogFormat, typer.Option(envvar="SAGABOX_LOG_FORMAT", help="How a line of the log looks.")
@@ -19,6 +22,15 @@ LogFormatOption = Annotated[
 LogLevelOption = Annotated[
     LogLevel,
     typer.Option(envvar="SAGABOX_LOG_LEVEL", help="debug adds each step and each message."),
+]
+RootPath = Annotated[
+    str,
+    typer.Option(
+        envvar=ROOT_PATH,
+        metavar="PREFIX",
+        help="The prefix below which a proxy serves it, such as /shop, whether the proxy takes it "
+        "off the path or not.",
+    ),
 ]
 
 _REQUESTS_END_WITHIN = 5

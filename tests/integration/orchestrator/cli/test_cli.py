@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
+import httpx
 import pytest
 from typer.testing import CliRunner
 
@@ -170,9 +171,13 @@ async def test_a_service_serves_until_it_is_told_to_stop(tmp_path: Path) -> None
         secret=SECRET,
         logs=tmp_path,
     )
-    child = await Child.start(blog.spec("comments", options=["--log-format", "json"]))
+    child = await Child.start(
+        blog.spec("comments", options=["--log-format", "json", "--root-path", "/shop"])
+    )
     guardian().entrust_process(child.pid)
     await child.ready()
+    async with httpx.AsyncClient(base_url=child.spec.url, trust_env=False) as client:
+        assert (await client.get("/shop/livez")).status_code == 200
     assert await child.stop() == 0
     log = child.spec.log.read_text()
     assert "Application shutdown complete" in log

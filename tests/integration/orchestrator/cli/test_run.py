@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -99,6 +100,28 @@ async def test_health_and_figures_are_there_and_nothing_else(running: Running) -
         assert (await client.get("/else")).json()["code"] == "unknown-address"
         too_many_lines = [(f"x-{number}", "x") for number in range(101)]
         assert (await client.get("/livez", headers=too_many_lines)).status_code == 431
+
+
+@pytest.mark.databases("sqlite")
+async def test_a_service_is_served_below_the_prefix_of_a_proxy(
+    database: Database, paper: Listener, tmp_path: Path
+) -> None:
+    command = (*RUN, "--root-path", "/shop")
+    async with bank(command, database, tmp_path, press_at=paper.address) as found:
+        await found.start()
+        async with httpx.AsyncClient(base_url=found.url, trust_env=False) as client:
+            for path in ("/shop/livez", "/livez"):
+                assert (await client.get(path)).json() == {"status": "alive"}
+        reply = await replace(found, url=f"{found.url}/shop").book("an entry")
+        assert reply.outcome is Outcome.DONE, reply
+
+
+def test_a_prefix_that_is_none_is_told() -> None:
+    told = sagabox("run", "stock", "--root-path", "shop/", "--port", str(free_port()))
+    happened, why, next_step = explained(told)
+    assert happened == "the service cannot be served below that prefix"
+    assert "'shop/' is no prefix of paths" in why
+    assert next_step == "--root-path /shop"
 
 
 @pytest.mark.databases("postgresql")
