@@ -6,7 +6,7 @@ import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from sqlalchemy import URL, event, make_url
@@ -23,6 +23,7 @@ from outbox.chassis.database_settings import DatabaseSettings
 from outbox.chassis.settings import InvalidSettings, load
 from outbox.database.address.passwords import Password, ask_password
 from outbox.database.address.urls import connecting, database_url
+from outbox.database.shown_url import shown
 from outbox.tables import DEFAULT_TABLES, Tables
 
 _FORMS = "postgresql://user:password@host:5432/name or sqlite:///path/to/file.db"
@@ -33,7 +34,7 @@ _PATIENCE = 10  # seconds for an answer to a connect
 class Database:
     """The database of a service. `url` names the asynchronous driver."""
 
-    url: URL
+    url: URL = field(repr=False)
     tables: Tables = DEFAULT_TABLES
     """The library's tables there."""
     password: Password | None = None
@@ -57,9 +58,8 @@ class Database:
         return self.path is not None and not self.path.exists()
 
     def __str__(self) -> str:
-        """The address as a person writes it, without the password."""
-        plain = self.url.set(drivername=self.dialect)
-        return plain.render_as_string(hide_password=True)
+        """The address as a person writes it, without its secrets."""
+        return shown(self.url.set(drivername=self.dialect))
 
 
 def database_at(text: str) -> Database:
@@ -73,7 +73,7 @@ def database_at(text: str) -> Database:
         ) from None
     if not url.database:
         raise MigrationError(
-            f"the address {url.render_as_string(hide_password=True)} names no database",
+            f"the address {shown(url)} names no database",
             "the name after the last slash is missing",
             f"write it as {_FORMS}",
         )

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy import (
     Connection,
-    Engine,
     column,
     delete,
     func,
@@ -36,6 +35,7 @@ from outbox.database.engines import reading
 from outbox.database.schema.grants import require_grants
 from outbox.database.schema.operations import TableOperations
 from outbox.database.schema.versions import VERSIONS
+from outbox.database.shown_url import shown
 from outbox.database.table_set import TableSet, has_table
 from outbox.errors import SchemaMissing, SchemaNewer, SchemaOlder, TablesOfAnother
 from outbox.sqlite import READ_ONLY
@@ -153,7 +153,7 @@ def require_tables(connection: Connection, service: str, tables: Tables = DEFAUL
     missing = [str(it) for it in wanted.values() if it.name not in there]
     if len(missing) == len(wanted):
         raise SchemaMissing(
-            f"the database of {service} ({_shown(connection.engine)}) has none of the library's "
+            f"the database of {service} ({shown(connection.engine.url)}) has none of the library's "
             "tables",
             next_step=f"call outbox.schema.upgrade(op, to={LATEST}) in a migration, and apply it",
         )
@@ -188,7 +188,7 @@ async def claim_tables(
     if owner != service:
         raise TablesOfAnother(
             f"the library's tables in the database of {service} "
-            f"({_shown(engine)}) belong to the service {owner}: each would take the other's "
+            f"({shown(engine.url)}) belong to the service {owner}: each would take the other's "
             "messages for its own",
             next_step=f"correct the address or the name; or give {service} tables of its own, "
             "outbox.Tables(prefix=...); or, if it was called so before, use "
@@ -299,7 +299,3 @@ def _check(lower: int, higher: int) -> None:
             f"there is no way from version {lower} to version {higher} of the library's tables; "
             f"this release knows 0 to {LATEST}"
         )
-
-
-def _shown(engine: Engine | AsyncEngine) -> str:
-    return engine.url.render_as_string(hide_password=True)

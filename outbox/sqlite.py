@@ -31,6 +31,7 @@ from sqlalchemy.exc import DisconnectionError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from outbox.database.shown_url import shown
 from outbox.database.sqlalchemy_internals import OptionEngine, await_
 from outbox.database.sqlite_connection import Guard, GuardedConnection
 from outbox.database.write_queue import Ticket, TurnsByName, WriteQueue, begin_writing, is_writing
@@ -64,7 +65,7 @@ def configure(engine: Engine | AsyncEngine, *, busy_timeout: float = DEFAULT_BUS
     if target.dialect.name != "sqlite" or target.dialect in _configured:
         return
     if target.url.database in (None, "", ":memory:"):
-        raise _in_memory(target.url.render_as_string())
+        raise _in_memory(shown(target.url))
     if isinstance(target, OptionEngine):
         raise _unfit(target, "was derived by execution_options()", "configure the original engine")
     if target.dialect.skip_autocommit_rollback:
@@ -97,7 +98,7 @@ def is_within_write(engine: Engine | AsyncEngine) -> bool:
 def require(engine: Engine | AsyncEngine) -> None:
     """Raises UnconfiguredSQLite where the engine is SQLite's and was not configured."""
     if engine.dialect.name == "sqlite" and engine.dialect not in _configured:
-        raise UnconfiguredSQLite(engine.url.render_as_string())
+        raise UnconfiguredSQLite(shown(engine.url))
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class _Settings:
     """The listener on one engine, which keeps the module's promises."""
 
     def __init__(self, engine: Engine, busy_timeout: float) -> None:
-        self._url = engine.url.render_as_string()
+        self._url = shown(engine.url)
         self._busy_timeout = busy_timeout
         event.listen(engine, "do_connect", self._guard)
         event.listen(engine, "connect", self._set_up)
@@ -291,7 +292,7 @@ def _in_memory(url: str) -> OutboxError:
 
 
 def _unfit(engine: Engine, problem: str, next_step: str) -> OutboxError:
-    return _unfit_url(engine.url.render_as_string(), problem, next_step)
+    return _unfit_url(shown(engine.url), problem, next_step)
 
 
 def _unfit_url(url: str, problem: str, next_step: str) -> OutboxError:

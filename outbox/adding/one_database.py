@@ -9,6 +9,7 @@ from __future__ import annotations
 from sqlalchemy import Connection, TwoPhaseTransaction, text
 from sqlalchemy.orm import Session
 
+from outbox.database.shown_url import shown
 from outbox.database.sqlalchemy_internals import connections_of
 from outbox.errors import SeveralDatabases
 from outbox.sqlite import READ_ONLY
@@ -42,11 +43,6 @@ def let_read(other: Connection, own: Connection) -> None:
             # No other database tells whether it did. On SQLite a writer says that it is none.
             has_written = not READ_ONLY.items() <= other.get_execution_options().items()
     if has_written:
-        raise SeveralDatabases(_shown(own), _shown(other))
+        raise SeveralDatabases(shown(own.engine.url), shown(other.engine.url))
     if other.dialect.name == "postgresql":
         other.execute(_ONLY_READ)
-
-
-def _shown(connection: Connection) -> str:
-    # Without what follows the name of the database, which may hold a password.
-    return connection.engine.url.set(query={}).render_as_string()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Row, Select, literal, make_url, select
@@ -28,7 +28,7 @@ class Source:
     """One service's database, for reading alone."""
 
     name: str
-    url: str
+    url: str = field(repr=False)
     engine: AsyncEngine
     tables: SagaTables
     """Its tables of the library; those of an orchestrator are in that one's database alone."""

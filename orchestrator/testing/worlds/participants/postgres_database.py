@@ -13,6 +13,7 @@ from sqlalchemy.pool import NullPool
 
 from orchestrator.testing.worlds.participants.database import Database, Table
 from outbox.clock import Clock
+from outbox.database.shown_url import shown
 
 _KEPT = "sagabox_kept"
 """The schema with the remembered rows."""
@@ -62,7 +63,7 @@ class PostgresDatabase(Database):
         url = make_url(server)
         if url.get_backend_name() != "postgresql":
             raise ValueError(
-                f"database= is {url.render_as_string()!r}: give the URL of a PostgreSQL, such as "
+                f"database= is {shown(url)!r}: give the URL of a PostgreSQL, such as "
                 "postgresql://user:password@host/postgres, or none for SQLite files"
             )
         plain = url.set(drivername="postgresql+psycopg")
