@@ -109,6 +109,18 @@ def trouble_in_statement(error: BaseException) -> Trouble:
     return _first_trouble(_causes(error, contexts=True), _in_statement)
 
 
+def is_of_database(error: BaseException) -> bool:
+    """Whether a database has raised it, or a socket or file on the way to one: wrapped by
+    SQLAlchemy or bare, as SQLAlchemy 2.0 passes on what asyncpg raises where it cannot connect."""
+    return isinstance(error, (DBAPIError, PoolTimeout, OSError)) or _sqlstate(error) is not None
+
+
+def words_of(error: BaseException) -> str:
+    """The database's own words, without those of SQLAlchemy."""
+    cause = getattr(error, "orig", None) or error
+    return str(cause) or type(cause).__name__
+
+
 def _first_trouble(
     causes: Iterator[BaseException], question: Callable[[BaseException], Trouble | None]
 ) -> Trouble:

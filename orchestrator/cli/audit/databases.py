@@ -17,6 +17,7 @@ from orchestrator.cli.services.database_address import database_address
 from orchestrator.cli.services.opening import open_for
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
 from orchestrator.tables import SagaTables, saga_tables
+from outbox.database.troubles import is_of_database
 from outbox.sqlite import READ_ONLY
 
 ORCHESTRATOR = "orchestrator"
@@ -39,10 +40,12 @@ class Source:
             async with self.engine.connect() as connection:
                 rows: Sequence[Row[Any]] = (await connection.execute(query)).all()
                 return rows
-        except (DBAPIError, OSError) as error:
+        except Exception as error:
+            if not is_of_database(error):
+                raise
             raise self._explained(error) from error
 
-    def _explained(self, error: DBAPIError | OSError) -> Exception:
+    def _explained(self, error: Exception) -> Exception:
         if _is_missing_table(error):
             return CommandError(
                 f"the database of {self.name} has not the tables that the audit reads",
@@ -114,6 +117,6 @@ def _option(name: str) -> str:
     return f"--{name} " if name in SERVICES else f"--service {name}="
 
 
-def _is_missing_table(error: DBAPIError | OSError) -> bool:
+def _is_missing_table(error: Exception) -> bool:
     cause: Any = error.orig if isinstance(error, DBAPIError) else error
     return getattr(cause, "sqlstate", None) == "42P01" or "no such table" in str(cause)

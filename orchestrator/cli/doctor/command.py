@@ -90,12 +90,11 @@ def _service(name: str) -> Service[Any] | Finding:
 
 async def _looked_at(source: Source) -> list[Finding]:
     """The findings about one database."""
-    from sqlalchemy.exc import DBAPIError
-
     from orchestrator.cli.doctor.asked import opened
     from orchestrator.cli.doctor.checks import OF_ROWS, OF_SERVER, OF_TABLES
     from orchestrator.cli.doctor.schema import missing
     from outbox.clock import SystemClock
+    from outbox.database.troubles import is_of_database, words_of
 
     findings: list[Finding] = []
     try:
@@ -105,9 +104,10 @@ async def _looked_at(source: Source) -> list[Finding]:
             if await missing(asked) is None:
                 for check in OF_ROWS:
                     findings += await check(asked)
-    except (DBAPIError, OSError) as error:
-        cause = getattr(error, "orig", None) or error
-        told = f"it cannot be asked: {str(cause) or type(cause).__name__}"
+    except Exception as error:
+        if not is_of_database(error):
+            raise
+        told = f"it cannot be asked: {words_of(error)}"
         findings.append(
             problem("databases", source.name, told, "start the database, or correct its address")
         )

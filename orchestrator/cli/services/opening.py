@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from orchestrator.cli.processes import bundle
+from orchestrator.cli.terminal.errors import CommandError, ExitCode
 from outbox.chassis.database_settings import DatabaseSettings
 from outbox.chassis.settings import load
 from outbox.database.opening import Database, open_database
+from outbox.database.troubles import is_of_database, words_of
+
+
+@contextmanager
+def explained(service: str, next_step: str) -> Iterator[None]:
+    """What the database of that service raises within comes out as a CommandError."""
+    try:
+        yield
+    except Exception as error:
+        if not is_of_database(error):
+            raise
+        raise CommandError(
+            f"the database of {service} does not do it",
+            words_of(error),
+            next_step,
+            exit_code=ExitCode.UNREACHABLE,
+        ) from error
 
 
 def open_for(command: str, url: str) -> Database:

@@ -12,7 +12,7 @@ import typer
 
 from orchestrator.cli.runs.operators import json_given, user_name
 from orchestrator.cli.services.run import find_service
-from orchestrator.cli.terminal.errors import EXIT_CODES, CommandError, ExitCode
+from orchestrator.cli.terminal.errors import EXIT_CODES, CommandError
 from orchestrator.cli.terminal.output import Json, print_json, print_line, print_paragraph
 from orchestrator.cli.terminal.times import lasting
 
@@ -211,20 +211,14 @@ def _within(named: str, database: str | None, work: Callable[[PendingCommands, S
 @asynccontextmanager
 async def _opened(named: str, database: str | None) -> AsyncIterator[Service[Any]]:
     from sqlalchemy import Engine
-    from sqlalchemy.exc import DBAPIError
+
+    from orchestrator.cli.services.opening import explained
 
     service = _with_module(named) if database is None else _without_module(named, database)
     try:
-        await service.check_tables()
-        yield service
-    except (DBAPIError, OSError) as error:
-        cause = getattr(error, "orig", None) or error
-        raise CommandError(
-            f"the database of {service.name} does not do it",
-            str(cause) or type(cause).__name__,
-            "start the database, or correct its address",
-            exit_code=ExitCode.UNREACHABLE,
-        ) from error
+        with explained(service.name, "start the database, or correct its address"):
+            await service.check_tables()
+            yield service
     finally:
         await service.engine.dispose()
         if isinstance(engine := service.sessions.kw["bind"], Engine):

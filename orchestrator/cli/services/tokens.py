@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from orchestrator.cli.terminal.errors import EXIT_CODES, CommandError, ExitCode
+from orchestrator.cli.terminal.errors import EXIT_CODES, CommandError
 from orchestrator.cli.terminal.output import Json, print_fields, print_json, print_line, print_table
 from outbox.chassis.access.routes import Role
 
@@ -171,28 +171,21 @@ def _address(given: str | None) -> str:
 @asynccontextmanager
 async def _opened(url: str) -> AsyncIterator[Database]:
     """The database, if it has the tables. What it raises comes out as a CommandError."""
-    from sqlalchemy.exc import DBAPIError
-
-    from orchestrator.cli.services.opening import open_for
+    from orchestrator.cli.services.opening import explained, open_for
     from orchestrator.tables import SCHEMA_REVISION
     from outbox.schema import require_revision
 
     database = open_for("token", url)
     try:
-        await require_revision(
-            database.engine,
-            service="orchestrator",
-            expected=SCHEMA_REVISION,
-            tables=database.tables,
-        )
-        yield database
-    except (DBAPIError, OSError) as error:
-        cause = getattr(error, "orig", None) or error
-        raise CommandError(
-            "the database of the orchestrator does not do it",
-            str(cause) or type(cause).__name__,
-            "start the database, or correct its address: --database",
-            exit_code=ExitCode.UNREACHABLE,
-        ) from error
+        with explained(
+            "the orchestrator", "start the database, or correct its address: --database"
+        ):
+            await require_revision(
+                database.engine,
+                service="orchestrator",
+                expected=SCHEMA_REVISION,
+                tables=database.tables,
+            )
+            yield database
     finally:
         await database.engine.dispose()

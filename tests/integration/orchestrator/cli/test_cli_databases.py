@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.terminal.errors import ExitCode
 from tests.support.databases.guarded import guarded_server
 from tests.support.databases.migrating import Told
 from tests.support.databases.postgres import PostgresServer
@@ -16,6 +17,19 @@ from tests.support.processes.cli import sagabox
 
 pytestmark = pytest.mark.slow
 
+_VAULT = """
+def password():
+    return "first"
+
+def wrong():
+    return "second"
+
+class Refused(Exception):
+    sqlstate = "28000"
+
+def bare():
+    raise Refused("the server is shy")
+"""
 SERVICES = ("articles", "comments", "orchestrator")
 
 
@@ -37,7 +51,7 @@ def guarded(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     name = f"vault_{os.path.basename(tmp_path)}"
-    (tmp_path / f"{name}.py").write_text("def password():\n    return 'first'\n")
+    (tmp_path / f"{name}.py").write_text(_VAULT)
     url = f"postgresql://app@127.0.0.1:{server.port}/postgres"
     return {
         **variables(dict.fromkeys(SERVICES, url)),
@@ -81,3 +95,28 @@ def test_a_function_that_is_not_there_is_told_with_its_variable(
     assert told.code == 2
     assert "SAGABOX_DATABASE_PASSWORD_FROM" in told.err
     assert "no.such" in told.err
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [("wrong", "password authentication failed"), ("bare", "the server is shy")],
+)
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (("migrate", "current", "orchestrator"), 2),
+        (("token", "list"), ExitCode.UNREACHABLE),
+        (("pending", "list", "orchestrator", "--database", "URL"), ExitCode.UNREACHABLE),
+        (("audit",), ExitCode.UNREACHABLE),
+        (("doctor",), ExitCode.OTHERWISE),
+    ],
+    ids=lambda it: it[0] if isinstance(it, tuple) else "",
+)
+def test_a_login_that_the_server_refuses_is_told_and_no_traceback(
+    guarded: dict[str, str], command: tuple[str, ...], code: int, function: str, why: str
+) -> None:
+    """Also where the driver's error comes bare, as with SQLAlchemy 2.0."""
+    place = guarded["SAGABOX_DATABASE_PASSWORD_FROM"].replace(":password", f":{function}")
+    told = run(guarded | {"SAGABOX_DATABASE_PASSWORD_FROM": place}, *command)
+    assert told.code == code, told
+    assert why in " ".join((told.out + told.err).split())

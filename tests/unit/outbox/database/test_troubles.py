@@ -9,7 +9,13 @@ import pytest
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from outbox.database.troubles import Trouble, trouble_in_handler, trouble_in_statement
+from outbox.database.troubles import (
+    Trouble,
+    is_of_database,
+    trouble_in_handler,
+    trouble_in_statement,
+    words_of,
+)
 from outbox.errors import TransactionLost
 
 QUESTIONS = (trouble_in_handler, trouble_in_statement)
@@ -174,3 +180,26 @@ def test_causes_that_go_in_a_circle_are_followed_for_a_while_only(question: Ques
     one, two = RuntimeError("one"), RuntimeError("two")
     one.__cause__, two.__cause__ = two, one
     assert question(one) is Trouble.OWN
+
+
+@pytest.mark.parametrize(
+    ("error", "is_one"),
+    [
+        (wrapped(DriverError("28P01")), True),
+        (DriverError("28P01"), True),
+        (DriverError("23505"), True),
+        (ConnectionRefusedError(111, "refused"), True),
+        (PoolTimeout("no connection"), True),
+        (DriverError(None), False),
+        (RuntimeError("boom"), False),
+    ],
+    ids=label,
+)
+def test_an_error_is_a_databases_wrapped_or_bare(error: Exception, is_one: bool) -> None:
+    assert is_of_database(error) is is_one
+
+
+def test_the_words_of_an_error_are_the_databases_own() -> None:
+    assert words_of(wrapped(DriverError("28P01"))) == "28P01"
+    assert words_of(DriverError("28P01")) == "28P01"
+    assert words_of(TimeoutError()) == "TimeoutError"
