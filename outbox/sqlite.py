@@ -33,7 +33,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from outbox.database.shown_url import shown
 from outbox.database.sqlalchemy_internals import OptionEngine, await_
-from outbox.database.sqlite_connection import Guard, GuardedConnection
+from outbox.database.sqlite_connection import Guard, GuardedConnection, file_of
 from outbox.database.write_queue import Ticket, TurnsByName, WriteQueue, begin_writing, is_writing
 from outbox.errors import OutboxError, TransactionLost, UnconfiguredSQLite
 
@@ -91,8 +91,7 @@ def busy_timeout(engine: Engine | AsyncEngine) -> float | None:
 def is_within_write(engine: Engine | AsyncEngine) -> bool:
     """Whether the code that asks is within a transaction that writes to the database of this
     engine, by whatever engine it was begun. False on other databases than SQLite."""
-    path = engine.url.database if engine.dialect in _configured else None
-    return path is not None and is_writing(_turns[os.path.realpath(path)])
+    return engine.dialect in _configured and is_writing(_turns[file_of(engine.url)])
 
 
 def require(engine: Engine | AsyncEngine) -> None:

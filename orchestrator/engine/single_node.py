@@ -6,12 +6,15 @@ import asyncio
 import contextlib
 import fcntl
 import logging
+import os
 from pathlib import Path
 from typing import IO
+from weakref import WeakSet
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.errors import SecondNode
+from outbox.database.sqlite_connection import file_of
 from outbox.tables import Tables
 
 log = logging.getLogger(__name__)
@@ -19,14 +22,26 @@ log = logging.getLogger(__name__)
 _LOOK_AGAIN = 0.5
 """Seconds between two looks whether another process is still the node."""
 
+_held: WeakSet[IO[str]] = WeakSet()
+
+
+def _leave_to_parent() -> None:
+    # A fork has the lock as well, and the system would lift it only when both have ended.
+    for file in _held:
+        file.close()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
+
 
 class OnlyNode:
     """A lock on a file beside the SQLite database. The system lifts it at any end of the process.
     On PostgreSQL it does nothing."""
 
     def __init__(self, engine: AsyncEngine, tables: Tables) -> None:
-        database = engine.url.database if engine.dialect.name == "sqlite" else None
-        self._path = None if database is None else Path(f"{database}.{tables.name('orchestrator')}")
+        self._path: Path | None = None
+        if engine.dialect.name == "sqlite":
+            self._path = Path(f"{file_of(engine.url)}.{tables.name('orchestrator')}")
         self._file: IO[str] | None = None
 
     def claim(self) -> None:
@@ -48,6 +63,7 @@ class OnlyNode:
             file.close()
             return False
         self._file = file
+        _held.add(file)
         return True
 
     async def until_ours(self, stop: asyncio.Event) -> None:

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 import threading
 import weakref
 from typing import Any, Self
+from urllib.parse import unquote, urlsplit
+
+from sqlalchemy.engine import URL
 
 from outbox.database.write_queue import WriteQueue, Writing
 
 _LOOK_AGAIN = 0.05
 """Seconds after which a statement that did not end is interrupted again."""
+
+
+def file_of(url: URL) -> str:
+    """The file that is opened by this URL of SQLite: one name for it, whatever links lead there and
+    however the URL writes it."""
+    path = url.database or ""
+    if url.query.get("uri") and path.startswith("file:"):
+        path = unquote(urlsplit(path).path)
+    return os.path.realpath(path)
 
 
 class Guard:
