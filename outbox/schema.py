@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from outbox.database.engines import reading
+from outbox.database.engines import reading, seeing_all
 from outbox.database.schema.grants import require_grants
 from outbox.database.schema.operations import TableOperations
 from outbox.database.schema.versions import VERSIONS
@@ -182,7 +182,8 @@ async def claim_tables(
     if owner is None:
         make = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert
         claim = make(tables.outbox_service).values(only=1, name=service, since=now)
-        async with engine.begin() as connection:
+        # Where a statement sees less than what was committed, that of a start beside it fails.
+        async with seeing_all(engine).begin() as connection:
             await connection.execute(claim.on_conflict_do_nothing())
         owner = await _owner(engine, tables)
     if owner != service:

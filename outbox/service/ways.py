@@ -8,6 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from outbox.clock import Clock
+from outbox.errors import InvalidService
 from outbox.transports.base import Transport
 from outbox.transports.http.signing import Keyring
 from outbox.transports.http.transport import HttpTransport
@@ -37,7 +38,14 @@ class Ways:
         """The names that it has a way to; one that is added later is among them."""
 
     def add(self, neighbour: Neighbour) -> None:
-        """Lead to this service within the process, whatever its address is."""
+        """Lead to this service within the process, whatever its address is. Raises InvalidService
+        where another one has the name."""
+        if neighbour.name in self._neighbours:
+            raise InvalidService(
+                f"two services of this process have the name {neighbour.name}, and one would get "
+                "what is for the other",
+                next_step="give each its own, such as orchestrator.attach(..., name=...)",
+            )
         self._neighbours[neighbour.name] = neighbour
         self.names.add(neighbour.name)
 

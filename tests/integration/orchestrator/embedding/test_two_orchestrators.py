@@ -7,6 +7,7 @@ from sqlalchemy import Connection, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import orchestrator
+import outbox
 from outbox.tables import Tables, inbox
 from tests.support.databases.databases import Schema
 from tests.support.orchestrator.embedded import (
@@ -76,3 +77,19 @@ async def test_the_participant_knows_of_each_command_whose_it_is(two: tuple[Bank
         ).all()
     assert sorted(map(tuple, rows)) == [("office", 3), ("orchestrator", 3)]
     assert set(two[0].service.reached) == {"office", "orchestrator"}
+
+
+@pytest.mark.databases("sqlite")
+def test_a_second_one_of_the_same_name_is_refused_as_its_participant_could_not_tell_them_apart(
+    engine: AsyncEngine,
+) -> None:
+    one = bank(engine)
+    with pytest.raises(outbox.InvalidService, match=r"have the name orchestrator.*name=\.\.\."):
+        orchestrator.attach(
+            one.app,
+            engine,
+            sagas=[transfer],
+            peers={"bank": one.service},
+            prefix="/office",
+            tables=OFFICE,
+        )

@@ -9,13 +9,14 @@ import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import Connection, insert, select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from outbox import Tables, TablesOfAnother, schema
 from outbox.inbox.rows import State
 from outbox.tables import inbox, outbox_service
 from outbox.testing import FakeClock
 from tests.support.databases.databases import Database
+from tests.support.databases.locks import until_it_waits
 from tests.support.fixtures import MakeEngine
 from tests.support.outbox.inboxes import START, Names
 from tests.support.outbox.services import make_service
@@ -64,6 +65,21 @@ async def test_of_services_that_start_first_at_once_one_gets_the_tables(
     refused = [it for it in ends if isinstance(it, TablesOfAnother)]
     assert (len(refused), ends.count(None)) == (len(names) - 1, 1)
     assert await _owner(make_engine(database)) == names[ends.index(None)]
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
+async def test_two_first_starts_at_once_are_both_let_in_whatever_level_the_engine_has(
+    engine: AsyncEngine, level: str
+) -> None:
+    strict = create_async_engine(engine.url, isolation_level=level)
+    async with engine.begin() as connection:
+        first = insert(outbox_service).values(only=1, name="till", since=NOW)
+        await connection.execute(first)
+        second = asyncio.create_task(schema.claim_tables(strict, "till", NOW))
+        await until_it_waits(engine, second)
+    await second
+    await strict.dispose()
 
 
 async def test_a_renamed_service_keeps_its_tables_and_knows_what_it_took(
