@@ -228,16 +228,27 @@ async def require_revision(
             await connection.execution_options(**READ_ONLY)
             await connection.run_sync(require_grants, service, tables, all_of_owner=True)
             recorded = await connection.run_sync(_recorded_if_any, tables)
+            prefixes = [] if recorded else await connection.run_sync(_other_prefixes, tables)
             applied = await connection.run_sync(_applied, tables)
     except Exception as error:
         # SQLAlchemy 2.0 passes on what asyncpg raises where it cannot connect.
         if getattr(getattr(error, "orig", error), "sqlstate", None) == _DATABASE_UNKNOWN:
             _refuse_missing(service, "does not exist", "create it, then run")
         raise
+    if prefixes:
+        raise SchemaMissing(
+            f"the database of {service} has no tables of {service} under this name, but some with "
+            f"the prefix {' or '.join(prefixes)}",
+            next_step=f"if those are its own: export SAGABOX_TABLE_PREFIX={prefixes[0]}",
+        )
     if recorded is None:
         _refuse_missing(service, "has no tables yet", "run")
     if not recorded:
-        _refuse_missing(service, "has tables, but no migration has made them", "empty it, then run")
+        _refuse_missing(
+            service,
+            f"has tables, but no migration of {service} has made them",
+            "correct the address; or, if nothing in that database is needed, empty it and run",
+        )
     revisions = [each.revision for each in recorded]
     if expected not in revisions:
         raise SchemaOlder(
@@ -273,6 +284,14 @@ def _refuse_missing(service: str, problem: str, step: str) -> NoReturn:
 def _recorded_if_any(connection: Connection, tables: Tables) -> Sequence[Any] | None:
     is_there = has_table(inspect(connection), tables.schema_revision)
     return _recorded(connection, tables) if is_there else None
+
+
+def _other_prefixes(connection: Connection, tables: Tables) -> list[str]:
+    """The prefixes of other installations in the same schema."""
+    name = "schema_revision"
+    names = inspect(connection).get_table_names(tables.schema)
+    found = [it.removesuffix(name) for it in names if it.endswith(f"_{name}")]
+    return sorted(it for it in found if it != tables.prefix)
 
 
 def _applied(connection: Connection, tables: Tables) -> Sequence[str]:

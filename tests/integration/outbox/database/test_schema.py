@@ -11,7 +11,7 @@ from alembic.operations import Operations
 from sqlalchemy import Connection, Engine, inspect, make_url, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from outbox import schema, tables
+from outbox import Tables, schema, tables
 from outbox.errors import SchemaMissing, SchemaNewer, SchemaOlder
 from tests.support.databases.databases import Database, Kind
 from tests.support.fixtures import MakeEngine, MakeSyncEngine
@@ -230,7 +230,16 @@ async def test_code_does_not_run_on_an_empty_database(
 
 
 async def test_code_does_not_run_on_tables_that_no_migration_made(engine: AsyncEngine) -> None:
-    with pytest.raises(SchemaMissing, match="no migration has made them"):
+    with pytest.raises(SchemaMissing, match="no migration of things has made them; correct the"):
+        await schema.require_revision(engine, service="things", expected="one")
+
+
+async def test_code_without_its_prefix_is_told_of_the_tables_with_one(
+    engine: AsyncEngine, sync_engine: Engine
+) -> None:
+    Tables(prefix="orchestrator_").metadata.create_all(sync_engine)
+    step = r"prefix orchestrator_; .*export SAGABOX_TABLE_PREFIX=orchestrator_$"
+    with pytest.raises(SchemaMissing, match=step):
         await schema.require_revision(engine, service="things", expected="one")
 
 
