@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, select, text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
 
-from migrations import drift, environment, failures, losses
+from migrations import drift, environment, failures, guests, losses
 from migrations.databases import Database, connected
 from migrations.environment import Dialect, Step
 from migrations.errors import MigrationError
@@ -85,6 +84,7 @@ async def upgrade(
             raise _wrong_way(service, current, place, "downgrade")
         if place is None or place == current:
             return Moved(current, ())
+        guests.require_books(connection, database.tables, service, current)
         steps = environment.upgrade(service, connection, place, clock.now(), database.tables)
         _verify_foreign_keys(connection)
         return Moved(place, steps)
@@ -119,6 +119,7 @@ async def downgrade(
             raise _wrong_way(service, current, place, "upgrade")
         if place == current:
             return Moved(current, ())
+        guests.require_books(connection, database.tables, service, current)
         before = losses.contents(connection, database.tables)
         steps = environment.downgrade(service, connection, place, clock.now(), database.tables)
         _verify_foreign_keys(connection)
@@ -200,14 +201,8 @@ def sql(
     return environment.offline_back(service, dialect, tables, start, end)
 
 
-def _current(connection: Connection, tables: Tables) -> str | None:
-    books = MigrationContext.configure(connection, opts=dict(environment.books(tables)))
-    heads = books.get_current_heads()
-    return ", ".join(heads) or None
-
-
 def _find(connection: Connection, tables: Tables, service: Service, history: History) -> Standing:
-    found = _current(connection, tables)
+    found = guests.in_books(connection, tables) or guests.beside(connection, tables, history)
     if history.knows(found):
         return _standing(found, history, [])
     return _standing(found, history, _newer(connection, tables, found, service, history))
@@ -230,9 +225,15 @@ def _newer(
                 f"give the address of the database of {service.name} in {service.variable} "
                 "or with --database",
             )
-    table = tables.schema_revision
-    rows = connection.execute(select(table.c.revision).order_by(table.c.applied_at))
-    return [it for it in rows.scalars() if not history.knows(it)] or [str(found)]
+    noted = guests.noted(connection, tables)
+    if not noted:
+        raise MigrationError(
+            f"this is the database of another program, not of {service.name}",
+            f"it stands at {found}, and no migration of {service.name} has been applied",
+            f"give the address of the database of {service.name}; where it is within this one, "
+            "its tables have a prefix: export SAGABOX_TABLE_PREFIX=orchestrator_",
+        )
+    return [it for it in noted if not history.knows(it)] or [str(found)]
 
 
 def _standing(found: str | None, history: History, newer: Sequence[str]) -> Standing:

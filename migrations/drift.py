@@ -22,9 +22,9 @@ def differences(
 
     Compares the tables with their columns, types, defaults, indexes, keys and constraints, those of
     the service and those of the library, names what drops, hides or changes their rows, and finds
-    tables that belong to neither.
+    tables that belong to neither; with a prefix, only those whose names begin with it.
     """
-    found = set(present(connection, tables))
+    found = {it for it in present(connection, tables) if it.name.startswith(tables.prefix)}
     declared = {
         name_of(connection, it.schema, it.name): it
         for it in (*tables.metadata.sorted_tables, *metadata.sorted_tables)
