@@ -8,6 +8,7 @@ from outbox import sqlite
 from outbox.errors import IsolationRefused
 
 _SEEING_ALL = "READ COMMITTED"
+_DERIVED_FROM = "sagabox_derived_from"
 
 
 def seeing_all(engine: AsyncEngine) -> AsyncEngine:
@@ -22,7 +23,7 @@ def seeing_all(engine: AsyncEngine) -> AsyncEngine:
     if level != _SEEING_ALL:
         # SQLAlchemy sets the level of the first options last.
         raise IsolationRefused.of_engine(level)
-    return engine.execution_options(isolation_level=_SEEING_ALL)
+    return engine.execution_options(isolation_level=_SEEING_ALL, **{_DERIVED_FROM: engine})
 
 
 def reading(engine: AsyncEngine) -> AsyncEngine:
@@ -32,5 +33,7 @@ def reading(engine: AsyncEngine) -> AsyncEngine:
     around it; on SQLite it waits for no writer, and cannot write.
     """
     if engine.dialect.name == "postgresql":
-        return engine.execution_options(isolation_level="AUTOCOMMIT")
+        # Of two levels SQLAlchemy takes the one that was given first.
+        origin: AsyncEngine = engine.get_execution_options().get(_DERIVED_FROM, engine)
+        return origin.execution_options(isolation_level="AUTOCOMMIT")
     return engine.execution_options(**sqlite.READ_ONLY)
