@@ -121,7 +121,7 @@ def _action_answered(
             take_in(builder, step, reply)
         case Outcome.REFUSED if reply.after_pending and step.kind is Kind.COMPENSATABLE:
             # What its handler wrote was committed, and only its compensation takes that back.
-            in_doubt_for_good(builder, step.name, _cause(reply, words))
+            in_doubt_for_good(builder, step.name, _cause(reply))
         case Outcome.REFUSED | Outcome.ALREADY_UNDONE | Outcome.EXPIRED:
             if step.kind is Kind.RETRIABLE:
                 _try_anew_later(builder, step.name, words)
@@ -142,12 +142,12 @@ def _action_answered(
 
 def _refused(builder: TransitionBuilder[S], name: str, reply: Reply, words: str) -> None:
     builder.settle(name, StepStatus.REFUSED, words)
-    turn_back(builder, f"step {name!r} was not done: {words}", _cause(reply, words))
+    turn_back(builder, f"step {name!r} was not done: {words}", _cause(reply))
 
 
-def _cause(reply: Reply, words: str) -> Cause:
-    """The cause of turning back, in the participant's words."""
-    return Cause(fit(reply.code or reply.outcome.value), reply.reason or words)
+def _cause(reply: Reply) -> Cause:
+    """The cause of turning back, in the participant's words; without a reason, the outcome."""
+    return Cause(fit(reply.code or reply.outcome.value), reply.reason or reply.outcome.value)
 
 
 # Answers to a compensation

@@ -170,7 +170,8 @@ class Relay:
             found = await _strays(connection, self._tables, self._transports)
         for destination, count in found.items():
             why = Unrouted.no_peer(destination, self._label, self._transports)
-            log.warning("%d messages wait for %s: %s", count, destination, why)
+            waiting = "1 message waits" if count == 1 else f"{count} messages wait"
+            log.warning("%s for %s: %s", waiting, destination, why)
         return _LOOK_FOR_STRAYS
 
     async def _move_due(self) -> int:

@@ -179,7 +179,9 @@ def _require_agreement(planned: Sequence[Planned]) -> None:
             "the input is no terminal",
             "sagabox audit --repair --yes",
         )
-    if not typer.confirm(f"start {len(planned)} sagas?"):
+    from orchestrator.cli.audit.report import counted
+
+    if not typer.confirm(f"start {counted(len(planned), 'saga')}?"):
         typer.echo("nothing was changed")
         raise typer.Exit(ExitCode.OTHERWISE)
 

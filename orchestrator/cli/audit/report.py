@@ -117,7 +117,7 @@ def _conclusion(findings: Findings) -> Iterable[str]:
             yield f"{names} agree"
         case Agreement.DIVERGE:
             number = len(findings.divergences)
-            yield f"{names} do not agree: {number} divergences"
+            yield f"{names} do not agree: {counted(number, 'divergence')}"
             repairable = sum(it.wrong.repair is not None for it in findings.divergences)
             if repairable:
                 yield f"next: sagabox audit --repair, for {repairable} of them"
@@ -126,10 +126,16 @@ def _conclusion(findings: Findings) -> Iterable[str]:
         case Agreement.INCONCLUSIVE:
             yield f"it cannot be told whether {names} agree"
             for name, count in findings.resting.items():
-                yield f"  {count} messages rest in the database of {name}"
+                rest = "rests" if count == 1 else "rest"
+                yield f"  {counted(count, 'message')} {rest} in the database of {name}"
             if findings.followed < findings.suspects:
                 yield f"  only {findings.followed} of {findings.suspects} could be looked at again"
             yield "next: sagabox audit --timeout 300, when all services run"
+
+
+def counted(number: int, noun: str) -> str:
+    """The number and the noun, in the plural unless it is one."""
+    return f"1 {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _and(names: Sequence[str]) -> str:

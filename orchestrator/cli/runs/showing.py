@@ -94,7 +94,7 @@ def _print_saga(saga: Mapping[str, Any], now: datetime) -> None:
     print_table(
         _STEPS,
         [(it["name"], it["kind"], it["status"], it["attempts"], it["participant"]) for it in steps],
-        [(("awaits", awaits(it["awaited"])), ("reason", it["reason"])) for it in steps],
+        [(("awaits", awaits(it["awaited"])), ("reason", _reason(it))) for it in steps],
     )
     print_waiting(saga)
     if commands := list(_possible(saga)):
@@ -102,6 +102,12 @@ def _print_saga(saga: Mapping[str, Any], now: datetime) -> None:
         print_line("possible now:")
         for command in commands:
             print_command(command)
+
+
+def _reason(step: Mapping[str, Any]) -> str | None:
+    """Why it was refused, or stands still; None where that is told as what is in the way."""
+    reason: str | None = step["reason"]
+    return None if step.get("waits_for") == "operator" else reason
 
 
 def _possible(saga: Mapping[str, Any]) -> Iterator[str]:

@@ -94,7 +94,7 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
         for setting in documented(service.settings_model())
     }
     found = rows(OPERATING, "limits")
-    assert len(found) == 54
+    assert len(found) == 55
     for what, limit, where in found:
         name = where.strip("`")
         value = float(settings[name] or "") if name in settings else _in_code(name)

@@ -143,6 +143,17 @@ async def test_messages_for_a_former_peer_are_told_of(
 
 
 @pytest.mark.databases("sqlite")
+async def test_a_single_message_for_a_former_peer_is_told_of_as_one(
+    engine: AsyncEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with make_service(engine, peers={"bank": NOWHERE}).sessions.begin() as session:
+        outbox.add(session, Book("a", "a command"))
+    async with make_service(engine, peers={}).running():
+        await until(lambda: "for bank: " in caplog.text, what="the relay tells of it")
+    assert "1 message waits for bank: till has no peer bank, " in caplog.text
+
+
+@pytest.mark.databases("sqlite")
 async def test_an_application_that_runs_already_is_refused(engine: AsyncEngine) -> None:
     app = FastAPI()
     async with client_of(app) as http:

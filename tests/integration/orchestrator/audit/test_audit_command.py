@@ -60,7 +60,7 @@ def test_the_command_ends_with_4_while_it_cannot_tell(blog: Audited) -> None:
     blog.message("comments")
     told = run(blog, "--timeout", "0")
     assert told.code == 4
-    assert "1 messages rest in the database of comments" in told.out
+    assert "1 message rests in the database of comments" in told.out
     assert json.loads(run(blog, "--timeout", "0", "--json").out)["resting"] == {"comments": 1}
 
 

@@ -201,7 +201,7 @@ def test_the_command_takes_services_and_declarations_from_its_options(
         "SAGABOX_AUDIT": f"{_RULES}EVENTS_ALONE",
     }
     told = sagabox("audit", "--no-orchestrator", **variables)
-    assert (told.code, "shop and depot do not agree: 1 divergences" in told.out) == (1, True)
+    assert (told.code, "shop and depot do not agree: 1 divergence\n" in told.out) == (1, True)
     write(engines["depot"], Parcel, order="6")
     told = sagabox("audit", "--no-orchestrator", "--json", "--limit", "1", **variables)
     document = json.loads(told.out)

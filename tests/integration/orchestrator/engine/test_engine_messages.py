@@ -363,7 +363,7 @@ async def test_a_compensated_run_tells_its_originator_so(
         await until(is_settled, what="the outbox is empty")
     assert news(articles) == {saga_id: "COMPENSATED"}
     (told,) = [json.loads(it.data) for it in told_of_ends(articles)]
-    assert (told["code"], told["reason"]) == ("legal-hold", "refused: legal-hold")
+    assert (told["code"], told["reason"]) == ("legal-hold", "refused")
     assert told["state"]["article_id"] == ARTICLE
 
 

@@ -288,6 +288,7 @@ def test_the_words_for_a_call_in_doubt_are_those_of_participants() -> None:
         ("locked", "locked: saga 7", "locked: saga 7"),
         ("unknown", "unknown: dropped: bankrupt", "unknown: dropped: bankrupt"),
         ("legal-hold", "a lawsuit", "legal-hold: a lawsuit"),
+        ("legal-hold", "refused", "legal-hold: refused"),
         ("refused", "refused", "refused"),
     ],
 )

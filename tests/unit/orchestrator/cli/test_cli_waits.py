@@ -117,6 +117,25 @@ def test_show_says_what_is_in_the_way_of_a_step(
     assert f"in the way:\n  hide article: {line}\n" in told.out
 
 
+def test_show_tells_the_reason_of_a_stuck_step_once(stub: StubOrchestrator) -> None:
+    run = waiting("operator")
+    run["steps"][0]["reason"] = "look at it"
+    stub.on("GET", f"/sagas/{ID}", Answer(run))
+    told = sagabox("show", ID)
+    assert told.out.count("look at it") == 1
+    assert "in the way:\n  hide article: a person is needed: look at it\n" in told.out
+
+
+def test_an_orchestrator_that_tells_nothing_of_waits_has_the_reason_below_the_step(
+    stub: StubOrchestrator,
+) -> None:
+    run = waiting("operator")
+    run["steps"][0]["reason"] = "look at it"
+    del run["steps"][0]["waits_for"]
+    stub.on("GET", f"/sagas/{ID}", Answer(run))
+    assert sagabox("show", ID).out.count("look at it") == 1
+
+
 @pytest.mark.parametrize(("sendings", "often"), [(1, "once"), (3, "3 times")])
 def test_show_says_how_often_a_command_was_sent(
     stub: StubOrchestrator, sendings: int, often: str

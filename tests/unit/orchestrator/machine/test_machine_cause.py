@@ -39,6 +39,10 @@ def stuck() -> Story:
             ("expired", "expired"),
         ),
         (
+            lambda: begun().answers("reserve seat", reply=Reply(Outcome.REFUSED, code="full")),
+            ("full", "refused"),
+        ),
+        (
             lambda: begun().answers("reserve seat", reply=outcome("too-old")),
             ("too-old", "too-old"),
         ),
@@ -71,6 +75,7 @@ def test_a_run_knows_why_it_turned_back_or_was_ended(
     code, reason = cause
     assert found.code == code
     assert found.reason.startswith(reason)
+    assert found.reason != f"{reason}: {code}"
 
 
 def test_the_first_cause_of_turning_back_stays() -> None:
