@@ -22,6 +22,7 @@ from migrations.services import Service
 from outbox.chassis.database_settings import DatabaseSettings
 from outbox.chassis.settings import InvalidSettings, load
 from outbox.database.address.passwords import Password, ask_password
+from outbox.database.address.poolers import unprepared
 from outbox.database.address.urls import connecting, database_url
 from outbox.database.shown_url import shown
 from outbox.tables import DEFAULT_TABLES, Tables
@@ -186,7 +187,9 @@ def _engine(database: Database) -> AsyncEngine:
         url, given = connecting(database.url.render_as_string(hide_password=False))
         asyncpg = url.get_driver_name() == "asyncpg"
         patience = {"timeout" if asyncpg else "connect_timeout": _PATIENCE}
-        engine = create_async_engine(url, poolclass=NullPool, connect_args=patience | given)
+        # Nothing is prepared: a pooler may be before the server.
+        own = patience | unprepared(url.get_driver_name())
+        engine = create_async_engine(url, poolclass=NullPool, connect_args=own | given)
         if database.password is not None:
             ask_password(engine, database.password)
         return engine

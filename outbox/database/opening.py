@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from sqlalchemy import event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import URL
 from sqlalchemy.engine.interfaces import DBAPIConnection, ExceptionContext
 from sqlalchemy.ext.asyncio import (
@@ -18,7 +18,9 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from outbox import sqlite
+from outbox.database.address.broken import broken_off
 from outbox.database.address.passwords import Password, ask_password
+from outbox.database.address.poolers import Way
 from outbox.database.address.urls import connecting
 from outbox.database.engines import reading
 from outbox.tables import DEFAULT_TABLES, Tables
@@ -42,12 +44,6 @@ after how many seconds the server checks whether a silent client is still there.
 _SILENCE = 20.0
 """Seconds without an answer after which a connection counts as lost. PostgreSQL itself ends every
 statement sooner, so after them the server is gone, or cannot answer."""
-
-
-class ConnectionBroken(ConnectionError):
-    """PostgreSQL accepted the connection, and was gone before the first statement."""
-
-    sqlstate = "08001"  # no connection could be made
 
 
 class ConnectionSilent(ConnectionError):
@@ -100,10 +96,12 @@ def open_database(
             isolation_level="READ COMMITTED",
             connect_args=_arguments(address, name) | given | dict(connect_args),
         )
-        event.listen(engine.sync_engine, "connect", _set_bounds)
-        event.listen(engine.sync_engine, "handle_error", _give_up_the_silent, retval=True)
         if password is not None:
             ask_password(engine, password)
+        way = Way()
+        event.listen(engine.sync_engine, "do_connect", way.connect)
+        _bound(engine.sync_engine, way)
+        event.listen(engine.sync_engine, "handle_error", _give_up_the_silent, retval=True)
     sessions = async_sessionmaker(engine, expire_on_commit=False)
     return Database(engine, sessions, reading(engine), tables)
 
@@ -134,17 +132,34 @@ def _give_up_the_silent(context: ExceptionContext) -> BaseException | None:
     return ConnectionSilent(f"PostgreSQL has not answered for {_SILENCE:g} s")
 
 
-def _set_bounds(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+def _bound(engine: Engine, way: Way) -> None:
+    """Let each transaction have the bounds, on whichever connection of the server it is."""
+
     # By a statement, and not while connecting: connection poolers refuse settings there.
+    @event.listens_for(engine, "connect")
+    def once(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+        if not way.is_pooled:
+            _set_bounds(connection)
+
+    # A pooler would hand the settings of a session to others.
+    @event.listens_for(engine, "begin")
+    def each_time(connection: Connection) -> None:
+        if way.is_pooled:
+            connection.exec_driver_sql(_setting(for_transaction=True))
+
+
+def _setting(*, for_transaction: bool) -> str:
     bounds = ", ".join(f"('{name}', '{value}')" for name, value in _BOUNDS.items())
-    try:
+    return (
+        f"SELECT set_config(name, value, {str(for_transaction).lower()}) "
+        f"FROM (VALUES {bounds}) AS bound (name, value) "
+        "WHERE current_setting(name, true) IS NOT NULL"  # an older server lacks some of them
+    )
+
+
+def _set_bounds(connection: DBAPIConnection) -> None:
+    with broken_off():
         cursor = connection.cursor()
-        cursor.execute(
-            f"SELECT set_config(name, value, false) FROM (VALUES {bounds}) AS bound (name, value) "
-            "WHERE current_setting(name, true) IS NOT NULL"  # an older server lacks some of them
-        )
+        cursor.execute(_setting(for_transaction=False))
         cursor.close()
         connection.commit()
-    except Exception as error:
-        # A server that stops just now is told by drivers in ways of their own, without a code.
-        raise ConnectionBroken(f"PostgreSQL broke off a new connection: {error}") from error

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from inspect import getclosurevars
+from typing import Any
 
 from sqlalchemy import Connection, Dialect, Engine
 from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import Pool, QueuePool
 from sqlalchemy.util.concurrency import in_greenlet
@@ -31,6 +33,7 @@ __all__ = [
     "level_at_connect",
     "most_connections",
     "next_savepoint",
+    "prepares",
     "session_options",
 ]
 
@@ -72,6 +75,15 @@ def given_connect_args(engine: Engine) -> Mapping[str, object] | None:
     used: Mapping[str, object] = getclosurevars(creator).nonlocals["cparams"]
     by_url = engine.dialect.create_connect_args(engine.url)[1]
     return {name: value for name, value in used.items() if by_url.get(name) != value}
+
+
+def prepares(driver: str, connection: DBAPIConnection) -> bool:
+    """Whether a connection prepares statements for later transactions."""
+    adapted: Any = connection
+    if driver == "asyncpg":
+        return adapted._prepared_statement_cache is not None
+    raw = getattr(adapted, "driver_connection", adapted)
+    return driver == "psycopg" and raw.prepare_threshold is not None
 
 
 def most_connections(pool: Pool) -> int:

@@ -10,6 +10,7 @@ from typing import Any, assert_never
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from outbox.database.engines import by_statement
 from outbox.relay.hold_store import HoldStore
 from outbox.relay.message_store import Store, Unreadable
 from outbox.relay.ports import ReplySink, Settlement
@@ -49,11 +50,7 @@ class Settler:
     ) -> None:
         self._engine = engine
         # A lone DELETE needs no BEGIN and COMMIT around it where each is a round trip.
-        self._deleting = (
-            engine.execution_options(isolation_level="AUTOCOMMIT")
-            if engine.dialect.name == "postgresql"
-            else engine
-        )
+        self._deleting = by_statement(engine) if engine.dialect.name == "postgresql" else engine
         self._store = store
         self._holds = holds
         self._destination = destination

@@ -26,6 +26,7 @@ from outbox.clock import Clock, SystemClock
 from outbox.contract import StartSaga
 from outbox.coordination.bell import Bell
 from outbox.coordination.progress import STUCK_AFTER, Progress
+from outbox.database.address.poolers import warn_of_pooler
 from outbox.database.engines import reading
 from outbox.errors import InvalidService
 from outbox.inbox.handlers import Handlers
@@ -385,6 +386,8 @@ class Service(_Installed, Generic[SM]):
         await self.check_tables()
         await claim_tables(self.engine, self.name, self.clock.now(), self.tables)
         await self.inbox.check_sessions()
+        for engine in {self.engine, self.sessions.kw["bind"]}:
+            await warn_of_pooler(engine, self.name)
         self._runtime = Runtime(
             self.inbox,
             carrier,

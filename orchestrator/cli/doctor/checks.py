@@ -14,7 +14,12 @@ from orchestrator.cli.doctor.schema import migrations, rights
 
 Check: TypeAlias = Callable[[Asked], Awaitable[list[Finding]]]
 
-OF_SERVER: tuple[Check, ...] = (server.of_server, clocks.of_database, server.connections)
+OF_SERVER: tuple[Check, ...] = (
+    server.of_server,
+    clocks.of_database,
+    server.connections,
+    server.pooler,
+)
 """Checks of any database that can be reached. What stands between a service and its server belongs
 here, too."""
 OF_TABLES: tuple[Check, ...] = (rights, migrations)

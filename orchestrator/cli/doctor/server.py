@@ -50,6 +50,25 @@ async def connections(asked: Asked) -> list[Finding]:
     return [budget(asked.name, asked.source.most_connections, most - kept, used)]
 
 
+async def pooler(asked: Asked) -> list[Finding]:
+    """The pooler before the server, if there is one, and whether the service is made for it."""
+    from sqlalchemy import Engine
+
+    from outbox.database.address.poolers import before, lacking, lacking_of
+
+    if not asked.is_postgresql or not await asked.connection.run_sync(before):
+        return []
+    arguments = await asked.connection.run_sync(lacking)
+    service = asked.source.service
+    if service is not None and isinstance(bind := service.sessions.kw["bind"], Engine):
+        arguments = await lacking_of(bind)
+    told = "a pooler is before the server"
+    if arguments is None:
+        return [ok("pooler", asked.name, f"{told}, and statements are not prepared")]
+    told = f"{told}, and the engine prepares statements, which one in transaction mode mixes up"
+    return [warning("pooler", asked.name, told, f"give create_engine(..., {arguments})")]
+
+
 def budget(name: str, each: int, most: int, used: int) -> Finding:
     """A process opens `each` connections at most; the server has `most`, of which so many are
     used."""

@@ -1,1 +1,1 @@
-"""Where a database is and how it is entered: addresses as providers write them, passwords."""
+"""Where a database is and how it is entered: addresses of providers, passwords, poolers."""

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
 from outbox.database import opening as opened
+from outbox.database.address.broken import ConnectionBroken
 from outbox.database.troubles import Trouble, trouble_in_handler, trouble_in_statement
 from tests.support.databases.databases import Database
 from tests.support.faults.network import Wire, wire
@@ -135,7 +136,7 @@ class _Dying:
 
 def test_a_server_that_stops_while_a_connection_is_made_is_away_and_no_mistake_of_ours() -> None:
     dying: Any = _Dying()
-    with pytest.raises(opened.ConnectionBroken) as caught:
-        opened._set_bounds(dying, dying)
+    with pytest.raises(ConnectionBroken) as caught:
+        opened._set_bounds(dying)
     assert trouble_in_handler(caught.value) is Trouble.AWAY
     assert trouble_in_statement(caught.value) is Trouble.AWAY
