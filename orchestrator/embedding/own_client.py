@@ -11,11 +11,11 @@ from typing import Any
 
 import httpx
 from sqlalchemy.ext.asyncio import AsyncEngine
-from starlette.types import ASGIApp
 
 from orchestrator.client.asynchronous import Client
 from orchestrator.client.requests import Request
-from orchestrator.errors import WaitsForItself
+from orchestrator.embedding.part import Part
+from orchestrator.errors import Unavailable, WaitsForItself
 from outbox import sqlite, tracing
 from outbox.adding import own_starts
 
@@ -30,11 +30,18 @@ class OwnClient(Client):
     """Asks the orchestrator `part`, whose tables `engine` has, without a connection, showing
     `secret`."""
 
-    def __init__(self, part: ASGIApp, secret: str, engine: AsyncEngine) -> None:
+    def __init__(self, part: Part, secret: str, engine: AsyncEngine) -> None:
         super().__init__(_HERE, token=secret, transport=httpx.ASGITransport(part))
+        self._part = part
         self._engine = engine
 
     async def _ask(self, request: Request) -> Any:
+        if not self._part.runs_here:
+            # In another loop its answers would not be heard, and what it did would be in doubt.
+            raise Unavailable(
+                "the orchestrator does not run in this event loop: its application has not "
+                "started, or has ended, or has another loop"
+            )
         if request.method != "GET":
             self._require_no_write("the orchestrator could not write before that ends")
         # A run that is started within a request or a handler belongs to its trace.

@@ -18,6 +18,7 @@ from sqlalchemy.pool import QueuePool
 import orchestrator
 import outbox
 from orchestrator.embedding.attach import TABLES
+from orchestrator.errors import StartInDoubt
 from outbox import tracing
 from outbox.contract import SagaEnded
 from tests.support.databases.databases import Database
@@ -108,6 +109,26 @@ async def test_the_same_application_may_start_again(one: Bank) -> None:
         async with one.running():
             run = await one.orchestrator.client.start(TRANSFER, Transfer("ada", entry))
             assert (await run.wait(20)).status == "COMPLETED"
+
+
+@pytest.mark.databases("sqlite")
+async def test_its_own_client_is_refused_at_once_where_the_orchestrator_does_not_run(
+    one: Bank,
+) -> None:
+    async def ask() -> None:
+        async with asyncio.timeout(5):
+            with pytest.raises(StartInDoubt, match=r"does not run in this event loop.*with key="):
+                await one.orchestrator.client.start(TRANSFER, Transfer("ada", "one"))
+
+    await ask()
+    async with one.running():
+        await asyncio.to_thread(asyncio.run, ask())
+        page = await one.orchestrator.client._http.get("/sagas")
+        assert page.json()["items"] == []
+    await ask()
+    pool = one.engine._database.engine.pool
+    assert isinstance(pool, QueuePool)
+    assert pool.checkedin() == 0
 
 
 @pytest.mark.databases("sqlite")
