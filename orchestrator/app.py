@@ -22,7 +22,7 @@ from orchestrator.engine.commits.committer import CommitterStats
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.settings import EngineSettings
 from orchestrator.engine.watchers import OnStuck
-from orchestrator.errors import OrchestratorError
+from orchestrator.errors import InvalidSaga, OrchestratorError
 from orchestrator.handlers import add_handlers
 from orchestrator.metrics import Figures
 from orchestrator.settings import OrchestratorSettings
@@ -104,6 +104,13 @@ def assemble(
 ) -> FastAPI:
     """The application around the engine of `make_engine`, which takes the arguments of
     `orchestrator.engine.engine.Engine`. With a `host` it is a part of another application."""
+    for saga in registry:
+        if settings.name in saga.participants:
+            raise InvalidSaga(
+                f"{saga} sends commands to {settings.name}, which is the name of this "
+                "orchestrator: what is for one of the two would reach the other",
+                next_step="give the orchestrator another name (SAGABOX_ORCHESTRATOR)",
+            )
     neighbours = {} if host is None else {it.name: it for it in host.neighbours}
     service = ConfiguredService(
         settings.name,

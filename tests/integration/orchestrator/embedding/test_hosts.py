@@ -33,6 +33,7 @@ from tests.support.orchestrator.embedded import (
     transfer,
 )
 from tests.support.outbox.inboxes import Book, Booked, Unbook, ledger
+from tests.support.outbox.services import SECRETS
 from tests.support.processes.waiting import until
 
 A_TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -186,3 +187,7 @@ def test_what_cannot_be_is_refused_where_it_is_attached(
         attach(database=in_memory)
     with pytest.raises(outbox.OutboxError, match="SAGABOX_SECRETS: it is not set"):
         attach(peers={"bank": service, "mail": "http://127.0.0.1:1"})
+    monkeypatch.setenv("SAGABOX_PEERS", "bank=http://127.0.0.1:1")
+    monkeypatch.setenv("SAGABOX_SECRETS", SECRETS)
+    with pytest.raises(orchestrator.InvalidSaga, match="bank, which is the name of this"):
+        attach(peers=None, name="bank")
