@@ -120,9 +120,15 @@ class Api:
         raise CommandError(
             f"{self.url} answered {method} {safe(path)} with {response.status_code}",
             "that is no answer of an orchestrator: another program listens there",
-            "give the orchestrator's address: --url URL",
+            "give the orchestrator's address: --url URL" + self._if_within_a_service(),
             exit_code=ExitCode.UNREACHABLE,
         )
+
+    def _if_within_a_service(self) -> str:
+        bare = self.url.rstrip("/")
+        if "/" in bare.partition("://")[2]:
+            return ""
+        return f"; of one within a service: --url {bare}/orchestrator"
 
     def _unreachable(self, error: Exception, method: str, path: str) -> CommandError:
         import httpx

@@ -200,6 +200,9 @@ def test_what_is_no_orchestrator_is_told(stub: StubOrchestrator) -> None:
     told = sagabox("list")
     assert told.code == 3
     assert "another program listens there" in told.err
+    assert f"within a service: --url {stub.url}/orchestrator\n" in told.err
+    stub.on("GET", "/shop/sagas", Answer("<html>welcome</html>"))
+    assert "within a service" not in sagabox("list", "--url", f"{stub.url}/shop").err
 
 
 @pytest.mark.parametrize("url", ["ftp://here", "nonsense", "http://"])
