@@ -43,7 +43,6 @@ log = logging.getLogger(__name__)
 
 HISTORY = "orchestrator"
 """The name of the migrations of an orchestrator's database, whatever its own name is."""
-_MAKE_TOKEN = "sagabox token create NAME --role viewer|operator|admin"
 
 
 def create_app(
@@ -153,7 +152,7 @@ def assemble(
             access=ACCESS,
             keys=parts.keys,
             at_home=settings.at_home(),
-            key_advice=f"On its machine: {_MAKE_TOKEN}",
+            key_advice=f"On its machine: {_to_make_a_token(service.database)}",
         )
     )
     problems.install(app)
@@ -247,7 +246,18 @@ class _Parts:
         except OrchestratorError as error:
             raise CannotStart(error.problem, next_step=error.next_step) from error
         if not self._service.settings.trust_loopback and not await self._tokens.any_works():
-            log.warning("no token opens this orchestrator yet: %s", _MAKE_TOKEN)
+            command = _to_make_a_token(self._service.database)
+            log.warning("no token opens this orchestrator yet: %s", command)
+
+
+def _to_make_a_token(database: Database) -> str:
+    """The command, with the names of the tables; its user gives the address where no setting has
+    it."""
+    tables = database.tables
+    named = f"SAGABOX_TABLE_PREFIX={tables.prefix} " if tables.prefix else ""
+    if tables.schema is not None:
+        named += f"SAGABOX_SCHEMA={tables.schema} "
+    return f"{named}sagabox token create NAME --role viewer|operator|admin [--database URL]"
 
 
 def _together(settings: RelaySettings) -> RelaySettings:

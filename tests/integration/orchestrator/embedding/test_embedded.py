@@ -36,7 +36,7 @@ async def test_a_start_by_a_message_runs_and_its_end_is_told(one: Bank) -> None:
 
 @pytest.mark.databases("sqlite")
 async def test_the_api_is_below_the_prefix_and_trusts_no_caller_of_this_machine_whatever_is_set(
-    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("SAGABOX_TRUST_LOOPBACK", "1")
     one = bank(engine)
@@ -49,4 +49,7 @@ async def test_the_api_is_below_the_prefix_and_trusts_no_caller_of_this_machine_
         assert (await http.get("/orchestrator/readyz")).status_code == 200
         refused = await http.get("/orchestrator/sagas")
         assert refused.json()["code"] == "credentials-missing"
+        command = "SAGABOX_TABLE_PREFIX=orchestrator_ sagabox token create NAME --role "
+        assert command in refused.json()["next_step"]
+        assert command in caplog.text
         assert (await http.get("/sagas")).status_code == 404
