@@ -83,7 +83,7 @@ def test_the_snippets_of_the_page_on_later_answers_are_those_of_the_examples() -
 def test_the_snippets_of_the_page_on_one_process_are_those_of_the_example() -> None:
     sources = [path.read_text() for path in (ROOT / "examples" / "small").rglob("*.py")]
     shown = blocks("docs/guide/one-process.md", "python")
-    assert len(shown) == 6
+    assert len(shown) == 10
     assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
 
