@@ -15,7 +15,7 @@ EXAMPLE = ROOT / "examples" / "testing_a_saga"
 def test_its_snippets_are_those_of_the_example_which_is_run() -> None:
     sources = [path.read_text() for path in EXAMPLE.glob("*.py")]
     shown = blocks(PAGE, "python")
-    assert len(shown) == 11
+    assert len(shown) == 12
     assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
 
