@@ -91,6 +91,8 @@ def test_a_compensation_that_does_not_undo_is_found_by_a_test_of_fewer_than_20_l
     assert code == 1, said
     assert "the run is COMPENSATED, and not everything is as it was before:" in said
     assert "hotel: table hotels, row name='Grand': free was 2, is 1" in said
+    assert 'where that is meant: ignore=["hotels.free"]' in said
+    assert "check_saga.py:" not in said, "the test's own line is told, and none of the library"
     assert "the way: step 'charge card' is refused" in said
     assert "  sent  'hold room'  hotel.give-room-back.v1" in said, "the history is told"
 
@@ -103,6 +105,7 @@ def test_a_refusal_that_takes_nothing_back_is_found(project: Path) -> None:
     assert code == 1, said
     assert "the run is COMPENSATED, and not everything is as it was before:" in said
     assert "parts: table questions, row part='axle': was not there, is there" in said
+    assert 'where that is meant: ignore=["questions"]' in said
     assert "the way: step 'accept' is completed with person_declines" in said
 
 

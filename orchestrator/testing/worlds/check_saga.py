@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import tempfile
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
@@ -80,6 +81,7 @@ def check_saga(
     `tables` are those of the library there, where they have a prefix or a schema: for all
     participants, or by name.
     """
+    __tracebackhide__ = True  # by pytest, which then shows the test's own line alone
     with tempfile.TemporaryDirectory() as folder:
         world = SagaWorld(
             saga,
@@ -94,6 +96,8 @@ def check_saga(
         )
         try:
             return world.wait_for(_check(world, state, prepare, begin, invariant, ignore, only))
+        except WayFailed as failed:
+            raise failed.with_traceback(None) from failed.__cause__
         finally:
             world.close()
 
@@ -116,6 +120,7 @@ async def check_saga_async(
     tables: Tables | Mapping[str, Tables] = DEFAULT_TABLES,
 ) -> Checked:
     """The same as `check_saga`, in the event loop of an async test."""
+    __tracebackhide__ = True
     with tempfile.TemporaryDirectory() as folder:
         world = AsyncSagaWorld(
             saga,
@@ -130,6 +135,8 @@ async def check_saga_async(
         )
         try:
             return await _check(world, state, prepare, begin, invariant, ignore, only)
+        except WayFailed as failed:
+            raise failed.with_traceback(None) from failed.__cause__
         finally:
             await world.close()
 
@@ -286,7 +293,9 @@ class _Check:
 def _compare(what: str, found: list[Difference]) -> None:
     if found:
         more = [f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else []
-        raise Broken("\n  ".join([f"{what}:", *map(str, found[:_SHOWN]), *more]))
+        columns = sorted({it.table + (f".{it.column}" if it.column else "") for it in found})
+        meant = f"where that is meant: ignore={json.dumps(columns)}"
+        raise Broken("\n  ".join([f"{what}:", *map(str, found[:_SHOWN]), *more, meant]))
 
 
 async def _called(result: Awaitable[None] | None) -> None:
