@@ -36,9 +36,7 @@ def reading(engine: AsyncEngine) -> AsyncEngine:
     write.
     """
     if engine.dialect.name == "postgresql":
-        # Of two levels SQLAlchemy takes the one that was given first.
-        origin: AsyncEngine = engine.get_execution_options().get(_DERIVED_FROM, engine)
-        return by_statement(origin)
+        return by_statement(engine)
     return engine.execution_options(**sqlite.READ_ONLY)
 
 
@@ -47,7 +45,9 @@ def by_statement(engine: AsyncEngine) -> AsyncEngine:
 
     Where its connections prepare nothing, as those for a pooler, both are there.
     """
-    derived = engine.execution_options(isolation_level="AUTOCOMMIT")
+    # Of two levels SQLAlchemy takes the one that was given first.
+    origin: AsyncEngine = engine.get_execution_options().get(_DERIVED_FROM, engine)
+    derived = origin.execution_options(isolation_level="AUTOCOMMIT")
     event.listen(derived.sync_engine, "engine_connect", _hold_together)
     return derived
 

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox.clock import SystemClock
-from outbox.database.engines import reading, seeing_all
+from outbox.database.engines import by_statement, reading, seeing_all
 from outbox.relay.relay import Relay
 
 pytestmark = pytest.mark.databases("postgresql")
@@ -25,6 +25,7 @@ async def test_a_reader_of_an_engine_that_sees_all_begins_no_transaction(
     """SQLAlchemy takes the level that was given first, where an engine is derived twice."""
     assert not await is_in_autocommit(seeing_all(engine))
     assert await is_in_autocommit(reading(seeing_all(engine)))
+    assert await is_in_autocommit(by_statement(seeing_all(engine)))
 
 
 async def test_the_relay_reads_without_a_transaction(engine: AsyncEngine) -> None:
