@@ -72,7 +72,7 @@ def test_a_project_has_its_worlds_on_its_postgresql_and_leaves_nothing_there(
     code, said = run_pytest(project, "test_where.py", "test_on_postgresql.py")
     assert code == 1, said
     assert "2 failed, 1 passed" in said
-    assert said.count(" AssertionError: ['postgresql', 'postgresql']\n") == 2
+    assert said.count("E       AssertionError: ['postgresql', 'postgresql']\n") == 2
     with postgres_server.connect() as connection:
         names = connection.execute("SELECT datname FROM pg_database").fetchall()
     assert [name for (name,) in names if "sagabox" in name] == []

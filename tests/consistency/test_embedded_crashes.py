@@ -23,6 +23,7 @@ from tests.support.fixtures import MakeSyncEngine
 from tests.support.orchestrator.embedded import REFUSED, bank_schema
 from tests.support.outbox.banks import BIN, Running, entries, running
 from tests.support.processes.preparing import noting_crash_points
+from tests.support.processes.waiting import until
 from tests.support.repository.reporting import Count
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.databases("sqlite")]
@@ -63,6 +64,12 @@ class Asked:
     async def end(self, at: Running) -> str:
         """How it ends."""
         async with httpx.AsyncClient(base_url=at.url, timeout=60) as http:
+
+            async def is_known() -> bool:
+                return (await http.get(f"/ends/{self.id}")).is_success
+
+            # What asks for it rests until the lease of the process that died has run out.
+            await until(is_known, deadline=60, what="the run is known, and has ended")
             answer = (await http.get(f"/ends/{self.id}")).raise_for_status()
         return str(answer.json()["status"])
 

@@ -159,7 +159,7 @@ def test_the_connect_args_of_psycopg_go_to_its_twin() -> None:
 
     from sqlalchemy import event
 
-    event.listen(twin.sync_engine, "do_connect", connect)
+    event.listen(twin.sync_engine, "do_connect", connect, insert=True)
     with pytest.raises(RuntimeError, match="seen"):
         twin.sync_engine.raw_connection()
     assert seen["options"] == "-c x.y=1"

@@ -116,7 +116,8 @@ def events(*lines: dict[str, Any]) -> Says:
 
 @dataclass
 class StubApi:
-    """Answers what the page asks, and takes it down. What is not in `answers` is a 404.
+    """Answers what the page asks, and takes it down. What is not in `answers` is a 404, but for the
+    counts of the list, which are then none.
 
     Keys are "METHOD /path". The console's own files come from where the page came from.
     """
@@ -148,6 +149,8 @@ class StubApi:
         )
         self.asked.append(asked)
         missing = problem(404, "there is nothing", "look elsewhere")
+        if asked.path == "/sagas/counts":
+            missing = Says({"items": []})
         answer = self.answers.get(f"{asked.method} {asked.path}", missing)
         said = answer if isinstance(answer, Says) else answer(asked)
         await route.fulfill(
