@@ -148,18 +148,16 @@ async def test_a_given_engine_is_that_of_the_relay(
         pass
 
 
-def test_the_connect_args_of_psycopg_go_to_its_twin() -> None:
+def test_the_connect_args_of_psycopg_go_to_its_twin(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = create_engine("postgresql+psycopg://u@h/db", connect_args={"options": "-c x.y=1"})
     seen: dict[str, Any] = {}
     twin = twin_of(plain, name="a test")
 
-    def connect(_d: Any, _r: Any, _args: Any, arguments: dict[str, Any]) -> Any:
+    def connect(*_args: Any, **arguments: Any) -> Any:
         seen.update(arguments)
         raise RuntimeError("seen")
 
-    from sqlalchemy import event
-
-    event.listen(twin.sync_engine, "do_connect", connect, insert=True)
+    monkeypatch.setattr(twin.dialect, "connect", connect)
     with pytest.raises(RuntimeError, match="seen"):
         twin.sync_engine.raw_connection()
     assert seen["options"] == "-c x.y=1"
