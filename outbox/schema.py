@@ -175,17 +175,19 @@ def require_tables(connection: Connection, service: str, tables: Tables = DEFAUL
 
 async def claim_tables(
     engine: AsyncEngine, service: str, now: datetime, tables: Tables = DEFAULT_TABLES
-) -> None:
+) -> datetime:
     """Note at the first start that the tables belong to this service; of services that start at
-    once, to one of them. Raises TablesOfAnother where they belong to another."""
-    owner = await _owner(engine, tables)
-    if owner is None:
+    once, to one of them. Returns since when they do, by which these tables are known from others.
+    Raises TablesOfAnother where they belong to another."""
+    found = await _claim(engine, tables)
+    if found is None:
         make = (postgresql if engine.dialect.name == "postgresql" else sqlite).insert
         claim = make(tables.outbox_service).values(only=1, name=service, since=now)
         # Where a statement sees less than what was committed, that of a start beside it fails.
         async with seeing_all(engine).begin() as connection:
             await connection.execute(claim.on_conflict_do_nothing())
-        owner = await _owner(engine, tables)
+        found = await _claim(engine, tables)
+    owner, since = found or (None, now)
     if owner != service:
         raise TablesOfAnother(
             f"the library's tables in the database of {service} "
@@ -195,12 +197,14 @@ async def claim_tables(
             "outbox.Tables(prefix=...); or, if it was called so before, use "
             "outbox.schema.rename_service in a migration",
         )
+    return since
 
 
-async def _owner(engine: AsyncEngine, tables: Tables) -> str | None:
+async def _claim(engine: AsyncEngine, tables: Tables) -> tuple[str, datetime] | None:
+    claim = tables.outbox_service.c
     async with reading(engine).connect() as connection:
-        owner: str | None = await connection.scalar(select(tables.outbox_service.c.name))
-        return owner
+        found = (await connection.execute(select(claim.name, claim.since))).first()
+    return None if found is None else (found.name, found.since)
 
 
 def rename_service(

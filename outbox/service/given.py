@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Mapping
+from datetime import datetime
 from typing import NoReturn
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, inspect, select
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import sessionmaker
 
 from outbox import sqlite
+from outbox.database.table_set import has_table
 from outbox.database.twins import twin_of
 from outbox.errors import InvalidService, OutboxError
 from outbox.inbox.runners import Sessions
+from outbox.tables import Tables
 from outbox.transports.http.address import Address
 from outbox.transports.http.peers import peers_in
 from outbox.transports.http.signing import Keyring
@@ -58,6 +62,34 @@ def engine_for_relay(
         sqlite.configure(given)
         return given
     return twin_of(engine, name=f"{service} relay") if isinstance(engine, Engine) else engine
+
+
+async def require_same_tables(
+    sessions: Sessions, service: str, tables: Tables, since: datetime
+) -> None:
+    """Raises InvalidService where the sessions find other tables than those that the relay finds,
+    which belong to the service `since` then: what is added in one would never leave the other.
+
+    Asynchronous sessions share their engine with the relay.
+    """
+    if not isinstance(sessions, sessionmaker):
+        return
+
+    def seen() -> datetime | None:
+        with sessions() as session:
+            connection = session.connection(execution_options=sqlite.READ_ONLY)
+            if not has_table(inspect(connection), tables.outbox_service):
+                return None
+            return session.scalar(select(tables.outbox_service.c.since))
+
+    if await asyncio.to_thread(seen) != since:
+        refuse(
+            f"the sessions of the service {service} and its relay find different tables of the "
+            "library, so that the relay would not send what the sessions add",
+            "let both look at the same place: give relay_engine=create_async_engine(...) what a "
+            "listener on the engine does to its connections, or name the place, as by "
+            "outbox.Tables(schema=...)",
+        )
 
 
 def signing_keys(given: str | Keyring | None, service: str) -> Keyring:

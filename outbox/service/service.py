@@ -46,6 +46,7 @@ from outbox.service.given import (
     leave_connections,
     opened,
     refuse,
+    require_same_tables,
     signing_keys,
 )
 from outbox.service.ways import Ways
@@ -384,7 +385,8 @@ class Service(_Installed, Generic[SM]):
             )
         carrier = self.carrier or _relay_of(self, self._transports(None), self._relay_settings)
         await self.check_tables()
-        await claim_tables(self.engine, self.name, self.clock.now(), self.tables)
+        since = await claim_tables(self.engine, self.name, self.clock.now(), self.tables)
+        await require_same_tables(self.sessions, self.name, self.tables, since)
         await self.inbox.check_sessions()
         for engine in {self.engine, self.sessions.kw["bind"]}:
             await warn_of_pooler(engine, self.name)
