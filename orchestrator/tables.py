@@ -29,11 +29,11 @@ SCHEMA_REVISION = "orchestrator_0008"
 
 
 class SagaTables(TableSet):
-    """The tables of an orchestrator, beside those of the `library` of its installation."""
+    """The tables of an orchestrator, beside those for its `messaging`."""
 
-    def __init__(self, library: Tables) -> None:
-        super().__init__(library.prefix, library.schema)
-        self.library = library
+    def __init__(self, messaging: Tables) -> None:
+        super().__init__(messaging.prefix, messaging.schema)
+        self.messaging = messaging
         self.saga = _saga(self)
         _index_runs(self, self.saga)
         self.saga_history = _saga_history(self)
@@ -249,9 +249,9 @@ def _saga_session(tables: TableSet) -> Table:
 
 
 @cache
-def saga_tables(library: Tables) -> SagaTables:
+def saga_tables(messaging: Tables) -> SagaTables:
     """The tables of the orchestrator of that installation."""
-    return SagaTables(library)
+    return SagaTables(messaging)
 
 
 PLAIN = saga_tables(DEFAULT_TABLES)

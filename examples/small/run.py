@@ -45,7 +45,7 @@ def ended(order: str) -> dict[str, Any]:
     """The order once its saga has ended. At first the message that asks for it is on its way."""
     end = time.monotonic() + PATIENCE
     while (found := call("GET", order))["saga"] == "not known yet" and time.monotonic() < end:
-        time.sleep(0.1)
+        time.sleep(0.1)  # another process: nothing tells this one when it knows the saga
     return found
 
 

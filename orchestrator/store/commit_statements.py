@@ -75,7 +75,7 @@ class CommitStatements(DatabaseClock):
         self._tables = tables
         self._registry = registry
         self._values = bulk.Values(postgres=postgres)
-        self._relay = Store(tables.library, postgres=postgres, now=now, leased_as=LEASED_AS)
+        self._relay = Store(tables.messaging, postgres=postgres, now=now, leased_as=LEASED_AS)
 
     # Opening
 
@@ -245,7 +245,7 @@ def _open(tables: SagaTables) -> TextClause:
 WITH idle AS (
     SELECT set_config('idle_in_transaction_session_timeout', :idle, true)
 ), fence AS (
-    SELECT l.bucket FROM {in_sql(tables.library.outbox_lease)} l
+    SELECT l.bucket FROM {in_sql(tables.messaging.outbox_lease)} l
     WHERE l.destination = :leased_as AND (l.bucket, l.epoch) IN (
         SELECT CAST(e ->> 0 AS smallint), CAST(e ->> 1 AS bigint)
         FROM json_array_elements(CAST(:epochs AS json)) e)
@@ -270,7 +270,7 @@ def _insert_sagas(tables: SagaTables, *, postgres: bool) -> TextualSelect:
 @cache
 def _part(tables: SagaTables, name: str) -> TextClause | TextualSelect:
     """A part alone, for SQLite."""
-    outbox = tables.library.outbox
+    outbox = tables.messaging.outbox
     statement = text(_sql_of(tables, name, postgres=False))
     return statement.columns(outbox.c.seq, outbox.c.id) if name == "messages" else statement
 
@@ -291,12 +291,12 @@ def _write_at_once(tables: SagaTables, parts: tuple[str, ...]) -> TextualSelect:
         else "CAST(NULL AS bigint) AS seq, CAST(NULL AS uuid) AS id"
     )
     statement = text(f"WITH {', '.join(named)} SELECT {updated} AS updated, {messages}")
-    outbox = tables.library.outbox
+    outbox = tables.messaging.outbox
     return statement.columns(column("updated", BigInteger), outbox.c.seq, outbox.c.id)
 
 
 def _sql_of(tables: SagaTables, part: str, *, postgres: bool) -> str:
-    outbox = tables.library.outbox
+    outbox = tables.messaging.outbox
     match part:
         case "sagas":
             return bulk.update(

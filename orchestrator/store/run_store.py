@@ -124,7 +124,7 @@ class RunStore(DatabaseClock):
         answered: Collection[int],
     ) -> frozenset[str]:
         """The ids that still have a row in the outbox, not counting `answered`."""
-        tables = self._tables.library
+        tables = self._tables.messaging
         outbox = tables.outbox
         outbox_parked = tables.outbox_parked
         ids = sorted(it.envelope.id for it in messages)
@@ -142,7 +142,7 @@ class RunStore(DatabaseClock):
         self, connection: AsyncConnection, messages: Sequence[OutgoingMessage]
     ) -> None:
         """Delete the dead letters with these ids, because the messages are sent again."""
-        outbox_dead = self._tables.library.outbox_dead
+        outbox_dead = self._tables.messaging.outbox_dead
         ids = sorted(it.envelope.id for it in messages)
         await connection.execute(delete(outbox_dead).where(outbox_dead.c.id.in_(ids)))
 
@@ -151,7 +151,7 @@ class RunStore(DatabaseClock):
     ) -> None:
         """Take these messages out of the outbox, wherever they stand, and let their keys rest no
         longer. Where others wait behind one, the courier must try them now: it frees the key."""
-        tables = self._tables.library
+        tables = self._tables.messaging
         outbox = tables.outbox
         outbox_parked = tables.outbox_parked
         outbox_held = tables.outbox_held

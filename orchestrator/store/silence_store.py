@@ -49,6 +49,6 @@ class SilenceStore(DatabaseClock):
     async def forget_dead(self, connection: AsyncConnection) -> None:
         """Remove what nodes told that are not among the living any more."""
         saga_silence = self._tables.saga_silence
-        outbox_relay = self._tables.library.outbox_relay
+        outbox_relay = self._tables.messaging.outbox_relay
         living = select(outbox_relay.c.owner)
         await connection.execute(delete(saga_silence).where(saga_silence.c.owner.not_in(living)))

@@ -77,7 +77,7 @@ def _documents(tables: SagaTables) -> Select[*tuple[Any, ...]]:
 
 @cache
 def _silent(tables: SagaTables) -> Select[*tuple[Any, ...]]:
-    told, lease = tables.saga_silence.c, tables.library.outbox_lease.c
+    told, lease = tables.saga_silence.c, tables.messaging.outbox_lease.c
     return select(
         *(lease.bucket, told.destination, told.since, told.deliveries, told.reason, told.next_at)
     ).join(tables.saga_silence, (told.owner == lease.owner) & (lease.destination == LEASED_AS))
@@ -135,7 +135,7 @@ async def _rests(
 
 @cache
 def _select_rests(tables: SagaTables, *, postgres: bool) -> TextualSelect:
-    outbox_held = tables.library.outbox_held
+    outbox_held = tables.messaging.outbox_held
     by = ("destination", "bucket", "aggregateid", "head_id")
     matched = " AND ".join(f"h.{name} = r.{name}" for name in by)
     told = (

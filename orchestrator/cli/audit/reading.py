@@ -46,8 +46,8 @@ async def require_tables(databases: Databases, subjects: Iterable[Subject]) -> N
         ):
             await databases.services[service].rows(query.limit(0))
     for source in databases.all:
-        tables, library = source.tables, source.tables.library
-        places = [library.outbox, library.outbox_parked, library.outbox_scheduled]
+        tables, messaging = source.tables, source.tables.messaging
+        places = [messaging.outbox, messaging.outbox_parked, messaging.outbox_scheduled]
         if source.name == ORCHESTRATOR:
             places += [tables.saga, tables.saga_alias, tables.saga_signal]
         for place in places:
@@ -134,9 +134,9 @@ async def resting(
     than COUNTED are counted in one queue."""
     rest: dict[str, int] = {}
     for source in databases.all:
-        tables, library = source.tables, source.tables.library
+        tables, messaging = source.tables, source.tables.messaging
         # A message keeps its number when it is parked, and when it comes back.
-        messages = (library.outbox, library.outbox_parked)
+        messages = (messaging.outbox, messaging.outbox_parked)
         of_messages = max(marked[source.name][it.name] for it in messages)
         for queue, waits in _queues(source).items():
             is_signal = queue is tables.saga_signal
@@ -191,10 +191,10 @@ def _of_rule(rule: Rule, values: Sequence[Any]) -> Select[Any]:
 
 def _queues(source: Source) -> Mapping[Table, Sequence[ColumnElement[bool]]]:
     """Where messages wait in the database of this service, and which rows do."""
-    library, saga_signal = source.tables.library, source.tables.saga_signal
+    messaging, saga_signal = source.tables.messaging, source.tables.saga_signal
     queues: dict[Table, Sequence[ColumnElement[bool]]] = {
-        library.outbox: (),
-        library.outbox_parked: (),
+        messaging.outbox: (),
+        messaging.outbox_parked: (),
     }
     if source.name == ORCHESTRATOR:
         # One with an answer is applied, and only kept for the node that asked.
@@ -210,7 +210,7 @@ async def _starts(
     # As messages move between them, the last two to and fro.
     for name in ("outbox_scheduled", "outbox", "outbox_parked", "outbox"):
         for source in databases.services.values():
-            queue: Table = getattr(source.tables.library, name)
+            queue: Table = getattr(source.tables.messaging, name)
             begun.update(row.id for row in await _found(source, queue, queue.c.id, saga_ids))
     saga_signal = orchestrator.tables.saga_signal
     kind = saga_signal.c.kind == "start"
