@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 import outbox
 from outbox.database.twins import twin_of
-from tests.support.databases.databases import Schema
+from tests.support.databases.databases import Database, Schema
 from tests.support.fixtures import DatabaseFactory, MakeEngine, MakeSyncEngine
 from tests.support.http.servers import serving
 from tests.support.outbox.inboxes import Book, Booked, Noted, ledger, ledger_schema
@@ -137,9 +137,9 @@ def test_an_engine_whose_url_says_too_little_needs_an_engine_for_its_relay() -> 
 
 @pytest.mark.databases("postgresql")
 async def test_a_given_engine_is_that_of_the_relay(
-    engine: AsyncEngine, database_factory: DatabaseFactory, make_sync_engine: MakeSyncEngine
+    engine: AsyncEngine, database: Database, make_sync_engine: MakeSyncEngine
 ) -> None:
-    plain = make_sync_engine(database_factory(ledger_schema))
+    plain = make_sync_engine(database)
     service = make_service(plain, relay_engine=engine, peers={"bank": NOWHERE})
     assert service.engine is engine
     async with service.running():
