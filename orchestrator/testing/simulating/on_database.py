@@ -174,6 +174,8 @@ class _FaultyEngine:
 
     def __init__(self, engine: AsyncEngine, storage: OnDatabase, chances: Chances) -> None:
         self.dialect = engine.dialect
+        self.sync_engine = engine.sync_engine
+        self.get_execution_options = engine.get_execution_options
         self._engine = engine
         self._storage = storage
         self._chances = chances
