@@ -56,7 +56,7 @@ def create_app(
             service.database,
             clock=service.clock,
             new_id=service.new_id,
-            orchestrator=service.peers["orchestrator"],
+            orchestrator=settings.sagas_at(),
         ),
         access=ACCESS,
     )

@@ -5,12 +5,13 @@ Each handler takes a list, reads all its articles in one statement, and lets eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import Select, bindparam, select
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
 
 import outbox
 from articles.contract import (
@@ -45,6 +46,16 @@ C = TypeVar(
     RetellArticle,
 )
 No = Locked | Refused
+
+
+def _locking(column: InstrumentedAttribute[Any]) -> Select[Article]:
+    """The articles with these values there, locked in one order for all transactions."""
+    wanted = column.in_(bindparam("wanted", expanding=True))
+    return select(Article).where(wanted).order_by(Article.id).with_for_update()
+
+
+_BY_ID = _locking(Article.id)
+_BY_SAGA = _locking(Article.deletion_saga)
 
 
 def add_handlers(service: Service) -> None:
@@ -112,7 +123,7 @@ def add_handlers(service: Service) -> None:
         session: AsyncSession, events: Sequence[SagaEnded], _: Sequence[Context]
     ) -> list[None]:
         sagas = [event.instance_id for event in events if is_id(event.instance_id)]
-        found = await _lock(session, Article.deletion_saga.in_(sagas))
+        found = await session.scalars(_BY_SAGA, {"wanted": sagas})
         waiting = {article.deletion_saga: article for article in found}
         for event in events:
             if event.instance_id in waiting:
@@ -136,8 +147,8 @@ async def _each(
     act: Callable[[Article, _By[C]], A | No],
 ) -> list[A | No]:
     """The answer of each article, or the reason why it is not asked."""
-    wanted = filter(is_id, {command.article_id for command in commands})
-    found = {it.id: it for it in await _lock(session, Article.id.in_(sorted(wanted)))}
+    wanted = sorted(filter(is_id, {command.article_id for command in commands}))
+    found = {it.id: it for it in await session.scalars(_BY_ID, {"wanted": wanted})}
     answers: list[A | No] = []
     for command, context in zip(commands, contexts, strict=True):
         article, saga = found.get(command.article_id), context.correlation or ""
@@ -151,10 +162,3 @@ async def _each(
         else:
             answers.append(act(article, _By(command, context.id, saga)))
     return answers
-
-
-async def _lock(session: AsyncSession, wanted: ColumnElement[bool]) -> Iterable[Article]:
-    """The articles that exist, locked in one order for all transactions."""
-    return await session.scalars(
-        select(Article).where(wanted).order_by(Article.id).with_for_update()
-    )

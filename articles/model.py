@@ -27,7 +27,7 @@ from outbox.database.column_types import UtcDateTime
 from outbox.replies import Locked, Refused
 from outbox.tables import NAMING_CONVENTION
 
-SCHEMA_REVISION = "articles_0004"
+SCHEMA_REVISION = "articles_0005"
 """The revision of the database that this code needs."""
 
 MAX_TITLE = 200

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from outbox.chassis.settings import DatabaseUrl, PeerUrl
+from outbox.chassis.settings import DatabaseUrl, InvalidSettings, PeerUrl
 from outbox.chassis.static_keys import PublicOpen, PublicToken, StaticKeySettings
+from outbox.transports.http.peers import parsed
 
 _USUAL = {"comments": "http://127.0.0.1:8002", "orchestrator": "http://127.0.0.1:8000"}
 
@@ -33,6 +34,25 @@ class ArticlesSettings(StaticKeySettings):
         description="An alias: the address of the orchestrator, for starts of sagas and for "
         f"people, as SAGABOX_PEERS has it. Without both it is {_USUAL['orchestrator']}",
     )
+
+    public_url_orchestrator: PeerUrl | None = Field(
+        default=None,
+        description="The address at which callers find the sagas, where messages to the "
+        "orchestrator go over gRPC or a broker. Without it, the orchestrator's own",
+    )
+
+    def sagas_at(self) -> str:
+        """The address at which callers find the sagas. Raises InvalidSettings where only the
+        services' own way there is known."""
+        if self.public_url_orchestrator:
+            return self.public_url_orchestrator
+        address = parsed(self.peer_addresses()["orchestrator"]).url
+        if not address.startswith("http"):
+            raise InvalidSettings(
+                f"messages go to the orchestrator at {address}, which is no address for callers",
+                next_step=f"set {self.variable('public_url_orchestrator')} to its http address",
+            )
+        return address
 
     def peer_aliases(self) -> Mapping[str, Mapping[str, str]]:
         """As `ServiceSettings`."""

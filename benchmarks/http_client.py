@@ -6,9 +6,13 @@ A full HTTP library takes longer for a request than the services do, and would b
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping
 
 from outbox.transports.http.posting import Answer
+
+_RESTS = 4.0
+"""Seconds that a connection may rest and be used again; uvicorn closes its side after 5."""
 
 
 class Connection:
@@ -20,6 +24,7 @@ class Connection:
         self._host = host
         self._port = port
         self._is_open = True
+        self._used = time.monotonic()
         self._reader = reader
         self._writer = writer
 
@@ -33,9 +38,9 @@ class Connection:
         self, method: str, target: str, headers: Mapping[str, str], body: bytes = b""
     ) -> Answer:
         """Send it, and read the whole answer; anew connected where the last answer was the
-        connection's last. Raises OSError or EOFError where there is none, and
-        ValueError where the answer does not say how long it is."""
-        if not self._is_open:
+        connection's last, or it has rested so long that a server may close it. Raises OSError or
+        EOFError where there is none, and ValueError where it does not say how long it is."""
+        if not self._is_open or time.monotonic() - self._used > _RESTS:
             await self.close()
             self._reader, self._writer = await asyncio.open_connection(self._host, self._port)
         lines = [f"{method} {target} HTTP/1.1", f"host: {self._host}:{self._port}"]
@@ -52,6 +57,7 @@ class Connection:
         if "content-length" not in received:
             raise ValueError(f"the answer to {method} {target} does not say how long it is: {head}")
         content = await self._reader.readexactly(int(received["content-length"]))
+        self._used = time.monotonic()
         return Answer(int(first.split(" ", 2)[1]), received, content)
 
     async def close(self) -> None:

@@ -1,21 +1,12 @@
-"""Rounds, medians and figures."""
+"""Rounds and medians."""
 
 from __future__ import annotations
 
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One line of the table. The first line of a table is what the others are compared to."""
-
-    name: str
-    value: float
-    unit: str
 
 
 @dataclass(frozen=True)
@@ -31,20 +22,11 @@ class Load:
         return len(self.latencies) / self.seconds
 
 
-async def rates(
-    contestants: Mapping[str, Callable[[], Awaitable[int]]], rounds: int, unit: str
-) -> list[Figure]:
-    """How many a second each contestant does: the median of its rounds, taken in turns.
-
-    A contestant does its work once, and returns how many it did.
-    """
-    measured: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(rounds):
-        for name, work in contestants.items():
-            began = time.perf_counter()
-            done = await work()
-            measured[name].append(done / (time.perf_counter() - began))
-    return [Figure(name, statistics.median(values), unit) for name, values in measured.items()]
+async def rate(work: Callable[[], Awaitable[int]]) -> float:
+    """How many a second it does, which does its work once and returns how many it did."""
+    began = time.perf_counter()
+    done = await work()
+    return done / (time.perf_counter() - began)
 
 
 async def closed_loop(
@@ -65,6 +47,11 @@ async def closed_loop(
         for client in clients:
             tasks.create_task(work(client))
     return Load(time.perf_counter() - began, latencies)
+
+
+def median(values: Sequence[float]) -> float:
+    """The middle one, or what lies between the two."""
+    return statistics.median(values)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -46,7 +46,12 @@ INVARIANTS = Invariants(
             where=Thread.known != Known.UNKNOWN,
             missing=Wrong("thread-missing", "comments knows every published article", _RETELL),
             fit=_not_gone,
-            unfit=Wrong("thread-not-open", "the thread of a published article takes comments"),
+            unfit=Wrong(
+                "thread-not-open",
+                "the thread of a published article takes comments",
+                decide="the comments were purged, and no database has them: restore comments to "
+                "the same moment as articles, or keep the article without a thread",
+            ),
             version=Thread.version,
             behind=Wrong("thread-behind", "comments knows the version of the article", _RETELL),
         ),
@@ -78,6 +83,8 @@ INVARIANTS = Invariants(
             wrong=Wrong(
                 "comments-of-unknown-article",
                 "every comment belongs to an article that articles knows",
+                decide="articles has lost the article: publish it again from another copy, or "
+                "delete its comments",
             ),
         ),
         Refers(
@@ -89,13 +96,20 @@ INVARIANTS = Invariants(
             wrong=Wrong(
                 "thread-of-unknown-article",
                 "every published thread belongs to an article that articles knows",
+                decide="articles has lost the article: publish it again from another copy, or "
+                "delete its thread",
             ),
         ),
         Refers(
             "thread",
             id=Comment.article_id,
             by=Comment.archived_by,
-            wrong=Wrong("comments-without-thread", "every comment belongs to a thread"),
+            wrong=Wrong(
+                "comments-without-thread",
+                "every comment belongs to a thread",
+                decide="the thread was deleted by hand: repair thread-missing first, or delete "
+                "the comments",
+            ),
         ),
     ],
 )

@@ -1,13 +1,15 @@
 """The lock of a thread, and the statements that need it.
 
 A transaction that writes comments holds the lock shared; one that closes, reopens or purges the
-thread holds it alone. It reads the status only after that, in a statement of its own: on PostgreSQL
-a statement sees what was committed before it began, and so a statement that waits for the lock does
-not see the change that it waited for. SQLite has one writer at a time, which is lock enough.
+thread holds it alone. On PostgreSQL a statement sees what was committed before it began, and so one
+that waits for the lock does not see the change that it waited for. So the status is read after that
+in a statement of its own, or by an upsert, which always finds the row as it was committed last.
+SQLite has one writer at a time, which is lock enough.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
@@ -16,6 +18,7 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     Row,
+    Select,
     Text,
     bindparam,
     cast,
@@ -23,6 +26,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    or_,
     select,
     tuple_,
     update,
@@ -66,13 +70,29 @@ _SHARE_BY_ARTICLE = select(
 _SHARE_BY_COMMENT = select(
     func.pg_advisory_xact_lock_shared(_lock_number(cast(Comment.article_id, Text)))
 ).where(Comment.id == bindparam("comment_id"))
-_HOLD = select(
-    func.pg_advisory_xact_lock(
-        _lock_number(
-            func.unnest(bindparam("article_ids", type_=postgresql.ARRAY(Text))).column_valued()
-        )
+_place = func.unnest(bindparam("article_ids", type_=postgresql.ARRAY(Text))).column_valued("place")
+_held = select(
+    _place.label("article_id"), func.pg_advisory_xact_lock(_lock_number(_place)).label("lock")
+).cte("held")
+
+
+def _making(places: Select[Any]) -> Executable:
+    """The threads of these places, made where there were none, and locked, for PostgreSQL."""
+    blank = {
+        key: bindparam(f"blank_{key}", value, type_=Thread.__table__.c[key].type)
+        for key, value in Thread.blank("").items()
+        if key != "article_id"
+    }
+    made = postgresql.insert(Thread).from_select(
+        ["article_id", *blank], places.add_columns(*blank.values())
     )
-)
+    # An update that changes nothing.
+    locked = made.on_conflict_do_update(index_elements=["article_id"], set_={"title": Thread.title})
+    return select(Thread).from_statement(locked.returning(Thread))
+
+
+_MAKE = _making(select(cast(_place, Thread.article_id.type)))
+_HOLD = _making(select(cast(_held.c.article_id, Thread.article_id.type)))
 _ADD = (
     insert(Comment)
     .from_select(
@@ -90,6 +110,15 @@ _EDIT = (
     .returning(*SHOWN)
 )
 _DELETE = delete(Comment).where(*_one_comment)
+_of_threads = Comment.article_id.in_(bindparam("article_ids", expanding=True))
+_holder = select(Thread.closed_by).where(Thread.article_id == Comment.article_id).scalar_subquery()
+_ARCHIVE = (
+    update(Comment)
+    .where(_of_threads, or_(Comment.archived_by.is_(None), Comment.archived_by == _holder))
+    .values(archived_by=_holder)
+    .returning(Comment.article_id)
+)
+_REMOVE = delete(Comment).where(_of_threads).returning(Comment.article_id)
 _STATUS = select(Thread.known, Thread.closed_by, Thread.purged_at).where(
     Thread.article_id == bindparam("article_id")
 )
@@ -127,43 +156,38 @@ async def find_status(connection: AsyncConnection, article_id: str) -> ThreadSta
 async def hold(session: AsyncSession, article_ids: Iterable[str]) -> dict[str, Thread]:
     """The threads, made where there were none, locked for this transaction alone: until it has
     ended, no other one writes a comment there."""
-    wanted = sorted(set(article_ids))
-    if wanted and session.get_bind().dialect.name == "postgresql":
-        # Sorted, so that two transactions never wait for one another.
-        await session.execute(_HOLD, {"article_ids": wanted})
-    return await load_or_make(session, wanted)
+    return await _load_or_make(session, article_ids, _HOLD)
 
 
 async def load_or_make(session: AsyncSession, article_ids: Iterable[str]) -> dict[str, Thread]:
     """The threads, made where there were none, locked against other events and commands."""
+    return await _load_or_make(session, article_ids, _MAKE)
+
+
+async def _load_or_make(
+    session: AsyncSession, article_ids: Iterable[str], on_postgresql: Executable
+) -> dict[str, Thread]:
+    # Sorted, so that two transactions never wait for one another.
     wanted = sorted(set(article_ids))
     if not wanted:
         return {}
-    on_postgresql = session.get_bind().dialect.name == "postgresql"
-    make = postgresql.insert(Thread) if on_postgresql else sqlite.insert(Thread)
-    await session.execute(make.on_conflict_do_nothing(), [Thread.blank(each) for each in wanted])
-    found = await session.scalars(
-        select(Thread)
-        .where(Thread.article_id.in_(wanted))
-        .order_by(Thread.article_id)
-        .with_for_update(key_share=True)
-    )
+    if session.get_bind().dialect.name == "postgresql":
+        found = await session.scalars(on_postgresql, {"article_ids": wanted})
+    else:
+        make = sqlite.insert(Thread).on_conflict_do_nothing()
+        await session.execute(make, [Thread.blank(each) for each in wanted])
+        found = await session.scalars(select(Thread).where(Thread.article_id.in_(wanted)))
     return {thread.article_id: thread for thread in found}
 
 
 async def archive(session: AsyncSession, article_ids: Iterable[str]) -> dict[str, int]:
     """Tag the comments of these threads with the sagas that hold them. Returns how many have that
     tag."""
-    of_threads = Comment.article_id.in_(sorted(set(article_ids)))
-    holder = (
-        select(Thread.closed_by).where(Thread.article_id == Comment.article_id).scalar_subquery()
-    )
     await session.flush()
-    await session.execute(
-        update(Comment).where(of_threads, Comment.archived_by.is_(None)).values(archived_by=holder),
-        execution_options=_PLAIN,
+    archived = await session.scalars(
+        _ARCHIVE, {"article_ids": sorted(set(article_ids))}, execution_options=_PLAIN
     )
-    return await _count(session, of_threads & (Comment.archived_by == holder))
+    return Counter(archived)
 
 
 async def restore(
@@ -186,10 +210,10 @@ async def restore(
 
 async def remove(session: AsyncSession, article_ids: Iterable[str]) -> dict[str, int]:
     """Delete all comments of these threads for good. Returns how many."""
-    of_threads = Comment.article_id.in_(sorted(set(article_ids)))
-    count = await _count(session, of_threads)
-    await session.execute(delete(Comment).where(of_threads), execution_options=_PLAIN)
-    return count
+    removed = await session.scalars(
+        _REMOVE, {"article_ids": sorted(set(article_ids))}, execution_options=_PLAIN
+    )
+    return Counter(removed)
 
 
 async def _share(connection: AsyncConnection, lock: Executable, **parameters: str) -> None:
@@ -197,9 +221,10 @@ async def _share(connection: AsyncConnection, lock: Executable, **parameters: st
         await connection.execute(lock, parameters)
 
 
-async def _count(session: AsyncSession, wanted: ColumnElement[bool]) -> dict[str, int]:
-    """The number of comments by article; an article without any is left out."""
-    rows = await session.execute(
-        select(Comment.article_id, func.count()).where(wanted).group_by(Comment.article_id)
-    )
-    return dict(rows.all())
+async def _count(
+    session: AsyncSession, change: Executable, article_ids: Iterable[str]
+) -> dict[str, int]:
+    """Change the comments of these articles. Returns how many by article; one without any is left
+    out."""
+    places = {"article_ids": sorted(set(article_ids))}
+    return Counter(await session.scalars(change, places, execution_options=_PLAIN))

@@ -16,7 +16,13 @@ from typer.core import TyperGroup
 
 from migrations import commands, telling
 from migrations.commands import Findings, Standing, Waiting
-from migrations.databases import Database, database_at, database_of, tables_in_environment
+from migrations.databases import (
+    Database,
+    database_at,
+    database_of,
+    tables_in_environment,
+    wait_for_server,
+)
 from migrations.environment import Dialect
 from migrations.errors import MigrationError
 from migrations.history import BASE, history_of
@@ -77,6 +83,15 @@ _LockTimeout = Annotated[
     ),
 ]
 
+_Wait = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        help="Wait up to so long for a PostgreSQL server that does not take connections yet.",
+    ),
+]
+
 
 @main.command()
 def upgrade(
@@ -84,12 +99,15 @@ def upgrade(
     revision: Annotated[str, typer.Argument(help="An id, head, or +N.")] = "head",
     database: _Address = None,
     lock_timeout: _LockTimeout = commands.LOCK_TIMEOUT,
+    wait: _Wait = None,
 ) -> None:
     """Bring databases up to a revision. Rows are kept; an error leaves a database as it was."""
     clock = SystemClock()
 
     async def work(one: Service, at: Database) -> None:
         waiting = _waiting(one, lock_timeout)
+        if wait is not None:
+            await wait_for_server(at, wait, clock=clock, tell=waiting.tell)
         moved = await commands.upgrade(one, at, revision, clock=clock, waiting=waiting)
         telling.tell_moved(one, moved)
 

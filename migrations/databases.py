@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,10 +18,11 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 import outbox.sqlite
 from migrations import failures
 from migrations.environment import Dialect
-from migrations.errors import MigrationError
+from migrations.errors import MigrationError, Unreachable
 from migrations.services import Service
 from outbox.chassis.database_settings import DatabaseSettings
 from outbox.chassis.settings import InvalidSettings, load
+from outbox.clock import Clock
 from outbox.database.address.passwords import Password, ask_password
 from outbox.database.address.poolers import unprepared
 from outbox.database.address.urls import connecting, database_url
@@ -29,6 +31,7 @@ from outbox.tables import DEFAULT_TABLES, Tables
 
 _FORMS = "postgresql://user:password@host:5432/name or sqlite:///path/to/file.db"
 _PATIENCE = 10  # seconds for an answer to a connect
+_PAUSE = 1.0  # seconds between two looks for a server that does not answer
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,33 @@ async def connected(database: Database, *, writes: bool) -> AsyncIterator[AsyncC
             await connection.close()
     finally:
         await engine.dispose()
+
+
+async def wait_for_server(
+    database: Database, seconds: float, *, clock: Clock, tell: Callable[[str], None]
+) -> None:
+    """Return when the database's server takes connections; at once for a SQLite file, which has no
+    server. Only a server that cannot be reached is waited for: a refusal does not go away.
+
+    `tell` hears of a wait before it begins. Raises Unreachable where the server has not answered
+    within so many seconds, and MigrationError at once for anything else that is wrong.
+    """
+    if database.path is not None:
+        return
+    ends_at, waits = clock.monotonic() + seconds, False
+    while True:
+        try:
+            async with connected(database, writes=False):
+                return
+        except Unreachable as error:
+            if clock.monotonic() + _PAUSE > ends_at:
+                raise Unreachable(
+                    f"{error.happened}, also after {seconds:g} s", error.why, error.next_step
+                ) from error
+            if not waits:
+                tell(f"{error.happened}; waiting for it up to {seconds:g} s")
+                waits = True
+            await asyncio.sleep(_PAUSE)
 
 
 @contextmanager

@@ -17,3 +17,7 @@ class MigrationError(Exception):
 
     def __str__(self) -> str:
         return f"{self.happened}: {self.why}; {self.next_step}"
+
+
+class Unreachable(MigrationError):
+    """The database's server cannot be reached, or is still starting: it may answer later."""

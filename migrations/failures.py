@@ -10,10 +10,13 @@ from pathlib import Path
 from sqlalchemy import URL
 from sqlalchemy.exc import DBAPIError
 
-from migrations.errors import MigrationError
+from migrations.errors import MigrationError, Unreachable
+from outbox.database.address.poolers import BY_TRANSACTION, has_no_transactions
+from outbox.database.troubles import is_of_database
 from outbox.errors import OutboxError
 
 _NOTHING_CHANGED = "nothing was changed"
+_STARTING = "57P03"  # the server starts, recovers or stops, and takes no connection now
 
 
 def missing_folder(path: Path) -> MigrationError:
@@ -34,6 +37,8 @@ def of_connect(error: Exception, url: URL) -> MigrationError | None:
     name, user = url.database or "", url.username or ""
     text = _told(error)
     state = _state(error)
+    if has_no_transactions(error):
+        return MigrationError("the pooler is in statement mode", text, BY_TRANSACTION)
     if state == "3D000" or f'database "{name}" does not exist' in text:
         return MigrationError(
             f"the database {name!r} does not exist",
@@ -47,8 +52,8 @@ def of_connect(error: Exception, url: URL) -> MigrationError | None:
             "put the right user and password into the address: "
             f"postgresql://USER:PASSWORD@{server}/{name}",
         )
-    if state is None and isinstance(error, OSError | DBAPIError):  # TimeoutError is an OSError
-        return MigrationError(
+    if (state is None and is_of_database(error)) or state == _STARTING:
+        return Unreachable(
             f"the PostgreSQL server at {server} cannot be reached",
             text or f"no answer ({type(error).__name__})",
             f"start the server, or correct the address; {shlex.join(['pg_isready', *_host(url)])} "

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from orchestrator.client.asynchronous import Client
     from orchestrator.client.synchronous import SyncClient
+    from orchestrator.definition.rest import Later, RestCall, Secret, rest
     from orchestrator.definition.saga import Saga
     from orchestrator.definition.steps import WhenLocked, compensatable, pivot, retriable
     from orchestrator.embedding.attach import Embedded, Peers
@@ -45,10 +46,14 @@ __all__ = [
     "create_app",
     "Embedded",
     "InvalidSaga",
+    "Later",
     "OrchestratorError",
     "pivot",
+    "rest",
+    "RestCall",
     "retriable",
     "Saga",
+    "Secret",
     "SyncClient",
     "WhenLocked",
 ]
@@ -58,10 +63,14 @@ _HOMES = {
     "compensatable": "orchestrator.definition.steps",
     "Embedded": "orchestrator.embedding.attach",
     "InvalidSaga": "orchestrator.errors",
+    "Later": "orchestrator.definition.rest",
     "OrchestratorError": "orchestrator.errors",
     "pivot": "orchestrator.definition.steps",
+    "rest": "orchestrator.definition.rest",
+    "RestCall": "orchestrator.definition.rest",
     "retriable": "orchestrator.definition.steps",
     "Saga": "orchestrator.definition.saga",
+    "Secret": "orchestrator.definition.rest",
     "SyncClient": "orchestrator.client.synchronous",
     "WhenLocked": "orchestrator.definition.steps",
 }

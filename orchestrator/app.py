@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol
 
 from fastapi import APIRouter, FastAPI
 
@@ -25,6 +27,10 @@ from orchestrator.engine.watchers import OnStuck
 from orchestrator.errors import InvalidSaga, OrchestratorError
 from orchestrator.handlers import add_handlers
 from orchestrator.metrics import Figures
+from orchestrator.rest_calls.participant import RestInbox, RestParticipant
+from orchestrator.rest_calls.participants import RestParticipants, RestTransports, running
+from orchestrator.retention.lookup import ArchivedRuns
+from orchestrator.retention.running import Forgetting
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.tables import SCHEMA_REVISION
 from outbox.chassis.access.keys import EitherKeys, Keys
@@ -33,16 +39,18 @@ from outbox.chassis.service import Blueprint, CannotStart, Kit, build
 from outbox.chassis.settings import load
 from outbox.clock import Clock
 from outbox.database.opening import Database
-from outbox.relay.settings import RelaySettings
 from outbox.runtime import Carrier
 from outbox.transports.base import Transport
 from outbox.transports.in_process import Neighbour
 from outbox.wire.settled import EndedSagas
 
+if TYPE_CHECKING:
+    from outbox.transports.grpc.server import Hosted
+
 log = logging.getLogger(__name__)
 
 HISTORY = "orchestrator"
-"""The name of the migrations of an orchestrator's database, whatever its own name is."""
+"""The name of the migrations of an orchestrator's database, also where that has another name."""
 
 
 def create_app(
@@ -65,7 +73,7 @@ def create_app(
     """
     settings = settings or load(OrchestratorSettings)
     if participants is None:
-        participants = settings.peer_addresses()
+        participants = settings.participant_addresses()
     registry = Registry(discover(settings.sagas) if sagas is None else sagas, participants)
     return assemble(
         settings,
@@ -100,9 +108,11 @@ def assemble(
     transports: Mapping[str, Transport] | None = None,
     on_stuck: OnStuck | None = None,
     host: Host | None = None,
+    rest_transports: RestTransports | None = None,
 ) -> FastAPI:
     """The application around the engine of `make_engine`, which takes the arguments of
-    `orchestrator.engine.engine.Engine`. With a `host` it is a part of another application."""
+    `orchestrator.engine.engine.Engine`. With a `host` it is a part of another application.
+    `rest_transports` replace the network to plain HTTP services."""
     for saga in registry:
         if settings.name in saga.participants:
             raise InvalidSaga(
@@ -111,6 +121,7 @@ def assemble(
                 next_step="give the orchestrator another name (SAGABOX_ORCHESTRATOR)",
             )
     neighbours = {} if host is None else {it.name: it for it in host.neighbours}
+    rest = RestParticipants(registry, rest_transports)
     service = ConfiguredService(
         settings.name,
         settings,
@@ -119,13 +130,20 @@ def assemble(
         history=HISTORY,
         to_upgrade=None if host is None else host.to_upgrade,
         revision=SCHEMA_REVISION,
-        peers={name: it for name, it in registry.participants.items() if name not in neighbours},
+        peers={
+            name: it
+            for name, it in registry.participants.items()
+            if name not in neighbours and name not in rest.names
+        },
         clock=clock,
         transports=transports,
     )
     for neighbour in neighbours.values():
         service.reach(neighbour)
-    add_handlers(service.handlers, service.clock, unsettled=EngineSettings.unsettled)
+    if host is not None:
+        service.entrance.leave_grpc()
+    called = _called_by(service, rest)
+    _take_messages(service)
     parts = _Parts(
         service,
         registry,
@@ -133,11 +151,13 @@ def assemble(
         EngineSettings(
             name=settings.name,
             takes_turns=host is not None,
-            relay=_together(settings.relay_settings()),
-            stuck_to=settings.told_of_stuck(registry.participants),
+            relay=settings.relay_settings(),
+            stuck_to=settings.told_of_stuck(registry.participants.keys() - rest.names),
         ),
         on_stuck,
         None if host is None else host.keys,
+        called,
+        _forgetting(service, settings),
     )
     app = build(
         Blueprint(
@@ -149,6 +169,7 @@ def assemble(
             settled=parts.settled,
             before_start=parts.check_start,
             before_scrape=parts.refresh_figures,
+            beside=parts.beside,
             access=ACCESS,
             keys=parts.keys,
             at_home=settings.at_home(),
@@ -156,7 +177,42 @@ def assemble(
         )
     )
     problems.install(app)
+    service.entrance.host(lambda: _runs_over_grpc(app))
     return app
+
+
+def _runs_over_grpc(app: FastAPI) -> Hosted:
+    from orchestrator.api_grpc.service import RunsService
+
+    return RunsService(app)
+
+
+def _forgetting(service: ConfiguredService, settings: OrchestratorSettings) -> Forgetting:
+    return Forgetting(
+        service,
+        settings.retention_policy(),
+        settings.opened_archive(),
+        for_good=settings.removes_for_good(),
+    )
+
+
+def _called_by(service: ConfiguredService, rest: RestParticipants) -> Sequence[RestParticipant]:
+    """The plain HTTP services, which get what is for them within this process."""
+    settings = service.settings
+    called = rest.made(
+        service.database,
+        partial(
+            RestInbox, clock=service.clock, limits=settings.inbox_limits(), peers=[service.name]
+        ),
+        orchestrator=service.name,
+        clock=service.clock,
+        ids=service.new_id,
+        bell=service.bell,
+        purge_interval=settings.purge_interval,
+    )
+    for participant in called:
+        service.reach(participant)
+    return called
 
 
 @dataclass(frozen=True)
@@ -185,7 +241,11 @@ class _Parts:
         settings: EngineSettings,
         on_stuck: OnStuck | None,
         keys: Keys | None,
+        called: Sequence[RestParticipant],
+        forgetting: Forgetting,
     ) -> None:
+        self.forgetting = forgetting
+        self._called = called
         self._tokens = TokenKeys(service.database, service.clock, os.urandom)
         self.keys: Keys = self._tokens if keys is None else EitherKeys(keys, self._tokens)
         self._service = service
@@ -211,11 +271,18 @@ class _Parts:
 
     def api(self, kit: Kit) -> APIRouter:
         service = self._service
+        for participant in self._called:
+            participant.inbox.counted = kit.metrics.called
         self.figures = Figures(
             kit.metrics.registry,
             service.database,
             transitions=lambda: self.engine.stats.transitions,
             stray_effects=lambda: self.engine.stats.stray_effects,
+            late_answers=lambda: self.engine.stats.late_answers,
+            commits={
+                "short": lambda: self.engine.stats.in_one_trip,
+                "long": lambda: self.engine.stats.step_by_step,
+            },
             monotonic=service.clock.monotonic,
         )
         desk = ApiContext(
@@ -226,7 +293,10 @@ class _Parts:
             self.keys,
             kit.stopping,
             service.new_id,
+            lambda: service.addresses,
+            ArchivedRuns(service.database, self.forgetting.archive),
         )
+        self.forgetting.counted_in(kit.metrics.registry)
         parts = (
             api.router(desk),
             session.router(self._tokens, kit.failures, service.clock),
@@ -239,6 +309,12 @@ class _Parts:
 
     async def refresh_figures(self) -> None:
         await self.figures.refresh()
+        await self.forgetting.refresh_figures()
+
+    @asynccontextmanager
+    async def beside(self) -> AsyncIterator[None]:
+        async with running(self._called), self.forgetting.running():
+            yield
 
     async def check_start(self) -> None:
         try:
@@ -250,6 +326,15 @@ class _Parts:
             log.warning("no token opens this orchestrator yet: %s", command)
 
 
+def _take_messages(service: ConfiguredService) -> None:
+    add_handlers(
+        service.handlers,
+        service.clock,
+        unsettled=EngineSettings.unsettled,
+        database=lambda: service.origin_id,
+    )
+
+
 def _to_make_a_token(database: Database) -> str:
     """The command, with the names of the tables; its user gives the address where no setting has
     it."""
@@ -258,9 +343,3 @@ def _to_make_a_token(database: Database) -> str:
     if tables.schema is not None:
         named += f"SAGABOX_SCHEMA={tables.schema} "
     return f"{named}sagabox token create NAME --role viewer|operator|admin [--database URL]"
-
-
-def _together(settings: RelaySettings) -> RelaySettings:
-    """Settings for one request to a participant at a time: messages that gather meanwhile go into
-    the next."""
-    return replace(settings, width=1)

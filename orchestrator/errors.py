@@ -9,10 +9,12 @@ OrchestratorError
 ├── ActiveAlready        another run is active for the same key
 ├── KeyReused            an idempotency key came with another input
 ├── Unavailable          the orchestrator cannot tell or do it now; asking again is safe
-│   └── StartInDoubt     no answer came to a start; its key makes it safe to ask again
+│   ├── StartInDoubt     no answer came to a start; its key makes it safe to ask again
+│   └── ArchiveUnavailable  what is archived cannot be read or written now
 ├── RequestRefused       a client's request was refused for a reason without an error of its own
 ├── WaitsForItself       code within a transaction waits for a run that waits for its end
 ├── InvalidToken         a token that cannot be made or revoked as it was asked
+├── InvalidRetention     a policy of retention, or an archive, that cannot be used
 ├── DefinitionChanged    a definition has another shape than its version had before
 └── SecondNode           a second orchestrator on a SQLite database
 """
@@ -52,13 +54,13 @@ class UnknownDefinition(OrchestratorError):
 
 
 class UnknownRun(OrchestratorError):
-    """There is no run of that id."""
+    """There is no run of that id; `may_be_removed` says that one of its time may have been."""
 
-    def __init__(self, instance_id: str) -> None:
-        super().__init__(
-            f"there is no saga {instance_id!r:.100}",
-            next_step="take the id from the answer to its start, or from the list of sagas",
-        )
+    def __init__(self, instance_id: str, *, may_be_removed: bool = False) -> None:
+        next_step = "take the id from the answer to its start, or from the list of sagas"
+        if may_be_removed:
+            next_step += "; a run as old as its id may have been removed by the retention"
+        super().__init__(f"there is no saga {instance_id!r:.100}", next_step=next_step)
 
 
 class ActiveAlready(OrchestratorError):
@@ -119,6 +121,29 @@ class WaitsForItself(OrchestratorError):
 
 class InvalidToken(OrchestratorError):
     """A token cannot be made or revoked as it was asked; nothing was changed."""
+
+
+class InvalidRetention(OrchestratorError):
+    """A policy of retention, or the address of an archive, that cannot be used; nothing was
+    removed."""
+
+
+class ArchiveUnavailable(Unavailable):
+    """The archive cannot be read or written now. Nothing is removed that is not archived."""
+
+
+class ArchiveNotNamed(ArchiveUnavailable):
+    """What was removed before was archived at that place, and no archive is named. Nothing is
+    removed until one is, or it is said that the rest is to go for good."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(
+            f"what was removed before is in the archive {place}, and no archive is named now"
+        )
+        self.next_step = (
+            f"name it with SAGABOX_ARCHIVE={place} or --archive {place}, or write none to remove "
+            "for good"
+        )
 
 
 class DefinitionChanged(OrchestratorError):

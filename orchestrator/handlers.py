@@ -7,7 +7,8 @@ of its sender, which the run compares with the participant that it asked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -34,9 +35,16 @@ from outbox.replies import Outcome, Reply
 from outbox.wire.settled import MAX_TOLD
 
 
-def add_handlers(handlers: Handlers, clock: Clock, *, unsettled: timedelta) -> None:
+def add_handlers(
+    handlers: Handlers,
+    clock: Clock,
+    *,
+    unsettled: timedelta,
+    database: Callable[[], str | None] = lambda: None,
+) -> None:
     """Register what this service does with messages. It says of no run that began within
-    `unsettled` that it has ended, since some of these may still be on their way."""
+    `unsettled` that it has ended, since some of these may still be on their way. `database` gives
+    the id of the database that it answers from."""
 
     @handlers.on_list(StartSaga)
     async def start(
@@ -68,7 +76,8 @@ def add_handlers(handlers: Handlers, clock: Clock, *, unsettled: timedelta) -> N
 
     @handlers.on(AreEnded)
     async def are_ended(session: AsyncSession, question: AreEnded, context: Context) -> None:
-        answer = await _which_ended(session, question, clock.now() - unsettled)
+        ended = await _which_ended(session, question, clock.now() - unsettled)
+        answer = replace(ended, database=database())
         # One question has one answer, however often it comes.
         add(session, answer, to=context.source, id=derive(context.id, "answer"))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
@@ -13,7 +13,7 @@ FRESH = 5.0
 """Seconds for which counts from the database are shown again."""
 
 
-class _Counted:
+class Counted:
     """A counter that follows a count of the engine's."""
 
     def __init__(self, counter: Counter, count: Callable[[], int]) -> None:
@@ -30,7 +30,8 @@ class _Counted:
 class Figures:
     """The numbers of runs by their standing, and of this node's transitions. `transitions` tells
     how many it has committed since its start, `stray_effects` how many effects it found in them
-    that no run accounts for, `monotonic` the seconds."""
+    that no run accounts for, `late_answers` how many answers came for runs that were removed,
+    `commits` in how many group commits by their way, `monotonic` the seconds."""
 
     def __init__(
         self,
@@ -39,6 +40,8 @@ class Figures:
         *,
         transitions: Callable[[], int],
         stray_effects: Callable[[], int],
+        late_answers: Callable[[], int],
+        commits: Mapping[str, Callable[[], int]],
         monotonic: Callable[[], float],
     ) -> None:
         self._database = database
@@ -50,8 +53,14 @@ class Figures:
             ["name", "status"],
             registry=registry,
         )
+        by_way = Counter(
+            "sagabox_saga_commits",
+            "Group commits of this process, by their way: one statement, or several",
+            ["way"],
+            registry=registry,
+        )
         self._counters = (
-            _Counted(
+            Counted(
                 Counter(
                     "sagabox_saga_transitions",
                     "What happened to sagas and was committed by this process",
@@ -59,7 +68,7 @@ class Figures:
                 ),
                 transitions,
             ),
-            _Counted(
+            Counted(
                 Counter(
                     "sagabox_stray_effects",
                     "Actions that took effect when their saga could not undo them any more",
@@ -67,6 +76,15 @@ class Figures:
                 ),
                 stray_effects,
             ),
+            Counted(
+                Counter(
+                    "sagabox_late_answers",
+                    "Answers that came for sagas which were removed",
+                    registry=registry,
+                ),
+                late_answers,
+            ),
+            *(Counted(by_way.labels(way), count) for way, count in commits.items()),
         )
 
     async def refresh(self) -> None:

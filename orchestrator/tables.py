@@ -24,7 +24,7 @@ from outbox.database.column_types import SEQUENCE, UtcDateTime, id_column
 from outbox.database.table_set import TableSet
 from outbox.tables import DEFAULT_TABLES, Tables
 
-SCHEMA_REVISION = "orchestrator_0008"
+SCHEMA_REVISION = "orchestrator_0011"
 """The revision of the database that this code needs."""
 
 
@@ -45,6 +45,8 @@ class SagaTables(TableSet):
         self.saga_definition = _saga_definition(self)
         self.saga_token = _saga_token(self)
         self.saga_session = _saga_session(self)
+        self.saga_archive = _saga_archive(self)
+        self.saga_retention = _saga_retention(self)
         self.has_begun = self.saga.c.ended_at.is_(None) & self.saga.c.begin_at.is_(None)
         """The runs that have begun and not ended."""
 
@@ -57,7 +59,8 @@ def _saga(tables: TableSet) -> Table:
     with; without one, it follows from the id. `number` tells its age, and is made when it
     begins; without one, the id does. `start_id` is the message that asked for it, where one
     did. `begin_at` is when a run that has not begun is to begin; `fingerprint` is that of its
-    start."""
+    start. `history_removed_at` is when the lines of its history were removed before the run, and
+    `history_archive_id` the file that they are in, if any."""
     return tables.table(
         "saga",
         id_column("id"),
@@ -83,6 +86,8 @@ def _saga(tables: TableSet) -> Table:
         id_column("start_id", nullable=True),
         Column("begin_at", UtcDateTime, nullable=True),
         Column("fingerprint", String(64), nullable=True),
+        Column("history_removed_at", UtcDateTime, nullable=True),
+        id_column("history_archive_id", nullable=True),
         PrimaryKeyConstraint("id"),
         # Room for new versions of a row beside the old ones: most updates then touch no index.
         storage={"fillfactor": 60},
@@ -103,6 +108,13 @@ def _index_runs(tables: TableSet, saga: Table) -> None:
     _partial(tables, "saga_due", is_due, saga.c.shard, saga.c.due_at)
     _partial(tables, "saga_begun", is_live & saga.c.begin_at.is_(None), saga.c.id)
     _partial(tables, "saga_live_number", is_live, saga.c.number)
+    has_ended = saga.c.ended_at.is_not(None)
+    _partial(tables, "saga_ended", has_ended, saga.c.status, saga.c.name, saga.c.ended_at)
+    has_lines = has_ended & saga.c.history_removed_at.is_(None)
+    # The column is always NULL there. With it, a database that knows no sizes takes this index and
+    # not the other one, which has as many columns and all runs that ended.
+    oldest = saga.c.status, saga.c.name, saga.c.history_removed_at, saga.c.ended_at
+    _partial(tables, "saga_with_history", has_lines, *oldest)
     tables.index("saga_by_status", saga.c.status, saga.c.id)
     tables.index("saga_by_name", saga.c.name, saga.c.id)
     tables.index("saga_by_key", saga.c.key, saga.c.id)
@@ -133,8 +145,11 @@ def _saga_history(tables: TableSet) -> Table:
 def _saga_alias(tables: TableSet) -> Table:
     """Starts that began no run of their own: another run was active for their key (`saga_id`), or
     they were refused (`reason`). `start_id` is the message that asked, `fingerprint` that of
-    the start."""
-    return tables.table(
+    the start.
+
+    A tombstone has the status that its run `ended` with, and the run's `name`: the run `saga_id`,
+    under its own id or that of an alias, was removed. `archive_id` is the file that it is in."""
+    saga_alias = tables.table(
         "saga_alias",
         id_column("id"),
         id_column("saga_id", nullable=True),
@@ -144,9 +159,15 @@ def _saga_alias(tables: TableSet) -> Table:
         Column("made_at", UtcDateTime, nullable=False),
         id_column("start_id", nullable=True),
         Column("fingerprint", String(64), nullable=True),
+        Column("ended", String(12), nullable=True),
+        Column("name", String(100), nullable=True),
+        id_column("archive_id", nullable=True),
         PrimaryKeyConstraint("id"),
         tables.index("saga_alias_saga_id", "saga_id"),
     )
+    _partial(tables, "saga_alias_ended", saga_alias.c.ended.is_not(None), saga_alias.c.id)
+    _partial(tables, "saga_alias_refused", saga_alias.c.saga_id.is_(None), saga_alias.c.made_at)
+    return saga_alias
 
 
 def _saga_start_key(tables: TableSet) -> Table:
@@ -158,6 +179,7 @@ def _saga_start_key(tables: TableSet) -> Table:
         Column("fingerprint", LargeBinary(32), nullable=False),
         id_column("saga_id"),
         PrimaryKeyConstraint("name", "key"),
+        tables.index("saga_start_key_saga_id", "saga_id"),
     )
 
 
@@ -177,12 +199,14 @@ def _saga_signal(tables: TableSet) -> Table:
         id_column("message_id", nullable=True),
         PrimaryKeyConstraint("seq"),
         tables.index("saga_signal_queue", "shard", "seq"),
+        tables.index("saga_signal_saga_id", "saga_id"),
         sqlite_autoincrement=True,
     )
 
 
 def _saga_batch(tables: TableSet) -> Table:
-    """One row for each group commit, by which its outcome can be found out."""
+    """One row for each group commit, by which its outcome can be found out; two for one that never
+    was, whose `made_at` is a day ahead, so that they stay for longer."""
     return tables.table(
         "saga_batch",
         id_column("id"),
@@ -248,6 +272,45 @@ def _saga_session(tables: TableSet) -> Table:
     )
 
 
+def _saga_archive(tables: TableSet) -> Table:
+    """The files of the archive, each with the ids of its runs or dead letters in that range.
+    `state` is one of retention.files.FileState: what is in a file that is being written is still in
+    the tables. `left_out` (JSON) are ids in the file that stayed in the tables after all. `place`
+    is the archive, `path` the file there, without its ending."""
+    return tables.table(
+        "saga_archive",
+        id_column("id"),
+        Column("state", String(10), nullable=False),
+        Column("kind", String(10), nullable=False),
+        Column("place", Text, nullable=False),
+        Column("path", Text, nullable=False),
+        id_column("first_id"),
+        id_column("last_id"),
+        Column("items", Integer, nullable=False),
+        Column("left_out", Text, nullable=False),
+        Column("made_at", UtcDateTime, nullable=False),
+        PrimaryKeyConstraint("id"),
+        tables.index("saga_archive_range", "kind", "first_id", "last_id"),
+        tables.index("saga_archive_state", "state"),
+    )
+
+
+def _saga_retention(tables: TableSet) -> Table:
+    """One row, whose `only` is 1: which process removes what is old, until when, with which epoch;
+    and `below`: an id that is smaller and absent may be that of a run that was removed. `oldest_at`
+    is the oldest end of a run at the end of the last round, which was at `round_at`."""
+    return tables.table(
+        "saga_retention",
+        Column("only", SmallInteger, primary_key=True, autoincrement=False),
+        Column("owner", String(100), nullable=True),
+        Column("epoch", BigInteger, nullable=False),
+        Column("expires_at", UtcDateTime, nullable=False),
+        id_column("below", nullable=True),
+        Column("round_at", UtcDateTime, nullable=True),
+        Column("oldest_at", UtcDateTime, nullable=True),
+    )
+
+
 @cache
 def saga_tables(messaging: Tables) -> SagaTables:
     """The tables of the orchestrator of that installation."""
@@ -268,3 +331,5 @@ saga_silence = PLAIN.saga_silence
 saga_definition = PLAIN.saga_definition
 saga_token = PLAIN.saga_token
 saga_session = PLAIN.saga_session
+saga_archive = PLAIN.saga_archive
+saga_retention = PLAIN.saga_retention

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from outbox import sqlite
     from outbox.adding.add import add
     from outbox.adding.installation import Installation, Routes, install
+    from outbox.capture.log_reader import LogReader
     from outbox.clock import Clock, SystemClock
     from outbox.coordination.bell import Bell
     from outbox.crashpoints import Crash, crashpoint
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
         BelongsToSaga,
         CallUnderWay,
         CannotComplete,
+        FeatureMissing,
         ForgottenByReceiver,
         GrantMissing,
         InvalidHandlers,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
         InvalidMessage,
         InvalidSelection,
         InvalidService,
+        InvalidWebhook,
         IsolationRefused,
         MalformedEnvelope,
         MessagesLeftBehind,
@@ -63,18 +66,23 @@ if TYPE_CHECKING:
     from outbox.inbox.inbox import Inbox
     from outbox.inbox.limits import InboxLimits
     from outbox.inbox.pending.listing import PendingCommand
+    from outbox.integrations.operations import operator_app
     from outbox.lanes import Lane
     from outbox.messages import Command, Event, Message, MessageType, SagaRef
     from outbox.relay.ports import ReplySink
     from outbox.relay.relay import Relay
-    from outbox.relay.settings import RelaySettings
+    from outbox.relay.settings import DestinationSettings, RelaySettings
     from outbox.replies import Done, Locked, Ongoing, Outcome, Pending, Refused, Reply
-    from outbox.retry import RetryPolicy
+    from outbox.retry import OnExhaustion, RetryPolicy
     from outbox.runtime import Runtime
     from outbox.service.service import Service
     from outbox.tables import Tables
+    from outbox.transports.brokers.held.policy import HeldPolicy
+    from outbox.transports.brokers.topics.foreign import ForeignMessage
+    from outbox.transports.brokers.topics.topic import Topic
     from outbox.transports.http.receiver import receiver
     from outbox.transports.http.signing import Keyring
+    from outbox.transports.webhooks.webhook import Webhook
     from outbox.wire.envelope import Envelope
     from outbox.wire.settled import EndedSagas
 
@@ -92,13 +100,17 @@ __all__ = [
     "Context",
     "Crash",
     "crashpoint",
+    "DestinationSettings",
     "Done",
     "EndedSagas",
     "Envelope",
     "Event",
+    "FeatureMissing",
+    "ForeignMessage",
     "ForgottenByReceiver",
     "GrantMissing",
     "Handlers",
+    "HeldPolicy",
     "Ids",
     "Inbox",
     "InboxLimits",
@@ -109,10 +121,12 @@ __all__ = [
     "InvalidMessage",
     "InvalidSelection",
     "InvalidService",
+    "InvalidWebhook",
     "IsolationRefused",
     "Keyring",
     "Lane",
     "Locked",
+    "LogReader",
     "MalformedEnvelope",
     "Message",
     "MessagesLeftBehind",
@@ -121,7 +135,9 @@ __all__ = [
     "NoSuchMessage",
     "NotInTransaction",
     "NotPendingYet",
+    "OnExhaustion",
     "Ongoing",
+    "operator_app",
     "OutboxError",
     "OutboxNotInstalled",
     "Outcome",
@@ -148,10 +164,12 @@ __all__ = [
     "Tables",
     "TablesOfAnother",
     "TooLate",
+    "Topic",
     "TransactionLost",
     "UnconfiguredSQLite",
     "Unrouted",
     "UntrustedRequest",
+    "Webhook",
 ]
 
 _HOMES = {
@@ -168,13 +186,17 @@ _HOMES = {
     "Context": "outbox.inbox.handlers",
     "Crash": "outbox.crashpoints",
     "crashpoint": "outbox.crashpoints",
+    "DestinationSettings": "outbox.relay.settings",
     "Done": "outbox.replies",
     "EndedSagas": "outbox.wire.settled",
     "Envelope": "outbox.wire.envelope",
     "Event": "outbox.messages",
+    "ForeignMessage": "outbox.transports.brokers.topics.foreign",
+    "FeatureMissing": "outbox.errors",
     "ForgottenByReceiver": "outbox.errors",
     "GrantMissing": "outbox.errors",
     "Handlers": "outbox.inbox.handlers",
+    "HeldPolicy": "outbox.transports.brokers.held.policy",
     "Ids": "outbox.ids",
     "Inbox": "outbox.inbox.inbox",
     "InboxLimits": "outbox.inbox.limits",
@@ -185,10 +207,12 @@ _HOMES = {
     "InvalidMessage": "outbox.errors",
     "InvalidSelection": "outbox.errors",
     "InvalidService": "outbox.errors",
+    "InvalidWebhook": "outbox.errors",
     "IsolationRefused": "outbox.errors",
     "Keyring": "outbox.transports.http.signing",
     "Lane": "outbox.lanes",
     "Locked": "outbox.replies",
+    "LogReader": "outbox.capture.log_reader",
     "MalformedEnvelope": "outbox.errors",
     "Message": "outbox.messages",
     "MessagesLeftBehind": "outbox.errors",
@@ -197,7 +221,9 @@ _HOMES = {
     "NoSuchMessage": "outbox.errors",
     "NotInTransaction": "outbox.errors",
     "NotPendingYet": "outbox.errors",
+    "OnExhaustion": "outbox.retry",
     "Ongoing": "outbox.replies",
+    "operator_app": "outbox.integrations.operations",
     "OutboxError": "outbox.errors",
     "OutboxNotInstalled": "outbox.errors",
     "Outcome": "outbox.replies",
@@ -224,10 +250,12 @@ _HOMES = {
     "Tables": "outbox.tables",
     "TablesOfAnother": "outbox.errors",
     "TooLate": "outbox.errors",
+    "Topic": "outbox.transports.brokers.topics.topic",
     "TransactionLost": "outbox.errors",
     "UnconfiguredSQLite": "outbox.errors",
     "Unrouted": "outbox.errors",
     "UntrustedRequest": "outbox.errors",
+    "Webhook": "outbox.transports.webhooks.webhook",
 }
 if not TYPE_CHECKING:
     # A type checker would take any name then.

@@ -105,7 +105,8 @@ class RunsEnded(Event, type="orchestrator.runs-ended.v1", key="consumer"):
     have ended, or never were, except those in `live`.
 
     `before` may be smaller than in the question; `is_more` says that this is because no more live
-    runs could be named, so that it pays to ask for the rest.
+    runs could be named, so that it pays to ask for the rest. `database` is the id of the database
+    that was asked; an older orchestrator does not tell it.
     """
 
     consumer: str
@@ -113,3 +114,4 @@ class RunsEnded(Event, type="orchestrator.runs-ended.v1", key="consumer"):
     before: str
     live: list[str]
     is_more: bool
+    database: str | None = None

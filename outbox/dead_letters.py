@@ -16,40 +16,40 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeAlias
+from typing import Any
 
-import orjson
 from sqlalchemy import (
     ColumnElement,
     Select,
     Table,
     and_,
-    delete,
-    insert,
     not_,
     select,
-    tuple_,
     update,
 )
 from sqlalchemy.engine import RowMapping
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
-from outbox.adding.installation import tables_of
+from outbox.adding.installation import tables_in
 from outbox.database.pages import DEFAULT_LIMIT, Page, page
-from outbox.errors import BelongsToSaga, ForgottenByReceiver, InvalidSelection, NoSuchMessage
+from outbox.errors import InvalidSelection, NoSuchMessage
 from outbox.ids import is_id
-from outbox.replies import Outcome
-from outbox.tables import DEFAULT_TABLES, Tables
-from outbox.wire.envelope import with_due
-
-Database: TypeAlias = AsyncConnection | AsyncSession
+from outbox.lanes import BLOCKED
+from outbox.operations.dead_rows import (
+    TOO_OLD,
+    Database,
+    delete_rows,
+    is_of_saga,
+    is_too_old,
+    locked,
+    move_back,
+    move_back_as_new,
+    require_may_go,
+    saga_of,
+)
+from outbox.tables import Tables
 
 MAX_AT_ONCE = 1000
 """The most messages that one call moves or deletes."""
-
-# As the relay begins the reason of what was answered so.
-_TOO_OLD = Outcome.TOO_OLD.value
-_MOVED = tuple(it.name for it in DEFAULT_TABLES.outbox_dead.c if it.name in DEFAULT_TABLES.outbox.c)
 
 
 @dataclass(frozen=True)
@@ -71,12 +71,13 @@ class DeadLetter:
     @property
     def is_too_old(self) -> bool:
         """Whether its receiver cannot tell whether it took effect: it is redriven only as new."""
-        return self.reason.startswith(_TOO_OLD)
+        return self.reason.startswith(TOO_OLD)
 
 
 @dataclass(frozen=True)
 class RestingKey:
-    """An order key that rests until the next attempt at its first message."""
+    """An order key that rests until the next attempt at its first message; one that `is_blocked`
+    rests until an operator redrives or drops that message."""
 
     destination: str
     bucket: int
@@ -86,20 +87,31 @@ class RestingKey:
     next_at: datetime
     last_error: str
 
+    @property
+    def is_blocked(self) -> bool:
+        """Whether there is no next attempt; `next_at` means nothing then."""
+        return self.next_at >= BLOCKED
+
 
 async def list_dead(
     database: Database,
     *,
     destination: str | None = None,
+    ids: tuple[str, str] | None = None,
     limit: int = DEFAULT_LIMIT,
     cursor: str | None = None,
     tables: Tables | None = None,
 ) -> Page[DeadLetter]:
-    """Dead letters, the last buried first. Raises InvalidSelection for a bad limit or cursor."""
-    outbox_dead = (tables or _tables_of(database)).outbox_dead
+    """Dead letters, the last buried first; `ids` are the first and the last that there may be.
+    Raises InvalidSelection for a bad limit or cursor."""
+    outbox_dead = (tables or tables_in(database)).outbox_dead
     order = (outbox_dead.c.died_at, outbox_dead.c.id, outbox_dead.c.destination)
     query = _rows_for(outbox_dead, destination)
-    return await page(database, query, order, _letter, limit=limit, cursor=cursor, descending=True)
+    if ids is not None:
+        query = query.where(outbox_dead.c.id.between(*ids))
+    return await page(
+        database, query, order, letter_of, limit=limit, cursor=cursor, descending=True
+    )
 
 
 async def redrive(
@@ -116,17 +128,11 @@ async def redrive(
     All or none: raises InvalidSelection, NoSuchMessage, BelongsToSaga or ForgottenByReceiver,
     naming the first id that is wrong, before anything changes.
     """
-    tables = tables or _tables_of(database)
+    tables = tables or tables_in(database)
     rows = await _chosen(database, tables, ids, destination)
     for row in rows:
-        if row["reason"].startswith(_TOO_OLD):
-            raise ForgottenByReceiver(
-                f"{row['destination']} called the message {row['id']} too-old: it has forgotten "
-                "what it took at that time, and would say so again",
-                next_step="find out whether it took effect there; where it did not, send it as a "
-                "new message: dead_letters.redrive_as_new",
-            )
-    return await _move_back(database, tables, rows)
+        require_may_go(row, as_new=False)
+    return await move_back(database, tables, rows)
 
 
 async def _chosen(
@@ -138,7 +144,7 @@ async def _chosen(
     chosen: ColumnElement[bool] = outbox_dead.c.id.in_(wanted)
     if destination is not None:
         chosen &= outbox_dead.c.destination == destination
-    rows = await _locked(database, outbox_dead, chosen, None)
+    rows = await locked(database, outbox_dead, [chosen], None)
     if missing := sorted(set(wanted) - {row["id"] for row in rows}):
         where = "" if destination is None else f" for {destination}"
         raise NoSuchMessage(
@@ -147,12 +153,7 @@ async def _chosen(
             next_step="list the dead letters; it may have been sent again or deleted already",
         )
     for row in rows:
-        if (saga := _saga_of(row["headers"])) is not None:
-            raise BelongsToSaga(
-                f"the message {row['id']} is a command of the saga {saga}, which may have given it "
-                "up or undone it since",
-                next_step=f"retry the step of the saga {saga} instead",
-            )
+        require_may_go(row, as_new=True)
     return rows
 
 
@@ -170,23 +171,9 @@ async def redrive_as_new(
     To a receiver each is another message: it takes effect there, also where the one under the old
     id did. An id that died for several destinations gets one new id for all of them.
     """
-    tables = tables or _tables_of(database)
+    tables = tables or tables_in(database)
     rows = await _chosen(database, tables, ids, destination)
-    renamed = {id: new_id() for id in sorted({row["id"] for row in rows})}
-    await _insert(
-        database,
-        tables,
-        [
-            {
-                **row,
-                "id": renamed[row["id"]],
-                "headers": with_due(row["headers"], now, anew=True),
-            }
-            for row in _in_order(rows)
-        ],
-    )
-    await _delete(database, tables, rows)
-    return renamed
+    return await move_back_as_new(database, tables, rows, lambda _: new_id(), now)
 
 
 async def redrive_all(
@@ -199,15 +186,15 @@ async def redrive_all(
     """As `redrive` for all dead letters of `destination`, except commands of sagas and what the
     receiver called too-old, the first buried first. It moves at most `limit` and returns how many:
     call it until it returns 0."""
-    tables = tables or _tables_of(database)
+    tables = tables or tables_in(database)
     outbox_dead = tables.outbox_dead
     _check_limit(limit)
-    is_too_old = outbox_dead.c.reason.startswith(_TOO_OLD)
-    # The keys of JSON as the library writes it; within a text the quotes would be escaped.
-    headers = outbox_dead.c.headers
-    of_saga = and_(headers.contains('"replyto":'), headers.contains('"correlationid":'))
-    chosen = and_(outbox_dead.c.destination == destination, not_(of_saga), not_(is_too_old))
-    return await _move_back(database, tables, await _locked(database, outbox_dead, chosen, limit))
+    chosen = (
+        outbox_dead.c.destination == destination,
+        not_(is_of_saga(outbox_dead)),
+        not_(is_too_old(outbox_dead)),
+    )
+    return await move_back(database, tables, await locked(database, outbox_dead, chosen, limit))
 
 
 async def purge_dead(
@@ -220,7 +207,7 @@ async def purge_dead(
 ) -> int:
     """Delete for good the dead letters buried before that moment (aware), the first buried first.
     It deletes at most `limit` and returns how many: call it until it returns 0."""
-    tables = tables or _tables_of(database)
+    tables = tables or tables_in(database)
     outbox_dead = tables.outbox_dead
     _check_limit(limit)
     if before.tzinfo is None:
@@ -231,8 +218,8 @@ async def purge_dead(
     chosen: ColumnElement[bool] = outbox_dead.c.died_at < before
     if destination is not None:
         chosen &= outbox_dead.c.destination == destination
-    rows = await _locked(database, outbox_dead, chosen, limit)
-    await _delete(database, tables, rows)
+    rows = await locked(database, outbox_dead, [chosen], limit)
+    await delete_rows(database, tables, rows)
     return len(rows)
 
 
@@ -245,9 +232,9 @@ async def list_held(
     tables: Tables | None = None,
 ) -> Page[RestingKey]:
     """Keys that rest, by destination, bucket and key. Raises InvalidSelection as `list_dead`."""
-    outbox_held = (tables or _tables_of(database)).outbox_held
+    outbox_held = (tables or tables_in(database)).outbox_held
     order = (outbox_held.c.destination, outbox_held.c.bucket, outbox_held.c.aggregateid)
-    query = _rows_for(outbox_held, destination)
+    query = _rows_for(outbox_held, destination).where(outbox_held.c.bucket >= 0)
     return await page(database, query, order, _resting, limit=limit, cursor=cursor)
 
 
@@ -268,9 +255,13 @@ async def release(
 
     The attempts so far still count. Raises NoSuchMessage where the key does not rest.
     """
-    outbox_held = (tables or _tables_of(database)).outbox_held
+    outbox_held = (tables or tables_in(database)).outbox_held
     # Only ever earlier: a rest that is over already keeps its place in the queue.
-    resting = and_(outbox_held.c.destination == destination, outbox_held.c.aggregateid == key)
+    resting = and_(
+        outbox_held.c.destination == destination,
+        outbox_held.c.aggregateid == key,
+        outbox_held.c.bucket >= 0,
+    )
     found = (await database.execute(select(outbox_held.c.bucket).where(resting))).all()
     if not found:
         raise NoSuchMessage(
@@ -283,65 +274,15 @@ async def release(
     return len(found)
 
 
-async def _locked(
-    database: Database, outbox_dead: Table, chosen: ColumnElement[bool], limit: int | None
-) -> Sequence[RowMapping]:
-    """The rows, oldest first, locked until the transaction ends."""
-    query = (
-        select(outbox_dead)
-        .where(chosen)
-        .order_by(outbox_dead.c.died_at, outbox_dead.c.id, outbox_dead.c.destination)
-        .limit(limit)
-        .with_for_update()
-    )
-    return (await database.execute(query)).mappings().all()
-
-
-async def _move_back(database: Database, tables: Tables, rows: Sequence[RowMapping]) -> int:
-    await _insert(database, tables, [dict(row) for row in _in_order(rows)])
-    await _delete(database, tables, rows)
-    return len(rows)
-
-
-def _in_order(rows: Sequence[RowMapping]) -> list[RowMapping]:
-    """The rows in the order in which they were made, which their sequence numbers no longer
-    tell."""
-    return sorted(rows, key=lambda row: (row["occurred_at"], row["id"], row["destination"]))
-
-
-async def _insert(database: Database, tables: Tables, rows: Sequence[Mapping[str, Any]]) -> None:
-    if rows:
-        await database.execute(
-            insert(tables.outbox), [{name: row[name] for name in _MOVED} for row in rows]
-        )
-
-
-async def _delete(database: Database, tables: Tables, rows: Sequence[RowMapping]) -> None:
-    outbox_dead = tables.outbox_dead
-    if rows:
-        gone = [(row["id"], row["destination"]) for row in rows]
-        await database.execute(
-            delete(outbox_dead).where(tuple_(outbox_dead.c.id, outbox_dead.c.destination).in_(gone))
-        )
-
-
-def _tables_of(database: Database) -> Tables:
-    match database:
-        case AsyncSession():
-            return tables_of(database.sync_session)
-        case AsyncConnection():
-            connection = database.sync_connection
-            return DEFAULT_TABLES if connection is None else tables_of(connection)
-
-
-def _letter(row: RowMapping) -> DeadLetter:
+def letter_of(row: RowMapping) -> DeadLetter:
+    """The dead letter of a row of all columns of its table."""
     return DeadLetter(
         id=row["id"],
         destination=row["destination"],
         type=row["type"],
         key=row["aggregateid"],
         payload=row["payload"],
-        saga=_saga_of(row["headers"]),
+        saga=saga_of(row["headers"]),
         reason=row["reason"],
         attempts=row["attempts"],
         occurred_at=row["occurred_at"],
@@ -359,17 +300,6 @@ def _resting(row: RowMapping) -> RestingKey:
         next_at=row["next_at"],
         last_error=row["last_error"],
     )
-
-
-def _saga_of(headers: str) -> str | None:
-    try:
-        known: Any = orjson.loads(headers)
-    except orjson.JSONDecodeError:
-        # Perhaps it died for this very reason; it must be shown all the same.
-        return None
-    if not isinstance(known, dict) or "replyto" not in known:
-        return None
-    return known.get("correlationid")
 
 
 def _checked(ids: Collection[str]) -> list[str]:

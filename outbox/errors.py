@@ -14,6 +14,8 @@ OutboxError
 ├── InvalidKeyring            secrets that cannot sign, or are too short to
 ├── InvalidHandlers           a wrong registration of a handler
 ├── InvalidService            a service with a name, an address or a database that cannot be
+├── ExtraMissing              something asked for a library that is not installed
+├── InvalidWebhook            a webhook with an address, a secret or an option that cannot be
 ├── UnconfiguredSQLite        a SQLite engine without the settings that keep the promises
 ├── IsolationRefused          an inbox on sessions that do not see what others committed
 ├── TransactionLost           the database silently ended the transaction
@@ -28,6 +30,7 @@ OutboxError
 ├── BelongsToSaga             a saga's command, which only its saga may send again
 ├── ForgottenByReceiver       a dead letter whose receiver cannot tell whether it took effect
 └── SchemaError               a database that this code must not run on
+    ├── FeatureMissing        or whose server lacks what PostgreSQL has
     ├── GrantMissing          or in which its role may not do what it must
     ├── SchemaMissing
     ├── SchemaOlder
@@ -123,6 +126,10 @@ class InvalidService(OutboxError):
     """A service was declared with a name, an address or a database that cannot be."""
 
 
+class InvalidWebhook(OutboxError):
+    """A webhook was declared with an address, a secret or an option that cannot be."""
+
+
 class MessagesLeftBehind(OutboxError):
     """A commit was stopped because messages staged in its transaction had not been written."""
 
@@ -169,6 +176,16 @@ class InvalidKeyring(OutboxError):
 
 class InvalidHandlers(OutboxError):
     """A handler was registered twice, for no message type, or with a wrong signature."""
+
+
+class ExtraMissing(OutboxError):
+    """What was asked for needs libraries that `pip install sagabox` leaves out."""
+
+    def __init__(self, extra: str, needed_for: str) -> None:
+        super().__init__(
+            f"{needed_for} needs libraries that are not installed",
+            next_step=f"pip install 'sagabox[{extra}]'",
+        )
 
 
 class UnconfiguredSQLite(OutboxError):
@@ -288,6 +305,19 @@ class ForgottenByReceiver(OutboxError):
 
 class SchemaError(OutboxError):
     """The database's schema is not one that this code may run on."""
+
+
+class FeatureMissing(SchemaError):
+    """The server speaks PostgreSQL's protocol, and lacks a feature that the library needs."""
+
+    @classmethod
+    def of(cls, service: str, feature: str, used_for: str, words: str) -> FeatureMissing:
+        """The error where that feature is missing; `words` are the server's."""
+        return cls(
+            f"the database of {service} lacks the feature {feature!r} ({words}), which is needed: "
+            f"{used_for}",
+            next_step="use a server that has it; docs/operate/databases.md tells of each product",
+        )
 
 
 class GrantMissing(SchemaError):

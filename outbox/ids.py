@@ -32,10 +32,9 @@ def compose(milliseconds: int, tail: int) -> str:
 def time_of(identifier: str) -> datetime:
     """The time when the id was made, to the millisecond; at the latest the last day of the year
     9999, since an id reaches further than a datetime. Raises ValueError where it is no UUIDv7."""
-    parsed = uuid.UUID(identifier)
-    if parsed.version != 7:
+    if not is_id(identifier) and uuid.UUID(identifier).version != 7:
         raise ValueError(f"{identifier} is not a UUIDv7")
-    return _EPOCH + min(timedelta(milliseconds=parsed.int >> 80), _LAST_DAY - _EPOCH)
+    return _EPOCH + min(timedelta(milliseconds=_milliseconds_of(identifier)), _LAST_DAY - _EPOCH)
 
 
 def first_at(moment: datetime) -> str:
@@ -56,7 +55,13 @@ def derive(parent: str, *parts: str) -> str:
     # Each part with its length, so that ("a", "b") and ("ab",) always differ.
     framed = "".join(f"{len(part)}:{part}" for part in (parent, *parts))
     digest = hashlib.sha256(framed.encode()).digest()
-    return compose(uuid.UUID(parent).int >> 80, int.from_bytes(digest[:10], "big"))
+    return compose(_milliseconds_of(parent), int.from_bytes(digest[:10], "big"))
+
+
+def _milliseconds_of(identifier: str) -> int:
+    if is_id(identifier):
+        return int(identifier[:8] + identifier[9:13], 16)
+    return uuid.UUID(identifier).int >> 80
 
 
 def is_id(text: object) -> bool:

@@ -67,7 +67,8 @@ class Repair:
 @dataclass(frozen=True)
 class Wrong:
     """The divergence where the rule does not hold: `code` is a short stable word for programs,
-    `should` tells people what should hold. Without a `repair` an operator has to decide.
+    `should` tells people what should hold. Without a `repair` an operator has to decide; `decide`
+    says what, and by which command each choice is made.
 
     Raises InvalidInvariant.
     """
@@ -75,6 +76,7 @@ class Wrong:
     code: str
     should: str
     repair: Repair | None = None
+    decide: str = ""
 
     def __post_init__(self) -> None:
         if not _WORD.fullmatch(self.code):

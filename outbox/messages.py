@@ -92,7 +92,7 @@ class Message:
         key: Any = getattr(self, self.key_field, None)
         if not isinstance(key, str) or len(key) > MAX_KEY_LENGTH or not _KEY.fullmatch(key):
             raise InvalidMessage(
-                f"the key {self.key_field!r} of {self.message_type} is {key!r}",
+                f"the key {self.key_field!r} of {self.message_type} is {key!r:.100}",
                 next_step=f"make it a text of 1 to {MAX_KEY_LENGTH} characters, none of them a "
                 "control character",
             )

@@ -64,6 +64,11 @@ class Pending:
 PENDING = "pending"
 """The code of an ONGOING answer to a command that has begun, and whose answer comes later."""
 
+DEAD_LETTER = "dead-letter"
+"""The code of a REJECTED answer to a command that a consumer behind a broker has given up, and
+keeps: no worker tries it any more. The orchestrator takes it as it takes the burial of a command by
+its own relay."""
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:

@@ -1,8 +1,20 @@
-"""The retry policy: when to try again, and when to give up."""
+"""The retry policy: when to try again, when to give up, and what becomes of what is given up."""
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
+
+
+class OnExhaustion(enum.Enum):
+    """The fate of a message that its relay gives up. It never blocks where it belongs to a saga: it
+    is buried, and the run is told."""
+
+    DEAD_LETTER_AND_CONTINUE = "dead_letter_and_continue"
+    """It becomes a dead letter, and the later messages of its key go on."""
+    BLOCK_KEY = "block_key"
+    """It stays the first of its key, without more attempts, and the later ones wait until an
+    operator redrives or drops it. A request then has one message of a key at most."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ log = logging.getLogger("outbox.runtime")
 
 PURGE_INTERVAL = 60.0
 DRAIN_SECONDS = 5.0
-_HANDLERS_HAVE = 10.0
+HANDLERS_HAVE = 10.0
+"""The seconds that handlers have at least when their service stops."""
 
 
 class Carrier(Protocol):
@@ -81,7 +82,7 @@ class Runtime:
         finally:
             self._loop = None
             stop.set()
-            handlers = max(_HANDLERS_HAVE, self._inbox.longest_work)
+            handlers = max(HANDLERS_HAVE, self._inbox.longest_work)
             await asyncio.gather(self._drain(tasks), self._inbox.drain(handlers))
 
     async def _keep_carrying(self, carrier: Carrier, stop: asyncio.Event) -> None:

@@ -18,7 +18,8 @@ def is_storable(text: str) -> bool:
 def fit(text: str) -> str:
     """The text, cut to MAX_REASON_LENGTH, with a mark for each character that a database would
     refuse."""
-    return _UNSTORABLE.sub("\ufffd", text[:MAX_REASON_LENGTH])
+    cut = text[:MAX_REASON_LENGTH]
+    return cut if cut.isascii() and "\0" not in cut else _UNSTORABLE.sub("\ufffd", cut)
 
 
 def told(reply: Reply) -> str:

@@ -14,7 +14,7 @@ a database newer than itself can tell whether it may run.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from sqlalchemy import (
@@ -38,6 +38,7 @@ from outbox.database.schema.versions import VERSIONS
 from outbox.database.shown_url import shown
 from outbox.database.table_set import TableSet, has_table
 from outbox.errors import SchemaMissing, SchemaNewer, SchemaOlder, TablesOfAnother
+from outbox.ids import derive, first_at
 from outbox.sqlite import READ_ONLY
 from outbox.tables import DEFAULT_TABLES, Tables
 
@@ -200,6 +201,12 @@ async def claim_tables(
     return since
 
 
+def database_id(service: str, since: datetime) -> str:
+    """The id of the tables that belong to the service since then: all its processes on them tell
+    the same, and those on other tables another one."""
+    return derive(first_at(since), "database", service, since.astimezone(UTC).isoformat())
+
+
 async def _claim(engine: AsyncEngine, tables: Tables) -> tuple[str, datetime] | None:
     claim = tables.outbox_service.c
     async with reading(engine).connect() as connection:
@@ -212,7 +219,7 @@ def rename_service(
 ) -> None:
     """Let the tables of the service `old` be those of `new`, within a migration, while none of its
     processes runs. Its inbox knows what it took as before."""
-    inboxes = (tables.inbox, tables.inbox_pending, tables.inbox_watermark)
+    inboxes = (tables.inbox, tables.inbox_pending, tables.inbox_held, tables.inbox_watermark)
     names = (tables.outbox_service.c.name, *(it.c.consumer for it in inboxes))
     for name in names:
         op.execute(update(name.table).where(name == old).values({name: new}))

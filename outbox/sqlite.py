@@ -90,7 +90,7 @@ def busy_timeout(engine: Engine | AsyncEngine) -> float | None:
 
 def is_within_write(engine: Engine | AsyncEngine) -> bool:
     """Whether the code that asks is within a transaction that writes to the database of this
-    engine, by whatever engine it was begun. False on other databases than SQLite."""
+    engine, though another engine may have begun it. False on other databases than SQLite."""
     return engine.dialect in _configured and is_writing(_turns[file_of(engine.url)])
 
 

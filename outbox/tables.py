@@ -23,6 +23,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 from outbox.database.column_types import (
@@ -33,6 +34,8 @@ from outbox.database.column_types import (
     id_column,
 )
 from outbox.database.table_set import TableSet
+
+_HOLDS_KEY = text("state <> 'dead'")
 
 NAMING_CONVENTION: Mapping[str, str] = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -55,6 +58,7 @@ class Tables(TableSet):
         self.outbox_dead = _outbox_dead(self)
         self.inbox = _inbox(self)
         self.inbox_pending = _inbox_pending(self)
+        self.inbox_held = _inbox_held(self)
         self.inbox_watermark = _inbox_watermark(self)
         self.schema_revision = _schema_revision(self)
         self.outbox_service = _outbox_service(self)
@@ -131,7 +135,9 @@ def _outbox_relay(tables: Tables) -> Table:
 
 def _outbox_held(tables: Tables) -> Table:
     """Keys that wait: the message `head_id` failed `attempts` times, and its key rests until
-    `next_at`. The messages themselves stay where they are."""
+    `next_at`, or for as long as that is `outbox.lanes.BLOCKED`. The messages themselves stay where
+    they are. Buckets below 0 are of the whole destination (`outbox.lanes`), with an empty key: it
+    is paused, or gives no answer, since `next_at`."""
     return tables.table(
         "outbox_held",
         Column("destination", String(100), nullable=False),
@@ -237,6 +243,54 @@ def _inbox_pending(tables: Tables) -> Table:
     )
 
 
+def _inbox_held(tables: Tables) -> Table:
+    """Packets from a broker that could not be handled, and the rest of their keys behind them.
+
+    `body` is what the broker had, byte for byte, and `headers` (JSON) came with it. What could be
+    read has its key, with `undo_lane` as in `batches.order_key`, its id, type, source, and the
+    `saga` whose command it is; for what was never read these are NULL. `fingerprint` lets a packet
+    be held once. A copy that runs out does so at `expires_at`.
+
+    `state` is one of held.State. Of each key the first row that waits has a `next_at`, when it is
+    tried again; all others have none. `attempts` are its failures; `revision` grows with each
+    change of the row.
+    """
+    return tables.table(
+        "inbox_held",
+        Column("seq", SEQUENCE, Identity(), nullable=False, autoincrement=True),
+        Column("consumer", String(100), nullable=False),
+        Column("queue", String(100), nullable=False),
+        Column("partition", Integer, nullable=False),
+        Column("undo_lane", Boolean, nullable=False),
+        Column("key", String(200), nullable=True),
+        id_column("message_id", nullable=True),
+        Column("type", String(200), nullable=True),
+        Column("source", String(100), nullable=True),
+        id_column("saga", nullable=True),
+        Column("headers", Text, nullable=False),
+        Column("body", LargeBinary, nullable=False),
+        Column("fingerprint", LargeBinary(32), nullable=False),
+        Column("expires_at", UtcDateTime, nullable=True),
+        Column("state", String(10), nullable=False),
+        Column("attempts", Integer, nullable=False),
+        Column("revision", Integer, nullable=False),
+        Column("next_at", UtcDateTime, nullable=True),
+        Column("last_error", Text, nullable=False),
+        Column("held_at", UtcDateTime, nullable=False),
+        PrimaryKeyConstraint("seq"),
+        UniqueConstraint("consumer", "fingerprint", name=tables.name("inbox_held_once")),
+        # Without what was given up: a key may have left thousands of such rows behind.
+        tables.index(
+            "inbox_held_order",
+            *("consumer", "undo_lane", "key", "seq"),
+            postgresql_where=_HOLDS_KEY,
+            sqlite_where=_HOLDS_KEY,
+        ),
+        tables.index("inbox_held_due", "consumer", "next_at"),
+        sqlite_autoincrement=True,
+    )
+
+
 def _inbox_watermark(tables: Tables) -> Table:
     """How far the inbox has forgotten. Scope `age` (source ''): a message without a saga whose
     age (its `due`, else its id) is smaller than `below`, and that is absent, may have been
@@ -244,7 +298,10 @@ def _inbox_watermark(tables: Tables) -> Table:
     `saga`: the same for commands of a saga of that source whose number (else saga id) is
     smaller than `below` and not in `except_ids` (JSON). Scope `asked` is no mark: `below` is
     the last question to that source about its sagas, and `except_ids` a JSON object, how far
-    its answers came."""
+    its answers came. Scope `restored` is set by an operator after a restore, as `saga` is by a
+    purge: no saga of that source below it lives but those in `except_ids`. Scope `databases` is
+    no mark either: `except_ids` is a JSON object of the databases that spoke under the name of
+    the source, each with its first and last time, and `below` the one that spoke last."""
     return tables.table(
         "inbox_watermark",
         Column("consumer", String(100), nullable=False),
@@ -296,6 +353,7 @@ outbox_scheduled = DEFAULT_TABLES.outbox_scheduled
 outbox_dead = DEFAULT_TABLES.outbox_dead
 inbox = DEFAULT_TABLES.inbox
 inbox_pending = DEFAULT_TABLES.inbox_pending
+inbox_held = DEFAULT_TABLES.inbox_held
 inbox_watermark = DEFAULT_TABLES.inbox_watermark
 schema_revision = DEFAULT_TABLES.schema_revision
 outbox_service = DEFAULT_TABLES.outbox_service

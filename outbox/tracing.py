@@ -9,7 +9,7 @@ written and calls made while a message is handled or a request answered belong t
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import Token
 from functools import lru_cache
 from types import TracebackType
@@ -64,10 +64,16 @@ def context_of(trace: str | None) -> Context:
 
 
 def of_new_message(
-    id: str, type: str, inherited: str | None, *, saga: str | None = None, step: str | None = None
+    id: str,
+    type: str,
+    inherited: str | None,
+    *,
+    saga: str | None = None,
+    step: str | None = None,
+    waited_for: Iterable[str] = (),
 ) -> str | None:
     """The traceparent that a new message carries: the inherited one, or that of the PRODUCER span
-    that is made for it."""
+    that is made for it. The span has links to the traces of what the message `waited_for`."""
     tracer = tracer_in_use()
     if tracer is None:
         return inherited
@@ -76,6 +82,7 @@ def of_new_message(
         context_of(inherited),
         SpanKind.PRODUCER,
         _attributes("create", type, id=id, saga=saga, step=step),
+        _links(waited_for),
     )
     span.end()
     return _written(span.get_span_context()) or inherited
@@ -129,10 +136,63 @@ def _consumer_span(
     )
     if not is_alone:
         attributes["messaging.batch.message_count"] = len(envelopes)
-    traces = dict.fromkeys(it.trace for it in envelopes if are_linked and it.trace is not None)
-    links = [Link(_remote(trace).get_span_context()) for trace in traces]
+    links = _links(_traces_of(envelopes)) if are_linked else ()
     name = f"process {first.type}"
     return tracer.start_span(name, context, SpanKind.CONSUMER, attributes, links)
+
+
+class Sending:
+    """The delivery of messages to a destination. With an SDK it is a CLIENT span while it is
+    entered, with links to the spans of the messages, and their trace where they share one; unless
+    none of their traces is recorded."""
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, destination: str, envelopes: Sequence[Envelope]) -> None:
+        self._span: Span | None = None
+        tracer = tracer_in_use()
+        if tracer is None:
+            return
+        traces = _traces_of(envelopes)
+        if not any(map(is_recorded, traces)):
+            return
+        is_shared = len({traceparent.trace_id(it) for it in traces}) == 1
+        self._span = tracer.start_span(
+            f"send {destination}",
+            set_span_in_context(_remote(traces[0] if is_shared else None)),
+            SpanKind.CLIENT,
+            {
+                "messaging.system": TRACER,
+                "messaging.operation.name": "send",
+                "messaging.operation.type": "send",
+                "messaging.destination.name": destination,
+                "messaging.batch.message_count": len(envelopes),
+            },
+            _links(traces),
+        )
+
+    def __enter__(self) -> Self:
+        if self._span is not None:
+            self._token = telemetry_context.attach(set_span_in_context(self._span))
+        return self
+
+    def failed(self, reason: str) -> None:
+        """Note that the messages had no answer."""
+        if self._span is not None:
+            self._span.set_status(StatusCode.ERROR, reason)
+
+    def __exit__(self, *_: object) -> None:
+        if self._span is not None:
+            telemetry_context.detach(self._token)
+            self._span.end()
+
+
+def _traces_of(envelopes: Sequence[Envelope]) -> list[str]:
+    return list(dict.fromkeys(it.trace for it in envelopes if it.trace is not None))
+
+
+def _links(traces: Iterable[str]) -> Sequence[Link]:
+    return [Link(_remote(trace).get_span_context()) for trace in traces]
 
 
 # --- Spans --------------------------------------------------------------------------------------
@@ -164,6 +224,18 @@ def _attributes(
         "sagabox.saga.step": step,
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def is_recorded(trace: str) -> bool:
+    """Whether the trace is sampled: a collector has it, if any has."""
+    return bool(int(trace[53:55], 16) & 1)
+
+
+def exemplar(trace: str | None) -> dict[str, str] | None:
+    """The labels of an exemplar that leads to the trace; None where no collector has it."""
+    if trace is None or not is_recorded(trace):
+        return None
+    return {"trace_id": traceparent.trace_id(trace)}
 
 
 # --- Log lines ----------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from orchestrator.api.context import ApiContext
 from orchestrator.api.models import DeadLetterOut, Redriven, Redriving
 from outbox import dead_letters
 from outbox.chassis.http import pages
-from outbox.chassis.http.input_types import NO_NUL
+from outbox.chassis.http.input_types import ID_PREFIX, NO_NUL, ids_that_begin
 from outbox.chassis.http.problems import HttpProblem, documented
 from outbox.chassis.http.strict_bodies import StrictRoute
 from outbox.database.pages import DEFAULT_LIMIT
@@ -28,12 +28,24 @@ def router(desk: ApiContext) -> APIRouter:
             str | None,
             Query(max_length=100, pattern=NO_NUL, description="Only those for this service"),
         ] = None,
+        id_prefix: Annotated[
+            str | None,
+            Query(
+                pattern=ID_PREFIX,
+                description="Only those whose id begins so, in the form that was given out",
+            ),
+        ] = None,
         limit: pages.Limit = DEFAULT_LIMIT,
         cursor: pages.Cursor = None,
     ) -> pages.Page[DeadLetterOut]:
         async with desk.database.reading.connect() as connection:
             found = await dead_letters.list_dead(
-                connection, destination=destination, limit=limit, cursor=cursor
+                connection,
+                destination=destination,
+                ids=None if id_prefix is None else ids_that_begin(id_prefix),
+                limit=limit,
+                cursor=cursor,
+                tables=desk.database.tables,
             )
         items = [DeadLetterOut(**asdict(letter)) for letter in found.items]
         return pages.Page(items=items, next_cursor=found.next_cursor)
@@ -73,9 +85,12 @@ def router(desk: ApiContext) -> APIRouter:
 
 
 async def _redriven(desk: ApiContext, asked: Redriving) -> Redriven:
+    tables = desk.database.tables
     async with desk.database.engine.begin() as connection:
         if not asked.as_new:
-            count = await dead_letters.redrive(connection, asked.ids, destination=asked.destination)
+            count = await dead_letters.redrive(
+                connection, asked.ids, destination=asked.destination, tables=tables
+            )
             return Redriven(redriven=count)
         renamed = await dead_letters.redrive_as_new(
             connection,
@@ -83,5 +98,6 @@ async def _redriven(desk: ApiContext, asked: Redriving) -> Redriven:
             destination=asked.destination,
             new_id=desk.ids,
             now=desk.clock.now(),
+            tables=tables,
         )
         return Redriven(redriven=len(renamed), new_ids=dict(renamed))

@@ -1,4 +1,4 @@
-"""The routes to the definitions that the orchestrator runs."""
+"""The routes to the definitions that the orchestrator runs, and to their participants."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path
 
 from orchestrator.api import views
 from orchestrator.api.context import ApiContext
-from orchestrator.api.models import DefinitionList, DefinitionOut
+from orchestrator.api.models import DefinitionList, DefinitionOut, ParticipantList
 from outbox.chassis.http.problems import documented
 from outbox.chassis.http.strict_bodies import StrictRoute
 
@@ -33,5 +33,13 @@ def router(desk: ApiContext) -> APIRouter:
     )
     async def one(name: str, version: int = Path(ge=1, le=2**31 - 1)) -> DefinitionOut:
         return views.definition(desk.registry.get(name, version))
+
+    @routes.get(
+        "/participants",
+        summary="List the services that this node sends to, with their addresses",
+    )
+    async def list_participants() -> ParticipantList:
+        found = sorted(desk.addresses().items())
+        return ParticipantList(items=[views.participant(name, it) for name, it in found])
 
     return routes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
 from fastapi.sse import format_sse_event
@@ -17,6 +17,7 @@ from orchestrator.api.context import LOOK_AGAIN, ApiContext
 from orchestrator.api.models import EntryOut
 from orchestrator.api.sagas import GONE, SagaId
 from orchestrator.machine.instance import Status
+from orchestrator.retention.archive.lines import ArchivedLine, ArchivedRow
 from orchestrator.store import queries
 from outbox.chassis.access.middleware import caller_in, key_in
 from outbox.chassis.access.routes import Access
@@ -72,7 +73,11 @@ def router(desk: ApiContext) -> APIRouter:
         row = await desk.find(saga)
         places.take()
         may_look = _lasting(desk, request)
-        told = entries(desk, row.id, last_event_id or 0, may_look=may_look)
+        after = last_event_id or 0
+        if isinstance(row, ArchivedRow):
+            told = archived_entries(row, after)
+        else:
+            told = entries(desk, row.id, after, may_look=may_look)
         answer = _Stream(told, release=places.give_back)
         if row.id != saga:
             answer.headers["content-location"] = f"/sagas/{row.id}/events"
@@ -97,6 +102,13 @@ def _lasting(desk: ApiContext, request: Request) -> MayLook:
         return key is not None and Access.VIEWER in key.opens
 
     return may_look
+
+
+async def archived_entries(run: ArchivedRow, after: int) -> AsyncGenerator[bytes, None]:
+    """The events behind number `after` of a run in the archive, to which nothing happens."""
+    for line in run.history:
+        if line.number > after:
+            yield _event(line, Status(run.status))
 
 
 async def entries(
@@ -164,7 +176,7 @@ class _Stream(StreamingResponse):
             self._release()
 
 
-def _event(row: Row[tuple[object, ...]], status: Status) -> bytes:
+def _event(row: Row[Any] | ArchivedLine, status: Status) -> bytes:
     told = EventOut(**views.entry(row).model_dump(), status=status)
     return format_sse_event(
         id=str(told.number), event=told.happening, data_str=told.model_dump_json()

@@ -14,6 +14,7 @@ from orchestrator.machine.instance import Status, Wait
 from orchestrator.store.status_counts import COUNTED_UP_TO
 from outbox.chassis.http.input_types import NO_NUL, AnyId
 from outbox.safe_text import MAX_REASON_LENGTH
+from outbox.transports.addresses.standing import State
 
 MAX_ACTOR = 200
 MAX_NAME = 100
@@ -171,6 +172,25 @@ class StrayEffectOut(BaseModel):
     at: datetime = Field(description="When that was told")
 
 
+class ArchivedOut(BaseModel):
+    """Where a run is archived that was removed from the database."""
+
+    at: datetime
+    place: str = Field(description="The archive: a folder, or a bucket")
+    file: str = Field(description="The file within it")
+
+
+class HistoryRemovedOut(BaseModel):
+    """That the history of a run was removed before the run, by its age."""
+
+    at: datetime
+    place: str | None = Field(
+        description="The archive that has it: a folder, or a bucket; null where it was removed "
+        "for good"
+    )
+    file: str | None = Field(description="The file within it, without its ending")
+
+
 class SagaOut(Summary):
     """A run."""
 
@@ -192,6 +212,14 @@ class SagaOut(Summary):
         "come after the end"
     )
     allowed: list[str] = Field(description="What a person may do to it now")
+    archived: ArchivedOut | None = Field(
+        description="Where it is archived, if it was removed from the database: then nothing "
+        "happens to it any more, and no list shows it"
+    )
+    history_removed: HistoryRemovedOut | None = Field(
+        description="Since when its history is no longer there, if retention removed it before "
+        "the saga; a line that came later is there"
+    )
     steps: list[StepOut]
 
 
@@ -217,6 +245,10 @@ class HistoryPage(BaseModel):
     items: list[EntryOut]
     next_cursor: str | None = Field(
         description="Hand it back as ?after= for the lines after these; null on the last page"
+    )
+    removed: HistoryRemovedOut | None = Field(
+        description="Since when the first lines are no longer there, if retention removed them "
+        "before the saga; the others keep their numbers"
     )
 
 
@@ -282,6 +314,35 @@ class DefinitionOut(BaseModel):
     participants: list[str]
     input: dict[str, Any] = Field(description="The JSON schema of a run's input and state")
     steps: list[StepDefinition]
+
+
+class AddressOut(BaseModel):
+    """One address of a participant."""
+
+    address: str
+    state: State
+    priority: int = Field(description="Those with a lower one are used first")
+    weight: int = Field(description="Its share among those of its priority")
+    requests: int = Field(description="Requests of this node since it knows the address")
+    failures: int = Field(description="Failures in a row")
+    reason: str = Field(description="The last failure in a row; empty without one")
+    retry_in: float = Field(description="Seconds until it may be probed")
+
+
+class ParticipantOut(BaseModel):
+    """A service that this node sends to."""
+
+    name: str
+    source: str = Field(description="Where its addresses come from, as the setting says it")
+    database: str | None = Field(description="The id of its database, where it has told it")
+    trouble: str | None = Field(description="What is wrong with finding its addresses")
+    addresses: list[AddressOut]
+
+
+class ParticipantList(BaseModel):
+    """All services that this node sends to over a network, by name."""
+
+    items: list[ParticipantOut]
 
 
 class DeadLetterOut(BaseModel):

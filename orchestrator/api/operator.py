@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from orchestrator.api.context import ApiContext
 from orchestrator.api.models import Intervention, SagaOut, SkipIntervention, StepIntervention
 from orchestrator.api.sagas import GONE, SagaId
-from orchestrator.errors import InvalidInput
+from orchestrator.errors import IllegalSignal, InvalidInput
 from orchestrator.machine.signals import (
     Cancel,
     OperatorSignal,
@@ -19,6 +19,7 @@ from orchestrator.machine.signals import (
     Skip,
     Terminate,
 )
+from orchestrator.retention.archive.lines import ArchivedRow
 from outbox.chassis.access.middleware import key_in
 from outbox.chassis.http.problems import documented
 from outbox.chassis.http.strict_bodies import StrictRoute
@@ -37,6 +38,12 @@ def router(desk: ApiContext) -> APIRouter:
 
     async def signal(saga: str, signal: OperatorSignal, response: Response) -> SagaOut:
         row = await desk.find(saga, response)
+        if isinstance(row, ArchivedRow):
+            raise IllegalSignal(
+                f"the saga {row.id} ended {row.status}, and is archived: it can only be looked at",
+                status=row.status,
+                allowed=(),
+            )
         await desk.engine.signal(row.id, signal)
         return await desk.shown(await desk.find(row.id))
 

@@ -13,6 +13,7 @@ ACCESS: Table = {
     ("GET", "/definitions"): Access.VIEWER,
     ("GET", "/definitions/{name}"): Access.VIEWER,
     ("GET", "/definitions/{name}/{version}"): Access.VIEWER,
+    ("GET", "/participants"): Access.VIEWER,
     ("GET", "/dead-letters"): Access.VIEWER,
     ("POST", "/sagas/{saga}"): Access.OPERATOR,
     ("POST", "/sagas/{saga}/cancel"): Access.OPERATOR,

@@ -15,6 +15,7 @@ from orchestrator.api.context import ApiContext
 from orchestrator.api.models import MAX_NAME, Counts, HistoryPage, SagaOut, StatusCount, Summary
 from orchestrator.engine.engine import IdempotencyKey
 from orchestrator.machine.instance import Status
+from orchestrator.retention.archive.lines import ArchivedRow
 from orchestrator.store import queries
 from orchestrator.store.queries import Filter
 from orchestrator.store.status_counts import status_counts
@@ -22,7 +23,7 @@ from outbox.chassis.http import pages
 from outbox.chassis.http.input_types import ID_PREFIX, NO_NUL, Moment, ids_that_begin
 from outbox.chassis.http.problems import documented
 from outbox.chassis.http.strict_bodies import StrictRoute
-from outbox.database.pages import DEFAULT_LIMIT
+from outbox.database.pages import DEFAULT_LIMIT, cut
 from outbox.messages import MAX_KEY_LENGTH
 from outbox.wire import strict_json
 
@@ -45,8 +46,8 @@ def router(desk: ApiContext) -> APIRouter:
         "/sagas/{saga}",
         status_code=202,
         summary="Start a saga",
-        description="The same `Idempotency-Key` with the same input gives the same saga, whatever "
-        "`begin_at` it comes with. With "
+        description="The same `Idempotency-Key` with the same input gives the same saga, also with "
+        "another `begin_at`. With "
         "`Prefer: wait=10` the answer comes when the saga has ended, or after that many seconds.",
         response_description="It was started, and goes on",
         responses=documented(
@@ -94,13 +95,15 @@ def router(desk: ApiContext) -> APIRouter:
             begin_at=begin_at,
         )
         wait = _wait(prefer)
-        row = await desk.until_ended(started.instance_id, wait)
-        response.headers["location"] = f"/sagas/{row.id}"
         if wait:
+            run = await desk.until_ended(started.instance_id, wait)
             response.headers["preference-applied"] = f"wait={wait}"
-            if row.ended_at is not None:
+            if run.ended_at is not None:
                 response.status_code = 200
-        return await desk.shown(row) if wait else desk.begun(row)
+        else:
+            run = await desk.begun(started.instance_id)
+        response.headers["location"] = f"/sagas/{run.id}"
+        return run
 
     @routes.get("/sagas", summary="List sagas, newest first")
     async def list_sagas(
@@ -193,10 +196,20 @@ def router(desk: ApiContext) -> APIRouter:
         limit: pages.Limit = DEFAULT_LIMIT,
     ) -> HistoryPage:
         row = await desk.find(saga, response)
+        removed = views.history_removed(await desk.archived.removed_history(row))
+        if isinstance(row, ArchivedRow):
+            left = [it for it in row.history if it.number > after]
+            lines, last = cut(left, limit)
+            return HistoryPage(
+                items=[views.entry(each) for each in lines],
+                next_cursor=None if last is None else str(last.number),
+                removed=removed,
+            )
         rows, following = await queries.history(desk.database, row.id, after=after, limit=limit)
         return HistoryPage(
             items=[views.entry(each) for each in rows],
             next_cursor=None if following is None else str(following),
+            removed=removed,
         )
 
     return routes

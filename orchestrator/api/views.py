@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,12 +13,16 @@ from sqlalchemy import Row
 
 from orchestrator.api import waits
 from orchestrator.api.models import (
+    AddressOut,
+    ArchivedOut,
     AwaitedOut,
     CauseOut,
     DefinitionInList,
     DefinitionOut,
     DirectionOut,
     EntryOut,
+    HistoryRemovedOut,
+    ParticipantOut,
     PendingOut,
     SagaOut,
     SilenceOut,
@@ -32,22 +37,38 @@ from orchestrator.definition.registry import Registry
 from orchestrator.definition.saga import Saga
 from orchestrator.machine.instance import Awaited, Pended, StepRun
 from orchestrator.machine.operator_rules import allowed_signals
-from orchestrator.store.records import Standing, record_of, standing_of
+from orchestrator.retention.archive.lines import ArchivedLine, ArchivedRow, InArchive
+from orchestrator.retention.lookup import RemovedHistory
+from orchestrator.store.records import Committed, Standing, record_of, standing_of, state_json
 from outbox.safe_text import described
+from outbox.transports.addresses.overview import Overview
 from outbox.wire import strict_json, traceparent
 
 
 def summary(row: Row[Any], registry: Registry, waiting: Mapping[str, Waiting]) -> Summary:
     """A run in a list; `waiting` are its steps that wait, by name."""
     parked = _parked(row, registry.find(row.name, row.version))
-    return Summary(**_common(row), **_in_the_way(parked, waiting))
+    return Summary(**_columns(row), **_in_the_way(parked, waiting))
 
 
-def saga(
-    row: Row[Any], registry: Registry, waiting: Mapping[str, Waiting], now: datetime
-) -> SagaOut:
-    """A run with all its details, as it stands `now`; `waiting` are its steps that wait, by
-    name."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is shown of a run: `columns` are the fields of its summary that its row has under the
+    same names. `standing` is None where what is stored cannot be read, and `parked` says why."""
+
+    columns: Mapping[str, Any]
+    definition: Saga[Any] | None
+    originator: str | None
+    trace: str | None
+    state: dict[str, Any]
+    standing: Standing | None
+    allowed: tuple[str, ...]
+    parked: str | None
+    archived: InArchive | None = None
+
+
+def shown_row(row: Row[Any] | ArchivedRow, registry: Registry) -> Shown:
+    """A run as its row tells it, or its line in the archive."""
     definition = registry.find(row.name, row.version)
     parked = _parked(row, definition)
     standing: Standing | None = None
@@ -60,17 +81,68 @@ def saga(
         parked = parked or f"what is stored does not fit {definition or row.name}: " + described(
             error
         )
-    return SagaOut(
-        **_common(row),
-        **_in_the_way(parked, waiting),
+    return Shown(
+        columns=_columns(row),
+        definition=definition,
         originator=row.originator,
-        trace_id=traceparent.trace_id(row.trace or traceparent.minted(row.id)),
+        trace=row.trace,
         state=_state(row.state),
+        standing=standing,
+        allowed=allowed,
+        parked=parked,
+        archived=row.archived if isinstance(row, ArchivedRow) else None,
+    )
+
+
+def shown_commit(committed: Committed, registry: Registry) -> Shown:
+    """A run that a commit has just written, as its row tells it."""
+    record, instance = committed.record, committed.record.instance
+    definition = registry.get(instance.saga, instance.version)
+    return Shown(
+        columns={
+            "id": instance.id,
+            "name": instance.saga,
+            "version": instance.version,
+            "status": instance.status,
+            "paused": instance.paused,
+            "key": instance.key,
+            "created_at": instance.created_at,
+            "updated_at": committed.at,
+            "ended_at": None if instance.ended is None else committed.at,
+            "begin_at": instance.begin_at,
+        },
+        definition=definition,
+        originator=record.originator,
+        trace=record.trace,
+        state=_state(state_json(definition, instance.state)),
+        standing=record.standing,
+        allowed=allowed_signals(definition, instance),
+        parked=None,
+    )
+
+
+def saga(
+    run: Shown,
+    waiting: Mapping[str, Waiting],
+    now: datetime,
+    removed: RemovedHistory | None = None,
+) -> SagaOut:
+    """A run with all its details, as it stands `now`; `waiting` are its steps that wait, by name.
+    `removed` tells of its history, where that was removed before it."""
+    standing, definition = run.standing, run.definition
+    return SagaOut(
+        **run.columns,
+        **_in_the_way(run.parked, waiting),
+        originator=run.originator,
+        trace_id=traceparent.trace_id(run.trace or traceparent.minted(run.columns["id"])),
+        state=run.state,
         direction=None if standing is None else DirectionOut[standing.direction.name],
         cause=_cause(standing),
         not_undone=[] if standing is None else list(standing.not_undone),
         stray_effects=[] if standing is None else _stray_effects(standing),
-        allowed=list(allowed),
+        allowed=list(run.allowed),
+        archived=_archived(run.archived),
+        history_removed=history_removed(removed),
         steps=[]
         if standing is None
         else [
@@ -78,6 +150,17 @@ def saga(
             for name, run in _in_order(standing.steps, definition)
         ],
     )
+
+
+def _archived(where: InArchive | None) -> ArchivedOut | None:
+    return None if where is None else ArchivedOut(at=where.at, place=where.place, file=where.file)
+
+
+def history_removed(removed: RemovedHistory | None) -> HistoryRemovedOut | None:
+    """What is told of a history that was removed before its run."""
+    if removed is None:
+        return None
+    return HistoryRemovedOut(at=removed.at, place=removed.place, file=removed.file)
 
 
 def _stray_effects(standing: Standing) -> list[StrayEffectOut]:
@@ -93,7 +176,7 @@ def _cause(standing: Standing | None) -> CauseOut | None:
     return CauseOut(code=standing.cause.code, reason=standing.cause.reason)
 
 
-def entry(row: Row[Any]) -> EntryOut:
+def entry(row: Row[Any] | ArchivedLine) -> EntryOut:
     """A line of the history."""
     return EntryOut(
         number=row.number,
@@ -140,9 +223,22 @@ def definition(shown: Saga[Any]) -> DefinitionOut:
     )
 
 
-def _common(row: Row[Any]) -> dict[str, Any]:
-    names = Summary.model_fields.keys() - {"parked", "waits_for", "step", "reason"}
-    return {name: row._mapping[name] for name in names}
+def participant(name: str, overview: Overview) -> ParticipantOut:
+    """A participant with its addresses."""
+    return ParticipantOut(
+        name=name,
+        source=overview.source,
+        database=overview.database,
+        trouble=overview.trouble,
+        addresses=[AddressOut(**asdict(it)) for it in overview.addresses],
+    )
+
+
+_COLUMNS = tuple(Summary.model_fields.keys() - {"parked", "waits_for", "step", "reason"})
+
+
+def _columns(row: Row[Any] | ArchivedRow) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in _COLUMNS}
 
 
 def _in_the_way(parked: str | None, waiting: Mapping[str, Waiting]) -> dict[str, Any]:
@@ -155,7 +251,7 @@ def _in_the_way(parked: str | None, waiting: Mapping[str, Waiting]) -> dict[str,
     }
 
 
-def _parked(row: Row[Any], definition: Saga[Any] | None) -> str | None:
+def _parked(row: Row[Any] | ArchivedRow, definition: Saga[Any] | None) -> str | None:
     reason: str | None = row.parked
     if reason is None and definition is None and row.ended_at is None:
         return f"its definition {row.name} v{row.version} is not registered here"

@@ -14,7 +14,8 @@ from orchestrator.definition.registry import Registry
 from orchestrator.definition.saga import Saga
 from orchestrator.machine.instance import Awaited, Pended, StepRun, StepStatus, Wait
 from orchestrator.machine.signals import TimerKind
-from orchestrator.store.records import Standing, standing_of
+from orchestrator.retention.archive.lines import ArchivedRow
+from orchestrator.store.records import Record, Standing, standing_of
 from orchestrator.store.waits import Obstacles, Rest, SentCommand, Unanswering
 from outbox.replies import Outcome
 
@@ -127,7 +128,7 @@ class LiveRun:
         return None
 
 
-def live_run(row: Row[Any], registry: Registry) -> LiveRun | None:
+def live_run(row: Row[Any] | ArchivedRow, registry: Registry) -> LiveRun | None:
     """The run in that row; None where it has ended, or cannot be read."""
     if row.ended_at is not None:
         return None
@@ -136,6 +137,15 @@ def live_run(row: Row[Any], registry: Registry) -> LiveRun | None:
     except ValueError:
         return None
     return LiveRun(row.shard, standing, registry.find(row.name, row.version))
+
+
+def live_run_of(record: Record, registry: Registry) -> LiveRun | None:
+    """The same of a run in memory."""
+    instance = record.instance
+    if instance.ended is not None:
+        return None
+    definition = registry.find(instance.saga, instance.version)
+    return LiveRun(record.shard, record.standing, definition)
 
 
 def foremost(waiting: Mapping[str, Waiting]) -> tuple[str, Waiting] | None:

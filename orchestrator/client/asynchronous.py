@@ -22,8 +22,8 @@ import httpx
 
 from orchestrator.client import requests
 from orchestrator.client.answers import Line, RunState, no_answer, read, run_id, state_of
-from orchestrator.client.requests import TRIES, Request, pause_after
-from orchestrator.errors import StartInDoubt, Unavailable
+from orchestrator.client.requests import TRIES, Arrival, Request, pause_after
+from orchestrator.errors import StartInDoubt, Unavailable, UnknownRun
 from outbox.messages import SagaRef
 from outbox.wire.codec import decode_value
 
@@ -118,22 +118,35 @@ class Run:
 
     async def wait(self, timeout: float | None = None) -> RunState:
         """Wait for its end, for at most `timeout` seconds, also while the orchestrator does not
-        answer; without a timeout that raises Unavailable. Raises TimeoutError, UnknownRun."""
+        answer, and while it knows of no such run, whose start may be on its way. Without a timeout
+        the one raises Unavailable, and the other UnknownRun after 10 s. Raises TimeoutError, and
+        UnknownRun where the run was not there until then."""
         self.client._before_waiting(self.id)
-        async with asyncio.timeout(timeout):
-            number = 1
-            while True:
-                try:
-                    state = await self.get()
-                except Unavailable:
-                    # The run goes on without an orchestrator that answers just now.
-                    if timeout is None:
-                        raise
-                else:
-                    if state.has_ended:
-                        return state
-                await asyncio.sleep(pause_after(number))
-                number += 1
+        arrival = Arrival(self.id, timeout)
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._ended(timeout, arrival)
+        except TimeoutError:
+            raise arrival.missing or TimeoutError(f"run {self.id} has not ended") from None
+
+    async def _ended(self, timeout: float | None, arrival: Arrival) -> RunState:
+        began = asyncio.get_running_loop().time()
+        number = 1
+        while True:
+            try:
+                state = await self.get()
+            except Unavailable:
+                # The run goes on without an orchestrator that answers just now.
+                if timeout is None:
+                    raise
+            except UnknownRun as error:
+                arrival.missed(error, asyncio.get_running_loop().time() - began)
+            else:
+                arrival.seen()
+                if state.has_ended:
+                    return state
+            await asyncio.sleep(pause_after(number))
+            number += 1
 
     async def cancel(self, reason: str) -> RunState:
         """Turn it back, and undo what was done. Raises IllegalSignal where that is not possible any

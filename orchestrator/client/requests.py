@@ -12,9 +12,10 @@ from urllib.parse import quote
 import httpx
 import orjson
 
-from orchestrator.errors import InvalidInput
+from orchestrator.errors import InvalidInput, UnknownRun
+from outbox.ids import is_id
 from outbox.messages import SagaRef
-from outbox.transports.http.address import Address
+from outbox.transports.addresses.address import Address
 from outbox.wire.attributes import written
 from outbox.wire.codec import encode_value
 
@@ -50,6 +51,27 @@ class Request:
     def is_repeated_after(self, answer: httpx.Response, number: int) -> bool:
         """Whether the `number`th answer says to ask again: it is busy, or a proxy got none."""
         return answer.status_code in NO_ANSWER and number < self.tries
+
+
+class Arrival:
+    """The arrival of a run that is waited for: the message that starts it may still be on its way,
+    for as long as its caller waits, or PATIENCE where `timeout` is None."""
+
+    def __init__(self, id: str, timeout: float | None) -> None:
+        self._until = PATIENCE if timeout is None else timeout
+        self._may_come = is_id(id)
+        self.missing: UnknownRun | None = None
+        """The last answer, where there is no such run yet."""
+
+    def seen(self) -> None:
+        """The run is there."""
+        self._may_come, self.missing = False, None
+
+    def missed(self, error: UnknownRun, waited: float) -> None:
+        """There is no such run after so many seconds. Raises that error where none can come."""
+        if not self._may_come or waited >= self._until:
+            raise error
+        self.missing = error
 
 
 def start(saga: SagaRef[S], input: S, key: str, begin_at: datetime | None) -> Request:

@@ -14,8 +14,8 @@ import httpx
 
 from orchestrator.client import requests
 from orchestrator.client.answers import Line, RunState, no_answer, read, run_id, state_of
-from orchestrator.client.requests import TRIES, Request, pause_after
-from orchestrator.errors import StartInDoubt, Unavailable
+from orchestrator.client.requests import TRIES, Arrival, Request, pause_after
+from orchestrator.errors import StartInDoubt, Unavailable, UnknownRun
 from outbox.messages import SagaRef
 from outbox.wire.codec import decode_value
 
@@ -96,8 +96,8 @@ class SyncRun:
 
     def wait(self, timeout: float | None = None) -> RunState:
         """As `Run.wait`; the last look may outlast `timeout` by as long as its answer takes."""
-        end = None if timeout is None else time.monotonic() + timeout
-        number = 1
+        arrival, began, number = Arrival(self.id, timeout), time.monotonic(), 1
+        end = None if timeout is None else began + timeout
         while True:
             late = end is not None and time.monotonic() >= end
             try:
@@ -105,14 +105,18 @@ class SyncRun:
             except Unavailable:
                 if end is None:
                     raise
+            except UnknownRun as error:
+                arrival.missed(error, time.monotonic() - began)
             else:
+                arrival.seen()
                 if state.has_ended:
                     return state
             if late:
-                raise TimeoutError(f"run {self.id} has not ended")
+                raise arrival.missing or TimeoutError(f"run {self.id} has not ended")
             pause = pause_after(number)
-            # The API is asked again and again: it calls no client back.
-            time.sleep(pause if end is None else max(0.0, min(pause, end - time.monotonic())))
+            if end is not None:
+                pause = max(0.0, min(pause, end - time.monotonic()))
+            time.sleep(pause)  # the API is asked again and again: it calls no client back
             number += 1
 
     def cancel(self, reason: str) -> RunState:

@@ -14,7 +14,7 @@ from orchestrator.console.assets import Asset
 from outbox.chassis.http.problems import HttpProblem
 
 PAGE = "index.html"
-PAGES = ("sagas", "definitions", "dead-letters")
+PAGES = ("sagas", "definitions", "participants", "dead-letters")
 """The first parts of the addresses of the page itself, below /console."""
 _DEEPEST = 3
 

@@ -42,6 +42,16 @@ class _Anything:
     __truediv__ = __floordiv__ = __mod__ = __neg__ = _same
 
 
+def is_stand_in(value: object) -> bool:
+    """Whether it comes from the stand-in of a probe, so that it says nothing."""
+    return isinstance(value, _Anything)
+
+
+def sample_of(make: Callable[[Any], Command[Any]]) -> Command[Any]:
+    """A command that `make` makes of a stand-in. Raises InvalidMessage."""
+    return _made(make)
+
+
 def command_class(make: Callable[[Any], Command[Any]]) -> type[Command[Any]]:
     """The class of the command that `make` returns. Raises InvalidMessage."""
     found = _annotated(make) or _called(make)
@@ -65,8 +75,14 @@ def _annotated(make: Callable[[Any], Command[Any]]) -> type[Command[Any]] | None
 
 
 def _called(make: Callable[[Any], Command[Any]]) -> type[Command[Any]]:
+    return type(_made(make))
+
+
+def _made(make: Callable[[Any], Command[Any]]) -> Command[Any]:
     try:
         made = make(_Anything())
+    except InvalidMessage:
+        raise
     except Exception as error:
         raise InvalidMessage(
             f"it cannot be seen which command it makes ({type(error).__name__}: {error})",
@@ -77,4 +93,4 @@ def _called(make: Callable[[Any], Command[Any]]) -> type[Command[Any]]:
             f"it makes {type(made).__name__}, which is no Command",
             next_step="return an instance of a Command subclass",
         )
-    return type(made)
+    return made

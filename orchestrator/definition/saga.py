@@ -25,13 +25,14 @@ from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from orchestrator.definition import validation
-from orchestrator.definition.probe import command_class
+from orchestrator.definition.probe import command_class, sample_of
+from orchestrator.definition.rest import RestCall
 from orchestrator.definition.steps import Kind, Step
 from orchestrator.errors import InvalidInput, InvalidSaga
 from outbox.errors import InvalidMessage
 from outbox.messages import MAX_KEY_LENGTH, Command, MessageType, reply_type
 from outbox.safe_text import described, is_storable
-from outbox.wire.codec import decode_value, size_of_value
+from outbox.wire.codec import decode_value, written_value
 
 S = TypeVar("S")
 
@@ -135,6 +136,27 @@ class Saga(Generic[S]):
         """The names of the services that this saga sends commands to."""
         return frozenset(self.action_type(step.name).owner for step in self.steps)
 
+    @cached_property
+    def message_types(self) -> dict[tuple[str, bool], MessageType]:
+        """The types of its commands, by step, and whether it is the compensation's."""
+        made = {(name, False): it.message_type for name, it in self.actions.items()}
+        return made | {(name, True): it.message_type for name, it in self.compensations.items()}
+
+    @cached_property
+    def rest_calls(self) -> dict[tuple[str, bool], RestCall[Any]]:
+        """The calls to plain HTTP services, by step, and whether it is the compensation's; each as
+        it is declared: what comes from the state is not in it."""
+        made = {(step.name, False): step.action for step in self.steps}
+        undone = {(it.name, True): it.compensation for it in self.steps if it.compensation}
+        classes = {False: self.actions, True: self.compensations}
+        found: dict[tuple[str, bool], RestCall[Any]] = {}
+        for (name, is_undo), make in {**made, **undone}.items():
+            if issubclass(classes[is_undo][name], RestCall):
+                call = sample_of(make)
+                assert isinstance(call, RestCall), "it is of that class"
+                found[name, is_undo] = call
+        return found
+
     def decode_reply(self, step: str, value: Any) -> Any:
         """A reply's JSON value, as the type that the step's command promises.
 
@@ -171,16 +193,16 @@ class Saga(Generic[S]):
             )
         return key
 
-    def check_state(self, state: object) -> int:
-        """Check the state, and return its bytes. Raises InvalidInput unless it is of the declared
-        class, not of a subclass, and is read from the database as it is now."""
+    def check_state(self, state: object) -> bytes:
+        """Check the state, and return it as JSON, as it is stored. Raises InvalidInput unless it is
+        of the declared class, not of a subclass, and is read from the database as it is now."""
         if type(state) is not self.state:
             raise InvalidInput(
                 f"{self} runs on {self.state.__name__}, and was given {type(state).__name__}",
                 next_step=f"give it an instance of {self.state.__name__}",
             )
         try:
-            return size_of_value(state, self.state)
+            return written_value(state, self.state)
         except InvalidMessage as error:
             raise InvalidInput(
                 f"this state of {self} cannot be kept: {error.problem}",

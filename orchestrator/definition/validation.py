@@ -38,6 +38,7 @@ def check(saga: Saga[Any]) -> None:
     _check_graph(saga)
     _check_messages(saga)
     _check_participants(saga)
+    _check_rest(saga)
 
 
 def _check_frame(saga: Saga[Any]) -> None:
@@ -181,6 +182,29 @@ def _check_participants(saga: Saga[Any]) -> None:
                 f"step {name!r} is done by {does!r} and undone by {undoes!r}, but only the "
                 "participant that ran an action knows whether there is anything to undo",
                 next_step=f"send the compensation to {does!r}",
+            )
+
+
+def _check_rest(saga: Saga[Any]) -> None:
+    for (name, is_undo), call in saga.rest_calls.items():
+        if not is_undo and call.needs_reply:
+            raise InvalidSaga(
+                f"the action of step {name!r} is {call.call!r}, and there is no reply before it "
+                "was sent",
+                next_step="give values=, or {key} for the id of the action",
+            )
+        if not is_undo and call.timeout >= saga.step(name).deadline.total_seconds():
+            raise InvalidSaga(
+                f"the deadline of step {name!r} is over before its REST call ends, which may take "
+                f"{call.timeout:g} s",
+                next_step="give the step a longer deadline=, or the call a shorter timeout=",
+            )
+        does = saga.rest_calls.get((name, False))
+        if is_undo and call.probe and does and call.longest < does.longest:
+            raise InvalidSaga(
+                f"the probe of the compensation of step {name!r} counts after {call.longest:g} s, "
+                f"and the request of the action may arrive until {does.longest:g} s are over",
+                next_step="give the compensation at least the timeout= and grace= of the action",
             )
 
 

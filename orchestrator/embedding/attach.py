@@ -24,8 +24,9 @@ from orchestrator.embedding.own_client import OwnClient
 from orchestrator.embedding.part import Part
 from orchestrator.engine.engine import Engine
 from orchestrator.engine.watchers import OnStuck
+from orchestrator.rest_calls.base import is_rest
 from orchestrator.schema import LATEST
-from orchestrator.settings import OrchestratorSettings
+from orchestrator.settings import OrchestratorSettings, unshared_secrets
 from outbox import sqlite
 from outbox.chassis.access.keys import Key, StaticKeys
 from outbox.chassis.access.routes import Role
@@ -75,7 +76,9 @@ def attach(
     sqlite.configure(engine)
     neighbours = _neighbours(peers or {}, name)
     settings = _settings(engine, name, peers)
-    registry = Registry(sagas, {**settings.peer_addresses(), **dict.fromkeys(neighbours, _HERE)})
+    registry = Registry(
+        sagas, {**settings.participant_addresses(), **dict.fromkeys(neighbours, _HERE)}
+    )
     secret = base64.urlsafe_b64encode(os.urandom(32)).decode("ascii")
     key = Key(f"within {name}", Role.OPERATOR.opens, is_limited=False)
 
@@ -154,12 +157,17 @@ def _settings(
         "trust_loopback": False,
     }
     if peers is not None:
-        addresses = {name: it for name, it in peers.items() if isinstance(it, str)}
-        given["peers"] = ",".join(f"{name}={address}" for name, address in addresses.items())
+        texts = {name: it for name, it in peers.items() if isinstance(it, str)}
+        addresses = {name: it for name, it in texts.items() if not is_rest(it)}
+        given["peers"] = _list_of(addresses)
+        given["participants"] = _list_of({name: it for name, it in texts.items() if is_rest(it)})
         if not addresses and not os.environ.get(_SECRETS):
-            # All is within this process: no message is signed, and none is believed.
-            given["secrets"] = "none:" + base64.b64encode(os.urandom(32)).decode("ascii")
+            given["secrets"] = unshared_secrets()
     return load(OrchestratorSettings, **given)
+
+
+def _list_of(addresses: Mapping[str, str]) -> str:
+    return ",".join(f"{name}={address}" for name, address in addresses.items())
 
 
 _SECRETS = OrchestratorSettings.variable("secrets")

@@ -26,7 +26,7 @@ from orchestrator.engine.watchers import OnStuck, Watchers
 from orchestrator.errors import DefinitionChanged, Unavailable, UnknownRun
 from orchestrator.machine.signals import OperatorSignal
 from orchestrator.store import signal_rows
-from orchestrator.store.records import fingerprint_of, state_json
+from orchestrator.store.records import Committed, fingerprint_of
 from orchestrator.store.sharding import shard_of
 from orchestrator.store.silence_store import SilenceStore
 from orchestrator.store.start_store import StartKey
@@ -37,6 +37,7 @@ from outbox.coordination.bell import Bell
 from outbox.coordination.loops import at_the_end, repeat
 from outbox.coordination.owners import HolderName
 from outbox.coordination.progress import Progress
+from outbox.coordination.wake_ups import WakeUps
 from outbox.database.opening import Database
 from outbox.ids import first_at, is_id
 from outbox.transports.base import Transport
@@ -112,6 +113,8 @@ class Engine:
             clock=clock,
         )
         self._only_node = OnlyNode(database.engine, database.tables)
+        is_alone = self._node.shards.are_complete
+        self._wake_ups = WakeUps(database.engine, bell, database.tables, is_alone=is_alone)
         self._settled: EndedSagas | None = None
         self._is_running = False
         self._is_closing = False
@@ -175,7 +178,7 @@ class Engine:
         finish = asyncio.Event()
         self._is_running = True
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with self._wake_ups.running(), asyncio.TaskGroup() as tasks:
                 progress, tend = self._node.progress, self._node.shards.tend_once
                 tasks.create_task(repeat(stop, tend, "tend the shards", progress))
                 tasks.create_task(repeat(stop, self._keep_house, "keep house", progress))
@@ -204,7 +207,7 @@ class Engine:
     ) -> Started:
         """Begin a run, or schedule it for `begin_at` (UTC). Raises InvalidInput, ActiveAlready,
         KeyReused, Unavailable."""
-        size = saga.check_state(state)
+        written = saga.check_state(state)
         saga_key = saga.key_of(state)
         if self._settings.takes_turns and not self._node.shards.usable:
             asked = asked_start(saga, state, begin_at)
@@ -212,7 +215,7 @@ class Engine:
                 asked = replace(asked, key=key.text, fingerprint=key.fingerprint.hex())
             patience = self._settings.patience
             return await ask_to_begin(
-                self._database, self._ports, self._ids(), asked, saga_key, patience
+                self._database, self._ports, self._bell, self._ids(), asked, saga_key, patience
             )
         saga_id = self._id_of_ours()
         stored = None
@@ -226,9 +229,10 @@ class Engine:
             key=stored,
             trace=tracing.current(),
             done=done,
-            size=size,
+            size=len(written),
             begin_at=begin_at,
-            fingerprint=fingerprint_of(saga.name, state_json(saga, state), None),
+            fingerprint=fingerprint_of(saga.name, written.decode(), None),
+            saga_key=saga_key,
         )
         await self._asked(begin, done)
         return done.result()
@@ -239,13 +243,17 @@ class Engine:
         if not is_id(instance_id):
             raise UnknownRun(instance_id)
         if shard_of(instance_id) not in self._node.shards.usable:
-            await ask_owner(
-                self._database, self._ports, instance_id, signal, self._settings.patience
-            )
+            patience = self._settings.patience
+            await ask_owner(self._database, self._ports, self._bell, instance_id, signal, patience)
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         _, payload = signal_rows.dump(signal)
         await self._asked(Tell(instance_id, signal, done=done, size=len(payload)), done)
+
+    def latest(self, instance_id: str) -> Committed | None:
+        """The live run of that id as it stands in the database, where this node owns it and has it
+        in memory."""
+        return self._node.committer.latest(instance_id)
 
     def settled(self) -> EndedSagas | None:
         """The statement about ended runs, for participants, which goes with each delivery."""

@@ -66,6 +66,7 @@ class Node:
             store=ports.relay.leases,
             changed=self._shards_changed,
             is_dead=is_dead,
+            lost=self.progress.lose_leases,
         )
         self.dispatcher = Dispatcher(
             engine,
@@ -105,7 +106,7 @@ class _Settlement(Settlement):
     def __init__(self, node: Node, ports: EnginePorts) -> None:
         self._node = node
         self._signals = ports.signals
-        self._event = ports.event
+        self._event = ports.relay.event
 
     def take(
         self, destination: str, answers: Sequence[tuple[Pending, Reply | Accepted]]

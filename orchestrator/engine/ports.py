@@ -25,7 +25,7 @@ from outbox.tables import DEFAULT_TABLES, Tables
 @dataclass(frozen=True)
 class EnginePorts:
     """The stores of a node and the statements of its group commits. `sleep` is the pause between
-    two tries, `event` makes the events that its parts wait for."""
+    two tries."""
 
     runs: RunStore
     starts: StartStore
@@ -33,7 +33,6 @@ class EnginePorts:
     statements: CommitStatements
     relay: RelayPorts
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    event: Callable[[], asyncio.Event] = asyncio.Event
 
     @classmethod
     def of(

@@ -16,6 +16,7 @@ from orchestrator.store.records import state_json
 from orchestrator.store.sharding import shard_of
 from orchestrator.store.signal_rows import AskedStart
 from outbox import tracing
+from outbox.coordination.bell import Bell
 from outbox.database.opening import Database
 from outbox.wire import strict_json
 
@@ -25,6 +26,7 @@ _PAUSE = 0.05
 async def ask_owner(
     database: Database,
     ports: EnginePorts,
+    bell: Bell,
     saga_id: str,
     signal: OperatorSignal,
     patience: float,
@@ -33,11 +35,13 @@ async def ask_owner(
 
     Raises UnknownRun, what the owner's machine raised, and Unavailable where the owner does not
     answer within `patience` seconds; the signal is withdrawn then, if it was not applied.
+    `bell` is the one of this node.
     """
     async with database.reading.connect() as connection:
         if not await ports.runs.exists(connection, saga_id):
             raise UnknownRun(saga_id)
-    answer = await _ask(database, ports, saga_id, *signal_rows.dump(signal), patience)
+    kind, payload = signal_rows.dump(signal)
+    answer = await _ask(database, ports, bell, saga_id, kind, payload, patience)
     error = signal_rows.load_answer(answer, saga_id)
     if error is not None:
         raise error
@@ -52,6 +56,7 @@ def asked_start(saga: Saga[Any], state: Any, begin_at: datetime | None) -> Asked
 async def ask_to_begin(
     database: Database,
     ports: EnginePorts,
+    bell: Bell,
     saga_id: str,
     start: AskedStart,
     key: str,
@@ -63,15 +68,24 @@ async def ask_to_begin(
     Raises ActiveAlready, KeyReused, InvalidInput, and Unavailable where the owner does not answer
     within `patience` seconds; the start is withdrawn then, if it was not carried out.
     """
-    answer = await _ask(database, ports, saga_id, *signal_rows.dump_asked(start), patience)
+    kind, payload = signal_rows.dump_asked(start)
+    answer = await _ask(database, ports, bell, saga_id, kind, payload, patience)
     return Started(*signal_rows.load_started(answer, start.name, key))
 
 
 async def _ask(
-    database: Database, ports: EnginePorts, saga_id: str, kind: str, payload: str, patience: float
+    database: Database,
+    ports: EnginePorts,
+    bell: Bell,
+    saga_id: str,
+    kind: str,
+    payload: str,
+    patience: float,
 ) -> str:
     async with database.engine.begin() as connection:
         seq = await ports.signals.ask(connection, saga_id, shard_of(saga_id), kind, payload)
+    # After the commit, which wakes the owner.
+    bell.ring()
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience
     while True:

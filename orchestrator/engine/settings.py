@@ -32,9 +32,9 @@ class EngineSettings:
     cached_bytes: int = 64 * 1024 * 1024
     """Bytes of the runs kept in memory, as they are stored, at most."""
     offered: int = 10_000
-    """Messages in memory for each participant, at most."""
+    """Messages in memory for each participant and lane, at most."""
     offered_bytes: int = 16 * 1024 * 1024
-    """Bytes of the messages in memory for each participant, at most."""
+    """Bytes of the messages in memory for each participant and lane, at most."""
     patience: float = 10.0
     """Seconds that a caller waits for the commit, before it is told to ask again."""
     unsettled: timedelta = timedelta(days=7)

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 class Shards:
     """The leases of one node. `changed(gained, lost)` is called whenever they were renewed, gained
-    or lost."""
+    or lost; `lost` is told how many expired before they were renewed."""
 
     def __init__(
         self,
@@ -35,6 +35,7 @@ class Shards:
         store: LeaseStore,
         changed: Callable[[frozenset[int], frozenset[int]], None],
         is_dead: Callable[[str], bool] = is_surely_dead,
+        lost: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.leases = Leases()
         self._engine = engine
@@ -52,12 +53,17 @@ class Shards:
             lease=settings.lease,
             margin=settings.margin,
             is_dead=is_dead,
+            lost=lost,
         )
 
     @property
     def usable(self) -> Mapping[int, int]:
         """The shards for which work may be begun now, with their epochs."""
         return self.leases.usable(self._clock.monotonic())
+
+    def are_complete(self) -> bool:
+        """Whether every shard there is may be used now."""
+        return len(self.usable) == len(SHARDS)
 
     def forget(self, shards: frozenset[int]) -> None:
         """Forget these shards, which turned out to be another node's."""

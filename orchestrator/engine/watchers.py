@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 
+from orchestrator.store.records import Committed
 from outbox.contract import SagaStuck
 
 log = logging.getLogger(__name__)
@@ -27,6 +29,8 @@ class Watch:
     def __init__(self) -> None:
         self._changed = asyncio.Event()
         self._ended = asyncio.Event()
+        self.end: Committed | None = None
+        """The run as its end was committed here, once that was told."""
 
     async def changed(self, timeout: float) -> bool:
         """Whether a change was committed since the last call, or is within `timeout` seconds."""
@@ -39,10 +43,11 @@ class Watch:
         """Whether the end of the run was committed, or is within `timeout` seconds."""
         return await _within(timeout, self._ended)
 
-    def tell(self, *, ended: bool) -> None:
-        """Tell the watch of a new change."""
+    def tell(self, end: Committed | None) -> None:
+        """Tell the watch of a new change; `end` is the run where that was its end."""
         self._changed.set()
-        if ended:
+        if end is not None:
+            self.end = end
             self._ended.set()
 
 
@@ -67,13 +72,16 @@ class Watchers:
             if not watches:
                 del self._watches[instance_id]
 
-    def tell(self, instance_ids: Iterable[str], *, ended: Collection[str] = ()) -> None:
-        """Tell the watches that these runs have changed, and some of them ended."""
+    def tell(
+        self, instance_ids: Iterable[str], *, ended: Mapping[str, Committed] = MappingProxyType({})
+    ) -> None:
+        """Tell the watches that these runs have changed, and that some of them, by their ids, have
+        ended."""
         if not self._watches:
             return
         for instance_id in instance_ids:
             for watch in self._watches.get(instance_id, ()):
-                watch.tell(ended=instance_id in ended)
+                watch.tell(ended.get(instance_id))
 
     def tell_stuck(self, events: Iterable[SagaStuck]) -> None:
         """Tell the function that wants to know of these stuck steps, if there is one."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TypeVar, assert_never
 
 from orchestrator.definition.steps import Kind, Step, WhenLocked
@@ -22,10 +21,13 @@ from orchestrator.machine.turning_back import (
     undo_once_more,
     undone,
 )
-from outbox.replies import Outcome, Reply
+from outbox.replacing import replace
+from outbox.replies import DEAD_LETTER, Outcome, Reply
 from outbox.safe_text import fit, told
 
 S = TypeVar("S")
+
+_BY_RELAY = "became a dead letter of the orchestrator (sagabox dead-letters)"
 
 
 def replied(builder: TransitionBuilder[S], signal: Replied) -> None:
@@ -35,8 +37,7 @@ def replied(builder: TransitionBuilder[S], signal: Replied) -> None:
     if signal.source is not None and not _came_from_its_participant(builder, signal, words):
         return
     if signal.source is not None and reply.outcome is Outcome.REJECTED:
-        # Told by a consumer, which has given the command up.
-        buried(builder, command_id, words)
+        _given_up(builder, command_id, words, _by_consumer(signal.source, reply))
         return
     skipped = builder.instance.step_skipped_by(command_id)
     if skipped is not None:
@@ -66,21 +67,31 @@ def replied(builder: TransitionBuilder[S], signal: Replied) -> None:
 
 
 def buried(builder: TransitionBuilder[S], command_id: str, reason: str) -> None:
-    """Take in that a command became a dead letter."""
+    """Take in that a command became a dead letter of the orchestrator."""
+    _given_up(builder, command_id, reason, _BY_RELAY)
+
+
+def _by_consumer(name: str, reply: Reply) -> str:
+    """How a command was given up behind a broker, and where it lies, if its consumer keeps it."""
+    how = f"was given up by the consumer of {name}"
+    if reply.code == DEAD_LETTER:
+        how += f", which keeps it (sagabox outbox received list --service {name})"
+    return how
+
+
+def _given_up(builder: TransitionBuilder[S], command_id: str, reason: str, how: str) -> None:
     name = builder.instance.step_of(command_id)
     if name is None:
         builder.note_stray(Happening.BURIED, reason, command_id)
         return
     if name == builder.instance.step_skipped_by(command_id):
-        skipping.void_buried(builder, name, reason)
+        skipping.void_given_up(builder, name, reason, how)
         return
     builder.note_about(name, Happening.BURIED, reason, command_id)
     run = builder.run(name)
     awaits_it = name == builder.instance.step_awaiting(command_id)
     if awaits_it and run.answer_counts and run.skip is None:
-        in_doubt_for_good(
-            builder, name, Cause("dead-letter", f"its command became a dead letter: {reason}")
-        )
+        in_doubt_for_good(builder, name, Cause("dead-letter", f"its command {how}: {reason}"))
 
 
 def _came_from_its_participant(builder: TransitionBuilder[S], signal: Replied, words: str) -> bool:

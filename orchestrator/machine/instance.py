@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
+from outbox.replacing import quick
 from outbox.replies import Progress, Reply
 
 S = TypeVar("S")
@@ -90,6 +91,7 @@ class Wait(StrEnum):
     other answer to this one counts."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Pended:
     """The last answer to a command whose answer comes later: the participant's note, and how far it
@@ -99,6 +101,7 @@ class Pended:
     progress: Progress
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Awaited:
     """A command whose answer is awaited, kept byte for byte: repeated, it is the same message.
@@ -139,6 +142,7 @@ class Skipping:
     result: Any = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class StepRun:
     """The record of one step in one run.
@@ -209,6 +213,7 @@ class StrayEffect:
     at: datetime
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Instance(Generic[S]):
     """One run. `ended` is its final status, once it has one; `not_undone` lists the steps whose

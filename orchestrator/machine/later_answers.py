@@ -3,13 +3,13 @@ answer is to come. Either way the run asks again by itself, so that no answer ca
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from orchestrator.machine.instance import Awaited, Pended, StepStatus, Wait
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import TransitionBuilder
+from outbox.replacing import replace
 from outbox.replies import Progress, Reply
 from outbox.safe_text import fit
 from outbox.wire import reply_json

@@ -15,7 +15,6 @@ them are functions over one `TransitionBuilder`.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar, assert_never
 
@@ -42,6 +41,7 @@ from orchestrator.machine.transition import Happening, Transition
 from orchestrator.machine.transition_builder import TransitionBuilder
 from orchestrator.machine.turning_back import go_backward
 from outbox.ids import is_id
+from outbox.replacing import replace
 
 S = TypeVar("S")
 
@@ -49,9 +49,16 @@ _FINISHED = frozenset({StepStatus.DONE, StepStatus.SKIPPED})
 
 
 def start(
-    saga: Saga[S], instance_id: str, state: S, now: datetime, begin_at: datetime | None = None
+    saga: Saga[S],
+    instance_id: str,
+    state: S,
+    now: datetime,
+    begin_at: datetime | None = None,
+    *,
+    key: str | None = None,
 ) -> Transition[S]:
-    """A new run and its first commands; none, and a timer, where `begin_at` is still to come.
+    """A new run and its first commands; none, and a timer, where `begin_at` is still to come. `key`
+    is the run's, where the saga has accepted the state already.
 
     Raises InvalidInput where `state` cannot be its input, or `instance_id` is no UUIDv7.
     """
@@ -64,7 +71,7 @@ def start(
         id=instance_id,
         saga=saga.name,
         version=saga.version,
-        key=saga.accept(state),
+        key=saga.accept(state) if key is None else key,
         state=state,
         steps={step.name: StepRun() for step in saga.steps},
         created_at=now,
@@ -124,10 +131,10 @@ def _go_forward(builder: TransitionBuilder[S]) -> None:
     """Send the steps whose dependencies are finished; complete the run after the last step."""
     if not builder.instance.paused:
         for step in builder.saga.steps:
-            needs = builder.saga.dependencies[step.name]
-            is_pending = builder.run(step.name).status is StepStatus.PENDING
-            if is_pending and all(builder.run(need).status in _FINISHED for need in needs):
-                builder.make_action(step.name)
+            if builder.run(step.name).status is StepStatus.PENDING:
+                needs = builder.saga.dependencies[step.name]
+                if all(builder.run(need).status in _FINISHED for need in needs):
+                    builder.make_action(step.name)
         builder.send_due()
     if all(run.status in _FINISHED for run in builder.instance.steps.values()):
         builder.end(Status.COMPLETED)

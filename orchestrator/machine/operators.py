@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TypeVar, assert_never
 
 from orchestrator.machine import operator_rules
@@ -22,6 +21,7 @@ from orchestrator.machine.skipping import skip
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import TransitionBuilder
 from orchestrator.machine.turning_back import MAY_BE_IN_EFFECT, turn_back
+from outbox.replacing import replace
 from outbox.safe_text import fit
 
 S = TypeVar("S")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from orchestrator.definition.steps import Step
 from orchestrator.machine.instance import StepStatus
 from orchestrator.machine.transition_builder import TransitionBuilder
+from outbox.replacing import replace
 from outbox.replies import Reply
 from outbox.safe_text import described
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from outbox.replacing import quick
 from outbox.replies import Outcome, Reply
 
 ACCEPTED = Reply(
@@ -14,6 +15,7 @@ ACCEPTED = Reply(
 """The value in place of an answer where the transport only took the command, durably."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Replied:
     """A participant answered a command. `source` is the sender of an answer that came as a message;
@@ -26,7 +28,7 @@ class Replied:
 
 @dataclass(frozen=True, slots=True)
 class Buried:
-    """A command was given up by the relay or by a broker's consumer: it became a dead letter."""
+    """A command was given up by the relay: it became a dead letter of the orchestrator."""
 
     command_id: str
     reason: str
@@ -43,6 +45,7 @@ class TimerKind(StrEnum):
     """It is time for the run to begin."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class TimerFired:
     """A durable timer came due. It guards one command; if that is answered, it means nothing, and

@@ -8,7 +8,6 @@ answered the step stays STUCK.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any, TypeVar
 
 from orchestrator.errors import InvalidInput
@@ -19,6 +18,7 @@ from orchestrator.machine.signals import ACCEPTED
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import TransitionBuilder
 from orchestrator.machine.turning_back import undone
+from outbox.replacing import replace
 from outbox.replies import Outcome, Reply
 from outbox.safe_text import described
 from outbox.wire import reply_json, strict_json
@@ -68,9 +68,9 @@ def void_replied(builder: TransitionBuilder[S], name: str, reply: Reply, words: 
             pass  # the relay goes on delivering it
 
 
-def void_buried(builder: TransitionBuilder[S], name: str, reason: str) -> None:
-    """Take in that the void of the step's skip became a dead letter."""
-    _unanswered(builder, name, f"the question became a dead letter: {reason}", reason)
+def void_given_up(builder: TransitionBuilder[S], name: str, reason: str, how: str) -> None:
+    """Take in that the void of the step's skip was given up, as `how` says."""
+    _unanswered(builder, name, f"the question {how}: {reason}", reason)
 
 
 def answered(builder: TransitionBuilder[S], name: str, reply: Reply) -> None:

@@ -3,7 +3,6 @@ begin."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TypeVar, assert_never
 
 from orchestrator.machine.instance import Cause, Status, StepStatus, Wait
@@ -11,6 +10,7 @@ from orchestrator.machine.signals import TimerKind
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import TransitionBuilder
 from orchestrator.machine.turning_back import in_doubt_for_good, may_turn_back
+from outbox.replacing import replace
 
 S = TypeVar("S")
 

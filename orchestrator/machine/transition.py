@@ -10,10 +10,12 @@ from typing import Generic, TypeVar
 from orchestrator.machine.instance import Instance
 from orchestrator.machine.signals import TimerKind
 from outbox.contract import Void
+from outbox.replacing import quick
 
 S = TypeVar("S")
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Dispatch:
     """A command to be sent. It is added to the outbox unless it is still there.
@@ -39,6 +41,7 @@ class Dispatch:
         return self.type == str(Void.message_type)
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Timer:
     """A durable timer to be set. It guards one command, and there is at most one of a kind for it:
@@ -71,7 +74,7 @@ class Happening(StrEnum):
     OVERDUE = "overdue"
     """No definite answer by the deadline."""
     BURIED = "buried"
-    """A command became a dead letter."""
+    """A command was given up, by the relay or by a broker's consumer."""
     TURNED_BACK = "turned-back"
     """From here on the run is undone."""
     STUCK = "stuck"
@@ -82,6 +85,7 @@ class Happening(StrEnum):
     """The final status."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One line of a run's history. `actor` is set where an operator acted, with the reason in
@@ -95,6 +99,7 @@ class Entry:
     actor: str | None = None
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Transition(Generic[S]):
     """The transition that one signal led to; it is kept as a whole or not at all.

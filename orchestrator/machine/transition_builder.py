@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
@@ -21,6 +20,7 @@ from orchestrator.machine.instance import (
 )
 from orchestrator.machine.signals import TimerKind
 from orchestrator.machine.transition import Dispatch, Entry, Happening, Timer, Transition
+from outbox.replacing import replace
 from outbox.safe_text import described, fit
 
 S = TypeVar("S")

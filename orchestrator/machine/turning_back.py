@@ -3,7 +3,6 @@ reverse order."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TypeVar
 
 from orchestrator.definition.steps import Kind
@@ -11,6 +10,7 @@ from orchestrator.machine import operator_rules
 from orchestrator.machine.instance import Cause, Direction, Status, StepStatus
 from orchestrator.machine.transition import Happening
 from orchestrator.machine.transition_builder import TransitionBuilder
+from outbox.replacing import replace
 from outbox.safe_text import fit
 
 S = TypeVar("S")

@@ -8,7 +8,7 @@ those of the library that it needs.
     TABLES = outbox.Tables(prefix="orchestrator_")
 
     def upgrade():
-        schema.upgrade(op, to=8, tables=TABLES)
+        schema.upgrade(op, to=11, tables=TABLES)
 
 `sagabox migrate upgrade orchestrator` makes the same tables without any history but its own.
 """
@@ -21,7 +21,16 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection
 
-from orchestrator.schema.versions import later, numbers, silences, start, tokens, traces
+from orchestrator.schema.versions import (
+    histories,
+    later,
+    numbers,
+    retention,
+    silences,
+    start,
+    tokens,
+    traces,
+)
 from orchestrator.tables import saga_tables
 from outbox import schema as library
 from outbox.clock import SystemClock
@@ -57,6 +66,9 @@ _VERSIONS = (
     _Version(later.upgrade, later.downgrade),
     _Version(of_library=(2, 3)),
     _Version(of_library=(3, 4)),
+    _Version(of_library=(4, 5)),
+    _Version(retention.upgrade, retention.downgrade),
+    _Version(histories.upgrade, histories.downgrade),
 )
 """The first is version 1."""
 

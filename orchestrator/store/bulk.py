@@ -6,8 +6,8 @@ a step. Pure: texts of SQL, and values made ready for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -19,9 +19,9 @@ from outbox.database.table_set import in_sql
 _POSTGRES = postgresql.dialect()  # type: ignore[no-untyped-call]  # its constructor has no types
 
 
-def document(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as one JSON text. Times and ids are such that both databases keep them as the
-    tables declare: see `Values`."""
+def document(rows: Sequence[Any]) -> str:
+    """The rows, or single values, as one JSON text. Times and ids are such that both databases keep
+    them as the tables declare: see `Values`."""
     return orjson.dumps(rows).decode()
 
 
@@ -39,12 +39,14 @@ class Values:
         """Many ids."""
         return [self.id(text) for text in texts]
 
-    def time(self, moment: datetime | None) -> str | None:
-        """A time in UTC; SQLite has it with a blank and without a zone."""
+    def time(self, moment: datetime | None) -> datetime | str | None:
+        """A time in UTC, which `document` writes; SQLite has it with a blank and without a zone."""
         if moment is None:
             return None
         if self._postgres:
-            return moment.isoformat()
+            # `document` writes plain times itself, and no others.
+            is_plain = type(moment) is datetime and moment.tzinfo is UTC
+            return moment if is_plain else moment.isoformat()
         return moment.replace(tzinfo=None).isoformat(" ", timespec="microseconds")
 
 

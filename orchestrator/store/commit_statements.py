@@ -1,63 +1,43 @@
 """The statements of every group commit: one opens it, one writes its changes.
 
 On PostgreSQL each of them is a single statement, since round trips would take longer than all the
-rest. SQLite has no round trips, and gets the parts one by one.
+rest; and where nothing has to be read in between, one statement is the whole commit. SQLite has no
+round trips, and gets the parts one by one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any
 
 import orjson
-from sqlalchemy import BigInteger, TextClause, TextualSelect, column, delete, text
+from sqlalchemy import delete, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.definition.registry import Registry
-from orchestrator.machine.transition import Entry
-from orchestrator.store import bulk
-from orchestrator.store.outgoing import OutgoingMessage
-from orchestrator.store.records import Record, active_key, document_json, state_json
+from orchestrator.store import bulk, commit_parts
+from orchestrator.store.commit_parts import CommitRows, Writes
+from orchestrator.store.records import Record
 from orchestrator.store.sharding import LEASED_AS
 from orchestrator.tables import SagaTables
-from outbox.database.table_set import in_sql
 from outbox.database.time import DatabaseClock
+from outbox.database.troubles import Trouble, trouble_in_statement, was_refused
+from outbox.ids import derive
 from outbox.relay.message_store import Store
 
-_CHANGING = (
-    *("status", "paused", "parked", "state", "document", "entries", "active_key", "due_at"),
-    *("updated_at", "ended_at"),
-)
-_INSERTED = (
-    *("id", "shard", "name", "version", "key", "originator", "trace", "start_id", "number"),
-    *("created_at", "begin_at", "fingerprint", "revision"),
-    *_CHANGING,
-)
-_HISTORY = ("saga_id", "number", "at", "happening", "detail", "step", "command_id", "actor")
-_MESSAGE = (
-    *("id", "destination", "bucket", "aggregatetype", "aggregateid", "type", "payload"),
-    *("headers", "occurred_at"),
-)
-
-
-@dataclass
-class Writes:
-    """The writes of a group commit: runs over the revision that they were read in, lines of history
-    (run, number, entry), numbers of answered messages, and messages to send."""
-
-    records: Sequence[Record] = ()
-    history: list[tuple[str, int, Entry]] = field(default_factory=list)
-    answered: list[int] = field(default_factory=list)
-    messages: list[OutgoingMessage] = field(default_factory=list)
-    sizes: dict[str, int] = field(default_factory=dict)
-    """The stored bytes of each run; known once the runs are written."""
+_KEPT = timedelta(days=1)
+"""How much longer the id of a commit that never was is kept: it may still be on its way."""
 
 
 class StaleRuns(Exception):
     """Another node wrote a run since it was read; the transaction must not be committed."""
+
+
+class DoesNotFit(Exception):
+    """The database has something else than a commit was made for, or refuses what is in it. Nothing
+    was written."""
 
 
 class CommitStatements(DatabaseClock):
@@ -73,8 +53,7 @@ class CommitStatements(DatabaseClock):
     ) -> None:
         super().__init__(postgres=postgres, now=now)
         self._tables = tables
-        self._registry = registry
-        self._values = bulk.Values(postgres=postgres)
+        self._rows = CommitRows(registry, postgres=postgres)
         self._relay = Store(tables.messaging, postgres=postgres, now=now, leased_as=LEASED_AS)
 
     # Opening
@@ -96,30 +75,46 @@ class CommitStatements(DatabaseClock):
         """
         if not self._postgres:
             ours = await self.fence(connection, epochs)
-            return await self.write_batch(connection, batch), ours
-        row = (
-            await connection.execute(
-                _open(self._tables),
-                {
-                    "batch": batch,
-                    "leased_as": LEASED_AS,
-                    "idle": str(max(1, int(idle * 1000))),
-                    "epochs": orjson.dumps(list(epochs.items())).decode(),
-                },
-            )
-        ).one()
+            return await self._write_id(connection, batch), ours
+        asked = self._fenced(batch, epochs, idle)
+        row = (await connection.execute(commit_parts.opening(self._tables), asked)).one()
         return row.made_at, frozenset(row.ours or ())
+
+    def _fenced(self, batch: str, epochs: Mapping[int, int], idle: float) -> dict[str, Any]:
+        return {
+            "batch": batch,
+            "leased_as": LEASED_AS,
+            "idle": str(max(1, int(idle * 1000))),
+            "epochs": orjson.dumps(list(epochs.items())).decode(),
+        }
 
     async def fence(self, connection: AsyncConnection, epochs: Mapping[int, int]) -> frozenset[int]:
         """Fence these shards. Returns those that are this node's until the transaction ends."""
         return await self._relay.fence(connection, LEASED_AS, epochs) if epochs else frozenset()
 
-    async def write_batch(self, connection: AsyncConnection, batch: str) -> datetime | None:
-        """Write the id of a group commit alone, as `open` does."""
+    async def was_committed(self, connection: AsyncConnection, batch: str) -> bool:
+        """Whether the group commit with that id took place. Where it did not, it never will once
+        this transaction is committed. It waits for another one that is writing the id.
+
+        It can be asked again where its own outcome is unknown.
+        """
+        saga_batch = self._tables.saga_batch
+        # A second id tells the row of an earlier look, whose answer was lost, from the commit's.
+        of_look = derive(batch, "never")
+        if await self._write_id(connection, batch, keep=_KEPT) is None:
+            looked = select(saga_batch.c.id).where(saga_batch.c.id == of_look)
+            return await connection.scalar(looked) is None
+        await self._write_id(connection, of_look, keep=_KEPT)
+        return False
+
+    async def _write_id(
+        self, connection: AsyncConnection, batch: str, keep: timedelta = timedelta()
+    ) -> datetime | None:
+        """Write an id, to be kept for so much longer; None where it is there already."""
         saga_batch = self._tables.saga_batch
         statement = (
             self._insert(saga_batch)
-            .values(id=batch, made_at=self._now)
+            .values(id=batch, made_at=self._in(keep))
             .on_conflict_do_nothing()
             .returning(saga_batch.c.made_at)
         )
@@ -138,10 +133,10 @@ class CommitStatements(DatabaseClock):
     ) -> Mapping[str, int]:
         """Write new runs, and those that were taken out. Returns the bytes of those that were
         written: the ids of the others are known, or another run is active for their key."""
-        rows = [{**self._row(it, now), "revision": it.revision + 1} for it in records]
-        sizes = {it.instance.id: _size(row) for it, row in zip(records, rows, strict=True)}
-        statement = _insert_sagas(self._tables, postgres=self._postgres)
-        written = await connection.scalars(statement, {"sagas": bulk.document(rows)})
+        sizes: dict[str, int] = {}
+        document = bulk.document(self._rows.begun(records, sizes, now))
+        statement = commit_parts.inserting(self._tables, postgres=self._postgres)
+        written = await connection.scalars(statement, {"begun": document})
         return {saga_id: sizes[saga_id] for saga_id in written.all()}
 
     async def write(
@@ -151,18 +146,18 @@ class CommitStatements(DatabaseClock):
 
         Raises StaleRuns.
         """
-        documents = self._documents(writes, now)
+        documents = self._rows.documents(writes, now)
         if not documents:
             return {}
         if self._postgres:
-            statement = _write_at_once(self._tables, tuple(documents))
+            statement = commit_parts.filling(self._tables, tuple(documents))
             rows = (await connection.execute(statement, documents)).all()
             updated = rows[0].updated
             seqs = {row.id: row.seq for row in rows if row.id is not None}
         else:
             updated, seqs = 0, {}
             for part, document in documents.items():
-                sql = _part(self._tables, part)
+                sql = commit_parts.part(self._tables, part)
                 result = await connection.execute(sql, {part: document})
                 if part == "sagas":
                     updated = result.rowcount
@@ -172,154 +167,51 @@ class CommitStatements(DatabaseClock):
             raise StaleRuns
         return seqs
 
-    def _documents(self, writes: Writes, now: datetime) -> dict[str, str]:
-        documents: dict[str, str] = {}
-        if writes.records:
-            rows = [{**self._row(it, now), "revision": it.revision} for it in writes.records]
-            for record, row in zip(writes.records, rows, strict=True):
-                writes.sizes[record.instance.id] = _size(row)
-            documents["sagas"] = bulk.document(rows)
-        if writes.history:
-            documents["history"] = bulk.document([self._line(*it) for it in writes.history])
-        if writes.answered:
-            documents["answered"] = orjson.dumps(writes.answered).decode()
-        if writes.messages:
-            documents["messages"] = bulk.document([self._message(it) for it in writes.messages])
-        return documents
+    # Both at once
 
-    def _row(self, record: Record, now: datetime) -> dict[str, Any]:
-        instance, values = record.instance, self._values
-        definition = self._registry.get(instance.saga, instance.version)
-        return {
-            "id": values.id(instance.id),
-            "shard": record.shard,
-            "name": instance.saga,
-            "version": instance.version,
-            "key": instance.key,
-            "originator": record.originator,
-            "trace": record.trace,
-            "start_id": values.id(record.start_id),
-            "number": values.id(record.number),
-            "created_at": values.time(instance.created_at),
-            "begin_at": values.time(instance.begin_at),
-            "fingerprint": record.fingerprint,
-            "status": instance.status.value,
-            "paused": instance.paused,
-            "parked": None,
-            "state": state_json(definition, instance.state),
-            "document": document_json(record),
-            "entries": record.entries,
-            "active_key": active_key(definition, instance),
-            "due_at": values.time(record.due_at),
-            "updated_at": values.time(now),
-            "ended_at": None if instance.ended is None else values.time(now),
+    @property
+    def fit_in_one(self) -> bool:
+        """Whether a whole group commit can be one statement."""
+        return self._postgres
+
+    async def commit_at_once(
+        self,
+        connection: AsyncConnection,
+        batch: str,
+        epochs: Mapping[int, int],
+        writes: Writes,
+        now: datetime,
+        *,
+        idle: float,
+    ) -> tuple[datetime, Mapping[str, int]]:
+        """Commit these changes, made at the time `now`, in one statement. Returns the database's
+        time, and the numbers of the messages to send.
+
+        Nothing is written where one of the shards is another node's, a run is not in the revision
+        that it was read in, a new one or its key is there already, an alias is in the way, or `now`
+        is not the database's time. The connection is one of `by_statement`. Raises DoesNotFit, and
+        the database's errors: where such a one was not a refusal, the outcome is unknown.
+        """
+        documents = self._rows.documents(writes, now)
+        statement = commit_parts.committing(self._tables, tuple(documents))
+        counts = {
+            "keys": len(writes.keys),
+            "begun": len(writes.begun),
+            "sagas": len(writes.records),
         }
-
-    def _line(self, saga_id: str, number: int, entry: Entry) -> dict[str, Any]:
-        return {
-            "saga_id": self._values.id(saga_id),
-            "number": number,
-            "at": self._values.time(entry.at),
-            "happening": entry.happening.value,
-            "detail": entry.detail,
-            "step": entry.step,
-            "command_id": self._values.id(entry.command_id),
-            "actor": entry.actor,
+        asked = {
+            **self._fenced(batch, epochs, idle),
+            **documents,
+            **{f"number_{it}": count for it, count in counts.items() if it in documents},
+            "fences": len(epochs),
+            "now": now,
         }
-
-    def _message(self, message: OutgoingMessage) -> dict[str, Any]:
-        row = message.row()
-        row["id"] = self._values.id(row["id"])
-        row["occurred_at"] = self._values.time(row["occurred_at"])
-        return row
-
-
-def _size(row: Mapping[str, Any]) -> int:
-    texts = (row["state"], row["document"])
-    return sum(len(it) if it.isascii() else len(it.encode()) for it in texts)
-
-
-@cache
-def _open(tables: SagaTables) -> TextClause:
-    return text(f"""
-WITH idle AS (
-    SELECT set_config('idle_in_transaction_session_timeout', :idle, true)
-), fence AS (
-    SELECT l.bucket FROM {in_sql(tables.messaging.outbox_lease)} l
-    WHERE l.destination = :leased_as AND (l.bucket, l.epoch) IN (
-        SELECT CAST(e ->> 0 AS smallint), CAST(e ->> 1 AS bigint)
-        FROM json_array_elements(CAST(:epochs AS json)) e)
-    ORDER BY l.bucket FOR KEY SHARE
-), batch AS (
-    INSERT INTO {in_sql(tables.saga_batch)} (id, made_at)
-    VALUES (CAST(:batch AS uuid), clock_timestamp())
-    ON CONFLICT DO NOTHING RETURNING made_at
-)
-SELECT (SELECT made_at FROM batch) AS made_at, (SELECT array_agg(bucket) FROM fence) AS ours
-FROM idle
-""")
-
-
-@cache
-def _insert_sagas(tables: SagaTables, *, postgres: bool) -> TextualSelect:
-    saga = tables.saga
-    statement = bulk.insert(saga, _INSERTED, "sagas", postgres=postgres)
-    return text(f"{statement} ON CONFLICT DO NOTHING RETURNING id").columns(saga.c.id)
-
-
-@cache
-def _part(tables: SagaTables, name: str) -> TextClause | TextualSelect:
-    """A part alone, for SQLite."""
-    outbox = tables.messaging.outbox
-    statement = text(_sql_of(tables, name, postgres=False))
-    return statement.columns(outbox.c.seq, outbox.c.id) if name == "messages" else statement
-
-
-@cache
-def _write_at_once(tables: SagaTables, parts: tuple[str, ...]) -> TextualSelect:
-    """One statement for PostgreSQL. All parts see the tables as they were before it, and none
-    touches a row that another one does."""
-    named = [
-        f"{part} AS ({_sql_of(tables, part, postgres=True)}"
-        f"{' RETURNING 1' if part == 'sagas' else ''})"
-        for part in parts
-    ]
-    updated = "(SELECT count(*) FROM sagas)" if "sagas" in parts else "0"
-    messages = (
-        "messages.seq, messages.id FROM (VALUES (1)) AS one(n) LEFT JOIN messages ON true"
-        if "messages" in parts
-        else "CAST(NULL AS bigint) AS seq, CAST(NULL AS uuid) AS id"
-    )
-    statement = text(f"WITH {', '.join(named)} SELECT {updated} AS updated, {messages}")
-    outbox = tables.messaging.outbox
-    return statement.columns(column("updated", BigInteger), outbox.c.seq, outbox.c.id)
-
-
-def _sql_of(tables: SagaTables, part: str, *, postgres: bool) -> str:
-    outbox = tables.messaging.outbox
-    match part:
-        case "sagas":
-            return bulk.update(
-                *(tables.saga, _CHANGING, ("id", "revision"), "sagas"),
-                postgres=postgres,
-                also=["revision = stored.revision + 1"],
-                # A late answer may come after the end, which stays when it was.
-                once=["ended_at"],
-            )
-        case "history":
-            return bulk.insert(tables.saga_history, _HISTORY, "history", postgres=postgres)
-        case "messages":
-            sql = bulk.insert(outbox, _MESSAGE, "messages", postgres=postgres)
-            return f"{sql} RETURNING seq, id"
-        case "answered" if postgres:
-            return (
-                f"DELETE FROM {in_sql(outbox)} WHERE seq IN (SELECT CAST(value AS bigint) "
-                "FROM json_array_elements_text(CAST(:answered AS json)))"
-            )
-        case "answered":
-            return (
-                f"DELETE FROM {in_sql(outbox)} "
-                "WHERE seq IN (SELECT value FROM json_each(:answered))"
-            )
-        case _:
-            raise ValueError(part)
+        try:
+            rows = (await connection.execute(statement, asked)).all()
+            # A connection for a pooler has a transaction around the statement.
+            await connection.commit()
+        except DBAPIError as error:
+            if was_refused(error) and trouble_in_statement(error) is Trouble.OWN:
+                raise DoesNotFit from error
+            raise
+        return rows[0].made_at, {row.id: row.seq for row in rows if row.id is not None}

@@ -13,11 +13,13 @@ from outbox.ids import derive
 from outbox.lanes import Lane
 from outbox.messages import Event
 from outbox.relay.verdicts import Pending
+from outbox.replacing import quick
 from outbox.wire.codec import encode
 from outbox.wire.envelope import Envelope
 from outbox.wire.outbox_row import to_row
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class OutgoingMessage:
     """A message to be sent. `repeats` tells that it was sent before."""

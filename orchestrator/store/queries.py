@@ -30,6 +30,17 @@ class RefusedStart:
 
 
 @dataclass(frozen=True)
+class Tombstone:
+    """What is left of a run that was removed: it is known by `id`, had the id `saga_id`, and ended
+    with that status. `archive_id` is the file that it is in, if any."""
+
+    id: str
+    saga_id: str
+    ended: Status
+    archive_id: str | None
+
+
+@dataclass(frozen=True)
 class Filter:
     """Which runs are asked for: those that have every property that is given. `made_before` is
     about their beginning; `ids` are the first and the last one that there may be."""
@@ -57,7 +68,9 @@ class _Statements:
         saga, alias, line = tables.saga.c, tables.saga_alias.c, tables.saga_history.c
         id: BindParameter[str] = bindparam("id")
         self.one = select(tables.saga).where(saga.id == id)
-        self.alias = select(alias.saga_id, alias.reason).where(alias.id == id)
+        known = (alias.saga_id, alias.reason, alias.ended, alias.archive_id)
+        self.alias = select(*known).where(alias.id == id)
+        self.below = select(tables.saga_retention.c.below)
         self.standing = select(saga.status, saga.entries, saga.ended_at).where(saga.id == id)
         # What a list does not show can be large.
         self.list = select(*(it for it in saga if it.name not in ("state", "document")))
@@ -74,8 +87,9 @@ def _on(tables: Tables) -> _Statements:
     return _Statements(saga_tables(tables))
 
 
-async def find(database: Database, id: str) -> Row[Any] | RefusedStart | None:
-    """The row of that run, or of the one that it is an alias of: then their ids differ."""
+async def find(database: Database, id: str) -> Row[Any] | RefusedStart | Tombstone | None:
+    """The row of that run, or of the one that it is an alias of: then their ids differ. Of one that
+    was removed lately, its tombstone."""
     statements = _on(database.tables)
     async with database.reading.connect() as connection:
         row = (await connection.execute(statements.one, {"id": id})).first()
@@ -86,7 +100,16 @@ async def find(database: Database, id: str) -> Row[Any] | RefusedStart | None:
             return None
         if alias.saga_id is None:
             return RefusedStart(id, alias.reason or "it was refused")
+        if alias.ended is not None:
+            return Tombstone(id, alias.saga_id, Status(alias.ended), alias.archive_id)
         return (await connection.execute(statements.one, {"id": alias.saga_id})).first()
+
+
+async def may_be_removed(database: Database, id: str) -> bool:
+    """Whether an absent id is so old that its run may have been removed."""
+    async with database.reading.connect() as connection:
+        below = await connection.scalar(_on(database.tables).below)
+    return below is not None and id < below
 
 
 async def standing(database: Database, id: str) -> Standing | None:

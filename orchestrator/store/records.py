@@ -7,7 +7,7 @@ ignored, and a missing one gets its default.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,9 +21,11 @@ from orchestrator.machine.instance import (
     StepRun,
     StrayEffect,
 )
+from orchestrator.machine.signals import TimerKind
 from orchestrator.machine.transition import Timer, Transition
 from orchestrator.store.sharding import shard_of
 from outbox.ids import derive, first_at, time_of
+from outbox.replacing import quick, replace
 from outbox.wire import strict_json
 from outbox.wire.json_types import shape_of
 from outbox.wire.traceparent import minted
@@ -43,6 +45,16 @@ def number_of(instance_id: str, began: datetime) -> str:
     return derive(first_at(began), instance_id)
 
 
+@quick
+@dataclass(frozen=True, slots=True)
+class StepSpan:
+    """The span of a step's latest command, as a traceparent."""
+
+    step: str
+    trace: str
+
+
+@quick
 @dataclass(frozen=True, slots=True)
 class Record:
     """The record of a run: the run, and the data stored beside it.
@@ -52,7 +64,7 @@ class Record:
     end. `trace` is the traceparent of its start, and `start_id` the id of the start's message, if
     any. `number` tells the run's age; None for a run that has not begun, or began before there were
     numbers. `fingerprint` is that of its start, by `fingerprint_of`; None where older code took the
-    start in.
+    start in. `spans` are those of the latest commands, where spans are made.
     """
 
     instance: Instance[Any]
@@ -65,6 +77,7 @@ class Record:
     start_id: str | None = None
     number: str | None = None
     fingerprint: str | None = None
+    spans: tuple[StepSpan, ...] = ()
 
     @property
     def traceparent(self) -> str:
@@ -75,6 +88,19 @@ class Record:
     def shard(self) -> int:
         """The shard of the run."""
         return shard_of(self.instance.id)
+
+    @property
+    def standing(self) -> Standing:
+        """What its row tells without its definition."""
+        instance = self.instance
+        return Standing(
+            instance.steps,
+            instance.direction,
+            instance.not_undone,
+            instance.cause,
+            self.timers,
+            instance.stray_effects,
+        )
 
     def after(self, transition: Transition[Any], now: datetime) -> Record:
         """The same run after that transition, not yet written."""
@@ -90,7 +116,26 @@ class Record:
             start_id=self.start_id,
             number=self.number,
             fingerprint=self.fingerprint,
+            spans=self.spans,
         )
+
+    def spans_of(self, steps: Collection[str]) -> Sequence[str]:
+        """The traceparents of these steps' latest commands, as far as they had spans."""
+        return [it.trace for it in self.spans if it.step in steps]
+
+    def with_spans(self, made: Mapping[str, str]) -> Record:
+        """The same run, with these spans of its steps' latest commands."""
+        kept = {it.step: it.trace for it in self.spans} | dict(made)
+        return replace(self, spans=tuple(StepSpan(*it) for it in kept.items()))
+
+
+@quick
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A run as a commit has left it, and that commit's time of the database."""
+
+    record: Record
+    at: datetime
 
 
 def fingerprint_of(name: str, input: Any, originator: str | None) -> str:
@@ -106,9 +151,12 @@ def active_key(saga: Saga[Any], instance: Instance[Any]) -> str | None:
     return instance.key if has_it else None
 
 
-@dataclass(frozen=True)
+@quick
+@dataclass(frozen=True, slots=True)
 class _Document:
-    """The parts of a run that no query selects by."""
+    """The parts of a run that no query selects by. Fields that have their defaults are not stored,
+    which halves the text: so the defaults, here and in the classes of its parts, stay what they
+    are."""
 
     steps: dict[str, StepRun]
     direction: Direction
@@ -118,6 +166,7 @@ class _Document:
     timers: tuple[Timer, ...] = ()
     cause: Cause | None = None
     stray_effects: tuple[StrayEffect, ...] = ()
+    spans: tuple[StepSpan, ...] = ()
 
 
 _DOCUMENT = shape_of(_Document)
@@ -140,8 +189,9 @@ def document_json(record: Record) -> str:
         timers=record.timers,
         cause=instance.cause,
         stray_effects=instance.stray_effects,
+        spans=record.spans,
     )
-    return _DOCUMENT.write(document).decode()
+    return _DOCUMENT.write_briefly(document).decode()
 
 
 def record_of(row: Any, saga: Saga[Any]) -> Record:
@@ -178,6 +228,7 @@ def record_of(row: Any, saga: Saga[Any]) -> Record:
         start_id=row.start_id,
         number=row.number,
         fingerprint=row.fingerprint,
+        spans=document.spans,
     )
 
 
@@ -204,6 +255,28 @@ def standing_of(document: str) -> Standing:
         read.timers,
         read.stray_effects,
     )
+
+
+def postponed(document: str, until: datetime) -> tuple[str, datetime | None]:
+    """The column `document` with no deadline before `until`, and the time of its first timer.
+
+    Raises ValueError where it cannot be read.
+    """
+    read: _Document = _DOCUMENT.read(document.encode())
+    timers = tuple(
+        replace(it, due=max(it.due, until)) if it.kind is TimerKind.DEADLINE else it
+        for it in read.timers
+    )
+    steps = {name: _given_until(run, until) for name, run in read.steps.items()}
+    written = _DOCUMENT.write_briefly(replace(read, steps=steps, timers=timers)).decode()
+    return written, min((it.due for it in timers), default=None)
+
+
+def _given_until(run: StepRun, until: datetime) -> StepRun:
+    awaited = run.awaited
+    if awaited is None or awaited.deadline is None:
+        return run
+    return replace(run, awaited=replace(awaited, deadline=max(awaited.deadline, until)))
 
 
 def _kept(timers: tuple[Timer, ...], transition: Transition[Any]) -> tuple[Timer, ...]:

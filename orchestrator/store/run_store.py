@@ -162,8 +162,8 @@ class RunStore(DatabaseClock):
                 delete(table).where(table.c.bucket.in_(theirs), table.c.id.in_(wanted))
             )
         resting = outbox_held.c.head_id.in_(wanted)
-        somebody_waits = or_(*(_is_of_key(outbox_held, table) for table in (outbox, outbox_parked)))
-        await connection.execute(delete(outbox_held).where(resting, ~somebody_waits))
+        one_waits = or_(*(_is_of_key(outbox_held, table) for table in (outbox, outbox_parked)))
+        await connection.execute(delete(outbox_held).where(resting, ~one_waits))
         await connection.execute(update(outbox_held).where(resting).values(next_at=self._now))
 
     # Housekeeping

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Text, case, delete, literal, select, tuple_
+from sqlalchemy import Text, case, delete, func, literal, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from orchestrator.machine.instance import Cause
@@ -120,8 +120,14 @@ class StartStore(DatabaseClock):
         aliases = (
             select(
                 *(saga_alias.c[name] for name in _OF_START),
-                case((saga_alias.c.saga_id.is_(None), REFUSED), else_=ended).label("ended"),
-                *of_run,
+                # A tombstone says itself how its run ended.
+                case(
+                    (saga_alias.c.ended.is_not(None), saga_alias.c.ended),
+                    (saga_alias.c.saga_id.is_(None), REFUSED),
+                    else_=ended,
+                ).label("ended"),
+                func.coalesce(saga.c.name, saga_alias.c.name).label("name"),
+                of_run[1],
                 saga_alias.c.reason,
             )
             .select_from(saga_alias.outerjoin(saga, saga.c.id == saga_alias.c.saga_id))
@@ -138,6 +144,13 @@ class StartStore(DatabaseClock):
             )
             for row in await connection.execute(runs.union_all(aliases))
         }
+
+    async def removed_below(self, connection: AsyncConnection) -> str | None:
+        """The id below which an absent one may be that of a run that was removed. Call it after
+        `existing`: what was removed since is found by one of the two."""
+        below = self._tables.saga_retention.c.below
+        found: str | None = await connection.scalar(select(below))
+        return found
 
     async def active(self, connection: AsyncConnection, name: str, key: str) -> str | None:
         """The active run for that key, which cannot end before this transaction has."""

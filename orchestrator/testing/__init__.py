@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from orchestrator.testing.worlds.course import NotAtRest
     from orchestrator.testing.worlds.crash_points import CrashPoints
     from orchestrator.testing.worlds.fixtures import AsyncSagaWorld, SagaWorld
+    from orchestrator.testing.worlds.rest import rest_participant
     from orchestrator.testing.worlds.run import Run
     from orchestrator.testing.worlds.troubles import NotReached
 
@@ -61,6 +62,7 @@ __all__ = [
     "NotReached",
     "PromiseBroken",
     "replay",
+    "rest_participant",
     "Run",
     "SagaWorld",
     "sample_input",
@@ -91,6 +93,7 @@ _HOMES = {
     "NotReached": "orchestrator.testing.worlds.troubles",
     "PromiseBroken": "orchestrator.testing.exploring.walk.exploration",
     "replay": "orchestrator.testing.exploring.walk.explorer",
+    "rest_participant": "orchestrator.testing.worlds.rest",
     "Run": "orchestrator.testing.worlds.run",
     "SagaWorld": "orchestrator.testing.worlds.fixtures",
     "sample_input": "orchestrator.testing.exploring.walk.sampling",

@@ -284,6 +284,15 @@ COVERAGE: tuple[CoverageRow, ...] = (
     ),
     _row(
         Subject.FAULT,
+        "brokers",
+        Covered("accepted", "queues with readers: simulate"),
+        "broker_away, unconfirmed, late_confirm, redelivered, split, interleaved; reader_crash "
+        "and takeover of the library's readers, with messages that are held; copies after skip, "
+        "and of what a participant has forgotten",
+        Covered(limits="simulate does"),
+    ),
+    _row(
+        Subject.FAULT,
         "pendings",
         "of every command: done or refused later, too late, while it is undone; an undo, too",
         "pending, and completed soon or a minute late, twice or too late; its message may be lost",
@@ -347,10 +356,22 @@ COVERAGE: tuple[CoverageRow, ...] = (
     ),
     _row(
         Subject.FAULT,
-        "starts that come twice",
-        Covered(limits="the machine knows one"),
+        "starts",
+        Covered("of a run that is there or was removed", "two starts at once: simulate"),
         "start_twice",
         Covered(limits="simulate does"),
+    ),
+    _row(
+        Subject.FAULT,
+        "removals",
+        "a run that has ended, its tombstone and its key, while copies are on their way",
+        Covered(
+            "removed to an archive, as dead letters are, and tombstones later; remover_crash; "
+            "under_way and start_late: starts that come days or seconds after they were made, and "
+            "copies of commands, answers and requests of persons",
+            "idempotency keys: explore",
+        ),
+        Covered(limits="no run is old enough"),
     ),
     _row(
         Subject.FAULT,
@@ -468,6 +489,15 @@ COVERAGE: tuple[CoverageRow, ...] = (
     ),
     _row(
         Subject.TRANSPORT,
+        "grpc",
+        Covered(
+            limits="messages have no way there, only an order: by the tests with real processes"
+        ),
+        Covered(limits="the network is virtual: by the tests with real processes"),
+        Covered(limits="there is no network: by the tests with real processes"),
+    ),
+    _row(
+        Subject.TRANSPORT,
         "http",
         Covered(
             limits="messages have no way there, only an order: by the tests with real processes"
@@ -488,6 +518,13 @@ COVERAGE: tuple[CoverageRow, ...] = (
         Covered(limits="messages have no way there, only an order: by the contract of transports"),
         Covered(limits="the network is virtual: by the contract of transports"),
         Covered(limits="messages go to the inbox directly: by the contract of transports"),
+    ),
+    _row(
+        Subject.TRANSPORT,
+        "webhook",
+        Covered(limits="a run sends no events to subscribers: by the tests with real ones"),
+        Covered(limits="the network is virtual: by the tests with real subscribers"),
+        Covered(limits="there are no subscribers: by the tests with real ones"),
     ),
 )
 """The whole list, in the order in which it is shown."""

@@ -8,10 +8,12 @@ from types import MappingProxyType
 from typing import Any
 from zlib import crc32
 
-from sqlalchemy import Connection, Engine, Insert, Table, insert, text
+from sqlalchemy import Connection, Engine, Insert, Integer, Table, bindparam, func, insert, select
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from outbox import sqlite
-from outbox.adding.staging import Staged
+from outbox.adding.staging import Row, Staged
+from outbox.database.column_types import PLACE, given
 from outbox.database.sqlalchemy_internals import level_at_connect
 from outbox.errors import AutocommitRefused
 from outbox.tables import Tables
@@ -20,11 +22,6 @@ ORDER_LOCKS = 4096
 """How many different locks there are for keys. Keys share them, so that a transaction with very
 many messages does not fill the server's table of locks, which has room for 6,400 by default."""
 
-_LOCK = text(
-    "SELECT pg_advisory_xact_lock(:space, number) "
-    "FROM unnest(CAST(:numbers AS integer[])) AS number"
-)
-
 
 @cache
 def inserting(table: Table) -> Insert:
@@ -32,6 +29,19 @@ def inserting(table: Table) -> Insert:
     # Without RETURNING: no caller asks for `seq`, and reading it back would cost as much as the
     # insert.
     return insert(table).inline()
+
+
+@cache
+def _inserting_in_order(outbox: Table) -> Insert:
+    """The same for PostgreSQL, from arrays, once the locks of the keys are held."""
+    number = func.unnest(bindparam("locks", type_=ARRAY(Integer))).column_valued("number")
+    locks = select(func.pg_advisory_xact_lock(bindparam("space", type_=Integer), number))
+    held = select(func.count().label("locks")).select_from(locks.cte("locks")).cte("held")
+    names = [it.name for it in outbox.columns if it.server_default is None]
+    rows = given({name: outbox.columns[name].type for name in names})
+    # There is no row before there is a count of all the locks, and no number before there is a row.
+    in_order = select(*(rows.c[name] for name in names)).join_from(rows, held, held.c.locks > 0)
+    return insert(outbox).from_select(names, in_order.order_by(rows.c[PLACE]))
 
 
 def write(
@@ -46,24 +56,26 @@ def write(
     Raises AutocommitRefused where the connection commits each statement by itself.
     """
     refuse_autocommit(connection)
-    if ordered and connection.dialect.name == "postgresql":
-        _lock_keys(connection, tables.lock_space, messages)
     due = [row for message in messages if message.order is not None for row in message.rows]
-    if due:
+    if due and ordered and connection.dialect.name == "postgresql":
+        _write_in_order(connection, tables, messages, due)
+    elif due:
         connection.execute(inserting(tables.outbox), due)
     scheduled = [row for message in messages if message.order is None for row in message.rows]
     if scheduled:
         connection.execute(inserting(tables.outbox_scheduled), scheduled)
 
 
-def _lock_keys(connection: Connection, space: int, messages: Sequence[Staged]) -> None:
+def _write_in_order(
+    connection: Connection, tables: Tables, messages: Sequence[Staged], rows: Sequence[Row]
+) -> None:
     orders = {message.order for message in messages if message.order is not None and message.rows}
-    if orders:
-        # Sorted, so that two transactions with the same keys in another order do not wait for each
-        # other for ever. A statement of its own, since one that inserts as well would draw its
-        # numbers first.
-        numbers = sorted({crc32(order.encode()) % ORDER_LOCKS for order in orders})
-        connection.execute(_LOCK, {"space": space, "numbers": numbers})
+    parameters: dict[str, Any] = {f"{name}s": [row[name] for row in rows] for name in rows[0]}
+    parameters["space"] = tables.lock_space
+    # Sorted, so that two transactions with the same keys in another order do not wait for each
+    # other for ever.
+    parameters["locks"] = sorted({crc32(order.encode()) % ORDER_LOCKS for order in orders})
+    connection.execute(_inserting_in_order(tables.outbox), parameters)
 
 
 def refuse_autocommit(

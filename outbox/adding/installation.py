@@ -12,17 +12,18 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from outbox import sqlite
 from outbox.adding import session_events
+from outbox.adding.routes import keys_of, route_of
 from outbox.clock import Clock, SystemClock
 from outbox.coordination.bell import Bell
 from outbox.errors import InvalidMessage, OutboxError, OutboxNotInstalled, Unrouted
 from outbox.ids import Ids
-from outbox.messages import Command, Event, Message, MessageType, type_of
+from outbox.messages import Command, Event, Message, type_of
 from outbox.tables import DEFAULT_TABLES, Tables
 from outbox.wire.codec import MAX_MESSAGE_BYTES, check_class
 
@@ -30,7 +31,8 @@ from outbox.wire.codec import MAX_MESSAGE_BYTES, check_class
 # here would refuse every dict that was made before the call.
 Routes = Mapping[Any, Sequence[str]]
 """From an event's class, or its type such as "articles.article-published.v1", to its destinations;
-() says that it has none, on purpose."""
+() says that it has none, on purpose. "articles.*" stands for all events of that owner, and "*" for
+every event; of the keys that fit to an event the most particular one counts, alone."""
 
 MAX_DESTINATION_LENGTH: Final = 100
 
@@ -45,7 +47,7 @@ class Installation:
     source: str
     """The service's own name."""
     routes: Mapping[str, tuple[str, ...]]
-    """From an event's type to its destinations."""
+    """From an event's type, or a pattern, to its destinations."""
     clock: Clock
     ids: Callable[[], str]
     ordered: bool
@@ -57,6 +59,8 @@ class Installation:
     """Rings after each commit that had messages; a relay in the same process listens to it."""
     max_bytes: int
     tables: Tables
+    webhooks: frozenset[str] = frozenset()
+    """The destinations that take events alone."""
 
     def destinations(self, message: Message, to: str | None) -> tuple[str, ...]:
         """The destinations of the message: `to` if given, else a command's owner, or an event's
@@ -67,12 +71,25 @@ class Installation:
         found = self._destinations(message, to)
         for name in found:
             self.require(name)
+        if self.webhooks and not isinstance(message, Event):
+            self._require_answers(found, str(type_of(message)))
         return found
 
     def require(self, name: str) -> None:
         """Raises Unrouted where there is no way to that name."""
         if self.peers is not None and name not in self.peers:
             raise Unrouted.no_peer(name, self.source, self.peers)
+
+    def _require_answers(self, destinations: Sequence[str], declared: str) -> None:
+        """Raises Unrouted where one of these takes events alone."""
+        for name in destinations:
+            if name in self.webhooks:
+                raise Unrouted(
+                    f"the command {declared} would go to {name}, which takes events alone: its "
+                    "receiver answers no command",
+                    next_step="send an Event there, by routes=; a command goes to a service that "
+                    "has a handler for it",
+                )
 
     def _destinations(self, message: Message, to: str | None) -> tuple[str, ...]:
         if to is not None:
@@ -82,14 +99,15 @@ class Installation:
             case Command():
                 return (declared.owner,)
             case Event():
-                route = self.routes.get(str(declared))
+                route = route_of(declared, self.routes)
                 if route is None:
                     raise Unrouted(
                         f"the event {declared} has no route, so it would reach no service",
                         next_step="name its destinations in routes=, of outbox.Service or "
-                        "outbox.install; or () if no service is to get it",
+                        f'outbox.install, or those of "{declared.owner}.*"; or () if no service '
+                        "is to get it",
                     )
-                return route
+                return tuple(route)
             case _:
                 raise InvalidMessage(
                     f"{type(message).__name__} is neither an Event nor a Command",
@@ -109,19 +127,22 @@ def install(
     max_bytes: int = MAX_MESSAGE_BYTES,
     peers: Collection[str] | None = None,
     tables: Tables = DEFAULT_TABLES,
+    webhooks: Collection[str] = (),
 ) -> Installation:
     """Let `outbox.add` work on the sessions that this sessionmaker will make, or on the Core
     connections of this engine. A later call for the same target replaces the settings.
 
     `bell` is shared between several targets of one service. `peers` are the only destinations that
     there are: a message to another one is refused when it is added. `tables` are those that these
-    sessions write to, and an inbox on them. Raises UnconfiguredSQLite, InvalidMessage for an event
-    in `routes` that would not arrive as it was sent, and OutboxError for a wrong route or target.
+    sessions write to, and an inbox on them. `webhooks` are those of the peers that take events
+    alone. Raises UnconfiguredSQLite, InvalidMessage for an event in `routes` that would not arrive
+    as it was sent, and OutboxError for a wrong route or target.
     """
     clock = clock or SystemClock()
+    keys = keys_of(routes)
     installation = Installation(
         source=destination(source),
-        routes={_route_type(key): _route(key, route) for key, route in routes.items()},
+        routes={keys[key]: _route(keys[key], route) for key, route in routes.items()},
         clock=clock,
         ids=ids or Ids(clock, os.urandom),
         ordered=ordered,
@@ -129,10 +150,14 @@ def install(
         bell=bell or Bell(),
         max_bytes=max_bytes,
         tables=tables,
+        webhooks=frozenset(webhooks),
     )
-    for key in routes:
-        if not isinstance(key, str):
-            check_class(key)
+    for key, route in routes.items():
+        if isinstance(key, str):
+            continue
+        check_class(key)
+        if issubclass(key, Command):
+            installation._require_answers(route, str(type_of(key)))
     for name in dict.fromkeys(name for route in installation.routes.values() for name in route):
         if installation.peers is not None and name not in installation.peers:
             raise Unrouted.no_peer(name, installation.source, installation.peers)
@@ -199,6 +224,16 @@ def tables_of(target: Session | Connection) -> Tables:
     return found.tables if isinstance(found, Installation) else DEFAULT_TABLES
 
 
+def tables_in(database: AsyncConnection | AsyncSession) -> Tables:
+    """As `tables_of`, of an asynchronous one."""
+    match database:
+        case AsyncSession():
+            return tables_of(database.sync_session)
+        case AsyncConnection():
+            connection = database.sync_connection
+            return DEFAULT_TABLES if connection is None else tables_of(connection)
+
+
 def ring_after(connection: Connection, bell: Bell) -> None:
     """Ring when the connection has done with its transaction: when it returns to its pool, or
     begins another one. No event tells of the end of a COMMIT itself."""
@@ -216,20 +251,16 @@ def destination(name: object) -> str:
     return name
 
 
-def _route_type(key: type[Message] | str) -> str:
-    return str(MessageType.parse(key) if isinstance(key, str) else type_of(key))
-
-
-def _route(key: type[Message] | str, route: Sequence[str]) -> tuple[str, ...]:
+def _route(key: str, route: Sequence[str]) -> tuple[str, ...]:
     if isinstance(route, str):
         raise OutboxError(
-            f"the route of {_route_type(key)} is the text {route!r} instead of a list",
+            f"the route of {key} is the text {route!r} instead of a list",
             next_step=f"write it as [{route!r}]",
         )
     names = tuple(destination(name) for name in route)
     if len(set(names)) < len(names):
         raise OutboxError(
-            f"the route of {_route_type(key)} names a destination twice",
+            f"the route of {key} names a destination twice",
             next_step="name each destination once",
         )
     return names

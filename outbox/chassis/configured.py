@@ -68,6 +68,13 @@ class ConfiguredService(Service[async_sessionmaker[AsyncSession]]):
             drain_seconds=settings.drain_seconds,
             tables=self.database.tables,
         )
+        self.entrance.concurrency = settings.receive_concurrency
+        for address in settings.brokers():
+            self.entrance.listen_broker(address)
+        if (listen := settings.grpc_listen()) is not None:
+            self.entrance.listen_grpc(
+                listen.port, host=listen.host, certificate=listen.certificate, key=listen.key
+            )
 
     async def check_tables(self) -> None:
         """Raises a SchemaError where this code may not run on the database's revision, or its role

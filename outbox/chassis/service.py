@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from fastapi import APIRouter, FastAPI
@@ -31,12 +31,12 @@ from outbox.chassis.http.middleware import BodyLimit, Boundary, SecurityHeaders
 from outbox.chassis.http.proxied import Heads, Prefixed
 from outbox.chassis.http.request_traces import Traced
 from outbox.chassis.shutdown import told_of_signals
-from outbox.database.troubles import Trouble, trouble_in_statement
+from outbox.database.troubles import Trouble, failed_to_connect, trouble_in_statement, words_of
 from outbox.errors import OutboxError
 from outbox.runtime import Carrier
 from outbox.schema import claim_tables
 from outbox.transports.base import Transport
-from outbox.transports.http.receiver import receiver
+from outbox.transports.http.receiver import behind
 from outbox.wire.settled import EndedSagas
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class Blueprint:
     `carrier` and `settled` are as for `Service.carried_by`; the carrier is made before `api` is
     called. `before_start` is awaited once the database is known to be right, and raises OutboxError
     where the service must not run. `before_scrape` is awaited before /metrics shows its figures.
+    `beside` makes what is entered before the service runs, and left after that.
 
     `keys` are the access keys of callers. `at_home` is what callers on the same machine may do
     without a key, and `to_all` what all callers may: nothing, unless the operator said otherwise.
@@ -83,6 +84,7 @@ class Blueprint:
     settled: Callable[[], EndedSagas | None] | None = None
     before_start: Callable[[], Awaitable[None]] | None = None
     before_scrape: Callable[[], Awaitable[None]] | None = None
+    beside: Callable[[], AbstractAsyncContextManager[None]] = nullcontext
     access: Table = field(default_factory=dict)
     keys: Keys = field(default_factory=lambda: StaticKeys({}))
     at_home: Opens = NOTHING
@@ -152,16 +154,13 @@ class Chassis:
         service = self.service
         return (
             self._blueprint.api(self._kit),
-            receiver(
-                service.inbox,
-                keys=service.keys(),
-                clock=service.clock,
-                concurrency=service.settings.receive_concurrency,
-                ids=service.new_id,
-                skewed=self.metrics.skewed,
-            ),
+            behind(service.entrance.door),
             health.router(checks_of(service, threads=True)),
-            self.metrics.router(self._standing, relay_runs=lambda: service.is_carrying),
+            self.metrics.router(
+                self._standing,
+                relay_runs=lambda: service.is_carrying,
+                queues=service.entrance.queues.figures,
+            ),
             api_docs.router(self._blueprint.title),
         )
 
@@ -173,14 +172,24 @@ class Chassis:
         try:
             await self._check_start()
             self._warn_of_what_is_open()
-            async with self.service.running():
+            async with self._blueprint.beside(), self.service.running():
                 try:
-                    with told_of_signals(self._kit.stopping):
-                        yield
+                    async with self._registered():
+                        with told_of_signals(self._kit.stopping):
+                            yield
                 finally:
                     self._kit.stopping.set()
         finally:
             await self.database.engine.dispose()
+
+    @asynccontextmanager
+    async def _registered(self) -> AsyncIterator[None]:
+        registration = self.service.settings.registration()
+        if registration is None:
+            yield
+            return
+        async with registration.held():
+            yield
 
     def _warn_of_what_is_open(self) -> None:
         if self._blueprint.at_home:
@@ -194,6 +203,7 @@ class Chassis:
     async def _check_start(self) -> None:
         try:
             service = self.service
+            await service.check_server()
             await service.check_tables()
             await claim_tables(service.engine, service.name, service.clock.now(), service.tables)
             if self._blueprint.before_start is not None:
@@ -201,11 +211,10 @@ class Chassis:
         except OutboxError:
             raise
         except Exception as error:
-            if trouble_in_statement(error) is Trouble.OWN:
+            if trouble_in_statement(error) is Trouble.OWN and not failed_to_connect(error):
                 raise
-            cause = getattr(error, "orig", None) or error
             raise CannotStart(
-                f"the database of {self.service.name} does not answer ({cause})",
+                f"the database of {self.service.name} does not answer ({words_of(error)})",
                 next_step="start the database, or correct its address in "
                 f"SAGABOX_DATABASE_URL_{self.service.history.upper()}",
             ) from error

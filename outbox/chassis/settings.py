@@ -7,8 +7,9 @@ A service's own settings extend `ServiceSettings`. `documented()` lists a model'
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import (
@@ -20,15 +21,25 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource
 
+from outbox.capture.log_reader import readers_in
 from outbox.chassis.access.caller import host_name
 from outbox.chassis.access.routes import EVERYTHING, NOTHING, Opens
 from outbox.chassis.database_settings import PREFIX, DatabaseSettings
 from outbox.database.address.urls import database_url
-from outbox.errors import InvalidKeyring, OutboxError
+from outbox.errors import ExtraMissing, InvalidKeyring, OutboxError
 from outbox.inbox.limits import InboxLimits
-from outbox.relay.settings import RelaySettings
+from outbox.relay.settings import DestinationSettings, RelaySettings
+from outbox.retry import OnExhaustion
+from outbox.transports.addresses.address import Address, shown
+from outbox.transports.addresses.destination import Destination, Source
+from outbox.transports.addresses.registration import Registration
+from outbox.transports.brokers.address import addresses_in
+from outbox.transports.brokers.opening import broker_at
+from outbox.transports.brokers.topics.topic import topics_in
+from outbox.transports.grpc.listen import GrpcListen
 from outbox.transports.http.peers import address_in, agreed, peers_in
 from outbox.transports.http.signing import DEFAULT_WINDOW, Keyring
+from outbox.transports.webhooks.webhook import taken_apart
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
 
@@ -64,8 +75,44 @@ def prefix_of_paths(text: str) -> str:
 
 
 def _peers_checked(text: str) -> str:
-    peers_in(text)
+    _services_in(text)
     return text
+
+
+def _brokers_checked(text: str) -> str:
+    try:
+        for address in addresses_in(text):
+            broker_at(address)
+    except ExtraMissing as error:
+        raise ValueError(str(error)) from None
+    except OutboxError as error:
+        raise ValueError(error.problem) from None
+    return text
+
+
+def _registry_checked(text: str) -> str:
+    if text and _destination(text).source is not Source.CONSUL:
+        raise ValueError(f"{shown(text)!r} is no http+consul://HOST:8500/NAME")
+    return text
+
+
+def _own_address_checked(text: str) -> str:
+    if text and not _destination(text).is_one_address:
+        raise ValueError(f"{shown(text)!r} is not one address")
+    return text
+
+
+def _destination(text: str) -> Destination:
+    try:
+        return Destination.parse(text)
+    except OutboxError as error:
+        raise ValueError(error.problem) from None
+
+
+def _services_in(text: str) -> Mapping[str, str]:
+    # The list may be the same for all services, and have the webhooks, topics and log readers of
+    # some.
+    return peers_in(taken_apart(readers_in(topics_in(text)[0])[0])[0])
 
 
 DatabaseUrl = Annotated[str, AfterValidator(database_url)]
@@ -95,14 +142,25 @@ class ServiceSettings(DatabaseSettings):
     )
     peers: PeerList = Field(
         default="",
+        # The address of a broker may have a password.
+        repr=False,
         description="The services that this one sends to, as name=address with commas between "
-        "them. It may be the same for all services",
+        "them. A name may have several addresses, or one that finds them by DNS or Consul: "
+        "docs/operate/addresses.md; or that of a broker: docs/operate/brokers.md. It may be the "
+        "same for all services",
+    )
+    broker: Annotated[str, AfterValidator(_brokers_checked)] = Field(
+        default="",
+        repr=False,
+        description="The broker at which the service reads the queue of its name, such as "
+        "nats://host:4222, or several with commas between them: docs/operate/brokers.md. Unless "
+        "set, it reads none",
     )
     pool_size: int = Field(
-        default=10, ge=1, le=200, description="Database connections that are kept open"
+        default=20, ge=1, le=200, description="Database connections that are kept open"
     )
     pool_overflow: int = Field(
-        default=10, ge=0, le=200, description="Database connections opened on top when it is busy"
+        default=0, ge=0, le=200, description="Database connections opened on top when it is busy"
     )
     poll_interval: float = Field(
         default=RelaySettings.poll,
@@ -114,6 +172,12 @@ class ServiceSettings(DatabaseSettings):
         ge=1,
         le=1000,
         description="Messages that the relay sends in one request",
+    )
+    block_keys: str = Field(
+        default="",
+        description="The destinations, with commas between them, for which a message that is given "
+        "up blocks its key until an operator decides, in place of becoming a dead letter. Messages "
+        "of sagas never do",
     )
     delivery_timeout: float = Field(
         default=RelaySettings.delivery_timeout,
@@ -130,6 +194,23 @@ class ServiceSettings(DatabaseSettings):
     )
     receive_concurrency: int = Field(
         default=8, ge=1, le=200, description="Batches of messages that are worked on at once"
+    )
+    grpc_port: int | None = Field(
+        default=None,
+        ge=1,
+        le=65535,
+        description="The port at which the service takes messages over gRPC, too. Without it, it "
+        "takes none so",
+    )
+    grpc_host: str = Field(
+        default="127.0.0.1", description="The address at which it listens for gRPC"
+    )
+    grpc_certificate: Path | None = Field(
+        default=None,
+        description="A file with the certificate chain, PEM: then gRPC takes only TLS",
+    )
+    grpc_key: Path | None = Field(
+        default=None, description="A file with the private key of that certificate, PEM"
     )
     handler_timeout: float | None = Field(
         default=None,
@@ -170,6 +251,16 @@ class ServiceSettings(DatabaseSettings):
         "as many at once: with a right token one token, else one address. 0 is no limit",
     )
 
+    register_at: Annotated[str, AfterValidator(_registry_checked)] = Field(
+        default="",
+        description="The agent of Consul at which the service registers itself while it runs, as "
+        "http+consul://127.0.0.1:8500/NAME; docs/operate/addresses.md has the options. Unless set, "
+        "nowhere",
+    )
+    register_as: Annotated[str, AfterValidator(_own_address_checked)] = Field(
+        default="",
+        description="The address of this process that it registers, such as http://10.0.0.7:8002",
+    )
     trust_loopback: bool = Field(
         default=False,
         description="Lets callers on this machine in without a key, as administrators. Never where "
@@ -203,9 +294,23 @@ class ServiceSettings(DatabaseSettings):
         self.peer_addresses()
         return self
 
+    @model_validator(mode="after")
+    def _registers_whole(self) -> Self:
+        if bool(self.register_at) != bool(self.register_as):
+            raise ValueError(
+                f"{self.variable('register_at')} and {self.variable('register_as')} go together"
+            )
+        return self
+
+    def registration(self) -> Registration | None:
+        """The registration of this process at Consul; None where it registers nowhere."""
+        if not self.register_at:
+            return None
+        return Registration(Destination.parse(self.register_at), Address.parse(self.register_as))
+
     def peer_addresses(self) -> Mapping[str, str]:
         """The address of each peer, by its name."""
-        return agreed({self.variable("peers"): peers_in(self.peers), **self.peer_aliases()})
+        return agreed({self.variable("peers"): _services_in(self.peers), **self.peer_aliases()})
 
     def peer_aliases(self) -> Mapping[str, Mapping[str, str]]:
         """What other variables say of peers, by variable, and then by name."""
@@ -237,6 +342,16 @@ class ServiceSettings(DatabaseSettings):
             )
         return keys
 
+    def grpc_listen(self) -> GrpcListen | None:
+        """Where it listens for gRPC; None where it does not. Raises InvalidService."""
+        if self.grpc_port is None:
+            return None
+        return GrpcListen(self.grpc_port, self.grpc_host, self.grpc_certificate, self.grpc_key)
+
+    def brokers(self) -> Sequence[str]:
+        """The addresses of the brokers at which it reads its queue."""
+        return addresses_in(self.broker)
+
     def relay_settings(self) -> RelaySettings:
         """How the relay paces itself."""
         # A lease must outlast the slowest delivery, with room for the renewal.
@@ -247,6 +362,11 @@ class ServiceSettings(DatabaseSettings):
             delivery_timeout=self.delivery_timeout,
             margin=margin,
             lease=max(self.lease, margin * 2.4),
+            destinations={
+                name.strip(): DestinationSettings(on_exhaustion=OnExhaustion.BLOCK_KEY)
+                for name in self.block_keys.split(",")
+                if name.strip()
+            },
         )
 
     def inbox_limits(self) -> InboxLimits:

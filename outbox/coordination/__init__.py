@@ -1,2 +1,2 @@
-"""Who does what and when: leases between processes, the bell within one, loops that go on,
-and whether they do."""
+"""Who does what and when: leases between processes, the bell within one and the wake-ups between
+several, loops that go on, and whether they do."""

@@ -37,7 +37,8 @@ class LeaseKeeper:
     """The leases of one holder, by the name that they stand under in the database.
 
     `name` gives the holder's name, and another one in a process that was forked off. `buckets` are
-    those of every name. `gained` is called after leases were gained. A lease may be used for
+    those of every name. `gained` is called after leases were gained, and `lost` is told how many
+    expired before they were renewed. A lease may be used for
     `lease - margin` seconds from before its renewal. Errors of the database pass through.
     """
 
@@ -54,6 +55,7 @@ class LeaseKeeper:
         margin: float,
         is_dead: Callable[[str], bool] = is_surely_dead,
         gained: Callable[[], None] = lambda: None,
+        lost: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._engine = engine
         self._reading = reading(engine)
@@ -67,6 +69,7 @@ class LeaseKeeper:
         self._ttl = timedelta(seconds=lease)
         self._is_dead = is_dead
         self._gained = gained
+        self._lost = lost
         self._announced_as: str | None = None
         self._prepared = False
         self._tended_at: float | None = None
@@ -128,7 +131,10 @@ class LeaseKeeper:
         self._prepared = True
         until = began + self._usable_for
         for leased_as, leased in self._leased.items():
-            leased.lease(Leases(held.get(leased_as, {}), until))
+            renewed = held.get(leased_as, {})
+            before = leased.leases.epochs
+            self._lost(sum(1 for it, epoch in before.items() if renewed.get(it) != epoch))
+            leased.lease(Leases(renewed, until))
 
     async def _share(self, leased_as: str, leased: Leased) -> None:
         began = self._clock.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import delete, func, select, union, update
+from sqlalchemy import delete, func, select, tuple_, union, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.database.time import DatabaseClock
@@ -37,7 +37,15 @@ class LeaseStore(DatabaseClock):
                     index_elements=["owner", "destination"], set_={"expires_at": expires}
                 )
             )
-        await connection.execute(delete(outbox_relay).where(outbox_relay.c.expires_at < self._now))
+        # After an outage several relays do this at the same time. One whose row another has just
+        # announced is not over, and to wait for it would be to wait crosswise.
+        place = tuple_(outbox_relay.c.owner, outbox_relay.c.destination)
+        over = (
+            select(outbox_relay.c.owner, outbox_relay.c.destination)
+            .where(outbox_relay.c.expires_at < self._now)
+            .with_for_update(skip_locked=True)
+        )
+        await connection.execute(delete(outbox_relay).where(place.in_(over)))
 
     async def make_leases(
         self, connection: AsyncConnection, destination: str, buckets: Sequence[int]

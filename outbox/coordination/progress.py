@@ -80,6 +80,8 @@ class Progress:
         self.stuck_after = stuck_after
         self._kinds: dict[str, Work] = {}
         self._may_take: dict[str, Callable[[], float]] = {}
+        self.lost_leases = 0
+        """Leases that the process held, and could not renew since they had expired."""
 
     def of(self, kind: str, *, may_take: Callable[[], float] | None = None) -> Work:
         """The work of this kind. Where a piece of it `may_take` more seconds than is usual, twice
@@ -89,6 +91,10 @@ class Progress:
         if may_take is not None:
             self._may_take[kind] = may_take
         return self._kinds[kind]
+
+    def lose_leases(self, count: int) -> None:
+        """Count leases that were lost."""
+        self.lost_leases += count
 
     @property
     def stalled(self) -> Mapping[str, float]:

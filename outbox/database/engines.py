@@ -15,7 +15,7 @@ _DERIVED_FROM = "sagabox_derived_from"
 
 def seeing_all(engine: AsyncEngine) -> AsyncEngine:
     """The engine for transactions in which each statement sees what others have committed before
-    it, whatever isolation level `create_engine()`, the role or the database say.
+    it. `create_engine()`, the role or the database may say another isolation level.
 
     Raises IsolationRefused where execution options of the engine say another one.
     """
@@ -41,10 +41,11 @@ def reading(engine: AsyncEngine) -> AsyncEngine:
 
 
 def by_statement(engine: AsyncEngine) -> AsyncEngine:
-    """The engine on PostgreSQL for transactions of a single statement, without BEGIN and COMMIT.
-
-    Where its connections prepare nothing, as those for a pooler, both are there.
+    """The engine for transactions of a single statement: on PostgreSQL without BEGIN and COMMIT,
+    unless its connections prepare nothing, as those for a pooler.
     """
+    if engine.dialect.name != "postgresql":
+        return engine
     # Of two levels SQLAlchemy takes the one that was given first.
     origin: AsyncEngine = engine.get_execution_options().get(_DERIVED_FROM, engine)
     derived = origin.execution_options(isolation_level="AUTOCOMMIT")

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 import orjson
 from sqlalchemy import (
+    BigInteger,
     Column,
     ColumnElement,
     Row,
@@ -201,6 +202,8 @@ def _typed(value: Any, column: Column[Any]) -> Any:
         case String(), str() if "\0" not in value:
             return value
         case SmallInteger(), int() if type(value) is int and 0 <= value < 2**15:
+            return value
+        case BigInteger(), int() if type(value) is int and 0 <= value < 2**63:
             return value
         case _:
             raise ValueError(f"{value!r} is nothing for {column.name}")

@@ -19,8 +19,8 @@ _LOOK_AGAIN = 0.05
 
 
 def file_of(url: URL) -> str:
-    """The file that is opened by this URL of SQLite: one name for it, whatever links lead there and
-    however the URL writes it."""
+    """The file that is opened by this URL of SQLite: one name for it, by all links that lead
+    there and all ways to write the URL."""
     path = url.database or ""
     if url.query.get("uri") and path.startswith("file:"):
         path = unquote(urlsplit(path).path)

@@ -8,7 +8,8 @@ There are two questions, for an error means more where its sender is known:
   the database's here, since a statement opens no other.
 
 Both read SQLSTATE and SQLite's codes, as asyncpg, psycopg and aiosqlite report them, bare or
-wrapped by SQLAlchemy, and never a driver's class.
+wrapped by SQLAlchemy, and never a driver's class. Whether an error is a database's at all is
+another question, `is_of_database`.
 """
 
 from __future__ import annotations
@@ -109,10 +110,31 @@ def trouble_in_statement(error: BaseException) -> Trouble:
     return _first_trouble(_causes(error, contexts=True), _in_statement)
 
 
+def was_refused(error: BaseException) -> bool:
+    """Whether it is the server's answer to a statement, which then did nothing. False where the
+    answer is missing, or says that the server itself is in trouble."""
+    answered = any(_sqlstate(it) is not None for it in _causes(error, contexts=False))
+    return answered and not trouble_in_statement(error).leaves_outcome_unknown
+
+
 def is_of_database(error: BaseException) -> bool:
     """Whether a database has raised it, or a socket or file on the way to one: wrapped by
     SQLAlchemy or bare, as SQLAlchemy 2.0 passes on what asyncpg raises where it cannot connect."""
-    return isinstance(error, (DBAPIError, PoolTimeout, OSError)) or _sqlstate(error) is not None
+    known = isinstance(error, (DBAPIError, PoolTimeout, OSError)) or _sqlstate(error) is not None
+    return known or _is_of_asyncpg(error)
+
+
+def failed_to_connect(error: BaseException) -> bool:
+    """Whether no connection could be made, for a reason that may have no code: a server of another
+    kind, a way to log in that the driver lacks, a wrong option in the address."""
+    if isinstance(error, DBAPIError):
+        return error.statement is None and _sqlstate(error.orig or error) is None
+    return _is_of_asyncpg(error) and _sqlstate(error) is None
+
+
+def is_said_by(words: str, error: BaseException) -> bool:
+    """Whether the error, or what led to it, has these words: for what comes without a code."""
+    return any(words in str(it) for it in _causes(error, contexts=True))
 
 
 def words_of(error: BaseException) -> str:
@@ -173,6 +195,11 @@ def _by_code(error: BaseException) -> Trouble | None:
 def _sqlstate(error: BaseException) -> str | None:
     sqlstate = getattr(error, "sqlstate", None)
     return sqlstate if isinstance(sqlstate, str) else None
+
+
+def _is_of_asyncpg(error: BaseException) -> bool:
+    """Whether it is asyncpg's own, which has no SQLSTATE where the server was not asked."""
+    return any(it.__module__.partition(".")[0] == "asyncpg" for it in type(error).__mro__)
 
 
 def _is_without_code(error: BaseException | None) -> bool:

@@ -18,7 +18,7 @@ from outbox.database.sqlalchemy_internals import given_connect_args
 from outbox.errors import OutboxError
 from outbox.tables import DEFAULT_TABLES, Tables
 
-_CONNECTIONS = 5
+_CONNECTIONS = 10
 
 
 class _Unclear(Exception):
@@ -32,7 +32,7 @@ def twin_of(engine: Engine, *, name: str) -> AsyncEngine:
     Raises OutboxError where the URL does not say how to connect.
     """
     try:
-        found = _opened(engine, name=name, pool_size=_CONNECTIONS, pool_overflow=_CONNECTIONS)
+        found = _opened(engine, name=name, pool_size=_CONNECTIONS, pool_overflow=0)
     except _Unclear as why:
         raise OutboxError(
             f"the engine {why}; the relay needs an asynchronous engine for the same database",

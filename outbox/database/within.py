@@ -1,4 +1,4 @@
-"""Work in a transaction of its own, whatever kind the sessions are."""
+"""Work in a transaction of its own, for both kinds of sessions."""
 
 from __future__ import annotations
 

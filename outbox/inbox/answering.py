@@ -10,10 +10,10 @@ reply says that it does not come again. The answers leave through the participan
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from outbox.adding.add import add
@@ -22,10 +22,14 @@ from outbox.adding.installation import installation_of
 from outbox.contract import CommandAnswered
 from outbox.errors import Unrouted
 from outbox.ids import derive
+from outbox.inbox.limits import InboxLimits
+from outbox.inbox.runners import Sessions, runner_for
 from outbox.replies import Outcome, Reply
 from outbox.wire import reply_json
 from outbox.wire.envelope import Envelope
 from outbox.wire.settled import EndedSagas
+
+log = logging.getLogger("outbox.inbox")
 
 _SAME_EACH_TIME = frozenset(
     {
@@ -54,7 +58,7 @@ def add_answer(session: Session, envelope: Envelope, reply: Reply) -> None:
 
     The same answer to the same command is the same message, however often it is added.
     """
-    if reply.outcome.is_final and _may_be_told(envelope):
+    if is_told_at_once(envelope, reply):
         _answer(session, envelope, reply)
 
 
@@ -66,9 +70,10 @@ class AnsweringInbox:
     unknown type.
     """
 
-    def __init__(self, inbox: Receiving, sessions: async_sessionmaker[AsyncSession]) -> None:
+    def __init__(self, inbox: Receiving, sessions: Sessions) -> None:
+        """`sessions` are those of the inbox."""
         self._inbox = inbox
-        self._sessions = sessions
+        self._runner = runner_for(sessions, commit_within=InboxLimits.answer_within)
 
     async def receive(
         self, envelopes: Sequence[Envelope], settled: EndedSagas | None = None
@@ -81,14 +86,9 @@ class AnsweringInbox:
         """
         replies = await self._inbox.receive(envelopes, settled)
         answered = list(zip(envelopes, replies, strict=True))
-        untold = [(each, reply) for each, reply in answered if _is_told_afterwards(each, reply)]
+        untold = [(each, reply) for each, reply in answered if is_told_afterwards(each, reply)]
         if untold:
-            async with self._sessions.begin() as session:
-                for envelope, reply in untold:
-                    cause = Cause(envelope.id, envelope.correlation, envelope.trace)
-                    caused_by(session, cause)
-                    _answer(session, envelope, reply)
-                caused_by(session, None)
+            await self._runner.run(_tell, untold)
         return replies
 
 
@@ -110,7 +110,7 @@ def has_way(session: Session, reply_to: str | None) -> bool:
 def add_reply(
     session: Session, reply: Reply, *, command_id: str, saga: str, reply_to: str, trace: str | None
 ) -> None:
-    """Send this reply to a command, whatever message the session handles, if the session's
+    """Send this reply to a command, which need not be what the session handles, if the session's
     transaction commits."""
     before = cause_now(session)
     # In a list, since the trace of a single cause gives way to that of the code that runs.
@@ -121,13 +121,28 @@ def add_reply(
         restore_cause(session, before)
 
 
-def _answer(session: Session | AsyncSession, envelope: Envelope, reply: Reply) -> None:
+def _tell(session: Session, untold: Sequence[tuple[Envelope, Reply]]) -> None:
+    for envelope, reply in untold:
+        if not has_way(session, envelope.reply_to):
+            log.error(
+                "%s awaits an answer to the command %s, and there is no way to it: add it to "
+                "SAGABOX_PEERS",
+                envelope.reply_to,
+                envelope.id,
+            )
+            continue
+        caused_by(session, Cause(envelope.id, envelope.correlation, envelope.trace))
+        _answer(session, envelope, reply)
+    caused_by(session, None)
+
+
+def _answer(session: Session, envelope: Envelope, reply: Reply) -> None:
     assert envelope.correlation is not None, "only commands of a saga are answered"
     _add(session, reply, envelope.id, envelope.correlation, envelope.reply_to)
 
 
 def _add(
-    session: Session | AsyncSession,
+    session: Session,
     reply: Reply,
     command_id: str,
     saga: str,
@@ -150,11 +165,17 @@ def _add(
     add(session, answer, to=reply_to, id=id, causation=causation)
 
 
-def _may_be_told(envelope: Envelope) -> bool:
-    return envelope.reply_to == envelope.source and envelope.correlation is not None
+def is_told_at_once(envelope: Envelope, reply: Reply) -> bool:
+    """Whether that answer is told in the transaction that it is about."""
+    return reply.outcome.is_final and _may_be_told(envelope)
 
 
-def _is_told_afterwards(envelope: Envelope, reply: Reply) -> bool:
+def is_told_afterwards(envelope: Envelope, reply: Reply) -> bool:
+    """Whether that answer, which changed nothing, is told in a transaction of its own."""
     if reply.outcome.is_final or reply.outcome in _OWN or reply.code == "unknown-type":
         return False
     return _may_be_told(envelope)
+
+
+def _may_be_told(envelope: Envelope) -> bool:
+    return envelope.reply_to == envelope.source and envelope.correlation is not None

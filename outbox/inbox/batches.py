@@ -99,8 +99,16 @@ def _are_copies(one: Arrival, other: Arrival) -> bool:
 def runs(
     arrivals: Sequence[Arrival], takes_lists: Callable[[type[Message]], bool]
 ) -> list[list[int]]:
-    """The order of the handlers' calls, as positions in `arrivals`: that of arrival, but a message
-    joins the latest list of its class where no message of its key stands in between."""
+    """The order of the handlers' calls, as positions in `arrivals`; that of arrival for the
+    messages of one key.
+
+    Where one takes lists it is the order of arrival for all, but a message joins the latest list
+    of its class where no message of its key stands in between. Else it is the same order in all
+    transactions, so that two of them with messages about the same things do not wait for one
+    another crosswise until one gives up.
+    """
+    if not any(takes_lists(cls) for cls in {type(each.message) for each in arrivals}):
+        return [[position] for position in _in_one_order(arrivals)]
     calls: list[list[int]] = []
     latest_list: dict[type[Message], int] = {}
     latest_of_key: dict[str, int] = {}
@@ -115,3 +123,17 @@ def runs(
         calls[call].append(position)
         latest_of_key[key] = call
     return calls
+
+
+def _in_one_order(arrivals: Sequence[Arrival]) -> list[int]:
+    """Their positions in the order of what they are about: the value of the field that their class
+    declares as its key. An envelope may have another key, as those of a saga's commands do."""
+    about: dict[str, str] = {}
+    for each in arrivals:
+        about.setdefault(each.envelope.key, _about(each))
+    return sorted(range(len(arrivals)), key=lambda it: about[arrivals[it].envelope.key])
+
+
+def _about(arrival: Arrival) -> str:
+    declared = getattr(arrival.message, arrival.message.key_field, None)
+    return declared if isinstance(declared, str) else arrival.envelope.key

@@ -28,6 +28,7 @@ from outbox.inbox.outside.registration import (
     After,
     Before,
     OnOutside,
+    Outside,
     outside_of,
 )
 from outbox.messages import Command, Event, Message, MessageType, type_of
@@ -135,11 +136,15 @@ class Handlers:
                 before=before,
                 after=after,
             )
-            self._admit(message_class)
-            first = call.first
-            self._keep(Handler(message_class, first, False, is_async(first), outside=call))
+            self.keep_outside(message_class, call)
 
         return OnOutside(register)
+
+    def keep_outside(self, message_class: type[Message], call: Outside) -> None:
+        """Register a call to the outside that is made up already, as `outside` does it."""
+        self._admit(message_class)
+        first = call.first
+        self._keep(Handler(message_class, first, False, is_async(first), outside=call))
 
     def check(self, message_class: type[M], function: Callable[[M], None]) -> None:
         """Reject each message of that class, which has a handler here, for which the function

@@ -190,6 +190,11 @@ class Inbox:
             answers.delivery.is_over = True
         return answers.answers()
 
+    def note(self, envelopes: Sequence[Envelope], settled: EndedSagas | None) -> None:
+        """Note what the orchestrator that sent these messages says of its sagas, where another
+        inbox of this consumer receives them: its rows are this one's to purge."""
+        self._purge.note(envelopes, settled)
+
     def count_call(self, result: str, seconds: float) -> None:
         """Note a call to the outside that has ended; for those that count them."""
 

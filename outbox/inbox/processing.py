@@ -17,6 +17,7 @@ from outbox.inbox.handlers import Handlers
 from outbox.inbox.limits import InboxLimits
 from outbox.inbox.outside.calling import Calls
 from outbox.inbox.rows import Arrival
+from outbox.inbox.transactions.restored import RestoredMark
 from outbox.inbox.transactions.terms import (
     RolledBack,
     Runner,
@@ -66,6 +67,7 @@ class Processor:
         self._handling = work
         self._outside = calls
         self._holder = HolderName(handlers.consumer)
+        self._restored = RestoredMark(handlers.consumer)
         self._calls: OrderedDict[str, int] = OrderedDict()
         self._took: dict[str, float] = {}
         self._fragile: dict[str, int] = {}
@@ -203,6 +205,7 @@ class Processor:
             clock=self._clock,
             attempt_of=lambda id: self._calls.get(id, 0) + 1,
             holder=self._holder,
+            may_be_lost=self._restored.concerns,
             # Other deliveries change it meanwhile, and a list is made before it is called.
             fragile=frozenset(self._fragile),
             told=self._told,

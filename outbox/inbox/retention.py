@@ -33,18 +33,22 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Forgotten:
     """The watermarks of an inbox, up to which it may have purged: `age` for messages without a
     saga, by their ages; `barred` for commands without a saga that were undone before they came, by
-    their ids; `sagas` for the sagas of each source. Without a watermark nothing was purged."""
+    their ids; `sagas` for the sagas of each source. Without a watermark nothing was purged.
+
+    `restored` is no purge: after a restore it says for each source which of its sagas do not live,
+    so that what the inbox lost of them is forgotten, too."""
 
     age: str | None = None
     sagas: Mapping[str, EndedSagas] = field(default_factory=dict)
     barred: str | None = None
+    restored: Mapping[str, EndedSagas] = field(default_factory=dict)
 
     def covers(self, id: str, source: str, saga: str | None, due: datetime | None = None) -> bool:
         """Whether that absent message may have been seen once. `saga` is the number of its saga."""
         if saga is None:
             return _is_under(age_of(id, due), self.age)
-        watermark = self.sagas.get(source)
-        return watermark is not None and watermark.covers(saga)
+        marks = (self.sagas.get(source), self.restored.get(source))
+        return any(mark is not None and mark.covers(saga) for mark in marks)
 
     def may_bar(self, id: str) -> bool:
         """Whether an absent command of that id may have been undone before it came."""

@@ -15,7 +15,7 @@ from outbox.errors import InvalidHandlers, InvalidService
 from outbox.inbox.handler_times import HandlerTimes
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.limits import InboxLimits
-from outbox.inbox.transactions import store
+from outbox.inbox.transactions.claiming import isolation_of
 from outbox.inbox.transactions.in_threads import InThreads, refuse_async
 from outbox.inbox.transactions.on_loop import OnLoop, refuse_plain
 from outbox.inbox.transactions.session import require_read_committed, watch
@@ -50,7 +50,7 @@ def check_ground(session: Session) -> None:
     """Raises AutocommitRefused or IsolationRefused where the session's transactions are such that
     no message can be handled in them. For PostgreSQL."""
     refuse_autocommit(session.connection(), used_by="the inbox")
-    require_read_committed(store.isolation_of(session))
+    require_read_committed(isolation_of(session))
 
 
 def runner_for(sessions: Sessions, *, commit_within: float) -> OnLoop | InThreads:

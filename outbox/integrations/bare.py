@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from outbox.integrations.fastapi import Attached, attach
-from outbox.integrations.pending import VARIABLE
+from outbox.integrations.operator_access import VARIABLE
 from outbox.transports.http.problems import HttpProblem
 
 

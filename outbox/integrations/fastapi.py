@@ -12,6 +12,7 @@ from starlette.applications import Starlette
 from starlette.routing import Route
 
 from outbox.chassis.endpoints import health as probes
+from outbox.chassis.endpoints import served
 from outbox.chassis.endpoints.metrics import Metrics
 from outbox.chassis.endpoints.served import Served, checks_of, standing_of
 from outbox.chassis.http import problems
@@ -22,8 +23,10 @@ from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.runners import Sessions
 from outbox.integrations import pending
+from outbox.integrations.operator_access import VARIABLE, operator_token
 from outbox.transports.base import Transport
-from outbox.transports.http.receiver import receiver
+from outbox.transports.http.door import Door
+from outbox.transports.http.receiver import behind
 from outbox.transports.http.signing import Keyring
 
 _PATHS = {
@@ -39,7 +42,7 @@ def addresses(*, messages: bool, health: bool, metrics: bool) -> Mapping[str, st
     among them where the operator's token is set. Raises InvalidService."""
     wanted = {"messages": messages, "health": health, "metrics": metrics}
     found = {path: option for option, paths in _PATHS.items() for path in paths if wanted[option]}
-    if pending.operator_token() is not None:
+    if operator_token() is not None:
         found |= dict.fromkeys(pending.PATHS, _PENDING)
     return found
 
@@ -53,6 +56,16 @@ class Observer(Protocol):
     def transport(self, destination: str, transport: Transport) -> Transport:
         """The transport to that destination, watched."""
 
+    def skewed(self, sender: str, seconds: float) -> None:
+        """Note by how much a sender's clock is ahead."""
+
+
+class Entered(served.Entered, Protocol):
+    """The entrance of a service."""
+
+    @property
+    def door(self) -> Door: ...
+
 
 class Attached(Served, pending.HasPending, Protocol):
     """The parts of an `outbox.Service` that an application needs."""
@@ -60,7 +73,7 @@ class Attached(Served, pending.HasPending, Protocol):
     @property
     def clock(self) -> Clock: ...
     @property
-    def new_id(self) -> Callable[[], str]: ...
+    def entrance(self) -> Entered: ...
     def keys(self) -> Keyring: ...
     def observed_by(self, observer: Observer) -> None: ...
     def running(self) -> AbstractAsyncContextManager[None]: ...
@@ -73,25 +86,25 @@ def attach(service: Attached, app: Any, *, messages: bool, health: bool, metrics
     for path, option in wanted.items():
         if _count(app, path):
             raise _taken(path, option)
-    keys = service.keys() if messages else None
+    if messages:
+        service.keys()  # where there are none, nothing has begun yet
     routers: list[APIRouter] = []
-    skewed = _unheeded
     if metrics:
         counted = Metrics(service.clock, service.progress)
-        skewed = counted.skewed
         service.observed_by(counted)
         routers.append(
-            counted.router(partial(standing_of, service), relay_runs=lambda: service.is_carrying)
+            counted.router(
+                partial(standing_of, service),
+                relay_runs=lambda: service.is_carrying,
+                queues=service.entrance.queues.figures,
+            )
         )
-    if keys is not None:
-        ids = service.new_id
-        routers.append(
-            receiver(service.inbox, keys=keys, clock=service.clock, ids=ids, skewed=skewed)
-        )
+    if messages:
+        routers.append(behind(service.entrance.door))
     if health:
         routers.append(probes.router(checks_of(service, threads=False)))
     _add(app, routers)
-    if (token := pending.operator_token()) is not None:
+    if (token := operator_token()) is not None:
         _route(app, pending.PATHS, pending.application(service, token))
 
     def check() -> None:
@@ -135,10 +148,6 @@ def run_within(
     app.router.lifespan_context = lifespan
 
 
-def _unheeded(sender: str, seconds: float) -> None:
-    """Without metrics, only the log tells of clocks that differ."""
-
-
 def _count(app: Starlette, path: str) -> int:
     return sum(getattr(route, "path", None) == path for route in app.router.routes)
 
@@ -146,7 +155,7 @@ def _count(app: Starlette, path: str) -> int:
 def _taken(path: str, option: str) -> InvalidService:
     leave_out = f"attach(app, {option}=False)"
     if option == _PENDING:
-        leave_out = f"unset {pending.VARIABLE}"
+        leave_out = f"unset {VARIABLE}"
     return InvalidService(
         f"the application has a route {path} of its own",
         next_step=f"leave that of the service out: {leave_out}",

@@ -1,47 +1,33 @@
-"""/pending: what waits for its answer, for persons with the operator's token.
-
-An attached service has no access keys: /metrics is open to all who reach it, and messages are
-signed. To answer a command is more, so these addresses are there only where a token is set, and ask
-for it. They do not take the services' signatures: a person has none, and no service needs these.
-"""
+"""/pending: what waits for its answer, for persons with the operator's token. It is there where a
+token is set."""
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Callable
 from typing import Annotated, Any, Protocol, TypeVar
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter
 from pydantic import BaseModel, StringConstraints
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from outbox.chassis.access.caller import Shown
-from outbox.chassis.access.failed_keys import Failures
-from outbox.chassis.access.keys import Key, StaticKeys
-from outbox.chassis.access.middleware import caller_in, require_patience
-from outbox.chassis.access.routes import Role
-from outbox.chassis.http import pages, problems
+from outbox.chassis.http import pages
 from outbox.chassis.http.input_types import NO_NUL, id_in_path
-from outbox.chassis.http.middleware import BodyLimit, Boundary, SecurityHeaders
 from outbox.chassis.http.problems import HttpProblem
 from outbox.chassis.http.strict_bodies import StrictRoute
 from outbox.clock import Clock
 from outbox.database.engines import reading
 from outbox.database.pages import DEFAULT_LIMIT
 from outbox.database.within import in_transaction
-from outbox.errors import InvalidService, NotPendingYet, Unrouted
+from outbox.errors import NotPendingYet, Unrouted
 from outbox.inbox.pending.persons import PendingCommands
 from outbox.inbox.runners import Sessions
+from outbox.integrations.operator_access import NAME, for_holders
 from outbox.safe_text import MAX_REASON_LENGTH
 
 PATHS = ("/pending", "/pending/{id}/complete", "/pending/{id}/refuse", "/pending/{id}/drop")
-VARIABLE = "SAGABOX_OPERATOR_TOKEN"
 
-_TOKEN = re.compile(r"[!-~]{16,}")  # what a header can carry
-_NAME = "operator"
 _LONGEST = 200
 
 T = TypeVar("T")
@@ -71,7 +57,7 @@ class _Act(BaseModel):
     @property
     def by(self) -> str:
         """Who asks: the token, and the name that its holder gives."""
-        return f"token {_NAME}" if self.actor is None else f"token {_NAME} ({self.actor})"
+        return f"token {NAME}" if self.actor is None else f"token {NAME} ({self.actor})"
 
 
 class _Completion(_Act):
@@ -82,61 +68,9 @@ class _Refusal(_Act):
     code: Annotated[str, StringConstraints(min_length=1, max_length=_LONGEST, pattern=NO_NUL)]
 
 
-def operator_token() -> str | None:
-    """The token that opens these addresses; None where they are not to be there. Raises
-    InvalidService where it can be guessed or not be sent."""
-    token = os.environ.get(VARIABLE)
-    if token and not _TOKEN.fullmatch(token):
-        raise InvalidService(
-            f"{VARIABLE} is no token: it needs 16 characters or more, all of them printable ASCII",
-            next_step="python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one",
-        )
-    return token or None
-
-
 def application(service: HasPending, token: str) -> ASGIApp:
     """The application with these addresses alone."""
-    inner = FastAPI(openapi_url=None, redirect_slashes=False)
-    problems.install(inner)
-    inner.router.routes.extend(_router(service).routes)
-    # The middleware added last is the outermost.
-    inner.add_middleware(BodyLimit)
-    inner.add_middleware(_ForHolders, token=token, clock=service.clock)
-    inner.add_middleware(Boundary)
-    inner.add_middleware(SecurityHeaders)
-    return inner
-
-
-class _ForHolders:
-    """A middleware that lets holders of the token in, before anything else is read."""
-
-    def __init__(self, app: ASGIApp, token: str, clock: Clock) -> None:
-        self._app = app
-        self._keys = StaticKeys({token: Key(_NAME, Role.OPERATOR.opens)})
-        self._failures = Failures(clock.monotonic)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        caller = caller_in(scope)
-        if not self._keys.was_right(caller.credential):
-            require_patience(self._failures, caller.peer)
-            is_shown = caller.credential.shown is not Shown.NOT
-            if is_shown:
-                self._failures.note(caller.peer)
-            raise _refused(is_shown)
-        await self._app(scope, receive, send)
-
-
-def _refused(is_shown: bool) -> HttpProblem:
-    happened = "The request shows no key, and this address asks for one."
-    if is_shown:
-        happened = "The key of this request opens nothing."
-    return HttpProblem(
-        401,
-        "credentials-wrong" if is_shown else "credentials-missing",
-        happened,
-        next_step=f"Send Authorization: Bearer TOKEN, with the token in {VARIABLE} of the service.",
-        headers={"connection": "close", "www-authenticate": 'Bearer realm="sagabox"'},
-    )
+    return for_holders(_router(service), token, service.clock)
 
 
 def _router(service: HasPending) -> APIRouter:

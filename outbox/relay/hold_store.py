@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import and_, delete, func, insert, select, tuple_, update
+from sqlalchemy import and_, delete, func, insert, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.database.time import DatabaseClock
+from outbox.lanes import BLOCKED
 from outbox.relay.message_store import MESSAGE_COLUMNS, Fetched, HeldKey, fetched, is_key, read
 from outbox.relay.verdicts import Pending
 from outbox.tables import Tables
@@ -98,6 +99,41 @@ class HoldStore(DatabaseClock):
         rows = (await connection.execute(statement)).all()
         return read(rows, frozenset(), heads)
 
+    async def any_blocked(self, connection: AsyncConnection, destination: str) -> bool:
+        """Whether any key is blocked."""
+        outbox_held = self._tables.outbox_held
+        found = select(outbox_held.c.bucket).where(
+            outbox_held.c.destination == destination, outbox_held.c.next_at >= BLOCKED
+        )
+        return bool((await connection.execute(select(found.exists()))).scalar_one())
+
+    async def park_blocked(
+        self, connection: AsyncConnection, destination: str, buckets: Collection[int], most: int
+    ) -> int:
+        """Let up to `most` messages of blocked keys in these buckets leave the hot table, which
+        were added since. Returns how many."""
+        tables = self._tables
+        outbox_held, outbox, outbox_parked = tables.outbox_held, tables.outbox, tables.outbox_parked
+        is_blocked = (
+            select(outbox_held.c.bucket)
+            .where(is_key(outbox_held, destination, outbox.c.bucket, outbox.c.aggregateid))
+            .where(outbox_held.c.next_at >= BLOCKED)
+            .exists()
+        )
+        chosen = (
+            select(outbox.c.seq)
+            .where(outbox.c.destination == destination, outbox.c.bucket.in_(buckets), is_blocked)
+            .order_by(outbox.c.bucket, outbox.c.seq)
+            .limit(most)
+        )
+        seqs = (await connection.scalars(chosen)).all()
+        if seqs:
+            names = ("seq", *MESSAGE_COLUMNS)
+            rows = select(*(outbox.c[name] for name in names)).where(outbox.c.seq.in_(seqs))
+            await connection.execute(insert(outbox_parked).from_select(list(names), rows))
+            await connection.execute(delete(outbox).where(outbox.c.seq.in_(seqs)))
+        return len(seqs)
+
     async def next_due(
         self, connection: AsyncConnection, destination: str, buckets: Sequence[int]
     ) -> float | None:
@@ -141,27 +177,46 @@ class HoldStore(DatabaseClock):
             .values(attempts=message.attempts, next_at=self._now)
         )
 
+    async def is_there(
+        self, connection: AsyncConnection, destination: str, message: Pending
+    ) -> bool:
+        """Whether this message, the first of a key that rests, is still there: an operator may
+        have dropped it meanwhile, and cannot from here on."""
+        tables = self._tables
+        rests = select(tables.outbox_held.c.head_id).where(
+            is_key(tables.outbox_held, destination, *message.key)
+        )
+        await connection.execute(rests.with_for_update())
+        # A second statement, since the first one does not see what the lock waited for.
+        found = [
+            select(table.c.seq)
+            .where(is_key(table, destination, *message.key), table.c.id == message.envelope.id)
+            .exists()
+            for table in (tables.outbox, tables.outbox_parked)
+        ]
+        return bool((await connection.execute(select(or_(*found)))).scalar_one())
+
     async def hold(
         self,
         connection: AsyncConnection,
         destination: str,
-        message: Pending,
+        head: HeldKey,
         *,
-        attempts: int,
-        delay: float,
+        delay: float | None,
         error: str,
         park: bool,
     ) -> None:
-        """Let the key of `message` rest; with `park` its messages also leave the hot table."""
+        """Let this key rest for so many seconds; None blocks it. With `park` its messages also
+        leave the hot table."""
         tables = self._tables
         outbox_held, outbox, outbox_parked = tables.outbox_held, tables.outbox, tables.outbox_parked
         values = {
-            "head_id": message.envelope.id,
-            "attempts": attempts,
-            "next_at": self._in(timedelta(seconds=delay)),
+            "head_id": head.head_id,
+            "attempts": head.attempts,
+            "next_at": BLOCKED if delay is None else self._in(timedelta(seconds=delay)),
             "last_error": error,
         }
-        bucket, key = message.key
+        bucket, key = head.whole
         await connection.execute(
             self._insert(outbox_held)
             .values(destination=destination, bucket=bucket, aggregateid=key, **values)

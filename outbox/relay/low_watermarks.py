@@ -39,18 +39,12 @@ class LowWatermarks:
         for bucket in buckets:
             self._floors.pop(bucket, None)
 
-    def sweep(self) -> None:
-        """Fetch every bucket from the beginning again."""
-        self._floors.clear()
-
     def raise_to(
         self, proven: int, reached: Mapping[int, int | None], left: Mapping[int, int]
     ) -> None:
         """Raise the floors after a round: `proven` is the proven `seq` from *before* its fetch,
         `reached` how far it got in each bucket (None: to the end), `left` the lowest `seq` that
         stayed in the outbox."""
-        if proven == 0:
-            return  # nothing can rise
         for bucket, last in reached.items():
             floor = proven if last is None else min(proven, last)
             if bucket in left:

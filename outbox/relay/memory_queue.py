@@ -11,9 +11,12 @@ Pure.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 
 from outbox.relay.verdicts import Pending, size_of
+
+_READS = 8
+"""How many reads are remembered; a committer hears of its commit within less."""
 
 
 class MemoryQueue:
@@ -26,6 +29,9 @@ class MemoryQueue:
         self._catching_up: set[int] = set()
         # Buckets of which the table has only offered messages. All others are read from it.
         self._in_memory: set[int] = set()
+        # The messages that the last reads found. One of them may be offered after that, since a
+        # commit is seen in the table before its committer hears of it.
+        self._found: deque[frozenset[int]] = deque(maxlen=_READS)
         self._offered: dict[int, deque[Pending]] = {}
         self._count = 0
         self._bytes = 0
@@ -65,6 +71,8 @@ class MemoryQueue:
     def read(self, to_the_end: Collection[int], seqs: Collection[int]) -> None:
         """Note that the buckets were read, some of them to their end; `seqs` are the messages
         found."""
+        if seqs:
+            self._found.append(frozenset(seqs))
         self.distrust(self._catching_up.difference(to_the_end))
         for bucket in self._offered.keys() & self._catching_up:
             offered = self._offered[bucket]
@@ -76,6 +84,8 @@ class MemoryQueue:
         """Offer these messages, which were committed in this order."""
         for message in messages:
             bucket = message.bucket
+            if any(message.seq in found for found in self._found):
+                continue  # it has left, or its bucket is read again
             if bucket in self._in_memory or bucket in self._catching_up:
                 self._offered.setdefault(bucket, deque()).append(message)
                 self._count += 1
@@ -88,22 +98,33 @@ class MemoryQueue:
         for bucket, offered in list(self._offered.items()):
             self._keep(bucket, deque(it for it in offered if it.envelope.id not in ids))
 
-    def take(self, buckets: Sequence[int], most: int, most_bytes: int) -> list[Pending]:
-        """Take out the next messages of these buckets, in the order of `buckets`: one at least,
-        however large it is."""
+    def take(
+        self,
+        buckets: Sequence[int],
+        most: int,
+        most_bytes: int,
+        busy: Set[tuple[int, str]] = frozenset(),
+    ) -> list[Pending]:
+        """Take out the next messages of these buckets, in the order of `buckets`, without those of
+        the `busy` keys: one at least, however large it is."""
         room = most_bytes
         taken: list[Pending] = []
         for bucket in buckets:
             if bucket not in self._in_memory or bucket not in self._offered:
                 continue
             offered = self._offered[bucket]
+            left: deque[Pending] = deque()
             while offered and len(taken) < most:
+                if offered[0].key in busy:
+                    left.append(offered.popleft())
+                    continue
                 size = size_of(offered[0])
                 if taken and size > room:
                     break
                 room -= size
                 self._bytes -= size
                 taken.append(offered.popleft())
+            offered.extendleft(reversed(left))
             if not offered:
                 del self._offered[bucket]
         self._count -= len(taken)

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
 
+import orjson
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -27,6 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from outbox.database.column_types import IdInText
 from outbox.database.table_set import in_sql
 from outbox.database.time import DatabaseClock
 from outbox.errors import MalformedEnvelope
@@ -49,14 +52,20 @@ class HeldKey:
     head_id: str
     attempts: int
 
+    @property
+    def whole(self) -> tuple[int, str]:
+        """The bucket and key, as `Pending.key` has them."""
+        return self.bucket, self.key
+
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A row with broken headers; it can only be buried."""
+    """A row with broken headers; it cannot be sent."""
 
     seq: int
     bucket: int
     key: str
+    id: str
     reason: str
 
 
@@ -132,35 +141,38 @@ class Store(DatabaseClock):
         destination: str,
         floors: Mapping[int, int],
         *,
-        per_bucket: int,
+        shares: Mapping[int, int],
         most: int,
         most_bytes: int,
     ) -> Fetched:
         """Up to `most` messages of the buckets in `floors` (bucket -> the `seq` up to which nothing
         is left), in the order of that mapping and each bucket's in order, without those of resting
-        keys. Only the last of them may exceed `most_bytes` bytes in all."""
+        keys; of each bucket no more than its share. Only the last of them may exceed `most_bytes`
+        bytes in all."""
         tables = self._tables
         statement = (
             _fetch_postgres(tables) if self._postgres else _fetch_sqlite(tables, len(floors))
         )
         parameters: dict[str, Any] = {
             "destination": destination,
-            "per": per_bucket,
             "most": most,
             "most_bytes": most_bytes,
         }
         if self._postgres:
-            parameters |= {"buckets": list(floors), "floors": list(floors.values())}
+            parameters |= {
+                "buckets": list(floors),
+                "floors": list(floors.values()),
+                "shares": [shares[bucket] for bucket in floors],
+            }
         else:
-            for position, (bucket, floor) in enumerate(floors.items()):
-                parameters |= {f"bucket{position}": bucket, f"floor{position}": floor}
+            for place, (bucket, floor) in enumerate(floors.items()):
+                parameters[f"bucket{place}"] = bucket
+                parameters[f"floor{place}"] = floor
+                parameters[f"share{place}"] = shares[bucket]
         rows = (await connection.execute(statement, parameters)).all()
-        counts = dict.fromkeys(floors, 0)
-        for row in rows:
-            counts[row.bucket] += 1
-        whole = len(rows) < most and (not rows or rows[-1].total_size < most_bytes)
-        exhausted = frozenset(b for b, count in counts.items() if whole and count < per_bucket)
-        return read(rows, exhausted, {})
+        is_cut = len(rows) >= most or (bool(rows) and rows[-1].total_size >= most_bytes)
+        found = [row[1] for row in rows]
+        return read(rows, read_to_the_end(floors, shares, found, is_cut=is_cut), {})
 
     async def settled_mark(self, connection: AsyncConnection) -> tuple[int, int]:
         """The settled mark of PostgreSQL, a pair (seq, xid): once every transaction before `xid`
@@ -180,11 +192,11 @@ class Store(DatabaseClock):
 
     async def settle(self, connection: AsyncConnection, seqs: Sequence[int]) -> None:
         """Delete the rows of settled messages. This is right also after the lease was lost."""
-        outbox = self._tables.outbox
         if self._postgres:
             await connection.execute(_settle_postgres(self._tables), {"seqs": list(seqs)})
         else:
-            await connection.execute(delete(outbox).where(outbox.c.seq.in_(seqs)))
+            numbers = orjson.dumps(list(seqs)).decode()
+            await connection.execute(_settle_sqlite(self._tables), {"seqs": numbers})
 
     async def bury(
         self, connection: AsyncConnection, destination: str, seq: int, *, attempts: int, reason: str
@@ -268,6 +280,12 @@ _FETCHED = ("seq", "bucket", "id", "aggregateid", "type", "payload", "headers", 
 _FETCHED_NAMES = ", ".join(_FETCHED)
 
 
+def _read_as(tables: Tables) -> Sequence[Column[Any]]:
+    """The columns of a statement that reads many."""
+    columns = [Column("id", IdInText) if it.name == "id" else it for it in fetched(tables)]
+    return [*columns, _TOTAL]
+
+
 def _not_held(tables: Tables) -> str:
     return f"""NOT EXISTS (
     SELECT 1 FROM {in_sql(tables.outbox_held)} h
@@ -281,25 +299,33 @@ def _fetch_postgres(tables: Tables) -> TextualSelect:
     return text(f"""
 WITH found AS (
     SELECT {_FETCHED_NAMES}, place, octet_length(payload) + {ENVELOPE_OVERHEAD} AS size
-    FROM unnest(CAST(:buckets AS smallint[]), CAST(:floors AS bigint[]))
-        WITH ORDINALITY AS wanted(number, floor, place)
+    FROM unnest(CAST(:buckets AS smallint[]), CAST(:floors AS bigint[]), CAST(:shares AS integer[]))
+        WITH ORDINALITY AS wanted(number, floor, share, place)
     CROSS JOIN LATERAL (
         SELECT {_FETCHED_NAMES} FROM {in_sql(tables.outbox)} o
         WHERE o.destination = :destination AND o.bucket = wanted.number AND o.seq > wanted.floor
             AND {_not_held(tables)}
-        ORDER BY o.seq LIMIT :per) queue
+        ORDER BY o.seq LIMIT wanted.share) queue
     ORDER BY place, seq LIMIT :most),
 summed AS (
     SELECT *, sum(size) OVER (ORDER BY place, seq ROWS UNBOUNDED PRECEDING) AS total_size
     FROM found)
 SELECT {_FETCHED_NAMES}, total_size FROM summed
 WHERE total_size - size < :most_bytes ORDER BY place, seq
-""").columns(*fetched(tables), _TOTAL)
+""").columns(*_read_as(tables))
 
 
 @cache
 def _settle_postgres(tables: Tables) -> TextClause:
     return text(f"DELETE FROM {in_sql(tables.outbox)} WHERE seq = ANY(CAST(:seqs AS bigint[]))")
+
+
+# The same text for every number of messages, which SQLAlchemy need not write anew.
+@cache
+def _settle_sqlite(tables: Tables) -> TextClause:
+    return text(
+        f"DELETE FROM {in_sql(tables.outbox)} WHERE seq IN (SELECT value FROM json_each(:seqs))"
+    )
 
 
 @cache
@@ -322,7 +348,7 @@ def _fetch_sqlite(tables: Tables, buckets: int) -> TextualSelect:
         FROM {in_sql(tables.outbox)} o
         WHERE o.destination = :destination AND o.bucket = :bucket{place} AND o.seq > :floor{place}
             AND {_not_held(tables)}
-        ORDER BY o.seq LIMIT :per)"""
+        ORDER BY o.seq LIMIT :share{place})"""
         for place in range(buckets)
     )
     # The messages themselves are read last, since the sum copies its rows.
@@ -333,10 +359,27 @@ summed AS (
 SELECT {_FETCHED_NAMES}, total_size FROM summed
 JOIN {in_sql(tables.outbox)} AS o ON o.seq = summed.at
 WHERE total_size - size < :most_bytes ORDER BY place, at"""
-    return text(statement).columns(*fetched(tables), _TOTAL)
+    return text(statement).columns(*_read_as(tables))
 
 
-def is_key(table: Table, destination: str, bucket: int, key: str) -> ColumnElement[bool]:
+def read_to_the_end(
+    buckets: Iterable[int], shares: Mapping[int, int], found: Sequence[int], *, is_cut: bool
+) -> frozenset[int]:
+    """The buckets, in the order in which they were fetched, of which a fetch saw the end. `found`
+    has the bucket of each message. One that `is_cut` ended in the bucket of its last message."""
+    counts = Counter(found)
+    ended = []
+    for bucket in buckets:
+        if is_cut and bucket == found[-1]:
+            break
+        if counts[bucket] < shares[bucket]:
+            ended.append(bucket)
+    return frozenset(ended)
+
+
+def is_key(
+    table: Table, destination: str, bucket: int | Column[int], key: str | Column[str]
+) -> ColumnElement[bool]:
     """The rows of one key."""
     return and_(
         table.c.destination == destination, table.c.bucket == bucket, table.c.aggregateid == key
@@ -354,10 +397,13 @@ def read(
         try:
             envelope = from_row(id_, type_, key, occurred_at, payload, headers)
         except MalformedEnvelope as error:
-            unreadable.append(Unreadable(seq, bucket, key, str(error)))
+            unreadable.append(Unreadable(seq, bucket, key, id_, str(error)))
             continue
-        head = heads.get((bucket, key))
+        head = heads.get((bucket, key)) if heads else None
+        if head is None:
+            messages.append(Pending(seq, bucket, envelope))
+            continue
         # An operator may have deleted the message that the failures belong to.
-        attempts = head.attempts if head is not None and head.head_id == id_ else 0
-        messages.append(Pending(seq, bucket, envelope, attempts, head is not None))
+        attempts = head.attempts if head.head_id == id_ else 0
+        messages.append(Pending(seq, bucket, envelope, attempts, held=True))
     return Fetched(messages, unreadable, exhausted)

@@ -24,6 +24,8 @@ Within = Callable[[float], AbstractAsyncContextManager[Any]]
 """A block that raises TimeoutError after so many seconds."""
 Gather = Callable[..., Awaitable[Any]]
 """Runs coroutines side by side, to the end of all."""
+MakeEvent = Callable[[], asyncio.Event]
+"""Makes an event that a round can wait for."""
 
 
 class ReplySink(Protocol):
@@ -67,6 +69,7 @@ class RelayPorts:
     leases: LeaseStore
     within: Within = asyncio.timeout
     gather: Gather = asyncio.gather
+    event: MakeEvent = asyncio.Event
 
     @classmethod
     def of(

@@ -1,33 +1,34 @@
-"""The sender of a round's messages to their destination, which also judges the answers.
-
-It remembers the state of the destination: the circuit breaker, and which messages were under way
-when it stopped answering.
-"""
+"""The sender of a round's messages to their destination, which also judges the answers."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass, field
 from typing import assert_never
 
 from outbox.clock import Clock
-from outbox.relay.breaker import Breaker, Silence
+from outbox.relay.condition import Condition
 from outbox.relay.ports import Gather, Within
-from outbox.relay.round import Round
 from outbox.relay.settings import RelaySettings
 from outbox.relay.verdicts import (
+    SETTLED,
     Bury,
     Leave,
     Pending,
     Settle,
+    Verdict,
     failed,
     judge,
     requests,
     streams,
+    under,
 )
 from outbox.replies import Reply
+from outbox.retry import OnExhaustion
 from outbox.safe_text import fit
+from outbox.tracing import Sending
 from outbox.transports.base import (
     Accepted,
     Answered,
@@ -46,14 +47,46 @@ def sending_to(destination: str) -> str:
     return f"send to {destination}"
 
 
+@dataclass
+class Round:
+    """The outcome of one round: the verdict to write for each message, with its answer.
+
+    `waiting` has the keys of which a message stays: no later message of theirs may be sent. `alone`
+    tells that no other courier of the destination makes requests meanwhile.
+    """
+
+    verdicts: list[tuple[Pending, Verdict]] = field(default_factory=list)
+    answers: dict[int, Reply | Accepted] = field(default_factory=dict)
+    waiting: set[tuple[int, str]] = field(default_factory=set)
+    stopped: bool = False
+    alone: bool = False
+
+    def judge(
+        self, message: Pending, verdict: Verdict, reply: Reply | Accepted | None = None
+    ) -> None:
+        """Note the verdict on `message`."""
+        self.verdicts.append((message, verdict))
+        if reply is not None:
+            self.answers[message.seq] = reply
+        if not isinstance(verdict, Settle | Bury):
+            self.waiting.add(message.key)
+
+    @property
+    def gone(self) -> frozenset[int]:
+        """The `seq` of each message that leaves the outbox."""
+        return frozenset(m.seq for m, it in self.verdicts if isinstance(it, Settle | Bury))
+
+
 class Sender:
-    """The sender for one destination. `usable()` gives the buckets that may be sent from now;
-    `moved()` is called after each delivery, with or without an answer."""
+    """The sender of one courier. `usable()` gives the buckets that may be sent from now; `moved()`
+    is called after each delivery, with or without an answer. If it `fills` requests, a second one
+    leaves beside the first only with what the first has no room for."""
 
     def __init__(
         self,
         destination: str,
         transport: Transport,
+        condition: Condition,
         *,
         clock: Clock,
         settings: RelaySettings,
@@ -61,50 +94,39 @@ class Sender:
         chance: Callable[[], float],
         within: Within = asyncio.timeout,
         gather: Gather = asyncio.gather,
+        fills: bool = False,
         moved: Callable[[], None] = lambda: None,
     ) -> None:
-        self.unanswered = 0
-        """Requests that got no answer, since the start."""
         self._destination = destination
         self._transport = transport
+        self._condition = condition
         self._clock = clock
         self._settings = settings
         self._usable = usable
         self._chance = chance
         self._within = within
         self._gather = gather
+        self._fills = fills
         self._moved = moved
-        self._breaker = Breaker()
-        self._last_trouble = ""
-        # In the order in which they are tried; the value means nothing.
-        self._suspects: dict[tuple[int, str], None] = {}
-        self._answered_since_failure = False
+        self.width = settings.width
+        """How many requests of one round may be under way."""
 
-    @property
-    def is_blocked(self) -> bool:
-        """Whether the last request got no answer."""
-        return self._breaker.is_open
-
-    @property
-    def silence(self) -> Silence | None:
-        """The silence of the destination; None unless the last request got no answer."""
-        breaker = self._breaker
-        if not breaker.is_open:
-            return None
-        return Silence(breaker.since, breaker.failures, self._last_trouble, breaker.blocked_until)
-
-    def blocked_for(self) -> float:
-        """Seconds until a request may be made; 0 where it may be now."""
-        return max(0.0, self._breaker.blocked_until - self._clock.monotonic())
-
-    async def send(self, trials: Sequence[Pending], fresh: Sequence[Pending]) -> Round:
+    async def send(
+        self,
+        trials: Sequence[Pending],
+        fresh: Sequence[Pending],
+        *,
+        alone: bool,
+        waiting: Set[tuple[int, str]] = frozenset(),
+    ) -> Round:
         """Send these; `trials` are the first messages of keys that rested. A trial without an
-        answer does not count: its verdict is Leave."""
-        result = Round()
-        if self._breaker.allowance is None:
-            await self._send_freely(result, trials, fresh)
-        else:
+        answer does not count: its verdict is Leave. `alone` tells that no other courier makes
+        requests meanwhile. Nothing is sent of the `waiting` keys."""
+        result = Round(alone=alone, waiting=set(waiting))
+        if alone:
             await self._send_with_care(result, [*trials, *fresh])
+        else:
+            await self._send_freely(result, trials, fresh)
         judged = {message.seq for message, _ in result.verdicts}
         for message in trials:
             if message.seq not in judged:
@@ -118,44 +140,48 @@ class Sender:
         sending = [
             self._send_stream(result, stream, self._settings.batch)
             for part in (trials, fresh)
-            for stream in streams(part, self._settings.width)
+            for stream in streams(part, self._width(len(part)))
         ]
         if len(sending) == 1:
             await sending[0]
         else:
             await self._gather(*sending)
 
+    def _width(self, count: int) -> int:
+        """How many requests with these messages may be under way."""
+        return min(self.width, -(-count // self._settings.batch)) if self._fills else self.width
+
     async def _send_with_care(self, result: Round, messages: Sequence[Pending]) -> None:
         """Send after a failure: in small requests; each message that was under way then goes last
         and alone."""
-        innocent = [message for message in messages if message.key not in self._suspects]
-        order = {key: place for place, key in enumerate(self._suspects)}
-        suspect = sorted(
-            (message for message in messages if message.key in order),
-            key=lambda message: order[message.key],
-        )
+        innocent, suspect = self._condition.in_order_of_trials(messages)
         position = 0
         while position < len(innocent) and not result.stopped:
-            allowance = self._breaker.allowance or self._settings.batch
+            allowance = self._condition.allowance or self._settings.batch
             await self._send_stream(result, innocent[position : position + allowance], allowance)
             position += allowance
         await self._send_stream(result, suspect, 1)
 
     async def _send_stream(self, result: Round, messages: Sequence[Pending], most: int) -> None:
         settings = self._settings
-        for batch in requests(messages, most=most, most_bytes=settings.batch_bytes):
+        strictly = settings.on_exhaustion is OnExhaustion.BLOCK_KEY
+        for batch in requests(
+            messages, most=most, most_bytes=settings.batch_bytes, strictly=strictly
+        ):
             await self._send_request(result, batch)
             if result.stopped:
                 return
 
     async def _send_request(self, result: Round, batch: Sequence[Pending]) -> None:
-        batch = [message for message in batch if message.key not in result.waiting]
-        usable = self._usable()
-        if not all(message.bucket in usable for message in batch):
+        if result.waiting:
+            batch = [message for message in batch if message.key not in result.waiting]
+        if not {message.bucket for message in batch} <= self._usable().keys():
             result.stopped = True
+        if not result.alone and self._condition.allowance is not None:
+            result.stopped = True  # another courier got no answer meanwhile
         if result.stopped or not batch:
             return
-        now = self._clock.now()
+        now, failures = self._clock.now(), self._condition.failures
         delivery = await self._deliver([sent_at(message.envelope, now) for message in batch])
         self._moved()
         match delivery:
@@ -166,11 +192,18 @@ class Sender:
             case Unacceptable(reason):
                 await self._divide(result, batch, reason)
             case Unreachable() as trouble:
-                self._unanswered(result, batch, trouble)
+                self._unanswered(result, batch, trouble, failures)
             case other:
                 assert_never(other)
 
     async def _deliver(self, envelopes: Sequence[Envelope]) -> Delivery:
+        with Sending(self._destination, envelopes) as sending:
+            delivery = await self._answer_to(envelopes)
+            if isinstance(delivery, Unreachable | Unacceptable):
+                sending.failed(delivery.reason)
+        return delivery
+
+    async def _answer_to(self, envelopes: Sequence[Envelope]) -> Delivery:
         try:
             async with self._within(self._settings.delivery_timeout):
                 delivery = await self._transport.deliver(envelopes)
@@ -188,54 +221,43 @@ class Sender:
     def _accepted(self, result: Round, batch: Sequence[Pending], accepted: Accepted) -> None:
         """The transport delivers them from now on; an orchestrator that awaits an answer asks again
         by itself."""
-        self._breaker = self._breaker.answered(self._settings.batch)
-        self._answered_since_failure = True
+        self._condition.answered(batch)
         for message in batch:
-            self._suspects.pop(message.key, None)
-            result.judge(message, Settle(), accepted)
+            result.judge(message, SETTLED, accepted)
 
     def _answered(self, result: Round, batch: Sequence[Pending], replies: Sequence[Reply]) -> None:
-        self._breaker = self._breaker.answered(self._settings.batch)
-        self._answered_since_failure = True
+        self._condition.answered(batch)
         for message, reply in zip(batch, replies, strict=True):
-            self._suspects.pop(message.key, None)
             verdict = judge(message, reply, self._settings.retry, self._chance())
-            result.judge(message, verdict, reply)
+            result.judge(message, under(self._settings.on_exhaustion, message, verdict), reply)
 
     async def _divide(self, result: Round, batch: Sequence[Pending], reason: str) -> None:
         """Find the message for which the destination refused the whole request."""
-        self._breaker = self._breaker.answered(self._settings.batch)
+        self._condition.answered()
         if len(batch) == 1:
             words = fit(f"the destination refuses it: {reason}")
             verdict = Bury(batch[0].attempts + 1, words)
-            result.judge(batch[0], verdict)
+            result.judge(batch[0], under(self._settings.on_exhaustion, batch[0], verdict))
             return
         middle = len(batch) // 2
         for half in (batch[:middle], batch[middle:]):
             await self._send_request(result, half)
 
-    def _unanswered(self, result: Round, batch: Sequence[Pending], trouble: Unreachable) -> None:
+    def _unanswered(
+        self, result: Round, batch: Sequence[Pending], trouble: Unreachable, failures_before: int
+    ) -> None:
         """Judge a request without an answer: the destination's trouble and no message's fault,
         unless one that was alone, and may have arrived, silenced a destination that answered
         others."""
         result.stopped = True
-        self.unanswered += 1
-        if not self._breaker.is_open:
-            log.warning("%s gives no answer: %s", self._destination, trouble.reason)
-        if trouble.sent:
-            if len(batch) == 1 and batch[0].key in self._suspects and self._answered_since_failure:
-                error = fit(f"the destination gave no answer to it alone: {trouble.reason}")
-                verdict = failed(batch[0], error, self._settings.retry, self._chance())
-                result.judge(batch[0], verdict)
-            for message in batch:
-                # Last in the order of trials: the others get their chance to be answered first.
-                self._suspects.pop(message.key, None)
-                self._suspects[message.key] = None
-        self._answered_since_failure = False
-        self._last_trouble = fit(trouble.reason)
-        self._breaker = self._breaker.without_answer(
-            self._clock.monotonic(),
-            sent=trouble.sent,
-            chance=self._chance(),
-            retry_after=trouble.retry_after,
-        )
+        condition, message = self._condition, batch[0]
+        is_alone = result.alone and len(batch) == 1
+        if trouble.sent and is_alone and condition.suspects(message) and condition.answers_others:
+            error = fit(f"the destination gave no answer to it alone: {trouble.reason}")
+            verdict = failed(message, error, self._settings.retry, self._chance())
+            result.judge(message, under(self._settings.on_exhaustion, message, verdict))
+        condition.gave_no_answer(self, batch, trouble, failures_before)
+
+    def blocked_for(self) -> float:
+        """Seconds until a request may be made; 0 where it may be now."""
+        return self._condition.blocked_for(self)

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from outbox.retry import RetryPolicy
+from outbox.retry import OnExhaustion, RetryPolicy
+
+
+@dataclass(frozen=True)
+class DestinationSettings:
+    """The settings of one destination, in place of the relay's. `retry` is for its messages that
+    fail, and `on_exhaustion` for those that are given up; after `pause_after` seconds without an
+    answer it is paused, with None never."""
+
+    retry: RetryPolicy | None = None
+    pause_after: float | None = None
+    on_exhaustion: OnExhaustion | None = None
 
 
 @dataclass(frozen=True)
@@ -37,6 +49,10 @@ class RelaySettings:
     sweep: float = 30.0
     """How often the low-watermark hint is put aside and everything is looked at."""
     retry: RetryPolicy = field(default_factory=RetryPolicy)
+    on_exhaustion: OnExhaustion = OnExhaustion.DEAD_LETTER_AND_CONTINUE
+    """The fate of a message that is given up."""
+    destinations: Mapping[str, DestinationSettings] = field(default_factory=dict, hash=False)
+    """What single destinations have in place of these, by their names."""
 
     def __post_init__(self) -> None:
         if not 0 < self.delivery_timeout < self.margin < self.lease * 2 / 3:
@@ -48,3 +64,24 @@ class RelaySettings:
         for name in ("poll", "batch", "batch_bytes", "fetch", "fetch_bytes", "width", "sweep"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, and is {getattr(self, name)}")
+
+    def of(self, name: str, own: DestinationSettings | None = None) -> RelaySettings:
+        """These settings with what the destination of that name has of its own: first what is said
+        here, then `own`."""
+        known = self.own(name, own)
+        return replace(
+            self,
+            retry=known.retry or self.retry,
+            on_exhaustion=known.on_exhaustion or self.on_exhaustion,
+        )
+
+    def own(self, name: str, own: DestinationSettings | None = None) -> DestinationSettings:
+        """What the destination of that name has of its own, in that order."""
+        found, other = self.destinations.get(name), own or DestinationSettings()
+        if found is None:
+            return other
+        return DestinationSettings(
+            retry=found.retry or other.retry,
+            pause_after=other.pause_after if found.pause_after is None else found.pause_after,
+            on_exhaustion=found.on_exhaustion or other.on_exhaustion,
+        )

@@ -12,12 +12,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox.database.engines import by_statement
 from outbox.relay.hold_store import HoldStore
-from outbox.relay.message_store import Store, Unreadable
+from outbox.relay.message_store import HeldKey, Store, Unreadable
 from outbox.relay.ports import ReplySink, Settlement
-from outbox.relay.round import Round
+from outbox.relay.sender import Round
 from outbox.relay.settings import RelaySettings
-from outbox.relay.verdicts import Bury, Hold, Leave, Pending, Settle, Verdict, size_of
+from outbox.relay.verdicts import (
+    Block,
+    Bury,
+    Hold,
+    Leave,
+    Pending,
+    Settle,
+    Verdict,
+    size_of,
+)
 from outbox.replies import Reply
+from outbox.retry import OnExhaustion
 from outbox.tracing import fields_of
 from outbox.transports.base import Accepted
 from outbox.wire.envelope import Envelope
@@ -50,7 +60,7 @@ class Settler:
     ) -> None:
         self._engine = engine
         # A lone DELETE needs no BEGIN and COMMIT around it where each is a round trip.
-        self._deleting = by_statement(engine) if engine.dialect.name == "postgresql" else engine
+        self._deleting = by_statement(engine)
         self._store = store
         self._holds = holds
         self._destination = destination
@@ -61,8 +71,7 @@ class Settler:
 
     async def settled(self) -> None:
         """Return when every message handed to the settlement is gone or known to stay."""
-        settling, self._settling = self._settling, []
-        for decided, _ in settling:
+        for decided, _ in list(self._settling):
             await decided.wait()
 
     async def write(
@@ -70,12 +79,12 @@ class Settler:
     ) -> Written:
         """Write the verdicts. `epochs` are the leases under which the round began: settled messages
         are deleted in any case, all else is written only where the leases still hold. `broken` is
-        buried."""
+        given up."""
         settled = [m for m, verdict in result.verdicts if isinstance(verdict, Settle)]
         fenced = [
             (m, verdict)
             for m, verdict in result.verdicts
-            if m.held or isinstance(verdict, Hold | Bury)
+            if m.held or isinstance(verdict, Hold | Bury | Block)
         ]
         if self._settlement is not None:
             return await self._write_with(self._settlement, epochs, result, settled, fenced, broken)
@@ -158,10 +167,15 @@ class Settler:
         freed: set[tuple[int, str]] = set()
         resting: set[tuple[int, str]] = set()
         for row in broken:
-            if row.bucket in ours:
-                await self._bury_row(connection, row.seq, 1, row.reason)
-                freed.add((row.bucket, row.key))
-                buried += 1
+            if row.bucket not in ours:
+                continue
+            if self._settings.on_exhaustion is OnExhaustion.BLOCK_KEY:
+                resting.add((row.bucket, row.key))
+                await self._block(connection, HeldKey(row.bucket, row.key, row.id, 1), row.reason)
+                continue
+            await self._bury_row(connection, row.seq, 1, row.reason)
+            freed.add((row.bucket, row.key))
+            buried += 1
         for message, verdict in verdicts:
             if message.bucket not in ours:
                 continue
@@ -169,6 +183,14 @@ class Settler:
                 case Hold() if message.key not in resting:
                     resting.add(message.key)
                     await self._hold(connection, message, verdict)
+                case Block() if message.key not in resting:
+                    resting.add(message.key)
+                    if message.held and not await self._holds.is_there(
+                        connection, destination, message
+                    ):
+                        continue  # its key was freed with it; blocked, it would wait for nothing
+                    head = HeldKey(*message.key, message.envelope.id, verdict.attempts)
+                    await self._block(connection, head, verdict.error, fields_of(message.envelope))
                 case Bury():
                     await self._bury(connection, message, verdict)
                     freed.add(message.key)
@@ -177,7 +199,7 @@ class Settler:
                     freed.add(message.key)
                 case Leave() if message.held:
                     await self._holds.undo_trial(connection, destination, message)
-                case Settle() | Leave() | Hold():
+                case Settle() | Leave() | Hold() | Block():
                     # Settled without a hold, or a later message of a key that rests already.
                     pass
         over = sorted(freed - resting)
@@ -198,11 +220,31 @@ class Settler:
         await self._holds.hold(
             connection,
             self._destination,
-            message,
-            attempts=verdict.attempts,
+            HeldKey(*message.key, message.envelope.id, verdict.attempts),
             delay=verdict.delay,
             error=verdict.error,
             park=verdict.delay >= self._settings.park_after,
+        )
+
+    async def _block(
+        self,
+        connection: AsyncConnection,
+        head: HeldKey,
+        error: str,
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        log.error(
+            "message %s to %s blocks its key %r until an operator redrives or drops it, after %d "
+            "attempts: %s",
+            head.head_id,
+            self._destination,
+            head.key,
+            head.attempts,
+            error,
+            extra=about,
+        )
+        await self._holds.hold(
+            connection, self._destination, head, delay=None, error=error, park=True
         )
 
     async def _bury(self, connection: AsyncConnection, message: Pending, verdict: Bury) -> None:

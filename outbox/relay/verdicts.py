@@ -9,17 +9,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
+from outbox.replacing import quick
 from outbox.replies import Outcome, Reply
-from outbox.retry import RetryPolicy
+from outbox.retry import OnExhaustion, RetryPolicy
 from outbox.safe_text import told
 from outbox.wire.envelope import Envelope
 
 ENVELOPE_OVERHEAD = 1024
 """Bytes to reckon for the attributes of one envelope."""
+_OF_ORCHESTRATORS = "orchestrator."
 LONGEST_REST = 86_400
 """Seconds for which a message rests at most, however long a receiver wants that."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Pending:
     """A row of the outbox in the hands of its relay. `attempts` are its failures so far; `held`
@@ -66,11 +69,20 @@ class Bury:
 
 
 @dataclass(frozen=True, slots=True)
+class Block:
+    """The verdict that it is given up, and stays the first of its key, which is blocked."""
+
+    attempts: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """The verdict that its row stays as it is, and it goes out again."""
 
 
-Verdict = Settle | Hold | Bury | Leave
+Verdict = Settle | Hold | Bury | Block | Leave
+SETTLED = Settle()
 
 
 def judge(message: Pending, reply: Reply, policy: RetryPolicy, chance: float) -> Verdict:
@@ -84,14 +96,14 @@ def judge(message: Pending, reply: Reply, policy: RetryPolicy, chance: float) ->
             | Outcome.NOTHING_TO_UNDO
             | Outcome.EXPIRED
         ):
-            return Settle()
+            return SETTLED
         case Outcome.TOO_OLD | Outcome.UNKNOWN:
-            return Settle() if has_sink else Bury(message.attempts, told(reply))
+            return SETTLED if has_sink else Bury(message.attempts, told(reply))
         case Outcome.LOCKED | Outcome.ONGOING:
             # A service that awaits the answer decides; without one, the relay can only ask again,
             # unless the receiver keeps the command, and needs no other copy of it.
             is_kept = reply.is_pending and reply.retry_after is None
-            return Settle() if has_sink or is_kept else _wait(message, reply, policy, chance)
+            return SETTLED if has_sink or is_kept else _wait(message, reply, policy, chance)
         case Outcome.TOO_BUSY:
             return _wait(message, reply, policy, chance)
         case Outcome.NOT_ATTEMPTED:
@@ -123,19 +135,38 @@ def _wait(message: Pending, reply: Reply, policy: RetryPolicy, chance: float) ->
     return Hold(message.attempts, max(pause, wanted), told(reply))
 
 
+def under(policy: OnExhaustion, message: Pending, verdict: Verdict) -> Verdict:
+    """The verdict under that policy: what would be buried blocks its key instead. Messages of sagas
+    never do: the undo or the answer that they wait for must not wait for a person unseen."""
+    if not isinstance(verdict, Bury) or policy is not OnExhaustion.BLOCK_KEY:
+        return verdict
+    if is_of_saga(message.envelope):
+        return verdict
+    return Block(verdict.attempts, verdict.reason)
+
+
+def is_of_saga(envelope: Envelope) -> bool:
+    """Whether it is a command that awaits its answer, or a message to or from an orchestrator."""
+    return envelope.reply_to is not None or envelope.type.startswith(_OF_ORCHESTRATORS)
+
+
 def requests(
-    messages: Iterable[Pending], *, most: int, most_bytes: int
+    messages: Iterable[Pending], *, most: int, most_bytes: int, strictly: bool = False
 ) -> Iterator[tuple[Pending, ...]]:
     """Cut the messages, in their order, into requests of at most `most` messages and about
-    `most_bytes` bytes. A single one that is larger stands alone."""
+    `most_bytes` bytes. A single one that is larger stands alone. `strictly` puts one message of a
+    key into a request at most, since a receiver goes on after one that it rejects."""
     batch: list[Pending] = []
+    keys: set[tuple[int, str]] = set()
     size = 0
     for message in messages:
         weight = size_of(message)
-        if batch and (len(batch) >= most or size + weight > most_bytes):
+        is_full = len(batch) >= most or size + weight > most_bytes
+        if batch and (is_full or (strictly and message.key in keys)):
             yield tuple(batch)
-            batch, size = [], 0
+            batch, keys, size = [], set(), 0
         batch.append(message)
+        keys.add(message.key)
         size += weight
     if batch:
         yield tuple(batch)

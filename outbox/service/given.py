@@ -6,23 +6,33 @@ import asyncio
 import os
 from collections.abc import Mapping
 from datetime import datetime
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from sqlalchemy import Engine, inspect, select
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.orm import sessionmaker
 
 from outbox import sqlite
+from outbox.adding.installation import destination
+from outbox.capture.log_reader import SCHEME as LOG_SCHEME
+from outbox.capture.log_reader import LogReader, readers_in
 from outbox.database.table_set import has_table
 from outbox.database.twins import twin_of
 from outbox.errors import InvalidService, OutboxError
 from outbox.inbox.runners import Sessions
 from outbox.tables import Tables
-from outbox.transports.http.address import Address
-from outbox.transports.http.peers import peers_in
+from outbox.transports.brokers.topics.clients import client_of
+from outbox.transports.brokers.topics.topic import SCHEME as TOPIC_SCHEME
+from outbox.transports.brokers.topics.topic import Topic, topics_in
+from outbox.transports.http.peers import parsed, peers_in
 from outbox.transports.http.signing import Keyring
+from outbox.transports.webhooks.webhook import SCHEME, Webhook, taken_apart
 
 _PEERS = "SAGABOX_PEERS"
+_WRITE_PEERS = (
+    'write the list as "name=address,...", with addresses such as http://host:port, '
+    "grpc://host:port or nats://host:4222; docs/operate/configuration.md has all kinds"
+)
 _SECRETS = "SAGABOX_SECRETS"
 
 
@@ -111,16 +121,77 @@ def refuse(problem: str, next_step: str) -> NoReturn:
     raise InvalidService(problem, next_step=next_step)
 
 
+Peers = Mapping[str, str | Webhook | LogReader | Topic]
+"""Peers by name, as a service is given them."""
+
+
+class ByKind(NamedTuple):
+    """The peers with addresses (None where the environment has them), the webhooks, the readers of
+    the database's log, and the topics of others."""
+
+    others: Mapping[str, str] | None
+    hooks: Mapping[str, Webhook]
+    readers: Mapping[str, LogReader]
+    topics: Mapping[str, Topic]
+
+
+def by_kind(peers: Peers | None, engine: AsyncEngine | Engine) -> ByKind:
+    """The peers by kind, from what was given; from the environment all but those with addresses.
+    Raises InvalidService, ExtraMissing and InvalidWebhook."""
+    found = _from_environment()._replace(others=None) if peers is None else _sorted(peers)
+    readers = found.readers
+    for topic in found.topics.values():
+        client_of(topic)
+    if readers and engine.dialect.name != "postgresql":
+        refuse(
+            f"{', '.join(sorted(readers))} would read the log of the database, and only PostgreSQL "
+            "has one for that",
+            "use PostgreSQL, or give the peer an address",
+        )
+    return found
+
+
+def _sorted(peers: Peers) -> ByKind:
+    others: dict[str, str] = {}
+    hooks: dict[str, Webhook] = {}
+    readers: dict[str, LogReader] = {}
+    topics: dict[str, Topic] = {}
+    for name, it in peers.items():
+        match it:
+            case Webhook():
+                hooks[destination(name)] = it
+            case LogReader():
+                readers[destination(name)] = it
+            case Topic():
+                topics[destination(name)] = it.to_send_to()
+            case _ if it.startswith(TOPIC_SCHEME):
+                topics[destination(name)] = Topic.parse(it).to_send_to()
+            case _ if it.startswith(SCHEME):
+                hooks[destination(name)] = Webhook.parse(it)
+            case _ if it.startswith(LOG_SCHEME):
+                readers[destination(name)] = LogReader.parse(it)
+            case _:
+                others[name] = it
+    return ByKind(others, hooks, readers, topics)
+
+
+def _from_environment() -> ByKind:
+    try:
+        text, topics = topics_in(os.environ.get(_PEERS, ""))
+        text, readers = readers_in(text)
+        text, hooks = taken_apart(text)
+        return ByKind(peers_in(text), hooks, readers, topics)
+    except ValueError as error:
+        refuse(f"{_PEERS} cannot be read: {error}", _WRITE_PEERS)
+
+
 def known_peers(peers: Mapping[str, str] | None) -> Mapping[str, str]:
     """The peers that were given, else those of the environment. Raises InvalidService."""
     if peers is None:
-        try:
-            return peers_in(os.environ.get(_PEERS, ""))
-        except ValueError as error:
-            refuse(f"{_PEERS} cannot be read: {error}", 'write it as "name=http://host:port,..."')
+        return _from_environment().others or {}
     for name, address in peers.items():
         try:
-            Address.parse(address)
+            parsed(address)
         except OutboxError as error:
             refuse(f"the address of the peer {name}: {error.problem}", error.next_step)
     return dict(peers)

@@ -9,9 +9,11 @@ async def reserve(session: AsyncSession, command: Reserve, context: Context) -> 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, cast, overload
 
 from sqlalchemy import Engine
@@ -22,10 +24,13 @@ from typing_extensions import TypeVar
 from outbox import sqlite
 from outbox.adding.add import add
 from outbox.adding.installation import Installation, Routes, install, is_installed, reach
+from outbox.adding.routes import without_events
+from outbox.capture.trimmer import Together, Trimmer
 from outbox.clock import Clock, SystemClock
 from outbox.contract import StartSaga
 from outbox.coordination.bell import Bell
 from outbox.coordination.progress import STUCK_AFTER, Progress
+from outbox.database.address.features import require_features
 from outbox.database.address.poolers import warn_of_pooler
 from outbox.database.engines import reading
 from outbox.errors import InvalidService
@@ -34,13 +39,18 @@ from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
 from outbox.inbox.pending.persons import PendingCommands
 from outbox.inbox.runners import Sessions, hold_to
+from outbox.inbox.transactions.terms import Told
 from outbox.messages import OWNER, Command, Message, SagaRef, type_of
 from outbox.relay.relay import Relay
-from outbox.relay.settings import RelaySettings
+from outbox.relay.settings import DestinationSettings, RelaySettings
+from outbox.retry import OnExhaustion
 from outbox.runtime import DRAIN_SECONDS, PURGE_INTERVAL, Carrier, Runtime
-from outbox.schema import claim_tables, require_tables
+from outbox.schema import claim_tables, database_id, require_tables
 from outbox.service.completing import Completing
+from outbox.service.entrance import Entrance
 from outbox.service.given import (
+    Peers,
+    by_kind,
     engine_for_relay,
     known_peers,
     leave_connections,
@@ -49,9 +59,13 @@ from outbox.service.given import (
     require_same_tables,
     signing_keys,
 )
+from outbox.service.origin import origin_of, said_of
 from outbox.service.ways import Ways
 from outbox.tables import DEFAULT_TABLES, Tables
+from outbox.transports.addresses.overview import Overview
 from outbox.transports.base import Transport
+from outbox.transports.brokers.address import is_broker
+from outbox.transports.brokers.held.policy import HeldPolicy
 from outbox.transports.http.signing import Keyring
 from outbox.transports.in_process import Neighbour
 from outbox.wire.codec import encode_value
@@ -62,6 +76,8 @@ if TYPE_CHECKING:
 
     from outbox.integrations.fastapi import Observer
     from outbox.integrations.wsgi import WsgiService
+
+log = logging.getLogger("outbox.service")
 
 S = TypeVar("S")
 SM = TypeVar("SM", bound=Sessions, default=async_sessionmaker[AsyncSession])
@@ -93,11 +109,26 @@ class _Unobserved:
     def transport(self, destination: str, transport: Transport) -> Transport:
         return transport
 
+    def skewed(self, sender: str, seconds: float) -> None:
+        """Without metrics, only the log tells of clocks that differ."""
+
 
 class _Installed:
+    sessions: Any
+    clock: Clock
+    handlers: Handlers
+    progress: Progress
     _installation: Installation
+    _inbox: Inbox | None
+    _limits: InboxLimits | None
+    _observer: Observer
+    _ways: Ways
     _kind: str | None = None
     """What begins the types of its commands, where that is not its name."""
+    database_id: str | None = None
+    """The id of its tables in its database, by which senders know them; None before it runs."""
+    origin_id: str | None = None
+    """The id of its database, by which those know it that it sends to; None before it runs."""
 
     @property
     def name(self) -> str:
@@ -119,6 +150,39 @@ class _Installed:
         """Rings when there may be messages to send."""
         return self._installation.bell
 
+    @property
+    def inbox(self) -> Inbox:
+        """What takes its messages."""
+        if self._inbox is None:
+            self._inbox = self.another_inbox(None)
+        return self._inbox
+
+    def another_inbox(self, told: Told | None) -> Inbox:
+        """An inbox beside the first one, on the same tables; `told` is as for `Inbox`."""
+        return self._observer.inbox(
+            self.handlers,
+            self.sessions,
+            clock=self.clock,
+            limits=self._limits,
+            told=told,
+            peers=self.reached,
+            progress=self.progress,
+        )
+
+    def skewed(self, sender: str, seconds: float) -> None:
+        """Note by how much a sender's clock is ahead."""
+        self._observer.skewed(sender, seconds)
+
+    @property
+    def reached(self) -> Collection[str]:
+        """The names that it has a way to: its peers, and the services of its own process."""
+        return self._ways.names
+
+    @property
+    def addresses(self) -> Mapping[str, Overview]:
+        """The addresses of each peer that it sends to, as they stand now; none before it runs."""
+        return self._ways.overviews
+
 
 class Service(_Installed, Generic[SM]):
     """One service: `name` is its own, and `database` its engine or the sessionmaker that it has.
@@ -127,13 +191,17 @@ class Service(_Installed, Generic[SM]):
     threads. The relay then uses `relay_engine`, or an asynchronous twin made from the engine's URL.
 
     `peers` has the address of each service that it sends to, by name; without it SAGABOX_PEERS
-    does, as "stock=http://stock:8000,mail=http://mail:8000". A message to another name is refused
-    when it is added. `transports` replaces those that send to the peers over HTTP. `secrets` are
-    the signing keys that the services share; without them SAGABOX_SECRETS has them, which is read
-    when the service is attached or runs. `routes` says which of the peers get an event. `name` is
-    for ever: the inbox knows messages by it, so that a renamed service would take them anew.
-    `purge_interval` and `drain_seconds` are as for `outbox.Runtime`. `tables` are those of the
-    library in its database: `outbox.Tables(prefix=..., schema=...)` where they have other names.
+    does, as "stock=http://stock:8000,mail=http://mail:8000". A subscriber outside is a peer that is
+    an `outbox.Webhook`, a topic of others one that is an `outbox.Topic`, or their texts, and a
+    reader of PostgreSQL's log one that is an `outbox.LogReader`; these get events alone. A message
+    to another name is refused when it is added. `transports` replaces those that send to the peers
+    over HTTP. `secrets` are the signing keys that the services share; without them SAGABOX_SECRETS
+    has them, which is read when the service is attached or runs. `routes` says which of the peers
+    get an event. `held` is how often messages that came by a broker are tried again, and what
+    becomes of the key of one that is given up. `name` is for ever: the inbox knows messages by it,
+    so that a renamed service would take them anew. `purge_interval` and `drain_seconds` are as for
+    `outbox.Runtime`. `tables` are those of the library in its database: `outbox.Tables(prefix=...,
+    schema=...)` where they have other names.
 
     On SQLite the engine gets the settings without which SQLite loses writes (`outbox.sqlite`).
     Raises InvalidService where a name, an address or the database cannot be.
@@ -146,12 +214,13 @@ class Service(_Installed, Generic[SM]):
         database: AsyncEngine | async_sessionmaker[AsyncSession],
         *,
         routes: Routes | None = None,
-        peers: Mapping[str, str] | None = None,
+        peers: Peers | None = None,
         transports: Mapping[str, Transport] | None = None,
         secrets: str | Keyring | None = None,
         clock: Clock | None = None,
         limits: InboxLimits | None = None,
         relay: RelaySettings | None = None,
+        held: HeldPolicy | None = None,
         purge_interval: float = PURGE_INTERVAL,
         drain_seconds: float = DRAIN_SECONDS,
         tables: Tables = DEFAULT_TABLES,
@@ -163,12 +232,13 @@ class Service(_Installed, Generic[SM]):
         database: Engine | sessionmaker[Session],
         *,
         routes: Routes | None = None,
-        peers: Mapping[str, str] | None = None,
+        peers: Peers | None = None,
         transports: Mapping[str, Transport] | None = None,
         secrets: str | Keyring | None = None,
         clock: Clock | None = None,
         limits: InboxLimits | None = None,
         relay: RelaySettings | None = None,
+        held: HeldPolicy | None = None,
         purge_interval: float = PURGE_INTERVAL,
         drain_seconds: float = DRAIN_SECONDS,
         tables: Tables = DEFAULT_TABLES,
@@ -180,12 +250,13 @@ class Service(_Installed, Generic[SM]):
         database: AsyncEngine | Engine | Sessions,
         *,
         routes: Routes | None = None,
-        peers: Mapping[str, str] | None = None,
+        peers: Peers | None = None,
         transports: Mapping[str, Transport] | None = None,
         secrets: str | Keyring | None = None,
         clock: Clock | None = None,
         limits: InboxLimits | None = None,
         relay: RelaySettings | None = None,
+        held: HeldPolicy | None = None,
         purge_interval: float = PURGE_INTERVAL,
         drain_seconds: float = DRAIN_SECONDS,
         tables: Tables = DEFAULT_TABLES,
@@ -207,53 +278,39 @@ class Service(_Installed, Generic[SM]):
         self._has_twin = isinstance(engine, Engine) and relay_engine is None
         self.engine = engine_for_relay(engine, relay_engine, name)
         self.clock = clock or SystemClock()
-        self.peers: Mapping[str, str] = known_peers(peers)
-        self._ways = Ways(self.peers, transports)
+        services, self.webhooks, self.log_readers, self.topics = by_kind(peers, engine)
+        self.peers: Mapping[str, str] = known_peers(services)
+        self._ways = Ways(self.peers, transports, self.webhooks, self.log_readers, self.topics)
+        takes_events_alone = {*self.webhooks, *self.log_readers, *self.topics}
         self._secrets = secrets
         self._limits = limits
-        self._relay_settings = relay or RelaySettings()
+        self.relay_settings = relay or RelaySettings()
         self._purge_interval = purge_interval
-        self._drain_seconds = drain_seconds
+        self.drain_seconds = drain_seconds
         self._installation = install(
             self.sessions,
             source=name,
             routes=routes or {},
             clock=self.clock,
-            peers=self.peers,
+            peers=[*self.peers, *takes_events_alone],
             tables=tables,
+            webhooks=takes_events_alone,
         )
-        self.handlers: Handlers = _OwnHandlers(name, self._kind or name)
+        self.handlers = _OwnHandlers(name, self._kind or name)
         hold_to(self.handlers, self.sessions, limits or InboxLimits())
         self.on = self.handlers.on
         self.on_list = self.handlers.on_list
         self.outside = self.handlers.outside
         self.complete = Completing(self.handlers, self.clock)
         self.pending = PendingCommands(self.handlers, self.clock)
-        self.progress = _progress(self.clock, self._relay_settings)
-        self._observer: Observer = _Unobserved()
+        self.progress = _progress(self.clock, self.relay_settings)
+        self._observer = _Unobserved()
+        self.entrance = Entrance(self, held)
+        self.follow = self.entrance.follow
         # What sends its messages in place of a relay, if `carried_by` said so.
         self.carrier: Carrier | None = None
-        self._inbox: Inbox | None = None
+        self._inbox = None
         self._runtime: Runtime | None = None
-
-    @property
-    def inbox(self) -> Inbox:
-        """What takes its messages."""
-        if self._inbox is None:
-            self._inbox = self._observer.inbox(
-                self.handlers,
-                self.sessions,
-                clock=self.clock,
-                limits=self._limits,
-                peers=self.reached,
-                progress=self.progress,
-            )
-        return self._inbox
-
-    @property
-    def reached(self) -> Collection[str]:
-        """The names that it has a way to: its peers, and the services of its own process."""
-        return self._ways.names
 
     @property
     def runs_here(self) -> bool:
@@ -329,7 +386,8 @@ class Service(_Installed, Generic[SM]):
         """Forget, in a process that was forked from one in which the service ran, what belongs to
         that one: its connections, the messages that it has in hand, and that it runs."""
         self._inbox, self._runtime, self._observer = None, None, _Unobserved()
-        self.progress = _progress(self.clock, self._relay_settings)
+        self.entrance.forget()
+        self.progress = _progress(self.clock, self.relay_settings)
         leave_connections(self.sessions.kw["bind"], self.engine.sync_engine)
 
     def observed_by(self, observer: Observer) -> None:
@@ -375,34 +433,41 @@ class Service(_Installed, Generic[SM]):
     async def running(self) -> AsyncIterator[None]:
         """Relay and purge until the block ends; this is what `attach` does for an application.
 
-        Raises SchemaMissing, SchemaOlder, TablesOfAnother, IsolationRefused, AutocommitRefused,
-        InvalidService.
+        Raises FeatureMissing, SchemaMissing, SchemaOlder, TablesOfAnother, IsolationRefused,
+        AutocommitRefused, InvalidService.
         """
         if self._runtime is not None:
             refuse(
                 f"the service {self.name} runs already in this process",
                 "attach it to one application, or use running() once",
             )
-        carrier = self.carrier or _relay_of(self, self._transports(None), self._relay_settings)
+        carrier = self.carrier or _relay_of(self, self._transports(None), self.relay_settings)
+        await self.check_server()
         await self.check_tables()
         since = await claim_tables(self.engine, self.name, self.clock.now(), self.tables)
         await require_same_tables(self.sessions, self.name, self.tables, since)
+        self.database_id = database_id(self.name, since)
+        self.origin_id = await origin_of(self.engine, self.database_id)
         await self.inbox.check_sessions()
-        for engine in {self.engine, self.sessions.kw["bind"]}:
-            await warn_of_pooler(engine, self.name)
+        await _warn(self)
         self._runtime = Runtime(
             self.inbox,
-            carrier,
+            _with_trimmer(self, carrier, self.relay_settings) if self.log_readers else carrier,
             purge_interval=self._purge_interval,
-            drain_seconds=self._drain_seconds,
+            drain_seconds=self.drain_seconds,
         )
+        self._ways.begin()
         try:
-            async with self._runtime.running():
+            async with self._runtime.running(), self.entrance.serving():
                 yield
         finally:
             self._runtime = None
             if self._has_twin:
                 await self.engine.dispose()
+
+    async def check_server(self) -> None:
+        """Raises FeatureMissing where the database's server lacks what the library needs."""
+        await require_features(self.engine, self.name, self.tables)
 
     async def check_tables(self) -> None:
         """Raises a SchemaError where the library's tables are not there, lack columns, or may not
@@ -413,13 +478,35 @@ class Service(_Installed, Generic[SM]):
     def _transports(
         self, settled: Callable[[], EndedSagas | None] | None
     ) -> Mapping[str, Transport]:
-        ways = self._ways.made(self, self._relay_settings.delivery_timeout, settled)
+        told = None if settled is None else partial(said_of, lambda: self.origin_id, settled)
+        ways = self._ways.made(self, self.relay_settings.delivery_timeout, told)
         return {peer: self._observer.transport(peer, way) for peer, way in ways.items()}
 
 
 def _progress(clock: Clock, settings: RelaySettings) -> Progress:
     stuck_after = max(STUCK_AFTER, 2 * settings.delivery_timeout)
     return Progress(clock.monotonic, stuck_after=stuck_after)
+
+
+async def _warn(service: Service[Any]) -> None:
+    for name, address in service.peers.items():
+        blocks = service.relay_settings.of(name).on_exhaustion is OnExhaustion.BLOCK_KEY
+        if blocks and is_broker(address):
+            log.warning(
+                "%s has the policy block_key for %s, which is behind a broker: what is rejected "
+                "there does not block its key here",
+                service.name,
+                name,
+            )
+    for engine in {service.engine, service.sessions.kw["bind"]}:
+        await warn_of_pooler(engine, service.name)
+    for pattern in without_events(service._installation.routes):
+        log.warning(
+            "%s has the route %s, and no event that is declared here fits to it: correct the word, "
+            "or import the module of these events before the service starts",
+            service.name,
+            pattern,
+        )
 
 
 def _relay_of(
@@ -434,7 +521,27 @@ def _relay_of(
         bell=service.bell,
         progress=service.progress,
         tables=service.tables,
+        destinations={
+            name: DestinationSettings(
+                retry=hook.retry, pause_after=hook.pause_after, on_exhaustion=hook.on_exhaustion
+            )
+            for name, hook in service.webhooks.items()
+        },
+        read_elsewhere=service.log_readers,
     )
+
+
+def _with_trimmer(service: Service[Any], carrier: Carrier, settings: RelaySettings) -> Carrier:
+    trimmer = Trimmer(
+        service.engine,
+        service.log_readers,
+        service=service.name,
+        clock=service.clock,
+        tables=service.tables,
+        progress=service.progress,
+        poll=settings.poll,
+    )
+    return Together(carrier, trimmer)
 
 
 def _input_of(saga: SagaRef[S], input: S) -> dict[str, Any]:

@@ -35,12 +35,14 @@ class Unreachable:
 
     `sent` tells whether the messages may have been taken: false where nothing was sent, and where
     the destination said that it used nothing of the request. `retry_after` (seconds) is the pause
-    that the destination asked for, if any.
+    that the destination asked for, if any. `gone` is set where it said that it wants nothing any
+    more: a relay pauses it then, until an operator resumes it.
     """
 
     reason: str
     sent: bool
     retry_after: float | None = None
+    gone: bool = False
 
 
 @dataclass(frozen=True)

@@ -84,17 +84,13 @@ def encode_value(value: object, tp: Any = Any) -> Any:
     Raises InvalidMessage where it is no such value, MessageTooLarge above MAX_MESSAGE_BYTES.
     """
     if tp is not Any:
-        return strict_json.loads(_encoded_as(tp, value))
+        return strict_json.loads(written_value(value, tp))
     name = f"the value {type(value).__name__}"
     return strict_json.loads(_encoded(_ANYTHING, _in_plain_terms(value), name, MAX_MESSAGE_BYTES))
 
 
-def size_of_value(value: object, tp: Any) -> int:
-    """The size of that JSON in bytes. Raises what `encode_value` does."""
-    return len(_encoded_as(tp, value))
-
-
-def _encoded_as(tp: Any, value: object) -> bytes:
+def written_value(value: object, tp: Any) -> bytes:
+    """The same as JSON, UTF-8. Raises what `encode_value` does."""
     name = f"the value {type(value).__name__}"
     return _encoded(shape_of(tp), value, name, MAX_MESSAGE_BYTES)
 
@@ -163,7 +159,7 @@ def _in_plain_terms(value: object) -> Any:
         case dict() if all(isinstance(key, str) for key in value):
             return {key: _in_plain_terms(each) for key, each in value.items()}
         case _:
-            return strict_json.loads(_encoded_as(type(value), value))
+            return strict_json.loads(written_value(value, type(value)))
 
 
 def _field_at_fault(shape: Shape, value: Any) -> str | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,6 +15,7 @@ import orjson
 
 from outbox.errors import MalformedEnvelope
 from outbox.messages import MAX_KEY_LENGTH, MAX_TYPE_LENGTH
+from outbox.replacing import quick, replace
 from outbox.replies import Reply
 from outbox.wire import attributes as at
 from outbox.wire import reply_json, strict_json
@@ -29,6 +30,7 @@ MAX_NAME_LENGTH = 100
 """The longest `source` and `reply_to`; they are names of services."""
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class Envelope:
     """One message on its way. `data` is the exact JSON of the payload, UTF-8.
@@ -90,10 +92,17 @@ def to_batch(envelopes: Sequence[Envelope]) -> bytes:
 def to_binary(envelope: Envelope) -> tuple[dict[str, str], bytes]:
     """Headers (lower case, ASCII) and body of a CloudEvent in HTTP's binary mode."""
     headers = {"content-type": JSON}
-    for name, value in _attributes(envelope).items():
-        text = at.written(value) if isinstance(value, datetime) else value
+    for name, text in texts_of(envelope).items():
         headers[f"ce-{name}"] = at.quoted(text)
     return headers, envelope.data
+
+
+def texts_of(envelope: Envelope) -> dict[str, str]:
+    """Its attributes by name, each as the text that it is in the other modes; without the data."""
+    return {
+        name: at.written(value) if isinstance(value, datetime) else value
+        for name, value in _attributes(envelope).items()
+    }
 
 
 def headers_json(envelope: Envelope) -> str:
@@ -189,11 +198,17 @@ def from_binary(headers: Mapping[str, str], body: bytes) -> Envelope:
             attributes[lowered[3:]] = at.unquoted(lowered, value)
         elif lowered == "content-type":
             attributes["datacontenttype"] = value
+    return from_texts(attributes, body, None)
+
+
+def from_texts(attributes: Mapping[str, Any], data: bytes, position: int | None) -> Envelope:
+    """The envelope with these attributes, and exactly these bytes of data. Raises MalformedEnvelope
+    naming position (from 0, None outside of a batch) and attribute."""
     try:
-        strict_json.dumps(strict_json.loads(body))
+        strict_json.dumps(strict_json.loads(data))
     except ValueError as error:
-        raise at.wrong("data", None, str(error)) from None
-    return _envelope(attributes, body, None)
+        raise at.wrong("data", position, str(error)) from None
+    return _envelope(attributes, data, position)
 
 
 def from_row(id: str, type: str, key: str, time: datetime, payload: str, headers: str) -> Envelope:
@@ -204,22 +219,23 @@ def from_row(id: str, type: str, key: str, time: datetime, payload: str, headers
     """
     try:
         rest = orjson.loads(headers)
-        expires, due = rest.get("expirytime"), rest.get("due")
+        get = rest.get
+        expires, due = get("expirytime"), get("due")
         return Envelope(
-            id=id,
-            source=rest["source"],
-            type=type,
-            key=key,
-            time=time,
-            data=payload.encode(),
-            correlation=rest.get("correlationid"),
-            causation=rest.get("causationid"),
-            trace=rest.get("traceparent"),
-            reply_to=rest.get("replyto"),
+            id,
+            rest["source"],
+            type,
+            key,
+            time,
+            payload.encode(),
+            correlation=get("correlationid"),
+            causation=get("causationid"),
+            trace=get("traceparent"),
+            reply_to=get("replyto"),
             undoes=tuple(rest["undoes"].split(" ")) if "undoes" in rest else (),
             expires=None if expires is None else datetime.fromisoformat(expires),
             due=None if due is None else datetime.fromisoformat(due),
-            run_number=rest.get("runnumber"),
+            run_number=get("runnumber"),
         )
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise MalformedEnvelope(
@@ -326,6 +342,12 @@ def replies_from_batch(body: bytes, ids: Sequence[str]) -> list[Reply]:
             answers[event.causation] = reply_json.loads(event.data)
         except ValueError as error:
             raise at.wrong("data", position, f"is no reply: {error}") from None
+    return replies_to(ids, answers)
+
+
+def replies_to(ids: Sequence[str], answers: Mapping[str | None, Reply]) -> list[Reply]:
+    """The replies to the messages `ids`, in that order. Raises MalformedEnvelope where one of them
+    is missing."""
     missing = [each for each in ids if each not in answers]
     if missing:
         raise MalformedEnvelope(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,6 +39,11 @@ def loads(data: bytes | str) -> Reply:
     fields = strict_json.loads(data.encode() if isinstance(data, str) else data)
     if not isinstance(fields, dict):
         raise ValueError("a reply is a JSON object")
+    return from_fields(fields)
+
+
+def from_fields(fields: Mapping[str, Any]) -> Reply:
+    """The reply with these fields of its JSON. Raises ValueError naming the one that is wrong."""
     try:
         outcome = Outcome(str(fields.get("outcome")))
     except ValueError:
@@ -104,7 +110,7 @@ def readable(text: str) -> str:
     return text.encode(errors="replace").decode()
 
 
-def _optional_text(fields: dict[str, Any], name: str) -> str | None:
+def _optional_text(fields: Mapping[str, Any], name: str) -> str | None:
     value = fields.get(name)
     if value is not None and not isinstance(value, str):
         raise ValueError(f"{name!r} is {value!r}, not a text")

@@ -6,12 +6,16 @@ Pure: values to values.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from outbox.errors import MalformedEnvelope
 from outbox.ids import is_id
 
 SETTLED_HEADER = "Sagabox-Settled"
+ORIGIN_HEADER = "ce-sagaboxorigin"
+"""The id of the database of which SETTLED_HEADER speaks. It is signed, as all ce-* headers are."""
+
 MAX_LIVE = 100
 MAX_TOLD = 500
 """Live sagas that one answer to a question names, at most."""
@@ -46,10 +50,14 @@ class EndedSagas:
     A saga that has ended never lives again, so two such statements never contradict each other,
     whichever came first: `join` is all that both say. Ids in `live` that are not smaller than
     `before` say nothing, and are dropped.
+
+    `database` is the id of the database in which the sagas are, where its sender tells it. Only
+    statements of one database are to be joined, and what follows from them names none.
     """
 
     before: str
     live: frozenset[str] = field(default_factory=frozenset)
+    database: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(
@@ -96,6 +104,22 @@ class EndedSagas:
         if len(self.live) > MAX_LIVE:
             raise ValueError(f"{len(self.live)} live sagas, and the header takes {MAX_LIVE}")
         return f"{self.before};live={','.join(sorted(self.live))}" if self.live else self.before
+
+    def to_headers(self) -> dict[str, str]:
+        """The headers that carry it. Raises ValueError as `to_header`."""
+        told = {} if self.database is None else {ORIGIN_HEADER: self.database}
+        return {SETTLED_HEADER: self.to_header(), **told}
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, str]) -> EndedSagas | None:
+        """The statement in these headers, whose names are asked for in lower case; None where there
+        is none. Raises MalformedEnvelope that says what is wrong."""
+        text = headers.get(SETTLED_HEADER.lower())
+        if text is None:
+            return None
+        said, origin = cls.from_header(text), headers.get(ORIGIN_HEADER)
+        # A sender that names no database is an older one, or another's.
+        return cls(said.before, said.live, origin if is_id(origin) else None)
 
     @classmethod
     def from_header(cls, text: str) -> EndedSagas:

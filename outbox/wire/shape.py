@@ -39,6 +39,10 @@ class Shape:
         """
         return self._serializer.to_json(value, warnings="error")
 
+    def write_briefly(self, value: object) -> bytes:
+        """The same without the fields of dataclasses that have their defaults."""
+        return self._serializer.to_json(value, warnings="error", exclude_defaults=True)
+
     def write_only(self, value: object, names: set[str]) -> bytes:
         """The same of these fields of a dataclass alone."""
         return self._serializer.to_json(value, warnings="error", include=names)

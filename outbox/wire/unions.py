@@ -219,7 +219,7 @@ def _told_by(part: Members, name: str) -> Node:
 def _read_as_themselves(
     one: Leaf, other: Leaf, shape: Callable[[Any], Shape], mode: _Mode = "smart"
 ) -> bool:
-    # In both orders, since Python takes unions for equal, and keeps the first, whatever theirs.
+    # In both orders: Python takes unions of all orders for equal, and keeps the first of them.
     unions = [
         shape({"type": "union", "mode": mode, "choices": [each.node for each in order]})
         for order in ((one, other), (other, one))

@@ -208,7 +208,7 @@ async def test_what_is_refused_is_shown_with_what_to_do_next(
         await page.get_by_role("button", name="Terminate").click()
         await dialog.get_by_label("Reason").fill("a test")
         path = f"/sagas/{saga}/terminate"
-        # Somebody else is faster.
+        # Another person is faster.
         first = await blog.ask("orchestrator", "POST", path, json={"reason": "mine"})
         assert first.status_code == 202, first.text
         await dialog.get_by_role("button", name="Terminate").click()
@@ -319,6 +319,7 @@ async def test_each_page_fits_wide_and_narrow_windows(
     pages = {
         "list": ("#/sagas", "tr[data-saga]"),
         "saga": (f"#/sagas/{undone}", "tr[data-happening=ended]"),
+        "participants": ("#/participants", "table.addresses"),
         "definition": ("#/definitions/delete-article/1", ".start"),
     }
     async with page_of(browser, dark=dark) as watched:

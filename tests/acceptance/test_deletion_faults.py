@@ -141,7 +141,7 @@ async def test_p7_an_orchestrator_that_hung_past_its_lease_writes_nothing_of_its
 
             await until(reached, what=f"closing the thread is {status}")
 
-        # One that is paused where it waits for nothing: nobody has to write it.
+        # One that is paused where it waits for nothing: no process has to write it.
         paused = await ask_for(12)
         await until_closing(paused, "SENT")
         assert (await tell_second(paused, "pause")).status_code == 202
@@ -150,7 +150,8 @@ async def test_p7_an_orchestrator_that_hung_past_its_lease_writes_nothing_of_its
         busy = await ask_for(16)
         with connect(blog.databases["orchestrator"]) as holder, holder.transaction():
             holder.execute("SELECT 1 FROM saga WHERE id = %s FOR UPDATE", [busy])
-            in_hand = tell_second(busy, "pause")
+            # An undo takes several statements: one alone would be committed while its node hangs.
+            in_hand = tell_second(busy, "cancel")
             await until(lambda: writers.is_blocked(SECOND), what="the second one is in a commit")
             queued = tell_second(paused, "resume")
             # What was asked later is answered, so the other has come as far as it can.

@@ -36,7 +36,7 @@ class Running:
         self._output = folder / "output"
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
-        # Settings of somebody's own services, which are none of the demo's business.
+        # Settings of a user's own services, which are none of the demo's business.
         others = {"SAGABOX_BLOG_TOKEN": "x" * 40, "SAGABOX_DATABASE_URL_ARTICLES": "nonsense"}
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(

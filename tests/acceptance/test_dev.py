@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import httpx
 import pytest
 
 from orchestrator.cli.processes.services import SERVICES
+from tests.support.brokers.nats_server import a_nats_server, nats_server
 from tests.support.fixtures import DatabaseFactory
 from tests.support.processes.developing import DEADLINE, Dev, running_dev
 from tests.support.processes.guardian import started
@@ -114,6 +116,54 @@ def test_dev_takes_the_databases_that_the_settings_name(
         assert response.status_code == httpx.codes.CREATED, response.text
         assert dev.press_ctrl_c() == 0, dev.output
         assert list((dev.folder / ".sagabox").glob("*.sqlite")) == []
+
+
+def test_dev_lets_the_services_send_over_grpc_where_it_is_told_to(tmp_path: Path) -> None:
+    with running_dev(tmp_path, words=["--transport", "grpc"]) as dev:
+        for name in SERVICES:
+            dev.wait_for_run(name, 1)
+        article = {"title": "a title", "body": "a text", "author": "me"}
+        written = httpx.post(dev.url("articles") + "/articles", json=article, timeout=10).json()
+        deleted = httpx.delete(f"{dev.url('articles')}/articles/{written['id']}", timeout=10)
+        saga = deleted.headers["location"]
+        assert saga.startswith(dev.url("orchestrator"))
+        wait_until(lambda: _status(saga) == "COMPLETED", DEADLINE, "the article is deleted")
+        assert f"messages go over gRPC, at {dev.first_port + 3} (orchestrator)" in dev.output
+        assert "POST /messages" not in dev.output
+        assert dev.press_ctrl_c() == 0, dev.output
+
+
+@pytest.mark.parametrize("names_one", [True, False], ids=["that is there", "of its own"])
+def test_dev_lets_the_services_send_through_a_broker_by_one_setting(
+    tmp_path: Path, names_one: bool
+) -> None:
+    with ExitStack() as stack:
+        there = stack.enter_context(a_nats_server()).url() if names_one else "nats"
+        nats_server()
+        dev = stack.enter_context(running_dev(tmp_path, words=["--transport", there]))
+        for name in SERVICES:
+            dev.wait_for_run(name, 1)
+        article = {"title": "a title", "body": "a text", "author": "me"}
+        written = httpx.post(dev.url("articles") + "/articles", json=article, timeout=10).json()
+        deleted = httpx.delete(f"{dev.url('articles')}/articles/{written['id']}", timeout=10)
+        saga = deleted.headers["location"]
+        assert saga.startswith(dev.url("orchestrator"))
+        wait_until(lambda: _status(saga) == "COMPLETED", DEADLINE, "the article is deleted")
+        assert "messages go through nats at 127.0.0.1:" in dev.output
+        assert "POST /messages" not in dev.output
+        assert dev.press_ctrl_c() == 0, dev.output
+
+
+def test_dev_says_what_a_transport_may_be(tmp_path: Path) -> None:
+    with running_dev(tmp_path, words=["--transport", "smtp://localhost"]) as dev:
+        assert dev.process.wait(DEADLINE) == 2
+        assert "there is no transport 'smtp://localhost'" in dev.output
+        assert "sagabox dev --transport nats://127.0.0.1:4222" in dev.output
+
+
+def _status(saga: str) -> str | None:
+    status: str | None = httpx.get(saga, timeout=10).json().get("status")
+    return status
 
 
 def test_dev_says_what_is_wrong_with_a_database_and_starts_nothing(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sys
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,14 +22,15 @@ from outbox.ids import Ids
 from tests.support.databases.databases import Database, Schema
 from tests.support.fixtures import MakeSyncEngine
 from tests.support.orchestrator.embedded import REFUSED, bank_schema
-from tests.support.outbox.banks import BIN, Running, entries, running
+from tests.support.outbox.banks import Running, entries, running
+from tests.support.processes import zygote
 from tests.support.processes.preparing import noting_crash_points
 from tests.support.processes.waiting import until
 from tests.support.repository.reporting import Count
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.databases("sqlite")]
 UVICORN = (
-    str(BIN / "uvicorn"),
+    *(sys.executable, "-m", "uvicorn"),
     "--port",
     "PORT",
     "tests.support.orchestrator.embedded_app:app",
@@ -44,7 +46,7 @@ def database_schema() -> Schema:
 @pytest.fixture
 async def one(database: Database, tmp_path: Path) -> AsyncIterator[Running]:
     more = {"BANK_DATABASE_URL": database.url}
-    async with running(UVICORN, tmp_path, peers={}, environment=more) as found:
+    async with running(UVICORN, tmp_path, peers={}, environment=more, begin=zygote.start) as found:
         yield found
 
 

@@ -3,7 +3,7 @@ step by step, the one that the dicts gave."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from functools import partial
 from typing import Any
 
@@ -39,7 +39,23 @@ def everything(connection: Connection) -> None:
 
 
 class LikePostgres(InMemory):
-    has_own_time = True
+    is_postgres = True
+
+    def ended(self, before: str, asked_for: Collection[str]) -> None:
+        """Nothing, as on the database."""
+
+    def retention(self, *_: Any) -> None:
+        """No run is removed, as on the database."""
+
+
+class LikeSqlite(InMemory):
+    is_postgres = False
+
+    def ended(self, before: str, asked_for: Collection[str]) -> None:
+        """Nothing, as on the database."""
+
+    def retention(self, *_: Any) -> None:
+        """No run is removed, as on the database."""
 
 
 @pytest.fixture
@@ -64,7 +80,7 @@ async def engine(database: Database) -> AsyncIterator[AsyncEngine]:
 
 
 async def run_both(engine: AsyncEngine, seeds: range) -> None:
-    in_memory = LikePostgres if engine.dialect.name == "postgresql" else InMemory
+    in_memory = LikePostgres if engine.dialect.name == "postgresql" else LikeSqlite
     for seed in seeds:
         sagas = [delete_article] if seed % 3 == 0 else [made_up(seed)]
         await OnDatabase.empty(engine)

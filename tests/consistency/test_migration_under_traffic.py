@@ -34,7 +34,7 @@ async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterat
         yield running
 
 
-async def test_expanding_revisions_disturb_nobody_and_the_older_code_starts_on_them(
+async def test_expanding_revisions_disturb_no_caller_and_the_older_code_starts_on_them(
     blog: RunningBlog, tmp_path: Path
 ) -> None:
     """Requests may wait for the lock of a moment. None is refused but by a restart."""
@@ -57,7 +57,7 @@ async def test_expanding_revisions_disturb_nobody_and_the_older_code_starts_on_t
     # The code, which is older than the database now, is rolled out once more.
     await blog.children["articles"].stop()
     await blog.start("articles")
-    await asyncio.sleep(0.5)
+    await asyncio.sleep(0.5)  # of traffic on this one, too
     stop.set()
     await using
     assert traffic.mistakes == []

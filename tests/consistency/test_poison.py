@@ -1,4 +1,4 @@
-"""Messages that nobody can read, beside others on the same way."""
+"""Messages that no receiver can read, beside others on the same way."""
 
 from __future__ import annotations
 

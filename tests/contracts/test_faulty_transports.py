@@ -189,7 +189,7 @@ def spoilt(connect: Connect, fault: type[Faulty]) -> Connect:
 async def without_redelivery(
     receive: Receive, *, timeout: float, settled: Settled | None
 ) -> AsyncIterator[Line]:
-    """A way that takes each message away from its queue, whatever the consumer says."""
+    """A way that takes each message away from its queue, also when the consumer says no."""
 
     async def once(envelopes: Sequence[Envelope], _: object) -> Sequence[Reply]:
         with contextlib.suppress(ConnectionError):

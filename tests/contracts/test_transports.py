@@ -9,20 +9,32 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox.clock import SystemClock
-from outbox.ids import Ids
+from outbox.ids import Ids, compose
 from outbox.replies import Outcome, Reply
 from outbox.testing.transport_contract import Connect, ContractTest, Features, contract_tests
+from outbox.testing.transport_contract.bench import bench, plain
 from outbox.transports import Answered
+from outbox.wire.settled import EndedSagas
 from tests.support.databases.databases import Schema
-from tests.support.outbox import lines
+from tests.support.outbox import broker_lines, lines
 from tests.support.outbox.envelopes import AN_ID
 from tests.support.outbox.inboxes import Bench, Book, envelope, ledger_schema
+
+EARLIER = compose(1_000, 0)
+DATABASE = "019b76da-a800-7000-8000-00000000000a"
 
 WAYS: dict[str, tuple[Connect, Features]] = {
     "memory": (lines.by_memory, lines.MEMORY),
     "in process": (lines.in_process, lines.IN_PROCESS),
     "http": (lines.by_http, lines.HTTP),
+    "grpc": (lines.by_grpc, lines.GRPC),
+    "webhook": (lines.by_webhook, lines.WEBHOOK),
     "accepting": (lines.by_accepting, lines.ACCEPTING),
+    "nats": (broker_lines.by_nats, broker_lines.NATS),
+    "broker in memory": (broker_lines.by_memory_broker, broker_lines.MEMORY_BROKER),
+    "redis": (broker_lines.by_redis, broker_lines.REDIS),
+    "kafka": (broker_lines.by_kafka, broker_lines.KAFKA),
+    "rabbitmq": (broker_lines.by_rabbitmq, broker_lines.RABBITMQ),
 }
 
 
@@ -36,14 +48,27 @@ async def test_it_keeps_the_contract(way: str, test: ContractTest) -> None:
     await test.run(connect)
 
 
+@pytest.mark.parametrize("way", [way for way, (_, it) in WAYS.items() if it.carries_statements])
+async def test_the_database_of_which_a_statement_tells_travels_with_it(way: str) -> None:
+    """A transport of another's need not carry it; each of these does."""
+    connect, features = WAYS[way]
+    said = [EndedSagas(AN_ID, frozenset({EARLIER}), DATABASE), EndedSagas(AN_ID, database=DATABASE)]
+    said.append(EndedSagas(AN_ID))
+    coming = iter(said)
+    async with bench(features, connect, settled=lambda: next(coming)) as it:
+        for number, _ in enumerate(said):
+            await it.confirmed([plain(number)])
+        assert it.end.statements == said
+
+
 def is_answered(delivery: object, *values: Any) -> bool:
     return delivery == Answered([Reply(Outcome.DONE, value=value) for value in values])
 
 
 @pytest.mark.parametrize(
     "connect",
-    [lines.by_memory, lines.in_process, lines.by_http],
-    ids=["memory", "in process", "http"],
+    [lines.by_memory, lines.in_process, lines.by_http, lines.by_grpc],
+    ids=["memory", "in process", "http", "grpc"],
 )
 class TestWithAnInbox:
     """The same with a real inbox behind it."""

@@ -75,7 +75,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     try:
         newest = binaries.from_wheel()
     except FileNotFoundError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"no PostgreSQL of the test requirements: {error}")
     server = PostgresServer(newest)
     yield server
     server.close()

@@ -13,7 +13,7 @@ def upgrade(_apps: Any, _editor: Any) -> None:
     from orders_django.joining import joined
 
     with joined() as connection:
-        outbox.schema.upgrade(Operations(MigrationContext.configure(connection)), to=4)
+        outbox.schema.upgrade(Operations(MigrationContext.configure(connection)), to=5)
 
 
 def downgrade(_apps: Any, _editor: Any) -> None:
@@ -21,7 +21,7 @@ def downgrade(_apps: Any, _editor: Any) -> None:
 
     with joined() as connection:
         op = Operations(MigrationContext.configure(connection))
-        outbox.schema.downgrade(op, to=0, start=4)
+        outbox.schema.downgrade(op, to=0, start=5)
 
 
 class Migration(migrations.Migration):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,10 +19,51 @@ if TYPE_CHECKING:
     from orchestrator.cli.audit.looks import Agreement, Findings
     from orchestrator.cli.audit.repair import Planned, Repaired
     from orchestrator.cli.audit.rules import Ruleset
+    from outbox.tables import Tables
 
 _TIMEOUT = 30.0  # seconds
 _LISTED = 1000
 _URL = "Its database; otherwise SAGABOX_DATABASE_URL_{}."
+
+
+_Services = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=URL",
+        help="The database of a service; otherwise SAGABOX_DATABASE_URL_NAME. May be repeated.",
+    ),
+]
+_TableNames = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=PREFIX",
+        help="What the library's tables begin with in the database of that service, or "
+        "NAME=SCHEMA.PREFIX; otherwise SAGABOX_TABLE_PREFIX and SAGABOX_SCHEMA. May be repeated.",
+    ),
+]
+_Rules = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="MODULE:ATTRIBUTE",
+        help="What a service declares (see outbox.invariants); may be repeated. Otherwise "
+        "SAGABOX_AUDIT, else the blog's.",
+    ),
+]
+_Since = Annotated[
+    float | None,
+    typer.Option(
+        min=0, metavar="HOURS", help="With --runs: only runs that began in these last hours."
+    ),
+]
+_Timeout = Annotated[
+    float,
+    typer.Option(
+        min=0, metavar="SECONDS", help="How long messages may take to arrive, and repairs."
+    ),
+]
+_Limit = Annotated[
+    int, typer.Option(min=1, max=10_000, help="How many divergences are listed at most.")
+]
 
 
 def audit(
@@ -32,21 +76,9 @@ def audit(
     orchestrator: Annotated[
         str | None, typer.Option(metavar="URL", help=_URL.format("ORCHESTRATOR"))
     ] = None,
-    service: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=URL",
-            help="The database of a service; otherwise SAGABOX_DATABASE_URL_NAME. May be repeated.",
-        ),
-    ] = None,
-    rules: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="MODULE:ATTRIBUTE",
-            help="What a service declares (see outbox.invariants); may be repeated. Otherwise "
-            "SAGABOX_AUDIT, else the blog's.",
-        ),
-    ] = None,
+    service: _Services = None,
+    tables: _TableNames = None,
+    rules: _Rules = None,
     no_orchestrator: Annotated[
         bool, typer.Option("--no-orchestrator", help="There are no sagas: only events.")
     ] = False,
@@ -55,15 +87,16 @@ def audit(
         typer.Option("--repair", help="Start the sagas that put it right, and look once more."),
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask before the repair.")] = False,
-    timeout: Annotated[
-        float,
+    runs: Annotated[
+        bool,
         typer.Option(
-            min=0, metavar="SECONDS", help="How long messages may take to arrive, and repairs."
+            "--runs",
+            help="After a restore: compare the orchestrator's runs with the inboxes, too.",
         ),
-    ] = _TIMEOUT,
-    limit: Annotated[
-        int, typer.Option(min=1, max=10_000, help="How many divergences are listed at most.")
-    ] = _LISTED,
+    ] = False,
+    since: _Since = None,
+    timeout: _Timeout = _TIMEOUT,
+    limit: _Limit = _LISTED,
     json_: Json = False,
     url: Url = None,
 ) -> None:
@@ -76,10 +109,12 @@ def audit(
     # Only now: SQLAlchemy takes longer to load than the other commands to run.
     from orchestrator.cli.audit.databases import ORCHESTRATOR, addresses
     from orchestrator.cli.audit.looks import Agreement
+    from orchestrator.cli.audit.named_tables import tables_in
     from orchestrator.cli.audit.report import tell, tell_json
     from orchestrator.cli.audit.rules import load
 
     _require_consent(repair=repair, json_=json_, yes=yes)
+    _require_runs(runs=runs, since=since, no_orchestrator=no_orchestrator)
     ruleset = load(rules or [])
     given = _given(service or [], {"articles": articles, "comments": comments})
     _require_used(given, ruleset)
@@ -88,15 +123,17 @@ def audit(
         _require_no_sagas(ruleset, repair=repair)
     else:
         wanted[ORCHESTRATOR] = orchestrator
-    urls = addresses(wanted)
-    findings = _found(urls, ruleset, timeout)
+    named = tables_in(tables or [], wanted)
+    of_runs = _Runs(runs, since)
+    look = partial(_found, addresses(wanted), named, ruleset, timeout, of_runs)
+    findings = look()
     before, repaired = findings, None
     if repair and findings.agreement is Agreement.DIVERGE:
         if not json_:
             tell(findings, limit)
         repaired = _repaired(findings, ruleset, url, timeout, ask=not yes)
         if repaired:
-            findings = _found(urls, ruleset, timeout)
+            findings = look()
     if json_:
         tell_json(findings, limit, None if repaired is None else (before, repaired))
     else:
@@ -104,10 +141,24 @@ def audit(
     _exit(findings.agreement)
 
 
-def _found(urls: Mapping[str, str], ruleset: Ruleset, timeout: float) -> Findings:
+@dataclass(frozen=True)
+class _Runs:
+    """Whether runs are compared with inboxes: those that began in so many last hours, else all."""
+
+    compared: bool
+    hours: float | None
+
+
+def _found(
+    urls: Mapping[str, str],
+    tables: Mapping[str, Tables],
+    ruleset: Ruleset,
+    timeout: float,
+    runs: _Runs,
+) -> Findings:
     import asyncio
 
-    return asyncio.run(_looked(urls, ruleset, timeout))
+    return asyncio.run(_looked(urls, tables, ruleset, timeout, runs))
 
 
 def _tell_end(findings: Findings, repaired: Sequence[Repaired] | None, limit: int) -> None:
@@ -143,12 +194,26 @@ def _exit(agreement: Agreement) -> None:
             raise typer.Exit(ExitCode.INCONCLUSIVE)
 
 
-async def _looked(urls: Mapping[str, str], rules: Ruleset, timeout: float) -> Findings:
+async def _looked(
+    urls: Mapping[str, str],
+    tables: Mapping[str, Tables],
+    rules: Ruleset,
+    timeout: float,
+    runs: _Runs,
+) -> Findings:
     from orchestrator.cli.audit.databases import opened
     from orchestrator.cli.audit.looks import compare
+    from orchestrator.cli.audit.lost_reading import compare_runs
+    from outbox.clock import SystemClock
 
-    async with opened(urls) as databases:
-        return await compare(databases, rules, timeout=timeout)
+    async with opened(urls, tables) as databases:
+        findings = await compare(databases, rules, timeout=timeout)
+        if not runs.compared:
+            return findings
+        since = None
+        if runs.hours is not None:
+            since = SystemClock().now() - timedelta(hours=runs.hours)
+        return replace(findings, of_runs=await compare_runs(databases, since))
 
 
 def _repaired(
@@ -204,6 +269,21 @@ def _given(services: Sequence[str], named: Mapping[str, str | None]) -> Mapping[
             )
         given[name] = url
     return given
+
+
+def _require_runs(*, runs: bool, since: float | None, no_orchestrator: bool) -> None:
+    if runs and no_orchestrator:
+        raise CommandError(
+            "--runs and --no-orchestrator were given together",
+            "runs are the orchestrator's",
+            "leave one of the two out",
+        )
+    if since is not None and not runs:
+        raise CommandError(
+            "--since was given without --runs",
+            "only runs have a beginning; the rules of services are compared as they stand",
+            "sagabox audit --runs --since HOURS",
+        )
 
 
 def _require_no_sagas(rules: Ruleset, *, repair: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Row, Select, literal, make_url, select
@@ -19,6 +20,7 @@ from orchestrator.cli.terminal.errors import CommandError, ExitCode
 from orchestrator.tables import SagaTables, saga_tables
 from outbox.database.troubles import is_of_database
 from outbox.sqlite import READ_ONLY
+from outbox.tables import Tables
 
 ORCHESTRATOR = "orchestrator"
 """The name of its database among the others."""
@@ -49,10 +51,13 @@ class Source:
         if _is_missing_table(error):
             return CommandError(
                 f"the database of {self.name} has not the tables that the audit reads",
-                "it is new, or that of something else",
-                f"sagabox migrate upgrade {self.name}"
-                if self.name in SERVICES
-                else f"run the migrations of {self.name}, or correct its address",
+                "it is new, or that of something else, or its tables have other names",
+                (
+                    f"sagabox migrate upgrade {self.name}"
+                    if self.name in SERVICES
+                    else f"run the migrations of {self.name}, or correct its address"
+                )
+                + f"; or say what its tables begin with: --tables {self.name}=PREFIX",
             )
         bundle.put_on_path()
         from migrations.failures import of_connect
@@ -90,16 +95,20 @@ def addresses(given: Mapping[str, str | None]) -> Mapping[str, str]:
 
 
 @asynccontextmanager
-async def opened(urls: Mapping[str, str]) -> AsyncIterator[Databases]:
-    """The databases at these addresses (see `addresses`). Raises CommandError where one of them
-    cannot be reached, and InvalidSettings."""
+async def opened(
+    urls: Mapping[str, str], tables: Mapping[str, Tables] = MappingProxyType({})
+) -> AsyncIterator[Databases]:
+    """The databases at these addresses (see `addresses`), with these tables of the library; those
+    that the environment names where none are given. Raises CommandError where one of them cannot be
+    reached, and InvalidSettings."""
     async with AsyncExitStack() as stack:
         sources = {}
         for name, url in urls.items():
             database = open_for("audit", url)
             stack.push_async_callback(database.engine.dispose)
             engine = database.engine.execution_options(**READ_ONLY)
-            sources[name] = Source(name, url, engine, saga_tables(database.tables))
+            of_library = tables.get(name, database.tables)
+            sources[name] = Source(name, url, engine, saga_tables(of_library))
             await sources[name].rows(select(literal(1)))
         orchestrator = sources.pop(ORCHESTRATOR, None)
         yield Databases(sources, orchestrator)

@@ -19,6 +19,7 @@ from orchestrator.cli.audit import reading
 from orchestrator.cli.audit.columns import table_of
 from orchestrator.cli.audit.databases import Databases
 from orchestrator.cli.audit.divergences import Divergence, Facts, divergences
+from orchestrator.cli.audit.lost_reading import RunFindings
 from orchestrator.cli.audit.rules import Ruleset, Subject
 
 MAX_SUSPECTS = 10_000
@@ -45,6 +46,7 @@ class Findings:
     `compared` counts the rows of each table. `suspects` counts the entities that looked wrong at
     first, `followed` those of them that were looked at again; `at_work` those that looked wrong and
     were left to a saga. `resting` counts the messages, by database, that had not left in time.
+    `of_runs` is there where runs were compared with inboxes, too.
     """
 
     services: Sequence[str]
@@ -54,12 +56,15 @@ class Findings:
     at_work: int
     divergences: Sequence[Divergence]
     resting: Mapping[str, int]
+    of_runs: RunFindings | None = None
 
     @property
     def agreement(self) -> Agreement:
         """The result that the findings come to."""
         if self.divergences:
             return Agreement.INCONCLUSIVE if self.resting else Agreement.DIVERGE
+        if self.of_runs is not None and self.of_runs.lost:
+            return Agreement.DIVERGE
         return Agreement.AGREE if self.followed == self.suspects else Agreement.INCONCLUSIVE
 
 

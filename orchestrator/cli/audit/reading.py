@@ -30,6 +30,7 @@ from orchestrator.cli.audit.databases import ORCHESTRATOR, Databases, Source
 from orchestrator.cli.audit.rules import Subject
 from outbox.ids import is_id
 from outbox.invariants import Holds, Mirrors, Refers, Rule
+from outbox.transports.brokers.held.rows import State
 
 CHUNK = 500
 """How many entities are looked at together."""
@@ -48,6 +49,7 @@ async def require_tables(databases: Databases, subjects: Iterable[Subject]) -> N
     for source in databases.all:
         tables, messaging = source.tables, source.tables.messaging
         places = [messaging.outbox, messaging.outbox_parked, messaging.outbox_scheduled]
+        places += [messaging.inbox_held]
         if source.name == ORCHESTRATOR:
             places += [tables.saga, tables.saga_alias, tables.saga_signal]
         for place in places:
@@ -131,7 +133,10 @@ async def resting(
     databases: Databases, marked: Mapping[str, Mapping[str, int]]
 ) -> Mapping[str, int]:
     """How many messages up to those marks still wait, by database; only where some do. No more
-    than COUNTED are counted in one queue."""
+    than COUNTED are counted in one queue.
+
+    What a receiver holds counts without a mark: it may have been in an outbox when that was marked.
+    """
     rest: dict[str, int] = {}
     for source in databases.all:
         tables, messaging = source.tables, source.tables.messaging
@@ -141,7 +146,8 @@ async def resting(
         for queue, waits in _queues(source).items():
             is_signal = queue is tables.saga_signal
             mark = marked[source.name][queue.name] if is_signal else of_messages
-            some = select(queue.c.seq).where(queue.c.seq <= mark, *waits).limit(COUNTED).subquery()
+            is_marked = () if queue is messaging.inbox_held else (queue.c.seq <= mark,)
+            some = select(queue.c.seq).where(*is_marked, *waits).limit(COUNTED).subquery()
             number = select(func.count().label("number")).select_from(some)
             (row,) = await source.rows(number)
             if row.number:
@@ -195,11 +201,16 @@ def _queues(source: Source) -> Mapping[Table, Sequence[ColumnElement[bool]]]:
     queues: dict[Table, Sequence[ColumnElement[bool]]] = {
         messaging.outbox: (),
         messaging.outbox_parked: (),
+        messaging.inbox_held: (_is_held_live(messaging.inbox_held),),
     }
     if source.name == ORCHESTRATOR:
         # One with an answer is applied, and only kept for the node that asked.
         queues[saga_signal] = (saga_signal.c.answer.is_(None),)
     return queues
+
+
+def _is_held_live(held: Table) -> ColumnElement[bool]:
+    return held.c.state.in_((State.WAITING.value, State.BLOCKED.value))
 
 
 async def _starts(
@@ -212,6 +223,11 @@ async def _starts(
         for source in databases.services.values():
             queue: Table = getattr(source.tables.messaging, name)
             begun.update(row.id for row in await _found(source, queue, queue.c.id, saga_ids))
+    # A start that came over a broker has the id of its message.
+    held = orchestrator.tables.messaging.inbox_held
+    is_live = _is_held_live(held)
+    rows = await _found(orchestrator, held, held.c.message_id, saga_ids, is_live)
+    begun.update(row.message_id for row in rows)
     saga_signal = orchestrator.tables.saga_signal
     kind = saga_signal.c.kind == "start"
     signals = await _found(orchestrator, saga_signal, saga_signal.c.saga_id, saga_ids, kind)

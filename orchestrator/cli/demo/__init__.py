@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from orchestrator.cli.ways.way import HELP, HTTP, METAVAR
+
 
 def demo(
     folder: Annotated[
@@ -16,6 +18,7 @@ def demo(
     keep: Annotated[
         bool, typer.Option("--keep", help="At the end leave the services running, until Ctrl-C.")
     ] = False,
+    transport: Annotated[str, typer.Option(metavar=METAVAR, help=HELP)] = HTTP,
 ) -> None:
     """Delete articles with their comments while services are killed, and check what is left.
 
@@ -25,4 +28,4 @@ def demo(
     # Only now: the other commands do not need what this one does.
     from orchestrator.cli.demo.play import play
 
-    play(folder, keep=keep)
+    play(folder, keep=keep, transport=transport)

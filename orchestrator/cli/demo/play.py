@@ -6,6 +6,7 @@ import asyncio
 import signal
 import tempfile
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import httpx
@@ -31,6 +32,7 @@ from orchestrator.cli.demo.visitors import Visitors
 from orchestrator.cli.demo.waiting import LOOK, PATIENCE
 from orchestrator.cli.processes.services import SERVICES
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
+from orchestrator.cli.ways.way import HTTP, way_named
 
 ARTICLES = 3
 COMMENTS = 200
@@ -69,8 +71,9 @@ SCENES: Sequence[Scene] = (
 )
 
 
-def play(folder: Path | None, *, keep: bool) -> None:
-    """Play the scenes in that folder, or in one that is removed at the end.
+def play(folder: Path | None, *, keep: bool, transport: str = HTTP) -> None:
+    """Play the scenes in that folder, or in one that is removed at the end; `transport` says how
+    the services send to each other.
 
     Raises CommandError where a check did not hold or something did not come, typer.Exit where it
     was interrupted.
@@ -80,10 +83,10 @@ def play(folder: Path | None, *, keep: bool) -> None:
         console.width = _WIDE
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
-        outcomes = asyncio.run(_played(folder.resolve(), console, keep))
+        outcomes = asyncio.run(_played(folder.resolve(), console, keep, transport))
     else:
         with tempfile.TemporaryDirectory(prefix="sagabox-demo-") as made:
-            outcomes = asyncio.run(_played(Path(made), console, keep))
+            outcomes = asyncio.run(_played(Path(made), console, keep, transport))
     if outcomes is None:
         console.print("interrupted; no service runs any more")
         raise typer.Exit(_INTERRUPTED)
@@ -103,16 +106,20 @@ def require_held(outcomes: Sequence[Outcome]) -> None:
         )
 
 
-async def _played(folder: Path, console: Console, keep: bool) -> Sequence[Outcome] | None:
+async def _played(
+    folder: Path, console: Console, keep: bool, transport: str
+) -> Sequence[Outcome] | None:
     """Play the scenes; their outcomes, or None where a signal came before the last one was over."""
     outcomes: Sequence[Outcome] | None = None
     _let_a_signal_cancel()
     try:
-        async with (
-            httpx.AsyncClient(timeout=10, trust_env=False) as client,
-            staged(blog_in(folder)) as stage,
-        ):
+        async with AsyncExitStack() as stack:
+            client = await stack.enter_async_context(httpx.AsyncClient(timeout=10, trust_env=False))
+            way = stack.enter_context(way_named(transport, folder, "sagabox demo --transport"))
+            stage = await stack.enter_async_context(staged(blog_in(folder, way)))
             with Narrator(console) as narrator:
+                if way.told is not None:
+                    narrator.say(way.told)
                 visitors = Visitors(stage.blog, client)
                 demo = await _prepared(stage, visitors, narrator)
                 played = [await scene(demo) for scene in SCENES]

@@ -18,11 +18,12 @@ from orchestrator.cli.processes.ports import free_ports
 from orchestrator.cli.processes.secrets import shared_secret
 from orchestrator.cli.processes.services import SERVICES
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
+from orchestrator.cli.ways.way import Way
 from outbox.crashpoints import ENVIRONMENT_VARIABLE
 
 
-def blog_in(folder: Path) -> Blog:
-    """A new blog with SQLite databases in the folder, on free ports.
+def blog_in(folder: Path, way: Way) -> Blog:
+    """A new blog with SQLite databases in the folder, on free ports, whose messages go that way.
 
     Raises CommandError where the folder holds databases already.
     """
@@ -33,9 +34,14 @@ def blog_in(folder: Path) -> Blog:
             "the demo knows what is in its databases, and so needs new ones",
             "sagabox demo --folder ANOTHER",
         )
+    found = free_ports(2 * len(SERVICES), spread=os.getpid())
+    ports = dict(zip(SERVICES, found, strict=False))
+    grpc_ports = dict(zip(SERVICES, found[len(SERVICES) :], strict=True))
     return Blog(
         databases={name: f"sqlite:///{file}" for name, file in files.items()},
-        ports=dict(zip(SERVICES, free_ports(len(SERVICES), spread=os.getpid()), strict=True)),
+        ports=ports,
+        grpc_ports=grpc_ports if way.is_grpc else {},
+        broker=way.broker,
         secret=shared_secret(folder / "secret"),
         logs=folder / "logs",
         # The user's settings for other services are not meant for these.

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from outbox.tables import Tables
 
 _BEGINS = "SAGABOX_DATABASE_URL_"
+_FOR_WAKE_UPS = 1
+"""The connections of a process beside its pools, on PostgreSQL."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,16 @@ def sources(
     for each that cannot be opened."""
     from orchestrator.cli.services.opening import open_for
     from orchestrator.cli.terminal.errors import CommandError
+    from outbox.capture.log_reader import readers_in
     from outbox.database.sqlalchemy_internals import most_connections
     from outbox.errors import OutboxError
+    from outbox.transports.brokers.topics.topic import topics_in
     from outbox.transports.http.peers import peers_in
+    from outbox.transports.webhooks.webhook import taken_apart
 
     for service in services:
         pools = {id(it.pool): it.pool for it in (service.engine, service.sessions.kw["bind"])}
-        most = sum(map(most_connections, pools.values()))
+        most = sum(map(most_connections, pools.values())) + _FOR_WAKE_UPS
         yield Source(service.name, service.engine, service.tables, most, service.peers, service)
     own = {it.name for it in services}
     for variable in sorted(it for it in environment if it.startswith(_BEGINS)):
@@ -85,7 +90,10 @@ def sources(
                 option=f"export {variable}=",
                 without_file=lambda _, name=name: f"sagabox migrate upgrade {name}",  # type: ignore[misc]  # mypy sees no default of a lambda
             )
-            peers = peers_in(environment.get("SAGABOX_PEERS", ""))
+            # A subscriber outside is asked nothing, nor a topic of others or a reader of the log.
+            told, _ = topics_in(environment.get("SAGABOX_PEERS", ""))
+            services_alone = taken_apart(readers_in(told)[0])[0]
+            peers = peers_in(services_alone)
             opened = open_for("doctor", url)
         except CommandError as error:
             yield problem("databases", name, f"{error.happened}: {error.why}", error.next_step)
@@ -109,7 +117,7 @@ async def opened(source: Source, now: datetime) -> AsyncIterator[Asked]:
 
 def _of_settings(environment: Mapping[str, str]) -> int:
     """The connections that a process opens, by its settings."""
-    most = 0
+    most = _FOR_WAKE_UPS
     for variable in ("SAGABOX_POOL_SIZE", "SAGABOX_POOL_OVERFLOW"):
         given = environment.get(variable, "")
         most += int(given) if given.isdigit() else 10

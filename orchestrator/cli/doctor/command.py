@@ -4,8 +4,9 @@ nothing."""
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,8 +35,9 @@ def doctor(
     json_: Json = False,
     url: Url = None,
 ) -> None:
-    """Look at the settings, the orchestrator, and each database that SAGABOX_DATABASE_URL_NAME or a
-    service names: its clock, its migrations, its leases, its pending commands, its connections.
+    """Look at the settings, the orchestrator, the addresses of peers that have several, and each
+    database that SAGABOX_DATABASE_URL_NAME or a service names: its clock, its migrations, its
+    leases, its pending commands, its connections.
 
     Nothing is changed. Ends with 0, or with 1 where there is a problem; a warning is none.
     """
@@ -62,10 +64,12 @@ async def _all(
     named: Sequence[str], url: str | None, environment: Mapping[str, str]
 ) -> list[Finding]:
     from orchestrator.cli.doctor.asked import sources
+    from orchestrator.cli.doctor.peers import addresses
     from orchestrator.cli.doctor.server import of_this_process
     from orchestrator.cli.doctor.settings import settings
 
     findings = [of_this_process(), *settings(environment), *_orchestrator(url)]
+    findings += await addresses(environment)
     services: list[Service[Any]] = []
     for name in named:
         found = _service(name)
@@ -73,9 +77,25 @@ async def _all(
             findings.append(found)
         else:
             services.append(found)
-    for source in sources(environment, services):
-        findings += [source] if isinstance(source, Finding) else await _looked_at(source)
+    found_sources = list(sources(environment, services))
+    names = Counter(it.name for it in found_sources if not isinstance(it, Finding))
+    for source in found_sources:
+        if isinstance(source, Finding):
+            findings.append(source)
+            continue
+        of_source = await _looked_at(source)
+        findings += of_source if names[source.name] == 1 else _with_place(source, of_source)
     return findings
+
+
+def _with_place(source: Source, findings: Sequence[Finding]) -> Iterator[Finding]:
+    """The findings, with the address beside the service's name: another database is one of a
+    service of that name, too."""
+    from outbox.database.shown_url import shown
+
+    about = f"{source.name} ({shown(source.engine.url)})"
+    for it in findings:
+        yield replace(it, about=about) if it.about == source.name else it
 
 
 def _service(name: str) -> Service[Any] | Finding:
@@ -94,6 +114,7 @@ async def _looked_at(source: Source) -> list[Finding]:
     from orchestrator.cli.doctor.checks import OF_ROWS, OF_SERVER, OF_TABLES
     from orchestrator.cli.doctor.schema import missing
     from outbox.clock import SystemClock
+    from outbox.database.address.poolers import BY_TRANSACTION, has_no_transactions
     from outbox.database.troubles import is_of_database, words_of
 
     findings: list[Finding] = []
@@ -108,9 +129,10 @@ async def _looked_at(source: Source) -> list[Finding]:
         if not is_of_database(error):
             raise
         told = f"it cannot be asked: {words_of(error)}"
-        findings.append(
-            problem("databases", source.name, told, "start the database, or correct its address")
-        )
+        step = "start the database, or correct its address"
+        if has_no_transactions(error):
+            step = BY_TRANSACTION
+        findings.append(problem("databases", source.name, told, step))
     finally:
         await source.engine.dispose()
     return findings

@@ -64,7 +64,8 @@ async def pooler(asked: Asked) -> list[Finding]:
         arguments = await lacking_of(bind)
     told = "a pooler is before the server"
     if arguments is None:
-        return [ok("pooler", asked.name, f"{told}, and statements are not prepared")]
+        told = f"{told}, and statements are not prepared; no process is woken by another"
+        return [ok("pooler", asked.name, told)]
     told = f"{told}, and the engine prepares statements, which one in transaction mode mixes up"
     return [warning("pooler", asked.name, told, f"give create_engine(..., {arguments})")]
 

@@ -42,15 +42,27 @@ def known_settings() -> Collection[str]:
 
 def _values(environment: Mapping[str, str]) -> Iterator[Finding]:
     """The findings about the values, of each service whose database is named."""
+    from orchestrator.settings import unshared_secrets
     from outbox.chassis.settings import load
     from outbox.errors import OutboxError
 
     for service in SERVICES.values():
         if not environment.get(service.database_variable):
             continue
+        given, told = {}, "has what it needs"
+        if service.runs_sagas and _is_within_an_application(environment):
+            given = {"secrets": unshared_secrets()}
+            told += " within an application; served by itself it needs SAGABOX_SECRETS"
         try:
-            load(service.settings_model()).keyring()
+            load(service.settings_model(), **given).keyring()
         except OutboxError as error:
             yield problem(_AREA, service.name, error.problem, error.next_step)
         else:
-            yield ok(_AREA, service.name, "has what it needs")
+            yield ok(_AREA, service.name, told)
+
+
+def _is_within_an_application(environment: Mapping[str, str]) -> bool:
+    """Whether these variables fit an orchestrator that reaches its peers within the process of an
+    application, and no other: its tables have a prefix there, and it signs nothing."""
+    others = ("SAGABOX_PEERS", "SAGABOX_PARTICIPANTS", "SAGABOX_SECRETS")
+    return bool(environment.get("SAGABOX_TABLE_PREFIX")) and not any(map(environment.get, others))

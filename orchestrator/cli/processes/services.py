@@ -10,6 +10,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.processes import bundle
+from outbox.transports.http.peer_lists import parts_in
 
 if TYPE_CHECKING:
     from outbox.chassis.settings import ServiceSettings
@@ -35,7 +36,7 @@ def blog_defaults(environment: Mapping[str, str]) -> Mapping[str, str]:
     services at their usual ports. One whose peers are others runs no saga of the blog."""
     added = {}
     peers = f"{environment.get('SAGABOX_PEERS', '')},{environment.get('SAGABOX_PARTICIPANTS', '')}"
-    named = {it.partition("=")[0].strip() for it in peers.split(",")} - {""}
+    named = {it.partition("=")[0].strip() for it in parts_in(peers)}
     has_blog = not named or {name for name, it in SERVICES.items() if it.offset} <= named
     if has_blog and not (environment.get("SAGABOX_SAGAS") or entry_points(group="sagabox.sagas")):
         added["SAGABOX_SAGAS"] = BLOG_SAGAS
@@ -56,8 +57,7 @@ class Service:
     """`app` and `settings` are module:attribute; they are imported only where they are used.
 
     `offset` is the service's port, counted from the first port of a set of services. `defaults`
-    gives the variables for an environment that lacks them. One that runs sagas also looks for their
-    modules in the working directory.
+    gives the variables for an environment that lacks them. One that runs sagas is an orchestrator.
     """
 
     name: str
@@ -76,10 +76,7 @@ class Service:
         """The application, made from the settings in the environment. Raises OutboxError, and
         OrchestratorError for invalid sagas."""
         os.environ.update(self.defaults(os.environ))
-        make = _attribute(self.app)
-        if self.runs_sagas:
-            bundle.put_folder_on_path()
-        return make()
+        return _attribute(self.app)()
 
     def require_access(self) -> None:
         """Raises InvalidSettings where the settings in the environment are wrong, or would close

@@ -7,10 +7,12 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cli.processes.child import Child, Spec
+from orchestrator.cli.processes.child import START_TIMEOUT, Child, Spec
 from orchestrator.cli.processes.logs import Follower
 from orchestrator.cli.terminal.errors import CommandError
 
+STARTED_WITHIN = START_TIMEOUT
+"""Seconds after which one that is not ready is told. It is waited for as long as it runs."""
 FIRST_DELAY = 0.5
 """Seconds before the first restart; each further one in a row doubles it."""
 LONGEST_DELAY = 10.0
@@ -107,14 +109,25 @@ class Supervisor:
         return self._stop.is_set()
 
     async def _say_when_ready(self, child: Child) -> None:
-        try:
-            await child.ready()
-        except CommandError as error:
-            if child.running:
-                self._tell("dev", f"{error.happened}: {error.why}")
-        else:
-            self._tell("dev", f"{child.spec.name} serves at {child.spec.url} (pid {child.pid})")
-            self._note_up(child.spec.name)
+        is_told = False
+        while True:  # until it is ready or has ended
+            try:
+                await child.ready(STARTED_WITHIN)
+            except CommandError as error:
+                if not child.running:
+                    return
+                if not is_told:
+                    why = error.why.partition(";")[0]  # the end of its log is printed anyhow
+                    self._tell(
+                        "dev",
+                        f"{error.happened} yet (pid {child.pid}): {why}; it is waited for, and "
+                        f"its own lines or {child.spec.url}/readyz say what it lacks",
+                    )
+                    is_told = True
+            else:
+                self._tell("dev", f"{child.spec.name} serves at {child.spec.url} (pid {child.pid})")
+                self._note_up(child.spec.name)
+                return
 
     def _note_up(self, name: str) -> None:
         if self._not_up_yet == {name}:

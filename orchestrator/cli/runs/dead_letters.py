@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from orchestrator.cli.terminal.client import Url, connect
+from orchestrator.cli.runs.ids import SHOWN, beginning_in, the_one
+from orchestrator.cli.terminal.client import Api, Url, connect
 from orchestrator.cli.terminal.errors import EXIT_CODES
 from orchestrator.cli.terminal.fitting import Column
 from orchestrator.cli.terminal.output import (
@@ -76,7 +77,12 @@ def list_(
 
 @app.command(epilog=EXIT_CODES)
 def redrive(
-    ids: Annotated[list[str], typer.Argument(metavar="ID...", help="The messages' ids.")],
+    ids: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="ID...", help="The messages' ids, or as much of their beginnings as tells them."
+        ),
+    ],
     destination: _Destination = None,
     as_new: Annotated[
         bool,
@@ -91,12 +97,13 @@ def redrive(
 ) -> None:
     """Send dead letters again, under their own ids. A saga's commands are refused: its step is
     retried instead."""
-    body: dict[str, object] = {"ids": ids}
+    body: dict[str, object] = {}
     if as_new:
         body["as_new"] = True
     if destination is not None:
         body["destination"] = destination
     with connect(url) as api:
+        body["ids"] = [_whole_id(api, it, destination) for it in ids]
         answer = api.post("/dead-letters/redrive", body).body
     if json_:
         print_json(answer)
@@ -104,3 +111,17 @@ def redrive(
         print_line(f"{answer['redriven']} sent again")
         for old, new in answer.get("new_ids", {}).items():
             print_line(f"{old} is the new message {new}")
+
+
+def _whole_id(api: Api, typed: str, destination: str | None) -> str:
+    beginning = beginning_in(typed)
+    if beginning is None:
+        return typed
+    page = api.get("/dead-letters", id_prefix=beginning, destination=destination, limit=SHOWN + 1)
+    found = {it["id"]: f"{it['id']} (for {it['destination']})" for it in page["items"]}
+    kind = (
+        "dead letter",
+        "ids are looked for among the dead letters alone",
+        "sagabox dead-letters",
+    )
+    return the_one(found, beginning, kind, "sagabox dead-letters redrive")

@@ -1,8 +1,9 @@
-"""The ids of runs as they are typed: whole, or as beginnings that only one run's id has."""
+"""Ids as they are typed: whole, or as beginnings that only one id has."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 from urllib.parse import quote
 
@@ -16,7 +17,8 @@ InstanceId = Annotated[
 ]
 
 _BEGINNING = re.compile(r"[0-9a-f]{1,8}|[0-9a-f]{8}-[0-9a-f-]{0,26}")
-_SHOWN = 10  # runs that an ambiguous beginning leads to
+SHOWN = 10
+"""The ids that an ambiguous beginning leads to."""
 
 
 def whole_id(api: Api, typed: str, command: str) -> str:
@@ -24,25 +26,45 @@ def whole_id(api: Api, typed: str, command: str) -> str:
 
     Raises CommandError where no run's id begins so, and where several do: it names them.
     """
-    beginning = typed.lower()
-    if not _BEGINNING.fullmatch(beginning):
+    beginning = beginning_in(typed)
+    if beginning is None:
         return typed
-    page = api.get("/sagas", id_prefix=beginning, limit=_SHOWN + 1)
+    page = api.get("/sagas", id_prefix=beginning, limit=SHOWN + 1)
+    found = {it["id"]: _told(it) for it in page["items"]}
+    looked = "ids are looked for among all runs, ended ones too"
+    return the_one(found, beginning, ("run", looked, "sagabox list"), command)
+
+
+def beginning_in(typed: str) -> str | None:
+    """The beginning of an id that was typed, as ids have it; None for a whole id, and for what is
+    none."""
+    beginning = typed.lower()
+    return beginning if _BEGINNING.fullmatch(beginning) else None
+
+
+def the_one(
+    told: Mapping[str, str], beginning: str, kind: tuple[str, str, str], command: str
+) -> str:
+    """The one id of those that begins so; `told` has words about each. `kind` is what it is about,
+    such as "run", where it is looked for, and the command that lists them.
+
+    Raises CommandError where there is none, and where there are several: it names them.
+    """
+    noun, looked, lists = kind
     # An older orchestrator does not know the filter, and lists its newest runs.
-    found = [it for it in page["items"] if it["id"].startswith(beginning)]
+    found = [it for it in told if it.startswith(beginning)]
     match found:
         case [one]:
-            return str(one["id"])
+            return one
         case []:
             raise CommandError(
-                f"there is no run whose id begins with {beginning}",
-                "ids are looked for among all runs, ended ones too",
-                "sagabox list",
+                f"there is no {noun} whose id begins with {beginning}", looked, lists
             )
         case _:
             raise CommandError(
-                f"the ids of several runs begin with {beginning}",
-                ", ".join(map(_told, found[:_SHOWN])) + ("" if len(found) <= _SHOWN else ", ..."),
+                f"the ids of several {noun}s begin with {beginning}",
+                ", ".join(told[it] for it in found[:SHOWN])
+                + ("" if len(found) <= SHOWN else ", ..."),
                 f"{command} ID, with more of one of these",
             )
 

@@ -83,6 +83,8 @@ def _print_saga(saga: Mapping[str, Any], now: datetime) -> None:
             ("created", with_age(saga["created_at"], now)),
             ("updated", with_age(saga["updated_at"], now)),
             ("ended", with_age(saga["ended_at"], now)),
+            ("archived", _archived(saga, now)),
+            ("history", history_removed(saga, now)),
             ("state", strict_json.dumps(saga["state"]).decode()),
             ("because", _cause(saga)),
             ("not undone", ", ".join(saga["not_undone"])),
@@ -122,6 +124,21 @@ def _possible(saga: Mapping[str, Any]) -> Iterator[str]:
     is_one = len(stuck_steps(saga)) == 1
     for verb in saga["allowed"]:
         yield operator_command(saga["id"], verb, names_step=not is_one)
+
+
+def _archived(saga: Mapping[str, Any], now: datetime) -> str | None:
+    where = saga.get("archived")
+    return where and f"{with_age(where['at'], now)}, {where['file']} in {where['place']}"
+
+
+def history_removed(saga: Mapping[str, Any], now: datetime) -> str | None:
+    """That its history was removed before it, and where it is now; None where it was not."""
+    told = saga.get("history_removed")
+    if not told:
+        return None
+    place, file = told["place"], told["file"]
+    where = "for good" if place is None else f"to {file} in {place}"
+    return f"removed by retention {with_age(told['at'], now)}, {where}"
 
 
 def _stray(effect: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import typer
 from orchestrator.cli.runs.history import Entry, Teller, history
 from orchestrator.cli.runs.ids import InstanceId, path_of, whole_id
 from orchestrator.cli.runs.outcomes import how_it_stands, repairs, stuck_steps
+from orchestrator.cli.runs.showing import history_removed
 from orchestrator.cli.runs.waits import in_the_way, waiting_lines
 from orchestrator.cli.terminal.alarm import TimeUp, within
 from orchestrator.cli.terminal.client import Api, Url, connect
@@ -85,6 +86,8 @@ class _Watched:
         self.id = whole_id(self._api, self.id, "sagabox watch")
         self._look()
         self.id = self.saga["id"]
+        if not self._is_silent and (gone := history_removed(self.saga, self._api.now)):
+            print_paragraph(f"its history was {gone}")
         teller = Teller(self.saga)
         for entry in follow(self._api, self.id, is_over=self._is_stuck):
             self.told.append(entry)

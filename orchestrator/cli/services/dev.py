@@ -13,6 +13,7 @@ import typer
 
 from orchestrator.cli.processes.services import FIRST_PORT, SERVICES
 from orchestrator.cli.terminal.errors import CommandError
+from orchestrator.cli.ways.way import HELP, HTTP, METAVAR
 
 if TYPE_CHECKING:
     from orchestrator.cli.processes.blog import Blog
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.cli.processes.printer import Printer
     from orchestrator.cli.processes.supervisor import Supervisor
     from orchestrator.cli.services.own import Own
+    from orchestrator.cli.ways.way import Way
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _ORCHESTRATOR = "orchestrator"
@@ -46,6 +48,13 @@ def dev(
     folder: Annotated[
         Path, typer.Option(help="Where the databases, the secret and the logs are.")
     ] = Path(".sagabox"),
+    transport: Annotated[
+        str,
+        typer.Option(
+            metavar=METAVAR,
+            help=f"{HELP} The ports of gRPC follow those of HTTP, in the same order.",
+        ),
+    ] = HTTP,
     reload: Annotated[
         bool, typer.Option("--reload", help="Restart the services when their code changes.")
     ] = False,
@@ -63,38 +72,80 @@ def dev(
     from rich.console import Console
 
     from orchestrator.cli.processes.binding import require_free
-    from orchestrator.cli.processes.blog import Blog, ports_from
+    from orchestrator.cli.processes.blog import Blog
     from orchestrator.cli.processes.databases import bring_up_to_date
     from orchestrator.cli.processes.printer import Printer
     from orchestrator.cli.processes.secrets import shared_secret
     from orchestrator.cli.processes.supervisor import Supervisor
-    from orchestrator.cli.services.own import own_services
+    from orchestrator.cli.ways.way import way_named
 
-    own = own_services(services or [])
-    names = [_ORCHESTRATOR, *(it.name for it in own)] if own else list(SERVICES)
-    ports = {it: port_base + number for number, it in enumerate(names)}
-    tell = Printer([*names, "dev"], Console(highlight=False, soft_wrap=True))
-    with _alone_in(folder):
-        for name in names:
-            require_free("127.0.0.1", ports[name], "sagabox dev --port-base N")
+    own = _asked_for(services or [])
+    ports = _ports(own, port_base)
+    tell = Printer([*ports, "dev"], Console(highlight=False, soft_wrap=True))
+    command = "sagabox dev --transport"
+    with _alone_in(folder), way_named(transport, folder.resolve(), command) as way:
+        grpc_ports = _grpc_ports(way, ports)
+        for port in (*ports.values(), *grpc_ports.values()):
+            require_free("127.0.0.1", port, "sagabox dev --port-base N")
         group = Blog(
             databases=_databases(own, folder.resolve(), os.environ),
-            ports=ports if own else ports_from(port_base),
+            ports=ports,
             secret=shared_secret(folder / "secret"),
             logs=folder / "logs",
             has_bundle=not own,
+            grpc_ports=grpc_ports,
+            broker=way.broker,
         )
-        theirs = {it.name for it in own}
-        migrated = {name: it for name, it in group.databases.items() if name not in theirs}
         specs = _specs(own, group)
-        asyncio.run(bring_up_to_date(migrated, lambda line: tell("dev", line)))
+        asyncio.run(bring_up_to_date(_migrated(own, group), lambda line: tell("dev", line)))
 
         def greet() -> None:
-            for line in _own_greeting(group) if own else _greeting(group):
+            lines = _own_greeting(group) if own else _greeting(group)
+            for line in (*lines, *_of_way(way, group)):
                 tell("dev", line)
 
         supervisor = Supervisor(specs, tell, _sources(own) if reload else (), when_up=greet)
         asyncio.run(_supervise(supervisor, tell))
+
+
+def _asked_for(arguments: Sequence[str]) -> Sequence[Own]:
+    """The services of the user's own. Raises CommandError where they cannot be run together, and
+    OutboxError where the environment asks for traces that cannot be sent."""
+    from orchestrator.cli.services.own import own_services
+    from outbox.chassis.span_export import require_extra
+
+    require_extra()
+    return own_services(arguments)
+
+
+def _ports(own: Sequence[Own], first: int) -> Mapping[str, int]:
+    """The port of each service."""
+    from orchestrator.cli.processes.blog import ports_from
+
+    if not own:
+        return ports_from(first)
+    names = (_ORCHESTRATOR, *(it.name for it in own))
+    return {name: first + number for number, name in enumerate(names)}
+
+
+def _migrated(own: Sequence[Own], group: Blog) -> Mapping[str, str]:
+    """The databases whose tables are made here: a user's own services have migrations."""
+    theirs = {it.name for it in own}
+    return {name: it for name, it in group.databases.items() if name not in theirs}
+
+
+def _of_way(way: Way, group: Blog) -> Iterable[str]:
+    """How messages go, where that is not over HTTP."""
+    ports = ", ".join(f"{port} ({name})" for name, port in group.grpc_ports.items())
+    if way.told is not None:
+        yield f"{way.told}, at {ports}" if ports else way.told
+
+
+def _grpc_ports(way: Way, ports: Mapping[str, int]) -> Mapping[str, int]:
+    """Where each service listens for gRPC, if they are to use it."""
+    if not way.is_grpc:
+        return {}
+    return {name: max(ports.values()) + 1 + number for number, name in enumerate(ports)}
 
 
 def _specs(own: Sequence[Own], group: Blog) -> list[Spec]:

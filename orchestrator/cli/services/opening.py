@@ -9,6 +9,7 @@ from orchestrator.cli.processes import bundle
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
 from outbox.chassis.database_settings import DatabaseSettings
 from outbox.chassis.settings import load
+from outbox.database.address.poolers import BY_TRANSACTION, has_no_transactions
 from outbox.database.opening import Database, open_database
 from outbox.database.troubles import is_of_database, words_of
 
@@ -24,7 +25,7 @@ def explained(service: str, next_step: str) -> Iterator[None]:
         raise CommandError(
             f"the database of {service} does not do it",
             words_of(error),
-            next_step,
+            BY_TRANSACTION if has_no_transactions(error) else next_step,
             exit_code=ExitCode.UNREACHABLE,
         ) from error
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from orchestrator.cli.runs.ids import beginning_in, the_one
 from orchestrator.cli.runs.operators import json_given, user_name
-from orchestrator.cli.services.run import find_service
+from orchestrator.cli.services.opened_service import opened_service
 from orchestrator.cli.terminal.errors import EXIT_CODES, CommandError
 from orchestrator.cli.terminal.output import Json, print_json, print_line, print_paragraph
 from orchestrator.cli.terminal.times import lasting
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
     from outbox import PendingCommand
     from outbox.inbox.pending.persons import PendingCommands
-    from outbox.service.service import Service
 
 T = TypeVar("T")
+
+_AT_ONCE = 200
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,7 +41,10 @@ _Service = Annotated[
         "as stock.",
     ),
 ]
-_Id = Annotated[str, typer.Argument(metavar="ID", help="The id of the command.")]
+_Id = Annotated[
+    str,
+    typer.Argument(metavar="ID", help="The command's id, or as much of its beginning as tells it."),
+]
 _Reason = Annotated[str, typer.Option(metavar="R", help="Why; it is printed, with who.")]
 _Told = Annotated[str, typer.Option(metavar="R", help="Why; the sender is told.")]
 _Actor = Annotated[
@@ -105,10 +109,13 @@ def complete(
 
     given, who = None if value is None else json_given("--value", value), actor or user_name()
     try:
-        _within(
+        whole = _about(
             service,
             database,
-            lambda pending, session: pending.complete(session, id, given, actor=who, reason=reason),
+            id,
+            lambda pending, session, whole: pending.complete(
+                session, whole, given, actor=who, reason=reason
+            ),
         )
     except InvalidMessage as error:
         if value is not None or database is not None:
@@ -119,7 +126,7 @@ def complete(
             f"""sagabox pending complete {service} {id} --value '{{"field": "value"}}' """
             "--reason REASON",
         ) from error
-    _tell(id, "done", who, reason, json_)
+    _tell(whole, "done", who, reason, json_)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -135,12 +142,15 @@ def refuse(
     """Answer "no". What its handler wrote stays: the run undoes a step that has a compensation; for
     any other, take it back by hand first."""
     who = actor or user_name()
-    _within(
+    whole = _about(
         service,
         database,
-        lambda pending, session: pending.refuse(session, id, code, actor=who, reason=reason),
+        id,
+        lambda pending, session, whole: pending.refuse(
+            session, whole, code, actor=who, reason=reason
+        ),
     )
-    _tell(id, "refused", who, reason, json_)
+    _tell(whole, "refused", who, reason, json_)
 
 
 @app.command(epilog=EXIT_CODES)
@@ -155,12 +165,13 @@ def drop(
     """Wait no longer: whether it took effect stays unknown. Its run turns back and undoes it, or is
     STUCK."""
     who = actor or user_name()
-    _within(
+    whole = _about(
         service,
         database,
-        lambda pending, session: pending.drop(session, id, actor=who, reason=reason),
+        id,
+        lambda pending, session, whole: pending.drop(session, whole, actor=who, reason=reason),
     )
-    _tell(id, "unknown", who, reason, json_)
+    _tell(whole, "unknown", who, reason, json_)
 
 
 def pending_lines(command: PendingCommand) -> Iterator[str]:
@@ -193,6 +204,39 @@ def _tell(id: str, outcome: str, actor: str, reason: str, as_json: bool) -> None
         print_line(f"{id} is answered {outcome}, by {actor}: {reason}")
 
 
+def _about(
+    named: str,
+    database: str | None,
+    typed: str,
+    work: Callable[[PendingCommands, Session, str], None],
+) -> str:
+    """The whole id of the command that was typed, about which the work was done. Raises as
+    `_within`."""
+
+    def done(pending: PendingCommands, session: Session) -> str:
+        whole = _whole_id(pending, session, typed, named)
+        work(pending, session, whole)
+        return whole
+
+    return _within(named, database, done)
+
+
+def _whole_id(pending: PendingCommands, session: Session, typed: str, named: str) -> str:
+    beginning = beginning_in(typed)
+    if beginning is None:
+        return typed
+    found: dict[str, str] = {}
+    cursor = None
+    while True:
+        page = pending.list(session, limit=_AT_ONCE, cursor=cursor)
+        found |= {it.id: f"{it.id} ({it.type})" for it in page.items}
+        if (cursor := page.next_cursor) is None:
+            break
+    lists = f"sagabox pending list {named}"
+    kind = ("pending command", "ids are looked for among what is pending alone", lists)
+    return the_one(found, beginning, kind, "sagabox pending VERB SERVICE")
+
+
 def _within(named: str, database: str | None, work: Callable[[PendingCommands, Session], T]) -> T:
     """The result of the work in one transaction of the service. Raises CommandError, and what the
     library raises."""
@@ -202,46 +246,7 @@ def _within(named: str, database: str | None, work: Callable[[PendingCommands, S
     async def run() -> T:
         from outbox.database.within import in_transaction
 
-        async with _opened(named, database) as service:
+        async with opened_service("pending", named, database) as service:
             return await in_transaction(service.sessions, partial(work, service.pending))
 
     return asyncio.run(run())
-
-
-@asynccontextmanager
-async def _opened(named: str, database: str | None) -> AsyncIterator[Service[Any]]:
-    from sqlalchemy import Engine
-
-    from orchestrator.cli.services.opening import explained
-
-    service = _with_module(named) if database is None else _without_module(named, database)
-    try:
-        with explained(service.name, "start the database, or correct its address"):
-            await service.check_tables()
-            yield service
-    finally:
-        await service.engine.dispose()
-        if isinstance(engine := service.sessions.kw["bind"], Engine):
-            engine.dispose()
-
-
-def _with_module(named: str) -> Service[Any]:
-    from outbox.chassis.settings import InvalidSettings
-
-    try:
-        return find_service(named, by="sagabox pending was given")
-    except InvalidSettings as error:
-        step = f"{error.next_step}; or give the service's own name and its --database URL"
-        raise InvalidSettings(error.problem, next_step=step) from error
-
-
-def _without_module(name: str, database: str) -> Service[Any]:
-    from orchestrator.cli.services.database_address import database_address
-    from orchestrator.cli.services.opening import open_for
-    from outbox.service.service import Service
-
-    url = database_address(
-        name, database, option="--database ", without_file=lambda path: f"correct {path}"
-    )
-    opened = open_for("pending", url)
-    return Service(name, opened.sessions, tables=opened.tables)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -12,10 +13,12 @@ from orchestrator.cli.processes import lifeline
 from orchestrator.cli.processes.binding import require_free
 from orchestrator.cli.services.serving import (
     AccessLog,
+    GrpcPort,
     LogFormatOption,
     Logging,
     LogLevelOption,
     RootPath,
+    listen_for_grpc,
     serve_until_told,
 )
 from orchestrator.cli.terminal.errors import CommandError
@@ -44,6 +47,7 @@ def run(
         ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = _PORT,
+    grpc_port: GrpcPort = None,
     root_path: RootPath = "",
     access_log: AccessLog = False,
     log_format: LogFormatOption = LogFormat.TEXT,
@@ -54,19 +58,24 @@ def run(
     lifeline.tie_to_parent()
     prefix = _prefix(root_path)
     require_free(host, port, f"sagabox run {service} --port N")
+    listen_for_grpc(host, grpc_port, f"sagabox run {service}")
+
+    @cache
+    def found() -> Service[Any]:
+        return find_service(service, by="sagabox run was given")
 
     def make_app() -> Any:
         from outbox.chassis.http.proxied import Prefixed
         from outbox.integrations.bare import bare
 
-        app = bare(find_service(service, by="sagabox run was given"))
-        return Prefixed(app, prefix)
+        return Prefixed(bare(found()), prefix)
 
     serve_until_told(
         make_app,
         host,
         port,
         Logging(access_log, log_format, log_level),
+        called=lambda _: found().name,
     )
 
 

@@ -9,16 +9,18 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from orchestrator.cli.processes import lifeline
+from orchestrator.cli.processes import bundle, lifeline
 from orchestrator.cli.processes.binding import require_free, require_safe
 from orchestrator.cli.processes.services import FIRST_PORT, SERVICES, Service
 from orchestrator.cli.services.serving import (
     ROOT_PATH,
     AccessLog,
+    GrpcPort,
     LogFormatOption,
     Logging,
     LogLevelOption,
     RootPath,
+    listen_for_grpc,
     serve_until_told,
 )
 from orchestrator.cli.terminal.log_format import LogFormat, LogLevel
@@ -57,6 +59,7 @@ def _register(service: Service) -> None:
     def serve(
         host: _Host = "127.0.0.1",
         port: Annotated[int, typer.Option(min=1, max=65535)] = FIRST_PORT + service.offset,
+        grpc_port: GrpcPort = None,
         root_path: RootPath = "",
         access_log: AccessLog = False,
         log_format: LogFormatOption = LogFormat.TEXT,
@@ -64,6 +67,7 @@ def _register(service: Service) -> None:
     ) -> None:
         if root_path:
             os.environ[ROOT_PATH] = root_path
+        listen_for_grpc(host, grpc_port, f"sagabox serve {service.name}")
         run(service, host, port, Logging(access_log, log_format, log_level))
 
     app.command(
@@ -72,12 +76,20 @@ def _register(service: Service) -> None:
 
 
 def run(service: Service, host: str, port: int, logging: Logging) -> None:
-    """Serve until SIGTERM or SIGINT. Raises CommandError or OutboxError where it cannot start."""
+    """Serve until SIGTERM or SIGINT. What the settings name may stand in modules of the working
+    directory. Raises CommandError or OutboxError where it cannot start."""
     lifeline.tie_to_parent()
+    bundle.put_folder_on_path()
     _require_safe(service, host)
     require_free(host, port, f"sagabox serve {service.name} --port N")
     service.require_access()
-    serve_until_told(service.create_app, host, port, logging)
+    serve_until_told(service.create_app, host, port, logging, called=_name_of)
+
+
+def _name_of(app: Any) -> str:
+    # An orchestrator has a name of its own, which a setting gives.
+    name: str = app.state.chassis.service.name
+    return name
 
 
 def _require_safe(service: Service, host: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from orchestrator.cli.processes.binding import require_free
 from orchestrator.cli.terminal.log_format import LogFormat, LogLevel
+from outbox.transports.grpc.listen import HOST, PORT
 
 ROOT_PATH = "SAGABOX_ROOT_PATH"
 """The setting of the prefix below which a proxy serves the service."""
@@ -33,6 +36,17 @@ RootPath = Annotated[
     ),
 ]
 
+GrpcPort = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=65535,
+        envvar=PORT,
+        metavar="N",
+        help="Take messages over gRPC, too, at this port of the same host.",
+    ),
+]
+
 _REQUESTS_END_WITHIN = 5
 """Seconds for the requests under way at the end. A delivery is answered within less than that, and
 its handlers go on: they have a time of their own."""
@@ -50,26 +64,46 @@ class Logging:
     level: LogLevel
 
 
+def listen_for_grpc(host: str, port: int | None, command: str) -> None:
+    """Let the service of this process listen there. Raises CommandError where the port is taken;
+    `command` is then advised."""
+    if port is not None:
+        require_free(host, port, f"{command} --grpc-port N")
+        os.environ[PORT] = str(port)
+        os.environ[HOST] = host
+
+
 def serve_until_told(
     make_app: Callable[[], Any],
     host: str,
     port: int,
     logging: Logging,
+    called: Callable[[Any], str],
 ) -> None:
     """Serve until SIGTERM or SIGINT; then requests under way have so many seconds, and what the
     application does at its end comes after them.
 
-    The application is made when the log is set up. Raises OutboxError or typer.Exit where it cannot
-    start.
+    The application is made when the log is set up. `called` gives its name, under which its spans
+    are sent where the environment names a collector. Raises OutboxError or typer.Exit where it
+    cannot start.
     """
+    from orchestrator.cli.terminal.log_format import configure_logging
+    from outbox.chassis.span_export import exporting, require_extra
+
+    configure_logging(logging.form, logging.level)
+    require_extra()
+    app = make_app()
+    with exporting(called(app)):
+        _serve(app, host, port, logging)
+
+
+def _serve(app: Any, host: str, port: int, logging: Logging) -> None:
     import uvicorn
 
     from orchestrator.cli.processes.starting import Starting
-    from orchestrator.cli.terminal.log_format import configure_logging
     from outbox.chassis.http.bounded_http import BoundedHttp
 
-    configure_logging(logging.form, logging.level)
-    starting = Starting(make_app())
+    starting = Starting(app)
     config = uvicorn.Config(
         starting,
         host=host,
@@ -89,6 +123,10 @@ def serve_until_told(
     # failure.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, server.handle_exit)
+    # What is loaded stays until the end. Each full look for garbage among it would hold up all
+    # requests for a tenth of a second.
+    gc.collect()
+    gc.freeze()
     try:
         server.run()
     except SystemExit as end:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from orchestrator.cli.services.own_database import OwnDatabase, opened_orchestrator
 from orchestrator.cli.terminal.errors import EXIT_CODES, CommandError
 from orchestrator.cli.terminal.output import Json, print_fields, print_json, print_line, print_table
 from outbox.chassis.access.routes import Role
@@ -20,11 +20,8 @@ if TYPE_CHECKING:
 
     from orchestrator.access.tokens import Token
     from orchestrator.tables import SagaTables
-    from outbox.database.opening import Database
 
 T = TypeVar("T")
-
-VARIABLE = "SAGABOX_DATABASE_URL_ORCHESTRATOR"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -33,10 +30,6 @@ app = typer.Typer(
 )
 
 _Name = Annotated[str, typer.Argument(help="Whose token it is; shown in lists.")]
-_Database = Annotated[
-    str | None,
-    typer.Option("--database", help=f"The orchestrator's database; otherwise {VARIABLE}."),
-]
 
 
 @app.command(epilog=EXIT_CODES)
@@ -48,7 +41,7 @@ def create(
         typer.Option(metavar="DAYS", help="After so many days it ends; otherwise when revoked."),
     ] = None,
     json_: Json = False,
-    database: _Database = None,
+    database: OwnDatabase = None,
 ) -> None:
     """Make a token, and print it, this once."""
     from orchestrator.access import tokens
@@ -72,7 +65,7 @@ def create(
 
 
 @app.command("list", epilog=EXIT_CODES)
-def list_(json_: Json = False, database: _Database = None) -> None:
+def list_(json_: Json = False, database: OwnDatabase = None) -> None:
     """List the tokens that were ever made; what they are is kept nowhere."""
     from orchestrator.access import tokens
     from outbox.clock import SystemClock
@@ -87,7 +80,7 @@ def list_(json_: Json = False, database: _Database = None) -> None:
 
 
 @app.command(epilog=EXIT_CODES)
-def revoke(name: _Name, json_: Json = False, database: _Database = None) -> None:
+def revoke(name: _Name, json_: Json = False, database: OwnDatabase = None) -> None:
     """End a token and its sessions; the orchestrator knows within seconds."""
     from orchestrator.access import tokens
     from outbox.clock import SystemClock
@@ -149,43 +142,10 @@ def _in_database(
     from orchestrator.tables import saga_tables
 
     async def run() -> T:
-        async with _opened(_address(given)) as opened, opened.engine.begin() as connection:
+        async with (
+            opened_orchestrator("token", given) as opened,
+            opened.engine.begin() as connection,
+        ):
             return await work(connection, saga_tables(opened.tables))
 
     return asyncio.run(run())
-
-
-def _address(given: str | None) -> str:
-    from orchestrator.cli.services.database_address import database_address
-
-    return database_address(
-        "orchestrator",
-        given,
-        option="--database ",
-        without_file=lambda path: (
-            f"sagabox migrate upgrade orchestrator --database sqlite:///{path}"
-        ),
-    )
-
-
-@asynccontextmanager
-async def _opened(url: str) -> AsyncIterator[Database]:
-    """The database, if it has the tables. What it raises comes out as a CommandError."""
-    from orchestrator.cli.services.opening import explained, open_for
-    from orchestrator.tables import SCHEMA_REVISION
-    from outbox.schema import require_revision
-
-    database = open_for("token", url)
-    try:
-        with explained(
-            "the orchestrator", "start the database, or correct its address: --database"
-        ):
-            await require_revision(
-                database.engine,
-                service="orchestrator",
-                expected=SCHEMA_REVISION,
-                tables=database.tables,
-            )
-            yield database
-    finally:
-        await database.engine.dispose()

@@ -1,4 +1,4 @@
-"""The time that a command may take, whatever it waits for."""
+"""The time that a command may take, its waits included."""
 
 from __future__ import annotations
 

@@ -23,11 +23,12 @@ class ExitCode(IntEnum):
     """It is as it should be."""
     OTHERWISE = 1
     """The run ended otherwise than COMPLETED, the audit found a divergence, explore or simulate a
-    broken promise, or doctor a problem."""
+    broken promise, doctor a problem, or conform a trial that failed."""
     REFUSED = 2
     """The command line is wrong, or the request was refused; nothing was changed."""
     UNREACHABLE = 3
-    """The orchestrator, or a database, cannot be reached or does not answer."""
+    """The orchestrator, a database, or the participant to try, cannot be reached or does not
+    answer."""
     INCONCLUSIVE = 4
     """The audit cannot tell, because messages rest."""
     STUCK = 5
@@ -38,10 +39,10 @@ class ExitCode(IntEnum):
 
 EXIT_CODES = (
     "Exit codes: 0 as it should be; 1 the saga that was waited for or watched ended otherwise than "
-    "COMPLETED, the audit found a divergence, explore or simulate a broken promise, or doctor a "
-    "problem; 2 wrong usage, or the request was refused; 3 the orchestrator (for the audit: a "
-    "database) cannot be reached; 4 the audit cannot tell; 5 the saga is STUCK; 6 it goes on after "
-    "the time that was given."
+    "COMPLETED, the audit found a divergence, explore or simulate a broken promise, doctor a "
+    "problem, or conform a trial that failed; 2 wrong usage, or the request was refused; 3 the "
+    "orchestrator, a database, or the participant that conform tries, cannot be reached; 4 the "
+    "audit cannot tell; 5 the saga is STUCK; 6 it goes on after the time that was given."
 )
 """The exit codes, for the help of the commands."""
 

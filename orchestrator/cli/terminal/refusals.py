@@ -11,10 +11,6 @@ from outbox.spelling import safe
 
 _OF_A_STEP = ("retry", "skip")
 _NO_TOKEN = ("credentials-missing", "credentials-wrong")
-_GET_A_TOKEN = (
-    "sagabox token create NAME --role operator, where the orchestrator's database can be reached; "
-    "then: export SAGABOX_TOKEN=TOKEN"
-)
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ def _next_step(code: str, answer: Answer, method: str, path: str) -> str:
     said = safe(answer.body["next_step"])
     match path.strip("/").split("/"):
         case _ if code in _NO_TOKEN:
-            return _GET_A_TOKEN
+            return f"{said} In this terminal: export SAGABOX_TOKEN=TOKEN"
         case ["sagas", instance_id, _] if code == "illegal-signal":
             return _possible(instance_id, answer.body.get("allowed") or [])
         case _ if code == "saga-active" and "location" in answer.headers:

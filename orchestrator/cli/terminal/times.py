@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 
+_DURATION = re.compile(r"([0-9]{1,6})([smhd])")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
@@ -17,6 +20,15 @@ def lasting(time: timedelta, units: int = 2) -> str:
         elif found:
             break
     return " ".join(found) or "0 s"
+
+
+def duration(text: str) -> timedelta:
+    """The time that such as "90s", "45m", "12h" or "30d" says. Raises ValueError for another
+    text."""
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text[:20]!r} is no time such as 90s, 45m, 12h or 30d")
+    return timedelta(seconds=int(found[1]) * _SECONDS[found[2]])
 
 
 def ago(at: str | None, now: datetime) -> str:

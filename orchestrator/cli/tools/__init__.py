@@ -1,1 +1,1 @@
-"""The commands of the consistency kit: explore, simulate, coverage."""
+"""The commands that try things: explore, simulate, coverage, conform."""

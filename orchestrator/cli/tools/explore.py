@@ -69,6 +69,10 @@ def explore(
     pendings: Annotated[int, _bound("An answer comes later.")] = USUAL.pendings,
     calls: Annotated[int, _bound("A participant calls the outside.")] = USUAL.calls,
     hangs: Annotated[int, _bound("Such a call gets no answer in its time.")] = USUAL.hangs,
+    removals: Annotated[
+        int, _bound("Retention removes the run, its id or its key.")
+    ] = USUAL.removals,
+    starts: Annotated[int, _bound("The start of the run comes again.")] = USUAL.starts,
     at_most: Annotated[
         int, typer.Option(min=1, metavar="N", help="Give up above so many worlds.")
     ] = 1_000_000,

@@ -4,6 +4,7 @@ import { component, html } from "./core/component.js";
 import { DefinitionPage, DefinitionsPage } from "./pages/definitions.js";
 import { LettersPage } from "./pages/letters.js";
 import { ListPage } from "./pages/list.js";
+import { ParticipantsPage } from "./pages/participants.js";
 import { Announcement, Empty, Trouble } from "./parts/pieces.js";
 import { TokenForm } from "./parts/sign_in.js";
 import { entitle, route, to } from "./core/routes.js";
@@ -11,7 +12,8 @@ import { SagaPage } from "./pages/saga.js";
 import { signedIn, signIn, signOut } from "./core/session.js";
 import { render, signal } from "./core/vendor.js";
 
-const PAGES = [["sagas", "Sagas"], ["definitions", "Definitions"], ["dead-letters", "Dead letters"]];
+const PAGES = [["sagas", "Sagas"], ["definitions", "Definitions"], ["participants", "Participants"],
+  ["dead-letters", "Dead letters"]];
 const THEMES = [["", "System"], ["light", "Light"], ["dark", "Dark"]];
 
 const Console = component(() => {
@@ -60,6 +62,8 @@ function content(page, [first, second]) {
       return first && second
         ? html`<${DefinitionPage} key="${first} ${second}" name=${first} version=${second} />`
         : html`<${DefinitionsPage} key="definitions" />`;
+    case "participants":
+      return html`<${ParticipantsPage} key="participants" />`;
     case "dead-letters":
       return html`<${LettersPage} key="letters" />`;
     default:

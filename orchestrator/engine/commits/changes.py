@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,9 +19,10 @@ from orchestrator.engine.commits.items import Begin, Item, Started
 from orchestrator.engine.ports import EnginePorts
 from orchestrator.engine.settings import EngineSettings
 from orchestrator.errors import OrchestratorError
+from orchestrator.machine.instance import Instance
 from orchestrator.machine.transition import Dispatch, Entry, Happening, Transition
 from orchestrator.store import outgoing
-from orchestrator.store.commit_statements import Writes
+from orchestrator.store.commit_parts import Writes
 from orchestrator.store.outgoing import OutgoingMessage
 from orchestrator.store.records import Record
 from orchestrator.store.signal_rows import dump_answer, dump_started
@@ -28,18 +30,23 @@ from outbox import tracing
 from outbox.contract import SagaStuck
 
 
+class MustRead(Exception):
+    """A commit in one statement cannot be made: something must be read from the database for it."""
+
+
 class Changes:
-    """The transaction, its time, and its changes so far."""
+    """The transaction, its time, and its changes so far. A commit in one statement has no
+    connection while they are gathered."""
 
     def __init__(
         self,
-        connection: AsyncConnection,
+        connection: AsyncConnection | None,
         ports: EnginePorts,
         registry: Registry,
         now: datetime,
         settings: EngineSettings,
     ) -> None:
-        self.connection = connection
+        self._connection = connection
         self.ports = ports
         self.registry = registry
         self.now = now
@@ -68,8 +75,17 @@ class Changes:
         """The steps that need an operator since this commit."""
         self.transitions = 0
         self.stray_effects = 0
+        self.late_answers = 0
+        """Answers for runs that were removed."""
         self._stuck_to = settings.stuck_to
         self._outcomes: list[tuple[asyncio.Future[Any], Any]] = []
+
+    @property
+    def connection(self) -> AsyncConnection:
+        """The connection of the transaction. Raises MustRead where there is none."""
+        if self._connection is None:
+            raise MustRead
+        return self._connection
 
     @property
     def messages(self) -> Sequence[OutgoingMessage]:
@@ -108,8 +124,9 @@ class Changes:
         else:
             self.answers[item.seq] = dump_answer(outcome)
 
-    def add(self, entries: int, after: Record, transition: Transition[Any]) -> None:
-        """Add the step that a run of so many lines of history took: its new lines and messages."""
+    def add(self, entries: int, after: Record, transition: Transition[Any]) -> Record:
+        """Add the step that a run of so many lines of history took: its new lines and messages.
+        Returns the run with the spans of these messages, if there are any."""
         self.transitions += 1
         saga_id = after.instance.id
         self.writes.history += [
@@ -126,8 +143,14 @@ class Changes:
             elif entry.happening is Happening.STRAY_EFFECT:
                 self.stray_effects += 1
         self.news += run_log.worth_telling(after, transition.history)
+        made = {}
         for dispatch in transition.commands:
-            self.writes.messages.append(self._command(dispatch, after))
+            span = self._span_of(dispatch, after)
+            if span is not None:
+                made[dispatch.step] = span
+            trace = span or after.traceparent
+            self.writes.messages.append(self._command(dispatch, after, trace))
+        return after.with_spans(made) if made else after
 
     def _tell_stuck(self, after: Record, entry: Entry, number: int) -> None:
         run = after.instance
@@ -143,19 +166,52 @@ class Changes:
             for name in self._stuck_to
         ]
 
-    def _command(self, dispatch: Dispatch, after: Record) -> OutgoingMessage:
-        step = after.instance.steps[dispatch.step]
-        own = after.traceparent
+    def _span_of(self, dispatch: Dispatch, after: Record) -> str | None:
+        """The span of the command as a traceparent, with links to those of the commands that it
+        waited for; None where no spans are made."""
+        if tracing.tracer_in_use() is None:
+            return None
+        run = after.instance
         made = tracing.of_new_message(
-            dispatch.id, dispatch.type, own, saga=after.instance.id, step=dispatch.step
+            dispatch.id,
+            dispatch.type,
+            after.traceparent,
+            saga=run.id,
+            step=dispatch.step,
+            waited_for=after.spans_of(self._waited_for(dispatch, run)),
         )
+        return None if made == after.traceparent else made
+
+    def _waited_for(self, dispatch: Dispatch, run: Instance[Any]) -> Collection[str]:
+        """The steps whose commands had to be answered before this one."""
+        step, needed = dispatch.step, self.registry.get(run.saga, run.version).dependencies
+        if dispatch.is_void:
+            return {step}
+        if not dispatch.undoes:
+            return needed[step]
+        return {step, *(it for it, needs in needed.items() if step in needs)}
+
+    def _command(self, dispatch: Dispatch, after: Record, trace: str) -> OutgoingMessage:
+        step = after.instance.steps[dispatch.step]
         return outgoing.command(
             dispatch,
             after.instance.id,
             after.shard,
             self.now,
             number=after.number,
-            trace=made or own,
+            trace=trace,
             source=self.source,
             repeats=any(it.id == dispatch.id and it.sendings > 1 for it in step.commands),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A commit that took place, with its items, and the items that were another node's. `is_told`
+    tells whether the database said so itself; else it was found out, and what memory has of these
+    runs may be wrong."""
+
+    changes: Changes
+    items: Sequence[Item]
+    others: Sequence[Item] = ()
+    is_told: bool = True

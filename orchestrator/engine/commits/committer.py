@@ -10,25 +10,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator.definition.registry import Registry
 from orchestrator.engine.commits import run_log
 from orchestrator.engine.commits.changes import Changes
 from orchestrator.engine.commits.database_time import DatabaseTime
-from orchestrator.engine.commits.group_commit import GroupCommit
+from orchestrator.engine.commits.ground import Ground
 from orchestrator.engine.commits.items import Answer, Begin, Item, Tell, shard_for
+from orchestrator.engine.commits.long_way import LongWay
+from orchestrator.engine.commits.one_trip import OneTrip
 from orchestrator.engine.commits.queue import CommitQueue
-from orchestrator.engine.commits.recovery import (
-    NotCommitted,
-    Recovery,
-    connected,
-    halves,
-    refusals,
-)
+from orchestrator.engine.commits.recovery import NotCommitted, Recovery, halves, refusals
 from orchestrator.engine.commits.run_cache import RunCache
 from orchestrator.engine.ports import EnginePorts, Outgoing
 from orchestrator.engine.settings import EngineSettings
@@ -36,6 +32,8 @@ from orchestrator.engine.shards import Shards
 from orchestrator.engine.watchers import Watchers
 from orchestrator.errors import Unavailable
 from orchestrator.store.commit_statements import StaleRuns
+from orchestrator.store.records import Committed
+from orchestrator.store.sharding import shard_of
 from outbox.clock import Clock
 from outbox.coordination.progress import Progress
 from outbox.crashpoints import crashpoint
@@ -53,8 +51,13 @@ class CommitterStats:
     """The counts since the start."""
 
     commits: int = 0
+    in_one_trip: int = 0
+    """Those commits that were one statement."""
+    step_by_step: int = 0
+    """Those that were a transaction of several statements."""
     transitions: int = 0
     stray_effects: int = 0
+    late_answers: int = 0
     failures: int = 0
 
 
@@ -76,19 +79,21 @@ class Committer:
         progress: Progress,
     ) -> None:
         self.stats = CommitterStats()
-        self._engine = engine
-        self._ports = ports
-        self._registry = registry
         self._shards = shards
         self._outgoing = outgoing
         self._watchers = watchers
-        self._ids = ids
-        self._settings = settings
         self._sleep = ports.sleep
         self._committing = progress.of("commit what runs do")
         self._time = DatabaseTime(clock)
         self._cached = RunCache(settings.cached, settings.cached_bytes)
         self._recovery = Recovery(engine, ports, shards)
+        ground = Ground(
+            *(engine, ports, registry, shards, self._cached, self._time, self._recovery),
+            ids=ids,
+            settings=settings,
+        )
+        self._one_trip = OneTrip(ground)
+        self._long_way = LongWay(ground)
         self._queue = CommitQueue(
             *(engine, ports, registry, shards, self._cached, self._time),
             clock=clock,
@@ -106,6 +111,12 @@ class Committer:
     def pause(self) -> float:
         """Seconds until there is an item to commit, as far as is known."""
         return self._queue.pause
+
+    def latest(self, saga_id: str) -> Committed | None:
+        """A live run as it stands in the database, where memory has it and this node owns it."""
+        if shard_of(saga_id) not in self._shards.usable:
+            return None
+        return self._cached.committed(saga_id)
 
     def put(self, items: Iterable[Item]) -> None:
         """Commit these soon."""
@@ -202,56 +213,38 @@ class Committer:
             await self._commit(refused)
 
     async def _transact(self, items: Sequence[Item]) -> None:
-        batch = self._ids()
-        async with connected(self._engine) as connection:
-            changes, mine, others = await self._write(connection, batch, items)
-            crashpoint("engine: before commit")
-            try:
-                await connection.commit()
-            except Exception as error:
-                log.warning("whether a commit took place is unknown: %s", described(error))
-                await connection.invalidate()
-                if not await self._recovery.was_committed(batch):
-                    raise NotCommitted(described(error)) from error
-                self._distrust(mine)
-                self._announce(changes, mine)
-                self._give_up(others, Unavailable("another node owns this run by now"))
-                return
-        crashpoint("engine: after commit, before hand-over")
-        self._committed(changes, mine)
-        self._give_up(others, Unavailable("another node owns this run by now"))
-
-    async def _write(
-        self, connection: AsyncConnection, batch: str, items: Sequence[Item]
-    ) -> tuple[Changes, list[Item], list[Item]]:
-        """Write all items, but do not commit. Returns which items were written, and which are
-        another node's."""
         epochs = self._shards.leases.epochs
-        touched = {shard_for(item) for item in items}
-        wanted = {shard: epochs[shard] for shard in sorted(touched) if shard in epochs}
-        now, ours = await self._ports.statements.open(
-            connection, batch, wanted, idle=self._settings.relay.lease / 4
-        )
-        if lost := frozenset(wanted) - ours:
-            self._shards.forget(lost)
-        assert now is not None, "a new id was there already"
-        self._time.told(now)
-        mine = [item for item in items if shard_for(item) in ours]
-        others = [item for item in items if shard_for(item) not in ours]
-        changes = Changes(connection, self._ports, self._registry, now, self._settings)
-        await GroupCommit(changes, self._cached).work(mine)
-        return changes, mine, others
+        done = await self._one_trip.commit(items)
+        if done is None:
+            done = await self._long_way.commit(items)
+            self.stats.step_by_step += 1
+        else:
+            self.stats.in_one_trip += 1
+        if done.is_told:
+            crashpoint("engine: after commit, before hand-over")
+            self._committed(done.changes, done.items, epochs)
+        else:
+            self._distrust(done.items)
+            self._announce(done.changes, done.items)
+        self._give_up(done.others, Unavailable("another node owns this run by now"))
 
     # Afterwards
 
-    def _committed(self, changes: Changes, items: Sequence[Item]) -> None:
+    def _committed(
+        self, changes: Changes, items: Sequence[Item], epochs: Mapping[int, int]
+    ) -> None:
         self.stats.commits += 1
         self.stats.transitions += changes.transitions
         self.stats.stray_effects += changes.stray_effects
+        self.stats.late_answers += changes.late_answers
         self._queue.committed(changes.sizes.values())
+        # If a shard was lost and gained meanwhile, another node may have worked on its runs since.
+        now = self._shards.leases.epochs
+        moved = {it for it in epochs.keys() | now.keys() if epochs.get(it) != now.get(it)}
         for saga_id, record in changes.records.items():
-            if record.instance.ended is None and record.instance.begin_at is None:
-                self._cached.keep(record, changes.sizes[saga_id])
+            is_latest = record.shard not in moved
+            if is_latest and record.instance.ended is None and record.instance.begin_at is None:
+                self._cached.keep(Committed(record, changes.now), changes.sizes[saga_id])
             else:
                 # One that is to begin later is of no use until then.
                 self._cached.forget(saga_id)
@@ -262,6 +255,9 @@ class Committer:
         if changes.withdrawn:
             self._outgoing.withdraw(frozenset(changes.withdrawn))
         self._outgoing.hand_over(changes.messages, changes.seqs)
+        if moved:
+            # And the couriers may have read its messages in the table already.
+            self._outgoing.distrust(moved)
         self._announce(changes, items)
 
     def _announce(self, changes: Changes, items: Sequence[Item]) -> None:
@@ -275,7 +271,8 @@ class Committer:
                 self._queue.put_again(item)
         changes.resolve()
         self._settle([item for item in items if item not in changes.again])
-        self._watchers.tell(changes.records, ended=changes.ended)
+        ended = {it: Committed(changes.records[it], changes.now) for it in changes.ended}
+        self._watchers.tell(changes.records, ended=ended)
         self._watchers.tell_stuck(changes.stuck)
         run_log.tell(changes.news)
 

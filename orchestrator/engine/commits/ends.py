@@ -6,6 +6,7 @@ The end of a run with aliases is also told to the services behind these starts.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from orchestrator.definition.saga import Saga
@@ -25,21 +26,24 @@ MAX_STATE_BYTES = 64 * 1024
 """Bytes of a final state, as JSON, that go into the event SagaEnded; a larger one is left out."""
 
 
-def may_have_aliases(changes: Changes, saga_id: str) -> bool:
-    """Whether that run of this commit may have aliases."""
-    instance = changes.records[saga_id].instance
+def may_have_aliases(changes: Changes, instance: Instance[Any]) -> bool:
+    """Whether that run may have aliases."""
     return changes.registry.get(instance.saga, instance.version).one_active
 
 
-async def tell_originators(changes: Changes) -> None:
-    """Add SagaEnded for each run that ended, and for its aliases. Call it after the ends of runs
-    that may have aliases are written; no alias can be added after that."""
+def tell_originators(changes: Changes) -> Sequence[str]:
+    """Add SagaEnded for each run that ended. Returns those whose aliases are to be told too."""
     for saga_id in changes.ended:
         record = changes.records[saga_id]
         _tell_of_end(
             changes, saga_id, saga_id, record.originator, record.start_id, record.traceparent
         )
-    named = [saga_id for saga_id in changes.ended if may_have_aliases(changes, saga_id)]
+    return [it for it in changes.ended if may_have_aliases(changes, changes.records[it].instance)]
+
+
+async def tell_aliases(changes: Changes, named: Sequence[str]) -> None:
+    """Add SagaEnded for each alias of these runs. Call it after their ends are written; no alias
+    can be added after that."""
     if not named:
         return
     for alias in await changes.ports.starts.aliases(changes.connection, named):

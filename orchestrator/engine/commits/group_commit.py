@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, assert_never
 
 from orchestrator.engine.commits import ends
-from orchestrator.engine.commits.changes import Changes
+from orchestrator.engine.commits.changes import Changes, MustRead
 from orchestrator.engine.commits.items import Answer, Begin, Decline, Item, Look, Tell
 from orchestrator.engine.commits.starts import Due, Starts
 from orchestrator.errors import OrchestratorError, Unavailable, UnknownRun
-from orchestrator.machine.instance import Status
+from orchestrator.machine.instance import Instance, Status
 from orchestrator.machine.machine import advance
-from orchestrator.machine.signals import OperatorSignal, Replied, Signal, TimerFired
+from orchestrator.machine.signals import Buried, OperatorSignal, Replied, Signal, TimerFired
 from orchestrator.machine.transition import Timer, Transition
 from orchestrator.store import signal_rows
-from orchestrator.store.commit_statements import Writes
+from orchestrator.store.commit_parts import Writes
 from orchestrator.store.records import Record, record_of
 from orchestrator.store.sharding import shard_of
 from outbox import tracing
+from outbox.replacing import replace
 from outbox.safe_text import described
 
 log = logging.getLogger(__name__)
@@ -44,9 +44,31 @@ class GroupCommit:
         self._to_store: list[tuple[str, int, str, str]] = []
         self._begins: list[Begin] = []
         self._due: dict[str, Due] = {}
+        self._is_one = False
+        self._may_end = True
 
     async def work(self, items: Sequence[Item]) -> None:
         """Work on the items up to the commit. Raises StaleRuns, and the database's errors."""
+        await self._take_in(items)
+        await self._write_runs()
+        if self._begins or self._due:
+            await self._starts.begin(self._begins, list(self._due.values()))
+        await self._write_rest()
+
+    async def gather(self, items: Sequence[Item], *, may_end: bool) -> None:
+        """Gather all that the items lead to, for a commit in one statement. `may_end` tells whether
+        runs that may have aliases can end in it. Raises MustRead, as soon as that is known."""
+        changes = self._changes
+        self._is_one, self._may_end = True, may_end
+        await self._take_in(items)
+        changes.writes.records = self._taken()
+        changes.writes.alone = ends.tell_originators(changes)
+        self._starts.gather(self._begins)
+        changes.writes.applied = changes.applied
+        if any(it.repeats for it in changes.messages):
+            raise MustRead
+
+    async def _take_in(self, items: Sequence[Item]) -> None:
         self._begins = [it for it in items if isinstance(it, Begin)]
         starting = {it.instance_id for it in self._begins}
         await self._read({it.instance_id for it in items if _changes_a_run(it)})
@@ -66,10 +88,6 @@ class GroupCommit:
                     self._look(item)
                 case _:
                     assert_never(item)
-        await self._write_runs()
-        if self._begins or self._due:
-            await self._starts.begin(self._begins, list(self._due.values()))
-        await self._write_rest()
 
     # Reading
 
@@ -105,6 +123,8 @@ class GroupCommit:
             error = Unavailable(f"the run is parked: {self._changes.parked[item.instance_id]}")
         elif record is None:
             error = UnknownRun(item.instance_id)
+            if not isinstance(item.signal, OperatorSignal):
+                self._note_late(item.instance_id, item.signal, {"saga": item.instance_id})
         else:
             try:
                 self._advance(record, item.signal)
@@ -131,11 +151,20 @@ class GroupCommit:
             shard = shard_of(item.instance_id)
             self._to_store.append((item.instance_id, shard, kind, payload))
         else:
-            log.warning(
-                "an answer to %s of no saga is left out",
-                envelope.id,
-                extra=tracing.fields_of(envelope),
-            )
+            self._note_late(item.instance_id, signal, tracing.fields_of(envelope))
+
+    def _note_late(self, saga_id: str, signal: Replied | Buried, fields: Mapping[str, Any]) -> None:
+        """Note an answer for a run that is not there: nothing can be done with it any more."""
+        self._changes.late_answers += 1
+        told = "a burial" if isinstance(signal, Buried) else f"the answer {signal.reply.outcome}"
+        log.warning(
+            "%s to %s comes too late for the saga %s, which was removed; what that command did, if "
+            "anything, is known to its participant alone",
+            told,
+            signal.command_id,
+            saga_id or "of no id",
+            extra=dict(fields),
+        )
 
     def _look(self, item: Look) -> None:
         record = self._found.get(item.instance_id)
@@ -174,30 +203,39 @@ class GroupCommit:
     def _advance(self, record: Record, signal: Signal) -> Record:
         instance = record.instance
         transition = self._transition(record, signal)
-        if instance.ended is None and transition.instance.ended is not None:
+        ends_now = instance.ended is None and transition.instance.ended is not None
+        if self._is_one and (transition.withdrawn or (ends_now and not self._can_end(instance))):
+            raise MustRead
+        if ends_now:
             self._changes.ended.append(instance.id)
         after = record.after(transition, self._changes.now)
-        self._changes.add(record.entries, after, transition)
+        after = self._changes.add(record.entries, after, transition)
         self._keep(after)
         return after
 
+    def _can_end(self, instance: Instance[Any]) -> bool:
+        return self._may_end or not ends.may_have_aliases(self._changes, instance)
+
     def _keep(self, record: Record) -> None:
         self._found[record.instance.id] = self._changes.records[record.instance.id] = record
+
+    def _taken(self) -> Sequence[Record]:
+        """The runs that took a step, over the revision that they were read in."""
+        changes = self._changes
+        stepped = list(changes.records.values())
+        changes.records = {it.instance.id: replace(it, revision=it.revision + 1) for it in stepped}
+        return stepped
 
     async def _write_runs(self) -> None:
         """Write the runs that took a step: with all the rest, unless other statements must come
         between. A run that ends frees its key for runs that begin; and its aliases are only known
         for sure once its end was written."""
         changes = self._changes
-        changes.writes.records = list(changes.records.values())
-        changes.records = {
-            saga_id: replace(record, revision=record.revision + 1)
-            for saga_id, record in changes.records.items()
-        }
+        changes.writes.records = self._taken()
         if (
             self._begins
             or self._due
-            or any(ends.may_have_aliases(changes, it) for it in changes.ended)
+            or any(ends.may_have_aliases(changes, self._found[it].instance) for it in changes.ended)
         ):
             await changes.ports.statements.write(
                 changes.connection,
@@ -205,7 +243,7 @@ class GroupCommit:
                 changes.now,
             )
             changes.writes.records = ()
-        await ends.tell_originators(changes)
+        await ends.tell_aliases(changes, ends.tell_originators(changes))
 
     # Writing the rest
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, assert_never
 
@@ -49,7 +49,8 @@ class Begin:
     `trace` is the traceparent of the message or the call, `start_id` the message, `size` the bytes
     of its input. `tries` counts how often another run with its key was in the way, and had ended
     when the commit looked for it. `begin_at` (aware) is when the run is to begin, if not at once;
-    `fingerprint` is that of the start."""
+    `fingerprint` is that of the start. `saga_key` is the run's key, where its definition has
+    accepted the state already."""
 
     instance_id: str
     definition: Saga[Any]
@@ -65,6 +66,7 @@ class Begin:
     begin_at: datetime | None = None
     fingerprint: str | None = None
     is_asked: bool = False
+    saga_key: str | None = None
 
     @property
     def is_by_message(self) -> bool:
@@ -111,17 +113,17 @@ class Tell:
 
 @dataclass(eq=False, slots=True)
 class Answer:
-    """The answer to a message to `destination`, whose row is deleted with it."""
+    """The answer to a message to `destination`, whose row is deleted with it. `size` is the bytes
+    of both, about."""
 
     destination: str
     message: Pending
     reply: Reply
     handed: Handed
+    size: int = field(init=False)
 
-    @property
-    def size(self) -> int:
-        """The bytes of the message and of its answer, about."""
-        return size_of(self.message) + self.reply.size
+    def __post_init__(self) -> None:
+        self.size = size_of(self.message) + self.reply.size
 
     @property
     def instance_id(self) -> str:

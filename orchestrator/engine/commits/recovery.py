@@ -44,16 +44,21 @@ class Recovery:
         self._shards = shards
         self._sleep: Callable[[float], Awaitable[None]] = ports.sleep
 
-    async def was_committed(self, batch: str) -> bool:
+    async def find_out(self, batch: str, error: BaseException) -> None:
+        """Find out what became of a commit whose answer was this error, and whose connection was
+        given up. Raises NotCommitted where it did not take place."""
+        log.warning("whether a commit took place is unknown: %s", described(error))
+        if not await self._was_committed(batch):
+            raise NotCommitted(described(error)) from error
+
+    async def _was_committed(self, batch: str) -> bool:
         """Find out whether the commit took place, by writing its id again: that waits for a
-        transaction still under way."""
+        transaction still under way, and lets none that comes later take place."""
         for attempt in range(_TRIES):
             try:
-                async with self._engine.connect() as connection:
-                    is_there = await self._ports.statements.write_batch(connection, batch) is None
-                    # If this were committed and the answer lost, the next look would find the row.
-                    await connection.rollback()
-                    return is_there
+                async with self._engine.begin() as connection:
+                    was_committed = await self._ports.statements.was_committed(connection, batch)
+                return was_committed
             except Exception as error:
                 log.warning("the outcome of a commit is still unknown: %s", described(error))
                 await self._sleep(min(2.0, 0.1 * 2**attempt))

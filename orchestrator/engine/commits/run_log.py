@@ -14,6 +14,7 @@ from opentelemetry.trace import SpanKind
 from orchestrator.machine.transition import Entry, Happening
 from orchestrator.store.records import Record
 from outbox import tracing
+from outbox.replacing import quick
 
 log = logging.getLogger("orchestrator.runs")
 
@@ -29,6 +30,7 @@ _LEVELS = {
 }
 
 
+@quick
 @dataclass(frozen=True, slots=True)
 class News:
     """One new line of a run's history, and how the run stands after it."""

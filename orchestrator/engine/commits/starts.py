@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.engine.commits import ends
-from orchestrator.engine.commits.changes import Changes
+from orchestrator.engine.commits.changes import Changes, MustRead
 from orchestrator.engine.commits.items import Begin, Decline, Look, Started
 from orchestrator.errors import ActiveAlready, InvalidInput, KeyReused, OrchestratorError
 from orchestrator.machine.instance import Cause
 from orchestrator.machine.machine import start
 from orchestrator.machine.transition import Transition
+from orchestrator.retention.remembering import is_forgotten, may_be_removed
 from orchestrator.store.records import Record, number_of
 from orchestrator.store.sharding import shard_of
 from orchestrator.store.signal_rows import dump_answer
-from orchestrator.store.start_store import REFUSED, Known, StartKey, refusal
+from orchestrator.store.start_store import (
+    REFUSED,
+    Known,
+    StartKey,
+    refusal,
+)
 from outbox import tracing
 from outbox.contract import SagaEnded
+from outbox.ids import time_of
+from outbox.replacing import replace
 from outbox.wire.traceparent import minted
 
 log = logging.getLogger(__name__)
 
 REUSED = "id-reused"
 """The code of a refusal because the id of the run is that of another start."""
+FORGOTTEN = "id-forgotten"
+"""The code of a refusal because the id may be that of a run that was removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +51,12 @@ class Starts:
 
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
-        self._connection = changes.connection
         self._store = changes.ports.starts
 
     async def begin(self, begins: Sequence[Begin], due: Sequence[Due]) -> None:
         """Begin these runs, or conclude the starts in another way. A run that is due takes its key
         as a new one does, so it is inserted anew."""
-        statements = self._changes.ports.statements
+        changes = self._changes
         begins = await self._only_new(begins)
         begins = await self._with_keys(begins)
         new: dict[str, tuple[Begin | Due, Record, Transition[Any]]] = {}
@@ -61,26 +70,47 @@ class Starts:
         for it in due:
             new[it.record.instance.id] = (it, self._begun(it), it.transition)
         if due:
-            await self._changes.ports.runs.take_out(self._connection, [it.record for it in due])
+            await changes.ports.runs.take_out(changes.connection, [it.record for it in due])
         if not new:
             return
-        written = await statements.insert(
-            self._connection, [record for _, record, _ in new.values()], self._changes.now
-        )
+        records = [record for _, record, _ in new.values()]
+        written = await changes.ports.statements.insert(changes.connection, records, changes.now)
         for saga_id, (asked, record, transition) in new.items():
             if saga_id not in written:
                 await self._lost_to_another(asked, record)
                 continue
-            self._changes.add(record.entries - len(transition.history), record, transition)
-            self._changes.records[saga_id] = replace(record, revision=record.revision + 1)
-            self._changes.writes.sizes[saga_id] = written[saga_id]
-            if isinstance(asked, Begin):
-                self._changes.conclude(asked, Started(saga_id, is_new=True))
+            changes.writes.sizes[saga_id] = written[saga_id]
+            self._has_begun(asked, record, transition)
+
+    def gather(self, begins: Sequence[Begin]) -> None:
+        """Begin these runs, in a commit that fails where one of them or its key is there already,
+        or loses to another. Raises MustRead."""
+        if any(it.is_by_message and self._is_old(it.instance_id) for it in begins):
+            raise MustRead
+        try:
+            made = [(it, *self._made(it)) for it in begins]
+        except InvalidInput as error:
+            raise MustRead from error
+        writes = self._changes.writes
+        writes.begun = [self._has_begun(*each) for each in made]
+        writes.keys = [it.key for it in begins if it.key is not None]
+        writes.unknown = [it.instance_id for it in begins if it.is_by_message]
+
+    def _has_begun(self, asked: Begin | Due, record: Record, transition: Transition[Any]) -> Record:
+        saga_id = record.instance.id
+        # Where the run was written already, its next write has the spans that are added here.
+        record = self._changes.add(record.entries - len(transition.history), record, transition)
+        self._changes.records[saga_id] = replace(record, revision=record.revision + 1)
+        if isinstance(asked, Begin):
+            self._changes.conclude(asked, Started(saga_id, is_new=True))
+        return record
 
     def _made(self, item: Begin) -> tuple[Record, Transition[Any]]:
         """The run of a start, and its first step. Raises InvalidInput."""
         now = self._changes.now
-        transition = start(item.definition, item.instance_id, item.state, now, item.begin_at)
+        transition = start(
+            *(item.definition, item.instance_id, item.state, now, item.begin_at), key=item.saga_key
+        )
         has_begun = transition.instance.begin_at is None
         record = Record(
             transition.instance,
@@ -103,10 +133,17 @@ class Starts:
         after it was carried out; another message that asks for the same run is answered once there
         is an answer."""
         known = await self._store.existing(
-            self._connection, [it.instance_id for it in begins if it.is_by_message]
+            self._changes.connection, [it.instance_id for it in begins if it.is_by_message]
+        )
+        below = await self._removed_below(
+            it.instance_id for it in begins if it.is_by_message and it.instance_id not in known
         )
         first: dict[str, Begin] = {}
         for item in begins:
+            if item.is_by_message and is_forgotten(item.instance_id, known, below):
+                self._refuse_forgotten(item)
+                self._changes.conclude(item, Started(item.instance_id, is_new=False))
+                continue
             there = known.get(item.instance_id) or _asked_for(first.get(item.instance_id))
             if there is None:
                 first[item.instance_id] = item
@@ -114,6 +151,35 @@ class Starts:
                 self._answer_again(item, there)
                 self._changes.conclude(item, Started(item.instance_id, is_new=False))
         return list(first.values())
+
+    def _is_old(self, instance_id: str) -> bool:
+        """Whether a run of that id may have been removed."""
+        return may_be_removed(instance_id, self._changes.now)
+
+    async def _removed_below(self, ids: Iterable[str]) -> str | None:
+        """The id below which one of these may be that of a run that was removed; None where all of
+        them are too young for that."""
+        if any(map(self._is_old, ids)):
+            return await self._store.removed_below(self._changes.connection)
+        return None
+
+    def _refuse_forgotten(self, item: Begin | Decline) -> None:
+        """Refuse the start of a run that may have been there, and was removed since: it must not
+        begin a second time."""
+        made = time_of(item.instance_id)
+        reason = (
+            f"the id {item.instance_id} was made {made:%Y-%m-%d %H:%M} UTC, and runs of that time "
+            "were removed by the retention of this orchestrator: whether this one ran cannot be "
+            "told any more. Look for it in the archive; if it never ran, start it under a new id"
+        )
+        log.error(
+            "the start of saga %s is refused: %s",
+            item.instance_id,
+            reason,
+            extra={"saga": item.instance_id, **tracing.fields_of_trace(_trace_of(item))},
+        )
+        if item.originator:
+            self._tell(item, REFUSED, Cause(FORGOTTEN, reason))
 
     def _answer_again(self, item: Begin | Decline, known: Known) -> None:
         """Answer another message for the same run as the first one was answered. While the run
@@ -160,7 +226,7 @@ class Starts:
         wanted: list[StartKey] = [it.key for it in begins if it.key is not None]
         if not wanted:
             return list(begins)
-        standing = await self._store.claim_keys(self._connection, wanted)
+        standing = await self._store.claim_keys(self._changes.connection, wanted)
         beginning = {item.instance_id for item in begins}
         left = []
         for item in begins:
@@ -184,16 +250,16 @@ class Starts:
         """Conclude a start whose run could not be written, since another one is active for its
         key."""
         name, key = record.instance.saga, record.instance.key
-        active = await self._store.active(self._connection, name, key)
+        active = await self._store.active(self._changes.connection, name, key)
         match asked:
             case Due(record=before) if active is None:
                 # The other run has ended in this moment.
                 await self._changes.ports.statements.insert(
-                    self._connection, [before], self._changes.now
+                    self._changes.connection, [before], self._changes.now
                 )
                 self._changes.again.append(Look(before.instance.id))
             case Due():
-                await self._store.forget_history(self._connection, record.instance.id)
+                await self._store.forget_history(self._changes.connection, record.instance.id)
                 await self._join(record, active)
             case Begin() if active is None:
                 await self._release(asked)
@@ -208,7 +274,7 @@ class Starts:
     async def _join(self, record: Record, active: str | None) -> None:
         """Keep the start of that run as an alias of the active one."""
         await self._store.add_alias(
-            self._connection,
+            self._changes.connection,
             record.instance.id,
             saga_id=active,
             originator=record.originator,
@@ -233,7 +299,7 @@ class Starts:
 
     async def _release(self, item: Begin) -> None:
         if item.key is not None:
-            await self._store.release_keys(self._connection, [item.instance_id])
+            await self._store.release_keys(self._changes.connection, [item.instance_id])
 
     async def decline(self, item: Decline) -> None:
         """Refuse a start that came by a message, and tell the service that asked."""
@@ -242,9 +308,12 @@ class Starts:
             self._changes.answers[item.seq] = dump_answer(why)
             return
         self._changes.applied.append(item.seq)
-        known = await self._store.existing(self._connection, [item.instance_id])
+        known = await self._store.existing(self._changes.connection, [item.instance_id])
         if known:
             self._answer_again(item, known[item.instance_id])
+            return
+        if is_forgotten(item.instance_id, known, await self._removed_below([item.instance_id])):
+            self._refuse_forgotten(item)
             return
         log.error(
             "the start of saga %s is refused: %s",
@@ -253,7 +322,7 @@ class Starts:
             extra={"saga": item.instance_id, **tracing.fields_of_trace(_trace_of(item))},
         )
         await self._store.add_alias(
-            self._connection,
+            self._changes.connection,
             item.instance_id,
             saga_id=None,
             originator=item.originator,

@@ -9,9 +9,19 @@ from typing import Any
 
 from orchestrator.definition.saga import Saga
 from orchestrator.engine.commits.items import Begin, Started
+from orchestrator.engine.commits.starts import FORGOTTEN
 from orchestrator.errors import ActiveAlready
-from orchestrator.machine.instance import Instance, StepStatus
-from orchestrator.machine.signals import Cancel, OperatorSignal, Pause, Resume, Retry, Terminate
+from orchestrator.machine.instance import Direction, Instance, StepStatus
+from orchestrator.machine.signals import (
+    Cancel,
+    OperatorSignal,
+    Pause,
+    Resume,
+    Retry,
+    Skip,
+    Terminate,
+)
+from orchestrator.retention.policy import ENDS
 from orchestrator.store import signal_rows
 from orchestrator.store.sharding import shard_of
 from orchestrator.store.signal_rows import StoredStart
@@ -20,6 +30,7 @@ from orchestrator.testing.simulating import samples
 from orchestrator.testing.simulating.ledger import Ledger
 from orchestrator.testing.virtual.broken import Broken
 from orchestrator.testing.virtual.chances import Chances, Fault, Number
+from orchestrator.testing.virtual.network import LATEST
 from orchestrator.testing.virtual.process import BEGIN, Process
 from orchestrator.testing.virtual.service import Originator
 from orchestrator.testing.virtual.storage import Storage
@@ -47,6 +58,8 @@ class Asked:
     known_as: str | None = None
     """The id of its run, as far as the client was told."""
     is_refused: bool = False
+    was_under_way: bool = False
+    """Whether it was made days before it came, so that its id may be below the watermark."""
 
 
 class Clients:
@@ -61,6 +74,7 @@ class Clients:
         processes: Sequence[Process],
         originator: Originator,
         new_id: Callable[[], str],
+        old_id: Callable[[], str],
     ) -> None:
         self._timeline = timeline
         self._chances = chances
@@ -69,7 +83,14 @@ class Clients:
         self._processes = processes
         self._originator = originator
         self._new_id = new_id
+        self._old_id = old_id
+        self.ids: set[str] = set()
+        """Those under which runs were asked for."""
+        self.copies = 0
+        """How many copies of starts are still to come."""
         self._asked: list[Asked] = []
+        self._skipped: set[str] = set()
+        """The ids of the commands that a skip was about."""
 
     # Starts
 
@@ -83,11 +104,13 @@ class Clients:
             by_message = chances.number(Number.SHAPE) < 0.5
             asked = Asked(saga, state, self._new_id(), by_message)
             self._asked.append(asked)
+            self.ids.add(asked.id)
             self._timeline.at(0.5 + chances.between(Number.WHEN, 0.0, within), self._first(asked))
 
     def _first(self, asked: Asked) -> Callable[[], Any]:
         async def ask() -> None:
             self._decide_begin(asked)
+            self._decide_age(asked)
             await self._ask(asked)()
 
         return ask
@@ -100,6 +123,12 @@ class Clients:
             seconds = self._chances.between(Number.LENGTH, 0.1, _LATEST_BEGIN)
             asked.begin_at = BEGIN + timedelta(seconds=self._timeline.now + seconds)
 
+    def _decide_age(self, asked: Asked) -> None:
+        if asked.by_message and self._chances.fault(Fault.UNDER_WAY):
+            asked.was_under_way = True
+            asked.id = self._old_id()
+            self.ids.add(asked.id)
+
     async def _by_message(self, asked: Asked) -> None:
         """Ask by message until it is taken in, and perhaps once more then."""
         if asked.known_as is not None and not self._chances.fault(Fault.START_TWICE):
@@ -109,7 +138,20 @@ class Clients:
         )
         if await self.signal(asked.id, *signal_rows.dump_start(start)):
             asked.known_as = asked.id
+            if Fault.REMOVED in self._chances.rates and self._chances.fault(Fault.START_LATE):
+                self._copy(asked, start, self._chances.between(Number.WHEN, 0.0, LATEST))
         self._timeline.after(self._chances.between(Number.WHEN, 0.0, 5.0), self._ask(asked))
+
+    def _copy(self, asked: Asked, start: StoredStart, after: float) -> None:
+        """Let a copy of that message come, perhaps after its run has ended and was removed."""
+
+        async def arrive() -> None:
+            self.copies -= 1
+            if not await self.signal(asked.id, *signal_rows.dump_start(start)):
+                self._copy(asked, start, _AGAIN)
+
+        self.copies += 1
+        self._timeline.after(after, arrive)
 
     async def _by_api(self, asked: Asked) -> None:
         """Ask one process after the other until one tells of a run, and perhaps once more then."""
@@ -127,6 +169,7 @@ class Clients:
         id = self._new_id()
         while shard_of(id) not in node.shards.usable:
             id = self._new_id()
+        self.ids.add(id)
         key = StartKey(asked.saga.name, asked.id, b"f" * 32, id)
         done: Any = _Told(asked, self._ledger)
         begin = Begin(id, asked.saga, asked.state, key=key, done=done, begin_at=asked.begin_at)
@@ -148,13 +191,35 @@ class Clients:
                 await self._tell(asked.known_as, Terminate("ada", "no longer wanted"))
 
     async def repair(self) -> None:
-        """Send the signals that each stuck or paused run needs."""
+        """Send the signals that each stuck or paused run needs: a retry, or now and then a skip."""
         for run, _ in await self._storage.runs():
             if run.paused:
                 await self._tell(run.id, Resume("ada", "enough seen"))
             for name, step in run.steps.items():
-                if step.status is StepStatus.STUCK and run.ended is None:
+                is_stuck = step.status is StepStatus.STUCK and run.ended is None
+                if is_stuck and not await self._skip(run, name):
                     await self._tell(run.id, Retry(name, "ada", "mended"))
+
+    async def skip(self) -> None:
+        """Skip the steps that persons may come to skip before anything is mended."""
+        for run, _ in await self._storage.runs():
+            for name, step in run.steps.items():
+                if step.status is StepStatus.STUCK and run.ended is None:
+                    await self._skip(run, name)
+
+    async def _skip(self, run: Instance[Any], name: str) -> bool:
+        """Whether the stuck step is skipped. That happens on the way forward, and once for each
+        command: a second skip would do without its participant's word."""
+        awaited = run.steps[name].awaited
+        if run.direction is not Direction.FORWARD or awaited is None:
+            return False
+        if awaited.id in self._skipped or not self._chances.fault(Fault.SKIP):
+            return False
+        self._skipped.add(awaited.id)
+        saga = next(it.saga for it in self._asked if it.saga.name == run.saga)
+        result = samples.answers(saga)[str(saga.action_type(name))]
+        await self._tell(run.id, Skip(name, "ada", "done by hand", result))
+        return True
 
     async def _tell(self, saga_id: str, signal: OperatorSignal) -> None:
         await self.signal(saga_id, *signal_rows.dump(signal))
@@ -183,6 +248,11 @@ class Clients:
         known = [(it, it.known_as) for it in self._asked if it.known_as is not None]
         for asked, id in known:
             run = aliases.get(id, id)
+            if run not in runs and asked.was_under_way:
+                # Or it was joined to a run that was removed, and its old id with it.
+                if self._originator.told.get(id) not in (FORGOTTEN, *ENDS):
+                    raise Broken("P4", "a start that was under way for days is not told of it")
+                continue
             if run not in runs:
                 raise Broken("P4", f"a start of {asked.saga.name} was taken in and is not there")
             if asked.by_message and self._originator.told.get(id) != runs[run].status:

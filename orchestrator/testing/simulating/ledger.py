@@ -8,7 +8,7 @@ from typing import Any
 from orchestrator.definition.registry import Registry
 from orchestrator.definition.saga import Saga
 from orchestrator.definition.steps import Kind
-from orchestrator.machine.instance import Instance, Status
+from orchestrator.machine.instance import Instance, Status, StepStatus
 from orchestrator.testing.exploring.model.effects import IN_FORCE, RIGHT, TAKEN_BACK, lettered
 from orchestrator.testing.virtual.broken import Broken
 from orchestrator.testing.virtual.service import Effect
@@ -33,6 +33,10 @@ class Ledger:
         """Note a broken promise. It is not raised, since the code that runs now may take it for a
         participant's trouble."""
         self.broken = self.broken or Broken(promise, problem)
+
+    def overlaps(self, receiver: str, key: str) -> None:
+        """Note that a process has two requests with that key in the air."""
+        self.breaks("P6", f"{key} is in two requests to {receiver} at once")
 
     def called(self, saga_id: str, step: str) -> None:
         """Note that the action of a step is a call to the outside: its compensation may find there
@@ -107,7 +111,10 @@ class Ledger:
         for name in run.steps:
             letters = self._letters.get((run.id, name), "")
             is_listed = name in strays and letters in IN_FORCE
-            if letters not in wanted and not is_listed:
+            if run.steps[name].status is StepStatus.SKIPPED:
+                if letters == "A" and not is_listed:
+                    raise Broken("P4", f"step {name!r} was skipped, and took effect")
+            elif letters not in wanted and not is_listed:
                 raise Broken("P4", f"{run.status}, and step {name!r} had effects {letters!r}")
 
     def _check_taken_back(self, run: Instance[Any]) -> None:

@@ -6,10 +6,10 @@ its clock and its dice.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, event, func, select, text
@@ -20,6 +20,7 @@ from orchestrator import tables
 from orchestrator.definition.registry import Registry
 from orchestrator.engine.ports import EnginePorts
 from orchestrator.machine.instance import Instance
+from orchestrator.store.commit_statements import CommitStatements
 from orchestrator.store.records import record_of
 from orchestrator.testing.simulating.with_inbox import ServiceWithInbox, effect, metadata
 from orchestrator.testing.virtual.broken import Broken
@@ -31,6 +32,7 @@ from orchestrator.testing.virtual.storage import NoLimit, leave_signal, one_afte
 from orchestrator.testing.virtual.timeline import Gate, Timeline
 from outbox import tables as library
 from outbox.wire.envelope import Envelope
+from outbox.wire.settled import EndedSagas
 
 FOR_POSTGRES = (
     "CREATE SCHEMA simulated",
@@ -58,6 +60,7 @@ class OnDatabase:
         self.is_away = False
         self.engine = _FaultyEngine(database, self, chances)
         self._database = database
+        self._chances = chances
         self._timeline = timeline
         self._registry = registry
         self.is_local = is_local
@@ -88,16 +91,25 @@ class OnDatabase:
                 for table in source.sorted_tables:
                     await connection.execute(table.delete())
 
+    def ended(self, before: str, asked_for: Collection[str]) -> EndedSagas | None:
+        # The real inbox forgets nothing that is younger than a day, and no history lasts so long.
+        return None
+
     @property
     def now(self) -> str:
         """The database's time."""
         return (BEGIN + timedelta(seconds=self._timeline.now)).isoformat()
 
+    def retention(self, *_: Any) -> None:
+        # Everything stays, since a history ends before any run is old enough.
+        return None
+
     def ports(self, clock: ProcessClock) -> EnginePorts:
         told = clock if self.is_local else ProcessClock(self._timeline)
         ports = EnginePorts.of(self._database, self._registry, told)
-        relay = replace(ports.relay, within=NoLimit, gather=one_after_the_other)
-        return replace(ports, relay=relay, sleep=sleep, event=Gate)
+        statements = _FaultyStatements(self._database, self._registry, told, self._chances)
+        relay = replace(ports.relay, within=NoLimit, gather=one_after_the_other, event=Gate)
+        return replace(ports, statements=statements, relay=relay, sleep=sleep)
 
     def service(
         self,
@@ -207,20 +219,42 @@ class _FaultyConnection:
     """A connection whose commits can go wrong."""
 
     def __init__(self, connection: AsyncConnection, chances: Chances) -> None:
-        self._connection = connection
+        self.without_faults = connection
         self._chances = chances
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
+        return getattr(self.without_faults, name)
 
     async def commit(self) -> None:
         """Commit, or not, or not say so."""
         match fate_of_commit(self._chances):
             case Fault.COMMIT_FAILED:
-                await self._connection.rollback()
+                await self.without_faults.rollback()
                 raise lost()
             case Fault.COMMIT_LOST:
-                await self._connection.commit()
+                await self.without_faults.commit()
                 raise lost()
             case _:
-                await self._connection.commit()
+                await self.without_faults.commit()
+
+
+class _FaultyStatements(CommitStatements):
+    """Statements of which those that are whole commits can go wrong."""
+
+    def __init__(
+        self, engine: AsyncEngine, registry: Registry, clock: ProcessClock, chances: Chances
+    ) -> None:
+        postgres = engine.dialect.name == "postgresql"
+        super().__init__(registry, tables.PLAIN, postgres=postgres, now=clock.now)
+        self._chances = chances
+
+    async def commit_at_once(
+        self, connection: Any, *arguments: Any, **options: Any
+    ) -> tuple[datetime, Mapping[str, int]]:
+        fate = fate_of_commit(self._chances)
+        if fate is Fault.COMMIT_FAILED:
+            raise lost()
+        told = await super().commit_at_once(connection.without_faults, *arguments, **options)
+        if fate is Fault.COMMIT_LOST:
+            raise lost()
+        return told

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from orchestrator.definition.registry import Registry
@@ -16,35 +17,64 @@ from orchestrator.definition.saga import Saga
 from orchestrator.definition.steps import Kind
 from orchestrator.engine.settings import EngineSettings
 from orchestrator.machine.instance import Status
+from orchestrator.testing.brokers.broker import VirtualBroker
+from orchestrator.testing.brokers.consumer import VirtualConsumer
+from orchestrator.testing.brokers.way import BrokerWay
+from orchestrator.testing.brokers.witness import Witness
 from orchestrator.testing.simulating import samples
 from orchestrator.testing.simulating.clients import CLIENT, Clients
 from orchestrator.testing.simulating.ledger import Ledger
 from orchestrator.testing.virtual.broken import Broken
-from orchestrator.testing.virtual.chances import Chances, Fault, Happened, Number
+from orchestrator.testing.virtual.chances import (
+    OF_BROKERS,
+    OF_REMOVAL,
+    Chances,
+    Fault,
+    Happened,
+    Number,
+)
 from orchestrator.testing.virtual.completing import Completer, Provider
 from orchestrator.testing.virtual.network import LATEST, Post, Receiver, Way
-from orchestrator.testing.virtual.process import CrashTrap, Process, ProcessClock
+from orchestrator.testing.virtual.process import BEGIN, CrashTrap, Process, ProcessClock
 from orchestrator.testing.virtual.service import Handlers, Originator, Service
 from orchestrator.testing.virtual.storage import Storage
 from orchestrator.testing.virtual.timeline import Timeline
 from outbox.crashpoints import arm
-from outbox.ids import Ids
+from outbox.ids import Ids, first_at
 from outbox.relay.settings import RelaySettings
 from outbox.retry import RetryPolicy
 from outbox.transports.base import Transport
+from outbox.transports.http.signing import Keyring
 from outbox.wire.envelope import Envelope
+from outbox.wire.settled import EndedSagas
 from outbox.wire.strict_json import loads
 
 _TICK = 2.0
 _REPAIRED = 15.0
 _PATIENCE = 3600.0
 """Virtual seconds after the healing in which every run must have ended."""
-_MOST_STEPS = 6_000
+_MOST_STEPS = 20_000
 """Far more than a history has; without a bound, one that goes round in a circle would never end."""
 _LEASES = (30.0, 120.0, 120.0, 600.0, 600.0)
 """Seconds, one of which each history has: short ones show more takeovers, long ones cost less."""
 _RATES = (0.02, 0.1, 0.3)
+_OFTEN = 0.4
+_RATES_OF_FEW = (0.05, 0.2, 0.5)
+"""Higher ones, since few histories have brokers, or runs that are removed."""
+_QUICK, _SLOW = (0.0005, 0.01), (0.02, 0.9)
+"""Seconds that a request takes, and an answer. Where they are slow, several are in the air."""
 _LATE = frozenset({Fault.DUPLICATE, Fault.DELAY, Fault.ACCEPTED, Fault.OUTLASTS})
+_SHARE_OF_BROKERS = 0.05
+"""Of so many histories some destinations are behind a broker; of all, where only named faults
+happen and one of them is a broker's."""
+_BEHIND_IT = 0.7
+"""How likely each destination is then."""
+_SHARE_OF_REMOVAL = 0.12
+"""In so many histories runs are removed, which makes a history twice as long; in more, where only
+named faults happen."""
+_UNSETTLED = 2.0
+"""Seconds for which a run is young, and nothing is said of it."""
+_KEYS = Keyring({"simulated": b"k" * 32}, "simulated")
 
 
 @dataclass
@@ -78,12 +108,14 @@ class World:
         self._chances = chances = Chances(seed, only)
         self._timeline = timeline = Timeline()
         self._how_many = 1 + int(chances.number(Number.SHAPE) ** 4 * most_runs)
+        self._latency = _SLOW if chances.number(Number.PACE) < 0.25 else _QUICK
         names = ("one", "two") if chances.number(Number.SWARM) < 0.3 else ("one",)
         self._settings = _settings(_LEASES[chances.below(Number.SWARM, len(_LEASES))])
         self._rates = {
-            fault: _RATES[chances.below(Number.RATE, len(_RATES))]
+            fault: _rates(fault)[chances.below(Number.RATE, len(_RATES))]
             for fault in Fault
-            if chances.number(Number.SWARM) < 0.35 and (kinds is None or fault in kinds)
+            if chances.number(Number.SWARM) < _likely(fault, named=kinds is not None)
+            and (kinds is None or fault in kinds)
         }
         participants = sorted({name for saga in sagas for name in saga.participants})
         registry = Registry(sagas, dict.fromkeys([*participants, CLIENT], ""))
@@ -112,8 +144,10 @@ class World:
             self._processes,
             originator,
             Ids(ProcessClock(timeline), chances.entropy),
+            _old_ids(chances),
         )
-        handlers = Handlers(chances, Wishes(sagas))
+        calls = {str(it.message_type) for each in sagas for it in each.rest_calls.values()}
+        handlers = Handlers(chances, Wishes(sagas), calls)
         self._post = Post(timeline, chances, self._clients.signal)
         provider = Provider(chances, handlers, self._ledger.took_effect)
         self._completer = Completer(timeline, chances, handlers, provider, self._post)
@@ -124,14 +158,71 @@ class World:
             for name, clock in self._clocks.items()
         }
         self._receivers[CLIENT] = originator
+        has_brokers = chances.number(Number.BROKER) < (
+            1 if kinds is not None and kinds & OF_BROKERS else _SHARE_OF_BROKERS
+        )
+        self._consumers = {
+            name: self._consumer(name, it)
+            for name, it in self._receivers.items()
+            if has_brokers and chances.number(Number.BROKER) < _BEHIND_IT
+        }
+        self._let_happen_often(kinds)
         self._steps = 0
 
-    def _ways(self) -> Mapping[str, Transport]:
+    def _let_happen_often(self, kinds: frozenset[Fault] | None) -> None:
+        """Raise the rates of what hardly happens, in the histories that are about it."""
+        more = set[Fault]()
+        if self._consumers and Fault.SKIP in self._rates:
+            # Else hardly a step is stuck while its command may still be on its way.
+            more |= {Fault.POISON, Fault.REFUSED_LATE}
+        if Fault.REMOVED in self._rates:
+            # Else hardly a start comes after the removal of its run.
+            more |= OF_REMOVAL - {Fault.REMOVED}
+        self._rates |= {it: _OFTEN for it in more if kinds is None or it in kinds}
+
+    def _consumer(self, name: str, receiver: Receiver) -> VirtualConsumer:
+        witness = Witness(self._ledger.breaks)
         timeout = self._settings.relay.delivery_timeout
-        return {
-            name: Way(self._timeline, self._chances, name, it, timeout, self._post)
-            for name, it in self._receivers.items()
-        }
+        return VirtualConsumer(
+            self._timeline,
+            self._chances,
+            name,
+            receiver,
+            VirtualBroker(self._timeline, self._chances, witness, timeout, self._latency),
+            _KEYS,
+            self._post,
+            witness,
+            self._latency,
+            self._trace,
+            self._settled,
+        )
+
+    def _ways(self) -> Mapping[str, Transport]:
+        return {name: self._way(name) for name in self._receivers}
+
+    def _way(self, name: str) -> Transport:
+        overlaps = self._ledger.overlaps
+        if name in self._consumers:
+            broker = self._consumers[name].broker
+            return BrokerWay(self._timeline, name, broker, _KEYS, overlaps, self._settled)
+        return Way(
+            self._timeline,
+            self._chances,
+            name,
+            self._receivers[name],
+            self._settings.relay.delivery_timeout,
+            self._post,
+            self._latency,
+            overlaps,
+        )
+
+    def _settled(self) -> EndedSagas | None:
+        """What processes say of ended runs. They say nothing while a clock is wrong, nor of runs
+        that may be on their way: the number of a run is up to a minute older than its begin."""
+        if Fault.SKEW in self._rates:
+            return None
+        before = first_at(BEGIN + timedelta(seconds=self._timeline.now - _UNSETTLED))
+        return self._storage.ended(before, self._clients.ids)
 
     def _begun(self, service: Service, envelope: Envelope, attempt: int) -> None:
         if attempt and not envelope.undoes:
@@ -152,6 +243,8 @@ class World:
             history.broken = broken
         finally:
             arm(armed)
+            for consumer in self._consumers.values():
+                consumer.close()
             history.faults = tuple(self._chances.happened)
             history.seconds = self._timeline.now
         return history
@@ -161,12 +254,16 @@ class World:
         trouble = 2.0 + 30.0 * chances.number(Number.LENGTH) ** 2
         for process in self._processes:
             timeline.at(0.0, process.start)
+        for consumer in self._consumers.values():
+            timeline.at(0.0, consumer.start)
         self._clients.want(self._sagas, self._how_many, within=trouble / 3)
         chances.rates = self._rates
         timeline.after(_TICK, self._tick)
         while await timeline.next(trouble):
             self._check_so_far()
-        chances.rates = {}
+        # Persons go on to decide as they like.
+        kept = {Fault.SKIP} if self._consumers else ()
+        chances.rates = {it: rate for it, rate in self._rates.items() if it in kept}
         await self._heal()
         end = timeline.now + _PATIENCE
         may_come_late = any(fault in _LATE for fault, _ in chances.happened)
@@ -180,11 +277,13 @@ class World:
     async def _tick(self) -> None:
         """Make the troubles that come by themselves, and the operators' signals."""
         chances = self._chances
-        if not chances.rates:
+        if chances.rates.keys() <= {Fault.SKIP}:
             return
         for process in self._processes:
             if chances.fault(Fault.NODE_PAUSE):
                 process.pause(chances.between(Number.LENGTH, 1.0, 1.7 * self._settings.relay.lease))
+            if chances.fault(Fault.REMOVED):
+                process.remove()
         for clock in (*(it.clock for it in self._processes), *self._clocks.values()):
             if chances.fault(Fault.SKEW):
                 clock.skew = chances.between(Number.LENGTH, -900.0, 900.0)
@@ -192,10 +291,14 @@ class World:
             if chances.fault(Fault.PARTITION):
                 seconds = chances.between(Number.LENGTH, 1.0, 30.0)
                 receiver.away_until = self._timeline.now + seconds
+        for consumer in self._consumers.values():
+            consumer.meddle()
         if chances.fault(Fault.DATABASE_AWAY):
             self._storage.is_away = True
             self._timeline.after(chances.between(Number.LENGTH, 0.3, 10.0), self._database_back)
         await self._clients.meddle()
+        if self._consumers:
+            await self._clients.skip()
         self._timeline.after(_TICK, self._tick)
 
     async def _database_back(self) -> None:
@@ -210,6 +313,8 @@ class World:
             clock.skew = 0.0
         for receiver in self._receivers.values():
             receiver.away_until = 0.0
+        for consumer in self._consumers.values():
+            consumer.heal()
         await self._repair()
 
     async def _repair(self) -> None:
@@ -226,7 +331,9 @@ class World:
             raise self._ledger.broken
 
     async def _is_quiet(self) -> bool:
-        is_open = self._clients.unanswered or self._completer.open or self._post.open
+        is_open = self._clients.unanswered or self._clients.copies
+        is_open = is_open or self._completer.open or self._post.open
+        is_open = is_open or any(it.left for it in self._consumers.values())
         return not is_open and await self._storage.is_quiet()
 
     async def _what_is_left(self) -> str:
@@ -249,6 +356,25 @@ class World:
         await self._storage.check()
 
 
+def _old_ids(chances: Chances) -> Callable[[], str]:
+    """Maker of ids that are days old."""
+    clock = ProcessClock(Timeline())
+    clock.skew = -2 * 86_400.0
+    return Ids(clock, chances.entropy)
+
+
+def _likely(fault: Fault, *, named: bool) -> float:
+    """How likely a history is to have that fault at all, where that is one of few that were
+    named, or where all may happen."""
+    if fault is Fault.REMOVED and not named:
+        return _SHARE_OF_REMOVAL
+    return 0.6 if fault in OF_BROKERS else 0.35
+
+
+def _rates(fault: Fault) -> Sequence[float]:
+    return _RATES_OF_FEW if fault in OF_BROKERS | OF_REMOVAL else _RATES
+
+
 def _settings(lease: float) -> EngineSettings:
     return EngineSettings(
         relay=RelaySettings(
@@ -257,7 +383,6 @@ def _settings(lease: float) -> EngineSettings:
             delivery_timeout=2.0,
             poll=lease / 4,
             sweep=lease / 3,
-            width=1,
             park_after=5.0,
             retry=RetryPolicy(first=0.3, ceiling=10.0, attempts=6),
         )

@@ -73,6 +73,54 @@ class Fault(IntEnum):
     """The commands of a type are answered by calls to the outside."""
     HANG = 28
     """Such a call gets no answer in its time: its process dies, or it ends late."""
+    BROKER_AWAY = 29
+    """A broker cannot be reached for a while."""
+    UNCONFIRMED = 30
+    """A broker does not say that it has packets: it has some of them, and the others later, or
+    never."""
+    LATE_CONFIRM = 31
+    """It says so late, when they may be answered."""
+    REDELIVERED = 32
+    """A broker has packets twice, or gives them out again."""
+    SPLIT = 33
+    """It gives out a part of what is there."""
+    INTERLEAVED = 34
+    """It lets a packet overtake those of other keys."""
+    READER_CRASH = 35
+    """What reads a queue, or tries again what was set aside, dies anywhere."""
+    TAKEOVER = 36
+    """Another reader takes a partition over from one that is at work and stands still."""
+    FORGOTTEN = 37
+    """A participant forgets the commands of runs that have ended, and copies come after that."""
+    SKIP = 38
+    """A person skips a step whose command may still be in a broker."""
+    REMOVED = 39
+    """Runs that have ended are archived and removed, before the last copies have come."""
+    UNDER_WAY = 40
+    """A start comes that was made days ago."""
+    START_LATE = 41
+    """A copy of a start comes late, where runs are removed."""
+    REMOVER_CRASH = 42
+    """The process that removes runs dies at a crash point."""
+
+
+OF_BROKERS = frozenset(
+    {
+        Fault.BROKER_AWAY,
+        Fault.UNCONFIRMED,
+        Fault.LATE_CONFIRM,
+        Fault.REDELIVERED,
+        Fault.SPLIT,
+        Fault.INTERLEAVED,
+        Fault.READER_CRASH,
+        Fault.TAKEOVER,
+        Fault.FORGOTTEN,
+        Fault.SKIP,
+    }
+)
+"""Those that need a broker on the way."""
+OF_REMOVAL = frozenset({Fault.REMOVED, Fault.UNDER_WAY, Fault.START_LATE, Fault.REMOVER_CRASH})
+"""Those that are about runs that were removed."""
 
 
 class Number(IntEnum):
@@ -88,6 +136,9 @@ class Number(IntEnum):
     ENTROPY = 108
     WISH = 109
     CALL = 110
+    DATABASE = 111
+    PACE = 112
+    BROKER = 113
 
 
 Happened = tuple[Fault, int]

@@ -10,7 +10,8 @@ from typing import Any
 from sqlalchemy.exc import IntegrityError
 
 from orchestrator.definition.registry import Registry
-from orchestrator.store.commit_statements import CommitStatements, StaleRuns, Writes
+from orchestrator.store.commit_parts import PRECISION, Writes
+from orchestrator.store.commit_statements import CommitStatements, DoesNotFit, StaleRuns
 from orchestrator.store.records import Record, active_key
 from orchestrator.testing.virtual.database import Message
 
@@ -21,15 +22,17 @@ _NO_BYTES = 0
 class VirtualCommitStatements(CommitStatements):
     """The statements that open and fill group commits."""
 
-    def __init__(self, registry: Registry, now: Any) -> None:
+    def __init__(self, registry: Registry, now: Any, *, fit_in_one: bool) -> None:
         self._registry = registry
         self._time = now
+        self._fit_in_one = fit_in_one
 
     async def open(
         self, connection: Any, batch: str, epochs: Mapping[int, int], *, idle: float
     ) -> tuple[datetime | None, frozenset[int]]:
-        ours = await self.fence(connection, epochs)
-        return await self.write_batch(connection, batch), ours
+        assert batch not in connection.tables.batches
+        connection.put(connection.tables.batches, batch, True)
+        return self._time(), await self.fence(connection, epochs)
 
     async def fence(self, connection: Any, epochs: Mapping[int, int]) -> frozenset[int]:
         leases = connection.tables.leases
@@ -37,11 +40,11 @@ class VirtualCommitStatements(CommitStatements):
             it for it, epoch in epochs.items() if it in leases and leases[it].epoch == epoch
         )
 
-    async def write_batch(self, connection: Any, batch: str) -> datetime | None:
-        if batch in connection.tables.batches:
-            return None
-        connection.put(connection.tables.batches, batch, True)
-        found: datetime = self._time()
+    async def was_committed(self, connection: Any, batch: str) -> bool:
+        batches = connection.tables.batches
+        if batch not in batches:
+            connection.put(batches, batch, False)
+        found: bool = batches[batch]
         return found
 
     async def insert(
@@ -73,6 +76,8 @@ class VirtualCommitStatements(CommitStatements):
             connection.put(
                 tables.runs, record.instance.id, replace(record, revision=record.revision + 1)
             )
+            if record.instance.ended is not None and record.instance.id not in tables.ended:
+                connection.put(tables.ended, record.instance.id, now)
             key = (record.instance.saga, record.instance.key)
             if not self._is_active(record) and tables.active.get(key) == record.instance.id:
                 connection.drop(tables.active, key)
@@ -89,6 +94,47 @@ class VirtualCommitStatements(CommitStatements):
             connection.put(tables.outbox, seq, row)
             seqs[message.envelope.id] = seq
         return seqs
+
+    @property
+    def fit_in_one(self) -> bool:
+        return self._fit_in_one
+
+    async def commit_at_once(
+        self,
+        connection: Any,
+        batch: str,
+        epochs: Mapping[int, int],
+        writes: Writes,
+        now: datetime,
+        *,
+        idle: float,
+    ) -> tuple[datetime, Mapping[str, int]]:
+        with connection.committing():
+            tables = connection.tables
+            is_late = abs(self._time() - now) > PRECISION
+            is_known = any(
+                alias in writes.unknown or it["saga_id"] in writes.alone
+                for alias, it in tables.aliases.items()
+            )
+            keys = {(it.name, it.key): it for it in writes.keys}
+            is_known |= len(keys) < len(writes.keys) or not keys.keys().isdisjoint(tables.keys)
+            ours = await self.fence(connection, epochs)
+            if batch in tables.batches or len(ours) < len(epochs) or is_late or is_known:
+                raise DoesNotFit
+            connection.put(tables.batches, batch, True)
+            try:
+                seqs = await self.write(connection, writes, now)
+            except (StaleRuns, IntegrityError) as error:
+                raise DoesNotFit from error
+            begun = await self.insert(connection, writes.begun, now)
+            if len(begun) < len(writes.begun):
+                raise DoesNotFit
+            writes.sizes |= begun
+            for named, key in keys.items():
+                connection.put(tables.keys, named, key)
+            for seq in writes.applied:
+                connection.drop(tables.signals, seq)
+            return self._time(), seqs
 
     def _is_active(self, record: Record) -> bool:
         instance = record.instance

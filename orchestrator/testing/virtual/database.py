@@ -6,12 +6,14 @@ Transactions follow one another: concurrency is tried by the same histories on r
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, MutableMapping
+from collections.abc import Hashable, Iterator, Mapping, MutableMapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 from orchestrator.machine.transition import Entry
+from orchestrator.retention.files import FileRow, FileState
 from orchestrator.store.records import Record
 from orchestrator.store.start_store import StartKey
 from orchestrator.testing.virtual.chances import Chances, Fault
@@ -62,11 +64,39 @@ class Told:
     message_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Remover:
+    """The row of the retention: its holder, and the id below which an absent run may be gone."""
+
+    owner: str | None
+    epoch: int
+    expires_at: datetime
+    below: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A run that was removed, as it was, and its file in the archive. No process can read it."""
+
+    record: Record
+    archive_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KeptFile:
+    """A file of the archive."""
+
+    row: FileRow
+    state: FileState
+
+
 @dataclass(eq=False)
 class Tables:
     """The tables with all stored rows."""
 
     runs: dict[str, Record] = field(default_factory=dict)
+    ended: dict[str, datetime] = field(default_factory=dict)
+    """When runs ended."""
     parked_runs: dict[str, str] = field(default_factory=dict)
     active: dict[tuple[str, str], str] = field(default_factory=dict)
     history: dict[tuple[str, int], Entry] = field(default_factory=dict)
@@ -77,9 +107,18 @@ class Tables:
     outbox: dict[int, Message] = field(default_factory=dict)
     parked: dict[int, Message] = field(default_factory=dict)
     dead: dict[str, Message] = field(default_factory=dict)
+    died: dict[str, datetime] = field(default_factory=dict)
+    """When messages were given up."""
     held: dict[tuple[str, int, str], Hold] = field(default_factory=dict)
     leases: dict[int, Lease] = field(default_factory=dict)
     nodes: dict[str, datetime] = field(default_factory=dict)
+    remover: dict[int, Remover] = field(default_factory=dict)
+    gone: dict[str, Gone] = field(default_factory=dict)
+    gone_letters: dict[str, int] = field(default_factory=dict)
+    """How often a dead letter was removed: it may have been sent again, and given up again."""
+    early_letters: dict[str, str] = field(default_factory=dict)
+    """Those that were removed while their run went on, and that run."""
+    files: dict[str, KeptFile] = field(default_factory=dict)
 
 
 class Database:
@@ -96,17 +135,22 @@ class Database:
         self._last_seq += 1
         return self._last_seq
 
-    def commit(self, connection: Connection) -> None:
-        """Keep what was written; or raise TransactionLost, and keep it or not."""
-        match fate_of_commit(self._chances):
-            case Fault.COMMIT_FAILED:
-                connection.undo_all()
-                raise lost()
-            case Fault.COMMIT_LOST:
-                connection.undo.clear()
-                raise lost()
-            case _:
-                connection.undo.clear()
+    @contextmanager
+    def committing(self, connection: Connection) -> Iterator[None]:
+        """Keep what is written up to the end of the block; or raise TransactionLost, and keep it or
+        not. Whether it will is decided first, since a statement may be all of the transaction."""
+        fate = fate_of_commit(self._chances)
+        if fate is Fault.COMMIT_FAILED:
+            connection.undo_all()
+            raise lost()
+        try:
+            yield
+        except BaseException:
+            connection.undo_all()
+            raise
+        connection.undo.clear()
+        if fate is Fault.COMMIT_LOST:
+            raise lost()
 
 
 class Connection:
@@ -141,8 +185,13 @@ class Connection:
                 table[key] = row
 
     async def commit(self) -> None:
-        """Commit, as `Database.commit` does."""
-        self._database.commit(self)
+        """Commit, as `Database.committing` does."""
+        with self.committing():
+            pass
+
+    def committing(self) -> AbstractContextManager[None]:
+        """As `Database.committing`."""
+        return self._database.committing(self)
 
     async def rollback(self) -> None:
         """Undo what was written."""

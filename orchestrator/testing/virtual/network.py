@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Protocol
 
 from orchestrator.machine.signals import Replied
 from orchestrator.store import signal_rows
 from orchestrator.testing.virtual.chances import Chances, Fault, Number
 from orchestrator.testing.virtual.timeline import Timeline, Wait
+from outbox.inbox.batches import order_key
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Accepted, Answered, Delivery, Unreachable
 from outbox.wire.envelope import Envelope
@@ -31,8 +33,10 @@ class Receiver(Protocol):
 
     away_until: float
 
-    async def receive(self, envelopes: Sequence[Envelope]) -> list[Reply] | None:
-        """The answers, or None where it died."""
+    async def receive(
+        self, envelopes: Sequence[Envelope], tell: Callable[[Envelope, Reply], None] | None = None
+    ) -> list[Reply] | None:
+        """The answers, or None where it died. `tell` sends those that are messages."""
 
 
 class Post:
@@ -78,8 +82,29 @@ def when(chances: Chances) -> float:
     return 0.01 + LATEST * chances.number(Number.WHEN) ** 3
 
 
+class Air:
+    """The keys that are on their way from one process to one receiver; `overlaps(receiver_name,
+    key)` is told of one that is in two requests at once."""
+
+    def __init__(self, receiver_name: str, overlaps: Callable[[str, str], None]) -> None:
+        self._name = receiver_name
+        self._overlaps = overlaps
+        self._keys: set[tuple[bool, str]] = set()
+
+    @contextmanager
+    def carrying(self, envelopes: Sequence[Envelope]) -> Iterator[None]:
+        """Within the block these are on their way. A process that dies meanwhile has no other."""
+        keys = {order_key(it) for it in envelopes}
+        for _, key in keys & self._keys:
+            self._overlaps(self._name, key)
+        self._keys |= keys
+        yield
+        self._keys -= keys
+
+
 class Way:
-    """The transport to one receiver, whose name is `receiver_name`."""
+    """The transport of one process to one receiver, whose name is `receiver_name`. A request and an
+    answer take `latency` seconds each, at least and at most; `overlaps` is as in `Air`."""
 
     def __init__(
         self,
@@ -89,6 +114,8 @@ class Way:
         receiver: Receiver,
         timeout: float,
         post: Post,
+        latency: tuple[float, float],
+        overlaps: Callable[[str, str], None],
     ) -> None:
         self._timeline = timeline
         self._chances = chances
@@ -96,11 +123,17 @@ class Way:
         self._receiver = receiver
         self._timeout = timeout
         self._post = post
+        self._latency = latency
+        self._air = Air(receiver_name, overlaps)
 
     async def deliver(self, envelopes: Sequence[Envelope]) -> Delivery:
         """As `Transport` promises."""
+        with self._air.carrying(envelopes):
+            return await self._delivered(envelopes)
+
+    async def _delivered(self, envelopes: Sequence[Envelope]) -> Delivery:
         chances, timeline = self._chances, self._timeline
-        await Wait(chances.between(Number.LATENCY, 0.0005, 0.01))
+        await Wait(chances.between(Number.LATENCY, *self._latency))
         if all(it.reply_to is not None for it in envelopes) and chances.fault(Fault.ACCEPTED):
             return self._accept(envelopes)
         if self._receiver.away_until > timeline.now:
@@ -119,7 +152,7 @@ class Way:
         replies = await self._receiver.receive(envelopes)
         if replies is None or chances.fault(Fault.ANSWER_LOST):
             return await self._silence()
-        await Wait(chances.between(Number.LATENCY, 0.0005, 0.01))
+        await Wait(chances.between(Number.LATENCY, *self._latency))
         return Answered(replies)
 
     async def aclose(self) -> None:

@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from orchestrator.definition.registry import Registry
+from orchestrator.engine.dispatcher import Line
 from orchestrator.engine.node import Node
 from orchestrator.engine.ports import EnginePorts
 from orchestrator.engine.settings import EngineSettings
 from orchestrator.engine.watchers import Watchers
+from orchestrator.retention.worker import Retention
 from orchestrator.testing.virtual.chances import Chances, Fault, Number
 from orchestrator.testing.virtual.timeline import Step, Timeline
 from outbox.crashpoints import Crash
@@ -21,6 +23,12 @@ BEGIN = datetime(2030, 1, 1, tzinfo=UTC)
 _TROUBLE = 0.2
 _SOON = 0.0001
 _NEVER = float("inf")
+_CRASHES = {
+    "engine": Fault.NODE_CRASH,
+    "relay": Fault.NODE_CRASH,
+    "consumer": Fault.READER_CRASH,
+    "retention": Fault.REMOVER_CRASH,
+}
 
 
 class ProcessClock:
@@ -45,6 +53,11 @@ class Storage(Protocol):
 
     def ports(self, clock: ProcessClock) -> EnginePorts:
         """The statements, for a process with that clock."""
+
+    def retention(
+        self, clock: ProcessClock, ids: Callable[[], str], owner: str
+    ) -> Retention | None:
+        """The removal of runs that have ended; None where all runs stay."""
 
 
 class Process:
@@ -76,8 +89,10 @@ class Process:
         self._held_until = 0.0
         self._busy: dict[str, Step] = {}
         self._timers: dict[str, float] = {}
+        self._lines: dict[str, Line] = {}
         self._rung: dict[str, int] = {}
         self._failures = 0
+        self._retention: Retention | None = None
 
     # Lifecycle
 
@@ -100,8 +115,14 @@ class Process:
             is_dead=self._is_surely_dead,
             chance=lambda: self._chances.number(Number.JITTER),
         )
-        self._rung = dict.fromkeys(self.node.dispatcher.lines, 0)
+        self._lines = {
+            f"{name} {number}": line
+            for name, line in self.node.dispatcher.lines.items()
+            for number in range(len(line.purposes))
+        }
+        self._rung = dict.fromkeys(self._lines, 0)
         self._timers = {}
+        self._retention = None
         self._in("tend", 0.0)
 
     def _own_name(self) -> str:
@@ -132,6 +153,15 @@ class Process:
         self._held_until = 0.0
         self.clock.skew = 0.0
 
+    def remove(self) -> None:
+        """Let it remove what has ended, from now on until it dies."""
+        if self.node is None or self._retention is not None:
+            return
+        ids = Ids(self.clock, self._chances.entropy)
+        self._retention = self._storage.retention(self.clock, ids, self._own_name())
+        if self._retention is not None:
+            self._in("remove", 0.0)
+
     # Loops
 
     def wake(self) -> None:
@@ -141,7 +171,7 @@ class Process:
             return
         if "commit" not in self._busy:
             self._in("commit", node.committer.pause or _SOON)
-        for name, line in node.dispatcher.lines.items():
+        for name, line in self._lines.items():
             if line.bell.rings != self._rung[name]:
                 self._in(name, _SOON)
 
@@ -184,8 +214,10 @@ class Process:
                 return node.shards.tend_once()
             case "commit":
                 return self._commit(node)
+            case "remove":
+                return self._remove()
             case _:
-                return self._carry(node, loop)
+                return self._carry(loop)
 
     async def _commit(self, node: Node) -> float:
         done = await node.committer.run_once()
@@ -194,8 +226,17 @@ class Process:
             self._trace("commits", self.name, done)
         return node.committer.pause
 
-    async def _carry(self, node: Node, name: str) -> float:
-        line = node.dispatcher.lines[name]
+    async def _remove(self) -> float:
+        assert self._retention is not None
+        tally = self._retention.tally
+        before = tally.removed.copy()
+        pause = await self._retention.step()
+        for kind, many in (tally.removed - before).items():
+            self._trace("removes", self.name, kind, many)
+        return pause
+
+    async def _carry(self, name: str) -> float:
+        line = self._lines[name]
         self._rung[name] = line.bell.rings
         settled = await line.courier.run_once()
         return 0.0 if settled else await line.courier.pause()
@@ -229,6 +270,7 @@ class CrashTrap:
 
     def __call__(self, name: str) -> None:
         # A participant dies by another fault, which is decided where it is simulated too.
-        if name.startswith(("engine:", "relay:")) and self._chances.fault(Fault.NODE_CRASH):
+        fault = _CRASHES.get(name.partition(":")[0])
+        if fault is not None and self._chances.fault(fault):
             self._trace("dies at", name)
             raise Crash(name)

@@ -13,8 +13,9 @@ from typing import Any
 from orchestrator.store.sharding import LEASED_AS, shard_of_bucket
 from orchestrator.testing.virtual.database import Connection, Hold, Lease, Message
 from outbox.coordination.lease_store import LeaseStore
+from outbox.lanes import BLOCKED
 from outbox.relay.hold_store import HoldStore
-from outbox.relay.message_store import Fetched, HeldKey, Store
+from outbox.relay.message_store import Fetched, HeldKey, Store, read_to_the_end
 from outbox.relay.verdicts import Pending, size_of
 
 
@@ -43,7 +44,7 @@ class VirtualMessages(Store):
         destination: str,
         floors: Mapping[int, int],
         *,
-        per_bucket: int,
+        shares: Mapping[int, int],
         most: int,
         most_bytes: int,
     ) -> Fetched:
@@ -59,18 +60,15 @@ class VirtualMessages(Store):
                 rows.setdefault(row.bucket, []).append(row)
         found: list[Pending] = []
         size = 0
-        exhausted = set(floors)
         for bucket in [it for it in floors if it in rows]:
             each = sorted(rows[bucket], key=lambda it: it.seq)
-            taken = each[: min(per_bucket, most - len(found))]
-            if len(taken) >= per_bucket:
-                exhausted.discard(bucket)
-            for row in taken:
+            for row in each[: min(shares[bucket], most - len(found))]:
                 if size < most_bytes:
                     found.append(Pending(row.seq, bucket, row.envelope))
                     size += size_of(found[-1])
-        whole = len(found) < most and size < most_bytes
-        return Fetched(found, (), frozenset(exhausted if whole else ()))
+        is_cut = len(found) >= most or size >= most_bytes
+        buckets = [message.bucket for message in found]
+        return Fetched(found, (), read_to_the_end(floors, shares, buckets, is_cut=is_cut))
 
     async def settle(self, connection: Any, seqs: Sequence[int]) -> None:
         for seq in seqs:
@@ -82,6 +80,7 @@ class VirtualMessages(Store):
         row = connection.tables.outbox.get(seq)
         if row is not None:
             connection.put(connection.tables.dead, row.envelope.id, row)
+            connection.put(connection.tables.died, row.envelope.id, self._time())
             connection.drop(connection.tables.outbox, seq)
 
 
@@ -184,17 +183,16 @@ class VirtualHolds(HoldStore):
         self,
         connection: Any,
         destination: str,
-        message: Pending,
+        head: HeldKey,
         *,
-        attempts: int,
-        delay: float,
+        delay: float | None,
         error: str,
         park: bool,
     ) -> None:
         tables = connection.tables
-        where = (destination, *message.key)
-        at = self._time() + timedelta(seconds=delay)
-        connection.put(tables.held, where, Hold(message.envelope.id, attempts, at))
+        where = (destination, *head.whole)
+        at = BLOCKED if delay is None else self._time() + timedelta(seconds=delay)
+        connection.put(tables.held, where, Hold(head.head_id, head.attempts, at))
         if park:
             self._move(connection, tables.outbox, tables.parked, *where)
 

@@ -168,13 +168,21 @@ class VirtualStarts(StartStore):
             elif id in tables.aliases:
                 alias = tables.aliases[id]
                 of_start = [alias[it] for it in ("start_id", "originator", "fingerprint")]
-                if alias["saga_id"] is None:
+                if alias.get("ended") is not None:
+                    start_id, originator, fingerprint = of_start
+                    ended, name = alias["ended"], alias["name"]
+                    found[id] = Known(start_id, ended, None, name, originator, fingerprint)
+                elif alias["saga_id"] is None:
                     start_id, originator, fingerprint = of_start
                     cause = refusal(alias["reason"])
                     found[id] = Known(start_id, REFUSED, cause, None, originator, fingerprint)
                 else:
                     found[id] = _known(tables.runs[alias["saga_id"]], *of_start)
         return found
+
+    async def removed_below(self, connection: Any) -> str | None:
+        remover = connection.tables.remover.get(0)
+        return None if remover is None else remover.below
 
     async def forget_history(self, connection: Any, saga_id: str) -> None:
         history = connection.tables.history

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
+from orchestrator.engine.commits.starts import FORGOTTEN
 from orchestrator.testing.virtual.chances import Chances, Fault
+from outbox.contract import Void
+from outbox.inbox.answering import is_told_at_once
 from outbox.inbox.barrier import claims, conclude, decide, over
 from outbox.inbox.batches import Slot, holds_key, order_key, split
 from outbox.inbox.outside import rules
@@ -15,10 +18,13 @@ from outbox.inbox.outside.call import Answered, AnswersLater, NoAnswer, Result
 from outbox.inbox.pending.completion import completed
 from outbox.inbox.pending.keeping import pended_of
 from outbox.inbox.pending.pended import Pended
-from outbox.inbox.retention import NOTHING_FORGOTTEN
-from outbox.inbox.rows import Again, Answer, Arrival, Change, Row, State
+from outbox.inbox.purge.statements import joined
+from outbox.inbox.retention import Forgotten, horizon
+from outbox.inbox.rows import VOID, Again, Answer, Arrival, Change, Claim, Row, State
 from outbox.replies import PENDING, Outcome, Reply
+from outbox.wire.codec import decode
 from outbox.wire.envelope import Envelope, fingerprint
+from outbox.wire.settled import EndedSagas
 
 DONE = Reply(Outcome.DONE)
 _NOT_ATTEMPTED = Reply(Outcome.NOT_ATTEMPTED, code="not-attempted", reason="its key waits")
@@ -32,6 +38,8 @@ CALLING = Reply(Outcome.ONGOING, code=PENDING)
 """What the outside is called for."""
 TIMEOUT = 5.0
 """The seconds that a call to the outside may take."""
+RETENTION = timedelta(seconds=3)
+"""How long a command is remembered whose run has ended."""
 PROMISE = rules.Promise(timedelta(seconds=TIMEOUT), keyed=True, key_valid_for=timedelta(days=1))
 
 
@@ -76,6 +84,8 @@ class ToTell(NamedTuple):
 
 
 Told = Sequence[ToTell]
+Tell = Callable[[Envelope, Reply], None]
+"""Sends the answer to a command as a message."""
 
 
 class Wishes(Protocol):
@@ -91,7 +101,11 @@ class Wishes(Protocol):
 class Handlers:
     """The handlers' answers, with the accidents that happen to them."""
 
-    def __init__(self, chances: Chances, wishes: Wishes) -> None:
+    def __init__(
+        self, chances: Chances, wishes: Wishes, calls: Collection[str] = frozenset()
+    ) -> None:
+        """`calls` are the types of commands that are always calls to the outside."""
+        self._calls = calls
         self._chances = chances
         self._wishes = wishes
         self._poisonous: set[str] = set()
@@ -100,7 +114,8 @@ class Handlers:
     def calls_outside(self, envelope: Envelope) -> bool:
         """Whether commands of that type are answered by calls to the outside."""
         if envelope.type not in self._calling:
-            self._calling[envelope.type] = self._chances.fault(Fault.CALL)
+            is_call = envelope.type in self._calls
+            self._calling[envelope.type] = is_call or self._chances.fault(Fault.CALL)
         return self._calling[envelope.type]
 
     def run(self, envelope: Envelope) -> Reply:
@@ -166,11 +181,54 @@ class Service:
         self._time = time or now
         self._rows: dict[str, Row] = {}
         self._pended: dict[str, Pended] = {}
+        self._claims: dict[str, tuple[Claim, datetime]] = {}
+        """What the rows were inserted with, and when."""
+        self._said: dict[str, EndedSagas] = {}
+        self._forgotten: dict[str, EndedSagas] = {}
+        self._outside: set[str] = set()
+        """The commands that were answered later, or by calls; those are not forgotten here."""
 
-    async def receive(self, envelopes: Sequence[Envelope]) -> list[Reply] | None:
-        """The answers; None where it died before it gave any."""
+    def note(self, envelopes: Sequence[Envelope], said: EndedSagas | None) -> None:
+        """Keep what the sender of these said of its runs that have ended."""
+        sources = {it.source for it in envelopes}
+        if said is not None and len(sources) == 1:
+            (source,) = sources
+            self._said[source] = said.join(self._said.get(source))
+
+    def forget(self, said: EndedSagas | None) -> None:
+        """Forget the commands of runs that have ended, as the real inbox purges them. `said` is the
+        answer of the one orchestrator to the question which runs these are."""
+        if said is not None:
+            for source in {claim.source for claim, _ in self._claims.values()}:
+                self._said[source] = said.join(self._said.get(source))
+        now = self._now()
+        cutoff, before = now - RETENTION, horizon(now, RETENTION)
+        for source in sorted({*self._said, *self._forgotten}):
+            mark = joined(self._said.get(source), self._forgotten.get(source), before)
+            doomed = [
+                id
+                for id, (claim, received) in self._claims.items()
+                if claim.source == source
+                and claim.saga_number is not None
+                and mark.covers(claim.saga_number)
+                and received < cutoff
+                and id < before
+                and (claim.due is None or claim.due < cutoff)
+                and id not in self._outside
+            ]
+            if doomed:
+                self._forgotten[source] = mark
+            for id in doomed:
+                del self._claims[id], self._rows[id]
+
+    async def receive(
+        self, envelopes: Sequence[Envelope], tell: Tell | None = None
+    ) -> list[Reply] | None:
+        """The answers; None where it died before it gave any. Those that are messages are told in
+        the transactions that they are about, by `tell`."""
         replies: list[Reply | None] = [None] * len(envelopes)
         waiting: set[tuple[bool, str]] = set()
+        received = envelopes
         # Without a name to reply to, since answers that are messages have a way of their own here.
         envelopes = [replace(each, reply_to=None) for each in envelopes]
         arrivals = [(place, _arrival(envelope)) for place, envelope in enumerate(envelopes)]
@@ -187,6 +245,8 @@ class Service:
                         waiting.add(key)
                 for place in slot.positions:
                     replies[place] = reply
+                if tell is not None and is_told_at_once(received[slot.positions[0]], reply):
+                    tell(received[slot.positions[0]], reply)
         if self._chances.fault(Fault.SERVICE_CRASH):
             return None
         return [it for it in replies if it is not None]
@@ -202,12 +262,16 @@ class Service:
             for it in claimed
             if it.id not in rows
         }
-        verdict = decide(arrival, found, NOTHING_FORGOTTEN, self._now())
+        forgotten = Forgotten(sagas=self._forgotten)
+        verdict = decide(arrival, found, forgotten, self._now())
+        claims_of_new = {it.id: (it, self._now()) for it in claimed if it.id in new}
         if isinstance(verdict, Answer):
             rows.update(new)
+            self._claims.update(claims_of_new)
             self._change(verdict.changes)
             for id in verdict.forget:
                 rows.pop(id, None)
+                self._claims.pop(id, None)
             self._forget(verdict.over)
             return verdict.reply
         if isinstance(verdict, Again):
@@ -219,6 +283,7 @@ class Service:
         if reply.outcome not in (Outcome.DONE, Outcome.REFUSED) and not reply.is_pending:
             return reply
         rows.update(new)
+        self._claims.update(claims_of_new)
         self._change(conclude(arrival, verdict, reply))
         self._forget(over(verdict, reply))
         if not reply.is_pending:
@@ -231,6 +296,7 @@ class Service:
         else:
             await self._note(envelope, reply)
         self._pended[envelope.id] = pended
+        self._outside |= {envelope.id, *envelope.undoes}
         self._begun(self, envelope, pended.attempt)
         return pended.reply()
 
@@ -325,15 +391,22 @@ class Originator:
         self.away_until = 0.0
         self._read = read
 
-    async def receive(self, envelopes: Sequence[Envelope]) -> list[Reply] | None:
+    async def receive(
+        self, envelopes: Sequence[Envelope], tell: Tell | None = None
+    ) -> list[Reply] | None:
         """Take the events of ends."""
         for envelope in envelopes:
             news = self._read(envelope.data)
-            self.told[news["instance_id"]] = news["status"]
+            if news.get("code") == FORGOTTEN:
+                # It is of a copy that came after the run was removed, or of a start that came
+                # when others of its time were.
+                self.told.setdefault(news["instance_id"], FORGOTTEN)
+            else:
+                self.told[news["instance_id"]] = news["status"]
         return [DONE] * len(envelopes)
 
 
 def _arrival(envelope: Envelope) -> Arrival:
     # No handler here looks at the message itself.
-    message: Any = None
+    message: Any = decode(Void, envelope.data) if envelope.type == VOID else None
     return Arrival(envelope, message, fingerprint(envelope), envelope.correlation)

@@ -43,7 +43,6 @@ _SETTINGS = EngineSettings(
         delivery_timeout=2.0,
         poll=80.0,
         sweep=100.0,
-        width=1,
         park_after=5.0,
         retry=RetryPolicy(first=0.3, ceiling=10.0, attempts=6),
     )
@@ -94,7 +93,7 @@ class Course:
             for it in participants.values()
         ]
         ways: dict[str, Transport] = dict(zip(participants, self._roads, strict=True))
-        ways.setdefault(originator, _Nobody())
+        ways.setdefault(originator, _Outsider())
         self._process = Process(
             "orchestrator",
             timeline,
@@ -227,7 +226,7 @@ class Course:
             self._failure = " ".join(map(str, what))
 
 
-class _Nobody:
+class _Outsider:
     """The service that asked for the runs where no participant did: takes the events of their
     ends."""
 

@@ -44,8 +44,11 @@ class Books:
     def ports(self, clock: ProcessClock) -> EnginePorts:
         """The statements of the orchestrator, in virtual time."""
         ports = EnginePorts.of(self.engine, self.registry, clock)
-        relay = replace(ports.relay, within=NoLimit, gather=one_after_the_other)
-        return replace(ports, relay=relay, sleep=sleep, event=Gate)
+        relay = replace(ports.relay, within=NoLimit, gather=one_after_the_other, event=Gate)
+        return replace(ports, relay=relay, sleep=sleep)
+
+    def retention(self, *_: Any) -> None:
+        """All runs stay."""
 
     async def tell(self, saga_id: str, kind: str, payload: str) -> None:
         """Leave a signal for a run."""

@@ -37,7 +37,7 @@ from outbox.inbox.handlers import Handlers
 from outbox.tables import DEFAULT_TABLES, Tables
 from outbox.wire.strict_json import loads
 
-_NOBODY = "sagabox-test"
+_OUTSIDER = "sagabox-test"
 """The name of the service that asks for the runs where no participant does."""
 _DATABASE = "sagabox-orchestrator"
 
@@ -81,7 +81,8 @@ class World(Steering):
         }
         super().__init__(saga, completions, outside)
         self._number = 0
-        self._originator = originator or _NOBODY
+        self._has_kept = False
+        self._originator = originator or _OUTSIDER
         self._timeline = Timeline()
         self._clock = _Clock(lambda: self._timeline)
         names = frozenset({*participants, self._originator})
@@ -178,9 +179,13 @@ class World(Steering):
         """Remember the content of all databases."""
         for database in self._databases():
             database.keep()
+        self._has_kept = True
 
     def restore(self) -> None:
-        """Begin anew from the remembered content, without any trouble."""
+        """Begin anew from the remembered content, without any trouble. Raises RuntimeError where
+        nothing was remembered."""
+        if not self._has_kept:
+            raise RuntimeError("there is nothing to restore: call keep() first, before the runs")
         for database in self._databases():
             database.restore()
         self._begin()

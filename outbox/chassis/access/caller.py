@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 
 _HOST = re.compile(r"(\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(?::(\d{1,5}))?")
 _ORIGIN = re.compile(r"(https?)://([^/?#@]+)")
@@ -14,8 +15,7 @@ _BEARER = re.compile(r"bearer +([\x21-\x7e]{1,4096})", re.IGNORECASE)
 _DEFAULT_PORTS = {"http": "80", "https": "443"}
 _COOKIE = "sagabox-session"
 
-# What proxies add, the common ones beside those with a specification.
-_FORWARDING = frozenset(
+FORWARDING = frozenset(
     {
         "forwarded",
         "via",
@@ -28,6 +28,8 @@ _FORWARDING = frozenset(
         "fastly-client-ip",
     }
 )
+"""The headers that proxies add, the common ones beside those with a specification; and all that
+begin with x-forwarded."""
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -118,11 +120,17 @@ def caller_of(
         peer=peer,
         local=local,
         host=host,
-        forwarded=any(it in _FORWARDING or it.startswith("x-forwarded") for it in found),
+        forwarded=any(map(is_forwarding, found)),
         author=_author(one, scheme, host, port),
         navigates=one.get("sec-fetch-mode") == "navigate",
         credential=_credential(one.get("authorization"), found.get("cookie", ()), port),
     )
+
+
+def is_forwarding(name: str) -> bool:
+    """Whether a header of that name says that a proxy passed the request on."""
+    plain = name.lower().replace("_", "-")
+    return plain in FORWARDING or plain.startswith("x-forwarded")
 
 
 def cookie_name(port: str | None) -> str:
@@ -154,6 +162,7 @@ def _host(text: str | None) -> tuple[str | None, str | None]:
     return match[1].strip("[]").removesuffix(".") or None, match[2]
 
 
+@lru_cache(1024)
 def _is_loopback(address: str | None) -> bool:
     try:
         found = ipaddress.ip_address(address or "")

@@ -125,12 +125,12 @@ class AccessMiddleware:
     async def _take_message(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a service's request on. Signed requests are not counted, and only the route can
         tell: so a request with a wrong signature is counted when it is answered."""
-        caller = caller_in(scope)
         problem: HttpProblem | None = None
 
         async def counted(message: Message) -> None:
             nonlocal problem
             if message["type"] == "http.response.start" and message["status"] == 401:
+                caller = caller_in(scope)
                 wait = self._wait(caller, None)
                 problem = _too_many(wait, caller) if wait > 0 else None
             if problem is None:

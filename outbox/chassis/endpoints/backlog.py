@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 
-from sqlalchemy import String, Table, TextClause, TextualSelect, bindparam, text
+from sqlalchemy import Boolean, String, Table, TextClause, TextualSelect, bindparam, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.database.column_types import UtcDateTime
 from outbox.database.table_set import in_sql
-from outbox.lanes import BUCKETS
+from outbox.lanes import BLOCKED, BUCKETS, PAUSED
 from outbox.tables import Tables
+from outbox.transports.brokers.held.operators import HeldCount
 
 COUNTED_UP_TO = 100_000
 
@@ -33,6 +34,10 @@ class Backlog:
     held_keys: int
     dead: int
     oldest: datetime | None
+    paused: bool = False
+    """Whether nothing is sent there until an operator resumes it."""
+    blocked_keys: int = 0
+    """Those of the held keys that an operator has to free."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,8 @@ class Standing:
 
     backlogs: Sequence[Backlog]
     waiting: Sequence[Waiting]
+    received: Sequence[HeldCount] = ()
+    """What came by a broker, and is held."""
 
 
 @cache
@@ -82,10 +89,10 @@ def _destinations(tables: Tables) -> TextClause:
     )
 
 
-def _count(table: Table) -> str:
+def _count(table: Table, but: str = "") -> str:
     return (
         f"(SELECT count(*) FROM (SELECT 1 FROM {in_sql(table)} "
-        "WHERE destination = :destination LIMIT :most) AS counted)"
+        f"WHERE destination = :destination {but} LIMIT :most) AS counted)"
     )
 
 
@@ -100,11 +107,17 @@ def _standing(tables: Tables) -> TextualSelect:
   FROM buckets
 )
 SELECT {_count(tables.outbox)} AS unsent, {_count(tables.outbox_parked)} AS parked,
-       {_count(tables.outbox_scheduled)} AS scheduled, {_count(tables.outbox_held)} AS held_keys,
-       {_count(tables.outbox_dead)} AS dead, (SELECT min(head) FROM heads) AS oldest"""
+       {_count(tables.outbox_scheduled)} AS scheduled,
+       {_count(tables.outbox_held, "AND bucket >= 0")} AS held_keys,
+       {_count(tables.outbox_held, "AND bucket >= 0 AND next_at >= :blocked")} AS blocked_keys,
+       {_count(tables.outbox_dead)} AS dead,
+       EXISTS (SELECT 1 FROM {in_sql(tables.outbox_held)}
+               WHERE destination = :destination AND bucket = {PAUSED}) AS paused,
+       (SELECT min(head) FROM heads) AS oldest"""
     destination = bindparam("destination", type_=String)
-    bound = text(statement).bindparams(destination, most=COUNTED_UP_TO, last=BUCKETS[-1])
-    return bound.columns(oldest=UtcDateTime)
+    blocked = bindparam("blocked", BLOCKED, type_=UtcDateTime)
+    bound = text(statement).bindparams(destination, blocked, most=COUNTED_UP_TO, last=BUCKETS[-1])
+    return bound.columns(paused=Boolean, oldest=UtcDateTime)
 
 
 @cache

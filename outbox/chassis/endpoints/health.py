@@ -35,8 +35,9 @@ class Ready(BaseModel):
     checks: list[str]
 
 
-def router(checks: Mapping[str, Check], *, timeout: float = 2.0) -> APIRouter:
-    """The two addresses. A check that takes longer than `timeout` seconds counts as failed."""
+def router(checks: Callable[[], Mapping[str, Check]], *, timeout: float = 2.0) -> APIRouter:
+    """The two addresses; `checks` gives what is checked now. A check that takes longer than
+    `timeout` seconds counts as failed."""
     routes = APIRouter(tags=["operation"])
 
     @routes.get("/livez", summary="Whether the process answers")
@@ -49,8 +50,9 @@ def router(checks: Mapping[str, Check], *, timeout: float = 2.0) -> APIRouter:
         responses=documented({503: "It cannot; the detail names what fails"}),
     )
     async def readyz() -> Ready:
+        wanted = checks()
         failures = await asyncio.gather(
-            *(_failure(name, check, timeout) for name, check in checks.items())
+            *(_failure(name, check, timeout) for name, check in wanted.items())
         )
         found = [failure for failure in failures if failure is not None]
         if found:
@@ -61,7 +63,7 @@ def router(checks: Mapping[str, Check], *, timeout: float = 2.0) -> APIRouter:
                 next_step=found[0][2],
                 retry_after=2,
             )
-        return Ready(checks=list(checks))
+        return Ready(checks=list(wanted))
 
     return routes
 

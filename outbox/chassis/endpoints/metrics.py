@@ -1,7 +1,8 @@
 """/metrics, in the text format of Prometheus, from a registry that belongs to one service.
 
 Requests, deliveries and the inbox's answers are counted as they happen. The outbox's backlog and
-what is pending are read from the database at each scrape.
+what is pending are read from the database at each scrape. Who asks for OpenMetrics gets exemplars,
+too: traces that a collector has.
 """
 
 from __future__ import annotations
@@ -9,25 +10,33 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from datetime import datetime
 from typing import Any, assert_never
 
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from outbox.chassis.endpoints.address_metrics import AddressMetrics
 from outbox.chassis.endpoints.backlog import Standing
+from outbox.chassis.endpoints.exposition import OPEN_METRICS, written
+from outbox.chassis.endpoints.queue_metrics import QueueMetrics
+from outbox.chassis.endpoints.standing_metrics import StandingMetrics
 from outbox.clock import Clock
 from outbox.coordination.progress import Progress
+from outbox.inbox.batches import holds_key
 from outbox.inbox.handlers import Handlers
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.limits import InboxLimits
+from outbox.inbox.outside.call import NO_ANSWER
 from outbox.inbox.purge.questions import Stopped
 from outbox.inbox.runners import Sessions
-from outbox.replies import Reply
+from outbox.inbox.transactions.terms import Told
+from outbox.replies import Outcome, Reply
+from outbox.tracing import current, exemplar
 from outbox.transports.base import (
     Accepted,
     Answered,
@@ -36,6 +45,7 @@ from outbox.transports.base import (
     Unacceptable,
     Unreachable,
 )
+from outbox.transports.brokers.figures import QueueFigures
 from outbox.wire.envelope import Envelope
 from outbox.wire.settled import EndedSagas
 
@@ -45,6 +55,10 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"
 _UNKNOWN = "(unknown)"
 _MOST_SENDERS = 100
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+async def _no_queues() -> Sequence[QueueFigures]:
+    return ()
 
 
 class Metrics:
@@ -75,6 +89,13 @@ class Metrics:
             ["destination", "outcome"],
             registry=self.registry,
         )
+        self._latency = Histogram(
+            "sagabox_relay_latency_seconds",
+            "Time from when a message was made, or was to leave, to the answer that settled it",
+            ["destination"],
+            buckets=(*_SECONDS, 30.0, 60.0, 300.0, 1800.0, 3600.0, 86400.0),
+            registry=self.registry,
+        )
         self._received = Counter(
             "sagabox_inbox_messages",
             "Messages received, by the answer they were given",
@@ -94,6 +115,11 @@ class Metrics:
             ["sender"],
             registry=self.registry,
         )
+        # Prometheus sees no growth in a series that begins above 0, so that the first message which
+        # is not understood would raise no alert.
+        for outcome in Outcome:
+            self._received.labels(outcome.value)
+        self._calls.labels(NO_ANSWER)
         self._stopped_purges = Gauge(
             "sagabox_inbox_stopped_purges",
             "Purges that leave old rows since nothing tells whether those sagas have ended: 0 or 1",
@@ -106,7 +132,12 @@ class Metrics:
             ["kind"],
             registry=self.registry,
         )
-        self._standing = _Standing(self.registry)
+        self._calls_taken: list[Callable[[], int]] = []
+        self._threads_given_up: list[Callable[[], int]] = []
+        self._standing = StandingMetrics(self.registry)
+        self._addresses = AddressMetrics(self.registry)
+        self.registry.register(_LostLeases(progress))
+        self._queues = QueueMetrics(self.registry)
 
     def http(self, app: ASGIApp) -> ASGIApp:
         """`app`, with its requests counted and timed by route and status."""
@@ -131,7 +162,7 @@ class Metrics:
                 # The template of the address: the address itself would make a series per article.
                 route = getattr(scope.get("route"), "path", _UNKNOWN)
                 took = self._clock.monotonic() - begun
-                self._requests.labels(method, route, str(status)).observe(took)
+                self._requests.labels(method, route, str(status)).observe(took, _this_trace())
 
         return timed
 
@@ -141,6 +172,7 @@ class Metrics:
 
     def transport(self, destination: str, transport: Transport) -> Transport:
         """`transport`, with what goes through it counted under the destination's name."""
+        self._addresses.watch(destination, transport)
         return _MeteredTransport(self, destination, transport, self._clock)
 
     def delivered(self, destination: str, count: int, took: float, delivery: Delivery) -> None:
@@ -161,7 +193,22 @@ class Metrics:
                 self._delivered.labels(destination, result).inc(count)
             case other:
                 assert_never(other)
-        self._deliveries.labels(destination, result).observe(took)
+        self._deliveries.labels(destination, result).observe(took, _this_trace())
+
+    def settled(self, destination: str, envelopes: Sequence[Envelope], delivery: Delivery) -> None:
+        """Note how long the messages took that this delivery settled."""
+        match delivery:
+            case Answered(replies) if len(replies) == len(envelopes):
+                pairs = zip(envelopes, replies, strict=True)
+                gone = [envelope for envelope, reply in pairs if not holds_key(reply)]
+            case Accepted():
+                gone = list(envelopes)
+            case _:
+                return
+        latency, now = self._latency.labels(destination), self._clock.now()
+        for envelope in gone:
+            took = max(0.0, (now - (envelope.due or envelope.time)).total_seconds())
+            latency.observe(took, exemplar(envelope.trace))
 
     def received(self, replies: Sequence[Reply]) -> None:
         """Note what the inbox answered."""
@@ -169,20 +216,26 @@ class Metrics:
             self._received.labels(reply.outcome.value).inc()
 
     def handler_threads(self, given_up: Callable[[], int]) -> None:
-        """Show how many threads go on after their handler was given up."""
+        """Show how many threads of this inbox, too, go on after their handler was given up."""
+        self._threads_given_up.append(given_up)
+        if len(self._threads_given_up) > 1:
+            return
         Gauge(
             "sagabox_handler_threads_given_up",
             "Threads that go on after their handler took too long; each takes up a place",
             registry=self.registry,
-        ).set_function(given_up)
+        ).set_function(lambda: sum(it() for it in self._threads_given_up))
 
     def calls_made(self, taken: Callable[[], int]) -> None:
-        """Show how many calls to the outside are made."""
+        """Show how many calls to the outside this inbox makes, too."""
+        self._calls_taken.append(taken)
+        if len(self._calls_taken) > 1:
+            return
         Gauge(
             "sagabox_outside_calls",
             "Calls to the outside that are made, and threads that go on after their time",
             registry=self.registry,
-        ).set_function(taken)
+        ).set_function(lambda: sum(it() for it in self._calls_taken))
 
     def called(self, result: str, seconds: float) -> None:
         """Note a call to the outside that has ended."""
@@ -205,6 +258,7 @@ class Metrics:
         standing: Callable[[], Awaitable[Standing]],
         *,
         relay_runs: Callable[[], bool],
+        queues: Callable[[], Awaitable[Sequence[QueueFigures]]] = _no_queues,
         timeout: float = 5.0,
     ) -> APIRouter:
         """The route /metrics. Without its database a service still shows the metrics that it
@@ -215,9 +269,16 @@ class Metrics:
             "/metrics",
             summary="The service's figures, for Prometheus",
             response_class=Response,
-            responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+            responses={
+                200: {
+                    "content": {
+                        "text/plain": {"schema": {"type": "string"}},
+                        OPEN_METRICS: {"schema": {"type": "string"}},
+                    }
+                }
+            },
         )
-        async def metrics() -> Response:
+        async def metrics(request: Request) -> Response:
             found: Standing | None = None
             try:
                 async with asyncio.timeout(timeout):
@@ -225,94 +286,30 @@ class Metrics:
             except Exception as error:
                 log.warning("the tables cannot be read for /metrics: %s", error)
             self._standing.show(found, self._clock, relay_runs())
+            self._queues.show(await queues())
             for kind, seconds in self._progress.stalled.items():
                 self._stalled.labels(kind).set(seconds)
-            return Response(generate_latest(_Plain(self.registry)), media_type=CONTENT_TYPE_LATEST)
+            return written(self.registry, request.headers.get("accept", ""))
 
         return routes
 
 
-class _Plain(Collector):
-    """The metrics without their `_created` samples, which would look like gauges in the text
-    format."""
+def _this_trace() -> dict[str, str] | None:
+    return exemplar(current())
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self._registry = registry
+
+class _LostLeases(Collector):
+    """The count of lost leases, read when it is scraped."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
 
     def collect(self) -> Iterator[Metric]:
-        for family in self._registry.collect():
-            family.samples = [it for it in family.samples if not it.name.endswith("_created")]
-            yield family
-
-
-class _Standing:
-    """The gauges of what stands in the tables."""
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        def gauge(name: str, meaning: str) -> Gauge:
-            return Gauge(f"sagabox_{name}", meaning, ["destination"], registry=registry)
-
-        self._unsent = gauge(
-            "outbox_unsent_messages", "Messages that wait to be sent (counted to 100,000)"
+        yield CounterMetricFamily(
+            "sagabox_lost_leases",
+            "Leases of this process that expired before they were renewed",
+            value=self._progress.lost_leases,
         )
-        self._oldest = gauge("outbox_oldest_seconds", "Age of the oldest message that waits")
-        self._parked = gauge("outbox_parked_messages", "Messages of keys that are held for long")
-        self._scheduled = gauge("outbox_scheduled_messages", "Messages whose time has not come")
-        self._held = gauge("outbox_held_keys", "Keys that wait after a failure")
-        self._dead = gauge("outbox_dead_letters", "Messages that were given up")
-        self._pending = Gauge(
-            "sagabox_inbox_pending_commands",
-            "Commands whose answers come later (counted to 100,000)",
-            ["kind"],
-            registry=registry,
-        )
-        self._oldest_pending = Gauge(
-            "sagabox_inbox_pending_oldest_seconds",
-            "Age of the oldest command whose answer comes later",
-            ["kind"],
-            registry=registry,
-        )
-        self._database = Gauge(
-            "sagabox_database_up", "1 if the database answered this scrape", registry=registry
-        )
-        self._relay = Gauge(
-            "sagabox_relay_running", "1 if the relay runs in this process", registry=registry
-        )
-        self._gauges = (
-            self._unsent,
-            self._oldest,
-            self._parked,
-            self._scheduled,
-            self._held,
-            self._dead,
-            self._pending,
-            self._oldest_pending,
-        )
-
-    def show(self, found: Standing | None, clock: Clock, relay_runs: bool) -> None:
-        self._relay.set(relay_runs)
-        self._database.set(found is not None)
-        for gauge in self._gauges:
-            # Old figures would look like new ones.
-            gauge.clear()
-        if found is None:
-            return
-        for waiting in found.waiting:
-            self._pending.labels(waiting.kind).set(waiting.count)
-            self._oldest_pending.labels(waiting.kind).set(_age(waiting.oldest, clock))
-        for backlog in found.backlogs:
-            place = backlog.destination
-            self._unsent.labels(place).set(backlog.unsent)
-            self._parked.labels(place).set(backlog.parked)
-            self._scheduled.labels(place).set(backlog.scheduled)
-            self._held.labels(place).set(backlog.held_keys)
-            self._dead.labels(place).set(backlog.dead)
-            self._oldest.labels(place).set(_age(backlog.oldest, clock))
-
-
-def _age(since: datetime | None, clock: Clock) -> float:
-    """In seconds; 0 where nothing is that old."""
-    return 0.0 if since is None else max(0.0, (clock.now() - since).total_seconds())
 
 
 class _MeteredTransport:
@@ -329,6 +326,7 @@ class _MeteredTransport:
         delivery = await self._inner.deliver(envelopes)
         took = self._clock.monotonic() - begun
         self._metrics.delivered(self._destination, len(envelopes), took, delivery)
+        self._metrics.settled(self._destination, envelopes, delivery)
         return delivery
 
     async def aclose(self) -> None:
@@ -348,9 +346,16 @@ class MeteredInbox(Inbox):
         metrics: Metrics,
         progress: Progress,
         peers: Collection[str] = (),
+        told: Told | None = None,
     ) -> None:
         super().__init__(
-            handlers, sessions, clock=clock, limits=limits, peers=peers, progress=progress
+            handlers,
+            sessions,
+            clock=clock,
+            limits=limits,
+            told=told,
+            peers=peers,
+            progress=progress,
         )
         self._metrics = metrics
         metrics.calls_made(lambda: self.calls.taken)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -14,6 +14,24 @@ from outbox.database.engines import reading
 from outbox.inbox.inbox import Inbox
 from outbox.inbox.transactions.in_threads import InThreads
 from outbox.tables import Tables
+from outbox.transports.brokers.figures import QueueFigures
+from outbox.transports.brokers.held.operators import count_held
+
+
+class Queued(Protocol):
+    """The queues that a service reads."""
+
+    @property
+    def are_read(self) -> bool: ...
+    async def trouble(self) -> tuple[str, str] | None: ...
+    async def figures(self) -> Sequence[QueueFigures]: ...
+
+
+class Entered(Protocol):
+    """The entrance of a service."""
+
+    @property
+    def queues(self) -> Queued: ...
 
 
 class Served(Protocol):
@@ -33,11 +51,13 @@ class Served(Protocol):
     def inbox(self) -> Inbox: ...
     @property
     def is_carrying(self) -> bool: ...
+    @property
+    def entrance(self) -> Entered: ...
     async def check_tables(self) -> None: ...
 
 
-def checks_of(service: Served, *, threads: bool) -> dict[str, Check]:
-    """The checks of /readyz, by name; `threads` as for `health.work`."""
+def checks_of(service: Served, *, threads: bool) -> Callable[[], Mapping[str, Check]]:
+    """The checks of /readyz, by name, as they are wanted now; `threads` as for `health.work`."""
 
     async def relay() -> None:
         if not service.is_carrying:
@@ -54,7 +74,15 @@ def checks_of(service: Served, *, threads: bool) -> dict[str, Check]:
     own = service.inbox.threads
     if own is not None:
         checks["threads"] = lambda: _check_threads(own)
-    return checks
+    queues = service.entrance.queues
+
+    async def queue() -> None:
+        if (trouble := await queues.trouble()) is not None:
+            problem, next_step = trouble
+            raise NotReady(problem, next_step=next_step)
+
+    # Whether it reads any is known once it runs.
+    return lambda: {**checks, "queue": queue} if queues.are_read else checks
 
 
 async def standing_of(service: Served) -> Standing:
@@ -64,6 +92,7 @@ async def standing_of(service: Served) -> Standing:
         return Standing(
             await standing(connection, service.tables, service.reached),
             await waiting(connection, service.tables, service.name),
+            await count_held(connection, service.name, tables=service.tables),
         )
 
 

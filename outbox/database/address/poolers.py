@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox.database.address.broken import broken_off
 from outbox.database.sqlalchemy_internals import prepares
+from outbox.database.troubles import is_said_by
 
 log = logging.getLogger("outbox.database")
 
@@ -23,6 +24,14 @@ _UNPREPARED: Mapping[str, Mapping[str, Any]] = {
     "psycopg": {"prepare_threshold": None},
 }
 _BACKEND = "SELECT pg_backend_pid()"
+_BY_STATEMENT = "statement pooling mode"
+"""What PgBouncer says to a transaction, and ends the connection."""
+
+BY_TRANSACTION = (
+    "let the pooler hand its connections from transaction to transaction (PgBouncer: "
+    "pool_mode = transaction), or give the address of the server itself"
+)
+"""What is to be done where a pooler hands them from statement to statement."""
 
 
 def unprepared(driver: str) -> dict[str, Any]:
@@ -79,6 +88,12 @@ async def _told_by_asyncpg(connection: Any) -> bool:
     async with connection.transaction():
         statement = await connection.prepare(_BACKEND, name="")
         return bool(connection.get_server_pid() != await statement.fetchval())
+
+
+def has_no_transactions(error: BaseException) -> bool:
+    """Whether it came because the pooler at the other end hands its connections from statement to
+    statement."""
+    return is_said_by(_BY_STATEMENT, error)
 
 
 def before(connection: Connection) -> bool:

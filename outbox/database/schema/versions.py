@@ -246,10 +246,63 @@ def _drop_4(op: TableOperations) -> None:
     op.drop_table("outbox_service")
 
 
+def _create_5(op: TableOperations) -> None:
+    """Create the table for what a broker brought and could not be handled; the code of version 4
+    takes no messages from brokers."""
+    on_postgresql = op.get_context().dialect.name == "postgresql"
+    time = sa.DateTime(timezone=True)
+    identifier = sa.Uuid(as_uuid=False)
+    op.create_table(
+        "inbox_held",
+        sa.Column(
+            "seq",
+            sa.BigInteger() if on_postgresql else sa.Integer(),
+            sa.Identity(),
+            nullable=False,
+            autoincrement=True,
+        ),
+        sa.Column("consumer", sa.String(100), nullable=False),
+        sa.Column("queue", sa.String(100), nullable=False),
+        sa.Column("partition", sa.Integer(), nullable=False),
+        sa.Column("undo_lane", sa.Boolean(), nullable=False),
+        sa.Column("key", sa.String(200), nullable=True),
+        sa.Column("message_id", identifier, nullable=True),
+        sa.Column("type", sa.String(200), nullable=True),
+        sa.Column("source", sa.String(100), nullable=True),
+        sa.Column("saga", identifier, nullable=True),
+        sa.Column("headers", sa.Text(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.Column("fingerprint", sa.LargeBinary(32), nullable=False),
+        sa.Column("expires_at", time, nullable=True),
+        sa.Column("state", sa.String(10), nullable=False),
+        sa.Column("attempts", sa.Integer(), nullable=False),
+        sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("next_at", time, nullable=True),
+        sa.Column("last_error", sa.Text(), nullable=False),
+        sa.Column("held_at", time, nullable=False),
+        sa.PrimaryKeyConstraint("seq"),
+        sa.UniqueConstraint("consumer", "fingerprint", name="inbox_held_once"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index(
+        "inbox_held_order",
+        "inbox_held",
+        ["consumer", "undo_lane", "key", "seq"],
+        postgresql_where=sa.text("state <> 'dead'"),
+        sqlite_where=sa.text("state <> 'dead'"),
+    )
+    op.create_index("inbox_held_due", "inbox_held", ["consumer", "next_at"])
+
+
+def _drop_5(op: TableOperations) -> None:
+    op.drop_table("inbox_held")
+
+
 VERSIONS: tuple[Version, ...] = (
     Version(_create_1, _drop_1),
     Version(_create_2, _drop_2),
     Version(_create_3, _drop_3),
     Version(_create_4, _drop_4),
+    Version(_create_5, _drop_5),
 )
 """The first is version 1."""

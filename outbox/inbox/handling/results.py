@@ -40,7 +40,7 @@ def reply_of(result: object, tp: Any = Any) -> Reply:
 
 
 def _done(value: object, tp: Any) -> Reply:
-    # A handler that returns nothing gives no value, whatever is declared: the reader says so.
+    # A handler that returns nothing gives no value, also where one is declared: the reader says so.
     return Reply(Outcome.DONE, value=None if value is None else encode_value(value, tp))
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import orjson
 from sqlalchemy.orm import Session
 
 from outbox.inbox.answering import has_way
+from outbox.inbox.handling.context import CallTimes
 from outbox.inbox.handling.handler import Handler
 from outbox.inbox.outside import rules
 from outbox.inbox.outside.call import Call
@@ -45,8 +47,9 @@ class Beginning:
         """What is to be kept of a command whose call begins."""
         now = pending_rows.now(session, self._terms.clock.now())
         known = replace(pended, since=now, read_at=now, before=begun.before)
-        kept = rules.begun(known, outside.promise, self._terms.holder())
-        self._note(arrival, outside, kept, undoes)
+        promise = outside.promise_for(arrival.message, _loaded(known))
+        kept = rules.begun(known, promise, self._terms.holder())
+        self._note(arrival, outside, kept, undoes, known)
         return kept
 
     def again(self, session: Session, arrival: Arrival, handler: Handler, verdict: Again) -> Reply:
@@ -56,15 +59,16 @@ class Beginning:
             # The code that made the call is gone from here; another version may have it.
             return replace(pended.reply(), retry_after=rules.pause(pended.attempt))
         if pended.late_reply is not None:
-            self._note(arrival, outside, pended, verdict.undoes)
+            self._note(arrival, outside, pended, verdict.undoes, pended)
             return pended.reply()
-        kept = rules.begun_again(pended, outside.promise, self._terms.holder())
+        promise = outside.promise_for(arrival.message, _loaded(pended))
+        kept = rules.begun_again(pended, promise, self._terms.holder())
         if isinstance(kept, Reply):
             if pended.undoes:
                 self._give_up(session, pended, kept, verdict.undoes)
             return kept
         pending_rows.change(session, self._consumer, kept)
-        self._note(arrival, outside, kept, verdict.undoes)
+        self._note(arrival, outside, kept, verdict.undoes, pended)
         return kept.reply()
 
     def _give_up(
@@ -77,9 +81,21 @@ class Beginning:
         write(session, self._consumer, replace(completion, told=told))
 
     def _note(
-        self, arrival: Arrival, outside: Outside, kept: Pended, undoes: Sequence[Row]
+        self,
+        arrival: Arrival,
+        outside: Outside,
+        kept: Pended,
+        undoes: Sequence[Row],
+        last: Pended,
     ) -> None:
-        before = None if kept.before is None else orjson.loads(kept.before)
-        context = context_of(arrival, undoes, kept.attempt, before)
+        was_cut = kept.is_in_doubt and last.holder is not None
+        since = last.until if was_cut else None
+        times = CallTimes(kept.read_at, kept.is_in_doubt, since)
+        context = context_of(arrival, undoes, kept.attempt, _loaded(kept), times)
         call = Call(arrival, outside, context, Attempt.of(kept), self._began, kept.late_reply)
         self.calls.append(call)
+
+
+def _loaded(pended: Pended) -> Any:
+    """What is kept for the next attempt."""
+    return None if pended.before is None else orjson.loads(pended.before)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, assert_never
+from typing import Any, Final, assert_never
 
 from outbox.inbox.handling.context import Context
 from outbox.inbox.outside.registration import Outside
-from outbox.inbox.outside.rules import Attempt
+from outbox.inbox.outside.rules import Attempt, Promise
 from outbox.inbox.rows import Arrival
 from outbox.messages import Command, reply_type
 from outbox.replies import Reply
@@ -31,6 +31,16 @@ class Call:
         return self.arrival.envelope.id
 
     @property
+    def promise(self) -> Promise:
+        """What holds of this attempt."""
+        return self.outside.promise_for(self.arrival.message, self.context.before)
+
+    @property
+    def seconds(self) -> float:
+        """The seconds after which it is cut off."""
+        return self.outside.seconds_for(self.arrival.message, self.context.before)
+
+    @property
     def reply_type(self) -> Any:
         """The type of the values that the command promises."""
         cls = type(self.arrival.message)
@@ -40,9 +50,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The result that the provider answered: the reply is DONE or REFUSED."""
+    """The result that the provider answered: the reply is DONE or REFUSED. A refusal that
+    `is_certain` counts also after a doubt."""
 
     reply: Reply
+    is_certain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +80,24 @@ class NoAnswer:
 
 
 @dataclass(frozen=True, slots=True)
+class GoesOn:
+    """The result that the provider works on it, and is asked again after `retry_after` seconds,
+    with `kept` (JSON). With `in_doubt` it is asked by the call itself once more."""
+
+    kept: str
+    note: str
+    retry_after: float
+    in_doubt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NeverKnown:
+    """The result that it is not known what happened, and that no repetition finds it out."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class AfterFailed:
     """The result that is known, and could not be written, since `after` raised this."""
 
@@ -75,7 +105,11 @@ class AfterFailed:
     error: BaseException
 
 
-Result = Answered | AnswersLater | NotMade | NoAnswer
+Result = Answered | AnswersLater | NotMade | NoAnswer | GoesOn | NeverKnown
+
+
+NO_ANSWER: Final = "no-answer"
+"""The word for a call that ended without an answer."""
 
 
 def outcome_of(result: Result) -> str:
@@ -88,6 +122,10 @@ def outcome_of(result: Result) -> str:
         case NotMade():
             return "not-made"
         case NoAnswer():
-            return "no-answer"
+            return NO_ANSWER
+        case GoesOn():
+            return "goes-on"
+        case NeverKnown():
+            return "never-known"
         case other:
             assert_never(other)

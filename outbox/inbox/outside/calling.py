@@ -20,12 +20,15 @@ from outbox.inbox.outside.call import (
     Answered,
     AnswersLater,
     Call,
+    GoesOn,
+    NeverKnown,
     NoAnswer,
     NotMade,
     Result,
     outcome_of,
 )
 from outbox.inbox.outside.delivery import Delivery
+from outbox.inbox.outside.finding_out import Certain, Unknowable, Working
 from outbox.inbox.outside.rules import START_WITHIN
 from outbox.inbox.transactions.in_threads import in_thread
 from outbox.replies import Ongoing, Outcome, Reply
@@ -196,7 +199,7 @@ async def _result_of(call: Call) -> tuple[Result, asyncio.Future[Any] | None]:
     if call.known is not None:
         return Answered(call.known), None
     crashpoint("outside: after before, before the call")
-    outside, seconds = call.outside, call.outside.seconds
+    outside, seconds = call.outside, call.seconds
     with Handling([call.arrival.envelope], tracer_in_use()):
         function = partial(outside.function, call.arrival.message, call.context)
         work = asyncio.ensure_future(function()) if outside.is_async else in_thread(function)
@@ -226,6 +229,12 @@ def _judged(call: Call, work: asyncio.Future[Any]) -> Result:
         if inspect.iscoroutine(value):
             value.close()
             raise TypeError(f"{call.outside.name} is not async, and returned a coroutine")
+        if isinstance(value, Unknowable):
+            return NeverKnown(value.reason)
+        if isinstance(value, Working):
+            return GoesOn(value.stored(), value.note, value.retry_after, value.in_doubt)
+        if isinstance(value, Certain):
+            return Answered(reply_of(value.refused), is_certain=True)
         reply = reply_of(value, call.reply_type)
     except (Exception, asyncio.CancelledError) as error:
         log.warning(

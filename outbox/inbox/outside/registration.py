@@ -46,6 +46,13 @@ class Outside:
     promise: Promise
     before: Callable[..., Any] | None
     after: Callable[..., Any] | None
+    promised: Callable[[Any, Any], Promise] | None = None
+    """What holds of the call for a command, given what is kept for its next attempt; where it is
+    left out, the same holds of all."""
+
+    def promise_for(self, command: Message, kept: Any) -> Promise:
+        """What holds of the next attempt of the call for that command."""
+        return self.promise if self.promised is None else self.promised(command, kept)
 
     @property
     def name(self) -> str:
@@ -54,8 +61,12 @@ class Outside:
 
     @property
     def seconds(self) -> float:
-        """The seconds that it may take."""
+        """The seconds that it may take at most."""
         return self.promise.timeout.total_seconds()
+
+    def seconds_for(self, command: Message, kept: Any) -> float:
+        """The seconds after which the next attempt for that command is cut off."""
+        return self.promise_for(command, kept).timeout.total_seconds()
 
     @property
     def first(self) -> Callable[..., Any]:

@@ -27,6 +27,8 @@ from outbox.inbox.outside.call import (
     Answered,
     AnswersLater,
     Call,
+    GoesOn,
+    NeverKnown,
     NoAnswer,
     NotMade,
     Result,
@@ -38,6 +40,7 @@ from outbox.inbox.pending.pended import Pended
 from outbox.inbox.rows import DONE, Arrival, Change, Row, State
 from outbox.inbox.transactions import session as inbox_session
 from outbox.inbox.transactions import store
+from outbox.inbox.transactions.claiming import Bounds, bound
 from outbox.inbox.transactions.judging import judged
 from outbox.inbox.transactions.session import CommitLock
 from outbox.inbox.transactions.terms import (
@@ -167,8 +170,7 @@ class ResultTransaction:
             if store.is_postgresql(session):
                 inbox_session.forget_failures(session)
                 longest = results.limits.transaction + results.times.usual
-                level = store.limit_waiting(session, results.limits.lock, longest)
-                inbox_session.require_read_committed(level)
+                bound(session, Bounds(results.limits.lock, longest))
             rows = lock_with_actions(session, results.consumer, [id], results.clock.now())
             self._write(session, rows, call)
             if inbox_session.has_failed(session):
@@ -207,19 +209,26 @@ class ResultTransaction:
     def _write_pending(
         self, session: Session, rows: Mapping[str, Row], pended: Pended, call: CallHandler
     ) -> None:
-        promise, told = self._call.outside.promise, True
+        promise, told = self._call.promise, True
         match self._result:
-            case Answered(reply) if rules.counts(pended, promise, reply):
+            case Answered(reply, is_certain) if is_certain or rules.counts(pended, promise, reply):
                 self._run_after(session, reply, call)
                 self._complete(session, rows, pended, reply)
                 return
             case Answered(reply):
                 error = f"refused after an attempt without an answer: {reply.code}: {reply.reason}"
-                kept = rules.failed(pended, error)
+                kept = rules.failed(pended, error, only_reads=promise.only_reads)
                 self.answer = rules.answer_after_failure(kept, promise)
             case NoAnswer(error):
-                kept = rules.failed(pended, error)
+                kept = rules.failed(pended, error, only_reads=promise.only_reads)
                 self.answer = rules.answer_after_failure(kept, promise)
+            case GoesOn(what, note, pause, in_doubt):
+                kept = rules.goes_on(pended, what, note)
+                kept = replace(kept, is_in_doubt=kept.is_in_doubt or in_doubt)
+                self.answer = replace(kept.reply(), retry_after=pause)
+            case NeverKnown(why):
+                kept = rules.failed(pended, why, only_reads=promise.only_reads)
+                self.answer = Reply(Outcome.UNKNOWN, code="unknown", reason=why)
             case AnswersLater(reply):
                 kept = rules.answers_later(pended, reply)
                 self.answer = kept.reply()

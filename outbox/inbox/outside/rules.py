@@ -34,11 +34,16 @@ _NOT_AWAITED = Reply(
 class Promise:
     """What holds of each call: its end after `timeout`; and, where the provider honours the `keyed`
     ones, that within `key_valid_for` of the first one a repetition under the same key has no second
-    effect."""
+    effect.
+
+    A `repeatable` one may be made again at any time, although its refusal then tells nothing of an
+    earlier attempt. One that `only_reads` leaves no doubt behind."""
 
     timeout: timedelta
     keyed: bool
     key_valid_for: timedelta
+    repeatable: bool = False
+    only_reads: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +67,27 @@ def begun(pended: Pended, promise: Promise, holder: str) -> Pended:
 def begun_again(pended: Pended, promise: Promise, holder: str) -> Pended | Reply:
     """The next attempt of a call whose last one is over; an answer where it may not be made."""
     # Its holder would be gone from here if nothing had happened: the call may have had its effect.
-    is_in_doubt = pended.is_in_doubt or pended.holder is not None
+    was_cut = pended.holder is not None and not promise.only_reads
+    is_in_doubt = pended.is_in_doubt or was_cut
     why = _why_unknown(pended, promise) if is_in_doubt else None
     if why is not None:
         return _unknown(pended, why)
     return _next(pended, promise, holder, is_in_doubt)
 
 
-def failed(pended: Pended, error: str) -> Pended:
+def failed(pended: Pended, error: str, *, only_reads: bool = False) -> Pended:
     """What is kept after an attempt that ended without an answer. Its holder stays known, since the
     answer may still come."""
-    return replace(pended, until=pended.read_at, is_in_doubt=True, last_error=error)
+    is_in_doubt = pended.is_in_doubt or not only_reads
+    return replace(pended, until=pended.read_at, is_in_doubt=is_in_doubt, last_error=error)
+
+
+def goes_on(pended: Pended, kept: str, note: str) -> Pended:
+    """What is kept after an attempt that learned that the provider works on it, and asks again with
+    `kept` (JSON) as what was stored before the call."""
+    return replace(
+        pended, until=pended.read_at, holder=None, before=kept, note=note, last_error=None
+    )
 
 
 def not_made(pended: Pended) -> Pended:
@@ -115,10 +130,12 @@ def fits(pended: Pended, attempt: Attempt) -> bool:
 
 def counts(pended: Pended, promise: Promise, reply: Reply) -> bool:
     """Whether the provider's answer to the last attempt says what became of the call. A refusal of
-    a repetition does not, where the provider may have carried out an earlier attempt."""
-    if reply.outcome is not Outcome.REFUSED:
+    a repetition does not, where the provider may have carried out an earlier attempt, and does not
+    know its key any more. One that only reads tells of what was sent under a valid key."""
+    if reply.outcome is not Outcome.REFUSED or pended.attempt == 1 or not pended.is_in_doubt:
         return True
-    return promise.keyed or pended.attempt == 1 or not pended.is_in_doubt
+    is_valid = promise.only_reads or pended.read_at - pended.since <= promise.key_valid_for
+    return promise.keyed and is_valid
 
 
 def answer_after_failure(pended: Pended, promise: Promise) -> Reply:
@@ -154,6 +171,8 @@ def _next(pended: Pended, promise: Promise, holder: str, is_in_doubt: bool) -> P
 
 def _why_unknown(pended: Pended, promise: Promise) -> str | None:
     """Why a call that is in doubt may not be made again."""
+    if promise.repeatable or promise.only_reads:
+        return None
     if not promise.keyed:
         return "the provider is not said to honour a key, so that it might carry it out twice"
     # The end of a key may be beyond any date.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -33,10 +33,16 @@ from outbox.inbox.pending.pended import Pended
 from outbox.inbox.rows import DONE, Row, State
 from outbox.inbox.transactions import session as inbox_session
 from outbox.inbox.transactions import store
+from outbox.inbox.transactions.claiming import isolation_of
 from outbox.inbox.transactions.session import READ_COMMITTED
 from outbox.messages import Command, reply_type
 from outbox.replies import Done, Outcome, Reply
 from outbox.wire.codec import decode_value
+
+Telling = Callable[[Session, Pended, Reply], None]
+"""A way on which answers go in the transaction of the session, in place of messages."""
+TELLING = "sagabox_telling"
+"""The name of that way in the `info` of a sessionmaker, for an inbox beside its sender's tables."""
 
 DROPPED = "dropped"
 """The code of the answer to a command that a person waits for no longer."""
@@ -114,6 +120,10 @@ def write(session: Session, consumer: str, completion: Completion) -> None:
 def tell(session: Session, pended: Pended, reply: Reply) -> None:
     """Send the answer to the command's sender, if it awaits one."""
     if pended.reply_to is not None and pended.saga is not None:
+        telling: Telling | None = session.info.get(TELLING)
+        if telling is not None:
+            telling(session, pended, reply)
+            return
         add_reply(
             session,
             reply,
@@ -146,7 +156,7 @@ def _check(session: Session, ids: Collection[object], *, used_by: str) -> None:
     for id in ids:
         _check_id(session, id)
     if ids and store.is_postgresql(session):
-        level = store.isolation_of(session)
+        level = isolation_of(session)
         if level != READ_COMMITTED:
             # A call is kept beside the row of its command: the lock on that row, which did not
             # change, lets an old look at the call pass.

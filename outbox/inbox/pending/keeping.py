@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from outbox.inbox.answering import has_way, require_way
-from outbox.inbox.handling.context import Context
+from outbox.inbox.handling.context import CallTimes, Context
 from outbox.inbox.pending import rows as pending_rows
 from outbox.inbox.pending.complete import tell
 from outbox.inbox.pending.pended import Pended
@@ -114,7 +114,11 @@ def _expiry(envelope: Envelope, now: datetime) -> datetime | None:
 
 
 def context_of(
-    arrival: Arrival, undoes: Sequence[Row], attempt: int, before: Any = None
+    arrival: Arrival,
+    undoes: Sequence[Row],
+    attempt: int,
+    before: Any = None,
+    times: CallTimes | None = None,
 ) -> Context:
     """The context of that message for its handler. `undoes` are the rows that it undoes."""
     envelope = arrival.envelope
@@ -127,4 +131,5 @@ def context_of(
         trace=envelope.trace,
         undoes={row.id: row.found_as for row in undoes},
         before=before,
+        times=times,
     )

@@ -30,7 +30,7 @@ from outbox.contract import AreEnded, RunsEnded
 from outbox.errors import InvalidMessage
 from outbox.ids import is_id, time_of
 from outbox.inbox.handlers import Context
-from outbox.inbox.purge import statements
+from outbox.inbox.purge import origins, statements
 from outbox.inbox.retention import horizon
 from outbox.inbox.transactions import store
 from outbox.wire.settled import MAX_REMEMBERED, MAX_TOLD, EndedRange, EndedSagas
@@ -52,6 +52,8 @@ class Stopped(StrEnum):
     """It has asked, and waits for the answer for longer than PATIENCE."""
     TOO_MANY_LIVE = "too-many-live"
     """More sagas live than MAX_REMEMBERED."""
+    TWO_DATABASES = "two-databases"
+    """Two orchestrators have that name, in different databases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,8 @@ def learn(session: Session, answer: RunsEnded, context: Context) -> None:
     asked = _last_asked(session, consumer, source)
     if asked is None:
         return  # the database is older than the question
+    if not origins.may_answer(session, consumer, source, answer.database):
+        return  # it stays open, and is asked again
     mark = store.watermarks(session, consumer).sagas.get(source)
     # No question asked beyond its horizon, so no answer is believed beyond it.
     end = min(answer.before, asked.before)

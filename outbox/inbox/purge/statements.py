@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -41,9 +41,11 @@ def purge(
     now: datetime,
     retention: timedelta,
     limit: int,
+    doubtful: Collection[str] = (),
 ) -> int:
     """Delete up to `limit` rows that no sender can need any more, and store the watermarks that
-    cover them. `settled` is each source's last statement. Returns how many rows were deleted."""
+    cover them. `settled` is each source's last statement; no row of a saga of a `doubtful` source
+    is deleted. Returns how many rows were deleted."""
     inbox = tables_of(session).inbox
     lock_watermarks(session)
     before, old = horizon(now, retention), is_old(inbox, consumer, now, retention)
@@ -52,7 +54,7 @@ def purge(
     # What belongs to no saga is not known to be over before it is answered.
     is_open = inbox.c.state.in_([State.PENDING.value, State.UNDOING.value])
     doomed = _some(session, and_(old, inbox.c.saga.is_(None), ~is_open), limit)
-    for source in sorted({*settled, *known.sagas}):
+    for source in sorted({*settled, *known.sagas}.difference(doubtful)):
         mark = joined(settled.get(source), known.sagas.get(source), before)
         ended = and_(number < mark.before, number.not_in(mark.live))
         found = _some(session, and_(old, inbox.c.source == source, ended), limit - len(doomed))

@@ -78,6 +78,14 @@ class _Caller:
             if time.expired():
                 raise HandlerLate(handler.name, seconds) from error
             raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Else it would end the caller that waits for the answer, as if that had been cancelled.
+            raise RuntimeError(
+                f"{handler.name} waited for something that others have cancelled"
+            ) from error
 
 
 def refuse_plain(handler: Handler) -> None:

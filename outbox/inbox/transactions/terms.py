@@ -102,7 +102,7 @@ class Terms:
     `together` is for the messages of a batch: each must be DONE, or be answered without its
     handler. A message of a type in `fragile`, and a single one, may be refused, too: its handler
     runs within a savepoint. `holder` is the name under which this process makes calls to the
-    outside.
+    outside. `may_be_lost` tells whether a restore may have lost rows of such messages.
     """
 
     together: bool
@@ -111,6 +111,7 @@ class Terms:
     clock: Clock
     attempt_of: Callable[[str], int]
     holder: Callable[[], str]
+    may_be_lost: Callable[[Session, Sequence[Arrival]], bool]
     fragile: Collection[str] = ()
     told: Told | None = None
 

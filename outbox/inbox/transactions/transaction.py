@@ -40,6 +40,7 @@ from outbox.inbox.retention import NOTHING_FORGOTTEN, age_of, may_be_forgotten
 from outbox.inbox.rows import Again, Answer, Arrival, Change, Row, Run, Verdict
 from outbox.inbox.transactions import session as inbox_session
 from outbox.inbox.transactions import store
+from outbox.inbox.transactions.claiming import Bounds, claim
 from outbox.inbox.transactions.judging import HandlerFailed, SteppedBack, Vanished, judged
 from outbox.inbox.transactions.session import CommitLock, HandlerGivenUp
 from outbox.inbox.transactions.terms import (
@@ -137,13 +138,11 @@ class InboxTransaction:
 
     def _look(self, session: Session) -> list[Verdict]:
         consumer = self.consumer
-        if store.is_postgresql(session):
-            inbox_session.forget_failures(session)
-            level = store.limit_waiting(session, self._terms.limits.lock, self._longest())
-            inbox_session.require_read_committed(level)
+        inbox_session.forget_failures(session)
         rows = claims(self._arrivals)
         inbox_session.take_in_hand(session, [row.id for row in rows])
-        self._won = won = store.insert(session, consumer, rows, self._now)
+        bounds = Bounds(self._terms.limits.lock, self._longest())
+        self._won = won = claim(session, consumer, rows, self._now, bounds)
         found = {}
         if lost := {row.id for row in rows} - won:
             # In statements of their own: the one that inserts does not see a row that another
@@ -162,7 +161,8 @@ class InboxTransaction:
                 locked = store.read(session, consumer, over_calls, lock=True)
                 found |= with_pended(session, consumer, locked, self._now)
         forgotten = NOTHING_FORGOTTEN
-        if may_be_forgotten(_ages(self._arrivals, won), self._now):
+        is_lost = self._terms.may_be_lost(session, self._arrivals)
+        if is_lost or may_be_forgotten(_ages(self._arrivals, won), self._now):
             # After the insert: the watermark of a purge in between would have gone unseen.
             forgotten = store.watermarks(session, consumer)
         return [decide(each, found, forgotten, self._now) for each in self._arrivals]

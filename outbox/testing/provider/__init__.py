@@ -15,7 +15,7 @@ Each request has the header `Idempotency-Key`:
         then that it is confirmed or rejected: {"order", "key", "reference", "item", "number",
         "status"}
     POST /cancels  {"order"}, the key of one
-        200, in whatever state it is
+        200, in each of its states
 
 An account begins with `PUT /accounts/ID {"limit": 1000}`. `PUT /modes/charges {"fail_after": 1}`
 lets requests of that kind go wrong (see `Modes`); `GET /modes/charges` tells what is left of that.

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
+from outbox.replies import Outcome
 from outbox.testing.transport_contract.bench import (
     SHORT,
+    BrokenPromise,
     bench,
     demand,
     plain,
@@ -15,7 +18,7 @@ from outbox.testing.transport_contract.bench import (
     with_every_field,
 )
 from outbox.testing.transport_contract.line import Confirms, Connect, Features, Order
-from outbox.transports.base import Unreachable
+from outbox.transports.base import Answered, Unreachable
 from outbox.wire.settled import EndedSagas
 
 _MANY = 50
@@ -37,7 +40,10 @@ _CANNOT_TRAVEL: tuple[dict[str, Any], ...] = (
 
 async def every_message_arrives_whole(features: Features, connect: Connect) -> None:
     """Each of many arrives, none of them twice, with every field as it was given."""
-    sent = [with_every_field(_MANY), *some(_MANY)]
+    whole = with_every_field(_MANY)
+    if not features.carries_commands:
+        whole = replace(whole, reply_to=None, undoes=())
+    sent = [whole, *some(_MANY)]
     async with bench(features, connect) as it:
         await it.confirmed(sent)
         await it.confirmed(some(1, first=200))
@@ -47,6 +53,23 @@ async def every_message_arrives_whole(features: Features, connect: Connect) -> N
         for each in first:
             expected = known[each.id]
             demand(each == expected, f"{expected} arrived as {each}")
+
+
+async def a_command_is_rejected_and_nothing_of_it_leaves(
+    features: Features, connect: Connect
+) -> None:
+    """Where no receiver answers, a command is no event: it is told so, and the events beside it
+    go."""
+    async with bench(features, connect) as it:
+        batch = [plain(0), plain(1, reply_to="orchestrator"), plain(2)]
+        delivery = await it.deliver(batch)
+        if not isinstance(delivery, Answered):
+            raise BrokenPromise(f"beside a command it said {delivery!r} in place of Answered")
+        outcomes = [reply.outcome for reply in delivery.replies]
+        expected = [Outcome.DONE, Outcome.REJECTED, Outcome.DONE]
+        demand(outcomes == expected, f"an event, a command and an event were {outcomes}")
+        came = {each.id for each in it.end.arrived}
+        demand(came == {plain(0).id, plain(2).id}, "a command left, or an event did not")
 
 
 async def the_order_is_kept(features: Features, connect: Connect) -> None:
@@ -71,7 +94,8 @@ async def what_is_sent_again_arrives_again(features: Features, connect: Connect)
     async with bench(features, connect) as it:
         await it.confirmed(again)
         await it.confirmed(again)
-        await it.confirmed(some(1, first=200))
+        # It comes behind the copy that is counted, since it has its key.
+        await it.confirmed(some(1, first=200, key=again[0].key))
         came = sum(each.id == again[0].id for each in it.end.arrived)
         demand(came == 2, f"a message that was sent twice arrived {came} times")
 
@@ -124,7 +148,7 @@ async def silence_ends_with_the_timeout(features: Features, connect: Connect) ->
         delivery = await it.unreachable([plain(0)])
         demand(delivery.sent, "a message that was taken in silence is said not to have left")
         await it.line.restore()
-        await it.confirmed([plain(1)])
+        await it.confirmed_again([plain(1)])
 
 
 async def a_destination_that_is_gone_is_unreachable(features: Features, connect: Connect) -> None:

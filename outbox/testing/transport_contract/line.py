@@ -27,6 +27,9 @@ class Confirms(Enum):
     """It handles the batch, and the replies come back on the same way: `Answered`."""
     BY_ACCEPTING = "by accepting"
     """It takes the batch durably, as a broker does, and delivers it later: `Accepted`."""
+    BY_TAKING = "by taking"
+    """It takes events, and says of each no more than that: `Answered`, where `NOT_ATTEMPTED` is for
+    those that did not fit into this delivery."""
 
 
 class Order(Enum):
@@ -50,6 +53,9 @@ class Features:
     tells_when_nothing_left: bool
     """Whether a destination that is gone gives `sent=False`: the transport knows that nothing has
     left. Without it the relay must take each message for one that may have arrived."""
+    carries_commands: bool = True
+    """Whether commands travel, with `reply_to` and `undoes`. Without it each is `REJECTED`, and
+    nothing of it leaves."""
     carries_statements: bool
     """Whether what `settled` says travels with each batch to the handling end. Without it an inbox
     keeps its rows for longer."""

@@ -52,6 +52,10 @@ def _accepts(features: Features) -> bool:
 
 _CHECKS: tuple[tuple[_Check, _Applies], ...] = (
     (each.every_message_arrives_whole, _always),
+    (
+        each.a_command_is_rejected_and_nothing_of_it_leaves,
+        lambda features: not features.carries_commands,
+    ),
     (each.the_order_is_kept, _always),
     (each.what_is_sent_again_arrives_again, _always),
     (each.an_empty_batch_is_confirmed_without_asking, _always),
@@ -76,4 +80,5 @@ _CHECKS: tuple[tuple[_Check, _Applies], ...] = (
     (accepting.what_was_accepted_survives_the_way_dying, _accepts),
     (accepting.what_the_consumer_could_not_take_comes_again_in_its_order, _accepts),
     (accepting.a_definite_answer_takes_the_message_away, _accepts),
+    (accepting.what_nobody_asks_for_again_comes_by_itself, _accepts),
 )

@@ -34,6 +34,13 @@ from outbox.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:sagabox:problem:"
+
+# A 503 or a 421 without these codes may come from a proxy on the way.
+TOO_BUSY = "too-busy"
+"""The code of the one problem which says that nothing of a request was begun."""
+ANOTHER_DATABASE = "another-database"
+"""The code of the problem that the messages are meant for another database; none was used."""
+
 _SCHEMA = {"$ref": "#/components/schemas/Problem"}
 
 

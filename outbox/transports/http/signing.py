@@ -36,6 +36,11 @@ TARGET_HEADER = "Sagabox-Target"
 TO_HEADER = "ce-sagaboxto"
 """The name of the service that a request is for. It is signed, as all ce-* headers are."""
 
+DATABASE_HEADER = "Sagabox-Database"
+"""The id of the database that an answer comes from."""
+MEANT_HEADER = "ce-sagaboxdatabase"
+"""The id of the database that a request is meant for. It is signed, as all ce-* headers are."""
+
 DEFAULT_WINDOW = 300.0
 """Seconds by which the clocks of sender and receiver may differ, including the request's way."""
 
@@ -102,6 +107,11 @@ class Keyring:
         """The secret of the key that signs."""
         return self._keys[self.signing]
 
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of all keys, the one that signs among them."""
+        return tuple(self._keys)
+
     def secret_of(self, key_id: str) -> bytes | None:
         """The secret of that key, or None where it is not (or no longer) valid."""
         return self._keys.get(key_id)
@@ -142,6 +152,25 @@ def verify(
     now: datetime,
 ) -> str:
     """The id of the key with which the request was signed. Raises UntrustedRequest otherwise."""
+    key_id, timestamp = require_signature(
+        keyring, method=method, target=target, headers=headers, body=body
+    )
+    # After the signature, so that what is said about the clocks is true.
+    age = now.timestamp() - timestamp
+    if abs(age) > keyring.window:
+        raise UntrustedRequest(
+            f"the request was signed {abs(age):.0f} s {'ago' if age > 0 else 'in the future'}, and "
+            f"{keyring.window:.0f} s are allowed",
+            next_step="set the clocks of both machines, and sign each attempt anew",
+        )
+    return key_id
+
+
+def require_signature(
+    keyring: Keyring, *, method: str, target: str, headers: Mapping[str, str], body: bytes
+) -> tuple[str, int]:
+    """The id of the key with which this was signed, and the time of that in Unix seconds, however
+    long ago. Raises UntrustedRequest where it was not."""
     try:
         covered = _covered(method, target, headers)
     except ValueError as error:
@@ -176,15 +205,7 @@ def verify(
             "SAGABOX_SECRETS?), and look for a proxy that changes the path, the body or the "
             "covered headers",
         )
-    # After the signature, so that what is said about the clocks is true.
-    age = now.timestamp() - int(timestamp)
-    if abs(age) > keyring.window:
-        raise UntrustedRequest(
-            f"the request was signed {abs(age):.0f} s {'ago' if age > 0 else 'in the future'}, and "
-            f"{keyring.window:.0f} s are allowed",
-            next_step="set the clocks of both machines, and sign each attempt anew",
-        )
-    return key_id
+    return key_id, int(timestamp)
 
 
 def skew_of(headers: Mapping[str, str], now: datetime) -> float:

@@ -1,6 +1,8 @@
 """The HTTP transport: a signed `POST {address}/messages` with a batch, answered by replies.
 
 transport = HttpTransport("http://127.0.0.1:8002", source="articles", keys=keys, clock=clock)
+
+A destination may have several addresses: `outbox.transports.addresses` says which one is asked.
 """
 
 from __future__ import annotations
@@ -18,11 +20,24 @@ import orjson
 from outbox import tracing
 from outbox.clock import Clock
 from outbox.errors import MalformedEnvelope
+from outbox.ids import is_id
 from outbox.safe_text import fit
+from outbox.transports.addresses.address import Address
+from outbox.transports.addresses.destination import Destination
+from outbox.transports.addresses.overview import Overview
+from outbox.transports.addresses.pool import Told
+from outbox.transports.addresses.resolvers import pool_of
 from outbox.transports.base import DEFAULT_TIMEOUT, Answered, Delivery, Unacceptable, Unreachable
-from outbox.transports.http.address import Address
 from outbox.transports.http.posting import DEFAULT_MAX_ANSWER, Answer, NoAnswer, Poster
-from outbox.transports.http.signing import TARGET_HEADER, TO_HEADER, Keyring, sign
+from outbox.transports.http.problems import ANOTHER_DATABASE, TOO_BUSY
+from outbox.transports.http.signing import (
+    DATABASE_HEADER,
+    MEANT_HEADER,
+    TARGET_HEADER,
+    TO_HEADER,
+    Keyring,
+    sign,
+)
 from outbox.wire import attributes
 from outbox.wire.envelope import BATCH, Envelope, replies_from_batch, to_batch
 from outbox.wire.settled import SETTLED_HEADER, EndedSagas
@@ -30,15 +45,12 @@ from outbox.wire.settled import SETTLED_HEADER, EndedSagas
 MAX_RETRY_AFTER = 300.0
 """Seconds; a destination that asks for a longer pause is tried again all the same."""
 
-# The one 503 that says that nothing was begun; any other may come from a proxy whose receiver died
-# on the way, or from a database that did not confirm a commit.
-_TOO_BUSY = "too-busy"
-
 _log = logging.getLogger(__name__)
 
 
 class HttpTransport:
-    """The transport to the receiver below `address`, such as `http://127.0.0.1:8002`.
+    """The transport to the receiver below `address`, such as `http://127.0.0.1:8002`; to several,
+    as a setting writes them (`http://a:8002,http://b:8002`, `http+dns://comments:8002`).
 
     `source` is this service's name, for the receiver's log. `to` is the name of the service there:
     with it no other service takes a request, and a proxy on the way may take a prefix off the path.
@@ -46,7 +58,7 @@ class HttpTransport:
     statement about its ended sagas, at each delivery. One delivery takes at most `timeout` seconds,
     connecting included. `tls` replaces the system's trusted certificates.
 
-    Raises OutboxError where `address` is no plain http or https URL.
+    Raises OutboxError where `address` is none.
     """
 
     def __init__(
@@ -62,9 +74,8 @@ class HttpTransport:
         max_answer: int = DEFAULT_MAX_ANSWER,
         tls: ssl.SSLContext | None = None,
     ) -> None:
-        parsed = Address.parse(address)
-        self._http = Poster(f"{parsed}/messages", max_answer=max_answer, tls=tls)
-        self._target = f"{parsed.path}/messages"
+        self._pool = pool_of(Destination.parse(address), clock.monotonic)
+        self._http = Poster(max_answer=max_answer, tls=tls)
         self._keys = keys
         self._clock = clock
         self._settled = settled
@@ -75,7 +86,6 @@ class HttpTransport:
             "accept-encoding": "identity",
             "content-type": BATCH,
             "user-agent": f"sagabox ({attributes.quoted(source)})",
-            TARGET_HEADER: self._target,
         }
         if to is not None:
             self._headers[TO_HEADER] = attributes.quoted(to)
@@ -84,23 +94,58 @@ class HttpTransport:
         """Deliver the batch in one request, and wait for the answer."""
         if not envelopes:
             return Answered(())
+        return await self._pool.deliver(envelopes, self._attempt, self._timeout)
+
+    def begin(self) -> None:
+        """Find the addresses, and get to know them, before there is anything to send."""
+        self._pool.begin(self._attempt)
+
+    def overview(self) -> Overview:
+        """The addresses of the destination, as they stand now."""
+        return self._pool.overview()
+
+    async def ask(self, address: Address, within: float) -> Told:
+        """What the receiver at that address says where it gets no message."""
+        return await self._attempt((), address, None, within=within, connect_within=within)
+
+    async def _attempt(
+        self,
+        envelopes: Sequence[Envelope],
+        address: Address,
+        database: str | None,
+        *,
+        within: float,
+        connect_within: float,
+    ) -> Told:
         try:
             body = to_batch(envelopes)
         except (ValueError, TypeError) as error:
-            return Unacceptable(fit(f"the batch cannot be written: {error}"))
-        now = self._clock.now()
-        headers = {**self._headers, **self._statement(), **tracing.headers()}
+            return Told(Unacceptable(fit(f"the batch cannot be written: {error}")), database)
+        now, target = self._clock.now(), f"{address.path}/messages"
+        headers = {**self._headers, TARGET_HEADER: target, **self._statement(), **tracing.headers()}
+        if database is not None:
+            headers[MEANT_HEADER] = database
         headers |= sign(
-            self._keys, method="POST", target=self._target, headers=headers, body=body, now=now
+            self._keys, method="POST", target=target, headers=headers, body=body, now=now
         )
-        match await self._http.post(headers, body, self._timeout):
+        posted = await self._http.post(
+            address, target, headers, body, timeout=within, connect=connect_within
+        )
+        match posted:
             case NoAnswer(reason, sent):
-                return Unreachable(fit(reason), sent=sent)
+                return Told(Unreachable(fit(reason), sent=sent))
             case Answer() as answer:
-                return read_answer(answer, [each.id for each in envelopes], now)
+                told_by = answer.headers.get(DATABASE_HEADER.lower())
+                return Told(
+                    read_answer(answer, [each.id for each in envelopes], now),
+                    database=told_by if is_id(told_by) else None,
+                    is_busy=_is_too_busy(answer),
+                    is_stranger=_is_meant_for_another(answer),
+                )
 
     async def aclose(self) -> None:
         """Release connections. Calling it twice is fine."""
+        await self._pool.aclose()
         await self._http.aclose()
 
     def _statement(self) -> dict[str, str]:
@@ -108,7 +153,7 @@ class HttpTransport:
         if settled is None:
             return {}
         try:
-            return {SETTLED_HEADER: settled.to_header()}
+            return settled.to_headers()
         except ValueError as error:
             # Without it the receiver only remembers for longer.
             _log.error("%s is left out: %s; choose a smaller id", SETTLED_HEADER, error)
@@ -128,9 +173,19 @@ def read_answer(answer: Answer, ids: Sequence[str], now: datetime) -> Delivery:
             return Unacceptable(_described(answer))
         case status:
             wait = _retry_after(answer.headers.get("retry-after"), now)
-            too_busy = status == 503 and _problem(answer).get("code") == _TOO_BUSY
-            declined = too_busy or 300 <= status < 500
+            declined = _is_too_busy(answer) or 300 <= status < 500
             return Unreachable(_described(answer), sent=not declined, retry_after=wait)
+
+
+def _is_too_busy(answer: Answer) -> bool:
+    # Any other 503 may come from a proxy whose receiver died on the way, or from a database that
+    # did not confirm a commit.
+    return answer.status == 503 and _problem(answer).get("code") == TOO_BUSY
+
+
+def _is_meant_for_another(answer: Answer) -> bool:
+    # A proxy says 421 of a connection that it does not want, of any service behind it.
+    return answer.status == 421 and _problem(answer).get("code") == ANOTHER_DATABASE
 
 
 def _retry_after(value: str | None, now: datetime) -> float | None:

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from articles.handlers import _lock
+from articles.handlers import _BY_ID
 from articles.model import Article
 from outbox.ids import compose
 from tests.support.blog.blog import START
@@ -33,7 +33,7 @@ async def test_articles_are_locked_in_the_order_of_their_ids(engine: AsyncEngine
         await holder.execute(lock.where(Article.id == LOWER))
         for way in ("enable_indexscan", "enable_bitmapscan", "enable_indexonlyscan"):
             await session.execute(text(f"SET LOCAL {way} = off"))
-        locking = asyncio.create_task(_lock(session, Article.id.in_([LOWER, HIGHER])))
+        locking = asyncio.create_task(session.scalars(_BY_ID, {"wanted": [LOWER, HIGHER]}))
         await until_it_waits(engine, locking)
         assert not locking.done()
         # It waits for the lower one, and so has not locked the higher one.

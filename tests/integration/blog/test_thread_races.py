@@ -191,7 +191,7 @@ async def test_an_edit_after_the_close_changes_nothing(comments: Running) -> Non
     assert (await comments.http.get(path)).json()["content"] == "first"
 
 
-async def test_closing_a_thread_that_nobody_has_heard_of_leaves_its_mark(comments: Running) -> None:
+async def test_closing_a_thread_that_is_not_known_yet_leaves_its_mark(comments: Running) -> None:
     article, saga = new_id(), new_id()
     closed = await comments.tell(CloseThread(article), saga=saga)
     assert (closed.outcome, closed.value) == (Outcome.DONE, {"comments": 0})
@@ -273,7 +273,7 @@ async def test_two_sagas_that_close_one_thread_at_once_are_told_apart(comments: 
     assert (await comments.http.post("/comments", json=new)).status_code == 409
 
 
-async def test_a_purge_leaves_the_tombstone_and_no_comment_whatever_is_posted_meanwhile(
+async def test_a_purge_leaves_the_tombstone_and_no_comment_although_some_are_posted_meanwhile(
     comments: Running,
 ) -> None:
     article, saga = new_id(), new_id()

@@ -175,7 +175,7 @@ async def test_a_name_is_given_once_and_must_be_one(database_factory: DatabaseFa
                 await give_token(database, name, Role.ADMIN)
         async with database.engine.begin() as connection:
             with pytest.raises(InvalidToken):
-                await tokens.revoke(connection, PLAIN, "nobody", now=START)
+                await tokens.revoke(connection, PLAIN, "stranger", now=START)
             assert await connection.scalar(select(func.count()).select_from(saga_token)) == 1
             assert not await tokens.any_works(connection, PLAIN, START)
 

@@ -6,13 +6,17 @@ import re
 from collections.abc import AsyncIterator
 
 import pytest
-from prometheus_client import Metric
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from orchestrator.store.queries import COUNTED_UP_TO
+from outbox.chassis.endpoints.queue_metrics import QueueMetrics
 from outbox.inbox.purge.questions import Stopped
 from outbox.replies import Outcome, Reply
 from outbox.transports.base import Unreachable
+from outbox.transports.brokers.figures import QueueFigures
+from outbox.transports.brokers.partition_reader import Counts
 from tests.support.blog.blog import (
     Running,
     articles_app,
@@ -60,6 +64,7 @@ async def families(service: Running) -> list[Metric]:
     await service.http.get("/livez")
     answer = await service.http.get("/metrics")
     assert answer.status_code == 200
+    assert "sagabox_database_up 1.0" in answer.text
     found = list(text_string_to_metric_families(answer.text))
     assert len(found) >= 6
     return found
@@ -98,11 +103,38 @@ async def test_every_metric_has_a_name_by_the_rules(service: Running) -> None:
         sample.labels.keys()
         <= {
             *("destination", "kind", "le", "method", "name", "orchestrator", "outcome", "reason"),
-            *("result", "route", "status"),
+            *("result", "route", "state", "status", "way"),
         }
         for family in found
         for sample in family.samples
     )
+
+
+def test_the_metrics_of_queues_follow_the_rules_and_tell_what_the_consumer_counted() -> None:
+    registry = CollectorRegistry()
+    queues = QueueMetrics(registry)
+    there, away = "nats at 127.0.0.1:4222", "redis at 127.0.0.1:6379"
+    counts = Counts(handled=9, held=3, dead=1, again=2)
+    queues.show([QueueFigures(there, counts, 4, 7), QueueFigures(away, Counts(), 0, None)])
+    found = list(text_string_to_metric_families(generate_latest(registry).decode()))
+    assert [problem for family in found for problem in wrong_in(family)] == []
+    shown = {
+        (sample.name, sample.labels.get("outcome", "")): sample.value
+        for family in found
+        for sample in family.samples
+        if sample.labels["broker"] == there and not sample.name.endswith("_created")
+    }
+    assert shown == {
+        ("sagabox_queue_packets_total", "handled"): 9,
+        ("sagabox_queue_packets_total", "held"): 2,
+        ("sagabox_queue_packets_total", "dead"): 1,
+        ("sagabox_queue_packets_total", "again"): 2,
+        ("sagabox_queue_partitions", ""): 4,
+        ("sagabox_queue_waiting_packets", ""): 7,
+        ("sagabox_queue_up", ""): 1,
+    }
+    (up,) = [it for it in found if it.name == "sagabox_queue_up"]
+    assert [it.value for it in up.samples if it.labels["broker"] == away] == [0]
 
 
 @pytest.mark.parametrize(

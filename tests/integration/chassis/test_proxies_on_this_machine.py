@@ -1,4 +1,4 @@
-"""What a program on the same machine passes on is a stranger's, whatever it says of that."""
+"""What a program on the same machine passes on is a stranger's, even if it says otherwise."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def test_what_is_passed_on_by_a_program_on_the_same_machine_needs_a_key(
         await assert_closed(clients)
 
 
-async def test_who_guesses_keys_is_one_caller_whatever_addresses_he_names(
+async def test_who_guesses_keys_is_one_caller_under_any_address(
     blog: RunningBlog, tmp_path: Path
 ) -> None:
     async with fronted(blog, PLAIN, tmp_path / "nginx") as clients:

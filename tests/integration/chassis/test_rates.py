@@ -1,4 +1,4 @@
-"""Whoever sends too many requests is told when to come back, and nobody else is."""
+"""A caller that sends too many requests is told when to come back, and no other caller is."""
 
 from __future__ import annotations
 
@@ -110,10 +110,10 @@ async def test_sessions_count_for_the_token_that_they_were_traded_for(
         ("/sagas", {"host": "evil.example"}, 421),
         ("/sagas", {"sec-fetch-site": "cross-site"}, 403),
         ("/console/app.js", {}, 200),
-        ("/added-by-somebody", {}, 401),
+        ("/added-by-the-service", {}, 401),
     ],
 )
-async def test_without_a_right_token_the_address_is_counted_whatever_the_answer(
+async def test_without_a_right_token_the_address_is_counted_with_every_answer(
     database_factory: DatabaseFactory, path: str, headers: Mapping[str, str], status: int
 ) -> None:
     async with limited(database_factory) as service:

@@ -279,7 +279,7 @@ class Destination:
         """Answer, or not."""
         self.asked += 1
         if self._is_down:
-            return Unreachable("nobody there", sent=False)
+            return Unreachable("no receiver there", sent=False)
         return Answered([Reply(Outcome.DONE)] * len(envelopes))
 
     async def aclose(self) -> None:

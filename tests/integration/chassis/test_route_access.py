@@ -1,4 +1,4 @@
-"""Every route of every service, tried as nobody, viewer, operator and admin, against the table."""
+"""Every route of every service, tried by each role and by a stranger, against the table."""
 
 from __future__ import annotations
 
@@ -127,13 +127,13 @@ async def test_each_route_of_the_public_opens_to_the_tokens_of_its_settings(
     app = _app(service, database_factory(SCHEMAS[service]), **settings)
     async with running(app) as started:
         for route, needs in table_of(service).items():
-            tried = {caller: await _as(started, caller, route) for caller in (*TOKENS, "nobody")}
+            tried = {caller: await _as(started, caller, route) for caller in (*TOKENS, "stranger")}
             expected: dict[str, str | None] = dict.fromkeys(tried)
             if needs not in (Access.HEALTH, Access.SIGNED):
                 own = "public_token" if needs is Access.PUBLIC else "metrics_token"
                 no = "not-allowed" if given else "credentials-wrong"
                 expected.update(dict.fromkeys(TOKENS, no))
-                expected["nobody"] = "credentials-missing"
+                expected["stranger"] = "credentials-missing"
                 if given:
                     expected[own] = None
             assert tried == expected, route
@@ -205,4 +205,4 @@ async def test_an_address_that_is_not_in_the_table_is_for_administrators(
         for role, code in ((Role.OPERATOR, "not-allowed"), (Role.ADMIN, "unknown-address")):
             token = await give_token(service.chassis.database, role.value, role)
             async with calling(service.app, ELSEWHERE, token) as client:
-                assert code_of(await client.get("/added-by-somebody")) == code
+                assert code_of(await client.get("/added-by-the-service")) == code

@@ -81,6 +81,25 @@ async def test_migrations_and_the_doctor_work_there(
         assert "ok       pooler of orchestrator: a pooler is before the server" in told.out
 
 
+async def test_behind_a_pooler_in_statement_mode_each_command_says_what_to_do(
+    database_factory: DatabaseFactory, postgres_server: PostgresServer, tmp_path: Path
+) -> None:
+    url = make_url(database_factory("empty").url).set(drivername="postgresql")
+    async with pooled(postgres_server, tmp_path / "pgbouncer", "statement") as port:
+        address = url.set(port=port).render_as_string(hide_password=False)
+        for words in (
+            ("migrate", "upgrade", "orchestrator", "--database", address),
+            ("outbox", "status", "--database", address),
+            ("doctor",),
+        ):
+            named = {} if "--database" in words else {"SAGABOX_DATABASE_URL_ORCHESTRATOR": address}
+            told = await asyncio.to_thread(sagabox, *words, **named)
+            assert told.code != 0, words
+            said = " ".join(f"{told.out} {told.err}".split())
+            assert "next: let the pooler hand its connections" in said, (words, told)
+            assert "start the database" not in said, (words, told)
+
+
 @pytest.mark.parametrize(
     ("driver", "make"), [("asyncpg", create_async_engine), ("psycopg", create_engine)]
 )

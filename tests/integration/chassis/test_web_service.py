@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -137,7 +138,7 @@ async def test_a_service_starts_on_a_newer_database_that_only_has_more(
 async def test_a_service_whose_database_is_away_says_which_address_to_look_at(
     database: Database,
 ) -> None:
-    away = Database(database.kind, "postgresql+asyncpg://nobody@127.0.0.1:1/nothing", "")
+    away = Database(database.kind, "postgresql+asyncpg://user@127.0.0.1:1/nothing", "")
     async with running(articles_app(away)) as articles:
         with pytest.raises(CannotStart, match="SAGABOX_DATABASE_URL_ARTICLES"):
             async with _started(articles):
@@ -145,6 +146,28 @@ async def test_a_service_whose_database_is_away_says_which_address_to_look_at(
         answer = await articles.http.get("/articles")
         assert (answer.status_code, answer.json()["code"]) == (503, "database-away")
         assert "retry-after" in answer.headers
+
+
+@pytest.mark.databases("postgresql")
+async def test_a_service_that_cannot_log_in_says_why_and_what_to_correct(
+    database: Database,
+) -> None:
+    async def ask_in_an_old_way(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(8)  # whether the server takes TLS
+        writer.write(b"N")
+        await reader.read(1024)  # who wants to log in
+        writer.write(b"R" + struct.pack(">ii", 8, 6))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(ask_in_an_old_way, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        url = f"postgresql+asyncpg://user@127.0.0.1:{port}/nothing"
+        async with running(articles_app(Database(database.kind, url, ""))) as articles:
+            with pytest.raises(CannotStart, match="unsupported authentication") as refused:
+                async with _started(articles):
+                    raise AssertionError("it started")
+    assert "SAGABOX_DATABASE_URL_ARTICLES" in refused.value.next_step
 
 
 @pytest.fixture
@@ -176,7 +199,7 @@ async def test_a_database_that_goes_away_is_a_503_until_it_is_back(
         assert (await articles.http.get("/readyz")).status_code == 200
 
 
-async def test_a_lock_that_somebody_keeps_is_a_503_and_changes_nothing(
+async def test_a_lock_that_another_client_keeps_is_a_503_and_changes_nothing(
     database_factory: DatabaseFactory,
 ) -> None:
     database = database_factory(articles_schema)
@@ -258,7 +281,7 @@ async def test_metrics_show_what_stands_in_the_outbox(database_factory: Database
             "payload": "{}",
             "headers": "{}",
             "occurred_at": START,
-            "reason": "nobody there",
+            "reason": "no receiver there",
             "attempts": 12,
             "died_at": START,
         }
@@ -389,7 +412,7 @@ class _Away:
     """A destination that is down."""
 
     async def deliver(self, envelopes: Sequence[Envelope]) -> Delivery:
-        return Unreachable("nobody there", sent=False)
+        return Unreachable("no receiver there", sent=False)
 
     async def aclose(self) -> None:
         pass

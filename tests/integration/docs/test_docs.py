@@ -72,6 +72,13 @@ def test_the_snippets_of_the_page_on_adopting_are_those_of_the_examples() -> Non
     assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
 
+def test_the_snippets_of_the_page_on_plain_http_services_are_those_of_the_example() -> None:
+    sources = [path.read_text() for path in (ROOT / "examples" / "rest_payments").glob("*.py")]
+    shown = blocks("docs/guide/rest.md", "python")
+    assert len(shown) == 5
+    assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
+
+
 def test_the_snippets_of_the_page_on_later_answers_are_those_of_the_examples() -> None:
     folders = [ROOT / "examples" / name for name in ("travel", "approvals")]
     sources = [path.read_text() for folder in folders for path in folder.rglob("*.py")]
@@ -106,6 +113,13 @@ def test_the_snippets_of_the_page_on_wsgi_are_those_of_the_examples() -> None:
     assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
 
 
+def test_the_snippets_of_the_page_on_webhooks_are_those_of_the_example() -> None:
+    sources = [path.read_text() for path in (ROOT / "examples" / "webhooks").glob("*.py")]
+    shown = blocks("docs/guide/webhooks.md", "python")
+    assert len(shown) == 2
+    assert [it for it in shown if not any(f"\n{it}" in source for source in sources)] == []
+
+
 def test_the_page_on_sagas_tells_every_status() -> None:
     text = (ROOT / "docs" / "guide" / "sagas.md").read_text()
     runs, steps = text.split("| a step is |")
@@ -125,6 +139,11 @@ def test_the_commands_of_the_page_on_sagas_are_ones_that_the_terminal_takes() ->
             _, command, rest = group.resolve_command(context, words)
             assert command is not None
             command.make_context(words[0], rest, parent=context).close()
+
+
+def test_the_request_of_the_page_on_sagas_shows_the_token_that_it_needs() -> None:
+    (request,) = [it for it in blocks("docs/guide/sagas.md", "") if it.startswith("curl")]
+    assert '-H "authorization: Bearer $SAGABOX_TOKEN"' in request
 
 
 def test_the_addresses_of_the_page_on_sagas_are_those_of_the_orchestrator() -> None:

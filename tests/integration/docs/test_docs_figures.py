@@ -36,7 +36,7 @@ from tests.support.databases.databases import Database, Schema
 from tests.support.databases.migrating import migrated
 from tests.support.outbox.letters import a_letter, an_id, of_saga
 from tests.support.processes.cli import sagabox
-from tests.support.repository.manual import blocks, commands
+from tests.support.repository.manual import blocks, commands, rows
 
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(ROOT / "examples")
@@ -46,17 +46,6 @@ OPERATING = "docs/operate/operating.md"
 SEMANTICS = "docs/reference/semantics.md"
 RUN = "0190a000-0000-7000-8000-000000000001"
 NOON = datetime(2030, 1, 1, 12, tzinfo=UTC)
-
-
-def rows(page: str, name: str) -> list[list[str]]:
-    """The cells of the table that stands between these marks, without its head."""
-    text = (ROOT / page).read_text()
-    table = text.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- end of {name} -->")[0]
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in _body(table)]
-
-
-def _body(table: str) -> list[str]:
-    return table.strip().splitlines()[2:]
 
 
 # Limits
@@ -94,7 +83,7 @@ def test_the_limits_on_the_page_are_those_of_the_code() -> None:
         for setting in documented(service.settings_model())
     }
     found = rows(OPERATING, "limits")
-    assert len(found) == 55
+    assert len(found) == 74
     for what, limit, where in found:
         name = where.strip("`")
         value = float(settings[name] or "") if name in settings else _in_code(name)

@@ -130,8 +130,8 @@ _DRIFTS: dict[str, tuple[Callable[[Operations], object], str]] = {
     ),
     "other nullability": (_altered("comments", "author", nullable=True), r"comments\.author may"),
     "other default": (
-        _altered("comments", "author", server_default="nobody", existing_type=sa.String(100)),
-        r"default of comments\.author is .*nobody",
+        _altered("comments", "author", server_default="unknown", existing_type=sa.String(100)),
+        r"default of comments\.author is .*unknown",
     ),
     "other key": (_with_other_key, r"the primary key of comments is \(article_id, id\)"),
     "unique constraint": (_unique_content, "uq_comments_content"),
@@ -251,7 +251,7 @@ async def test_a_database_that_is_behind_is_found(
     histories.add(up="pass")
     findings = await commands.check(histories.service(), at(database))
     assert findings.differences == [
-        "the database is at articles_0004, and the code's newest is articles_0005"
+        "the database is at articles_0005, and the code's newest is articles_0006"
     ]
     assert findings.next_step == "sagabox migrate upgrade articles"
 
@@ -264,7 +264,7 @@ async def test_a_database_that_is_newer_is_found(
     histories.add(up="pass")
     await commands.upgrade(histories.service(), at(database), clock=FakeClock(START))
     findings = await commands.check(SERVICES["articles"], at(database))
-    assert findings.differences == ["the database is newer than this code, by articles_0005"]
+    assert findings.differences == ["the database is newer than this code, by articles_0006"]
 
 
 def test_json_lists_each_service_with_its_differences(

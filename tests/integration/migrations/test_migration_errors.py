@@ -49,7 +49,7 @@ def test_an_unknown_service_is_told_with_those_that_there_are(command: str) -> N
     assert "articles, comments, orchestrator" in why
 
 
-@pytest.mark.parametrize("revision", ["articles_9999", "+5", "-5", "nonsense"])
+@pytest.mark.parametrize("revision", ["articles_9999", "+6", "-5", "nonsense"])
 def test_an_unknown_revision_is_told_with_the_way_to_find_one(
     database: Database, revision: str
 ) -> None:
@@ -103,7 +103,7 @@ def test_a_server_that_does_not_answer_is_told(driver: str) -> None:
 
 @pytest.fixture(scope="module")
 def strict_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A server that asks `guest` for a password, and nobody else."""
+    """A server that asks `guest` for a password, and no other user."""
     server = PostgresServer()
     rules = "host all guest 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
     with server.connect() as connection:
@@ -163,12 +163,12 @@ async def test_a_newer_database_is_neither_upgraded_nor_downgraded(
     clock = FakeClock(START)
     await commands.upgrade(histories.service(), at(database), clock=clock)
     old = SERVICES["articles"]
-    with pytest.raises(MigrationError, match=r"newer than this code: it stands at articles_0005"):
+    with pytest.raises(MigrationError, match=r"newer than this code: it stands at articles_0006"):
         await commands.upgrade(old, at(database), clock=clock)
     with pytest.raises(MigrationError, match=r"newer than this code"):
         await commands.downgrade(old, at(database), "base", clock=clock)
     standing = await commands.current(old, at(database))
-    assert list(standing.newer) == ["articles_0005"]
+    assert list(standing.newer) == ["articles_0006"]
 
 
 @pytest.mark.databases("postgresql")
@@ -196,14 +196,16 @@ def test_a_sqlite_folder_that_is_not_there_is_told_with_the_command_that_makes_i
 
 def test_a_file_that_is_no_database_is_told_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
-    path.write_text("no database, but something that somebody needs " * 50)
+    path.write_text("no database, but something that an operator needs " * 50)
     before = path.read_bytes()
     happened, _, _ = _upgrade(f"sqlite:///{path}")
     assert happened == f"{path} is not a SQLite database"
     assert path.read_bytes() == before
 
 
-def test_a_sqlite_database_that_somebody_writes_to_all_the_time_is_told(tmp_path: Path) -> None:
+def test_a_sqlite_database_that_another_process_writes_to_all_the_time_is_told(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "busy.db"
     connection = sqlite3.connect(path, isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
@@ -225,7 +227,7 @@ def test_a_folder_that_may_not_be_written_is_told(tmp_path: Path, exists: bool) 
     folder.mkdir()
     path = folder / "articles.db"
     if exists:
-        migrate("upgrade", "articles", "articles_0004", "--database", f"sqlite:///{path}")
+        migrate("upgrade", "articles", "articles_0005", "--database", f"sqlite:///{path}")
         path.chmod(0o444)
     folder.chmod(0o555)
     command = [sys.executable, "-m", "migrations"]
@@ -254,7 +256,7 @@ def test_one_service_that_fails_does_not_keep_the_others_from_it(
         SAGABOX_DATABASE_URL_COMMENTS=address(database),
     )
     assert told.code == 2
-    assert "comments: at comments_0004" in told.out
+    assert "comments: at comments_0005" in told.out
     assert "no/where.db cannot be opened" in told.err
 
 
@@ -272,11 +274,11 @@ def test_current_tells_where_a_database_stands_without_its_password(
 ) -> None:
     url = address(database)
     assert migrate("current", "articles", "--database", url).out.startswith(
-        "articles: base (4 behind articles_0004)"
+        "articles: base (5 behind articles_0005)"
     )
     migrate("upgrade", "articles", "--database", url)
     told = migrate("current", "articles", "--json", "--database", url)
     (found,) = json.loads(told.out)
-    assert (found["service"], found["current"], found["behind"]) == ("articles", "articles_0004", 0)
+    assert (found["service"], found["current"], found["behind"]) == ("articles", "articles_0005", 0)
     secret = f"postgresql://guest:right@127.0.0.1:{strict_server.port}/blog"
     assert "right" not in migrate("current", "articles", "--database", secret).out

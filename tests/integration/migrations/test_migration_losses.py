@@ -116,7 +116,7 @@ async def test_rows_that_a_downgrade_deletes_by_itself_count(
 
 
 @pytest.mark.databases("postgresql")  # SQLite has one writer, and the migration is it
-def test_nobody_can_write_between_the_count_and_the_downgrade(sync_engine: Engine) -> None:
+def test_no_client_can_write_between_the_count_and_the_downgrade(sync_engine: Engine) -> None:
     with sync_engine.begin() as counting, sync_engine.connect() as other:
         losses.contents(counting)
         other.execute(text("SET lock_timeout = '50ms'"))
@@ -126,7 +126,7 @@ def test_nobody_can_write_between_the_count_and_the_downgrade(sync_engine: Engin
 
 @pytest.mark.parametrize(
     ("command", "revision", "right"),
-    [("downgrade", "articles_0004", "already"), ("upgrade", "base", "downgrade articles base")],
+    [("downgrade", "articles_0005", "already"), ("upgrade", "base", "downgrade articles base")],
 )
 def test_each_command_goes_its_own_way_only(
     database: Database, command: str, revision: str, right: str

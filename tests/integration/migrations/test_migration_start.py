@@ -46,7 +46,7 @@ async def test_it_refuses_an_older_database_with_the_command_that_mends_it(
     database: Database, sync_engine: Engine
 ) -> None:
     with sync_engine.begin() as connection:
-        connection.execute(text("DELETE FROM schema_revision WHERE revision = 'articles_0004'"))
+        connection.execute(text("DELETE FROM schema_revision WHERE revision = 'articles_0005'"))
     with pytest.raises(SchemaOlder, match="sagabox migrate upgrade articles"):
         async with _start(database):
             pass
@@ -67,7 +67,7 @@ async def test_it_refuses_a_newer_database_that_lost_something(
     histories.add(up="pass", kind="expand")
     histories.add(up="op.drop_column('articles', 'legal_hold')", kind="contract")
     await commands.upgrade(histories.service(), at(database), clock=FakeClock(START))
-    with pytest.raises(SchemaNewer, match="articles_0006"):
+    with pytest.raises(SchemaNewer, match="articles_0007"):
         async with _start(database):
             pass
 

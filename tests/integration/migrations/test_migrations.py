@@ -40,7 +40,7 @@ pytestmark = pytest.mark.slow
 ARTICLES = SERVICES["articles"]
 
 
-RELEASED = [(f"articles_000{n}", "expand") for n in (1, 2, 3, 4)]
+RELEASED = [(f"articles_000{n}", "expand") for n in (1, 2, 3, 4, 5)]
 
 
 @pytest.fixture
@@ -103,12 +103,12 @@ async def test_upgrades_and_downgrades_keep_the_rows(
         down="with op.batch_alter_table('articles') as it: it.drop_column('subtitle')",
     )
     moved = await commands.upgrade(service, at(database), clock=clock)
-    assert [it.revision for it in moved.steps] == ["articles_0005"]
+    assert [it.revision for it in moved.steps] == ["articles_0006"]
     with engine_of.begin() as connection:
         add_article(connection, 2, "second")
         assert titles(connection) == ["first", "second"]
     moved = await commands.downgrade(service, at(database), "-1", clock=clock)
-    assert (moved.now_at, moved.deleted) == ("articles_0004", [])
+    assert (moved.now_at, moved.deleted) == ("articles_0005", [])
     with engine_of.begin() as connection:
         assert titles(connection) == ["first", "second"]
 
@@ -126,7 +126,7 @@ async def test_a_table_that_is_rebuilt_does_not_take_those_that_refer_to_it_alon
         "it.alter_column('author', type_=sa.String(120), existing_type=sa.String(100))"
     )
     service = histories.service()
-    await commands.upgrade(service, at(database), "articles_0005", clock=clock)
+    await commands.upgrade(service, at(database), "articles_0006", clock=clock)
     with engine_of.begin() as connection:
         add_article(connection, 1)
         connection.execute(text("INSERT INTO notes SELECT id FROM articles"))
@@ -144,7 +144,7 @@ async def test_a_migration_that_leaves_a_row_without_the_one_it_refers_to_is_ref
     )
     histories.add(up="op.execute('DELETE FROM articles')")
     service = histories.service()
-    await commands.upgrade(service, at(database), "articles_0005", clock=clock)
+    await commands.upgrade(service, at(database), "articles_0006", clock=clock)
     with engine_of.begin() as connection:
         add_article(connection, 1)
         connection.execute(text("INSERT INTO notes SELECT id FROM articles"))
@@ -171,7 +171,7 @@ async def test_a_failing_upgrade_leaves_nothing_half_done(
     with engine_of.connect() as connection:
         assert tables_of(connection) == before
         assert _recorded(connection) == RELEASED
-    assert (await commands.current(service, at(database))).current == "articles_0004"
+    assert (await commands.current(service, at(database))).current == "articles_0005"
 
 
 async def test_each_revision_is_recorded_with_its_kind_and_forgotten_when_it_is_taken_back(
@@ -184,10 +184,10 @@ async def test_each_revision_is_recorded_with_its_kind_and_forgotten_when_it_is_
     with engine_of.connect() as connection:
         assert _recorded(connection) == [
             *RELEASED,
-            ("articles_0005", "contract"),
-            ("articles_0006", "expand"),
+            ("articles_0006", "contract"),
+            ("articles_0007", "expand"),
         ]
-    await commands.downgrade(service, at(database), "articles_0005", clock=clock)
+    await commands.downgrade(service, at(database), "articles_0006", clock=clock)
     with engine_of.connect() as connection:
         assert [it for it, _ in _recorded(connection)] == [
             "articles_0001",
@@ -195,13 +195,14 @@ async def test_each_revision_is_recorded_with_its_kind_and_forgotten_when_it_is_
             "articles_0003",
             "articles_0004",
             "articles_0005",
+            "articles_0006",
         ]
 
 
 async def test_a_revision_that_declares_no_kind_is_refused(
     database: Database, histories: Histories, clock: Clock
 ) -> None:
-    histories.add(up="pass", kind="whatever")
+    histories.add(up="pass", kind="unheard-of")
     with pytest.raises(MigrationError, match="does not say what kind of change it is"):
         await commands.upgrade(histories.service(), at(database), clock=clock)
 
@@ -229,7 +230,7 @@ def test_two_upgrades_at_once_are_done_once(
     ends = [it.communicate(timeout=60) for it in both]
     assert [it.returncode for it in both] == [0, 0], ends
     said = sorted(out.splitlines()[-1] for out, _ in ends)
-    assert said == ["articles: already at articles_0004", "articles: at articles_0004"]
+    assert said == ["articles: already at articles_0005", "articles: at articles_0005"]
     with engine.connect() as connection:
         assert _recorded(connection) == RELEASED
 

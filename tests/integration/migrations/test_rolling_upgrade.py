@@ -183,7 +183,7 @@ async def test_a_message_that_the_older_code_scheduled_is_due_at_its_time(
         assert await ports.messages.move_due(connection, ["bank"], 10) == 1
     async with engine.begin() as connection:
         fetched = await ports.messages.fetch(
-            connection, "bank", {16: 0}, per_bucket=9, most=9, most_bytes=1 << 20
+            connection, "bank", {16: 0}, shares={16: 9}, most=9, most_bytes=1 << 20
         )
         rows = (await connection.execute(select(outbox.c.id))).scalars().all()
     assert len(rows) == 2

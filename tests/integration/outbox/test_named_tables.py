@@ -4,8 +4,10 @@ the library's plain names and belong to another program."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,8 +21,11 @@ from orchestrator.machine.instance import Status
 from orchestrator.sagas.delete_article import Deletion, delete_article
 from orchestrator.tables import saga_tables
 from outbox import Tables, dead_letters
+from outbox.chassis.endpoints.overview import overview
 from outbox.chassis.endpoints.served import standing_of
 from outbox.ids import compose
+from outbox.operations.operations import Operations
+from outbox.operations.selection import Selection
 from outbox.relay.settings import RelaySettings
 from outbox.retry import RetryPolicy
 from outbox.transports.memory import MemoryTransport
@@ -201,3 +206,58 @@ async def test_installations_do_not_wait_for_the_keys_of_each_other(
             await one.run_sync(lambda it: outbox.add(it, Noted("the same key")))
             async with asyncio.timeout(10):
                 await other.run_sync(lambda it: outbox.add(it, Noted("the same key")))
+
+
+async def operate(engine: AsyncEngine, tables: Tables) -> None:
+    """Block a key, free it, block it again and bury its message; move and drop what is
+    scheduled."""
+    clock = outbox.SystemClock()
+    ids = outbox.Ids(clock, secrets.token_bytes)
+    outbox.install(engine, source="till", routes={Noted: ["bank"]}, tables=tables)
+    blocks = replace(ONCE, on_exhaustion=outbox.OnExhaustion.BLOCK_KEY)
+    transport = MemoryTransport(_failing)
+    relay = outbox.Relay(
+        engine, {"bank": transport}, owner="till", clock=clock, settings=blocks, tables=tables
+    )
+    async with engine.begin() as connection:
+        first = await connection.run_sync(lambda it: outbox.add(it, Noted("a", "one")))
+        await connection.run_sync(lambda it: outbox.add(it, Noted("a", "two")))
+        late = clock.now() + timedelta(days=1)
+        await connection.run_sync(lambda it: outbox.add(it, Noted("c", "later"), deliver_at=late))
+    operations = Operations(engine, tables, clock, ids)
+
+    async def is_blocked() -> bool:
+        await relay.run_once()
+        page, behind = await operations.held(Selection(type="*"), only_blocked=True)
+        return [(it.id, count) for it, count in zip(page.items, behind, strict=True)] == [
+            (first, 1)
+        ]
+
+    await until(is_blocked, what="the key is blocked")
+    assert (await operations.redrive(Selection(older_than=late))).held_messages == 1
+    await until(is_blocked, what="the key is blocked again")
+    assert (await operations.drop(Selection(ids=(first,)), buried_by="ann")).held_messages == 1
+    assert [it.id for it in (await operations.dead(Selection())).items] == [first]
+    assert (await operations.redrive(Selection(key="a"))).dead_letters == 1
+    assert (await operations.reschedule(Selection(key="c"), late)).scheduled == 0
+    assert (await operations.drop_scheduled(Selection(key="c"))).scheduled == 1
+    assert (await operations.purge(Selection(older_than=late))).dead_letters == 0
+    (found,) = (await overview(engine, tables, clock, "till")).backlogs
+    assert (found.unsent + found.parked, found.scheduled, found.dead) == (2, 0, 0)
+    await relay.aclose()
+
+
+async def _failing(envelopes: Sequence[outbox.Envelope], *_: Any) -> list[outbox.Reply]:
+    return [outbox.Reply(outbox.Outcome.FAILED, reason="no") for _ in envelopes]
+
+
+async def test_an_outbox_is_operated_by_its_prefix(engine: AsyncEngine) -> None:
+    async with prepared(engine, PREFIXED) as names:
+        await operate(engine, names[0])
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.parametrize("names", [IN_SCHEMAS, IN_A_SCHEMA], ids=["schemas", "both"])
+async def test_an_outbox_is_operated_by_its_schema(engine: AsyncEngine, names: Names) -> None:
+    async with prepared(engine, names):
+        await operate(engine, names[0])

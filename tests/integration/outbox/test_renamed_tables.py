@@ -16,6 +16,7 @@ _SUITES = (
     *("relay/test_relay.py", "relay/test_relay_failures.py", "relay/test_dead_letters.py"),
     *("inbox/test_inbox_undo.py", "inbox/test_inbox_pending.py", "inbox/test_inbox_purge.py"),
     *("inbox/test_inbox_outside.py", "inbox/test_inbox_questions.py"),
+    *(f"transports/brokers/held/test_{it}.py" for it in ("holding", "held_operators")),
 )
 _OF_ORCHESTRATOR = ("store", "engine/test_engine.py", "engine/test_engine_later_answers.py")
 

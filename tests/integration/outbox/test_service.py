@@ -164,7 +164,7 @@ async def test_missing_tables_are_one_readable_error(
 
     engine = make_engine(database_factory(nothing))
     with pytest.raises(
-        outbox.SchemaMissing, match=r"none of the library's tables.*schema.upgrade\(op, to=4\)"
+        outbox.SchemaMissing, match=r"none of the library's tables.*schema.upgrade\(op, to=5\)"
     ):
         async with make_service(engine).running():
             pass

@@ -17,7 +17,7 @@ import outbox
 from outbox.chassis.access.failed_keys import ALLOWED
 from outbox.inbox.rows import State
 from outbox.replies import Outcome
-from outbox.transports.http.receiver import MAX_BODY_BYTES
+from outbox.transports.http.door import MAX_BODY_BYTES
 from tests.support.databases.databases import Database, Schema
 from tests.support.fixtures import MakeEngine, MakeSyncEngine
 from tests.support.http.wsgi_calls import ask, environ_of, get

@@ -212,6 +212,7 @@ def test_peers_come_from_arguments_or_from_the_environment(
         with pytest.raises(outbox.InvalidService, match="SAGABOX_PEERS cannot be read") as error:
             make_service(engine, peers=None)
         assert problem in str(error.value)
+        assert "nats://" in error.value.next_step
     with pytest.raises(outbox.InvalidService, match="the address of the peer bank"):
         make_service(engine, peers={"bank": "bank"})
 

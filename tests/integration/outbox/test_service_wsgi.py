@@ -19,7 +19,7 @@ from outbox.errors import InvalidService, SchemaMissing
 from outbox.integrations.wsgi import WsgiService
 from outbox.replies import Outcome, Reply
 from outbox.tables import metadata
-from outbox.transports.http.receiver import MAX_BODY_BYTES
+from outbox.transports.http.door import MAX_BODY_BYTES
 from outbox.wire.envelope import Envelope, replies_from_batch
 from tests.support.databases.databases import Database, Schema
 from tests.support.fixtures import DatabaseFactory, MakeEngine, MakeSyncEngine

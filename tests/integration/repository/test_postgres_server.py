@@ -93,7 +93,7 @@ def test_a_clone_has_what_its_template_has_and_shares_nothing_with_it(
     assert _one(server, "SELECT count(*) FROM note", "clone") == 1
 
 
-def test_a_database_is_dropped_although_somebody_is_still_in_it(server: PostgresServer) -> None:
+def test_a_database_is_dropped_although_a_connection_is_still_in_it(server: PostgresServer) -> None:
     server.create_database("visited")
     with server.connect("visited") as visitor:
         server.drop_database("visited")

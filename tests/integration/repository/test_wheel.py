@@ -162,7 +162,17 @@ def test_the_metadata_names_python_the_licence_and_every_extra(project: Project)
     metadata = email.message_from_string(file.read_text("utf-8"))
     assert metadata["Requires-Python"] == ">=3.11"
     assert metadata["License-Expression"] == "Apache-2.0"
-    assert metadata.get_all("Provides-Extra") == ["psycopg"]
+    assert metadata.get_all("Provides-Extra") == [
+        "grpc",
+        "kafka",
+        "nats",
+        "otlp",
+        "parquet",
+        "psycopg",
+        "rabbitmq",
+        "redis",
+        "s3",
+    ]
 
 
 def test_the_fixtures_for_pytest_are_there_without_any_configuration(project: Project) -> None:

@@ -1,4 +1,4 @@
-"""The three databases of the blog with whatever a test puts into them, for the audit."""
+"""The three databases of the blog with all that a test puts into them, for the audit."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Audited:
             )
 
     def comment(self, article_id: str, archived_by: str | None = None) -> None:
-        """A comment, which is there whatever its thread says."""
+        """A comment; its thread may be open, closed or missing."""
         row = {
             "id": new_id(),
             "article_id": article_id,
@@ -151,7 +151,7 @@ class Audited:
         """A message that waits in that table of the service's database."""
         row = {
             "id": id or new_id(),
-            "destination": "somebody",
+            "destination": "elsewhere",
             "bucket": 0,
             "aggregatetype": "tests",
             "aggregateid": "key",
@@ -163,6 +163,26 @@ class Audited:
         if table is tables.outbox_parked:
             row["seq"] = next(self._numbers)
         self._add(service, table, row | columns)
+
+    def hold(self, service: str, state: str = "waiting", id: str | None = None) -> None:
+        """A message from a broker that the service could not handle."""
+        row = {
+            "consumer": service,
+            "queue": service,
+            "partition": 0,
+            "undo_lane": False,
+            "key": "key",
+            "message_id": id or new_id(),
+            "headers": "{}",
+            "body": b"{}",
+            "fingerprint": f"{state}{next(self._numbers)}".encode(),
+            "state": state,
+            "attempts": 1,
+            "revision": 0,
+            "last_error": "poison",
+            "held_at": START,
+        }
+        self._add(service, tables.inbox_held, row)
 
     def deliver_all(self, service: str) -> None:
         """Take every message out of the service's outbox."""

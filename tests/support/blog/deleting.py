@@ -14,6 +14,7 @@ from tests.support.processes.running import RunningBlog
 from tests.support.processes.waiting import until
 
 SERVICES = ("orchestrator", "articles", "comments")
+_AT_ONCE = 20
 
 
 @dataclass
@@ -64,7 +65,7 @@ async def until_published(blog: RunningBlog, article: str) -> None:
 
 
 async def until_all_have_ended(blog: RunningBlog, deadline: float = 60) -> None:
-    """Wait until no run is live, whoever has asked for it."""
+    """Wait until no run of any caller is live."""
     live = "SELECT id FROM saga WHERE ended_at IS NULL"
     await until(
         lambda: not rows(blog.databases["orchestrator"], live), deadline, "every run has ended"
@@ -99,14 +100,18 @@ class Deletions:
 
     async def prepare(self, count: int, comments: int = 1) -> None:
         """So many more articles with comments."""
-        articles = await asyncio.gather(*(commented(self._blog, comments) for _ in range(count)))
+        articles: list[str] = []
+        while (left := count - len(articles)) > 0:
+            # Hundreds that asked at once for the news of their article would hold it up themselves.
+            some = (commented(self._blog, comments) for _ in range(min(left, _AT_ONCE)))
+            articles += await asyncio.gather(*some)
         self._doomed += articles[::2]
         for article in articles[1::2]:
             await self._blog.hold(article)
             self.held[article] = await kept(self._blog, article)
 
     async def ask(self) -> None:
-        """Ask for the deletion of those for which nobody has yet."""
+        """Ask for the deletion of those for which no caller has yet."""
         for article in self._left():
             self.sagas[article] = await self._blog.delete(article)
 
@@ -116,7 +121,7 @@ class Deletions:
         await asyncio.gather(*(self._ask_until_accepted(it, deadline) for it in self._left()))
 
     async def ask_once(self) -> None:
-        """Ask, and leave those that nobody answers for `ask_all_at_once`."""
+        """Ask, and leave those that no service answers for `ask_all_at_once`."""
         for article in self._left():
             try:
                 self.sagas[article] = await self._blog.delete(article)
@@ -150,7 +155,7 @@ class Deletions:
                 answer = await self._blog.ask("articles", "DELETE", f"/articles/{article}")
             except httpx.TransportError as error:
                 refused = repr(error)
-                await asyncio.sleep(0.1)
+                await asyncio.sleep(0.1)  # as people do who ask again
                 return False
             if answer.status_code in {202, 410}:
                 self.sagas[article] = (
@@ -159,7 +164,7 @@ class Deletions:
                 return True
             refused = answer.text
             assert answer.status_code == 503, f"{answer.status_code}: {refused}"
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # likewise
             return False
 
         try:

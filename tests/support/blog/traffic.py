@@ -14,7 +14,9 @@ import httpx
 from tests.support.processes.running import RunningBlog
 from tests.support.processes.waiting import until
 
-_PAUSE = 0.05  # seconds before somebody asks again
+_PAUSE = 0.05  # seconds before a reader asks again
+_HELD = (1, 3)  # which of five articles, so that a short round has both ends, too
+_HOLD_PATIENCE = 100
 
 
 class Hold(Enum):
@@ -23,7 +25,7 @@ class Hold(Enum):
     NO = auto()
     YES = auto()
     PERHAPS = auto()
-    """It came beside the deletion, or nobody knows whether it came: both ends are right."""
+    """It came beside the deletion, or it is unknown whether it came: both ends are right."""
 
 
 @dataclass
@@ -42,14 +44,17 @@ class Life:
 
 class Traffic:
     """`lives` has every article; `answers` counts answers by status, and those that never came as
-    "lost". `mistakes` are answers that are nobody's fault but the service's own."""
+    "lost", and `losses` says why. `mistakes` are answers that are the fault of the service alone.
+    People wait `patience` seconds for an answer."""
 
-    def __init__(self, blog: RunningBlog, chance: Random) -> None:
+    def __init__(self, blog: RunningBlog, chance: Random, patience: float = 6) -> None:
         self.lives: list[Life] = []
         self.answers: dict[str, int] = {}
+        self.losses: list[str] = []
         self.mistakes: list[str] = []
         self._blog = blog
         self._chance = chance
+        self._patience = patience
         self._number = 0
 
     async def run(self, stop: asyncio.Event, people: int, pause: float) -> None:
@@ -70,10 +75,11 @@ class Traffic:
             return
         life = Life(made.json()["id"])
         self.lives.append(life)
+        is_held = len(self.lives) % 5 in _HELD  # before others begin theirs meanwhile
         for _ in range(self._chance.randint(0, 3)):
             await self._comment(life, patience=20)
-        if self._chance.random() < 0.4:
-            await self._hold(life)
+        if is_held:
+            await self._hold(life, patience=_HOLD_PATIENCE)
         beside = [self._delete(life), *(self._comment(life) for _ in range(3))]
         if self._chance.random() < 0.15:
             beside.append(self._delete(life))
@@ -99,10 +105,14 @@ class Traffic:
                 return
             await asyncio.sleep(_PAUSE)
 
-    async def _hold(self, life: Life) -> None:
-        answer = await self._ask(
-            "articles", "PUT", f"/articles/{life.article}/legal-hold", json={"reason": "a lawsuit"}
-        )
+    async def _hold(self, life: Life, patience: int = 0) -> None:
+        """A legal hold; where the answer is 503 or lost, `patience` more attempts."""
+        path, why = f"/articles/{life.article}/legal-hold", {"reason": "a lawsuit"}
+        for _ in range(patience + 1):
+            answer = await self._ask("articles", "PUT", path, json=why)
+            if answer is not None and answer.status_code < 500:
+                break
+            await asyncio.sleep(_PAUSE)
         if life.hold is Hold.NO:
             certain = answer is not None and answer.status_code == 200
             life.hold = Hold.YES if certain else Hold.PERHAPS
@@ -114,8 +124,9 @@ class Traffic:
 
     async def _ask(self, name: str, method: str, path: str, **more: Any) -> httpx.Response | None:
         try:
-            answer = await self._blog.ask(name, method, path, timeout=6, **more)
-        except httpx.TransportError:
+            answer = await self._blog.ask(name, method, path, timeout=self._patience, **more)
+        except httpx.TransportError as error:
+            self.losses.append(f"{name} {method} {path}: {error!r}")
             await asyncio.sleep(_PAUSE)
             answer = None
         told = "lost" if answer is None else f"{name} {method} {answer.status_code}"
@@ -128,7 +139,7 @@ class Traffic:
 async def wrong_with(blog: RunningBlog, life: Life, deadline: float) -> tuple[str, str]:
     """How the deletion of that article has ended, and what is wrong with it, or nothing.
 
-    Everybody serves again; a deletion that nobody has accepted yet is asked for once more.
+    All services serve again; a deletion that no service has accepted yet is asked for once more.
     """
     try:
         if not life.sagas:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
+from fastapi import FastAPI
 
 import articles.app
 import comments.app
@@ -67,8 +68,7 @@ class WholeBlog:
 
     async def publish(self) -> str:
         """An article with a comment; its id."""
-        new = {"title": "Tides", "body": "High and low.", "author": "Ada"}
-        article: str = (await self.ask("articles", "POST", "/articles", json=new)).json()["id"]
+        article = await self.publish_alone()
         comment = {"article_id": article, "author": "Bob", "content": "Well said."}
 
         async def taken() -> bool:
@@ -76,6 +76,12 @@ class WholeBlog:
             return answer.status_code == 201
 
         await until(taken, what="comments knows the article")
+        return article
+
+    async def publish_alone(self) -> str:
+        """An article, which comments may not know yet; its id."""
+        new = {"title": "Tides", "body": "High and low.", "author": "Ada"}
+        article: str = (await self.ask("articles", "POST", "/articles", json=new)).json()["id"]
         return article
 
     async def saga(self, id: str) -> dict[str, Any]:
@@ -132,16 +138,57 @@ async def whole_blog(
         transports={"orchestrator": blog.way_to("orchestrator")},
     )
     apps = {"orchestrator": orchestrator, "articles": of_articles, "comments": of_comments}
+    # Over a queue no consumer is at work yet, so that the first run does not end.
+    async with _at_work(blog, apps, wait=5 if ways is None else 0):
+        yield blog
+
+
+@asynccontextmanager
+async def blog_at_broker(
+    databases: Mapping[str, Database],
+    sagas: Sequence[Saga[Any]],
+    broker: str,
+    *,
+    clock: Clock | None = None,
+) -> AsyncIterator[WholeBlog]:
+    """The same, made by settings alone: its messages go through that broker."""
+    blog = WholeBlog()
+    at_broker: dict[str, Any] = {
+        **QUICK,
+        "broker": broker,
+        "peers": ",".join(f"{name}={broker}" for name in ("orchestrator", *PARTICIPANTS)),
+    }
+    orchestrator = create_app(
+        orchestrator_settings(databases["orchestrator"], **at_broker),
+        sagas=sagas,
+        participants=dict.fromkeys(PARTICIPANTS, broker),
+        clock=clock,
+    )
+    of_articles = articles.app.create_app(
+        ArticlesSettings(
+            database_url=databases["articles"].url,
+            public_url_orchestrator=ORCHESTRATOR,
+            **at_broker,
+        )
+    )
+    of_comments = comments.app.create_app(
+        CommentsSettings(database_url=databases["comments"].url, **at_broker)
+    )
+    apps = {"orchestrator": orchestrator, "articles": of_articles, "comments": of_comments}
+    async with _at_work(blog, apps, wait=5):
+        yield blog
+
+
+@asynccontextmanager
+async def _at_work(blog: WholeBlog, apps: Mapping[str, FastAPI], wait: int) -> AsyncIterator[None]:
     async with AsyncExitStack() as stack:
         for name, app in apps.items():
             blog.services[name] = await stack.enter_async_context(running(app))
-        for app in reversed(apps.values()):
+        for app in reversed([*apps.values()]):
             await stack.enter_async_context(app.router.lifespan_context(app))
 
         async def ready() -> bool:
-            # Over a queue no consumer is at work yet, so that this run does not end.
-            wait = "wait=5" if ways is None else "wait=0"
-            return (await blog.start("no-article", prefer=wait)).status_code < 300
+            return (await blog.start("no-article", prefer=f"wait={wait}")).status_code < 300
 
         await until(ready, what="the engine has its shards")
-        yield blog
+        yield

@@ -1,4 +1,4 @@
-"""Copies of a database, to be put in its place later. Nobody may be in it meanwhile."""
+"""Copies of a database, to be put in its place later. No connection may be in it meanwhile."""
 
 from __future__ import annotations
 

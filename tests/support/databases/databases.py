@@ -170,7 +170,7 @@ def configured(engine: AnyEngine) -> AnyEngine:
 class Engines:
     """Makes engines for a test, and at its end tells which have not got back what they lent.
 
-    A connection that is still out is a session or a transaction that nobody closed: under load the
+    A connection that is still out is a session or a transaction that no code closed: under load the
     pool runs dry.
     """
 
@@ -211,5 +211,6 @@ class Engines:
             self._out[engine] += 1
 
         @event.listens_for(engine, "checkin")
+        @event.listens_for(engine, "detach")
         def back(*_: object) -> None:
             self._out[engine] -= 1

@@ -17,7 +17,7 @@ _WAITING = text(
 
 
 async def until_it_waits(engine: AsyncEngine, task: asyncio.Task[Any]) -> None:
-    """Return as soon as the task waits for somebody else's lock, or is over without having done
+    """Return as soon as the task waits for a lock of another one, or is over without having done
     so. It must be the only one that uses the database meanwhile."""
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")

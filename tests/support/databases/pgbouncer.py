@@ -1,4 +1,4 @@
-"""A real PgBouncer on loopback in transaction mode, before a test's server, for one test alone."""
+"""A real PgBouncer on loopback, before a test's server, for one test alone."""
 
 from __future__ import annotations
 
@@ -33,14 +33,16 @@ def pgbouncer() -> str:
 
 
 @asynccontextmanager
-async def pooled(server: PostgresServer, folder: Path) -> AsyncIterator[int]:
-    """A PgBouncer before all databases of the server; gives its port. The next transaction of a
-    client gets the connection that has rested longest."""
+async def pooled(
+    server: PostgresServer, folder: Path, mode: str = "transaction"
+) -> AsyncIterator[int]:
+    """A PgBouncer before all databases of the server, in that `pool_mode`; gives its port. What
+    asks next gets the connection that has rested longest."""
     program = pgbouncer()
     folder.mkdir()
     for _ in range(_ATTEMPTS):
         port = free_port()
-        process = _start(program, folder, _configuration(server, port))
+        process = _start(program, folder, _configuration(server, port, mode))
         try:
             await until(partial(_is_up_or_ended, process, port), what="PgBouncer is up")
             if process.poll() is None:
@@ -83,7 +85,7 @@ def _is_up_or_ended(process: subprocess.Popen[bytes], port: int) -> bool:
         return process.poll() is not None or client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _configuration(server: PostgresServer, port: int) -> str:
+def _configuration(server: PostgresServer, port: int, mode: str) -> str:
     return f"""\
 [databases]
 * = host=127.0.0.1 port={server.port} user=postgres
@@ -92,7 +94,7 @@ listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
 auth_type = any
-pool_mode = transaction
+pool_mode = {mode}
 server_round_robin = 1
 max_client_conn = 200
 """

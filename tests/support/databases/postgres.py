@@ -103,7 +103,7 @@ class PostgresServer:
         )
 
     def create_database(self, name: str, template: str | None = None) -> None:
-        """Create a database, as a copy of `template` where one is given (nobody may be in it)."""
+        """Create a database, as a copy of `template` if one is given (without open connections)."""
         statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
         if template is not None:
             statement += sql.SQL(" TEMPLATE {}").format(sql.Identifier(template))

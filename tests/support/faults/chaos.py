@@ -13,10 +13,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 
+import httpx
 from sqlalchemy.engine import make_url
 
 from orchestrator.cli.terminal.errors import CommandError
 from tests.support.databases.postgres import PostgresServer, Stop
+from tests.support.faults.addresses import HEARD_WITHIN, Addresses, several
 from tests.support.faults.crashing import POINTS
 from tests.support.faults.network import Weather, Wire, wire
 from tests.support.faults.tcp_proxy import CommitProxy, Loss, commit_proxy
@@ -25,6 +27,7 @@ from tests.support.processes.running import RunningBlog
 
 NODES = ("orchestrator", "orchestrator-2", "articles", "comments")
 _LEASE = 3.0
+_TRIES = 20
 
 
 @dataclass
@@ -40,6 +43,7 @@ class World:
     databases: Mapping[str, Wire]
     """From each node to its database."""
     commits: Mapping[str, CommitProxy]
+    addresses: Addresses
     chance: Random
     injected: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
@@ -58,7 +62,7 @@ class World:
                         await child.kill()
                     elif "exit code 2" not in child.ending:
                         raise AssertionError(f"{node} did not start: {error}") from error
-                    await asyncio.sleep(0.2)
+                    await asyncio.sleep(0.2)  # its database may be back by then
                 else:
                     return
 
@@ -145,7 +149,7 @@ async def _terminate_backends(world: World) -> None:
     for _ in range(world.chance.randint(1, 5)):
         with contextlib.suppress(Exception):  # the server itself may be away by another fault
             await asyncio.to_thread(terminate_backends, world.server)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.2)  # new connections come meanwhile
 
 
 def terminate_backends(server: PostgresServer) -> int:
@@ -199,6 +203,56 @@ def _lost_commits(loss: Loss) -> Callable[[World], Awaitable[None]]:
     return fault
 
 
+async def _address_dies(world: World) -> None:
+    """A second one comes, is cut off, comes back, and goes for good."""
+    async with world._one_of(_NAMED) as name:
+        second = world.addresses.second[name.partition(" ")[2]]
+        async with world.addresses.told(name, world.ways, second.port):
+            await asyncio.sleep(HEARD_WITHIN)
+            second.become(Weather.PARTED)
+            await asyncio.sleep(world._while())
+            second.become(Weather.FAIR)
+            await asyncio.sleep(world._while())
+
+
+async def _address_moves(world: World) -> None:
+    """The second one takes the place of the first, and the first that of the second."""
+    async with world._one_of(_NAMED) as name:
+        second = world.addresses.second[name.partition(" ")[2]]
+        async with world.addresses.told(name, world.ways, second.port, instead=True):
+            await asyncio.sleep(HEARD_WITHIN + world._while())
+
+
+async def _delete_one(blog: RunningBlog) -> None:
+    """One deletion, from the publishing to the end, in spite of the other faults."""
+    for attempt in range(_TRIES):
+        try:
+            article = await blog.publish()
+            await blog.until_known(article)
+            await blog.until_ended(await blog.delete(article))
+            return
+        except (AssertionError, httpx.HTTPError):
+            if attempt == _TRIES - 1:
+                raise
+            await asyncio.sleep(2)  # other faults last for seconds
+
+
+async def _address_of_a_stranger(world: World) -> None:
+    """A service of that name on another database is among them."""
+    async with AsyncExitStack() as stack:
+        # A process that starts now, while the others do not answer, could not know better.
+        for busy in sorted((*NODES, "name comments", "ways articles", "ways comments")):
+            await stack.enter_async_context(world._busy.setdefault(busy, asyncio.Lock()))
+        await _delete_one(world.blog)
+        async with world.addresses.told("name comments", world.ways, world.addresses.stranger):
+            await asyncio.sleep(HEARD_WITHIN + world._while())
+        world.violations += world.addresses.taken
+        world.addresses.taken.clear()
+
+
+_NAMED = ("name articles", "name comments")
+
+
 FAULTS: Mapping[str, Callable[[World], Awaitable[None]]] = {
     "a process is killed": _kill,
     "a process dies at a crash point": _crash_point,
@@ -219,6 +273,9 @@ FAULTS: Mapping[str, Callable[[World], Awaitable[None]]] = {
     "connections to a database are reset": _at_once(Wire.reset, "databases"),
     "connections to a database are closed": _at_once(Wire.cut, "databases"),
     "connections to a database are half open": _at_once(Wire.lose, "databases"),
+    "an address dies and comes back": _address_dies,
+    "an address moves": _address_moves,
+    "an address belongs to another database": _address_of_a_stranger,
     "answers to COMMITs are lost": _lost_commits(Loss.ANSWER),
     "COMMITs are lost": _lost_commits(Loss.COMMIT),
     "COMMITs are late, and their clients gone": _lost_commits(Loss.DELAYED),
@@ -242,9 +299,8 @@ async def world(blog: RunningBlog, server: PostgresServer, chance: Random) -> As
             through = make_url(blog.databases[name].url).set(port=databases[name].port)
             address = through.render_as_string(hide_password=False)
             blog.settings[f"SAGABOX_DATABASE_URL_{name.upper()}"] = address
-        blog.settings["SAGABOX_PEERS"] = ",".join(
-            f"{name}={way.address}" for name, way in ways.items()
-        )
+        addresses = await stack.enter_async_context(several(blog, ways))
+        blog.settings["SAGABOX_PEERS"] = ",".join(map(addresses.peer, ways))
         made = World(
             blog,
             server,
@@ -252,6 +308,7 @@ async def world(blog: RunningBlog, server: PostgresServer, chance: Random) -> As
             ways,
             databases,
             commits,
+            addresses,
             chance,
         )
         await asyncio.gather(*(made.begin(node) for node in NODES))

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 _CHUNK = 16384
 _DELAY = 0.15  # seconds for each chunk
 _RATE = 20_000  # bytes a second
+_FOUND_OUT = 20.0  # seconds; PostgreSQL's keepalives as `outbox.database.opening` sets them
 
 
 class Weather(Enum):
@@ -27,9 +28,9 @@ class Weather(Enum):
     NARROW = auto()
     """It arrives at 20 kB/s."""
     SILENT = auto()
-    """It arrives when the weather has changed; until then nothing does, and nobody is told."""
+    """It arrives when the weather has changed; until then nothing does, and no side is told."""
     PARTED = auto()
-    """Whoever connects is cut off, and so are those that were connected."""
+    """A client that connects is cut off, and so are those that were connected."""
 
 
 @dataclass(eq=False)
@@ -85,9 +86,12 @@ class Wire:
                 end.transport.abort()
 
     def lose(self) -> None:
-        """Both ends believe in the connections that there are now, and hear nothing any more."""
+        """Both ends believe in the connections that there are now, and hear nothing any more. The
+        server's system finds that out after a while, as keepalives do; the client's never does."""
         for pair in self._pairs:
             pair.is_lost = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(_FOUND_OUT, pair.server.transport.abort)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, from its beginning to its end."""
@@ -97,7 +101,7 @@ class Wire:
         try:
             await self._carry(reader, writer)
         except (OSError, asyncio.CancelledError):
-            pass  # there is nobody behind it, or the test is over
+            pass  # there is no server behind it, or the test is over
         finally:
             self._tasks.discard(task)
             writer.transport.abort()
@@ -159,7 +163,7 @@ class Wire:
 
 @asynccontextmanager
 async def wire(address: str) -> AsyncIterator[Wire]:
-    """A wire to the host and port of this address, of whatever scheme."""
+    """A wire to the host and port of this address, of any scheme."""
     behind = urlsplit(address)
     made = Wire(behind.hostname or "127.0.0.1", behind.port or 5432)
     listening = await asyncio.start_server(made.handle, "127.0.0.1", 0)

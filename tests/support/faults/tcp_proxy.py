@@ -1,4 +1,5 @@
-"""A proxy between a client and PostgreSQL that makes a COMMIT go wrong where it is told to.
+"""A proxy between a client and PostgreSQL that makes a COMMIT go wrong where it is told to, or a
+statement that writes and is its own transaction.
 
 It reads what the client sends as far as it must: which statement a message runs, and where a
 transaction is committed. What the server sends passes unread.
@@ -34,8 +35,9 @@ class Loss(Enum):
 
 @dataclass
 class CommitProxy:
-    """Listens at `port`. `armed` has what is to happen to the next COMMITs of transactions that ran
-    a statement which holds the text `marker`, one entry each; `lost` has what has happened."""
+    """Listens at `port`. `armed` has what is to happen to the next commits of transactions that run
+    a statement which holds the text `marker`, one entry each; `lost` has what has happened. `late`
+    counts those that the server was sent late, and has answered."""
 
     host: str
     server_port: int
@@ -43,6 +45,7 @@ class CommitProxy:
     port: int = 0
     armed: list[Loss] = field(default_factory=list)
     lost: list[Loss] = field(default_factory=list)
+    late: int = 0
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def in_front_of(self, url: str) -> str:
@@ -58,7 +61,7 @@ class CommitProxy:
         try:
             await _Connection(self, reader, writer).run()
         except (asyncio.CancelledError, OSError):
-            pass  # by `stop`, and nobody waits for it; or the server is away
+            pass  # by `stop`, and no task waits for it; or the server is away
         finally:
             self._tasks.discard(task)
             writer.transport.abort()
@@ -80,7 +83,8 @@ class _Connection:
         self._proxy = proxy
         self._reader = reader
         self._writer = writer
-        self._statements: dict[bytes, bool] = {}
+        self._statements: dict[bytes, bytes] = {}
+        self._is_in_transaction = False
         self._is_marked = False
 
     async def run(self) -> None:
@@ -112,6 +116,11 @@ class _Connection:
                 await server.drain()
                 continue
             loss = self._proxy.armed.pop(0)
+            request = head + body
+            while request[:1] == b"B" and head[:1] != b"S":  # Bind, up to its Sync
+                head = await self._reader.readexactly(5)
+                request += head
+                request += await self._reader.readexactly(struct.unpack("!I", head[1:])[0] - 4)
             back.cancel()
             await asyncio.gather(back, return_exceptions=True)
             if loss is Loss.DELAYED:
@@ -119,10 +128,13 @@ class _Connection:
                 self._proxy.lost.append(loss)
                 await asyncio.sleep(_LATER)
             if loss is not Loss.COMMIT:
-                server.write(head + body)
+                server.write(request)
                 await server.drain()
-                # It may have no answer, where the server itself was stopped just then.
-                assert await server_reader.read(1) in {b"C", b""}, "the server did not commit"
+                # It may have no answer, an error or a notice, where the server itself was stopped
+                # just then. What Bind is answered comes with all the rest.
+                first = await server_reader.read(1)
+                assert first in {b"C", b"2", b"E", b"N", b""}, "the server did not commit"
+                self._proxy.late += loss is Loss.DELAYED
             if loss is not Loss.DELAYED:
                 self._proxy.lost.append(loss)
             return
@@ -141,19 +153,21 @@ class _Connection:
         match kind:
             case b"P":  # Parse: the name of a statement, and its text
                 name, text, _ = body.split(b"\0", 2)
-                self._statements[name] = self._is_marking(text)
+                self._statements[name] = text
             case b"B":  # Bind: the name of a portal, and that of the statement to run
                 _, name, _ = body.split(b"\0", 2)
-                self._is_marked = self._is_marked or self._statements.get(name, False)
-            case b"Q" if body.upper().startswith(b"COMMIT"):
-                is_marked, self._is_marked = self._is_marked, False
+                text = self._statements.get(name, b"")
+                is_marked = self._proxy.marker.encode() in text
+                if not self._is_in_transaction:
+                    return is_marked and b"INSERT INTO" in text and bool(self._proxy.armed)
+                self._is_marked = self._is_marked or is_marked
+            case b"Q" if body.upper().startswith(b"BEGIN"):
+                self._is_in_transaction, self._is_marked = True, False
+            case b"Q" if body.upper().startswith((b"COMMIT", b"ROLLBACK")):
+                is_marked = self._is_marked and body.upper().startswith(b"COMMIT")
+                self._is_in_transaction = self._is_marked = False
                 return is_marked and bool(self._proxy.armed)
-            case b"Q" if body.upper().startswith((b"BEGIN", b"ROLLBACK")):
-                self._is_marked = False
         return False
-
-    def _is_marking(self, text: bytes) -> bool:
-        return self._proxy.marker.encode() in text
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

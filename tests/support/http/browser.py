@@ -14,7 +14,7 @@ import pytest
 from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
-# What a test starts talks to nobody but the services of the test.
+# What a test starts talks to the services of the test alone.
 _OPTIONS = (
     "--no-sandbox",
     "--disable-gpu",

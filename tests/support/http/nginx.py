@@ -81,6 +81,23 @@ async def passing_on(
         guardian().release_process(process.pid)
 
 
+@asynccontextmanager
+async def fronting(text: str, ports: Iterable[int], folder: Path) -> AsyncIterator[None]:
+    """An nginx with this text in its context `http`, which listens at these ports."""
+    program, listened = nginx(), [*ports]
+    folder.mkdir()
+    process = _start(program, folder, _around(text))
+    try:
+        await until(partial(_is_up_or_ended, process, listened), what="nginx is up")
+        if process.poll() is not None:
+            pytest.fail(f"nginx did not start: {(folder / 'errors').read_text('utf-8')}")
+        yield
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait, 10)
+        guardian().release_process(process.pid)
+
+
 def _start(program: str, folder: Path, configuration: str) -> subprocess.Popen[bytes]:
     path = folder / "nginx.conf"
     path.write_text(configuration, encoding="ascii")
@@ -108,18 +125,21 @@ def _listens(ports: Iterable[int]) -> bool:
 
 
 def _configuration(services: Mapping[str, str], ports: Mapping[str, int], passing: Passing) -> str:
-    own = "\n".join(f"  {name}_temp_path {name};" for name in _TEMPORARY)
     servers = "\n".join(_server(name, services[name], ports[name], passing) for name in services)
+    return _around(f"access_log off;\n{servers}")
+
+
+def _around(text: str) -> str:
+    own = "\n".join(f"  {name}_temp_path {name};" for name in _TEMPORARY)
     return f"""\
 daemon off;
 master_process off;
 pid pid;
 error_log errors;
-events {{ worker_connections 64; }}
+events {{ worker_connections 256; }}
 http {{
-  access_log off;
 {own}
-{servers}
+{text}
 }}
 """
 

@@ -135,13 +135,16 @@ class Scripted:
 
 
 @asynccontextmanager
-async def scripted(script: Script, tls: ssl.SSLContext | None = None) -> AsyncIterator[Scripted]:
-    """A server on loopback that follows the script, request by request."""
+async def scripted(
+    script: Script, tls: ssl.SSLContext | None = None, *, host: str = "127.0.0.1", at: int = 0
+) -> AsyncIterator[Scripted]:
+    """A server on loopback that follows the script, request by request; at that port or at any free
+    one."""
     told = Scripted(script)
-    server = await asyncio.start_server(told.handle, "127.0.0.1", 0, ssl=tls)
+    server = await asyncio.start_server(told.handle, host, at, ssl=tls)
     told._server = server
     port = server.sockets[0].getsockname()[1]
-    told.address = f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+    told.address = f"{'https' if tls else 'http'}://{host}:{port}"
     try:
         yield told
     finally:
@@ -156,4 +159,5 @@ async def _read(reader: asyncio.StreamReader) -> Request:
     _, target, _ = first.split(" ")
     pairs = (line.partition(":") for line in lines)
     headers = {name.lower(): value.strip() for name, _, value in pairs}
-    return Request(target, headers, await reader.readexactly(int(headers["content-length"])))
+    length = int(headers.get("content-length", 0))
+    return Request(target, headers, await reader.readexactly(length))

@@ -1,6 +1,6 @@
 """Looks for a mutant with the tool that is to find it; in a process that has the mutant's modules.
 
-Here is the first import of the project's own modules: whoever imports this has changed them before.
+Here is the first import of the project's own modules: its importer has changed them before.
 """
 
 from __future__ import annotations

@@ -61,8 +61,8 @@ class Scripted:
         self.replies: dict[str, Reply] = {}
         self.values: dict[str, Any] = {}
         self.refusals = 0
-        """How many further requests find nobody there."""
-        self.why = "nobody listens"
+        """How many further requests find no participant there."""
+        self.why = "no service listens"
         """What these are told."""
         self._is_there = asyncio.Event()
         self._is_there.set()

@@ -26,7 +26,7 @@ from orchestrator.machine.signals import OperatorSignal
 from orchestrator.machine.transition import Entry
 from orchestrator.sagas.delete_article import Deletion, delete_article
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.store.records import Record, document_json, state_json
+from orchestrator.store.records import Committed, Record, document_json, state_json
 from orchestrator.store.sharding import shard_of
 from outbox import schema, tables
 from outbox.database.opening import Database as Opened
@@ -66,7 +66,7 @@ class Begun:
 
 class NotedEngine:
     """Takes down what it is told. A start writes the run's first row, unless `refusal` is set; that
-    one is then raised by whatever it is told."""
+    one is then raised by all that it is told."""
 
     def __init__(
         self, database: Opened, registry: Registry, _transports: Mapping[str, Any], **_: Any
@@ -94,6 +94,10 @@ class NotedEngine:
 
     def settled(self) -> EndedSagas | None:
         """Nothing is known."""
+        return None
+
+    def latest(self, instance_id: str) -> Committed | None:
+        """Nothing is in memory."""
         return None
 
     async def start(

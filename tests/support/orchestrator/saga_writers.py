@@ -140,7 +140,7 @@ class Writers:
         return frozenset(str(it) for (it,) in found)
 
     def assert_only_holders_wrote(self, all_of_them: bool = True) -> None:
-        """P7: whoever wrote a run held its shard in that transaction. Each of the nodes did write,
+        """P7: the writer of a run held its shard in that transaction. Each of the nodes did write,
         unless not `all_of_them` need to have."""
         found = rows(
             self._database,

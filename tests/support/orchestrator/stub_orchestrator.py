@@ -135,6 +135,8 @@ def saga(status: str = "RUNNING", **more: Any) -> dict[str, Any]:
         **summary(status),
         "direction": "FORWARD",
         "originator": None,
+        "archived": None,
+        "history_removed": None,
         "trace_id": "0" * 31 + "1",
         "state": {"article_id": "a1"},
         "cause": None,

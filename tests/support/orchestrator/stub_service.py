@@ -1,7 +1,8 @@
 """A service for tests of what starts services: as small as a process that answers can be.
 
-Run as a script: the port, then how it behaves: `ready`, `unready` (answers 503), `stubborn` (ready,
-and deaf to SIGTERM), `broken` (says why on stderr, and ends with code 3). It says "started" first.
+Run as a script: the port, then how it behaves: `ready`, `unready` (answers 503 until SIGUSR1),
+`stubborn` (ready, and deaf to SIGTERM), `broken` (says why on stderr, and ends with code 3). It
+says "started" first.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ class _Answers(http.server.BaseHTTPRequestHandler):
 
 def main(port: int, behaviour: str) -> None:
     """Serve until a signal."""
+    if behaviour == "unready":
+        _Answers.status = 503
+        signal.signal(signal.SIGUSR1, lambda *_: setattr(_Answers, "status", 200))
     sys.stdout.write("started\n")
     sys.stdout.flush()
     if behaviour == "broken":
         sys.stderr.write("there is no database\n")
         raise SystemExit(3)
-    if behaviour == "unready":
-        _Answers.status = 503
     if behaviour == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     http.server.HTTPServer(("127.0.0.1", port), _Answers).serve_forever()

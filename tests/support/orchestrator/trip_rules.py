@@ -13,7 +13,7 @@ def never_charged_without_a_seat(view: View) -> bool | str:
 def never_charged_without_a_ticket(view: View) -> bool | str:
     """It does not: the ticket comes after the money."""
     if "charge" in view.in_effect and "send ticket" not in view.in_effect:
-        return "somebody paid and has no ticket"
+        return "a customer paid and has no ticket"
     return True
 
 
@@ -22,6 +22,6 @@ def a_run_that_completed_knows_its_seat(view: View) -> bool:
     return view.status != "COMPLETED" or view.state.seat is not None
 
 
-def nobody_sits_in_1b(view: View) -> bool:
+def no_passenger_sits_in_1b(view: View) -> bool:
     """Whether it holds depends on what a participant answers."""
     return bool(view.state.seat != "1B")

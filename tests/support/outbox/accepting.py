@@ -7,13 +7,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 
 from outbox.errors import MalformedEnvelope
-from outbox.replies import Outcome, Reply
+from outbox.replies import Reply
 from outbox.transports.base import Accepted, Answered, Delivery, Unacceptable, Unreachable
+from outbox.transports.brokers.sorting import Lot, lot_of
 from outbox.wire.envelope import Envelope, from_batch, to_batch
 
 Consume = Callable[[Sequence[Envelope]], Awaitable[Sequence[Reply]]]
-
-COMES_AGAIN = {Outcome.FAILED, Outcome.TOO_BUSY, Outcome.NOT_ATTEMPTED}
 
 
 class Queue:
@@ -80,8 +79,9 @@ class AcceptingTransport:
         not done with comes again, before all others."""
         done = 0
         while self.queue:
-            (reply,) = await consume(from_batch(self.queue[0]))
-            if reply.outcome in COMES_AGAIN or reply.code == "unknown-type":
+            (envelope,) = from_batch(self.queue[0])
+            (reply,) = await consume([envelope])
+            if lot_of(envelope, reply) in (Lot.AGAIN, Lot.HELD):
                 break
             self.queue.popleft()
             done += 1

@@ -246,7 +246,7 @@ class Bank:
     async def drop(self, id: str) -> None:
         """Wait for it no longer."""
         now = self.clock.now()
-        await self._read(lambda it: drop(it, "bank", id, "nobody knows", now))
+        await self._read(lambda it: drop(it, "bank", id, "no provider knows", now))
 
     async def reaches(self, command: Envelope, state: State) -> None:
         """Wait until the command is in that state, and the thread that wrote it is done."""

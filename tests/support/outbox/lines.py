@@ -9,18 +9,28 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 
 from outbox.clock import SystemClock
 from outbox.replies import Reply
-from outbox.testing.transport_contract import Confirms, Features, Line, Receive, Settled
-from outbox.transports import HttpTransport, InProcessTransport, MemoryTransport
-from outbox.transports.http.receiver import MAX_BODY_BYTES, receiver
+from outbox.testing.transport_contract import Confirms, Features, Line, Order, Receive, Settled
+from outbox.transports import (
+    HttpTransport,
+    InProcessTransport,
+    MemoryTransport,
+    WebhookTransport,
+)
+from outbox.transports.grpc.receiver import MessagesService
+from outbox.transports.grpc.server import GrpcServer
+from outbox.transports.grpc.transport import GrpcTransport
+from outbox.transports.http.door import MAX_BODY_BYTES, Door
+from outbox.transports.http.receiver import receiver
 from outbox.transports.http.signing import Keyring
-from outbox.wire.envelope import Envelope
+from outbox.wire.envelope import Envelope, from_structured
 from outbox.wire.settled import EndedSagas
 from tests.support.http.servers import serving
 from tests.support.outbox.accepting import AcceptingTransport
+from tests.support.outbox.subscribers import is_signed, subscribed
 
 _CLOCK = SystemClock()
 _KEYS = Keyring({"now": os.urandom(32)}, "now")
@@ -128,6 +138,33 @@ async def by_http(
 
 
 @asynccontextmanager
+async def by_grpc(
+    receive: Receive, *, timeout: float, settled: Settled | None
+) -> AsyncIterator[Line]:
+    """A `GrpcTransport`, and a server with the receiver."""
+    other: Any = OtherSide(receive)
+    service = MessagesService(Door(other, keys=_KEYS, clock=_CLOCK))
+    server = contextlib.AsyncExitStack()
+    port = await server.enter_async_context(GrpcServer([service]).serving())
+
+    async def restore() -> None:
+        await other.restore()
+        await server.aclose()
+        await server.enter_async_context(GrpcServer([service], port=port).serving())
+
+    options: dict[str, Any] = {"settled": settled, "timeout": timeout}
+    transport = GrpcTransport(
+        f"grpc://127.0.0.1:{port}", source="articles", keys=_KEYS, clock=_CLOCK, **options
+    )
+    try:
+        yield Line(transport=transport, cut=server.aclose, silence=other.silence, restore=restore)
+    finally:
+        await transport.aclose()
+        await other.restore()
+        await server.aclose()
+
+
+@asynccontextmanager
 async def by_accepting(
     receive: Receive, *, timeout: float, settled: Settled | None
 ) -> AsyncIterator[Line]:
@@ -165,6 +202,42 @@ async def by_accepting(
         await asyncio.gather(consumer, return_exceptions=True)
 
 
+@asynccontextmanager
+async def by_webhook(
+    receive: Receive, *, timeout: float, settled: Settled | None
+) -> AsyncIterator[Line]:
+    """A `WebhookTransport`, and uvicorn with a subscriber that knows nothing of this library."""
+    assert settled is None, "a subscriber is told nothing of sagas"
+    other = OtherSide(receive)
+    app = FastAPI()
+
+    @app.post("/hook")
+    async def hook(request: Request) -> Response:
+        headers, body = dict(request.headers), await request.body()
+        if not is_signed(headers, body):
+            return Response(status_code=401)
+        await other.receive([from_structured(body)])
+        return Response(status_code=204)
+
+    server = contextlib.AsyncExitStack()
+    address = await server.enter_async_context(serving(app))
+
+    async def restore() -> None:
+        await other.restore()
+        port = int(address.rpartition(":")[2])
+        await server.aclose()
+        await server.enter_async_context(serving(app, at=port))
+
+    with subscribed(f"{address}/hook") as webhook:
+        transport = WebhookTransport(webhook, source="articles", clock=_CLOCK, timeout=timeout)
+    try:
+        yield Line(transport=transport, cut=server.aclose, silence=other.silence, restore=restore)
+    finally:
+        await transport.aclose()
+        await other.restore()
+        await server.aclose()
+
+
 MEMORY = Features(
     confirms=Confirms.BY_REPLIES, tells_when_nothing_left=False, carries_statements=True
 )
@@ -176,6 +249,15 @@ HTTP = Features(
     largest=MAX_BODY_BYTES - 4096,
     tells_when_nothing_left=True,
     carries_statements=True,
+)
+GRPC = HTTP
+"""The limits are the same."""
+WEBHOOK = Features(
+    confirms=Confirms.BY_TAKING,
+    order=Order.OF_A_KEY,
+    tells_when_nothing_left=True,
+    carries_commands=False,
+    carries_statements=False,
 )
 ACCEPTING = Features(
     confirms=Confirms.BY_ACCEPTING, tells_when_nothing_left=True, carries_statements=False

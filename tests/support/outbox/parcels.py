@@ -1,4 +1,4 @@
-"""Two services of somebody's own, and what they declare: a shop has orders, and a depot packs a
+"""Two services of a user, and what they declare: a shop has orders, and a depot packs a
 parcel for each. They agree by events alone."""
 
 from __future__ import annotations

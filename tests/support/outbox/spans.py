@@ -39,6 +39,8 @@ class Kept:
     ended: bool = False
     end_time: int | None = None
     errors: list[BaseException] = field(default_factory=list)
+    status: str = ""
+    """Why it failed, if it did."""
 
     @property
     def traceparent(self) -> str:
@@ -59,6 +61,9 @@ class _Span(NonRecordingSpan):
 
     def record_exception(self, exception: BaseException, *_: Any, **__: Any) -> None:
         self._kept.errors.append(exception)
+
+    def set_status(self, _status: Any, description: str | None = None) -> None:
+        self._kept.status = description or ""
 
     def end(self, end_time: int | None = None) -> None:
         self._kept.ended, self._kept.end_time = True, end_time

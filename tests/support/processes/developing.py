@@ -94,7 +94,8 @@ def running_dev(
     ours."""
     for name, text in (files or {}).items():
         (folder / name).write_text(text, "utf-8")
-    first_port = free_port(in_a_row=max(len(SERVICES), 1 + len(words)))
+    # As many again, for gRPC.
+    first_port = free_port(in_a_row=2 * max(len(SERVICES), 1 + len(words)))
     running = Dev(folder, first_port, environment, words)
     wait_until(running.has_begun_or_ended, DEADLINE, "dev holds its folder")
     yield running

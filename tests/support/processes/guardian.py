@@ -47,7 +47,7 @@ class Guardian:
         self._tell(f"folder {path}")
 
     def release_process(self, pid: int) -> None:
-        """The process has ended, and its id may soon be somebody else's."""
+        """The process has ended, and its id may soon be another process's."""
         self._tell(f"released {pid}")
 
     def dismiss(self) -> None:
@@ -117,7 +117,7 @@ def _end(pid: int, ending: int, beginning: str) -> None:
             os.kill(pid, number)
         until = time.monotonic() + patience
         while started(pid) == beginning and time.monotonic() < until:
-            time.sleep(0.02)  # it is nobody's child here, so that it cannot be waited for
+            time.sleep(0.02)  # it is no child of this process, so that it cannot be waited for
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What a service of a test does in its own process before it starts.
 
 A child whose environment names functions in `SAGABOX_TEST_PREPARE` (module:function, with commas
-between them) calls them; whatever else they need to know is in its environment as well.
+between them) calls them; all else that they need to know is in its environment as well.
 """
 
 from __future__ import annotations

@@ -16,8 +16,11 @@ from orchestrator.cli.processes.child import Child, Spec
 from orchestrator.cli.terminal.errors import CommandError
 from outbox.clock import SystemClock
 from outbox.crashpoints import ENVIRONMENT_VARIABLE
+from outbox.replies import Reply
+from outbox.transports.base import Answered
 from outbox.transports.http import HttpTransport
 from outbox.transports.http.signing import Keyring
+from outbox.wire.envelope import Envelope
 from tests.support.blog.blog import articles_schema, comments_schema
 from tests.support.databases.databases import Database, Schema
 from tests.support.orchestrator.orchestrating import orchestrator_schema
@@ -32,18 +35,28 @@ class RunningBlog:
     """The services, each a process of its own, and a client for their public addresses."""
 
     def __init__(
-        self, databases: Mapping[str, Database], folder: Path, client: httpx.AsyncClient
+        self,
+        databases: Mapping[str, Database],
+        folder: Path,
+        client: httpx.AsyncClient,
+        *,
+        over_grpc: bool = False,
+        broker: str | None = None,
     ) -> None:
         self.databases = databases
         self.settings = {"SAGABOX_DELIVERY_TIMEOUT": "2"}
         self.participants: dict[str, str] = {}
         """Where the orchestrator finds its participants, if not where they listen."""
+        self.fronts: dict[str, tuple[str, Mapping[str, str]]] = {}
+        """Where people ask a service, if not where it listens, and the headers that they show."""
         self._client = client
         self._blog = Blog(
             databases={name: database.url for name, database in databases.items()},
             ports={name: free_port() for name in databases},
             secret=SECRET,
             logs=folder,
+            grpc_ports={name: free_port() for name in databases} if over_grpc else {},
+            broker=broker,
         )
         self.children: dict[str, Child] = {}
 
@@ -68,7 +81,7 @@ class RunningBlog:
 
     async def begin_second(self, database_url: str, crash: str | None = None) -> Child:
         """Start another orchestrator, on this address of the same database, and do not wait until
-        it is ready. Nobody sends it anything; its log is that of `orchestrator-2`."""
+        it is ready. No service sends it anything; its log is that of `orchestrator-2`."""
         extra = {} if crash is None else {ENVIRONMENT_VARIABLE: crash}
         spec = self._second_spec(database_url, extra)
         child = self.children[spec.name] = await zygote.start(spec)
@@ -91,6 +104,7 @@ class RunningBlog:
             environment={
                 **spec.environment,
                 "SAGABOX_DATABASE_URL_ORCHESTRATOR": database_url,
+                **({"SAGABOX_GRPC_PORT": str(free_port())} if self._blog.grpc_ports else {}),
             },
             url=f"http://127.0.0.1:{port}",
             log=spec.log.with_name("orchestrator-2.log"),
@@ -112,6 +126,10 @@ class RunningBlog:
         """Where the service listens."""
         return self._blog.url(name)
 
+    def way_to(self, name: str) -> str:
+        """Where the service takes messages."""
+        return self._blog.way_to(name)
+
     def log(self, name: str) -> str:
         """What the service has printed."""
         return (self._blog.logs / f"{name}.log").read_text("utf-8")
@@ -125,9 +143,21 @@ class RunningBlog:
             clock=SystemClock(),
         )
 
+    async def tell(self, name: str, message: Envelope) -> Reply:
+        """Send one message to a service's receiver; its answer."""
+        transport = self.transport_to(name)
+        try:
+            delivery = await transport.deliver([message])
+        finally:
+            await transport.aclose()
+        assert isinstance(delivery, Answered), delivery
+        return delivery.replies[0]
+
     async def ask(self, name: str, method: str, path: str, **options: Any) -> httpx.Response:
         """One request to a service's public address."""
-        return await self._client.request(method, self._blog.url(name) + path, **options)
+        url, shown = self.fronts.get(name, (self._blog.url(name), {}))
+        options["headers"] = {**shown, **options.get("headers", {})}
+        return await self._client.request(method, url + path, **options)
 
     async def publish(self, title: str = "Tides") -> str:
         """A new article; its id."""
@@ -138,7 +168,7 @@ class RunningBlog:
         return id_
 
     async def edit(self, article: str) -> None:
-        """Edit the present version of an article. Raises httpx.TransportError if nobody answers."""
+        """Edit the present version of an article. Raises httpx.TransportError without an answer."""
         now = await self.ask("articles", "GET", f"/articles/{article}")
         answer = await self.ask(
             "articles",
@@ -186,7 +216,7 @@ class RunningBlog:
         assert answer.status_code == 200, answer.text
 
     async def delete(self, article: str) -> str:
-        """Ask for its deletion; the id of the saga. Raises httpx.TransportError if nobody
+        """Ask for its deletion; the id of the saga. Raises httpx.TransportError if no service
         answers."""
         answer = await self.ask("articles", "DELETE", f"/articles/{article}")
         assert answer.status_code == 202, answer.text
@@ -224,16 +254,22 @@ class RunningBlog:
         """Wait until comments knows that version of the article."""
 
         async def known() -> bool:
-            return bool((await self.thread(article))["version"] >= version)
+            # It has none where the service is in trouble itself.
+            return bool((await self.thread(article)).get("version", 0) >= version)
 
         await until(known, deadline=40, what=f"comments knows version {version}")
 
 
 @asynccontextmanager
 async def running_blog(
-    make: Callable[[Schema], Database], folder: Path
+    make: Callable[[Schema], Database],
+    folder: Path,
+    *,
+    over_grpc: bool = False,
+    broker: str | None = None,
 ) -> AsyncIterator[RunningBlog]:
-    """The services' databases are there; the test starts the services."""
+    """The services' databases are there; the test starts the services. `broker` is the address of
+    one through which they send."""
     databases = {
         "articles": make(articles_schema),
         "comments": make(comments_schema),
@@ -242,7 +278,7 @@ async def running_blog(
     # uvicorn closes a connection that has rested for 5 s: a request must not meet that.
     limits = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=2)
     async with httpx.AsyncClient(timeout=20, trust_env=False, limits=limits) as client:
-        blog = RunningBlog(databases, folder, client)
+        blog = RunningBlog(databases, folder, client, over_grpc=over_grpc, broker=broker)
         try:
             yield blog
         finally:

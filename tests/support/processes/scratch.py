@@ -17,7 +17,7 @@ _ROOM = 4 * 1024**3  # bytes
 
 def use_memory() -> None:
     """Let temporary files of this process, and of those it starts, lie in memory. A TMPDIR that
-    somebody has set is left alone."""
+    the caller has set is left alone."""
     if "TMPDIR" in os.environ or not os.access(_MEMORY, os.W_OK):
         return
     if shutil.disk_usage(_MEMORY).free >= _ROOM:

@@ -17,6 +17,9 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+BUSY = 3.0
+"""How many times as long a wait may take on a machine that has much else to do. A deadline is there
+to end what hangs; how busy the machine is decides no test."""
 _PAUSE = 0.02  # seconds between two looks
 _FIRST_PORT, _PORTS = 10_000, 10_000
 _numbers = itertools.count(os.getpid() * 997)  # processes look in different places first
@@ -69,10 +72,10 @@ def _is_free(port: int) -> bool:
 
 
 def wait_until(predicate: Callable[[], object], deadline: float = 10.0, what: str = "") -> None:
-    """Return as soon as `predicate()` is true; fail the test after `deadline` seconds.
-
-    `what` names in the failure what was waited for.
+    """Return as soon as `predicate()` is true. `deadline` is in seconds of a machine that has
+    nothing else to do; after `BUSY` times as many the test fails, and names `what` was waited for.
     """
+    deadline *= BUSY
     until = time.monotonic() + deadline
     while not predicate():
         _still_in_time(until, deadline, what or _name(predicate))
@@ -83,6 +86,7 @@ async def until(
     predicate: Callable[[], object | Awaitable[object]], deadline: float = 10.0, what: str = ""
 ) -> None:
     """The same for a coroutine: the event loop runs on, and `predicate` may be `async`."""
+    deadline *= BUSY
     end = time.monotonic() + deadline
     while True:
         answer = predicate()

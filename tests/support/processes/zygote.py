@@ -40,6 +40,11 @@ _IMPORTED = (
     ),
     *("orchestrator.app", "orchestrator.sagas.delete_article", "articles.app", "comments.app"),
     "outbox.testing.provider.__main__",
+    # What a service imports while it starts.
+    *("pydantic.v1", "structlog.dev", "rich.traceback", "httpcore", "h11", "certifi"),
+    *("uvicorn.lifespan.on", "uvicorn.loops.uvloop", "outbox.chassis.http.bounded_http"),
+    # What the applications of the tests import besides.
+    *("orchestrator.embedding.attach", "tests.support.orchestrator.orchestrating"),
 )
 _LOOK = 0.02  # seconds between two looks whether a child has ended
 _PROGRAMS = {

@@ -17,6 +17,9 @@ PURE = (
     "orchestrator.cli.terminal.sse",
     "orchestrator.cli.terminal.times",
     "orchestrator.errors",
+    "orchestrator.rest_calls.kept",
+    "orchestrator.retention.policy",
+    "orchestrator.retention.remembering",
     "orchestrator.store.outgoing",
     "orchestrator.store.records",
     "orchestrator.store.sharding",
@@ -26,10 +29,12 @@ PURE = (
     "outbox.contract",
     "outbox.coordination.leases",
     "outbox.coordination.progress",
+    "outbox.destinations.pauses",
     "outbox.errors",
     "outbox.inbox.barrier",
     "outbox.inbox.batches",
     "outbox.inbox.limits",
+    "outbox.inbox.outside.finding_out",
     "outbox.inbox.outside.rules",
     "outbox.inbox.pending.completion",
     "outbox.inbox.pending.pended",
@@ -47,15 +52,21 @@ PURE = (
     "outbox.replies",
     "outbox.retry",
     "outbox.safe_text",
+    "outbox.transports.addresses.address",
+    "outbox.transports.addresses.destination",
+    "outbox.transports.addresses.rotation",
+    "outbox.transports.addresses.standing",
     "outbox.transports.http.signing",
+    "outbox.transports.webhooks.signing",
 )
 """Modules that only turn values into values, beside all those of the pure rooms."""
 
 PLANNED: tuple[str, ...] = ()
 """Pure modules that are not written yet. One that exists belongs into PURE."""
 
-HANDED = ("outbox.ids",)
-"""What pure modules may import beside each other: it is handed its clock and its randomness."""
+HANDED = ("outbox.ids", "outbox.replacing")
+"""What pure modules may import beside each other: the first is handed its clock and its randomness,
+the second compiles constructors as `dataclasses` does."""
 
 CONTRACT_MAY_IMPORT = (
     "__future__",

@@ -1,4 +1,4 @@
-"""What a page of the documentation tells its reader to type, and somebody who types it.
+"""What a page of the documentation tells its reader to type, and a reader who types it.
 
 A fenced block marked `bash` is run, from the page's top to its bottom, against a running
 `sagabox dev`. One marked `sh` needs another machine: it is only held against the options that
@@ -32,6 +32,14 @@ def blocks(page: str, language: str) -> list[str]:
         for it in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
         if it[1] == language
     ]
+
+
+def rows(page: str, name: str) -> list[list[str]]:
+    """The cells of the table that stands between these marks, without its head."""
+    text = (ROOT / page).read_text()
+    table = text.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- end of {name} -->")[0]
+    body = table.strip().splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in body]
 
 
 def commands(page: str, language: str) -> list[str]:

@@ -1,7 +1,7 @@
 """What `make quick` runs: the option `--quick` chooses what a change breaks most often.
 
 Chosen are the unit tests, and of `contracts` and `integration` those that run on SQLite; beside
-them whatever is marked `quick`, and of all that nothing which is marked `slow`.
+them all that is marked `quick`, and of all that nothing which is marked `slow`.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 import pytest
 
 REQUIRE_SERVERS = "SAGABOX_REQUIRE_SERVERS"
-TIERS = ("unit", "integration", "contracts", "acceptance", "consistency")
+TIERS = ("unit", "integration", "contracts", "acceptance", "consistency", "compatibility")
 
 
 Count = Callable[[str, int], None]

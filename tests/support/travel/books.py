@@ -110,7 +110,9 @@ class Books:
 def _stuck(document: str) -> str:
     """The stuck steps of a run, each with its reason."""
     steps = json.loads(document)["steps"].items()
-    return "; ".join(f"{name}: {it.get('reason')}" for name, it in steps if it["status"] == "STUCK")
+    return "; ".join(
+        f"{name}: {it.get('reason')}" for name, it in steps if it.get("status") == "STUCK"
+    )
 
 
 def _of_trip(it: Facts, price: int) -> Iterator[str]:

@@ -14,7 +14,7 @@ from outbox.transports.http.peers import peers_in
 _USUAL = {"articles": "http://127.0.0.1:8001", "comments": "http://127.0.0.1:8002"}
 
 
-def test_the_blog_is_what_runs_unless_somebody_says_otherwise() -> None:
+def test_the_blog_is_what_runs_unless_settings_say_otherwise() -> None:
     added = blog_defaults({})
     assert added["SAGABOX_SAGAS"] == BLOG_SAGAS
     assert peers_in(added["SAGABOX_PEERS"]) == _USUAL

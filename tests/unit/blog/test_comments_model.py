@@ -77,13 +77,13 @@ def test_closing_is_a_lock_of_one_saga(thread: Thread) -> None:
     assert thread.status is ThreadStatus.PUBLISHED
 
 
-def test_reopening_a_thread_that_nobody_has_heard_of_leaves_it_unknown(thread: Thread) -> None:
+def test_reopening_a_thread_that_is_not_known_yet_leaves_it_unknown(thread: Thread) -> None:
     thread.close(SAGA)
     thread.reopen(SAGA)
     assert thread.status is ThreadStatus.UNKNOWN
 
 
-def test_a_purged_thread_is_closed_and_reopened_by_nobody(thread: Thread) -> None:
+def test_a_purged_thread_is_closed_and_reopened_by_no_saga(thread: Thread) -> None:
     thread.heard(title="Tides", version=1)
     thread.close(SAGA)
     assert thread.purge(SAGA, NOW) is None

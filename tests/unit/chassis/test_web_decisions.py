@@ -71,7 +71,7 @@ def test_this_machine_comes_in_without_a_key(
         ("127.0.0.1.example", "127.0.0.1"),
     ],
 )
-def test_from_elsewhere_nobody_comes_in_without_a_key(
+def test_from_elsewhere_no_caller_comes_in_without_a_key(
     needs: Access, ends: tuple[str | None, str | None]
 ) -> None:
     assert decided(caller(ends=ends), needs) is Refusal.NO_CREDENTIALS
@@ -114,7 +114,7 @@ def test_what_was_passed_on_counts_as_from_elsewhere(name: str, value: str) -> N
         "[::1",
     ],
 )
-def test_an_unknown_host_is_refused_whatever_is_shown(needs: Access, host: str) -> None:
+def test_an_unknown_host_is_refused_with_every_key(needs: Access, host: str) -> None:
     shown = caller({"host": host, "authorization": "Bearer right"})
     assert decided(shown, needs, opened=EVERYTHING) is Refusal.UNKNOWN_HOST
 

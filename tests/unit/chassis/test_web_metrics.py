@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from opentelemetry.context import attach, detach
 from prometheus_client import REGISTRY
+from prometheus_client.openmetrics.parser import (
+    text_string_to_metric_families as openmetrics_families,
+)
 from prometheus_client.parser import text_string_to_metric_families
 
 from outbox.chassis.endpoints.backlog import Backlog, Standing, Waiting
@@ -15,8 +20,15 @@ from outbox.coordination.progress import Progress
 from outbox.ids import derive, first_at
 from outbox.replies import Outcome, Reply
 from outbox.testing import FakeClock
+from outbox.tracing import context_of
+from outbox.transports.addresses.overview import Overview, Seen
+from outbox.transports.addresses.standing import State
 from outbox.transports.base import Answered, Delivery, Unacceptable, Unreachable
+from outbox.transports.brokers.held.operators import HeldCount
+from outbox.transports.brokers.held.rows import State as HeldState
 from outbox.wire.envelope import Envelope
+from outbox.wire.traceparent import trace_id
+from tests.support.outbox.envelopes import an_envelope
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 Figures = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -29,6 +41,7 @@ class _Service:
         self.metrics = Metrics(self.clock, self.progress)
         self.backlogs: list[Backlog] | Exception = []
         self.waiting: list[Waiting] = []
+        self.received: list[HeldCount] = []
         self.relay_runs = True
         app = FastAPI()
 
@@ -47,7 +60,7 @@ class _Service:
     async def _standing(self) -> Standing:
         if isinstance(self.backlogs, Exception):
             raise self.backlogs
-        return Standing(self.backlogs, self.waiting)
+        return Standing(self.backlogs, self.waiting, self.received)
 
     async def figures(self) -> Figures:
         answer = await self.client.get("/metrics")
@@ -91,7 +104,9 @@ async def test_made_up_methods_make_no_series_of_their_own(service: _Service) ->
 
 async def test_what_stands_in_the_outbox_is_shown_per_destination(service: _Service) -> None:
     service.backlogs = [
-        Backlog("comments", 7, 2, 1, 3, 4, NOW - timedelta(seconds=90)),
+        Backlog(
+            *("comments", 7, 2, 1, 3, 4, NOW - timedelta(seconds=90)), paused=True, blocked_keys=2
+        ),
         Backlog("search", 0, 0, 0, 0, 0, None),
     ]
     figures = await service.figures()
@@ -100,7 +115,9 @@ async def test_what_stands_in_the_outbox_is_shown_per_destination(service: _Serv
         "sagabox_outbox_parked_messages": 2,
         "sagabox_outbox_scheduled_messages": 1,
         "sagabox_outbox_held_keys": 3,
+        "sagabox_outbox_blocked_keys": 2,
         "sagabox_outbox_dead_letters": 4,
+        "sagabox_outbox_pauses": 1,
         "sagabox_outbox_oldest_seconds": 90,
     }
     for name, value in expected.items():
@@ -183,7 +200,7 @@ def test_two_services_in_one_process_share_no_figures() -> None:
     first.received([Reply(Outcome.DONE)])
     name, labels = "sagabox_inbox_messages_total", {"outcome": "done"}
     assert first.registry.get_sample_value(name, labels) == 1
-    assert second.registry.get_sample_value(name, labels) is None
+    assert second.registry.get_sample_value(name, labels) == 0
     assert REGISTRY.get_sample_value(name, labels) is None
 
 
@@ -208,3 +225,125 @@ async def test_the_clocks_of_senders_are_shown_of_so_many_at_most(service: _Serv
     figures = await service.figures()
     assert _one(figures, "sagabox_clock_skew_seconds", sender="articles") == 90.5
     assert sum(name == "sagabox_clock_skew_seconds" for name, _ in figures) == 100
+
+
+async def test_the_addresses_of_a_destination_are_counted_by_their_state(
+    service: _Service,
+) -> None:
+    def seen(state: State) -> Seen:
+        return Seen("http://a:1", state, 0, 1, 0, 0, "", 0.0)
+
+    class Several(_Transport):
+        def begin(self) -> None:
+            pass
+
+        def overview(self) -> Overview:
+            states = (State.USABLE, State.USABLE, State.STRANGER)
+            return Overview("a,b", None, "no answer", tuple(map(seen, states)), 3, 1)
+
+    answer = Answered([])
+    service.metrics.transport("comments", Several(service.clock, answer))
+    service.metrics.transport("search", _Transport(service.clock, answer))
+    figures = await service.figures()
+    for state, count in (("usable", 2), ("ejected", 0), ("stranger", 1)):
+        assert _one(figures, "sagabox_addresses", destination="comments", state=state) == count
+    assert _one(figures, "sagabox_address_troubles", destination="comments") == 1
+    assert _one(figures, "sagabox_address_ejections_total", destination="comments") == 3
+    assert _one(figures, "sagabox_address_strangers_total", destination="comments") == 1
+    assert not any(("destination", "search") in labels for _, labels in figures)
+
+
+async def test_a_message_is_timed_from_its_making_or_its_due_time_to_what_settles_it(
+    service: _Service,
+) -> None:
+    made = an_envelope(time=NOW - timedelta(seconds=40))
+    due = an_envelope(time=NOW - timedelta(days=9), due=NOW - timedelta(seconds=2))
+    replies = [Reply(Outcome.DONE), Reply(Outcome.REFUSED), Reply(Outcome.FAILED)]
+    service.metrics.settled("comments", [made, due, made], Answered(replies))
+    service.metrics.settled("comments", [made], Unreachable("no", sent=True))
+    figures = await service.figures()
+    name = "sagabox_relay_latency_seconds"
+    assert _one(figures, f"{name}_count", destination="comments") == 2
+    assert _one(figures, f"{name}_sum", destination="comments") == 42
+
+
+async def test_leases_that_were_lost_are_counted(service: _Service) -> None:
+    assert _one(await service.figures(), "sagabox_lost_leases_total") == 0
+    service.progress.lose_leases(3)
+    assert _one(await service.figures(), "sagabox_lost_leases_total") == 3
+
+
+async def test_what_came_by_a_broker_and_is_held_is_shown_by_state(service: _Service) -> None:
+    service.received = [HeldCount(HeldState.WAITING, 3, NOW - timedelta(seconds=9))]
+    service.received += [HeldCount(HeldState.BLOCKED, 0, None)]
+    figures = await service.figures()
+    assert _one(figures, "sagabox_inbox_held_messages", state="waiting") == 3
+    assert _one(figures, "sagabox_inbox_held_oldest_seconds", state="waiting") == 9
+    assert _one(figures, "sagabox_inbox_held_oldest_seconds", state="blocked") == 0
+
+
+# Alerts
+
+
+async def test_what_alerts_look_at_begins_at_0_so_that_the_first_one_is_growth(
+    service: _Service,
+) -> None:
+    figures = await service.figures()
+    for outcome in Outcome:
+        assert _one(figures, "sagabox_inbox_messages_total", outcome=outcome.value) == 0
+    assert _one(figures, "sagabox_outside_call_seconds_count", result="no-answer") == 0
+
+
+# Exemplars
+
+OPEN_METRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+UNRECORDED = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
+
+
+async def exemplars(service: _Service) -> dict[str, str]:
+    """The traces of the exemplars, by the family."""
+    answer = await service.client.get("/metrics", headers={"accept": OPEN_METRICS})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
+    return {
+        family.name: sample.exemplar.labels["trace_id"]
+        for family in openmetrics_families(answer.text)  # type: ignore[no-untyped-call]  # no types
+        for sample in family.samples
+        if sample.exemplar is not None
+    }
+
+
+async def test_who_asks_for_openmetrics_gets_the_traces_behind_the_latencies(
+    service: _Service,
+) -> None:
+    class Quiet:
+        async def deliver(self, _: Sequence[Envelope]) -> Delivery:
+            return Answered([Reply(Outcome.DONE)])
+
+        async def aclose(self) -> None:
+            """Nothing to close."""
+
+    transport = service.metrics.transport("comments", Quiet())
+    for trace in (TRACE, UNRECORDED):
+        token = attach(context_of(trace))
+        try:
+            await service.client.get("/things/1")
+            await transport.deliver([replace(an_envelope(), trace=trace)])
+        finally:
+            detach(token)
+    assert await exemplars(service) == dict.fromkeys(
+        (
+            "sagabox_http_request_seconds",
+            "sagabox_relay_delivery_seconds",
+            "sagabox_relay_latency_seconds",
+        ),
+        trace_id(TRACE),
+    )
+    # The older format has none.
+    await service.figures()
+
+
+async def test_without_a_recorded_trace_there_are_no_exemplars(service: _Service) -> None:
+    await service.client.get("/things/1")
+    assert await exemplars(service) == {}

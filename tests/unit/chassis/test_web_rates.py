@@ -52,7 +52,7 @@ def test_the_smallest_rate_lets_one_request_through() -> None:
     assert rates.take("ann") == 0
 
 
-def test_without_a_rate_there_is_no_limit_and_nobody_is_remembered() -> None:
+def test_without_a_rate_there_is_no_limit_and_no_caller_is_remembered() -> None:
     rates = Rates(lambda: 0.0, rate=0)
     assert {rates.take("ann") for _ in range(1000)} == {0.0}
     assert len(rates) == 0

@@ -40,6 +40,11 @@ def test_a_scenario_of_the_table_is_a_test_that_is_there(row: list[str]) -> None
     assert [it for it in files if not (ROOT / it).is_file()] == []
 
 
+def test_a_fault_has_one_row_and_so_one_figure() -> None:
+    faults = [(fault, scenario) for fault, scenario, *_ in table()]
+    assert sorted(set(faults)) == sorted(faults)
+
+
 def test_every_scenario_is_in_the_table() -> None:
     told = set(re.findall(r"`tests/consistency/(test_\w+\.py)`", between("scenarios")))
     there = {it.name for it in (ROOT / "tests" / "consistency").glob("test_*.py")} - _OTHERS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from sqlalchemy import Connection, create_engine, inspect
 
+import orchestrator.schema
 from outbox import schema, tables
 from tests.support.checkout import ROOT
 from tests.support.repository.manual import blocks
@@ -49,6 +51,15 @@ def test_a_migration_that_is_shown_can_be_taken_back_and_applied_again(shown: st
             upgrade()
         assert _tables(connection) == set(tables.metadata.tables)
     engine.dispose()
+
+
+def test_the_migration_with_an_orchestrator_goes_back_from_where_it_went() -> None:
+    """So do the calls on its page."""
+    went, back = r"orchestrator\.schema\.upgrade\(op, to=(\d+)", r"start=(\d+), tables=ORCHESTRATOR"
+    for place in ("examples/small/migrations/versions/0001_shop.py", "docs/guide/one-process.md"):
+        text = (ROOT / place).read_text()
+        numbers = [int(up or down) for up, down in re.findall(f"{went}|{back}", text)]
+        assert numbers == [orchestrator.schema.LATEST] * 2, place
 
 
 def test_the_migration_of_the_django_example_goes_back_from_where_it_went() -> None:

@@ -42,3 +42,18 @@ def test_a_long_sentence_is_found() -> None:
     assert list(long_sentences(f"A short one. {words}\n\n    {words}\n\n| {words} |")) == [
         words.strip()
     ]
+
+
+_NO_ACTOR = re.compile(r"\b(nobody|somebody|whoever|whatever)\b", re.I)
+
+
+@pytest.mark.parametrize("folder", ["docs", "deploy"])
+def test_a_sentence_names_who_acts(folder: str) -> None:
+    texts = {
+        it: it.read_text("utf-8")
+        for it in sorted((ROOT / folder).rglob("*"))
+        if it.is_file() and "secrets" not in it.parts
+    }
+    assert len(texts) > 50
+    found = {str(it.relative_to(ROOT)): _NO_ACTOR.findall(text) for it, text in texts.items()}
+    assert {page: words for page, words in found.items() if words} == {}

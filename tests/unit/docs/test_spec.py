@@ -97,8 +97,9 @@ def test_the_invariants_are_checked_by_what_there_is() -> None:
     assert set(explored) == set(MEANINGS)
     after = re.findall(r"simulate ((?:`[^`]+`(?:, )?)+)", checked)
     raised = re.compile(r"(?:Broken|breaks)\(\s*\"([^\"]+)\"")
-    folder = ROOT / "orchestrator/testing/simulating"
-    found = {name for path in folder.rglob("*.py") for name in raised.findall(path.read_text())}
+    folders = (ROOT / "orchestrator/testing" / it for it in ("simulating", "brokers"))
+    paths = [path for folder in folders for path in folder.rglob("*.py")]
+    found = {name for path in paths for name in raised.findall(path.read_text())}
     assert {word for told in after for word in words(told)} == found
     assert {line[2] for line in lines} == PROMISES
 

@@ -33,6 +33,7 @@ def test_its_snippet_is_the_end_of_the_example() -> None:
 def test_it_names_every_test_and_every_feature() -> None:
     whole = replace(KEPT, largest=1, carries_statements=True)
     ways = [replace(whole, confirms=confirms) for confirms in Confirms]
+    ways.append(replace(whole, carries_commands=False))
     tests = {test.name for features in ways for test in contract_tests(features)}
     told = re.findall(r"^\| `(\w+)` \|", (ROOT / PAGE).read_text(), re.MULTILINE)
     assert sorted(told) == sorted(tests | {it.name for it in fields(Features)})

@@ -155,6 +155,7 @@ def test_a_key_that_cannot_travel_is_refused_naming_its_field(key: Any) -> None:
     with pytest.raises(InvalidMessage, match="the key 'article_id' of articles") as raised:
         _ = Published(key).message_key
     assert str(MAX_KEY_LENGTH) in raised.value.next_step
+    assert len(raised.value.problem) < 200
 
 
 def test_a_key_field_that_does_not_exist_is_refused_by_its_name() -> None:

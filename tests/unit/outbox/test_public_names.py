@@ -40,7 +40,7 @@ def _offered(tree: ast.Module, package: str | None) -> Iterator[str]:
             case ast.ClassDef(name=name):
                 yield name
             case ast.Assign(targets=[ast.Name(id="_HOMES")], value=ast.Dict(keys=keys)):
-                # What is imported when somebody asks for it.
+                # What is imported when code asks for it.
                 yield from (str(key.value) for key in keys if isinstance(key, ast.Constant))
             case ast.Assign(targets=targets):
                 yield from (target.id for target in targets if isinstance(target, ast.Name))

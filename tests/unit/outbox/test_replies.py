@@ -112,7 +112,7 @@ _ANY_TEXT = st.text(st.characters(exclude_categories=[]))
 @given(_ANY_TEXT, _ANY_TEXT)
 @example("a\0b", "c\ud800d")
 @example("\udfff", "\0")
-def test_whatever_an_exception_says_can_be_stored_and_read(code: str, reason: str) -> None:
+def test_every_text_of_an_exception_can_be_stored_and_read(code: str, reason: str) -> None:
     read = reply_json.loads(reply_json.dumps(Reply(Outcome.FAILED, code=code, reason=reason)))
     for text, given_text in ((read.code, code), (read.reason, reason)):
         assert text is not None

@@ -42,7 +42,7 @@ def test_a_crash_ends_the_block_at_the_hit_that_was_asked_for() -> None:
     crashpoint("here")
 
 
-def test_a_crash_is_no_exception_that_somebody_catches() -> None:
+def test_a_crash_is_no_exception_that_code_catches() -> None:
     with crash_at("here"):
         try:
             crashpoint("here")

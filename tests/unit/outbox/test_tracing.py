@@ -10,7 +10,7 @@ from opentelemetry.trace import SpanKind
 from outbox import tracing
 from outbox.contract import SagaEnded
 from outbox.ids import derive
-from outbox.tracing import Handling, TraceIds
+from outbox.tracing import Handling, Sending, TraceIds
 from outbox.wire import traceparent
 from outbox.wire.attributes import trace as readable
 from outbox.wire.envelope import Envelope
@@ -77,7 +77,7 @@ def test_while_a_message_is_handled_its_trace_is_the_current_one() -> None:
     try:
         with Handling([message(ONE)], tracing.tracer_in_use()):
             assert tracing.current() == ONE
-        # One without a trace belongs to nobody else's.
+        # One without a trace belongs to no other one's.
         with Handling([message(None)], tracing.tracer_in_use()):
             assert tracing.current() is None
         assert tracing.current() == OTHER
@@ -182,3 +182,52 @@ def test_derived_ids_are_as_good_for_a_trace(spans: Spans) -> None:
     made = traceparent.minted(derive(SAGA, "x"))
     assert tracing.of_new_message(SAGA, "a.b.v1", made) == spans.all[0].traceparent
     assert spans.all[0].trace == int(traceparent.trace_id(made), 16)
+
+
+# Sending
+
+
+def test_without_an_sdk_a_delivery_is_no_span_and_has_no_trace() -> None:
+    with Sending("comments", [message(ONE)]) as sending:
+        assert tracing.current() is None
+        sending.failed("nothing listens")
+
+
+def test_with_an_sdk_a_delivery_is_a_span_with_links_to_each_message(spans: Spans) -> None:
+    third = f"{OTHER[:-2]}01"
+    with Sending("comments", [message(ONE), message(third), message(None)]):
+        current = tracing.current()
+    (span,) = spans.of_kind(SpanKind.CLIENT)
+    assert (span.name, current, span.parent) == ("send comments", span.traceparent, 0)
+    assert [it.context.trace_id for it in span.links] == [
+        int(traceparent.trace_id(it), 16) for it in (ONE, third)
+    ]
+    assert span.attributes["messaging.destination.name"] == "comments"
+    assert span.attributes["messaging.batch.message_count"] == 3
+    assert tracing.current() is None
+
+
+def test_the_delivery_of_messages_of_one_trace_is_within_it(spans: Spans) -> None:
+    with Sending("comments", [message(ONE), message(ONE)]):
+        pass
+    (span,) = spans.of_kind(SpanKind.CLIENT)
+    assert f"{span.trace:032x}" == traceparent.trace_id(ONE)
+
+
+def test_a_delivery_of_traces_that_no_collector_has_is_no_span(spans: Spans) -> None:
+    with Sending("comments", [message(OTHER), message(None)]):
+        pass
+    assert spans.all == []
+
+
+def test_a_delivery_without_an_answer_is_an_error(spans: Spans) -> None:
+    with Sending("comments", [message(ONE)]) as sending:
+        sending.failed("nothing listens")
+    (span,) = spans.of_kind(SpanKind.CLIENT)
+    assert span.status == "nothing listens"
+
+
+def test_an_exemplar_leads_to_a_trace_that_a_collector_has() -> None:
+    assert tracing.exemplar(ONE) == {"trace_id": traceparent.trace_id(ONE)}
+    assert tracing.exemplar(OTHER) is None
+    assert tracing.exemplar(None) is None

@@ -86,7 +86,7 @@ def test_a_charge_without_an_answer_is_sent_again_and_nothing_is_taken_back() ->
     assert overdue.instance.status is Status.RUNNING
 
 
-def test_once_the_card_may_be_charged_nobody_can_cancel() -> None:
+def test_once_the_card_may_be_charged_no_person_can_cancel() -> None:
     assert hear(begin(), Cancel("ada", "a mistake")).instance.status is Status.COMPENSATING
     with pytest.raises(IllegalSignal):
         hear(answer(begin(), RESERVED), Cancel("ada", "a mistake"))

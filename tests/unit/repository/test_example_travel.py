@@ -108,7 +108,7 @@ def get():
     service.start()
 
 def upgrade():
-    schema.upgrade(op, to=4)
+    schema.upgrade(op, to=5)
 """
     )
     assert lines == [
@@ -117,7 +117,7 @@ def upgrade():
         "service = outbox.Service(",
         '    "payment", engine',
         ")",
-        "    schema.upgrade(op, to=4)",
+        "    schema.upgrade(op, to=5)",
     ]
     assert names == {
         "outbox.Service",

@@ -15,6 +15,7 @@ _SKIPPED_FOLDERS = {"__pycache__", "vendor", "build", "dist", "htmlcov", "node_m
 _HIDDEN_BUT_OURS = {".ci", ".github"}
 
 _CLOCK = Path("outbox/clock.py")
+_WITHOUT_THE_LIBRARY = Path("examples/webhooks/subscriber.py")
 _READS_A_CLOCK = re.compile(r"datetime\.now\(|datetime\.utcnow|date\.today\(|\btime\.time(_ns)?\(")
 _MACHINE = re.compile(r"(?<![\w.~-])/(home|Users)/\w+/|--(extra-)?index-url|--find-links")
 _IGNORE = re.compile(r"#\s*(?:type:\s*ignore|noqa|pragma:\s*no\s*cover)(?P<rest>.*)$")
@@ -48,7 +49,7 @@ def test_only_the_clock_reads_the_clock() -> None:
     found = [
         f"{path}:{number}: {line.strip()}: take a Clock from outbox.clock instead"
         for path, number, line in _lines(".py")
-        if path != _CLOCK and _READS_A_CLOCK.search(line)
+        if path not in (_CLOCK, _WITHOUT_THE_LIBRARY) and _READS_A_CLOCK.search(line)
     ]
     assert not found, "\n" + "\n".join(found)
     assert _READS_A_CLOCK.search((ROOT / _CLOCK).read_text("utf-8")), "the search finds nothing"
@@ -105,8 +106,8 @@ def test_other_times_are_not_found(line: str) -> None:
     "line",
     [
         "pip install --index-url x y",
-        "/home/somebody/project",
-        "/Users/somebody/project",
+        "/home/ada/project",
+        "/Users/ada/project",
     ],
 )
 def test_each_place_of_one_machine_is_found(line: str) -> None:

@@ -44,7 +44,7 @@ def test_of_what_needs_a_database_that_on_sqlite_is_chosen(tier: str) -> None:
     assert not chosen(tier)
 
 
-@pytest.mark.parametrize("tier", ["acceptance", "consistency"])
+@pytest.mark.parametrize("tier", ["acceptance", "consistency", "compatibility"])
 def test_real_processes_are_not_chosen_unless_marked(tier: str) -> None:
     assert not chosen(tier)
     assert not chosen(tier, on="sqlite")

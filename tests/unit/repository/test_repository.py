@@ -56,6 +56,13 @@ def test_the_workflow_runs_what_is_run_before_a_merge_on_every_python() -> None:
     assert PROJECT["requires-python"] == f">={classified[0]}"
 
 
+def test_the_workflow_fetches_the_commit_of_the_released_version() -> None:
+    """A checkout has the newest commit alone, unless it is told otherwise."""
+    (job,) = read(GITHUB / "workflows" / "ci.yml")["jobs"].values()
+    (checkout,) = [it for it in job["steps"] if it.get("uses", "").startswith("actions/checkout@")]
+    assert checkout["with"]["fetch-depth"] == 0
+
+
 def test_every_action_is_pinned_to_a_version() -> None:
     used = re.findall(r"uses: (\S+)", (GITHUB / "workflows" / "ci.yml").read_text())
     assert used

@@ -30,12 +30,12 @@ def upgrade() -> None:
         sa.Column("account", sa.String, nullable=False),
         sa.Column("status", sa.String, nullable=False),
     )
-    outbox.schema.upgrade(op, to=4)
-    orchestrator.schema.upgrade(op, to=8, tables=ORCHESTRATOR)
+    outbox.schema.upgrade(op, to=5)
+    orchestrator.schema.upgrade(op, to=11, tables=ORCHESTRATOR)
 
 
 def downgrade() -> None:
-    orchestrator.schema.downgrade(op, to=0, start=8, tables=ORCHESTRATOR)
-    outbox.schema.downgrade(op, to=0, start=4)
+    orchestrator.schema.downgrade(op, to=0, start=11, tables=ORCHESTRATOR)
+    outbox.schema.downgrade(op, to=0, start=5)
     for table in ("orders", "accounts", "items"):
         op.drop_table(table)

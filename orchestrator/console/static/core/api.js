@@ -63,7 +63,7 @@ export async function post(parts, body, headers = {}) {
   return read(await answer.text());
 }
 
-/** One request, whatever its answer. Throws Problem with status 0 where no server answers. */
+/** One request: its answer, also an error. Throws Problem with status 0 where no server answers. */
 export async function attempt(url, options) {
   try {
     return await fetch(url, { credentials: "same-origin", cache: "no-store", ...options });

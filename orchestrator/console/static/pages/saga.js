@@ -107,7 +107,7 @@ export const SagaPage = component(({ id }, cleanup) => {
           select=${(name) => (selected.value = name)} />
         ${shown && html`<${StepFacts} step=${shown} />`}
         <h2>History</h2>
-        <${History} entries=${entries.value} />
+        <${History} entries=${entries.value} removed=${run.history_removed} />
         <details class="state"><summary>What it knows</summary>
           <pre tabindex="0">${write(run.state, 2)}</pre></details>
       </section>`;
@@ -153,6 +153,16 @@ function Facts({ run }) {
     ["Ended", run.ended_at
       ? html`<${When} at=${run.ended_at} /> <span class="quiet">after ${span(run.created_at, run.ended_at)}</span>`
       : "not yet"],
+    ...(run.archived
+      ? [["Archived", html`<${When} at=${run.archived.at} /> <span class="mono">${run.archived.file}</span>
+          <span class="quiet">in ${run.archived.place}; it is in no list</span>`]]
+      : []),
+    ...(run.history_removed
+      ? [["History", html`removed by retention <${When} at=${run.history_removed.at} />
+          <span class="quiet">${run.history_removed.place === null
+            ? "for good"
+            : html`to <span class="mono">${run.history_removed.file}</span> in ${run.history_removed.place}`}</span>`]]
+      : []),
   ];
   return html`<dl class="facts">${facts.map(([name, value]) => html`
     <div key=${name}><dt>${name}</dt><dd>${value}</dd></div>`)}</dl>`;

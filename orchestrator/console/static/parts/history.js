@@ -8,11 +8,14 @@ const MOST = 200;
 
 export const History = component(() => {
   const all = signal(false);
-  return ({ entries }) => {
-    if (entries.length === 0) return html`<${Empty}>Nothing is known yet.<//>`;
+  return ({ entries, removed }) => {
+    const gone = removed && html`<${Empty}>Retention removed what happened before
+      <${When} at=${removed.at} />.<//>`;
+    if (entries.length === 0) return gone || html`<${Empty}>Nothing is known yet.<//>`;
     const shown = all.value ? entries : entries.slice(-MOST);
     const hidden = entries.length - shown.length;
     return html`
+      ${gone}
       ${hidden > 0 && html`<button class="button" onClick=${() => (all.value = true)}>
         Show ${hidden} earlier lines</button>`}
       <table class="history cards">

@@ -47,6 +47,16 @@ class What(StrEnum):
     RESUME = "resume"
     RETRY = "retry"
     SKIP = "skip"
+    REMOVED = "removed"
+    """Retention removes the run, and remembers its id by itself."""
+    FORGOTTEN = "forgotten"
+    """It removes the tombstone of the id, or the run whose id is too old for one."""
+    UNKEYED = "unkeyed"
+    """It removes the idempotency key."""
+    AGAIN = "again"
+    """The message that asked for the run comes again."""
+    SAME_KEY = "same key"
+    """A caller asks with the idempotency key again."""
 
 
 class Crash(StrEnum):

@@ -65,6 +65,10 @@ class Faults:
     hangs: int = 0
     """A call to the outside gets no answer in its time: the process that makes it dies, before or
     after its effect, or it goes on and ends late."""
+    removals: int = 0
+    """Retention removes the run, once it has ended; then its tombstone, or its idempotency key."""
+    starts: int = 0
+    """The start of the run comes again: its message, or a caller with its idempotency key."""
 
     def __post_init__(self) -> None:
         bounds = {field.name: getattr(self, field.name) for field in fields(self)}

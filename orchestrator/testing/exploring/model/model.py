@@ -4,7 +4,7 @@ A command that was withdrawn stays on its way here: it may have left before, and
 arrive is among what can happen anyway.
 
 What can happen does not depend on the faults that are left, except that some of it costs one. So
-each place is worked out once, whatever was spent on the way there.
+each place is worked out once for all ways that lead there.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from orchestrator.testing.exploring.model import promises
 from orchestrator.testing.exploring.model.events import Crash, Event, What
 from orchestrator.testing.exploring.model.faults import FREE, Price
 from orchestrator.testing.exploring.model.idle import Idle, buried, replied
-from orchestrator.testing.exploring.model.orchestrating import Orchestrating
+from orchestrator.testing.exploring.model.orchestrating import RUN_ID, Orchestrating
 from orchestrator.testing.exploring.model.participant import Participant
 from orchestrator.testing.exploring.model.participating import Participating, Receipt
 from orchestrator.testing.exploring.model.persons import Request, requests
 from orchestrator.testing.exploring.model.promises import Broken
-from orchestrator.testing.exploring.model.values import Edge, Message, Numbers, Place, Sent
+from orchestrator.testing.exploring.model.retaining import Retaining, Rule, check_removed
+from orchestrator.testing.exploring.model.values import Edge, Message, Numbers, Place, Sent, about
 from orchestrator.testing.exploring.model.view import Invariant
 
 _AT_PARTICIPANTS = frozenset(
@@ -35,6 +36,8 @@ _AT_PARTICIPANTS = frozenset(
 """The groups in which commands arrive."""
 _OF_THE_PENDING = frozenset({FREE, "refusals", "hangs", "pendings"})
 """The groups in which something happens to what is pending."""
+_OF_RETENTION = frozenset({"removals", "starts"})
+"""The groups in which something is removed, and a start comes again."""
 _SAID_BY_THE_WAY = frozenset({What.ANSWERED, What.ACCEPTED})
 
 
@@ -61,6 +64,7 @@ class Model:
         machine: ModuleType,
         replies: Mapping[str, Sequence[Any]],
         invariants: Sequence[Invariant],
+        without: Rule | None = None,
     ) -> None:
         self.saga = saga
         self._replies = replies
@@ -69,12 +73,13 @@ class Model:
         self._orchestrating = Orchestrating(saga, machine, self._messages)
         self._participating = Participating(saga, self._messages, self._orchestrating.sent, replies)
         self._idle = Idle(self._messages, self._orchestrating, self._participating, replies)
+        self._retaining = Retaining(RUN_ID, without)
         self._places: Numbers[Place] = Numbers()
         self._edges: dict[tuple[int, str], list[Edge]] = {}
         self._events: dict[tuple[What, int], Event] = {}
         self._asked_for: dict[int, list[Request]] = {}
         self._latest: tuple[Place | None, list[Choice]] = (None, [])
-        self._broken: dict[tuple[int, int, frozenset[str]], Broken | None] = {}
+        self._broken: dict[tuple[int, int, bool, frozenset[str]], Broken | None] = {}
 
     # Places
 
@@ -82,7 +87,8 @@ class Model:
         """The place in which the run has just begun, or was asked for to begin later. Raises
         InvalidInput and Broken."""
         engine, sent = self._orchestrating.start(state, later=later)
-        return self._place(engine, self._participating.participants.of(participant), sent)
+        there = self._participating.participants.of(participant)
+        return self._place(Place(engine, there, sent))
 
     def place(self, number: int) -> Place:
         """The place of that number."""
@@ -100,11 +106,12 @@ class Model:
         """The promise that does not hold there, if any."""
         place = self.place(number)
         told = self._told_late(place)
-        key = (*place[:2], told)
+        key = (*place[:2], place.kept.is_there, told)
         if key not in self._broken:
             self._broken[key] = None
             instance, participant = self.instance(number), self.participant(number)
             try:
+                check_removed(place.kept, ended=instance.ended is not None)
                 promises.check_effects(self.saga, instance, participant, told)
                 promises.check_invariants(self._invariants, instance, participant)
             except Broken as broken:
@@ -112,9 +119,10 @@ class Model:
         return self._broken[key]
 
     def _told_late(self, place: Place) -> frozenset[str]:
-        """The ids of the actions of whose late success the orchestrator is being told."""
+        """The ids of the actions of whose late success the orchestrator is being told, or would
+        be if the run were there."""
         late = self._participating.participants.values[place.participant].late()
-        if not late:
+        if not late or not place.kept.is_there:
             return late
         messages = map(self._messages.values.__getitem__, place.network)
         return late & {it.command_id for it in messages if it.answer is not None}
@@ -144,6 +152,8 @@ class Model:
             yield from self._endings(place, group)
         if group == "losses":
             yield from self._losses(place)
+        if group in _OF_RETENTION:
+            yield from self._retained(place, group)
         if group == "crashes":
             yield from self._crashes(place)
         price: Price = () if group == FREE else (group,)
@@ -188,16 +198,17 @@ class Model:
             copy=len(rest) == len(place.network),
         )
         network = (*rest, receipt.answer, *receipt.told)
-        after = self._place(place.engine, receipt.participant, network)
+        after = self._place(place._replace(participant=receipt.participant, network=network))
         return Edge(event, after, price, receipt.broken)
 
     def _endings(self, place: Place, group: str) -> Iterator[Edge]:
         instance = self._orchestrating.instances[place.engine]
         for it in self._participating.endings(place.participant, place.engine, instance):
             if (it.price or (FREE,)) == (group,):
-                about = self._about(it.what, self._messages.of(Message(it.command_id, it.answer)))
-                after = self._place(place.engine, it.participant, (*place.network, *it.told))
-                yield Edge(replace(about, call=it.call), after, it.price, it.broken)
+                event = self._about(it.what, self._messages.of(Message(it.command_id, it.answer)))
+                network = (*place.network, *it.told)
+                after = self._place(place._replace(participant=it.participant, network=network))
+                yield Edge(replace(event, call=it.call), after, it.price, it.broken)
 
     def _losses(self, place: Place) -> Iterator[Edge]:
         late = self._participating.participants.values[place.participant].late()
@@ -206,9 +217,17 @@ class Model:
             if message.accepted and message.answer is not None and message.command_id in late:
                 # No one asks for it again; but it is a message of an outbox, and comes to arrive.
                 continue
-            rest = _without(place.network, number)
-            after = self._place(place.engine, place.participant, rest)
+            after = self._place(place._replace(network=_without(place.network, number)))
             yield Edge(self._about(What.LOST, number), after, ("losses",))
+
+    def _retained(self, place: Place, group: str) -> Iterator[Edge]:
+        ended = self._orchestrating.instances[place.engine].ended is not None
+        for what, kept, price in self._retaining.removals(place.kept, ended=ended):
+            if price == (group,):
+                yield Edge(Event(what), self._place(place._replace(kept=kept)), price)
+        for what, broken, price in self._retaining.starts(place.kept):
+            if price == (group,):
+                yield Edge(Event(what), self._places.of(place), price, broken)
 
     # What comes to the orchestrator
 
@@ -232,6 +251,8 @@ class Model:
                 taken = self._messages.of(message._replace(accepted=True))
                 signal = Replied(message.command_id, ACCEPTED)
                 yield Choice(event, (What.ACCEPTED, number), signal, (*rest, taken), ("accepted",))
+        if not place.kept.is_there:
+            return
         on_the_way = {self._messages.values[it].command_id for it in place.network}
         for kind, id in self._orchestrating.timers(place.engine):
             if kind is TimerKind.BEGIN:
@@ -252,13 +273,20 @@ class Model:
         return self._asked_for[engine]
 
     def _taken_in(self, place: Place, choice: Choice) -> Edge:
+        if not place.kept.is_there:
+            # It comes too late, and leads to nothing.
+            after = self._place(place._replace(network=choice.network))
+            made = Broken("P2", "an answer has made the run anew that was removed")
+            broken = made if self._retaining.makes_runs else None
+            return Edge(choice.event, after, choice.price, broken)
         try:
             engine, sent = self._orchestrating.advance(place.engine, choice.name, choice.signal)
         except Broken as broken:
             return Edge(choice.event, -1, choice.price, broken)
         # One that is still in the outbox is not added to it again.
         added = tuple(number for number in sent if number not in choice.network)
-        after = self._place(engine, place.participant, choice.network + added)
+        network = choice.network + added
+        after = self._place(place._replace(engine=engine, network=network))
         return Edge(choice.event, after, choice.price)
 
     # Crashes
@@ -268,9 +296,11 @@ class Model:
         leaves what a crash between two commits leaves. Only what the way said, which was in the
         orchestrator's memory alone, is gone: then the command is not settled, and sent once more.
         """
+        if not place.kept.is_there:
+            return
         again = self._orchestrating.outstanding(place.engine)
         if again:
-            after = self._place(place.engine, place.participant, place.network + again)
+            after = self._place(place._replace(network=place.network + again))
             yield Edge(Event(What.CRASH), after, ("crashes",))
         for choice in self._choices(place):
             if choice.event.what in _SAID_BY_THE_WAY and not choice.event.accepted:
@@ -283,7 +313,7 @@ class Model:
         assert isinstance(choice.signal, Replied)
         unsettled = self._messages.of(Message(choice.signal.command_id, None))
         sent = dict.fromkeys((unsettled, *again))
-        after = self._place(place.engine, place.participant, (*choice.network, *sent))
+        after = self._place(place._replace(network=(*choice.network, *sent)))
         event = replace(choice.event, crash=Crash.BEFORE_COMMIT)
         return Edge(event, after, ("crashes", *choice.price))
 
@@ -300,35 +330,27 @@ class Model:
             return None
         network = choice.network + added + again
         event = replace(choice.event, crash=Crash.AFTER_COMMIT)
-        after = self._place(engine, place.participant, network)
+        after = self._place(place._replace(engine=engine, network=network))
         return Edge(event, after, ("crashes", *choice.price))
 
     # Tidying
 
-    def _place(self, engine: int, participant: int, network: tuple[int, ...]) -> int:
+    def _place(self, place: Place) -> int:
         """The number of the place, without the order of the network, which has none, and without
         messages that neither now nor ever change anything (see `Idle`). Both leave out no
         behaviour: what is dropped could only have arrived and changed nothing."""
-        kept = [it for it in network if not self._idle.is_idle(engine, participant, it)]
-        return self._places.of(Place(engine, participant, tuple(sorted(kept))))
+        engine, participant, network, kept = place
+        left = [
+            it
+            for it in network
+            if self._retaining.makes_runs or not self._idle.is_idle(engine, participant, it)
+        ]
+        return self._places.of(Place(engine, participant, tuple(sorted(left)), kept))
 
     def _about(self, what: What, number: int) -> Event:
         key = (what, number)
         if key not in self._events:
-            message, (command, attempt) = self.message(number)
-            answer = message.answer
-            self._events[key] = Event(
-                what,
-                command.step,
-                bool(command.undoes),
-                attempt,
-                answer=answer and answer.outcome,
-                choice=answer.choice if answer else 0,
-                accepted=message.accepted,
-                later=bool(answer and answer.later),
-                call=answer.call if answer else 0,
-                void=command.is_void,
-            )
+            self._events[key] = about(what, *self.message(number))
         return self._events[key]
 
 

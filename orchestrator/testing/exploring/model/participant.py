@@ -170,7 +170,9 @@ class Participant:
         rows[command.id] = Known(Row.PENDING, wish, wish.call, is_live=wish.call > 0)
         for action in to_undo(command, rows):
             was = rows[action]
-            rows[action] = was._replace(row=Row.UNDOING, was=was.row, by=command.id, is_live=False)
+            # A success that came late before is what this undo looks at.
+            begun = was._replace(row=Row.UNDOING, was=was.row, is_live=False, is_late=False)
+            rows[action] = begun._replace(by=command.id)
         if wish.call:
             return replace(self, tasks=self.tasks | {Task(command.id, 1)})._become(rows)
         effects = self.effects if command.undoes else self._lettered(command.step, "P")

@@ -120,6 +120,12 @@ class Participating:
         if not participant.decides(command):
             yield Answer(Outcome.DONE), ()
             return
+        if (command.step, bool(command.undoes)) in self._saga.rest_calls:
+            # Its participant is called, also where it refuses then.
+            yield CALLING, ()
+            if command.expires is not None:
+                yield Answer(Outcome.EXPIRED), ("expiries",)
+            return
         yield from self._ends(command)
         yield Answer(Outcome.LOCKED), ("locks",)
         yield Answer(Outcome.ONGOING), ("ongoing",)

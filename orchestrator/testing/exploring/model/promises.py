@@ -1,4 +1,4 @@
-"""What must hold in every world, whatever happens."""
+"""What must hold in every world, after every event."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from orchestrator.testing.exploring.model.view import Invariant, View
 from outbox.safe_text import described
 
 MEANINGS = {
+    "P2": "a start takes effect once: no run that was removed begins again",
     "P3": "an action and its compensation never both stay in effect, and nothing happens twice",
     "P4": "COMPLETED means every effect, COMPENSATED none, and what a person ends lists the rest",
     "P5": "never forward after backward, and no way back once the point of no return happened",
     "order": "a step is undone only when no step that came after it is in effect",
     "end": "without further faults every run ends, or is STUCK",
-    "total": "machine and saga take in whatever happens",
+    "total": "machine and saga take in all that happens",
 }
 """The promises, in a sentence each."""
 

@@ -8,9 +8,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from orchestrator.machine.instance import Awaited, Instance
 from orchestrator.machine.signals import TimerKind
 from orchestrator.machine.transition import Dispatch
-from orchestrator.testing.exploring.model.events import Event
+from orchestrator.testing.exploring.model.events import Event, What
 from orchestrator.testing.exploring.model.faults import Price
 from orchestrator.testing.exploring.model.promises import Broken
+from orchestrator.testing.exploring.model.retaining import WHOLE, Kept
 from orchestrator.testing.exploring.model.rows import Answer
 
 V = TypeVar("V", bound=Hashable)
@@ -36,11 +37,12 @@ class Engine(NamedTuple):
 
 class Place(NamedTuple):
     """One state of everything but the faults that are left, by numbers. `network` is what is on
-    its way, in no order."""
+    its way, in no order. Where the run was removed, `engine` is how it stood then."""
 
     engine: int
     participant: int
     network: tuple[int, ...]
+    kept: Kept = WHOLE
 
 
 class Edge(NamedTuple):
@@ -58,6 +60,23 @@ class Sent(NamedTuple):
 
     dispatch: Dispatch
     attempt: int
+
+
+def about(what: What, message: Message, sent: Sent) -> Event:
+    """Something that happens to that message."""
+    (command, attempt), answer = sent, message.answer
+    return Event(
+        what,
+        command.step,
+        bool(command.undoes),
+        attempt,
+        answer=answer and answer.outcome,
+        choice=answer.choice if answer else 0,
+        accepted=message.accepted,
+        later=bool(answer and answer.later),
+        call=answer.call if answer else 0,
+        void=command.is_void,
+    )
 
 
 class Numbers(Generic[V]):

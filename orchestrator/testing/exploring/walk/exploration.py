@@ -26,7 +26,7 @@ class PromiseBroken(AssertionError):
 class Violation:
     """A promise that was broken, and a shortest way there.
 
-    `promise` is one of P3, P4, P5, order, end and total, or the name of an invariant; `problem`
+    `promise` is one of P2, P3, P4, P5, order, end and total, or the name of an invariant; `problem`
     says in what it was broken; `trace` is what happened, one event after the other.
     """
 

@@ -2,13 +2,14 @@
 
 What is looked for:
 
+- P2  a start takes effect once: no run that was removed begins again
 - P3  an action and its compensation never both stay in effect, and nothing takes effect twice
 - P4  COMPLETED means every effect, COMPENSATED means none, neither changes any more, and what is
       left when a person ends a run is listed
 - P5  never forward after backward; never a compensation once the point of no return happened
 - order  a step is undone only when no step that came after it is in effect
 - end  without further faults every run ends, or is STUCK
-- total  machine and saga take in whatever happens
+- total  machine and saga take in all that happens
 - and the invariants of the saga's author
 """
 
@@ -28,6 +29,7 @@ from orchestrator.testing.exploring.model.faults import FREE, KINDS, USUAL, Budg
 from orchestrator.testing.exploring.model.model import Model
 from orchestrator.testing.exploring.model.participant import Participant
 from orchestrator.testing.exploring.model.promises import Broken
+from orchestrator.testing.exploring.model.retaining import Rule
 from orchestrator.testing.exploring.model.view import Invariant
 from orchestrator.testing.exploring.walk import story
 from orchestrator.testing.exploring.walk.exploration import (
@@ -57,10 +59,11 @@ class TooManyWorlds(OrchestratorError):
 @dataclass(frozen=True)
 class Rig:
     """What is explored apart from the saga. It is there to be broken: by a machine with a mistake,
-    by participants without the barrier."""
+    by participants without the barrier, by a retention without one of its rules."""
 
     machine: ModuleType = real_machine
     barrier: bool = True
+    without: Rule | None = None
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,8 @@ class _Question:
     model: Model = field(init=False)
 
     def __post_init__(self) -> None:
-        model = Model(self.saga, self.rig.machine, self.replies, self.invariants)
+        rig = self.rig
+        model = Model(self.saga, rig.machine, self.replies, self.invariants, rig.without)
         object.__setattr__(self, "model", model)
 
     def first(self, began: Event) -> int:

@@ -36,6 +36,10 @@ _REQUESTS = {
     What.RESOLVE: "a person takes care of the rest and resolves the run",
     What.PAUSE: "a person pauses the run",
     What.RESUME: "a person resumes the run",
+    What.REMOVED: "retention removes the run, and remembers its id",
+    What.UNKEYED: "retention removes the idempotency key of the run",
+    What.AGAIN: "the message that asked for the run comes again",
+    What.SAME_KEY: "a caller asks with the idempotency key of the run again",
 }
 
 
@@ -102,6 +106,10 @@ def _happened(model: Model, event: Event, before: int, place: int) -> str:
             return f"a person has {event.step!r} tried again"
         case What.SKIP:
             return f"a person skips {event.step!r}"
+        case What.FORGOTTEN if model.place(before).kept.is_there:
+            return "retention removes the run, whose id is too old to be remembered by itself"
+        case What.FORGOTTEN:
+            return "retention forgets the id of the run, which is old by now"
         case _:
             return _REQUESTS[event.what]
 

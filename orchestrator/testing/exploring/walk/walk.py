@@ -118,8 +118,8 @@ class Walk:
         return None if broken is None else Found(broken, self._trace(state))
 
     def _endless(self) -> Found | None:
-        """Takes away, from the ends backwards, every place in which the run must end without
-        further faults, whatever happens. What remains may go on for ever."""
+        """Takes away, from the ends backwards, every place from which all ways without further
+        faults lead to an end. What remains may go on for ever."""
         numbers = {place: number for number, place in enumerate(self.places)}
         origins: list[list[int]] = [[] for _ in numbers]
         calm: list[int] = []

@@ -23,7 +23,7 @@ from outbox.clock import Clock
 from outbox.contract import CommandAnswered
 from outbox.crashpoints import Crash
 from outbox.inbox.handlers import Context, Handler, Handlers
-from outbox.inbox.outside.registration import Outside
+from outbox.inbox.outside.rules import Promise
 from outbox.messages import type_of
 from outbox.replies import Outcome, Reply
 from outbox.service.completing import Completing
@@ -205,11 +205,11 @@ class Participant:
                 effects.note(session, self._number(), context.id, place, is_call=is_call)
 
     async def call(
-        self, outside: Outside, context: Context, function: Callable[[], Awaitable[object]]
+        self, promise: Promise, context: Context, function: Callable[[], Awaitable[object]]
     ) -> object:
         """What a call to the outside comes to."""
         assert self._switchboard is not None, "it has begun"
-        seconds = outside.promise.timeout.total_seconds()
+        seconds = promise.timeout.total_seconds()
         return await self._switchboard.make(
             self._process,
             context.id,

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from outbox.inbox.handlers import Context, Handler, Handlers
 from outbox.inbox.outside.registration import Outside
+from outbox.inbox.outside.rules import Promise
 from outbox.messages import Message
 from outbox.replies import Reply
 
@@ -38,16 +39,15 @@ class Watch(Protocol):
         call."""
 
     async def call(
-        self, outside: Outside, context: Context, function: Callable[[], Awaitable[object]]
+        self, promise: Promise, context: Context, function: Callable[[], Awaitable[object]]
     ) -> object:
-        """What a call to the outside comes to; `function` makes it. What this raises is what the
-        call raises."""
+        """What a call to the outside comes to, of which that holds; `function` makes it. What this
+        raises is what the call raises."""
 
 
 @dataclass(frozen=True, slots=True)
 class _WatchedOutside(Outside):
-    @property
-    def seconds(self) -> float:
+    def seconds_for(self, command: Message, kept: Any) -> float:
         """Long, since its time is virtual: the watch cuts it off."""
         return _HOUR
 
@@ -97,7 +97,8 @@ def _watched(outside: Outside, watch: Watch) -> Outside:
                 return await outside.function(command, context)
             return await asyncio.to_thread(outside.function, command, context)
 
-        return await watch.call(outside, context, function)
+        promise = outside.promise_for(command, context.before)
+        return await watch.call(promise, context, function)
 
     functools.update_wrapper(call, outside.function)
     return _WatchedOutside(**_fields(outside) | {"function": call, "is_async": True})

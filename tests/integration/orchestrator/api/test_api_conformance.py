@@ -1,4 +1,4 @@
-"""All services do what their OpenAPI documents say, whatever is sent to them."""
+"""All services do what their OpenAPI documents say, with every request that is sent to them."""
 
 from __future__ import annotations
 

@@ -12,6 +12,7 @@ import pytest
 
 import outbox
 from orchestrator import Client, SyncClient
+from orchestrator.client import requests
 from orchestrator.client.answers import Pending, Silence, StrayEffect, state_of
 from orchestrator.client.requests import TRIES
 from orchestrator.errors import (
@@ -137,7 +138,7 @@ async def test_without_async_it_does_the_same(blog: WholeBlog) -> None:
                 run.cancel("too late")
             assert client.run(run.id).get().id == run.id
             with pytest.raises(UnknownRun):
-                client.run(new_id()).wait()
+                client.run(new_id()).wait(timeout=0.01)
 
     async with serving(blog.services["orchestrator"].app) as address:
         await asyncio.to_thread(use, address)
@@ -223,6 +224,49 @@ async def test_waiting_outlasts_an_orchestrator_that_is_away() -> None:
         blocking.run("x").wait(timeout=0.01)
 
 
+def no_run() -> httpx.Response:
+    body = {"code": "unknown-run", "detail": "There is none.", "next_step": "Look at the list."}
+    return httpx.Response(404, json=body)
+
+
+@pytest.mark.parametrize("timeout", [60, None])
+async def test_waiting_goes_on_while_the_start_of_the_run_may_be_on_its_way(
+    timeout: float | None,
+) -> None:
+    def answers() -> Iterator[httpx.Response]:
+        yield no_run()
+        yield no_run()
+        yield run_of("RUNNING")
+        yield run_of("COMPLETED", "2030-01-01T12:00:01Z")
+
+    told = answers()
+    async with Client(HERE, transport=httpx.MockTransport(lambda _: next(told))) as client:
+        assert (await client.run(new_id()).wait(timeout)).status is Status.COMPLETED
+    told = answers()
+    with SyncClient(HERE, transport=httpx.MockTransport(lambda _: next(told))) as blocking:
+        assert blocking.run(new_id()).wait(timeout).status is Status.COMPLETED
+
+
+async def test_waiting_for_a_run_that_does_not_come_or_is_gone_ends_by_saying_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(requests, "PATIENCE", 0.1)
+    never = httpx.MockTransport(lambda _: no_run())
+    async with Client(HERE, transport=never) as client:
+        # No saga runs under an id such as the last one.
+        for id, timeout in ((new_id(), 0.1), (new_id(), None), ("x", 60)):
+            with pytest.raises(UnknownRun):
+                await client.run(id).wait(timeout)
+    with SyncClient(HERE, transport=never) as blocking:
+        for id, timeout in ((new_id(), 0.1), (new_id(), None), ("x", 60)):
+            with pytest.raises(UnknownRun):
+                blocking.run(id).wait(timeout)
+    told = iter([run_of("RUNNING"), no_run()])
+    async with Client(HERE, transport=httpx.MockTransport(lambda _: next(told))) as client:
+        with pytest.raises(UnknownRun):
+            await client.run(new_id()).wait(60)
+
+
 def test_what_no_header_can_have_is_refused_without_being_shown() -> None:
     for token in ("", "secret\n", " secret", "s\u00e9cret"):
         with pytest.raises(InvalidInput, match="the token is empty, or has") as refused:
@@ -279,14 +323,14 @@ def test_other_answers_are_errors_too(
 def test_what_a_run_waits_for_is_read_and_an_older_orchestrator_need_not_tell_it() -> None:
     body = saga(waits_for="participant")
     (step,) = body["steps"]
-    silence = {"since": CREATED, "deliveries": 7, "reason": "nobody listens"}
+    silence = {"since": CREATED, "deliveries": 7, "reason": "no service listens"}
     step["waits_for"] = "participant"
     step["awaited"] |= {"next_at": CREATED, "silence": silence}
     run = state_of(body)
     (found,) = run.steps
     assert (run.waits_for, found.waits_for) == ("participant", "participant")
     assert found.awaited is not None
-    assert found.awaited.silence == Silence(NOON, 7, "nobody listens")
+    assert found.awaited.silence == Silence(NOON, 7, "no service listens")
     assert (found.awaited.tries, found.awaited.next_at) == (0, NOON)
     assert (found.awaited.pending, run.stray_effects) == (None, [])
     del body["waits_for"], step["waits_for"]

@@ -17,6 +17,7 @@ from orchestrator.cli.terminal.sse import Event
 from orchestrator.cli.terminal.sse import events as read_events
 from orchestrator.machine.instance import Instance, Status
 from orchestrator.machine.transition import Entry, Happening
+from orchestrator.retention.lookup import ArchivedRuns
 from orchestrator.tables import saga, saga_history
 from outbox.chassis.http.problems import HttpProblem
 from tests.support.blog.blog import START, Running, new_id, running
@@ -55,6 +56,8 @@ def _desk(orchestrator: Running) -> ApiContext:
         chassis._blueprint.keys,
         chassis._kit.stopping,
         service.new_id,
+        lambda: service.addresses,
+        ArchivedRuns(service.database, None),
     )
 
 
@@ -140,7 +143,7 @@ async def _next(stream: AsyncGenerator[bytes, None]) -> bytes:
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["told", "found"])
-async def test_what_is_committed_while_somebody_watches_is_told(
+async def test_what_is_committed_while_a_client_watches_is_told(
     orchestrator: Running, told: bool
 ) -> None:
     run = await _run(orchestrator, BEGUN)

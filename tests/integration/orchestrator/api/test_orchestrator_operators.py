@@ -136,7 +136,7 @@ async def _bury(orchestrator: Running, **changes: Any) -> str:
         "payload": "{}",
         "headers": "{}",
         "occurred_at": START,
-        "reason": "nobody wants it",
+        "reason": "no reader wants it",
         "attempts": 9,
         "died_at": START,
         **changes,
@@ -155,11 +155,16 @@ async def test_dead_letters_are_listed_and_sent_again(orchestrator: Running) -> 
     first, second = await _bury(orchestrator), await _bury(orchestrator, destination="comments")
     page = (await orchestrator.http.get("/dead-letters", params={"limit": 1})).json()
     assert [it["id"] for it in page["items"]] == [second]
-    assert page["items"][0]["reason"] == "nobody wants it"
+    assert page["items"][0]["reason"] == "no reader wants it"
     rest = await orchestrator.http.get("/dead-letters", params={"cursor": page["next_cursor"]})
     assert [it["id"] for it in rest.json()["items"]] == [first]
     only = await orchestrator.http.get("/dead-letters", params={"destination": "articles"})
     assert [it["id"] for it in only.json()["items"]] == [first]
+    for letter in (first, second):
+        begins = await orchestrator.http.get("/dead-letters", params={"id_prefix": letter[:-1]})
+        assert [it["id"] for it in begins.json()["items"] if it["id"] == letter] == [letter]
+    none = await orchestrator.http.get("/dead-letters", params={"id_prefix": "ffff"})
+    assert none.json()["items"] == []
     bell = orchestrator.chassis.service.bell
     rings = bell.rings
     answer = await orchestrator.http.post("/dead-letters/redrive", json={"ids": [first]})

@@ -104,7 +104,7 @@ async def test_a_run_whose_row_cannot_be_read_is_shown_as_parked(
 @pytest.mark.parametrize("ended", [None, Status.COMPENSATED, Status.RESOLVED, Status.TERMINATED])
 @pytest.mark.parametrize("stuck", [False, True], ids=["", "stuck"])
 @pytest.mark.parametrize("version", [1, 7], ids=["", "without its code"])
-async def test_a_run_tells_which_way_it_goes_whatever_its_status(
+async def test_a_run_tells_which_way_it_goes_in_every_status(
     orchestrator: Running,
     direction: Direction,
     paused: bool,

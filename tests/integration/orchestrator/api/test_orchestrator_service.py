@@ -113,7 +113,7 @@ async def test_a_signal_reaches_long_answers_before_the_server_has_ended(
         signal.signal(signal.SIGTERM, before)
 
 
-async def test_a_signal_that_nobody_handles_is_left_alone() -> None:
+async def test_a_signal_that_no_code_handles_is_left_alone() -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         with told_of_signals(asyncio.Event()):
@@ -190,7 +190,7 @@ async def test_a_start_that_is_sent_twice_is_written_down_once(orchestrator: Run
 
 
 async def test_what_is_asked_for_is_left_to_the_engine_to_judge(orchestrator: Running) -> None:
-    starts = [_start(name="nobody-knows-it"), _start(name="x" * 5000)]
+    starts = [_start(name="never-declared"), _start(name="x" * 5000)]
     replies = await orchestrator.tell_all(*map(envelope, starts))
     assert {it.outcome for it in replies} == {Outcome.DONE}
     assert len(await _signals(orchestrator)) == 2
@@ -260,12 +260,16 @@ async def test_the_metrics_count_sagas_by_definition_and_status(database: Databa
         assert isinstance(clock, FakeClock)
         engine_of(orchestrator).stats.transitions = 3
         engine_of(orchestrator).stats.stray_effects = 1
+        engine_of(orchestrator).stats.in_one_trip = 7
+        engine_of(orchestrator).stats.step_by_step = 2
         expected: dict[tuple[str, ...], float] = {
             ("sagabox_sagas", "delete-article", "RUNNING"): 2,
             ("sagabox_sagas", "delete-article", "COMPENSATED"): 1,
             ("sagabox_sagas", "another", "RUNNING"): 1,
             ("sagabox_saga_transitions_total",): 3,
             ("sagabox_stray_effects_total",): 1,
+            ("sagabox_saga_commits_total", "short"): 7,
+            ("sagabox_saga_commits_total", "long"): 2,
         }
         found = await _figures(orchestrator)
         assert {it: count for it, count in found.items() if "_created" not in it[0]} == expected
@@ -300,6 +304,18 @@ async def test_a_question_that_no_answer_can_reach_is_told_whom_to_name(
     assert await orchestrator.outbox(RunsEnded) == []
 
 
+async def test_an_answer_about_ended_runs_tells_the_database_that_it_is_from(
+    orchestrator: Running,
+) -> None:
+    question = AreEnded("articles", new_id(), new_id())
+    async with _started(orchestrator):
+        told = await orchestrator.tell_all(replace(envelope(question), source="articles"))
+        assert [it.outcome for it in told] == [Outcome.DONE]
+        (answer,) = await orchestrator.outbox(RunsEnded)
+        assert is_id(answer.database)
+        assert answer.database == orchestrator.chassis.service.origin_id
+
+
 async def test_the_settings_reach_the_engine(database: Database) -> None:
     given: dict[str, Any] = {}
 
@@ -310,7 +326,7 @@ async def test_the_settings_reach_the_engine(database: Database) -> None:
 
     settings = orchestrator_settings(database, poll_interval=0.25)
     app = assemble(settings, Registry([], {}), make_engine=_Given, transports={})
-    assert given["settings"].relay == replace(settings.relay_settings(), width=1)
+    assert given["settings"].relay == settings.relay_settings()
     assert given["owner"].startswith("orchestrator")
     assert given["bell"] is app.state.chassis.service.bell
     assert SECRETS not in repr(settings)

@@ -1,4 +1,4 @@
-"""How a run gets its trace from whoever asks for it, and where it is shown."""
+"""How a run gets its trace from the caller that asks for it, and where it is shown."""
 
 from __future__ import annotations
 

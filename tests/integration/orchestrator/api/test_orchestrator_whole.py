@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from orchestrator.cli.terminal.sse import events as read_events
+from orchestrator.store import queries
 from outbox.contract import StartSaga
+from outbox.database.opening import Database
 from tests.support.blog.blog import envelope, new_id
 from tests.support.blog.whole_blog import WholeBlog
 from tests.support.orchestrator.orchestrating import problem
@@ -39,6 +43,39 @@ async def test_a_deletion_under_legal_hold_is_undone(blog: WholeBlog) -> None:
     assert (answer.status_code, answer.json()["status"]) == (200, "COMPENSATED")
     shown = await blog.ask("articles", "GET", f"/articles/{article}")
     assert shown.json()["status"] == "published"
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+async def test_what_is_told_from_a_commit_is_what_is_read_of_the_run(
+    blog: WholeBlog, is_held: bool
+) -> None:
+    article = await blog.publish()
+    if is_held:
+        hold = {"reason": "a court"}
+        await blog.ask("articles", "PUT", f"/articles/{article}/legal-hold", json=hold)
+    ended = (await blog.start(article, prefer="wait=20")).json()
+    assert ended == await blog.saga(ended["id"])
+    assert ended["status"] == ("COMPENSATED" if is_held else "COMPLETED")
+    blog.open.clear()
+    begun = (await blog.start(await blog.publish_alone())).json()
+    assert begun == await blog.saga(begun["id"])
+    assert begun["status"] == "RUNNING"
+
+
+async def test_a_client_that_waits_for_a_run_of_this_node_costs_no_reading(
+    blog: WholeBlog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[str] = []
+
+    async def look(_database: Database, id: str) -> None:
+        read.append(id)
+
+    article = await blog.publish()
+    monkeypatch.setattr(queries, "find", look)
+    monkeypatch.setattr(queries, "standing", look)
+    answer = await blog.start(article, prefer="wait=20")
+    assert (answer.status_code, answer.json()["status"]) == (200, "COMPLETED")
+    assert read == []
 
 
 async def test_a_deletion_that_articles_asked_for_is_found_under_its_id(blog: WholeBlog) -> None:

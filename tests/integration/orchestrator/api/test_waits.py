@@ -167,11 +167,11 @@ async def test_a_participant_that_is_down_is_shown_with_the_time_since_then(
     node: Node, orchestrator: Running, articles: Scripted
 ) -> None:
     articles.refusals = AWAY
-    articles.why = "nobody\0 listens " + "x" * 2 * MAX_REASON_LENGTH
+    articles.why = "no service\0 listens " + "x" * 2 * MAX_REASON_LENGTH
     id = await start(node)
     shown = Shown(orchestrator, id)
     first = await shown.until_step("participant", deliveries=1)
-    assert first["silence"]["reason"].startswith("nobody\ufffd listens x")
+    assert first["silence"]["reason"].startswith("no service\ufffd listens x")
     assert len(first["silence"]["reason"]) == MAX_REASON_LENGTH
     assert (first["tries"], first["error"]) == (0, None)
     assert await shown.in_list() == "participant"
@@ -199,7 +199,7 @@ async def test_a_delivery_that_failed_is_still_shown_while_the_participant_is_si
     articles.refusals = AWAY
     awaited = await shown.until_step("participant", deliveries=1)
     assert (awaited["tries"] >= 1, awaited["error"]) == (True, "failed: the press burns")
-    assert awaited["silence"]["reason"] == "nobody listens"
+    assert awaited["silence"]["reason"] == "no service listens"
 
 
 @pytest.mark.parametrize(
@@ -365,7 +365,7 @@ async def test_a_silence_counts_for_the_runs_of_the_node_that_met_it(
         "destination": "articles",
         "since": datetime.fromisoformat("2030-01-01T12:00:00+00:00"),
         "deliveries": 3,
-        "reason": "nobody listens",
+        "reason": "no service listens",
         "next_at": datetime.fromisoformat("2030-01-01T12:00:09+00:00"),
     }
     async with database.engine.begin() as connection:
@@ -392,7 +392,7 @@ async def test_what_a_dead_node_told_is_removed(
         "destination": "articles",
         "since": datetime.fromisoformat("2030-01-01T12:00:00+00:00"),
         "deliveries": 3,
-        "reason": "nobody listens",
+        "reason": "no service listens",
         "next_at": datetime.fromisoformat("2030-01-01T12:00:09+00:00"),
     }
     async with engine.begin() as connection:

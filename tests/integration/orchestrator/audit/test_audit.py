@@ -189,6 +189,11 @@ def _by_scheduled_start(blog: Audited) -> str:
     return saga
 
 
+def _by_held_start(blog: Audited) -> str:
+    blog.hold("orchestrator", id=(saga := new_id()))
+    return saga
+
+
 def _by_signal(blog: Audited) -> str:
     blog.signal(saga := new_id())
     return saga
@@ -202,9 +207,10 @@ def _by_signal(blog: Audited) -> str:
         _by_start,
         _by_parked_start,
         _by_scheduled_start,
+        _by_held_start,
         _by_signal,
     ],
-    ids=["live", "alias", "on its way", "parked", "scheduled", "not applied"],
+    ids=["live", "alias", "on its way", "parked", "scheduled", "held", "not applied"],
 )
 async def test_an_article_that_a_saga_is_at_work_on_is_left_out(
     blog: Audited, make_saga: Callable[[Audited], str]

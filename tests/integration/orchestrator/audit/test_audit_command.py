@@ -51,6 +51,7 @@ def test_the_command_tells_what_is_wrong_and_ends_with_1(blog: Audited) -> None:
             "saga_id": DEAD,
             "detail": None,
             "repair": "release-article",
+            "decide": None,
         }
     ]
 
@@ -96,7 +97,10 @@ def test_a_database_without_the_tables_is_told_with_the_command_that_makes_them(
     for name in blog.databases:
         told = run(blog, f"--{name}", empty.url, "--json")
         assert told.code == 2
-        assert told_error(told)["next_step"] == f"sagabox migrate upgrade {name}"
+        assert told_error(told)["next_step"] == (
+            f"sagabox migrate upgrade {name}; or say what its tables begin with: "
+            f"--tables {name}=PREFIX"
+        )
 
 
 def _variables(blog: Audited) -> dict[str, str | None]:

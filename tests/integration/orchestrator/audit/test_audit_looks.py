@@ -97,6 +97,33 @@ async def test_a_message_that_is_parked_meanwhile_is_still_waited_for(blog: Audi
     assert len(pauses) == 2
 
 
+async def test_a_message_that_its_receiver_holds_meanwhile_is_still_waited_for(
+    blog: Audited,
+) -> None:
+    article = blog.article_alone()
+    blog.message("articles")
+    pauses = []
+
+    async def hold_then_handle(_: float) -> None:
+        pauses.append(1)
+        if len(pauses) == 1:
+            blog.deliver_all("articles")
+            blog.hold("comments")
+        else:
+            blog.thread(article)
+            with blog.engines["comments"].begin() as connection:
+                connection.execute(tables.inbox_held.delete())
+
+    assert (await look(blog, pause=hold_then_handle)).agreement is Agreement.AGREE
+    assert len(pauses) == 2
+
+
+async def test_what_a_receiver_has_given_up_is_not_waited_for(blog: Audited) -> None:
+    blog.article_alone()
+    blog.hold("comments", "dead")
+    assert (await look(blog)).agreement is Agreement.DIVERGE
+
+
 async def test_a_divergence_counts_only_if_it_is_the_same_in_both_looks(blog: Audited) -> None:
     article = blog.article(hidden_by=new_id())
     blog.message("articles")

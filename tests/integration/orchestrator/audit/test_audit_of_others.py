@@ -16,6 +16,7 @@ from orchestrator.cli.audit import reading
 from orchestrator.cli.audit.databases import addresses, opened
 from orchestrator.cli.audit.looks import Agreement, Findings, compare
 from orchestrator.cli.audit.rules import Ruleset, together
+from orchestrator.tables import saga_tables
 from outbox import tables
 from outbox.invariants import Holds, Invariants, Rule, Wrong
 from tests.support.blog.audited import Audited
@@ -25,6 +26,7 @@ from tests.support.fixtures import DatabaseFactory, MakeEngine, MakeSyncEngine
 from tests.support.outbox.parcels import (
     DEPOT,
     SHOP,
+    DepotBase,
     Order,
     Parcel,
     Shop,
@@ -226,6 +228,9 @@ def test_the_command_takes_services_and_declarations_from_its_options(
         (["--rules", f"{_RULES}DEPOT", "--service", "depot"], "takes a name and an address"),
         (["--rules", f"{_RULES}DEPOT", "--articles", "x"], "nothing is declared of that"),
         (["--rules", f"{_RULES}DEPOT"], "where the database of shop is"),
+        (["--rules", f"{_RULES}DEPOT", "--tables", "shop"], "takes a name and a prefix"),
+        (["--rules", f"{_RULES}DEPOT", "--tables", "shop=No!"], "of shop cannot be called so"),
+        (["--rules", f"{_RULES}DEPOT", "--tables", "till=a_"], "a prefix of till was given"),
     ],
 )
 def test_a_command_line_that_cannot_be_meant_is_told(arguments: list[str], happened: str) -> None:
@@ -253,6 +258,56 @@ async def test_a_hold_counts_only_where_the_entity_is_there(
         {**databases, "orchestrator": blog.databases["orchestrator"]}, rules=rules
     )
     assert [it.id for it in findings.divergences] == ["1"]
+
+
+def test_each_database_may_have_a_prefix_of_its_own(
+    database_factory: DatabaseFactory, make_sync_engine: MakeSyncEngine
+) -> None:
+    """The shop's process runs the orchestrator, too: both have tables in the shop's database."""
+
+    def shop_with_orchestrator(connection: Connection) -> None:
+        shop_schema(connection)
+        saga_tables(tables.Tables(prefix="orchestrator_")).metadata.create_all(connection)
+        tables.Tables(prefix="orchestrator_").metadata.create_all(connection)
+
+    def depot(connection: Connection) -> None:
+        tables.Tables(prefix="depot_").metadata.create_all(connection)
+        DepotBase.metadata.create_all(connection)
+
+    shop = database_factory(shop_with_orchestrator)
+    given = [
+        *("audit", "--rules", f"{_RULES}DEPOT"),
+        *("--service", f"shop={shop.url}", "--service", f"depot={database_factory(depot).url}"),
+        *("--orchestrator", shop.url),
+    ]
+    told = sagabox(*given, "--tables", "orchestrator=orchestrator_", "--tables", "depot=depot_")
+    assert (told.code, "agree" in told.out) == (0, True), told
+    shared = sagabox(*given, "--tables", "shop=", SAGABOX_TABLE_PREFIX="depot_")
+    assert "the database of orchestrator has not the tables" in shared.err
+    assert "--tables orchestrator=PREFIX" in shared.err
+    write(make_sync_engine(shop), Order, id=1)
+    told = sagabox(
+        *(*given, "--tables", "orchestrator=orchestrator_", "--tables", "shop="),
+        SAGABOX_TABLE_PREFIX="depot_",
+    )
+    assert (told.code, "1 divergence" in told.out) == (1, True), told
+
+
+@pytest.mark.databases("postgresql")
+def test_each_database_may_have_a_schema_of_its_own(database_factory: DatabaseFactory) -> None:
+    def depot(connection: Connection) -> None:
+        named = tables.Tables(prefix="depot_", schema="messaging")
+        named.create_schema(connection)
+        named.metadata.create_all(connection)
+        DepotBase.metadata.create_all(connection)
+
+    told = sagabox(
+        *("audit", "--no-orchestrator", "--rules", f"{_RULES}EVENTS_ALONE"),
+        *("--tables", "depot=messaging.depot_"),
+        *("--service", f"shop={database_factory(shop_schema).url}"),
+        *("--service", f"depot={database_factory(depot).url}"),
+    )
+    assert told.code == 0, told
 
 
 def test_no_table_of_a_service_is_a_database_that_was_not_migrated(

@@ -177,7 +177,7 @@ async def test_a_repair_looks_for_itself_and_does_nothing_where_nothing_is_wrong
         assert await place.run(saga, article_id=new_id()) == "COMPENSATED"
 
 
-async def test_nobody_is_overruled(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_person_is_overruled(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     article = place.databases.article(hidden_by=(dead := new_id()))
     told = await place.audit("--repair")
     assert (told.code, "the command cannot ask" in told.err) == (2, True)
@@ -193,7 +193,7 @@ async def test_nobody_is_overruled(place: Place, monkeypatch: pytest.MonkeyPatch
 
 async def test_while_it_cannot_be_told_nothing_is_repaired(place: Place) -> None:
     article = place.databases.article(hidden_by=(dead := new_id()))
-    place.databases.message("orchestrator", destination="nobody")
+    place.databases.message("orchestrator", destination="elsewhere")
     told = await place.audit("--repair", "--yes", "--timeout", "0")
     assert told.code == 4, told
     assert place.article(article).hidden_by == dead

@@ -96,11 +96,12 @@ def test_an_address_of_this_machine_alone_is_not_refused(host: str) -> None:
 
 @pytest.fixture
 def taken() -> Iterator[int]:
-    """A port at which somebody listens."""
+    """A port at which a server listens; at the one before it none does."""
+    before = free_port(in_a_row=2)
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
+        listener.bind(("127.0.0.1", before + 1))
         listener.listen()
-        yield listener.getsockname()[1]
+        yield before + 1
 
 
 def test_a_port_that_is_taken_is_told(taken: int) -> None:
@@ -158,7 +159,7 @@ def test_a_service_without_a_database_says_the_command_that_mends_it_and_that_on
     command = re.search(r"next: .*: sagabox (.*)$", told.err, re.MULTILINE)
     assert command is not None, told.err
     mended = run_process(*command[1].split(), **variables)
-    assert (mended.code, mended.out.splitlines()[-1]) == (0, "comments: at comments_0004")
+    assert (mended.code, mended.out.splitlines()[-1]) == (0, "comments: at comments_0005")
     assert run_process("migrate", "check", "comments", **variables).code == 0
 
 

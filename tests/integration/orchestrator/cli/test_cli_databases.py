@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,10 +11,13 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.terminal.errors import ExitCode
+from tests.support.checkout import ROOT
 from tests.support.databases.guarded import guarded_server
 from tests.support.databases.migrating import Told
 from tests.support.databases.postgres import PostgresServer
 from tests.support.processes.cli import sagabox
+from tests.support.processes.running import SECRET
+from tests.support.processes.waiting import free_port
 
 pytestmark = pytest.mark.slow
 
@@ -120,3 +124,30 @@ def test_a_login_that_the_server_refuses_is_told_and_no_traceback(
     told = run(guarded | {"SAGABOX_DATABASE_PASSWORD_FROM": place}, *command)
     assert told.code == code, told
     assert why in " ".join((told.out + told.err).split())
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_finds_the_function_in_the_folder_that_it_is_started_in(
+    guarded: dict[str, str], service: str
+) -> None:
+    told = subprocess.run(
+        [
+            *(sys.executable, "-P", "-m", "orchestrator.cli"),
+            *("serve", service, "--port", str(free_port())),
+        ],
+        env={
+            **os.environ,
+            **guarded,
+            "PYTHONPATH": str(ROOT),
+            "SAGABOX_SECRETS": SECRET,
+            "SAGABOX_BLOG_OPEN": "1",
+            "SAGABOX_TABLE_PREFIX": "not_there_",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert told.returncode == 2
+    # It was let in, and went on to look for its tables.
+    assert f"the database of {service} has no tables" in told.stderr

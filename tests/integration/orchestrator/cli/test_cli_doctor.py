@@ -13,11 +13,24 @@ import pytest
 from sqlalchemy import Engine, delete, insert, make_url
 
 from outbox.clock import SystemClock
+from outbox.destinations.pause_rows import row as pause_row
+from outbox.ids import is_id
 from outbox.inbox.rows import State
-from outbox.tables import inbox, inbox_pending, outbox_lease, tables_named
+from outbox.lanes import PAUSED
+from outbox.schema import database_id
+from outbox.tables import (
+    inbox,
+    inbox_pending,
+    inbox_watermark,
+    outbox_held,
+    outbox_lease,
+    outbox_service,
+    tables_named,
+)
 from tests.support.databases.databases import Database, Schema
 from tests.support.databases.migrating import Told, address
 from tests.support.fixtures import DatabaseFactory, MakeSyncEngine
+from tests.support.orchestrator.orchestrating import orchestrator_schema
 from tests.support.outbox.inboxes import ledger_schema
 from tests.support.processes.cli import sagabox
 from tests.support.processes.waiting import free_port
@@ -115,6 +128,80 @@ def test_without_json_each_finding_is_a_line_with_its_next_step(patient: Patient
     assert "ok       migrations of bank: the library's tables are there" in lines
     at = lines.index("warning  settings of SAGABOX_PEER: is read by nothing")
     assert lines[at + 1] == "         next: export SAGABOX_PEERS instead"
+
+
+def test_a_paused_destination_is_told_with_the_command_that_resumes_it(patient: Patient) -> None:
+    since = SystemClock().now() - timedelta(hours=5, minutes=1)
+    paused = pause_row("crm", PAUSED, since, "it is gone: 410 Gone")
+    patient.put(insert(outbox_held).values(paused))
+    assert patient.told("pauses") == [
+        (
+            "warning",
+            "crm has been paused for 5 h 1 min: it is gone: 410 Gone",
+            "sagabox destinations resume MODULE:bank crm",
+        )
+    ]
+
+
+def test_databases_that_speak_under_one_name_are_told_and_two_at_once_are_a_problem(
+    patient: Patient,
+) -> None:
+    now, copy = SystemClock().now(), "01890a5d-ac96-774b-bcce-b302099a8058"
+
+    def heard(**hours: tuple[float, float]) -> Any:
+        """The first and the last word of each, so many hours ago: of hours no seconds are told."""
+        times = {AN_ID: hours["original"], copy: hours["copy"]}
+        text = json.dumps(
+            {id: [(now - timedelta(hours=it)).isoformat() for it in of] for id, of in times.items()}
+        )
+        row = {"consumer": "bank", "scope": "databases", "below": copy, "except_ids": text}
+        return insert(inbox_watermark).values(row)
+
+    one_is_forgotten = heard(original=(900, 800), copy=(9, 1.25)).values(source="office")
+    patient.put(
+        heard(original=(90, 9.5), copy=(9, 1.25)).values(source="desk"),
+        heard(original=(90, 2.5), copy=(9, 1.25)).values(source="orchestrator"),
+        one_is_forgotten,
+    )
+    assert patient.told("names") == [
+        (
+            "warning",
+            f"several databases spoke under the name desk: {AN_ID} 9 h 30 min ago, {copy} 1 h "
+            "15 min ago",
+            "nothing, if its database was replaced; otherwise stop one of the two",
+        ),
+        (
+            "problem",
+            f"two orchestrators have the name orchestrator, in the databases {AN_ID} 2 h 30 min "
+            f"ago, {copy} 1 h 15 min ago",
+            "stop the one that is a copy; or let the runs of one end, and begin it anew under a "
+            "name of its own",
+        ),
+    ]
+
+
+def test_an_orchestrator_that_has_run_has_the_id_by_which_participants_know_its_database(
+    database_factory: DatabaseFactory, make_sync_engine: MakeSyncEngine, database_kind: str
+) -> None:
+    database, since = database_factory(orchestrator_schema), SystemClock().now()
+
+    def told() -> list[str]:
+        said = sagabox(
+            *("doctor", "--json", "--url", f"http://127.0.0.1:{free_port()}"),
+            SAGABOX_DATABASE_URL_ORCHESTRATOR=address(database),
+        )
+        findings = json.loads(said.out)["findings"]
+        return [it["told"] for it in findings if it["area"] == "names"]
+
+    assert told() == []
+    with make_sync_engine(database).begin() as connection:
+        connection.execute(insert(outbox_service).values(only=1, name="office", since=since))
+    (found,) = told()
+    begin = "its participants know it as office, with the database "
+    assert found.startswith(begin)
+    assert is_id(found.removeprefix(begin))
+    of_tables = found == begin + database_id("office", since)
+    assert of_tables is (database_kind == "sqlite"), "PostgreSQL tells its place, too"
 
 
 def test_leases_are_told_by_their_holders_and_those_that_expired_too(patient: Patient) -> None:
@@ -288,3 +375,21 @@ def test_a_module_that_cannot_be_imported_is_a_finding_and_the_rest_is_looked_at
     assert code == 1
     assert [it["about"] for it in findings if it["verdict"] == "problem"] == ["nowhere:service"]
     assert any(it["area"] == "migrations" for it in findings)
+
+
+@pytest.mark.databases("sqlite")
+def test_databases_of_services_with_one_name_are_told_apart_by_their_addresses(
+    database_factory: DatabaseFactory, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    databases = [database_factory(ledger_schema), database_factory("empty")]
+    modules = [
+        write_module(tmp_path, it, dict.fromkeys("ab"[:at], "http://127.0.0.1:1"))
+        for at, it in enumerate(databases)
+    ]
+    away = f"http://127.0.0.1:{free_port()}"
+    told = sagabox("doctor", *modules, "--json", "--url", away)
+    findings = json.loads(told.out)["findings"]
+    found = {it["about"]: it["verdict"] for it in findings if it["area"] == "migrations"}
+    assert found == {f"bank ({databases[0].url})": "ok", f"bank ({databases[1].url})": "problem"}

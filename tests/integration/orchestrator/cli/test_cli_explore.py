@@ -13,7 +13,10 @@ import pytest
 
 from orchestrator.testing import Faults, PromiseBroken, Violation, explore
 from tests.support.checkout import ROOT
-from tests.support.orchestrator.trip_rules import never_charged_without_a_ticket, nobody_sits_in_1b
+from tests.support.orchestrator.trip_rules import (
+    never_charged_without_a_ticket,
+    no_passenger_sits_in_1b,
+)
 from tests.support.orchestrator.trips import BOOKING, UNMAKEABLE_ROOM, Seat, Trip, trip
 from tests.support.processes.cli import sagabox, told_error
 
@@ -52,7 +55,7 @@ class Charge(Command[None], type="bank.charge.v1", key="order_id"):
 
 def never_charged_without_goods(view):
     if "charge" in view.in_effect and "reserve" not in view.in_effect:
-        return "somebody paid for nothing"
+        return "a customer paid for nothing"
     return True
 
 
@@ -110,7 +113,7 @@ def test_a_broken_promise_is_told_as_a_story_and_ends_with_1() -> None:
     assert found["violation"]["story"][0] == "the run starts; 'reserve seat' is sent"
     told = sagabox("explore", TRIP, "--invariant", RULE)
     assert told.code == 1
-    assert "breaks never_charged_without_a_ticket: somebody paid and has no ticket" in told.out
+    assert "breaks never_charged_without_a_ticket: a customer paid and has no ticket" in told.out
     assert "\n  1. the run starts; 'reserve seat' is sent\n" in told.out
 
 
@@ -162,7 +165,7 @@ def test_what_cannot_be_explored_is_refused(arguments: list[str], said: str) -> 
     assert (error["exit_code"], error["happened"].startswith(said)) == (2, True), error
 
 
-def test_a_file_that_somebody_else_wrote_is_not_written_over(tmp_path: Path) -> None:
+def test_a_file_of_another_author_is_not_written_over(tmp_path: Path) -> None:
     file = tmp_path / "test_mine.py"
     file.write_text("mine")
     told = sagabox("explore", TRIP, "--invariant", RULE, "--pytest", str(file))
@@ -228,7 +231,7 @@ def test_the_test_that_is_written_fails_like_the_story_until_the_saga_is_mended(
         *("--invariant", "shop:never_charged_without_goods", "--pytest", "test_found.py"),
     )
     assert explored.returncode == 1, explored.stdout + explored.stderr
-    assert "breaks never_charged_without_goods: somebody paid for nothing" in explored.stdout
+    assert "breaks never_charged_without_goods: a customer paid for nothing" in explored.stdout
     assert "As a test: test_found.py" in explored.stdout
     failed = checked(project, "test_found.py")
     assert failed.returncode == 1, failed.stdout
@@ -305,12 +308,12 @@ def test_the_source_reads_like_the_story() -> None:
 
 def test_the_answers_that_lead_there_are_part_of_the_source() -> None:
     replies = {"reserve seat": [Seat("1A"), Seat("1B")]}
-    found = explore(BOOKING, faults=Faults(), invariants=[nobody_sits_in_1b], replies=replies)
+    found = explore(BOOKING, faults=Faults(), invariants=[no_passenger_sits_in_1b], replies=replies)
     assert found.violation is not None
     written: dict[str, Any] = {}
     exec(found.violation.as_pytest("tests.support.orchestrator.trips:BOOKING"), written)
     with pytest.raises(PromiseBroken) as caught:
-        written["test_book_trip_keeps_nobody_sits_in_1b"]()
+        written["test_book_trip_keeps_no_passenger_sits_in_1b"]()
     assert caught.value.violation.story == found.violation.story
     assert "done, with its value 2" in found.violation.story
 

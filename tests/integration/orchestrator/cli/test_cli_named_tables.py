@@ -36,6 +36,28 @@ def test_tokens_are_made_and_pending_commands_listed_beside_tables_of_others(
     assert json.loads(pending.out)["items"] == []
 
 
+def test_the_outbox_is_operated_beside_tables_of_others(database: Database) -> None:
+    at = address(database)
+    told = sagabox("migrate", "upgrade", "orchestrator", "--database", at, **NAMED)
+    assert told.code == 0, told
+    for words in (
+        ("status",),
+        ("dead",),
+        ("held",),
+        ("redrive", "--all"),
+        ("drop", "--all"),
+        ("purge", "--older-than", "1d"),
+        ("schedule", "list"),
+        ("schedule", "drop", "--all"),
+        ("tail", "--for", "0s"),
+        ("received", "list"),
+        ("received", "redrive", "--all"),
+        ("received", "drop", "--all"),
+    ):
+        found = sagabox("outbox", *words, "--database", at, "--json", **NAMED)
+        assert found.code == 0, (words, found)
+
+
 def test_the_audit_reads_the_tables_that_the_environment_names(
     database_factory: DatabaseFactory,
 ) -> None:

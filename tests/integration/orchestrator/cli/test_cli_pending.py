@@ -206,6 +206,25 @@ def test_a_person_completes_refuses_and_drops(desk: Desk, names: Names) -> None:
     assert len(desk.bank(lambda bank: bank.told())) == 3
 
 
+def test_the_beginning_of_an_id_is_enough_where_no_other_begins_so(
+    desk: Desk, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestrator.cli.services.pending._AT_ONCE", 1)
+    first, second = (asked(names(), Book(f"{n}")) for n in range(2))
+    desk.receive(first, second)
+    pairs = zip(first.id, second.id, strict=True)
+    same = first.id[: next(at for at, (one, other) in enumerate(pairs) if one != other)]
+    error = told_error(desk.pending("drop", same, *PERSON, "--json"))
+    assert error["happened"] == f"the ids of several pending commands begin with {same}"
+    assert error["why"] == f"{first.id} (bank.book.v1), {second.id} (bank.book.v1)"
+    error = told_error(desk.pending("drop", "ffff", *PERSON, "--json"))
+    assert error["happened"] == "there is no pending command whose id begins with ffff"
+    assert desk.states() == dict.fromkeys((first.id, second.id), State.PENDING)
+    told = desk.pending("drop", second.id[: len(same) + 1].upper(), *PERSON)
+    assert told.out.startswith(f"{second.id} is answered unknown")
+    assert desk.states()[first.id] is State.PENDING
+
+
 def test_null_completes_what_promises_nothing(desk: Desk, names: Names) -> None:
     action = asked(names(), Book("a"))
     undo = asked(names(), Unbook("a"), undoes=(action.id,))

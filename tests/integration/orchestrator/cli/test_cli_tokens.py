@@ -19,7 +19,7 @@ import pytest
 from articles.settings import ArticlesSettings
 from orchestrator.cli.processes.binding import require_safe
 from orchestrator.cli.processes.child import Child, Spec
-from orchestrator.cli.services.tokens import VARIABLE
+from orchestrator.cli.services.own_database import VARIABLE
 from orchestrator.cli.terminal.client import connect
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
 from outbox.chassis.access.routes import Role

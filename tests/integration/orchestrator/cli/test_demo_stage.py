@@ -1,4 +1,4 @@
-"""The demo's processes: none stays, and none stays frozen, whatever ends the demo."""
+"""The demo's processes: none stays, and none stays frozen, however the demo ends."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from orchestrator.cli.demo.stage import Stage, blog_in
 from orchestrator.cli.processes.child import STOP_TIMEOUT, Child, Spec
 from orchestrator.cli.terminal.errors import CommandError
+from orchestrator.cli.ways.way import Way
 from tests.integration.orchestrator.cli.test_processes import stub
 from tests.support.processes.guardian import guardian, started
 
@@ -71,4 +72,4 @@ async def test_the_end_of_a_service_is_told(tmp_path: Path) -> None:
 def test_a_folder_with_databases_is_refused(tmp_path: Path) -> None:
     (tmp_path / "comments.sqlite").touch()
     with pytest.raises(CommandError, match="has databases already"):
-        blog_in(tmp_path)
+        blog_in(tmp_path, Way())

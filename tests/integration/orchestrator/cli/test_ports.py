@@ -1,4 +1,4 @@
-"""Free ports: those that nobody listens at, and that no client is given by the system."""
+"""Free ports: those that no server listens at, and that no client is given by the system."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from orchestrator.cli.processes.ports import free_ports
 from orchestrator.cli.terminal.errors import CommandError
 
 
-def test_a_port_at_which_somebody_listens_is_left_out() -> None:
+def test_a_port_at_which_a_server_listens_is_left_out() -> None:
     first, second = free_ports(2)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", first))

@@ -15,6 +15,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
+from outbox.chassis.span_export import ENDPOINT
 from outbox.crashpoints import ENVIRONMENT_VARIABLE
 from outbox.replies import Outcome
 from tests.support.checkout import ROOT
@@ -26,6 +27,7 @@ from tests.support.outbox.inboxes import ledger_schema
 from tests.support.outbox.services import SECRETS
 from tests.support.processes.cli import sagabox
 from tests.support.processes.waiting import free_port, until
+from tests.support.telemetry.collector import collecting
 
 pytestmark = pytest.mark.slow
 
@@ -103,6 +105,21 @@ async def test_health_and_figures_are_there_and_nothing_else(running: Running) -
 
 
 @pytest.mark.databases("sqlite")
+async def test_its_spans_go_to_the_collector_under_its_name(
+    database: Database, paper: Listener, tmp_path: Path
+) -> None:
+    async with collecting() as collector:
+        told = {ENDPOINT: collector.address}
+        async with bank(RUN, database, tmp_path, press_at=paper.address, environment=told) as it:
+            child = await it.start()
+            await it.book("an entry", id=AN_ID)
+            await until(lambda: paper.heard == ["an entry"], what="the press hears of it")
+            assert await child.stop() == 0
+    handled = {(it.service, it.name.split(".")[0]) for it in collector.spans}
+    assert ("bank", "process bank") in handled
+
+
+@pytest.mark.databases("sqlite")
 async def test_a_service_is_served_below_the_prefix_of_a_proxy(
     database: Database, paper: Listener, tmp_path: Path
 ) -> None:
@@ -113,6 +130,18 @@ async def test_a_service_is_served_below_the_prefix_of_a_proxy(
             for path in ("/shop/livez", "/livez"):
                 assert (await client.get(path)).json() == {"status": "alive"}
         reply = await replace(found, url=f"{found.url}/shop").book("an entry")
+        assert reply.outcome is Outcome.DONE, reply
+
+
+@pytest.mark.databases("sqlite")
+async def test_it_listens_for_grpc_where_it_is_told_to(
+    database: Database, paper: Listener, tmp_path: Path
+) -> None:
+    port = free_port()
+    command = (*RUN, "--grpc-port", str(port))
+    async with bank(command, database, tmp_path, press_at=paper.address) as found:
+        await found.start()
+        reply = await replace(found, url=f"grpc://127.0.0.1:{port}").book("an entry")
         assert reply.outcome is Outcome.DONE, reply
 
 

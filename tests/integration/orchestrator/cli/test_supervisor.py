@@ -133,6 +133,22 @@ async def test_it_tells_once_when_all_are_up(tmp_path: Path) -> None:
     assert len(serving) == 2
 
 
+async def test_one_that_is_ready_late_is_told_once_and_counts_as_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "STARTED_WITHIN", 0.5)
+    ups: list[int] = []
+    async with _supervised(tmp_path, "unready", when_up=lambda: ups.append(1)) as (_, said):
+        line = await said.wait_for("dev: stub does not serve at")
+        assert "/readyz say what it lacks" in line
+        pid = int(line.partition("yet (pid ")[2].partition(")")[0])
+        await said.wait_for("stub: started")
+        os.kill(pid, signal.SIGUSR1)
+        assert await said.pid() == pid
+    assert ups == [1]
+    assert len([it for it in said.lines if "does not serve" in it]) == 1
+
+
 async def test_when_it_has_stopped_nothing_runs(tmp_path: Path) -> None:
     async with _supervised(tmp_path) as (_, said):
         pid = await said.pid()

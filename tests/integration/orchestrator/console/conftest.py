@@ -14,7 +14,7 @@ from outbox.chassis.http import problems
 from outbox.chassis.http.middleware import SecurityHeaders
 from tests.support.http.browser import Watched, page_of, started
 from tests.support.http.servers import serving
-from tests.support.orchestrator.stub_api import EMPTY, Says, StubApi
+from tests.support.orchestrator.stub_api import EMPTY, Answer, Says, StubApi
 
 
 @pytest.fixture
@@ -48,7 +48,9 @@ async def watched(browser: Browser) -> AsyncIterator[Watched]:
 @pytest_asyncio.fixture(loop_scope="module")
 async def api(watched: Watched) -> StubApi:
     """An orchestrator that has nothing to show."""
-    nothing = {f"GET /{name}": EMPTY for name in ("sagas", "dead-letters")}
-    stub = StubApi({**nothing, "GET /definitions": Says({"items": []})})
+    nothing: dict[str, Answer] = {f"GET /{name}": EMPTY for name in ("sagas", "dead-letters")}
+    for name in ("definitions", "participants"):
+        nothing[f"GET /{name}"] = Says({"items": []})
+    stub = StubApi({**nothing})
     await stub.attach(watched.page)
     return stub

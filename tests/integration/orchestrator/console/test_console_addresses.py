@@ -40,7 +40,7 @@ async def test_a_saga_has_an_address_that_can_be_loaded_again_and_left_and_come_
     watched.assert_clean()
 
 
-async def test_the_icon_is_looked_for_at_one_place_whatever_page_is_shown(
+async def test_the_icon_is_looked_for_at_one_place_on_every_page(
     page: Page, api: StubApi, origin: str
 ) -> None:
     put(api, run_of())
@@ -87,6 +87,7 @@ async def test_each_page_has_a_title_and_that_of_a_saga_says_how_it_stands(
         "/sagas/01a": "Stuck: place-order, order 7",
         "/definitions": "Definitions",
         "/definitions/place-order/1": "place-order v1",
+        "/participants": "Participants",
         "/dead-letters": "Dead letters",
     }.items():
         await page.goto(f"{origin}/console{address}")

@@ -27,7 +27,7 @@ LARGE = 1234567890123456789
 # The list
 
 
-async def test_a_page_that_nobody_sees_asks_for_nothing(
+async def test_a_page_that_no_person_sees_asks_for_nothing(
     page: Page, api: StubApi, origin: str
 ) -> None:
     await page.clock.install()
@@ -48,7 +48,7 @@ async def test_a_page_that_nobody_sees_asks_for_nothing(
 
 
 async def hide(page: Page, hidden: bool) -> None:
-    """Let the page believe that nobody, or somebody, sees it."""
+    """Let the page believe that no person, or a person, sees it."""
     await page.evaluate(
         """(hidden) => {
             Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
@@ -228,6 +228,33 @@ async def test_a_definition_starts_with_the_fields_that_its_schema_asks_for(
     started = api.last("POST /sagas/place-order")
     assert started.body == {"order_id": "", "count": 0}
     assert len(started.headers["idempotency-key"]) == 32
+
+
+async def test_the_addresses_of_each_participant_are_shown_with_how_they_stand(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    def address(port: int, state: str, reason: str = "") -> dict[str, object]:
+        counts = {"priority": 0, "weight": 1, "requests": port, "failures": 0, "retry_in": 0.0}
+        return {"address": f"http://one:{port}", "state": state, "reason": reason, **counts}
+
+    several = {
+        **{"name": "comments", "source": "http+srv://_c._tcp.test", "database": "id-7"},
+        "trouble": "the name server gives no answer",
+        "addresses": [
+            address(8002, "usable"),
+            address(8003, "ejected", "connection refused"),
+            address(8004, "stranger", "works on the database id-8"),
+        ],
+    }
+    api.answers["GET /participants"] = Says({"items": [several]})
+    await page.goto(f"{origin}/console/participants")
+    rows = page.locator("table.addresses tbody tr")
+    await expect(rows).to_have_count(3)
+    await expect(rows.nth(0)).to_contain_text("usable")
+    await expect(rows.nth(1)).to_contain_text("connection refused")
+    await expect(rows.nth(2)).to_contain_text("another database")
+    await expect(page.get_by_text("the name server gives no answer")).to_be_visible()
+    await expect(page.get_by_text("id-7")).to_be_visible()
 
 
 # Who looks, and how

@@ -66,7 +66,20 @@ async def test_a_stream_that_ends_early_goes_on_behind_the_last_line(
     await expect(page.locator("[data-step=ship]")).to_contain_text("Done")
 
 
-async def test_a_saga_that_nobody_has_heard_of_yet_is_looked_for_again(
+async def test_a_history_that_was_removed_is_not_shown_as_one_of_which_nothing_is_known(
+    page: Page, api: StubApi, origin: str
+) -> None:
+    removed = {"at": "2030-01-31T12:00:00Z", "place": "/archive", "file": "histories/x"}
+    ended = {"status": "COMPLETED", "ended_at": "2030-01-01T12:00:02Z"}
+    put(api, run_of(**ended, history_removed=removed))
+    await page.goto(f"{origin}/console#/sagas/01a")
+    await expect(page.locator(".facts")).to_contain_text("removed by retention")
+    await expect(page.locator(".facts")).to_contain_text("histories/x in /archive")
+    await expect(page.locator("main")).to_contain_text("Retention removed what happened before")
+    await expect(page.locator("main")).not_to_contain_text("Nothing is known yet")
+
+
+async def test_a_saga_that_the_orchestrator_does_not_know_yet_is_looked_for_again(
     page: Page, api: StubApi, origin: str
 ) -> None:
     await page.clock.install()
@@ -207,15 +220,15 @@ async def test_a_step_says_what_it_waits_for_and_is_looked_at_again_without_a_ne
     told = page.locator(".step-facts")
     await expect(told.locator("[data-waits]")).to_have_text("delivery fails")
     await expect(told).to_contain_text(f"failed: {HOSTILE} 3 in vain")
-    silence = {"since": "2030-01-01T12:00:00Z", "deliveries": 7, "reason": "nobody listens"}
+    silence = {"since": "2030-01-01T12:00:00Z", "deliveries": 7, "reason": "no service listens"}
     silent = step | {"waits_for": "participant", "awaited": WAITS | {"silence": silence}}
     api.answers["GET /sagas/01a"] = Says(run_of(waits_for="participant", steps=[silent]))
     await page.clock.run_for(5_000)
     await expect(told.locator("[data-waits]")).to_have_text("no answer")
-    await expect(told).to_contain_text("7 deliveries in a row: nobody listens")
+    await expect(told).to_contain_text("7 deliveries in a row: no service listens")
     silence["deliveries"] = 1
     await page.clock.run_for(5_000)
-    await expect(told).to_contain_text("1 delivery in a row: nobody listens")
+    await expect(told).to_contain_text("1 delivery in a row: no service listens")
     watched.assert_clean()
 
 

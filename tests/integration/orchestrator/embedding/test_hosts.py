@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from opentelemetry import context as telemetry_context
-from sqlalchemy import delete
+from sqlalchemy import Engine, delete, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 import orchestrator
 import outbox
@@ -30,6 +30,7 @@ from tests.support.orchestrator.embedded import (
     Ends,
     Transfer,
     add_handlers,
+    bank,
     transfer,
 )
 from tests.support.outbox.inboxes import Book, Booked, Unbook, ledger
@@ -74,7 +75,7 @@ async def test_the_handlers_of_its_service_may_be_plain_functions(
 
 
 @pytest.mark.parametrize("service_first", [True, False], ids=["service first", "last"])
-async def test_it_starts_and_ends_in_whatever_order_the_two_were_attached(
+async def test_it_starts_and_ends_in_any_order_in_which_the_two_were_attached(
     engine: AsyncEngine, service_first: bool
 ) -> None:
     """What one has for the other when that has ended stays where it is until the next start."""
@@ -141,6 +142,20 @@ async def test_nothing_begins_before_the_application_does(one: Bank, database: D
     assert pool.checkedin() == pool.checkedout() == 0
     async with one.running():
         await until(lock.exists, what="it is the node")
+
+
+async def test_a_listener_of_all_engines_hears_of_its_connections_too(engine: AsyncEngine) -> None:
+    def prepare(_: object, record: ConnectionPoolEntry) -> None:
+        record.info["prepared"] = True
+
+    event.listen(Engine, "connect", prepare)
+    try:
+        own = bank(engine).engine._database.engine
+        async with own.connect() as connection:
+            assert "prepared" in await connection.run_sync(lambda it: it.info)
+        await own.dispose()
+    finally:
+        event.remove(Engine, "connect", prepare)
 
 
 @pytest.mark.databases("sqlite")

@@ -68,7 +68,7 @@ async def test_runs_in_flight_go_on_in_a_process_of_its_own_and_come_back(
 
     one.ends.holds = True
     async with one.running():
-        await one.orchestrator.client.start(TRANSFER, Transfer("ada", "one"))
+        unasked = (await one.orchestrator.client.start(TRANSFER, Transfer("ada", "one"))).id
         first = await one.ask("bob", "two")
         await until(lambda: are_booked("one", "two"), what="both have begun")
     ends = Ends(holds=True)
@@ -84,7 +84,7 @@ async def test_runs_in_flight_go_on_in_a_process_of_its_own_and_come_back(
         await until(lambda: are_booked("four"), what="it has begun")
     back = bank(make_engine(database))
     async with back.running():
-        for run in (second, third):
+        for run in (unasked, second, third):
             assert (await back.orchestrator.client.run(run).wait(20)).status == "COMPLETED"
         await until(lambda: third in back.ends.told, what="its end is told")
     told = {**one.ends.told, **ends.told, **back.ends.told}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,12 +15,13 @@ from sqlalchemy import create_engine, select
 from orchestrator.embedding.attach import TABLES
 from orchestrator.store.sharding import LEASED_AS
 from tests.support.databases.databases import Database
-from tests.support.outbox.banks import BIN, Running, entries, running
+from tests.support.outbox.banks import Running, entries, running
+from tests.support.processes import zygote
 from tests.support.processes.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.databases("sqlite"), pytest.mark.timeout(180)]
 UVICORN = (
-    str(BIN / "uvicorn"),
+    *(sys.executable, "-m", "uvicorn"),
     "--port",
     "PORT",
     "tests.support.orchestrator.embedded_app:app",
@@ -36,7 +38,7 @@ async def workers(database: Database, tmp_path: Path) -> AsyncIterator[tuple[Run
         for name in ("first", "second"):
             folder = tmp_path / name
             folder.mkdir()
-            made = running(UVICORN, folder, peers={}, environment=more)
+            made = running(UVICORN, folder, peers={}, environment=more, begin=zygote.start)
             found.append(await stack.enter_async_context(made))
             await found[-1].start()
         yield found[0], found[1]

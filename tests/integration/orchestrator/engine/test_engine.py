@@ -147,7 +147,7 @@ async def test_a_cancelled_run_is_undone_and_an_ended_one_cannot_be_cancelled(
         with pytest.raises(IllegalSignal):
             await node.engine.signal(started.instance_id, Cancel("ada", "again"))
         with pytest.raises(UnknownRun):
-            await node.engine.signal(ARTICLE, Cancel("ada", "nobody"))
+            await node.engine.signal(ARTICLE, Cancel("ada", "no such run"))
 
 
 async def test_bad_input_begins_nothing(

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from random import Random
 from typing import Any
 
 import pytest
 
+from comments.contract import CloseThread
 from orchestrator.sagas.delete_article import delete_article
 from outbox.clock import SystemClock
 from outbox.contract import CommandAnswered
 from outbox.inbox.answering import AnsweringInbox, add_answer
 from outbox.inbox.inbox import Inbox
-from outbox.wire.envelope import Envelope
+from outbox.replies import Outcome, Reply
+from outbox.retry import RetryPolicy
+from outbox.transports.brokers.broker import Packet
+from outbox.transports.brokers.held.holding import ToHold
+from outbox.transports.brokers.held.policy import HeldPolicy
+from outbox.transports.brokers.held.table import HeldTable
+from outbox.transports.brokers.held.worker import HeldWorker
+from outbox.wire.envelope import Envelope, to_structured
+from outbox.wire.settled import EndedSagas
 from tests.support.blog.blog import articles_schema, comments_schema
 from tests.support.blog.whole_blog import WholeBlog, whole_blog
 from tests.support.databases.databases import Database
@@ -194,3 +204,53 @@ async def test_a_command_whose_answer_was_lost_is_answered_again_from_the_inbox(
     assert [it.data for it in ours() if it.id == first.id] == [first.data] * 2
     assert (answers[0].id, answers[0].data) == (lost[0].id, lost[0].data)
     assert "repeated" in await happened(queued, saga)
+
+
+async def test_a_run_is_undone_where_a_consumer_gives_its_command_up(queued: Queued) -> None:
+    article = await queued.blog.publish()
+    service = queued.blog.services["comments"].chassis.service
+    inbox = queued.inboxes["comments"]
+
+    class Poisoned:
+        """Fails for one type of commands."""
+
+        async def receive(
+            self, envelopes: Sequence[Envelope], settled: EndedSagas | None = None
+        ) -> list[Reply]:
+            if any(it.type == str(CloseThread.message_type) for it in envelopes):
+                return [Reply(Outcome.FAILED, code="failed", reason="poison")] * len(envelopes)
+            return await inbox.receive(envelopes, settled)
+
+    policy = HeldPolicy(RetryPolicy(first=0.001, attempts=2))
+    chance = Random(0).random
+    given: Any = {"clock": service.clock, "chance": chance, "policy": policy}
+    table = HeldTable(service.sessions, "comments", **given)
+    worker = HeldWorker(Poisoned(), service.sessions, "comments", read=_not_asked, **given)
+
+    async def consume(envelopes: Sequence[Envelope]) -> Sequence[Reply]:
+        (envelope,) = envelopes
+        (reply,) = await Poisoned().receive(envelopes)
+        if reply.outcome is not Outcome.FAILED:
+            return [reply]
+        packet = Packet(0, {}, to_structured(envelope))
+        await table.hold([ToHold("comments", packet, envelope, "poison", attempts=1)])
+        return [Reply(Outcome.DONE)]
+
+    saga = await queued.start(article)
+
+    async def ended() -> bool:
+        await queued.consume("articles")
+        await queued.ways["comments"].drain(consume)
+        await worker.run_once()
+        return (await queued.blog.saga(saga)).get("ended_at") is not None
+
+    await until(ended, deadline=30, what="the run has ended")
+    run = await queued.blog.saga(saga)
+    assert run["status"] == "COMPENSATED"
+    assert "buried" in await happened(queued, saga)
+    shown = await queued.blog.ask("articles", "GET", f"/articles/{article}")
+    assert shown.json()["status"] == "published"
+
+
+def _not_asked(packet: Packet, _: str) -> Envelope:
+    raise AssertionError(f"{packet} was read when it came")

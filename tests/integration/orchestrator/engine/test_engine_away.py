@@ -1,9 +1,10 @@
-"""The engine's database goes away: no run is parked, divided or blamed, whatever a driver says."""
+"""The engine's database goes away: no run is parked, divided or blamed, on any driver's error."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -77,7 +78,11 @@ async def test_a_run_whose_answer_finds_no_connection_goes_on(
 ) -> None:
     saga_id = await until_hotels_are_asked(node, participants)
     committer: Any = node.engine._node.committer
-    committer._engine = away = Away(committer._engine, error)
+    ground = committer._long_way._ground
+    away = Away(ground.engine, error)
+    committer._long_way._ground = replace(ground, engine=away)
+    if committer._one_trip._engine is not None:
+        committer._one_trip._engine = away
     away.times = 2
     participants["hotels"].is_away = False
     await went_on(node, saga_id, caplog)
@@ -93,15 +98,18 @@ async def test_a_run_whose_statement_meets_a_database_in_trouble_goes_on(
     error: Exception,
 ) -> None:
     saga_id = await until_hotels_are_asked(node, participants)
-    statements = node.engine._node.committer._ports.statements
-    update, left = statements.write, [error, error]
+    statements, left = node.engine._ports.statements, [error, error]
 
-    async def write(*args: Any) -> Any:
-        if left:
-            raise left.pop()
-        return await update(*args)
+    def failing(method: Any) -> Any:
+        async def asked(*args: Any, **options: Any) -> Any:
+            if left:
+                raise left.pop()
+            return await method(*args, **options)
 
-    monkeypatch.setattr(statements, "write", write)
+        return asked
+
+    for name in ("write", "commit_at_once"):
+        monkeypatch.setattr(statements, name, failing(getattr(statements, name)))
     participants["hotels"].is_away = False
     await went_on(node, saga_id, caplog)
     assert not left

@@ -54,6 +54,22 @@ async def test_p8_runs_beyond_the_cache_and_messages_beyond_memory_end_all_the_s
         assert await node.rows(library.outbox) == []
 
 
+async def test_the_input_of_a_start_is_looked_at_once(
+    engine: AsyncEngine, participants: dict[str, Scripted]
+) -> None:
+    looked_at: list[str] = []
+
+    def key(it: Trip) -> str:
+        looked_at.append(it.trip)
+        return it.trip
+
+    saga = replace(BOOKING, key=key)
+    async with running(engine, [saga], participants) as node:
+        started = await node.engine.start(saga, Trip("t1"))
+        await node.until_status(started.instance_id, Status.COMPLETED)
+    assert looked_at == ["t1"]
+
+
 def large(number: int) -> Trip:
     """The input of a run that takes 200 KB."""
     return Trip(str(number), seat="x" * LARGE)

@@ -145,7 +145,7 @@ async def test_a_success_that_comes_long_after_the_end_is_listed_with_the_run_an
     assert line.levelno == logging.ERROR
 
 
-async def test_an_end_stays_when_it_was_whatever_comes_later(
+async def test_an_end_keeps_its_time_when_something_comes_later(
     engine: AsyncEngine, clock: FakeClock
 ) -> None:
     node = make_node(engine, [BOOKING], NAMES, clock=clock)

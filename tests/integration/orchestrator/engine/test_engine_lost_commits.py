@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from orchestrator import tables
+from orchestrator.engine.commits import long_way, one_trip, recovery
 from orchestrator.engine.commits.items import Started
 from orchestrator.engine.engine import IdempotencyKey
 from orchestrator.engine.settings import EngineSettings
@@ -37,6 +38,9 @@ SETTINGS = EngineSettings(relay=replace(QUICK, lease=8.0))
 FINGERPRINT = b"f" * 32
 every_loss = pytest.mark.parametrize("loss", list(Loss), ids=lambda it: it.name.lower())
 COMMITTED = {Loss.ANSWER, Loss.DELAYED}
+"""Of a transaction that has written its id before its COMMIT: the look for it waits for that."""
+COMMITTED_AT_ONCE = {Loss.ANSWER}
+"""Of a statement that is the whole transaction: a late one finds that the look was there first."""
 
 
 @pytest.fixture
@@ -80,11 +84,11 @@ async def test_a_start_is_said_to_have_begun_exactly_when_its_lost_commit_took_p
     try:
         started = await node.engine.start(BOOKING, Trip("one"))
     except Unavailable:
-        assert loss not in COMMITTED
+        assert loss not in COMMITTED_AT_ONCE
         assert await node.rows(tables.saga) == []
         started = await node.engine.start(BOOKING, Trip("one"))
     else:
-        assert loss in COMMITTED
+        assert loss in COMMITTED_AT_ONCE
     assert proxy.lost == [loss]
     await node.until_status(started.instance_id, Status.COMPLETED)
     assert len(await node.rows(tables.saga)) == 1
@@ -153,7 +157,7 @@ async def test_a_run_whose_commit_is_lost_goes_on_where_it_stands(
     await assert_whole(node)
     lines = await node.rows(tables.saga_history)
     assert not [it for it in lines if it.happening == Happening.LATE_ANSWER]
-    if loss in COMMITTED:
+    if loss in COMMITTED_AT_ONCE:
         # What was answered for good is not asked again.
         assert repeated(participants) == []
 
@@ -168,7 +172,7 @@ async def test_many_runs_end_while_commit_after_commit_is_lost(
             try:
                 return await node.engine.start(BOOKING, Trip(str(number)), key=key)
             except Unavailable:
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.01)  # as a caller does that asks again
 
     proxy.armed += [loss] * 4
     async with asyncio.timeout(60):
@@ -185,7 +189,7 @@ async def test_many_runs_end_while_commit_after_commit_is_lost(
 async def test_a_commit_is_not_taken_for_done_because_the_look_for_it_was_lost_too(
     node: Node, proxy: CommitProxy
 ) -> None:
-    """Whoever finds out by writing the id must not find its own writing."""
+    """An engine that finds out by writing the id must not find its own writing."""
     proxy.armed += [Loss.COMMIT, Loss.ANSWER]
     with pytest.raises(Unavailable):
         await node.engine.start(BOOKING, Trip("one"))
@@ -193,3 +197,65 @@ async def test_a_commit_is_not_taken_for_done_because_the_look_for_it_was_lost_t
     started = await node.engine.start(BOOKING, Trip("one"))
     await node.until_status(started.instance_id, Status.COMPLETED)
     await assert_whole(node)
+
+
+async def test_nor_is_one_of_several_statements(
+    node: Node, proxy: CommitProxy, participants: dict[str, Scripted]
+) -> None:
+    participants["hotels"].is_away = True
+    started = await node.engine.start(BOOKING, Trip("one"))
+    await until_sent(node, "reserve room")
+    proxy.armed += [Loss.COMMIT, Loss.ANSWER]
+    with pytest.raises(Unavailable):
+        await node.engine.signal(started.instance_id, Cancel("ada", "not this one"))
+    participants["hotels"].is_away = False
+    await node.until_status(started.instance_id, Status.COMPLETED)
+    await assert_whole(node)
+
+
+async def test_the_look_for_a_lost_commit_needs_no_second_connection_of_the_pool(
+    node: Node,
+    proxy: CommitProxy,
+    participants: dict[str, Scripted],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    held: set[object] = set()
+    at_the_looks: list[int] = []
+
+    @contextlib.asynccontextmanager
+    async def noted(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+        async with recovery.connected(engine) as connection:
+            held.add(connection)
+            try:
+                yield connection
+            finally:
+                held.remove(connection)
+
+    async def look(self: recovery.Recovery, batch: str, error: BaseException) -> None:
+        at_the_looks.append(len(held))
+        await find_out(self, batch, error)
+
+    find_out = recovery.Recovery.find_out
+    monkeypatch.setattr(one_trip, "connected", noted)
+    monkeypatch.setattr(long_way, "connected", noted)
+    monkeypatch.setattr(recovery.Recovery, "find_out", look)
+    participants["hotels"].is_away = True
+    proxy.armed.append(Loss.ANSWER)
+    started = await node.engine.start(BOOKING, Trip("one"))
+    await until_sent(node, "reserve room")
+    proxy.armed.append(Loss.ANSWER)
+    await node.engine.signal(started.instance_id, Cancel("ada", "not this one"))
+    assert (proxy.lost, at_the_looks) == ([Loss.ANSWER, Loss.ANSWER], [0, 0])
+    participants["hotels"].is_away = False
+    await node.until_status(started.instance_id, Status.COMPENSATED)
+
+
+async def test_a_commit_that_comes_after_the_look_for_it_does_nothing(
+    node: Node, proxy: CommitProxy
+) -> None:
+    """What waits has not written its id yet, so the look must leave that for it to find."""
+    proxy.armed.append(Loss.DELAYED)
+    with pytest.raises(Unavailable):
+        await node.engine.start(BOOKING, Trip("one"))
+    await until(lambda: proxy.late == 1, what="the server has the statement")
+    assert await node.rows(tables.saga) == []

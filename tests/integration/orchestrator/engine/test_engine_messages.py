@@ -1,4 +1,4 @@
-"""Starts that come by a message, and the news of the end for whoever asked."""
+"""Starts that come by a message, and the news of the end for the service that asked."""
 
 from __future__ import annotations
 

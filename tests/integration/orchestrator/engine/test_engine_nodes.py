@@ -75,10 +75,10 @@ async def test_a_person_may_ask_any_node(
     with pytest.raises(IllegalSignal) as refused:
         await second.engine.signal(started.instance_id, Cancel("ada", "again"))
     assert refused.value.status == "COMPENSATED"
-    nobody = compose(1_700_000_000_000, 1)
+    unknown = compose(1_700_000_000_000, 1)
     for node in nodes:
         with pytest.raises(UnknownRun):
-            await node.engine.signal(nobody, Cancel("ada", "nobody"))
+            await node.engine.signal(unknown, Cancel("ada", "no such run"))
     assert await first.rows(tables.saga_signal) == []
 
 

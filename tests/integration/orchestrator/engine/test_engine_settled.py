@@ -63,7 +63,7 @@ async def test_no_saga_that_lives_is_said_to_have_ended_however_many_there_are(
 
 
 async def test_no_saga_that_may_still_begin_is_said_to_have_ended(engine: AsyncEngine) -> None:
-    """Whoever asks for one by a message makes its id, and the message may be long on its way."""
+    """A service asks for one by a message, makes its id, and the message may be long on its way."""
     clock = FakeClock()
     settled = await look(engine, clock)
     assert not settled.covers(id_of(clock.now() - SETTINGS.unsettled))

@@ -27,7 +27,8 @@ from outbox.replies import Outcome, Reply
 from outbox.wire.envelope import Envelope
 from outbox.wire.traceparent import minted, trace_id
 from tests.support.orchestrator.engines import Node, Scripted, running
-from tests.support.outbox.spans import Spans
+from tests.support.orchestrator.trips import NAMES, SIDE_BY_SIDE, Trip
+from tests.support.outbox.spans import Kept, Spans
 from tests.support.processes.waiting import until
 
 ENDED = "orchestrator.saga-ended.v1"
@@ -273,16 +274,20 @@ async def test_what_was_rolled_back_is_not_logged(
     from orchestrator.engine.commits.group_commit import GroupCommit
 
     caplog.set_level(logging.INFO)
-    work, failures = GroupCommit.work, 0
+    failures = 0
 
-    async def failing(self: GroupCommit, items: Any) -> None:
-        nonlocal failures
-        await work(self, items)
-        if self._changes.ended and not failures:
-            failures += 1
-            raise ConnectionResetError
+    def failing(work: Any) -> Any:
+        async def worked(self: GroupCommit, items: Any, **options: Any) -> None:
+            nonlocal failures
+            await work(self, items, **options)
+            if self._changes.ended and not failures:
+                failures += 1
+                raise ConnectionResetError
 
-    monkeypatch.setattr(GroupCommit, "work", failing)
+        return worked
+
+    for way in ("work", "gather"):
+        monkeypatch.setattr(GroupCommit, way, failing(getattr(GroupCommit, way)))
     async with running(engine, [delete_article], blog) as node:
         run = await node.engine.start(delete_article, Deletion(ARTICLE))
         await node.until_status(run.instance_id, Status.COMPLETED)
@@ -315,3 +320,75 @@ async def test_with_an_sdk_commands_and_the_whole_run_are_spans_of_its_trace(
     steps = [it.attributes["sagabox.saga.step"] for it in made]
     assert steps == ["hide article", "close thread", "delete article", "purge comments"]
     assert articles.seen[0].trace == made[0].traceparent
+
+
+async def test_a_step_that_waited_for_several_has_links_to_the_spans_of_each(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans, all_ = Spans(), a_trip()
+    spans.install(monkeypatch)
+    async with running(engine, [SIDE_BY_SIDE], dict.fromkeys(NAMES, all_)) as node:
+        run = await node.engine.start(SIDE_BY_SIDE, Trip("t1"))
+        await node.until_status(run.instance_id, Status.COMPLETED)
+    links = links_by_step(spans)
+    assert links["reserve seat"] == links["reserve room"] == set()
+    assert links["charge"] == {"reserve seat", "reserve room"}
+    assert links["send ticket"] == {"charge"}
+
+
+async def test_links_outlive_the_node_that_made_the_spans(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after, all_ = Spans(), Spans(), a_trip()
+    before.install(monkeypatch)
+    all_.replies["mails.send-ticket.v1"] = Reply(Outcome.REJECTED, code="invalid")
+    async with running(engine, [SIDE_BY_SIDE], dict.fromkeys(NAMES, all_)) as node:
+        run = await node.engine.start(SIDE_BY_SIDE, Trip("t1"))
+        await node.until_status(run.instance_id, Status.STUCK)
+    all_.replies.clear()
+    after.install(monkeypatch)
+    async with running(engine, [SIDE_BY_SIDE], dict.fromkeys(NAMES, all_)) as node:
+        retry = Retry("send ticket", actor="ada", reason="mended")
+        await node.engine.signal(run.instance_id, retry)
+        await node.until_status(run.instance_id, Status.COMPLETED)
+    (made,) = after.of_kind(SpanKind.PRODUCER)
+    (charge,) = [
+        it
+        for it in before.of_kind(SpanKind.PRODUCER)
+        if it.attributes["sagabox.saga.step"] == "charge"
+    ]
+    assert {it.context.span_id for it in made.links} == {charge.id}
+
+
+async def test_an_undo_has_links_to_what_it_undoes_and_to_the_steps_behind_it(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spans, all_ = Spans(), a_trip()
+    spans.install(monkeypatch)
+    all_.replies["payments.charge.v1"] = Reply(Outcome.REFUSED, code="no-money")
+    async with running(engine, [SIDE_BY_SIDE], dict.fromkeys(NAMES, all_)) as node:
+        run = await node.engine.start(SIDE_BY_SIDE, Trip("t1"))
+        await node.until_status(run.instance_id, Status.COMPENSATED)
+    links = links_by_step(spans)
+    assert links["undo of reserve seat"] == {"reserve seat", "charge"}
+    assert links["undo of reserve room"] == {"reserve room", "charge"}
+
+
+def a_trip() -> Scripted:
+    """All participants of a trip."""
+    all_ = Scripted()
+    all_.values["trains.reserve-seat.v1"] = {"number": "7"}
+    return all_
+
+
+def links_by_step(spans: Spans) -> dict[str, set[str]]:
+    """The steps to whose commands the latest command of each step has links."""
+    made = spans.of_kind(SpanKind.PRODUCER)
+
+    def step(of: Kept) -> str:
+        named: str = of.attributes["sagabox.saga.step"]
+        is_undo = ".release-" in of.attributes["sagabox.message.type"]
+        return f"undo of {named}" if is_undo else named
+
+    by_id = {it.id: step(it) for it in made}
+    return {step(it): {by_id[link.context.span_id] for link in it.links} for it in made}

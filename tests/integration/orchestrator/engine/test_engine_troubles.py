@@ -16,6 +16,7 @@ from orchestrator.definition.saga import Saga
 from orchestrator.errors import DefinitionChanged, SecondNode, Unavailable
 from orchestrator.machine.instance import Status
 from orchestrator.machine.signals import Cancel
+from orchestrator.store.commit_statements import CommitStatements
 from orchestrator.store.sharding import SHARDS
 from outbox import Tables
 from outbox import tables as library
@@ -116,19 +117,20 @@ class LosesAnswers:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.armed: str | None = None
         self.lost = 0
-        original = AsyncConnection.commit
+        for owner, name in ((AsyncConnection, "commit"), (CommitStatements, "commit_at_once")):
+            monkeypatch.setattr(owner, name, self._losing(getattr(owner, name)))
 
-        async def commit(connection: AsyncConnection) -> None:
+    def _losing(self, original: Any) -> Any:
+        async def commit(*args: Any, **options: Any) -> Any:
             if self.armed is None:
-                await original(connection)
-                return
+                return await original(*args, **options)
             armed, self.armed = self.armed, None
             self.lost += 1
             if armed == "after":
-                await original(connection)
+                await original(*args, **options)
             raise ConnectionResetError("the answer to COMMIT was lost")
 
-        monkeypatch.setattr(AsyncConnection, "commit", commit)
+        return commit
 
 
 @pytest.mark.parametrize("moment", ["after", "before"])
@@ -250,7 +252,7 @@ async def test_a_run_whose_code_is_missing_waits_for_it(
 
 
 async def take_over_and_stop(engine: AsyncEngine) -> None:
-    """What is under way at the stop is not committed: somebody else has the shards, and gives
+    """What is under way at the stop is not committed: another node has the shards, and gives
     them back at once."""
     async with engine.begin() as connection:
         await connection.execute(

@@ -45,7 +45,7 @@ def test_two_ways_to_the_same_file_are_one_database(
     other.release()
 
 
-def test_the_lock_ends_with_the_node_whatever_was_forked_from_its_process(tmp_path: Path) -> None:
+def test_the_lock_ends_with_the_node_although_its_process_was_forked(tmp_path: Path) -> None:
     """Workers of a process pool may outlive a node that is killed."""
     url = f"sqlite+aiosqlite:///{tmp_path}/shop.sqlite"
     first, second = _node(url), _node(url)

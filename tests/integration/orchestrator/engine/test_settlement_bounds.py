@@ -1,4 +1,4 @@
-"""P8: what was answered, and waits for a commit of somebody else, is bounded in bytes."""
+"""P8: what was answered, and waits for a commit of another run, is bounded in bytes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from outbox.clock import SystemClock
 from outbox.ids import compose
 from outbox.relay.ports import RelayPorts, Settlement
-from outbox.relay.round import Round
+from outbox.relay.sender import Round
 from outbox.relay.settings import RelaySettings
 from outbox.relay.settler import Settler
 from outbox.relay.verdicts import Pending, Settle

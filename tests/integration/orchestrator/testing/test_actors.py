@@ -29,7 +29,7 @@ pytestmark = pytest.mark.databases("sqlite")
 async def asked(
     service: Running, client: httpx.AsyncClient, verb: str = "cancel", **body: Any
 ) -> httpx.Response:
-    """The answer to somebody who wants that of a run."""
+    """The answer to an operator who wants that of a run."""
     run = await put(service.chassis.database, begun())
     wish = {"reason": "why", **body}
     return await client.post(f"/sagas/{run.id}/{verb}", json=wish, headers=OURS)
@@ -50,7 +50,7 @@ def actors(service: Running) -> list[str]:
     ],
 )
 @pytest.mark.parametrize("peer", [HERE, "192.0.2.1"], ids=["here", "elsewhere"])
-async def test_who_shows_a_token_is_named_by_it_whatever_it_says(
+async def test_who_shows_a_token_is_named_by_it_with_any_words_of_its_own(
     database_factory: DatabaseFactory, peer: str, said: dict[str, str], shown: str
 ) -> None:
     async with running(noted_app(database_factory(orchestrator_schema))) as service:

@@ -176,7 +176,7 @@ def check(only: str = "", *, handlers: Handlers | None = None, has_void: bool = 
     )
 
 
-def test_right_calls_pass_whatever_happens_to_messages() -> None:
+def test_right_calls_pass_with_every_fault_of_messages() -> None:
     checked = check("message")
     assert checked.missed == []
     assert {Status.COMPLETED, Status.COMPENSATED} == set(checked.ends.values())

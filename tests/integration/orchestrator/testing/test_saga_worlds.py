@@ -171,6 +171,14 @@ def test_what_was_kept_can_be_restored(world: SagaWorld) -> None:
     assert left(world) == NOTHING
 
 
+def test_a_world_that_kept_nothing_says_so_and_stays_as_it_is(world: SagaWorld) -> None:
+    assert world.run(ROME).status is Status.COMPLETED
+    before = left(world)
+    with pytest.raises(RuntimeError, match=r"call keep\(\) first"):
+        world.restore()
+    assert left(world) == before != NOTHING
+
+
 def test_the_fixture_crash_points_lets_processes_of_a_world_die(
     world: SagaWorld, crash_points: CrashPoints
 ) -> None:
@@ -255,7 +263,7 @@ def test_who_asks_for_a_run_is_told_of_its_end_and_events_stay_in_the_outbox(
         book_trip,
         participants={"hotel": hotel, "bank": telling},
         schema={"hotel": Base.metadata},
-        routes={"bank": {SagaEnded: ["somebody"]}},
+        routes={"bank": {SagaEnded: ["elsewhere"]}},
         originator="bank",
     )
     with world.session("hotel") as session:

@@ -95,7 +95,7 @@ LOST = "every message with a later answer is lost, while step 'confirm room' is 
         pytest.param("", [LOST], id="every way", marks=pytest.mark.soak),
     ],
 )
-def test_a_trip_is_booked_or_nothing_is_left_of_it_whatever_goes_wrong(
+def test_a_trip_is_booked_or_nothing_is_left_of_it_under_any_fault(
     ledger: Ledger, tmp_path: Path, only: str, missed: list[str]
 ) -> None:
     def money_is_paid_once(world: SagaWorld, run: Run) -> None:

@@ -212,6 +212,24 @@ def test_a_connection_that_is_left_open_keeps_no_database(
     other.dispose()
 
 
+def test_a_process_of_the_server_in_a_database_does_not_keep_it(
+    saga_database: str, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = PostgresDatabase(saga_database, SystemClock())
+    worker = postgres_server.connect(str(made.plain.url.database))
+    at_server = made._at_server
+
+    def ending(statement: str) -> None:
+        if "FORCE" not in statement:
+            worker.close()  # as the server then ends its own
+        at_server(statement)
+
+    monkeypatch.setattr(made, "_at_server", ending)
+    made.remove()
+    assert worker.closed
+    assert left(postgres_server) == []
+
+
 def test_a_database_that_cannot_be_closed_keeps_no_other_one(
     saga_database: str, postgres_server: PostgresServer, tmp_path: Path
 ) -> None:

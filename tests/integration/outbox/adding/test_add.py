@@ -250,12 +250,12 @@ def test_a_named_destination_takes_the_place_of_the_route(
     engine: Engine, sessions: sessionmaker[Session]
 ) -> None:
     with sessions.begin() as session:
-        add(session, Shouted("a"), to="somebody")
+        add(session, Shouted("a"), to="elsewhere")
         add(session, Fetch("a"), to="else")
-    assert [row["destination"] for row in rows(engine)] == ["somebody", "else"]
+    assert [row["destination"] for row in rows(engine)] == ["elsewhere", "else"]
 
 
-def test_an_event_that_nobody_listens_to_on_purpose_has_no_row(
+def test_an_event_without_listeners_on_purpose_has_no_row(
     engine: Engine, sessions: sessionmaker[Session]
 ) -> None:
     install(sessions, source="things", routes={Noted: ()})

@@ -1,4 +1,4 @@
-"""Whatever happens while a transaction commits, no message is left behind, and none slips out."""
+"""While a transaction commits, no message is left behind, and none slips out."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ def test_messages_of_the_commits_own_flushes_are_inserted_after_all_of_these(
     more = iter(["b", "c"])
 
     def keep(_c: Any, _cursor: Any, statement: str, *_: object) -> None:
-        if statement.startswith("INSERT"):
-            statements.append(statement.split()[2])
+        if "INSERT INTO " in statement:
+            statements.append(statement.partition("INSERT INTO ")[2].split()[0])
 
     def note_the_second(session: Session, _: object) -> None:
         if any(thing.name == "b" for thing in session.new if isinstance(thing, Thing)):

@@ -1,4 +1,4 @@
-"""Transactions that somebody else commits or rolls back, and what a session added in them."""
+"""Transactions that other code commits or rolls back, and what a session added in them."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_a_rollback_by_the_plain_connection_drops_the_messages(
     assert texts(engine) == []
 
 
-def test_a_session_that_nobody_closed_gives_its_connection_back(
+def test_a_session_that_no_code_closed_gives_its_connection_back(
     make_sync_engine: MakeSyncEngine, database: Database
 ) -> None:
     engine = make_sync_engine(database, pool_size=1, max_overflow=0, pool_timeout=1)
@@ -82,7 +82,7 @@ def test_a_session_that_nobody_closed_gives_its_connection_back(
     assert texts(engine) == []
 
 
-def test_a_session_joins_a_transaction_that_somebody_else_commits(
+def test_a_session_joins_a_transaction_that_other_code_commits(
     engine: Engine, sessions: sessionmaker[Session]
 ) -> None:
     with engine.begin() as connection:
@@ -94,7 +94,7 @@ def test_a_session_joins_a_transaction_that_somebody_else_commits(
     assert texts(engine) == ["joined"]
 
 
-def test_a_session_joins_a_transaction_that_somebody_else_rolls_back(
+def test_a_session_joins_a_transaction_that_other_code_rolls_back(
     engine: Engine, sessions: sessionmaker[Session]
 ) -> None:
     with engine.connect() as connection:

@@ -122,7 +122,26 @@ async def test_a_writer_waits_for_the_commit_of_an_earlier_one_of_its_key(
 
 
 @pytest.mark.databases("postgresql")
-async def test_a_scheduled_message_waits_for_nobody(engine: AsyncEngine) -> None:
+async def test_while_a_writer_waits_for_one_of_its_keys_none_of_its_messages_has_a_number(
+    engine: AsyncEngine,
+) -> None:
+    sessions = installed(engine)
+
+    async def several() -> None:
+        async with sessions.begin() as session:
+            for key in ("free", "one key", "free"):
+                add(session, Noted(key, f"of {key}"))
+
+    async with about_to_commit(sessions, Noted("one key", "first")):
+        waiting = asyncio.create_task(several())
+        await until(lambda: waits_for_a_lock(engine), what="the second writer's wait")
+        await commit(sessions, Noted("other key", "other"))
+    await waiting
+    assert await texts_async(engine) == ["first", "other", "of free", "of one key", "of free"]
+
+
+@pytest.mark.databases("postgresql")
+async def test_a_scheduled_message_waits_for_no_other_one(engine: AsyncEngine) -> None:
     sessions = installed(engine)
     async with about_to_commit(sessions, Noted("one key", "first")), asyncio.timeout(10):
         await commit(sessions, Noted("one key", "later"), deliver_at=FakeClock().now())

@@ -246,7 +246,7 @@ async def test_an_async_sessionmaker_keeps_its_class_of_sessions_and_its_info() 
     class Own(Session):
         pass
 
-    engine = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/nothing")
+    engine = create_async_engine("postgresql+asyncpg://user@127.0.0.1:1/nothing")
     sessions = async_sessionmaker(engine, sync_session_class=Own, info={"mine": 1})
     install(sessions, source="things", routes=ROUTES)
     first = sessions.kw["sync_session_class"]

@@ -1,4 +1,4 @@
-"""A savepoint that is rolled back takes its messages along, whoever made it, and no others."""
+"""A savepoint that is rolled back takes its own messages along, also if other code made it."""
 
 from __future__ import annotations
 

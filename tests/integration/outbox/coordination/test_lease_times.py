@@ -15,8 +15,10 @@ from orchestrator.engine.shards import Shards
 from orchestrator.store.sharding import LEASED_AS, SHARDS
 from outbox.clock import SystemClock
 from outbox.coordination.lease_store import LeaseStore
+from outbox.coordination.progress import Progress
 from outbox.lanes import BUCKETS
 from outbox.relay.message_store import Store
+from outbox.relay.relay import Relay
 from outbox.relay.settings import RelaySettings
 from outbox.tables import DEFAULT_TABLES, outbox_lease
 from outbox.testing import FakeClock
@@ -131,3 +133,34 @@ async def test_a_fence_of_the_last_owner_hides_no_bucket_from_a_claim(
         async with asyncio.timeout(10):
             assert await claim == dict.fromkeys(buckets, 2)
         await heir.rollback()
+
+
+async def test_leases_that_expired_before_their_renewal_are_counted_as_lost(
+    engine: AsyncEngine,
+) -> None:
+    clock = FakeClock()
+    progress = Progress(clock.monotonic)
+    relay = Relay(
+        engine,
+        {"comments": Destination()},
+        owner="relay-1",
+        clock=clock,
+        progress=progress,
+        is_dead=lambda _: False,
+    )
+    await relay.run_once()
+    clock.advance(SETTINGS.lease / 2)
+    await relay.run_once()
+    assert progress.lost_leases == 0
+    async with engine.begin() as connection:
+        # Its process stood still, and others took two of them meanwhile.
+        two = outbox_lease.c.bucket.in_([3, 4])
+        await connection.execute(
+            update(outbox_lease).where(two).values(owner="other", epoch=outbox_lease.c.epoch + 1)
+        )
+    clock.advance(SETTINGS.lease / 2)
+    await relay.run_once()
+    assert progress.lost_leases == 2
+    await relay.aclose()
+    await relay.run_once()
+    assert progress.lost_leases == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 
@@ -140,6 +141,23 @@ async def test_a_service_without_a_grant_does_not_start_and_names_it(
             connection.execute(text("GRANT USAGE ON SCHEMA public TO PUBLIC"))
     async with service.running():
         pass
+
+
+async def test_a_relay_of_its_own_does_not_start_without_a_grant_and_names_it(
+    granted: Engine, app: AsyncEngine
+) -> None:
+    with granted.begin() as connection:
+        connection.execute(text("REVOKE SELECT ON SEQUENCE outbox_seq_seq FROM sagabox_app"))
+    relay = outbox.Relay(app, {}, owner="till", clock=outbox.SystemClock())
+    with pytest.raises(outbox.GrantMissing) as refused:
+        async with asyncio.timeout(20):
+            await relay.run(asyncio.Event())
+    assert "GRANT SELECT ON SEQUENCE public.outbox_seq_seq TO sagabox_app;" in str(refused.value)
+    with granted.begin() as connection:
+        connection.execute(text("GRANT SELECT ON SEQUENCE outbox_seq_seq TO sagabox_app"))
+    at_once = asyncio.Event()
+    at_once.set()
+    await relay.run(at_once)
 
 
 async def test_what_is_only_read_need_not_be_writable(granted: Engine, app: AsyncEngine) -> None:

@@ -69,7 +69,7 @@ async def test_of_services_that_start_first_at_once_one_gets_the_tables(
 
 @pytest.mark.databases("postgresql")
 @pytest.mark.parametrize("level", ["REPEATABLE READ", "SERIALIZABLE"])
-async def test_two_first_starts_at_once_are_both_let_in_whatever_level_the_engine_has(
+async def test_two_first_starts_at_once_are_both_let_in_at_every_level_of_the_engine(
     engine: AsyncEngine, level: str
 ) -> None:
     strict = create_async_engine(engine.url, isolation_level=level)

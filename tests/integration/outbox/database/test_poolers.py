@@ -237,3 +237,39 @@ async def test_messages_of_an_engine_for_poolers_arrive_once_and_nothing_is_logg
     await engine.dispose()
     assert sorted(handled) == sorted(sent)
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_a_pooler_in_session_mode_is_treated_as_one_in_transaction_mode(
+    database: Database, tmp_path: Path, driver: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    assert database.server is not None
+    async with pooled(database.server, tmp_path / "by-session", "session") as port:
+        made = opening.open_database(address(database, port, driver), name="x", pool_size=8)
+        service = outbox.Service("orders", made.engine, secrets="k:" + "c2VjcmV0" * 8)
+        try:
+            await asyncio.gather(*map(in_turns, (made.engine, made.reading)))
+            async with service.running():
+                pass
+        finally:
+            await made.engine.dispose()
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("driver", DRIVERS)
+async def test_a_pooler_in_statement_mode_is_refused_with_the_way_out(
+    database: Database, tmp_path: Path, driver: str
+) -> None:
+    assert database.server is not None
+    async with pooled(database.server, tmp_path / "by-statement", "statement") as port:
+        url = address(database, port, driver)
+        made = opening.open_database(url, name="x").engine
+        for engine in (made, create_async_engine(url)):
+            service = outbox.Service("orders", engine, secrets="k:" + "c2VjcmV0" * 8)
+            with pytest.raises(outbox.FeatureMissing) as refused:
+                async with service.running():
+                    pass
+            assert "the database of orders lacks the feature 'transactions'" in str(refused.value)
+            assert "pool_mode = transaction" in refused.value.next_step
+            await engine.dispose()

@@ -80,7 +80,7 @@ def test_an_engine_is_configured_or_not(database: Database) -> None:
 
 
 def test_other_databases_need_no_configuration() -> None:
-    engine = create_engine("postgresql+psycopg://nobody@127.0.0.1:1/nothing")
+    engine = create_engine("postgresql+psycopg://user@127.0.0.1:1/nothing")
     sqlite.configure(engine)
     sqlite.require(engine)
     assert not sqlite.is_configured(engine)

@@ -121,7 +121,7 @@ def test_a_retention_or_a_time_that_breaks_the_promises_is_refused() -> None:
         InboxLimits(answer_within=1.0)
 
 
-async def test_the_database_without_its_tables_is_nobodys_message_trouble(
+async def test_the_database_without_its_tables_is_not_the_messages_trouble(
     engine: AsyncEngine, names: Names
 ) -> None:
     async with engine.begin() as connection:

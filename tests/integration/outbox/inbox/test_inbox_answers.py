@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -16,11 +17,13 @@ from outbox.replies import Locked, Ongoing, Outcome, Refused, Reply
 from tests.support.outbox.inboxes import (
     Bench,
     Book,
+    Booked,
     Entry,
     Listed,
     Names,
     Noted,
     Unbook,
+    bank,
     envelope,
     handling,
     ledger,
@@ -197,7 +200,7 @@ class _Unspeakable(Exception):
         (ValueError("x" * 1000), "ValueError: " + "x" * 488),
     ],
 )
-async def test_whatever_an_error_says_the_reason_can_be_stored(
+async def test_with_any_text_of_an_error_the_reason_can_be_stored(
     engine: AsyncEngine,
     names: Names,
     error: Exception,
@@ -213,3 +216,22 @@ async def test_whatever_an_error_says_the_reason_can_be_stored(
     bench = Bench(engine, handling(fail))
     reply = await bench.receive_one(envelope(names(), Book("a", "1")))
     assert (reply.outcome, reply.reason) == (Outcome.FAILED, reason)
+
+
+async def test_a_handler_that_waited_for_what_others_cancelled_has_failed(
+    engine: AsyncEngine, names: Names
+) -> None:
+    shared: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    shared.cancel()
+
+    handlers = bank(without=Book)
+
+    @handlers.on(Book)
+    async def wait(_session: AsyncSession, _command: Book, _context: Context) -> Booked:
+        await shared
+        return Booked(0)
+
+    bench = Bench(engine, handlers)
+    reply = await bench.receive_one(envelope(names(), Book("a", "1")))
+    assert reply.outcome is Outcome.FAILED
+    assert "others have cancelled" in str(reply.reason)

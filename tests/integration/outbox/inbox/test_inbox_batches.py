@@ -33,7 +33,7 @@ def _by_its_entry(command: Book, _: Context) -> Any:
         case "refused":
             return Refused("no", "it says so")
         case "locked":
-            return Locked("somebody")
+            return Locked("another handler")
         case "ongoing":
             return Ongoing()
         case "failed":

@@ -118,7 +118,7 @@ async def test_a_message_whose_commit_fails_after_its_delivery_is_told_so(
 
     @handlers.on(Noted)
     async def noted(session: AsyncSession, note: Noted, context: Context) -> None:
-        await asyncio.sleep(0.4)
+        await asyncio.sleep(0.4)  # longer than a delivery may take
 
     def fail(_: object) -> None:
         raise ValueError("deferred")

@@ -1,4 +1,4 @@
-"""How old a message is for an inbox that forgets: as old as its `due`, whatever its id says."""
+"""How old a message is for an inbox that forgets: as old as its `due`, with any id."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ async def say(bench: Bench, names: Names, settled: EndedSagas) -> None:
     await bench.receive(news, settled=settled)
 
 
-async def test_a_run_is_as_old_as_its_number_whatever_its_id(bench: Bench, names: Names) -> None:
+async def test_a_run_is_as_old_as_its_number_with_any_id(bench: Bench, names: Names) -> None:
     """It was asked for long ago, and began when others of that age had been forgotten."""
     asked, other = names(), names()
     await bench.receive(of_run(derive(other, "do"), other, other, START))

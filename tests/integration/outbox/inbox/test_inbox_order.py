@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
@@ -18,6 +18,7 @@ from tests.support.outbox.inboxes import (
     START,
     Bench,
     Book,
+    Booked,
     Listed,
     Names,
     Noted,
@@ -30,6 +31,7 @@ from tests.support.outbox.inboxes import (
     plainly,
     write_entry,
 )
+from tests.support.processes.waiting import until
 
 DONE = Reply(Outcome.DONE)
 
@@ -137,6 +139,50 @@ async def test_list_handlers_get_their_messages_in_the_order_of_each_key(
     await bench.receive(*(envelope(names(), message) for message in order))
     assert calls == [["1", "2"], ["4"]]
     assert await bench.entries() == ["1", "2", "3", "4"]
+
+
+@pytest.mark.databases("postgresql")
+async def test_two_batches_about_the_same_things_do_not_wait_for_one_another_crosswise(
+    engine: AsyncEngine, names: Names
+) -> None:
+    called: list[str] = []
+    wanted: dict[type, str] = {}
+    hold_one: set[type] = set()
+    handlers = Handlers("bank")
+
+    async def hold(session: AsyncSession, message: Book | Noted) -> None:
+        """Lock the account. The first of a batch then waits until the other batch has locked one,
+        or waits for this one."""
+        kind, account = type(message), message.account
+        other = Book if kind is Noted else Noted
+        called.append(account)
+        wanted[kind] = account
+        lock = "SELECT pg_advisory_xact_lock(hashtext(:account))"
+        await session.execute(text(lock), {"account": account})
+
+        async def is_met() -> bool:
+            return other in hold_one or wanted.get(other) == account
+
+        if kind not in hold_one:
+            hold_one.add(kind)
+            await until(is_met, deadline=10, what="the other batch is under way")
+
+    @handlers.on(Noted)
+    async def noted(session: AsyncSession, note: Noted, _: Context) -> None:
+        await hold(session, note)
+
+    @handlers.on(Book)
+    async def book(session: AsyncSession, command: Book, _: Context) -> Booked:
+        await hold(session, command)
+        return Booked(0)
+
+    # Each in a process of its own, and from another sender.
+    one, two = Bench(engine, handlers), Bench(engine, handlers)
+    notes = [envelope(names(), Noted(account)) for account in "ab"]
+    books = [envelope(names(), Book(account), key=f"saga of {account}") for account in "ba"]
+    replies = await asyncio.gather(one.receive(*notes), two.receive(*books))
+    assert [outcomes(each) for each in replies] == [["done"] * 2] * 2
+    assert sorted(called) == ["a", "a", "b", "b"]  # no handler was called twice for a message
 
 
 async def test_a_list_that_fails_is_tried_one_by_one(engine: AsyncEngine, names: Names) -> None:

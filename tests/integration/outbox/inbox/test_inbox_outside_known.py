@@ -166,7 +166,7 @@ async def test_a_result_that_after_could_not_take_is_told_where_it_was_undone_me
     ],
     ids=["note", "late", "early"],
 )
-async def test_an_answer_that_comes_later_is_kept_whatever_is_said_of_it(
+async def test_an_answer_that_comes_later_is_kept_with_any_words_about_it(
     sessions: Sessions, provider: Provider, action: Envelope, answer: outbox.Pending
 ) -> None:
     provider.script = [answer]

@@ -99,7 +99,7 @@ async def test_a_completion_is_the_stored_answer_and_is_told_with_the_saga_of_th
     assert await kept(bench) == []
 
 
-async def test_a_reply_has_the_saga_and_trace_of_its_command_whatever_the_session_handles(
+async def test_a_reply_has_the_saga_and_trace_of_its_command_in_a_session_that_handles_another(
     bench: Bench, bank: Bank, names: Names
 ) -> None:
     trace = "00-" + "1" * 32 + "-" + "2" * 16 + "-01"

@@ -240,7 +240,7 @@ async def test_a_delayed_old_statement_resurrects_nothing(
 
 
 async def test_a_delayed_old_statement_takes_nothing_back(bench: Bench, names: Names) -> None:
-    """A saga that was said to have ended has ended, whatever a batch says that was sent before."""
+    """A saga that was said to have ended has ended, even if an older batch says otherwise."""
     saga = names()
     action = command(names, saga)
     await bench.receive(action)
@@ -274,7 +274,7 @@ async def test_one_orchestrator_does_not_settle_the_sagas_of_another(
     assert (await bench.receive_one(action)).outcome is Outcome.DONE
 
 
-async def test_a_statement_with_a_batch_of_mixed_sources_counts_for_nobody(
+async def test_a_statement_with_a_batch_of_mixed_sources_counts_for_no_sender(
     bench: Bench, names: Names
 ) -> None:
     saga = names()

@@ -114,7 +114,7 @@ async def test_an_action_that_a_purge_takes_before_the_undo_looks_is_unknown(
     assert await bench.entries() == ["salary"]
 
 
-async def test_a_purge_waits_for_nobody_who_works_on_a_row(bench: Bench, names: Names) -> None:
+async def test_a_purge_waits_for_no_transaction_on_a_row(bench: Bench, names: Names) -> None:
     notes = [envelope(names(), Noted("a")) for _ in range(2)]
     await bench.receive(*notes)
     pass_time(bench, LATER)

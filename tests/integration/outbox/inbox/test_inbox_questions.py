@@ -33,10 +33,11 @@ LATER = InboxLimits().retention + DAY
 
 
 class Orchestrator:
-    """What an orchestrator says of its sagas: those of `live` live, whoever else has ended."""
+    """What an orchestrator says of its sagas: those of `live` live, and all others have ended."""
 
     def __init__(self, clock: FakeClock) -> None:
         self.live: set[str] = set()
+        self.database: str | None = None
         self._clock = clock
 
     @property
@@ -44,14 +45,18 @@ class Orchestrator:
         below = first_at(self._clock.now() - 7 * DAY)
         live = sorted(each for each in self.live if each < below)
         return EndedSagas(
-            live[MAX_LIVE] if len(live) > MAX_LIVE else below, frozenset(live[:MAX_LIVE])
+            live[MAX_LIVE] if len(live) > MAX_LIVE else below,
+            frozenset(live[:MAX_LIVE]),
+            self.database,
         )
 
     def answer(self, question: AreEnded, *, most: int = MAX_TOLD) -> RunsEnded:
         live = sorted(each for each in self.live if question.since <= each < question.before)
         is_more = len(live) > most
         before = live[most] if is_more else question.before
-        return RunsEnded(question.consumer, question.since, before, live[:most], is_more)
+        return RunsEnded(
+            question.consumer, question.since, before, live[:most], is_more, self.database
+        )
 
 
 class Asking(Bench):
@@ -173,6 +178,30 @@ async def test_a_saga_that_lives_is_not_forgotten_where_it_left_no_row_here(
         undoes=(asking.names(),),
     )
     assert (await asking.receive_one(undo)).outcome is Outcome.NOTHING_TO_UNDO
+
+
+@pytest.mark.parametrize("speaks", [True, False], ids=["speaks", "silent"])
+async def test_an_answer_from_another_database_is_not_believed_and_the_question_comes_again(
+    asking: Asking, speaks: bool
+) -> None:
+    """Another orchestrator of that name stands at its address, and knows nothing of the runs."""
+    ours, theirs = asking.names(), asking.names()
+    ended, live = await with_long_waits(asking)
+    asking.orchestrator.database = ours
+    await asking.purge()
+    id, question = await asking.question()
+    told = RunsEnded(question.consumer, question.since, question.before, [], False, theirs)
+    if speaks:
+        asking.orchestrator.database = theirs
+        await asking.hear()
+        assert await asking.inbox.purge() == 0
+        told = dataclasses.replace(told, database=ours)
+    assert (await asking.tell(id, told)).outcome is Outcome.DONE
+    assert await asking.purge() == 0
+    assert {ended.id, live.id} <= set(await asking.states())
+    asking.clock.advance(PATIENCE.total_seconds() + 1)
+    assert await asking.purge() == 0
+    assert [it.since for _, it in await asking.questions()] == ([] if speaks else [question.since])
 
 
 async def test_few_long_waits_are_not_asked_about(asking: Asking) -> None:

@@ -30,7 +30,8 @@ from tests.support.outbox.inboxes import (
 )
 from tests.support.processes.waiting import until
 
-SOON = InboxLimits(transaction=0.1, lock=0.1, answer_within=0.3)
+SOON = InboxLimits(transaction=0.1, lock=0.1, answer_within=0.4)
+"""Enough for a connection, also on a busy machine; not for many new ones at once."""
 DONE = Reply(Outcome.DONE, value={"balance": 1})
 
 
@@ -54,7 +55,7 @@ class Slow:
                 return answer or Booked(balance=1)
             return Booked(balance=1)
 
-        self.bench = Bench(engine, handlers, limits=SOON, **options)
+        self.bench = Bench(engine, handlers, **{"limits": SOON, **options})
 
     async def ended(self) -> None:
         """Wait until nothing goes on any more."""
@@ -151,7 +152,7 @@ async def test_another_process_finds_that_a_command_is_in_hand(
 async def test_only_so_many_handlers_may_go_on_beyond_their_deliveries(
     engine: AsyncEngine, names: Names
 ) -> None:
-    slow = Slow(engine)
+    slow = Slow(engine, limits=replace(SOON, answer_within=2.0))
     batches = [envelope(names(), Book(str(number), "slow")) for number in range(8)]
     replies = await asyncio.gather(*(slow.bench.receive_one(each) for each in batches))
     assert outcomes(replies) == ["ongoing"] * 8
@@ -239,8 +240,10 @@ async def test_after_one_that_was_refused_or_failed_the_others_are_not_called_ag
 
     bench = Bench(engine, handling(answer))
     entries = ["1", "refused", "2", "bad", "3"]
-    first = [envelope(names(), Book(entry, entry)) for entry in entries]
-    second = [envelope(names(), Book(entry, entry)) for entry in entries]
+    # They are called in the order of their accounts.
+    books = [Book(account, entry) for account, entry in zip("abcde", entries, strict=True)]
+    first = [envelope(names(), book) for book in books]
+    second = [envelope(names(), book) for book in books]
     expected = ["done", "refused", "done", "failed", "done"]
     assert outcomes(await bench.receive(*first)) == expected
     assert calls == ["1", "refused", *entries], "the first time, some are"
@@ -334,7 +337,7 @@ async def test_the_bounds_of_an_engine_are_raised_to_what_its_handlers_may_take(
     @handlers.on(Book)
     async def book(session: AsyncSession, command: Book, context: Context) -> Booked:
         await session.execute(text("SELECT pg_sleep(0.3)"))
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.3)  # each is longer than the bounds of the engine
         return Booked(balance=1)
 
     assert await Bench(engine, handlers).receive_one(envelope(names(), Book("a"))) == DONE

@@ -95,7 +95,7 @@ async def test_what_a_list_handler_adds_belongs_to_the_message_that_it_names(
         seen.append(tracing.current())
         for event, context in zip(events, contexts, strict=True):
             outbox.add(session, Noted(event.account), causation=context.id)
-        outbox.add(session, Noted("of nobody"))
+        outbox.add(session, Noted("of no message"))
         return [None] * len(events)
 
     saga = names()
@@ -110,7 +110,7 @@ async def test_what_a_list_handler_adds_belongs_to_the_message_that_it_names(
     assert added == {
         "a": (first.id, saga, ONE),
         "b": (second.id, None, OTHER),
-        "of nobody": (None, None, None),
+        "of no message": (None, None, None),
     }
 
 

@@ -7,7 +7,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
@@ -24,10 +24,13 @@ from outbox.errors import (
 )
 from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.limits import InboxLimits
+from outbox.inbox.rows import State
 from outbox.replies import Outcome, Reply
+from outbox.tables import inbox
 from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeEngine
 from tests.support.outbox.inboxes import (
+    START,
     Bench,
     Book,
     Names,
@@ -55,7 +58,7 @@ def losing_its_connection() -> Handlers:
 
 
 async def test_a_database_that_is_away_is_no_messages_trouble(names: Names) -> None:
-    engine = create_async_engine(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/none")
+    engine = create_async_engine(f"postgresql+asyncpg://user@127.0.0.1:{free_port()}/none")
     with pytest.raises(OSError):  # noqa: PT011 - the system's own words, in many forms
         await Bench(engine).receive(envelope(names(), Noted("a")))
     await engine.dispose()
@@ -66,12 +69,14 @@ async def test_a_connection_lost_in_a_handler_uses_up_no_attempt_of_the_message(
     engine: AsyncEngine, names: Names
 ) -> None:
     bench = Bench(engine, losing_its_connection())
-    batch = [envelope(names(), Noted(entry, entry)) for entry in ("1", "lost", "2")]
+    entries = ["1", "lost", "2"]
+    notes = [Noted(account, entry) for account, entry in zip("abc", entries, strict=True)]
+    batch = [envelope(names(), note) for note in notes]
     with pytest.raises(DBAPIError):
         await bench.receive(*batch)
     assert await bench.entries() == []
     assert await bench.receive(*batch) == [DONE] * 3
-    assert await bench.entries() == ["1", "lost", "2"]
+    assert await bench.entries() == entries
 
 
 @pytest.mark.databases("postgresql")
@@ -188,7 +193,7 @@ async def test_a_copy_waits_for_an_old_backend_that_may_still_commit(
 
 
 @pytest.mark.databases("postgresql")
-async def test_a_lock_that_somebody_holds_too_long_makes_it_too_busy_not_failed(
+async def test_a_lock_that_is_held_too_long_makes_it_too_busy_not_failed(
     engine: AsyncEngine, names: Names
 ) -> None:
     quick = InboxLimits(lock=0.1, answer_within=30)
@@ -196,7 +201,7 @@ async def test_a_lock_that_somebody_holds_too_long_makes_it_too_busy_not_failed(
 
     @handlers.on(Noted)
     async def noted(session: AsyncSession, note: Noted, context: Context) -> None:
-        await session.execute(text("LOCK TABLE inbox_watermark"))
+        await session.execute(text("LOCK TABLE outbox_dead"))
 
     bench = Bench(engine, handlers, limits=quick)
     batch = [
@@ -205,7 +210,7 @@ async def test_a_lock_that_somebody_holds_too_long_makes_it_too_busy_not_failed(
         envelope(names(), Book("b")),
     ]
     async with engine.begin() as connection:
-        await connection.execute(text("LOCK TABLE inbox_watermark"))
+        await connection.execute(text("LOCK TABLE outbox_dead"))
         replies = await bench.receive(*batch)
     assert [reply.outcome for reply in replies] == [
         Outcome.TOO_BUSY,
@@ -213,6 +218,20 @@ async def test_a_lock_that_somebody_holds_too_long_makes_it_too_busy_not_failed(
         Outcome.DONE,
     ]
     assert [reply.outcome for reply in await bench.receive(*batch)] == [Outcome.DONE] * 3
+
+
+@pytest.mark.databases("postgresql")
+async def test_what_waits_for_the_row_of_a_command_in_hand_waits_no_longer_than_it_may(
+    engine: AsyncEngine, names: Names
+) -> None:
+    command = envelope(names(), Book("a"))
+    row = {"consumer": "bank", "id": command.id, "state": State.RAN, "source": command.source}
+    bench = Bench(engine, limits=InboxLimits(lock=0.1, answer_within=30))
+    async with engine.connect() as another:
+        await another.execute(insert(inbox).values(received_at=START, **row))
+        async with asyncio.timeout(10):
+            assert (await bench.receive_one(command)).outcome is Outcome.ONGOING
+    assert (await bench.receive_one(command)).outcome is Outcome.DONE
 
 
 @pytest.mark.databases("postgresql")
@@ -284,8 +303,12 @@ async def test_sessions_that_look_at_the_past_are_refused(
     database: Database, make_engine: MakeEngine, names: Names, level: str
 ) -> None:
     bench = Bench(make_engine(database, isolation_level=level))
+    message = envelope(names(), Noted("a"))
     with pytest.raises(IsolationRefused, match=f"sessions are {level}"):
-        await bench.receive(envelope(names(), Noted("a")))
+        await bench.receive(message)
+    await Bench(make_engine(database)).receive(message)
+    with pytest.raises(IsolationRefused, match=f"sessions are {level}"):
+        await bench.receive(message)  # of which the inbox has all ids
 
 
 async def test_sessions_in_which_each_statement_commits_by_itself_are_refused(

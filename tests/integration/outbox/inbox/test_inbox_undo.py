@@ -1,4 +1,4 @@
-"""P3: an action and its undo never both stay in effect, in whatever order they arrive, and also
+"""P3: an action and its undo never both stay in effect, in any order of arrival, and also
 where they arrive at once."""
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ async def test_a_second_undo_under_another_id_undoes_nothing(bench: Bench, names
 
 async def test_the_undo_of_a_refused_action_runs_nothing(engine: AsyncEngine, names: Names) -> None:
     teller = Teller()
-    teller.book = lambda: returning(Refused("held", "by somebody else"))
+    teller.book = lambda: returning(Refused("held", "by another guest"))
     teller.unbook = raising
     bench = Bench(engine, teller.handlers)
     action = envelope(names(), Book("a"))
@@ -303,7 +303,7 @@ async def test_crosswise_batches_do_not_deadlock(engine: AsyncEngine, names: Nam
 
 
 def _errors_of(engine: AsyncEngine) -> list[BaseException]:
-    """What the database answers with errors from now on, also where somebody tries again."""
+    """What the database answers with errors from now on, also where the inbox tries again."""
     errors: list[BaseException] = []
     event.listen(
         engine.sync_engine, "handle_error", lambda each: errors.append(each.original_exception)

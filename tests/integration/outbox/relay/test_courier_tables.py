@@ -5,28 +5,24 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
 import pytest
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox.coordination.leases import Leases
 from outbox.lanes import BUCKETS
-from outbox.relay.courier import Courier
 from outbox.relay.hold_store import HoldStore
 from outbox.relay.memory_queue import MemoryQueue
 from outbox.relay.message_store import Store
-from outbox.relay.ports import RelayPorts, Settlement
-from outbox.relay.settings import RelaySettings
 from outbox.relay.verdicts import Pending
 from outbox.replies import Reply
-from outbox.retry import RetryPolicy
-from outbox.tables import DEFAULT_TABLES, outbox, outbox_held, outbox_lease
+from outbox.tables import DEFAULT_TABLES, outbox, outbox_held
 from outbox.testing import FakeClock
 from outbox.transports.base import Accepted
 from outbox.wire.envelope import Envelope
+from tests.support.outbox.couriers import LONG, LONG_AGO, make_courier
 from tests.support.outbox.relays import (
     DONE,
     FAILED,
@@ -38,38 +34,6 @@ from tests.support.outbox.relays import (
     message,
     put,
 )
-
-LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
-LONG = RetryPolicy(first=600.0, factor=1.0, ceiling=600.0, jitter=0.0, attempts=9)
-
-
-async def make_courier(
-    engine: AsyncEngine,
-    destination: Destination,
-    memory: MemoryQueue,
-    settlement: Settlement | None = None,
-) -> Courier:
-    """A courier that is fed from memory and holds every bucket for ever."""
-    async with engine.begin() as connection:
-        rows = [
-            {"destination": "comments", "bucket": it, "epoch": 1, "expires_at": LONG_AGO}
-            for it in BUCKETS
-        ]
-        await connection.execute(insert(outbox_lease), rows)
-    courier = Courier(
-        engine,
-        "comments",
-        destination,
-        name=lambda: "node",
-        clock=FakeClock(),
-        settings=RelaySettings(retry=LONG),
-        ports=RelayPorts.of(engine, DEFAULT_TABLES, FakeClock()),
-        settlement=settlement,
-        memory=memory,
-        chance=lambda: 0.0,
-    )
-    courier.lease(Leases(dict.fromkeys(BUCKETS, 1), math.inf))
-    return courier
 
 
 async def seq_of(connection: AsyncConnection, id_: str) -> int:
@@ -146,7 +110,7 @@ async def test_a_bucket_that_was_lost_and_won_again_is_read_from_the_table(
 
 
 class Deciding(asyncio.Event):
-    """Is set when somebody waits for it: then the rows go."""
+    """Is set when a task waits for it: then the rows go."""
 
     def __init__(self, engine: AsyncEngine, seqs: Sequence[int]) -> None:
         super().__init__()
@@ -188,6 +152,23 @@ async def test_what_is_being_settled_is_not_fetched_and_sent_again(engine: Async
     await courier.run_once()
     assert destination.ids == [envelope.id]
     assert (await counts(engine))["outbox"] == 0
+
+
+async def test_what_was_read_is_not_sent_again_where_it_is_offered_after_that(
+    engine: AsyncEngine,
+) -> None:
+    """A commit is seen in the table before its committer has heard of it."""
+    destination = Destination()
+    memory = MemoryQueue(100, 1 << 24)
+    courier = await make_courier(engine, destination, memory, LateSettlement(engine))
+    bucket, envelope = message("k")
+    await commit(engine, (bucket, envelope))
+    async with engine.connect() as connection:
+        seq = (await connection.execute(select(outbox.c.seq))).scalar_one()
+    await courier.run_once()
+    memory.offer([Pending(seq, bucket, envelope)])
+    await courier.run_once()
+    assert destination.ids == [envelope.id]
 
 
 # LowWatermarks

@@ -88,7 +88,7 @@ async def test_letters_of_one_destination_are_listed_alone(engine: AsyncEngine) 
     assert numbers(second.items) == ["2"]
 
 
-async def test_a_letter_that_nobody_can_read_is_listed_all_the_same(engine: AsyncEngine) -> None:
+async def test_a_letter_that_no_code_can_read_is_listed_all_the_same(engine: AsyncEngine) -> None:
     await bury(engine, *(a_letter(n, headers=text) for n, text in enumerate(["{", "[]", "7", ""])))
     async with engine.connect() as connection:
         page = await dead_letters.list_dead(connection)

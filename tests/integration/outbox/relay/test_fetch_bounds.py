@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox.coordination.leases import Leases
 from outbox.lanes import BUCKETS
+from outbox.relay.condition import Condition
 from outbox.relay.courier import Courier
 from outbox.relay.message_store import Fetched
 from outbox.relay.ports import RelayPorts
@@ -20,6 +21,7 @@ from outbox.relay.verdicts import ENVELOPE_OVERHEAD
 from outbox.tables import DEFAULT_TABLES, outbox_lease
 from outbox.testing import FakeClock
 from outbox.wire.envelope import Envelope
+from tests.support.outbox.couriers import keys_of_buckets
 from tests.support.outbox.relays import Destination, commit, message
 
 SIZE = 10_000
@@ -41,7 +43,12 @@ async def fetch(engine: AsyncEngine, floors: dict[int, int], **bounds: Any) -> F
             connection,
             "comments",
             floors,
-            **{"per_bucket": 1000, "most": 1000, "most_bytes": 1 << 24, **bounds},
+            **{
+                "shares": dict.fromkeys(floors, 1000),
+                "most": 1000,
+                "most_bytes": 1 << 24,
+                **bounds,
+            },
         )
 
 
@@ -59,13 +66,48 @@ async def test_a_fetch_ends_with_the_message_that_fills_it(
     assert cut.messages == all_of_it.messages[:found]
 
 
-async def test_a_fetch_that_ended_early_reached_the_end_of_no_bucket(engine: AsyncEngine) -> None:
+async def test_a_fetch_that_ended_early_saw_the_end_of_the_buckets_before_its_last_message(
+    engine: AsyncEngine,
+) -> None:
     await commit(engine, *messages(4))
     buckets = dict.fromkeys(BUCKETS, 0)
-    assert (await fetch(engine, buckets, most_bytes=2 * SIZE)).exhausted == frozenset()
+    cut = await fetch(engine, buckets, most_bytes=2 * SIZE)
+    assert cut.exhausted == set(range(cut.messages[-1].bucket))
+    assert (await fetch(engine, buckets, most=2)).exhausted == cut.exhausted
     # It fits to the byte: there may be more.
-    assert (await fetch(engine, buckets, most_bytes=4 * SIZE)).exhausted == frozenset()
+    to_the_byte = await fetch(engine, buckets, most_bytes=4 * SIZE)
+    assert to_the_byte.exhausted == set(range(to_the_byte.messages[-1].bucket))
     assert (await fetch(engine, buckets, most_bytes=4 * SIZE + 1)).exhausted == set(BUCKETS)
+
+
+async def test_a_fetch_takes_no_more_of_a_bucket_than_its_share(engine: AsyncEngine) -> None:
+    bucket, _ = message("k")
+    first, second, _third = await commit(engine, *(message("k") for _ in range(3)))
+    floors = dict.fromkeys(BUCKETS, 0)
+    cut = await fetch(engine, floors, shares={**floors, bucket: 2})
+    assert [it.envelope.id for it in cut.messages] == [first, second]
+    assert bucket not in cut.exhausted
+    assert bucket in (await fetch(engine, floors, shares=dict.fromkeys(BUCKETS, 4))).exhausted
+
+
+async def test_an_outbox_is_emptied_in_about_the_order_in_which_it_was_filled(
+    engine: AsyncEngine,
+) -> None:
+    """So that what lies in one page of the table is deleted by one transaction."""
+    destination = Destination()
+    courier = await make_courier(engine, destination, RelaySettings(fetch=160))
+    ids = await commit(engine, *map(message, keys_of_buckets(16) * 40))
+    places = {id_: place for place, id_ in enumerate(ids)}
+    await courier.run_once()  # and learns which buckets have many
+    for _ in range(2):
+        sent = len(destination.ids)
+        await courier.run_once()
+        reached = [places[id_] for id_ in destination.ids[sent:]]
+        assert len(reached) >= 100
+        assert max(reached) - min(reached) < 320
+    while await courier.run_once():
+        pass
+    assert sorted(destination.ids) == sorted(ids)
 
 
 async def test_large_messages_after_many_small_ones_are_fetched_in_parts(
@@ -103,6 +145,7 @@ async def make_courier(
         engine,
         "comments",
         destination,
+        Condition("comments", clock=FakeClock(), batch=100, chance=lambda: 0.0),
         name=lambda: "node",
         clock=FakeClock(),
         settings=settings,

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from outbox import dead_letters
 from outbox.errors import BelongsToSaga, ForgottenByReceiver, InvalidSelection, NoSuchMessage
@@ -17,6 +17,7 @@ from outbox.safe_text import told
 from outbox.tables import outbox
 from outbox.wire.envelope import from_row, headers_json
 from tests.support.databases.databases import Kind
+from tests.support.databases.meeting import until_another_waits_for
 from tests.support.fixtures import MakeEngine
 from tests.support.outbox.envelopes import an_envelope
 from tests.support.outbox.letters import (
@@ -41,7 +42,6 @@ from tests.support.outbox.relays import (
     message,
     run_until,
 )
-from tests.support.processes.waiting import until
 
 
 async def test_a_redriven_letter_is_the_same_message_at_the_end_of_its_queue(
@@ -174,7 +174,7 @@ async def test_two_people_who_redrive_the_same_letters_send_each_once(
             moved = await dead_letters.redrive_all(connection, "comments")
             begun.set()
             if database.kind is Kind.POSTGRESQL:
-                await _somebody_waits_for(connection)
+                await until_another_waits_for(connection)
             return moved
 
     async def second() -> int:
@@ -184,14 +184,6 @@ async def test_two_people_who_redrive_the_same_letters_send_each_once(
 
     assert list(await asyncio.gather(first(), second())) == [20, 0]
     assert len(await queue(engine)) == 20
-
-
-async def _somebody_waits_for(connection: AsyncConnection) -> None:
-    query = text(
-        "SELECT count(*) FROM pg_locks "
-        "WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
-    )
-    await until(lambda: connection.scalar(query), what="the other one waits for the locks")
 
 
 async def test_a_session_does_as_well_as_a_connection(engine: AsyncEngine) -> None:

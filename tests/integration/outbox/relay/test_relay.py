@@ -202,7 +202,7 @@ async def test_a_scheduled_message_leaves_when_it_is_due(engine: AsyncEngine) ->
     assert left == [later.id]
 
 
-async def test_a_row_that_somebody_broke_is_buried_and_the_next_one_leaves(
+async def test_a_row_that_was_broken_by_hand_is_buried_and_the_next_one_leaves(
     engine: AsyncEngine,
 ) -> None:
     ids = await commit(engine, message("a"), message("a"))
@@ -287,7 +287,7 @@ async def test_a_relay_that_only_polls_finds_messages_too(engine: AsyncEngine) -
 
 
 @pytest.mark.databases("postgresql")
-async def test_a_relay_sees_what_others_committed_whatever_level_its_engine_has(
+async def test_a_relay_sees_what_others_committed_at_every_level_of_its_engine(
     make_engine: MakeEngine, database: Database
 ) -> None:
     """Fences, leases and takeovers would otherwise fail on every row that changed meanwhile."""

@@ -191,7 +191,7 @@ async def test_a_message_that_kills_its_receiver_is_found_and_the_others_arrive(
         clock.advance(20.0)
     assert sorted(destination.ids) == sorted(ids[1:])
     assert (await _held(engine)).keys() == {"k0"}
-    # Once it silenced a destination that was answering others. Since then it is alone, and nobody
+    # Once it silenced a destination that was answering others. Since then it is alone, and no node
     # can say whether the destination is down.
     assert (await _held(engine))["k0"] == 1
 
@@ -250,7 +250,7 @@ class _Sink:
         self.burials.append((envelope.id, reason))
 
 
-async def test_answers_go_to_the_sink_where_somebody_awaits_them(engine: AsyncEngine) -> None:
+async def test_answers_go_to_the_sink_where_a_run_awaits_them(engine: AsyncEngine) -> None:
     awaited = message("a", reply_to="orchestrator")
     ids = await commit(engine, awaited, message("b"))
     sink = _Sink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -14,7 +15,7 @@ from outbox.clock import SystemClock
 from outbox.coordination.lease_store import LeaseStore
 from outbox.relay.message_store import Store
 from outbox.replies import Outcome, Reply
-from outbox.tables import DEFAULT_TABLES, outbox_dead, outbox_held, outbox_lease
+from outbox.tables import DEFAULT_TABLES, outbox_dead, outbox_held, outbox_lease, outbox_relay
 from outbox.testing import FakeClock
 from tests.support.outbox.relays import (
     DONE,
@@ -59,6 +60,34 @@ async def test_two_relays_come_to_share_the_buckets_and_send_everything_once(
     assert sorted(destination.ids) == sorted(ids)
 
 
+async def test_a_renewal_under_way_brings_back_no_bucket_that_is_given_back_meanwhile(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock(SystemClock().now())
+    first = make_relay(engine, Destination(), owner="first", clock=clock)
+    second = make_relay(engine, Destination(), owner="second", clock=clock)
+    giving: list[asyncio.Task[int]] = []
+    renew = LeaseStore.renew
+
+    async def renew_while_giving(store: LeaseStore, *rest: Any) -> dict[str, dict[int, int]]:
+        held = await renew(store, *rest)
+        giving.append(asyncio.create_task(first._couriers["comments"].run_once()))
+        await asyncio.sleep(0)  # the courier lets them go, and waits for the database
+        return held
+
+    for relay in (first, second, first, second, first, second):
+        await relay._keeper.tend()  # and the first has too many, for the second time at the end
+        clock.advance(2.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(LeaseStore, "renew", renew_while_giving)
+        await first._keeper.tend()
+    await asyncio.gather(*giving)
+    await second._keeper.tend()
+    held = [set(it._couriers["comments"].leases.epochs) for it in (first, second)]
+    assert held[1]
+    assert not held[0] & held[1]
+
+
 async def test_the_buckets_of_a_dead_relay_are_taken_over_with_a_new_epoch(
     engine: AsyncEngine,
 ) -> None:
@@ -87,7 +116,7 @@ async def test_an_expired_lease_that_its_owner_takes_again_has_a_new_epoch(
     assert epochs == {2}
 
 
-async def test_nobody_waits_for_the_leases_of_a_relay_that_is_known_to_be_dead(
+async def test_no_relay_waits_for_the_leases_of_a_relay_that_is_known_to_be_dead(
     engine: AsyncEngine,
 ) -> None:
     await make_relay(engine, Destination(), owner="dead").run_once()
@@ -185,3 +214,31 @@ async def test_a_fence_lets_a_renewal_pass_and_makes_a_takeover_wait(
         await heir.commit()
     async with engine.connect() as connection:
         assert await store.fence(connection, "comments", {3: 1}) == frozenset()
+
+
+@pytest.mark.databases("postgresql")
+async def test_two_relays_that_come_back_together_do_not_wait_for_each_other(
+    engine: AsyncEngine,
+) -> None:
+    """After an outage both have expired, and each finds the other's row among what is over."""
+    leases = LeaseStore(DEFAULT_TABLES, postgres=True, now=SystemClock().now)
+    async with engine.begin() as connection:
+        for owner in ("one", "two", "dead"):
+            await leases.announce(connection, owner, ["comments"], timedelta(seconds=60))
+        await connection.execute(update(outbox_relay).values(expires_at=LONG_AGO))
+    ttl = timedelta(seconds=10)
+    async with engine.connect() as one, engine.connect() as two, asyncio.timeout(30):
+        # As far as their own rows, so that each holds one that the other would delete.
+        for connection, owner in ((one, "one"), (two, "two")):
+            await connection.execute(
+                update(outbox_relay)
+                .where(outbox_relay.c.owner == owner)
+                .values(expires_at=SystemClock().now() + ttl)
+            )
+        await leases.announce(one, "one", ["comments"], ttl)
+        await leases.announce(two, "two", ["comments"], ttl)
+        await one.commit()
+        await two.commit()
+    async with engine.connect() as connection:
+        left = await connection.scalars(select(outbox_relay.c.owner))
+        assert sorted(left) == ["one", "two"]

@@ -185,8 +185,8 @@ def test_it_works_in_every_event_loop() -> None:
             assert await transport.deliver(ONE) == DONE
             assert await transport.deliver(ONE) == DONE
             assert server.connections == 1
-        nobody = await to(f"http://127.0.0.1:{free_port()}").deliver(ONE)
-        assert isinstance(nobody, Unreachable)
-        assert not nobody.sent
+        missed = await to(f"http://127.0.0.1:{free_port()}").deliver(ONE)
+        assert isinstance(missed, Unreachable)
+        assert not missed.sent
 
     uvloop.run(main())

@@ -122,7 +122,7 @@ async def test_a_message_that_cannot_be_written_is_unacceptable_and_nothing_is_s
         "ftp://127.0.0.1",
         "http://",
         "http://127.0.0.1:99999",
-        "http://somebody:hunter2@127.0.0.1",
+        "http://ada:hunter2@127.0.0.1",
         "http://127.0.0.1/?token=hunter2",
         "http://127.0.0.1/#part",
         "http://127.0.0.1/a b",

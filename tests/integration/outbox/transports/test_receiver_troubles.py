@@ -85,7 +85,7 @@ async def test_those_who_send_slowly_do_not_keep_the_others_out(bench: Bench, na
 
 
 async def test_a_database_that_is_away_is_a_503_that_says_to_send_again(names: Names) -> None:
-    engine = create_async_engine(f"postgresql+asyncpg://nobody@127.0.0.1:{free_port()}/none")
+    engine = create_async_engine(f"postgresql+asyncpg://user@127.0.0.1:{free_port()}/none")
     answer = await Client(Bench(engine)).post(to_batch([envelope(names(), Noted("a"))]))
     problem = assert_problem(answer, 503, "database-unavailable")
     assert "under the same ids" in problem["next_step"]
@@ -114,7 +114,7 @@ async def test_a_full_database_is_a_503_and_never_half_an_answer(
     assert await bench.states() == {}
 
 
-async def test_an_error_that_nobody_foresaw_shows_nothing_of_the_inside(
+async def test_an_unforeseen_error_shows_nothing_of_the_inside(
     client: Client, bench: Bench, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: Any) -> Any:

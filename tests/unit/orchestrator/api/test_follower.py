@@ -51,7 +51,7 @@ def test_a_file_that_grew_too_large_is_emptied_when_all_is_read(tmp_path: Path) 
     assert follower.lines() == ["more"]
 
 
-def test_a_file_that_somebody_else_emptied_is_read_from_its_beginning(tmp_path: Path) -> None:
+def test_a_file_that_another_process_emptied_is_read_from_its_beginning(tmp_path: Path) -> None:
     path = tmp_path / "log"
     follower = Follower(path)
     _append(path, b"a long line\n")

@@ -29,7 +29,7 @@ assert RUN.awaited is not None
 assert ROOM.awaited is not None
 ID = RUN.awaited.id
 REST = Rest(3, LATER, "failed: boom")
-SILENCE = Unanswering(NOON, 7, "nobody listens", LATER + timedelta(seconds=1))
+SILENCE = Unanswering(NOON, 7, "no service listens", LATER + timedelta(seconds=1))
 RESTS, SILENT = {ID: REST}, {(SHARD, "trains"): SILENCE}
 
 
@@ -119,7 +119,7 @@ def test_a_run_waits_for_what_is_most_in_the_way_of_its_steps() -> None:
     ("waiting", "reason"),
     [
         (Waiting(WaitsFor.OPERATOR, 0, "look"), "look"),
-        (Waiting(WaitsFor.PARTICIPANT, 3, "failed: boom", silence=SILENCE), "nobody listens"),
+        (Waiting(WaitsFor.PARTICIPANT, 3, "failed: boom", silence=SILENCE), "no service listens"),
         (Waiting(WaitsFor.PENDING, note="the owner"), "the owner"),
         (Waiting(WaitsFor.PENDING, note=""), None),
         (Waiting(WaitsFor.ANSWER), None),

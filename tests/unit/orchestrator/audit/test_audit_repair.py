@@ -99,7 +99,7 @@ def test_each_repair_is_planned_once_with_what_its_saga_takes() -> None:
             Divergence("article", article, hidden, saga),
             Divergence("article", article, closed, saga),
             Divergence("article", article, lost),
-            Divergence("article", article, hidden, None),  # nobody to release it from
+            Divergence("article", article, hidden, None),  # no run to release it from
         ],
         BLOG,
     )

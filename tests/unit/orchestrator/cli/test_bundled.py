@@ -27,7 +27,7 @@ def test_an_installed_package_uses_the_files_within_it_and_not_those_beside_it(
 ) -> None:
     installed = tmp_path / "site-packages" / "orchestrator"
     inside = _complete(installed / "_bundled")
-    _complete(tmp_path / "site-packages")  # packages of that name that somebody else installed
+    _complete(tmp_path / "site-packages")  # packages of that name that another project installed
     monkeypatch.setattr(bundled, "_HERE", installed)
     assert bundled.directory() == inside
 

@@ -152,6 +152,29 @@ def test_dead_letters_are_sent_again_as_new_messages_and_their_ids_are_told(
     assert [it.body for it in stub.asked] == [{"ids": [ID], "as_new": True}]
 
 
+def test_a_dead_letter_is_sent_again_by_the_beginning_of_its_id(stub: StubOrchestrator) -> None:
+    stub.on("GET", "/dead-letters", Answer({"items": [LETTER, LETTER], "next_cursor": None}))
+    stub.on("POST", "/dead-letters/redrive", Answer({"redriven": 1}))
+    words = ("dead-letters", "redrive", OTHER[:13].upper(), "--destination", "articles")
+    assert sagabox(*words).code == 0
+    assert stub.asked[0].query["id_prefix"] == [OTHER[:13]]
+    assert stub.asked[0].query["destination"] == ["articles"]
+    assert stub.asked[-1].body == {"ids": [OTHER], "destination": "articles"}
+
+
+def test_a_beginning_that_no_dead_letter_has_or_several_have_is_told(
+    stub: StubOrchestrator,
+) -> None:
+    letters = [LETTER, LETTER | {"id": ID}]
+    stub.on("GET", "/dead-letters", Answer({"items": letters, "next_cursor": None}))
+    error = told_error(sagabox("dead-letters", "redrive", OTHER[:2], "--json"))
+    assert error["happened"] == f"the ids of several dead letters begin with {OTHER[:2]}"
+    assert error["why"] == f"{OTHER} (for articles), {ID} (for articles)"
+    error = told_error(sagabox("dead-letters", "redrive", "ffff", "--json"))
+    assert error["happened"] == "there is no dead letter whose id begins with ffff"
+    assert {it.method for it in stub.asked} == {"GET"}
+
+
 def test_a_saga_s_command_is_not_sent_again_and_the_orchestrator_says_what_to_do(
     stub: StubOrchestrator,
 ) -> None:

@@ -20,6 +20,7 @@ from tests.support.orchestrator.stub_orchestrator import (
     entry,
     problem,
     saga,
+    stream,
     summary,
 )
 from tests.support.processes.cli import sagabox, told_error
@@ -188,11 +189,12 @@ def test_an_orchestrator_that_cannot_do_it_now_is_told_with_exit_code_3(
 def test_without_a_token_that_works_it_is_told_how_to_get_one(
     stub: StubOrchestrator, code: str
 ) -> None:
-    stub.on("GET", "/sagas", problem(401, code, "It shows no key.", next_step="Send a header."))
+    advice = "On its machine: SAGABOX_TABLE_PREFIX=shop_ sagabox token create NAME --role admin."
+    stub.on("GET", "/sagas", problem(401, code, "It shows no key.", next_step=advice))
     told = sagabox("list")
     assert told.code == 2
-    assert "next: sagabox token create NAME --role operator, where" in told.err
-    assert told.err.endswith("export SAGABOX_TOKEN=TOKEN\n")
+    next_step = f"next: {advice} In this terminal: export SAGABOX_TOKEN=TOKEN"
+    assert next_step in " ".join(told.err.split())
 
 
 def test_what_is_no_orchestrator_is_told(stub: StubOrchestrator) -> None:
@@ -323,6 +325,31 @@ def test_the_history_is_read_to_its_last_page(stub: StubOrchestrator) -> None:
     assert [it.query.get("after") for it in stub.asked[1:]] == [None, ["2"]]
 
 
+@pytest.mark.parametrize(
+    ("place", "file", "where"),
+    [
+        (None, None, "for good"),
+        ("s3://b", "histories/2030/01/31/x", "to histories/2030/01/31/x in"),
+    ],
+    ids=["for good", "archived"],
+)
+def test_a_history_that_was_removed_is_not_shown_as_an_empty_one(
+    stub: StubOrchestrator, place: str | None, file: str | None, where: str
+) -> None:
+    removed = {"at": "2030-01-31T12:00:00Z", "place": place, "file": file}
+    stub.on("GET", f"/sagas/{ID}", Answer(saga("COMPLETED", history_removed=removed)))
+    empty = Answer({"items": [], "next_cursor": None, "removed": removed})
+    stub.on("GET", f"/sagas/{ID}/history", empty)
+    told = " ".join(sagabox("show", ID, "--history").out.split())
+    assert "history removed by retention 2030-01-31T12:00:00Z" in told
+    assert where in told
+    assert json.loads(sagabox("show", ID, "--json").out)["history_removed"] == removed
+    stub.on("GET", f"/sagas/{ID}/events", stream())
+    told = " ".join(sagabox("watch", ID).out.split())
+    assert "its history was removed by retention 2030-01-31T12:00:00Z" in told
+    assert f"{ID} ended COMPLETED" in told
+
+
 def test_an_unknown_run_leads_to_the_list(stub: StubOrchestrator) -> None:
     stub.on("GET", f"/sagas/{ID}", problem(404, "unknown-run", "There is no such saga."))
     told = sagabox("show", ID, "--json")
@@ -354,7 +381,7 @@ def test_markup_in_texts_is_shown_as_it_is(stub: StubOrchestrator) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["list", "--no-such"], ["show"], ["list", "--limit", "0"]])
-def test_wrong_usage_is_told_in_json_to_whoever_wants_json(arguments: list[str]) -> None:
+def test_wrong_usage_is_told_in_json_to_a_caller_that_wants_json(arguments: list[str]) -> None:
     told = sagabox(*arguments, "--json")
     assert told.code == 2
     assert told_error(told)["happened"] == "wrong usage"
@@ -371,6 +398,7 @@ def test_wrong_usage_is_told_in_json_to_whoever_wants_json(arguments: list[str])
 def test_the_help_of_each_command_says_what_its_exit_codes_mean(command: str) -> None:
     told = sagabox(command, "--help")
     assert told.code == 0
-    assert "3 the orchestrator (for the audit: a database) cannot be reached" in " ".join(
-        told.out.split()
+    assert (
+        "3 the orchestrator, a database, or the participant that conform tries, cannot be reached"
+        in " ".join(told.out.split())
     )

@@ -21,7 +21,7 @@ from tests.support.orchestrator.stub_orchestrator import (
 )
 from tests.support.processes.cli import sagabox
 
-SILENCE = {"since": CREATED, "deliveries": 7, "reason": "nobody listens"}
+SILENCE = {"since": CREATED, "deliveries": 7, "reason": "no service listens"}
 NEXT = "2030-01-01T12:00:09Z"
 
 
@@ -59,12 +59,12 @@ CALL = PENDING | {"attempt": 2, "holder": "payments-1", "until": LATER}
         (
             waiting("participant", silence=SILENCE, next_at=NEXT),
             f"articles gives no answer since {CREATED}, 7 deliveries in a row, the next at {NEXT}: "
-            "nobody listens",
+            "no service listens",
         ),
         (
             waiting("participant", **RETRY, silence=SILENCE),
             f"articles gives no answer since {CREATED}, 7 deliveries in a row, the next at {NEXT}: "
-            "nobody listens; 3 deliveries had failed: RuntimeError: the press burns",
+            "no service listens; 3 deliveries had failed: RuntimeError: the press burns",
         ),
         (
             waiting("lock", tries=2, error="locked: saga 7", next_at=NEXT),

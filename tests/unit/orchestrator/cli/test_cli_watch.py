@@ -149,7 +149,7 @@ class _Orchestrator(httpx.SyncByteStream):
             return httpx.Response(200, json=saga())
         if not self.waiting:
             self.now += 60  # as if it hung
-            raise httpx.ReadTimeout("nobody answers", request=request)
+            raise httpx.ReadTimeout("no server answers", request=request)
         return httpx.Response(200, stream=self)
 
     def _pause(self, seconds: float) -> None:

@@ -72,7 +72,7 @@ def large_run() -> dict[str, Any]:
     steps = [
         _STEP
         | {
-            "name": f"{number}: hide the article and whatever belongs to it 😀",
+            "name": f"{number}: hide the article and all that belongs to it 😀",
             "status": "STUCK",
             "participant": "the-participant-of-a-long-name",
             "reason": REASON,
@@ -234,7 +234,7 @@ def test_no_command_fails_since_the_encoding_of_its_output_lacks_a_character() -
     assert (answer.exit_code, answer.stdout) == (0, "Größe \\U0001f600")
 
 
-def test_the_width_of_a_terminal_is_found_and_of_a_pipe_none_whatever_columns_says(
+def test_the_width_of_a_terminal_is_found_and_of_a_pipe_none_with_any_columns(
     told_by: StubOrchestrator,
 ) -> None:
     ours, theirs = pty.openpty()

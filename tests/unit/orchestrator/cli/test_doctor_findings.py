@@ -6,11 +6,14 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
 
 from orchestrator.cli.doctor import clocks, server
-from orchestrator.cli.doctor.findings import Finding, Verdict
+from orchestrator.cli.doctor.asked import Source, sources
+from orchestrator.cli.doctor.findings import Finding, Verdict, ok
 from orchestrator.cli.doctor.settings import known_settings, settings
 from tests.support.checkout import ROOT
+from tests.support.outbox.services import make_service
 
 SECRETS = "k:" + "A" * 43 + "="
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -51,6 +54,26 @@ def test_no_value_is_told_and_what_a_service_lacks_is() -> None:
         assert told(environment)["orchestrator"].verdict is Verdict.OK
 
 
+def test_an_orchestrator_within_an_application_needs_no_secrets_for_peers_of_its_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    within = {
+        "SAGABOX_DATABASE_URL_ORCHESTRATOR": "sqlite:////x",
+        "SAGABOX_TABLE_PREFIX": "orchestrator_",
+    }
+    for name in ("SAGABOX_SECRETS", "SAGABOX_PEERS", "SAGABOX_PARTICIPANTS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in within.items():
+        monkeypatch.setenv(name, value)
+    assert told(within)["orchestrator"] == ok(
+        "settings",
+        "orchestrator",
+        "has what it needs within an application; served by itself it needs SAGABOX_SECRETS",
+    )
+    away = within | {"SAGABOX_PEERS": "mail=http://127.0.0.1:1"}
+    assert told(away)["orchestrator"].verdict is Verdict.PROBLEM
+
+
 @pytest.mark.parametrize("sign", [1, -1])
 @pytest.mark.parametrize(
     ("apart", "verdict"),
@@ -76,3 +99,15 @@ def test_connections_that_the_server_has_not_are_told(
     assert found.verdict is verdict
     assert found.told.startswith(f"a process opens up to {each} of the server's 97 connections")
     assert bool(found.next_step) is (verdict is not Verdict.OK)
+
+
+def test_a_process_opens_a_connection_for_wake_ups_beside_its_pools() -> None:
+    address = "postgresql+asyncpg://nowhere/none"
+    engine = create_async_engine(address, pool_size=5, max_overflow=2)
+    (found,) = sources({}, [make_service(engine)])
+    assert isinstance(found, Source)
+    assert found.most_connections == 8
+    pool = {"SAGABOX_POOL_SIZE": "5", "SAGABOX_POOL_OVERFLOW": "2"}
+    (found,) = sources({"SAGABOX_DATABASE_URL_STOCK": address, **pool}, [])
+    assert isinstance(found, Source)
+    assert found.most_connections == 8

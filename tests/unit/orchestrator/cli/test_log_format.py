@@ -74,7 +74,7 @@ def test_a_line_of_text_has_the_ids_behind_it(capsys: pytest.CaptureFixture[str]
         (LogLevel.WARNING, []),
     ],
 )
-def test_the_level_makes_our_own_code_talkative_and_nobody_else(
+def test_the_level_makes_our_own_code_talkative_and_no_other_code(
     capsys: pytest.CaptureFixture[str], level: LogLevel, told: list[str]
 ) -> None:
     configure_logging(LogFormat.JSON, level)

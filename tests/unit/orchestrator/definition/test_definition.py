@@ -69,7 +69,7 @@ def test_without_a_pivot_every_retriable_step_comes_after_all_compensatable_ones
     )
 
 
-def test_a_retriable_step_comes_after_the_pivot_whatever_it_names() -> None:
+def test_a_retriable_step_comes_after_the_pivot_with_any_names_in_after() -> None:
     bill = replace(TICKET, name="send bill", after=("reserve seat",))
     assert trip(SEAT, CHARGE, TICKET, bill).dependencies["send bill"] == {"charge", "reserve seat"}
 

@@ -16,12 +16,17 @@ pytestmark = pytest.mark.slow
 
 _DEFINITION = """
 from dataclasses import dataclass, replace
+from orchestrator.definition.rest import rest
 from orchestrator.definition.saga import Saga
 from orchestrator.definition.steps import compensatable, pivot, retriable
 from outbox.messages import Command
 
 @dataclass(frozen=True)
 class Seat:
+    number: str
+
+@dataclass(frozen=True)
+class Receipt:
     number: str
 
 @dataclass(frozen=True)
@@ -40,6 +45,9 @@ class Trip:
     def seated(self, reply: Seat) -> "Trip":
         return replace(self, seat=reply.number)
 
+    def paid(self, reply: Receipt) -> "Trip":
+        return self
+
     def numbered(self, reply: int) -> "Trip":
         return self
 
@@ -50,6 +58,12 @@ saga = Saga(
             "reserve", lambda it: Reserve(it.trip),
             compensation=lambda it: Release(it.trip), on_reply=Trip.seated,
         ),
+        compensatable(
+            "pay",
+            lambda it: rest("bank", "POST /payments", body=[it.trip], reply=Receipt, keyed=True),
+            compensation=lambda it: rest("bank", "DELETE /p/{seat}", values={"seat": str(it.seat)}),
+            on_reply=Trip.paid,
+        ),
         pivot("go", lambda it: Release(it.trip)),
         retriable("come back", lambda it: Release(it.trip)),
     ],
@@ -57,7 +71,7 @@ saga = Saga(
 """
 _OPTIONS = (
     "--strict",
-    # Nobody's own settings decide this, nor what an earlier run has cached.
+    # No developer's own settings decide this, nor what an earlier run has cached.
     "--config-file=",
     "--cache-dir=cache",
     # What the packages import themselves has no part in it, and takes long to read.
@@ -89,6 +103,26 @@ _MISTAKES = {
         "on_reply=Trip.seated",
         "on_reply=Trip.numbered",
         "[misc]",
+    ),
+    "a misspelt field of the state in the body of a REST call": (
+        "body=[it.trip]",
+        "body=[it.tripp]",
+        '"Trip" has no attribute "tripp"',
+    ),
+    "a misspelt field of the state in the address of a REST call": (
+        "str(it.seat)",
+        "str(it.seet)",
+        '"Trip" has no attribute "seet"',
+    ),
+    "a REST call whose reply is not what on_reply takes": (
+        "reply=Receipt,",
+        "reply=Seat,",
+        "[misc]",
+    ),
+    "an option of a REST call that there is not": (
+        "reply=Receipt, keyed=True",
+        "reply=Receipt, keyedd=True",
+        "[call-overload]",
     ),
     "a missing compensation": (
         "compensation=lambda it: Release(it.trip), ",

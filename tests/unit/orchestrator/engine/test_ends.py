@@ -1,4 +1,4 @@
-"""What the event of a run's end tells: the run ends, whatever its state holds."""
+"""What the event of a run's end tells: the run ends with anything in its state."""
 
 from __future__ import annotations
 

@@ -6,16 +6,16 @@ from datetime import UTC, datetime
 
 from orchestrator.engine.commits.run_cache import RunCache
 from orchestrator.machine.instance import Instance
-from orchestrator.store.records import Record
+from orchestrator.store.records import Committed, Record
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
 
-def run(name: str, revision: int = 0) -> Record:
+def run(name: str, revision: int = 0) -> Committed:
     instance = Instance(
         id=name, saga="trip", version=1, key=name, state=None, steps={}, created_at=NOW
     )
-    return Record(instance, revision=revision)
+    return Committed(Record(instance, revision=revision), NOW)
 
 
 def kept(cache: RunCache, *runs: tuple[str, int]) -> list[str]:
@@ -55,5 +55,5 @@ def test_what_is_forgotten_takes_no_room() -> None:
     cache.forget("a")
     cache.forget("unknown")
     assert cache.bytes == 400
-    cache.forget_shards({run("b").shard})
+    cache.forget_shards({run("b").record.shard})
     assert (cache.bytes, "b" in cache) == (0, False)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.machine.instance import Status, StepStatus, Wait
+from orchestrator.machine.instance import Cause, Status, StepStatus, Wait
 from orchestrator.machine.signals import ACCEPTED, Replied, TimerKind
 from orchestrator.machine.transition import Happening
-from outbox.replies import Outcome, Reply
+from outbox.replies import DEAD_LETTER, Outcome, Reply
 from tests.support.orchestrator.story import LOCKED, REFUSED, SEAT_7, Story
 from tests.support.orchestrator.trips import BOOKING
 
@@ -100,6 +100,18 @@ def test_a_rejection_by_message_is_a_burial() -> None:
     story = by_message(accepted(), Reply(Outcome.REJECTED, code="invalid"))
     assert Happening.BURIED in story.happened
     assert story.run.direction.value == "backward"
+    assert story.run.cause == Cause(
+        "dead-letter", "its command was given up by the consumer of trains: rejected: invalid"
+    )
+
+
+def test_a_command_that_its_consumer_keeps_is_said_to_lie_there() -> None:
+    story = by_message(accepted(), Reply(Outcome.REJECTED, code=DEAD_LETTER, reason="no seats"))
+    assert story.run.cause == Cause(
+        "dead-letter",
+        "its command was given up by the consumer of trains, which keeps it (sagabox outbox "
+        "received list --service trains): rejected: dead-letter: no seats",
+    )
 
 
 def test_the_deadline_of_an_accepted_command_turns_the_run_back() -> None:

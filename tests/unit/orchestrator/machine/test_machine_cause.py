@@ -52,7 +52,7 @@ def stuck() -> Story:
         ),
         (
             lambda: begun().buried("reserve seat"),
-            ("dead-letter", "its command became a dead letter: "),
+            ("dead-letter", "its command became a dead letter of the orchestrator (sagabox "),
         ),
         (lambda: begun().hears(Cancel("ann", "a mistake")), ("cancelled", "a mistake")),
         (lambda: begun().hears(Terminate("ann", "gone")), ("terminated", "gone")),

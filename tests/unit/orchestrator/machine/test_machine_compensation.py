@@ -132,7 +132,7 @@ def test_an_undo_that_goes_on_is_asked_for_as_long_as_it_does() -> None:
 
 
 @pytest.mark.parametrize("answer", ["unknown", "too-old", "expired"])
-def test_an_undo_of_which_nobody_can_tell_makes_the_run_stuck(answer: str) -> None:
+def test_an_undo_whose_outcome_is_unknown_makes_the_run_stuck(answer: str) -> None:
     story = turned_back()
     first = story.awaited("reserve room")
     story.answers("reserve room", reply=outcome(answer))
@@ -148,7 +148,9 @@ def test_a_buried_undo_makes_the_run_stuck_and_a_retry_sends_the_same_one() -> N
     sent = story.last.commands
     story.buried("reserve room")
     assert story.status is Status.STUCK
-    assert story.step("reserve room").reason == "its command became a dead letter: no receiver"
+    assert story.step("reserve room").reason == (
+        "its command became a dead letter of the orchestrator (sagabox dead-letters): no receiver"
+    )
     assert story.hears(Retry("reserve room", "ann", "it is back")).last.commands == sent
 
 

@@ -1,4 +1,4 @@
-"""Nobody knows whether a command ran: its answer is overdue, or it became a dead letter."""
+"""It is unknown whether a command ran: its answer is overdue, or it became a dead letter."""
 
 from __future__ import annotations
 
@@ -35,12 +35,13 @@ def test_a_buried_compensatable_step_is_undone_too() -> None:
     assert story.sent == ["undo reserve room"]
     assert story.happened == [Happening.BURIED, Happening.TURNED_BACK, Happening.SENT]
     assert story.history[-2].detail == (
-        "step 'reserve room' is in doubt: its command became a dead letter: no receiver"
+        "step 'reserve room' is in doubt: its command became a dead letter of the orchestrator "
+        "(sagabox dead-letters): no receiver"
     )
 
 
 @pytest.mark.parametrize("answer", UNTELLABLE)
-def test_a_compensatable_step_of_which_nobody_can_tell_is_undone_too(answer: str) -> None:
+def test_a_compensatable_step_whose_outcome_is_unknown_is_undone_too(answer: str) -> None:
     story = Story(BOOKING).answers("reserve seat", reply=outcome(answer))
     assert story.sent == ["undo reserve seat"]
 
@@ -75,13 +76,15 @@ def test_beyond_return_a_buried_step_makes_the_run_stuck(step: str) -> None:
     story = at_pivot() if step == "charge" else at_pivot().answers("charge")
     story.buried(step)
     assert story.status is Status.STUCK
-    assert story.step(step).reason == "its command became a dead letter: no receiver"
+    assert story.step(step).reason == (
+        "its command became a dead letter of the orchestrator (sagabox dead-letters): no receiver"
+    )
     assert story.sent == []
 
 
 @pytest.mark.parametrize("answer", UNTELLABLE)
 @pytest.mark.parametrize("step", ["charge", "send ticket"])
-def test_beyond_return_a_step_of_which_nobody_can_tell_makes_the_run_stuck(
+def test_beyond_return_a_step_whose_outcome_is_unknown_makes_the_run_stuck(
     step: str, answer: str
 ) -> None:
     story = at_pivot() if step == "charge" else at_pivot().answers("charge")

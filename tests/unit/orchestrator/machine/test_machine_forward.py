@@ -39,6 +39,20 @@ def test_a_start_sends_the_first_step() -> None:
     assert story.happened == [Happening.STARTED, Happening.SENT]
 
 
+def test_a_state_that_was_accepted_is_not_looked_at_again() -> None:
+    looked_at: list[str] = []
+
+    def key(it: Trip) -> str:
+        looked_at.append(it.trip)
+        return it.trip
+
+    saga = replace(BOOKING, key=key)
+    assert start(saga, RUN_ID, Trip("t1"), BEGIN, key="t1").instance.key == "t1"
+    assert looked_at == []
+    assert start(saga, RUN_ID, Trip("t1"), BEGIN).instance.key == "t1"
+    assert looked_at == ["t1"]
+
+
 def test_each_success_sends_the_next_step_until_it_is_completed() -> None:
     story = Story(BOOKING)
     assert story.answers("reserve seat").sent == ["do reserve room"]

@@ -1,4 +1,4 @@
-"""Answers that nobody awaits: duplicates, late ones, and ones to commands never sent."""
+"""Answers that no run awaits: duplicates, late ones, and ones to commands never sent."""
 
 from __future__ import annotations
 

@@ -226,12 +226,15 @@ def test_a_question_that_became_a_dead_letter_leaves_it_to_the_person() -> None:
     story = skipped(stuck_at_pivot(), "charge")
     story.hears(Buried(story.void("charge"), "no receiver"))
     assert story.step("charge").reason == (
-        "it is not skipped yet, since the question became a dead letter: no receiver; skip it "
-        "again to go on without that answer, or retry it"
+        "it is not skipped yet, since the question became a dead letter of the orchestrator "
+        "(sagabox dead-letters): no receiver; skip it again to go on without that answer, or retry "
+        "it"
     )
     by_message = skipped(stuck_at_pivot(), "charge")
     by_message.hears(Replied(by_message.void("charge"), Reply(Outcome.REJECTED), "payments"))
-    assert "became a dead letter: rejected; skip" in str(by_message.step("charge").reason)
+    assert "since the question was given up by the consumer of payments: rejected; skip" in str(
+        by_message.step("charge").reason
+    )
     # A copy may still be answered.
     assert by_message.tells("charge", "absent").sent == ["do send ticket"]
 

@@ -15,6 +15,9 @@ from outbox import transports
 from outbox.replies import Outcome
 from tests.support.faults.crashing import POINTS
 
+NOT_OF_SAGAS = {"consumer", "held", "retention"}
+"""The parts that no world of `check_saga` has: it has no broker, and no run in it gets old."""
+
 
 def named(subject: Subject) -> dict[str, bool]:
     """The rows of that sort, and whether the explorer covers them."""
@@ -55,7 +58,8 @@ def test_every_transport_is_listed() -> None:
 
 def test_every_part_that_has_crash_points_is_listed_for_those_who_die_there() -> None:
     crashes = next(row for row in COVERAGE if row.name == "crashes")
-    assert [it for it in POINTS if it.partition(":")[0] not in crashes.check_saga.how] == []
+    parts = {it.partition(":")[0] for it in POINTS} - NOT_OF_SAGAS
+    assert [it for it in parts if it not in crashes.check_saga.how] == []
 
 
 @pytest.mark.parametrize("tool", Tool)

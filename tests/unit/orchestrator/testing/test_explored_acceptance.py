@@ -30,7 +30,7 @@ DONE = Outcome.DONE
     ],
     ids=["lost", "crashed and doubled", "late and cancelled", "given up"],
 )
-def test_whatever_becomes_of_an_accepted_command_every_promise_holds(
+def test_with_every_fate_of_an_accepted_command_each_promise_holds(
     saga: Saga[object], faults: Faults
 ) -> None:
     found = explore(saga, faults=faults).check()
@@ -75,7 +75,8 @@ def test_acceptance_alone_is_one_more_fault_that_may_happen_to_each_command() ->
             "total",
         ),
         (
-            "        buried(builder, command_id, words)\n        return\n",
+            "        _given_up(builder, command_id, words, _by_consumer(signal.source, reply))\n"
+            "        return\n",
             "        builder.withdraw(command_id)\n"
             "        name = builder.instance.step_of(command_id)\n"
             "        builder.settle(name, StepStatus.REFUSED)\n"

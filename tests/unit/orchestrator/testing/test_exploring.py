@@ -51,7 +51,7 @@ IMPATIENT = RetryPolicy(attempts=1)
 # What is promised
 
 
-def test_the_usual_faults_are_tried_when_nobody_says_otherwise() -> None:
+def test_the_usual_faults_are_tried_when_no_others_are_given() -> None:
     found = explore(BOOKING).check()
     assert found.ends == {Status.COMPLETED, Status.COMPENSATED}
     assert found.worlds > 3_000
@@ -102,7 +102,7 @@ def test_an_expired_command_that_is_taken_for_done_is_found() -> None:
 
 
 def test_an_answer_that_was_in_memory_alone_when_the_orchestrator_crashed_comes_again() -> None:
-    # Nobody asks again here: without a late deadline and a loss, the crash itself must see to it.
+    # No node asks again here: without a late deadline and a loss, the crash itself must see to it.
     found = explore(trip(TICKET), faults=Faults(crashes=1)).check()
     assert found.ends == {Status.COMPLETED}
 
@@ -155,7 +155,7 @@ def test_an_invariant_that_does_not_hold_is_named_and_its_reason_told() -> None:
         found.check()
     violation = caught.value.violation
     assert violation.promise == "never_charged_without_a_ticket"
-    assert violation.problem == "somebody paid and has no ticket"
+    assert violation.problem == "a customer paid and has no ticket"
     assert violation.trace[-1] == Event(What.ARRIVES, "charge", answer=Outcome.DONE)
 
 
@@ -402,8 +402,9 @@ def test_a_story_that_is_not_about_this_saga_is_refused(
         (trip(SEAT, TICKET), Faults(duplicates=2, burials=1, cancels=1)),
         (trip(SEAT, replace(ROOM, after=())), Faults(duplicates=1, late=1, cancels=1)),
         (trip(SEAT, CHARGE), Faults(accepted=1, losses=1, burials=1, late=1)),
+        (trip(SEAT, CHARGE), Faults(duplicates=1, terminations=1, removals=2, starts=1)),
     ],
-    ids=["pivot", "no pivot", "side by side", "accepted"],
+    ids=["pivot", "no pivot", "side by side", "accepted", "removed"],
 )
 def test_what_the_walk_leaves_out_leads_nowhere_else(
     saga: Saga[Trip], faults: Faults, monkeypatch: pytest.MonkeyPatch

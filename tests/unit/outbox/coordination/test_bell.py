@@ -51,7 +51,7 @@ async def test_it_is_heard_in_several_event_loops() -> None:
     assert heard == [True]
 
 
-async def test_who_gave_up_or_whose_loop_has_ended_stops_nobody() -> None:
+async def test_who_gave_up_or_whose_loop_has_ended_stops_no_other_waiter() -> None:
     bell = Bell()
     gone = asyncio.create_task(bell.wait(10))
     waiting = asyncio.create_task(bell.wait(10))

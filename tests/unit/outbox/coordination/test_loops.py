@@ -64,7 +64,9 @@ async def test_what_fails_at_the_end_is_told_and_stops_nothing(
     assert (record.exc_info is not None) == (error in MISTAKES)
 
 
-def test_a_failure_is_told_to_the_log_of_whoever_met_it(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failure_is_told_to_the_log_of_the_loop_that_met_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     log_failure(logging.getLogger("outbox.somewhere"), "it did not work", ValueError("why"))
     (record,) = caplog.records
     assert (record.name, record.message) == ("outbox.somewhere", "it did not work: why")

@@ -12,6 +12,7 @@ from outbox.clock import SystemClock
 from outbox.coordination.lease_store import LeaseStore
 from outbox.database.engines import reading
 from outbox.database.opening import open_database
+from outbox.relay.condition import Condition
 from outbox.relay.courier import Courier
 from outbox.relay.ports import RelayPorts
 from outbox.relay.relay import Relay
@@ -19,7 +20,7 @@ from outbox.relay.settings import RelaySettings
 from outbox.tables import DEFAULT_TABLES
 from tests.support.orchestrator.engines import Scripted
 
-POSTGRESQL = "postgresql+asyncpg://nobody@127.0.0.1:1/nothing"
+POSTGRESQL = "postgresql+asyncpg://user@127.0.0.1:1/nothing"
 CLOCK = SystemClock()
 
 
@@ -33,6 +34,7 @@ def of_courier(engine: AsyncEngine) -> AsyncEngine:
         engine,
         "there",
         Scripted(),
+        Condition("there", clock=CLOCK, batch=1, chance=lambda: 0.5),
         name=lambda: "relay",
         clock=CLOCK,
         settings=settings,

@@ -7,9 +7,14 @@ no longer works here until `outbox/database/sqlalchemy_internals.py` follows.
 from __future__ import annotations
 
 import ast
+from typing import Any
 
+import psycopg
 import pytest
+from psycopg.pq import PGconn
 from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.dialects.postgresql.asyncpg import AsyncAdapt_asyncpg_connection
+from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_connection
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import StaticPool
 
@@ -77,6 +82,30 @@ async def test_synchronous_code_of_an_asynchronous_engine_can_wait() -> None:
     async with engine.connect() as connection:
         assert await connection.run_sync(work) == (True, "waited for")
     await engine.dispose()
+
+
+def test_it_is_known_whether_a_connection_of_asyncpg_prepares_statements() -> None:
+    """Else a service is not told that its engine is not made for the pooler before its server, and
+    what it reads there is torn apart."""
+    adapted: Any = AsyncAdapt_asyncpg_connection
+    for size, prepares in ((100, True), (0, False)):
+        connection = adapted(None, object(), prepared_statement_cache_size=size)
+        assert internals.prepares("asyncpg", connection) is prepares
+
+
+async def test_it_is_known_whether_a_connection_of_psycopg_prepares_statements() -> None:
+    """The same."""
+    unconnected = PGconn.connect_start(b"host=127.0.0.1 port=1")
+    bare: Any = psycopg.Connection(unconnected)
+    within: Any = psycopg.AsyncConnection(unconnected)
+    adapted: Any = AsyncAdapt_psycopg_connection.__new__(AsyncAdapt_psycopg_connection)
+    adapted._connection = within
+    for threshold, prepares in ((5, True), (None, False)):
+        bare.prepare_threshold = within.prepare_threshold = threshold
+        assert internals.prepares("psycopg", bare) is prepares
+        assert internals.prepares("psycopg", adapted) is prepares
+    assert not internals.prepares("psycopg2", bare)
+    unconnected.finish()
 
 
 def test_it_is_known_how_many_connections_a_pool_opens() -> None:

@@ -6,14 +6,20 @@ import ssl
 from collections.abc import Callable
 
 import pytest
+from asyncpg.exceptions import (  # type: ignore[import-untyped]  # it has no type information
+    InterfaceError,
+    TargetServerAttributeNotMatched,
+)
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from outbox.database.troubles import (
     Trouble,
+    failed_to_connect,
     is_of_database,
     trouble_in_handler,
     trouble_in_statement,
+    was_refused,
     words_of,
 )
 from outbox.errors import TransactionLost
@@ -135,7 +141,7 @@ def test_a_handler_may_ask_others_than_the_database_and_its_queries_are_its_own(
     assert trouble_in_handler(raised) is Trouble.OWN
 
 
-def test_each_trouble_is_somebodys_and_two_leave_a_commit_in_doubt() -> None:
+def test_each_trouble_has_its_owner_and_two_leave_a_commit_in_doubt() -> None:
     blameless = {each for each in Trouble if each.is_the_databases}
     own = {Trouble.OWN, Trouble.CROSSED, Trouble.LOCKED, Trouble.SLOW}
     assert blameless == set(Trouble) - own
@@ -143,6 +149,28 @@ def test_each_trouble_is_somebodys_and_two_leave_a_commit_in_doubt() -> None:
         Trouble.LOST,
         Trouble.BROKEN,
     }
+
+
+@pytest.mark.parametrize("sqlstate", ["22P02", "23505", "40P01", "53100", "57014"])
+def test_what_the_server_refused_did_nothing(sqlstate: str) -> None:
+    assert was_refused(wrapped(DriverError(sqlstate)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        wrapped(DriverError("57P01")),
+        wrapped(DriverError("08003")),
+        wrapped(DriverError("58030")),
+        wrapped(DriverError(None), invalidated=True),
+        TimeoutError("no answer"),
+        ConnectionResetError(104, "reset"),
+        RuntimeError("a driver's own words"),
+    ],
+    ids=repr,
+)
+def test_what_the_server_has_not_answered_may_have_taken_effect(error: Exception) -> None:
+    assert not was_refused(error)
 
 
 def test_psycopg_says_without_a_code_that_it_cannot_connect_or_was_cut_off() -> None:
@@ -161,7 +189,7 @@ def test_an_error_that_was_dealt_with_says_nothing_of_a_handler() -> None:
 
 
 @pytest.mark.parametrize("question", QUESTIONS, ids=label)
-def test_a_connection_that_broke_is_the_databases_trouble_whatever_the_error(
+def test_a_connection_that_broke_is_the_databases_trouble_with_every_error(
     question: Question,
 ) -> None:
     for error in (ValueError("?"), DriverError("XX000"), from_sqlite(sqlite3.SQLITE_INTERRUPT)):
@@ -190,6 +218,8 @@ def test_causes_that_go_in_a_circle_are_followed_for_a_while_only(question: Ques
         (DriverError("23505"), True),
         (ConnectionRefusedError(111, "refused"), True),
         (PoolTimeout("no connection"), True),
+        (InterfaceError("unexpected authentication method"), True),
+        (TargetServerAttributeNotMatched("no host is a standby"), True),
         (DriverError(None), False),
         (RuntimeError("boom"), False),
     ],
@@ -203,3 +233,18 @@ def test_the_words_of_an_error_are_the_databases_own() -> None:
     assert words_of(wrapped(DriverError("28P01"))) == "28P01"
     assert words_of(DriverError("28P01")) == "28P01"
     assert words_of(TimeoutError()) == "TimeoutError"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_so"),
+    [
+        (InterfaceError("unsupported authentication method requested by the server"), True),
+        (DBAPIError(None, None, DriverError(None)), True),
+        (DBAPIError("SELECT", None, DriverError(None)), False),  # it was connected by then
+        (DBAPIError(None, None, DriverError("23505")), False),  # a commit that was refused
+        (ValueError("an error of ours"), False),
+    ],
+    ids=label,
+)
+def test_it_is_known_where_no_connection_could_be_made(error: Exception, is_so: bool) -> None:
+    assert failed_to_connect(error) is is_so

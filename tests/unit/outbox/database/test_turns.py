@@ -100,7 +100,7 @@ def test_one_holds_the_turn_at_a_time_among_many_threads() -> None:
     assert turns.ask("last").done()
 
 
-def test_a_name_has_one_queue_as_long_as_somebody_uses_it() -> None:
+def test_a_name_has_one_queue_as_long_as_an_engine_uses_it() -> None:
     by_name = TurnsByName()
     turns = by_name["a"]
     assert by_name["a"] is turns

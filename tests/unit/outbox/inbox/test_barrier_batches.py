@@ -17,7 +17,7 @@ from tests.support.outbox.dictionary_inbox import arriving
 from tests.support.outbox.inboxes import Book, Listed, Names, Noted, Unbook, envelope
 
 
-def test_ids_are_claimed_in_one_order_whatever_the_batch(names: Names) -> None:
+def test_ids_are_claimed_in_one_order_from_every_batch(names: Names) -> None:
     first, second, third = names(), names(), names()
     batch = [
         arriving(third, Unbook("a"), undoes=(first,)),
@@ -86,9 +86,34 @@ def test_lists_are_as_long_as_the_order_of_the_keys_allows(names: Names) -> None
     assert runs(batch, lambda cls: cls is Listed) == [[0, 2], [1], [3], [4, 5]]
 
 
-def test_without_list_handlers_each_message_is_called_in_its_turn(names: Names) -> None:
-    batch = [arriving(names(), Noted(key)) for key in "abab"]
-    assert runs(batch, lambda cls: False) == [[0], [1], [2], [3]]
+def test_without_list_handlers_the_calls_come_in_the_order_of_what_they_are_about(
+    names: Names,
+) -> None:
+    batch = [arriving(names(), Noted(key)) for key in "bcabca"]
+    assert runs(batch, lambda cls: False) == [[2], [5], [0], [3], [1], [4]]
+
+
+def test_that_order_does_not_depend_on_the_keys_of_the_envelopes(names: Names) -> None:
+    batch = [
+        arriving(names(), Book("c"), key="saga 1"),
+        arriving(names(), Book("a"), key="saga 3"),
+        arriving(names(), Noted("b")),
+        arriving(names(), Unbook("b"), key="saga 2"),
+    ]
+    assert runs(batch, lambda cls: False) == [[1], [2], [3], [0]]
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xyz")), max_size=20))
+def test_the_messages_of_one_envelopes_key_stay_in_their_order(
+    order: list[tuple[str, str]],
+) -> None:
+    names = Names()
+    batch = [arriving(names(), Noted(account), key=key) for account, key in order]
+    called = [position for (position,) in runs(batch, lambda cls: False)]
+    assert sorted(called) == list(range(len(batch)))
+    for key in "xyz":
+        of_key = [position for position in called if order[position][1] == key]
+        assert of_key == sorted(of_key)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.booleans()), max_size=20))

@@ -54,7 +54,7 @@ def explored(saga: Saga[Trip], faults: Faults) -> Exploration:
     ],
     ids=["in a row", "no pivot", "compensatable only", "side by side", "short, more faults"],
 )
-def test_whatever_the_network_does_the_run_ends_with_every_effect_or_none(
+def test_with_every_order_of_the_network_the_run_ends_with_every_effect_or_none(
     saga: Saga[Trip], faults: Faults, at_least: int
 ) -> None:
     report = explored(saga, faults)

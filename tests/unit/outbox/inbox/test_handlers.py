@@ -179,7 +179,7 @@ def test_a_pause_that_is_no_number_of_seconds_is_an_error(pause: Any) -> None:
 
 
 @pytest.mark.parametrize("result", [Refused("no", "x"), Locked("x"), Ongoing()])
-async def test_nobody_can_say_no_to_an_event(result: object) -> None:
+async def test_no_handler_can_say_no_to_an_event(result: object) -> None:
     handlers = Handlers("bank")
 
     @handlers.on(Told)
@@ -190,7 +190,7 @@ async def test_nobody_can_say_no_to_an_event(result: object) -> None:
         await call(handlers, Told("a"))
 
 
-async def test_what_a_handler_of_an_event_returns_is_nobodys_answer() -> None:
+async def test_what_a_handler_of_an_event_returns_is_no_answer() -> None:
     handlers = Handlers("bank")
 
     @handlers.on(Told)

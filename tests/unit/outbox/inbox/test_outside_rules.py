@@ -13,6 +13,7 @@ from outbox.replies import Outcome, Reply
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
 KEYED = Promise(timedelta(seconds=30), keyed=True, key_valid_for=DAY)
+REPEATABLE = Promise(timedelta(seconds=30), keyed=False, key_valid_for=DAY, repeatable=True)
 NOT_KEYED = replace(KEYED, keyed=False)
 STORED = Pended("id", "bank.book.v1", "sender", "sender", "saga", "a", None, since=NOW, read_at=NOW)
 DONE = Reply(Outcome.DONE)
@@ -118,6 +119,34 @@ def test_a_refusal_after_a_doubt_counts_only_with_a_key() -> None:
     assert rules.counts(call, KEYED, REFUSED)
     assert not rules.counts(call, NOT_KEYED, REFUSED)
     assert rules.counts(call, NOT_KEYED, DONE)
+
+
+def test_a_refusal_after_a_doubt_counts_only_while_the_key_is_valid() -> None:
+    keyed = replace(KEYED, repeatable=True)
+    call = again(later(rules.failed(begun(keyed), "late"), DAY - KEYED.timeout), keyed)
+    assert rules.counts(call, keyed, REFUSED)
+    call = again(later(rules.failed(begun(keyed), "late"), DAY + KEYED.timeout), keyed)
+    assert not rules.counts(call, keyed, REFUSED)
+    assert rules.counts(call, keyed, DONE)
+    assert rules.counts(call, replace(keyed, only_reads=True), REFUSED)
+
+
+def test_a_refusal_of_a_repeatable_call_says_nothing_of_an_earlier_attempt() -> None:
+    call = rules.begun_again(rules.failed(begun(NOT_KEYED), "lost"), REPEATABLE, "two")
+    assert isinstance(call, Pended), "it is made again"
+    assert not rules.counts(call, REPEATABLE, REFUSED)
+    assert rules.counts(call, REPEATABLE, DONE)
+
+
+def test_a_call_that_only_reads_leaves_no_doubt() -> None:
+    reads = replace(NOT_KEYED, only_reads=True)
+    call = rules.goes_on(begun(NOT_KEYED), '{"polls": "/jobs/1"}', "it works on it")
+    again_read = rules.begun_again(call, reads, "two")
+    assert isinstance(again_read, Pended)
+    died = rules.begun_again(later(again_read, DAY), reads, "three")
+    assert isinstance(died, Pended), "its process died, and nothing happened by that"
+    assert not died.is_in_doubt
+    assert not rules.failed(died, "lost", only_reads=True).is_in_doubt
 
 
 def test_a_refusal_counts_without_a_key_where_nothing_happened_before() -> None:

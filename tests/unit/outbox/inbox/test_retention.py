@@ -105,6 +105,18 @@ def test_a_header_reads_as_it_was_written(settled: EndedSagas) -> None:
     assert EndedSagas.from_header(settled.to_header()) == settled
 
 
+def test_the_headers_tell_the_database_where_there_is_one_and_what_is_none_counts_as_none() -> None:
+    said = EndedSagas(SAGAS[3], frozenset({SAGAS[1]}), database=SAGAS[7])
+    headers = {name.lower(): value for name, value in said.to_headers().items()}
+    assert headers == {"sagabox-settled": said.to_header(), "ce-sagaboxorigin": SAGAS[7]}
+    assert EndedSagas.from_headers(headers) == said
+    older = EndedSagas(said.before, said.live)
+    assert EndedSagas.from_headers({"sagabox-settled": said.to_header()}) == older
+    for odd in ("", "mine", SAGAS[7].upper() + "x"):
+        assert EndedSagas.from_headers({**headers, "ce-sagaboxorigin": odd}) == older
+    assert EndedSagas.from_headers({"ce-sagaboxorigin": SAGAS[7]}) is None
+
+
 def test_the_header_has_the_form_that_was_agreed() -> None:
     assert EndedSagas(SAGAS[3]).to_header() == SAGAS[3]
     settled = EndedSagas(SAGAS[3], frozenset({SAGAS[1], SAGAS[0]}))

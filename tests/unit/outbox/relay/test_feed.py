@@ -55,6 +55,26 @@ def test_what_is_offered_while_the_bucket_is_read_is_kept_unless_it_was_found() 
     assert [it.seq for it in feed.take([1], 10, MIB)] == [2]
 
 
+def test_what_was_found_is_not_kept_where_it_is_offered_later() -> None:
+    """The table shows a commit before its committer has heard of it."""
+    feed = MemoryQueue(100, MIB)
+    feed.begin([1, 2])
+    feed.read([1, 2], {1})
+    feed.offer([message(1), message(2), message(3, bucket=2)])
+    assert [it.seq for it in feed.take([1, 2], 10, MIB)] == [2, 3]
+
+
+def test_nor_where_its_bucket_was_doubted_or_not_read_to_its_end_meanwhile() -> None:
+    feed = MemoryQueue(100, MIB)
+    feed.begin([1, 2])
+    feed.read([1], {1, 2})
+    feed.distrust([1])
+    feed.begin([1, 2])
+    feed.read([1, 2], ())
+    feed.offer([message(1), message(2, bucket=2), message(3)])
+    assert [it.seq for it in feed.take([1, 2], 10, MIB)] == [3]
+
+
 def test_nothing_is_taken_of_a_bucket_that_is_still_being_read() -> None:
     feed = MemoryQueue(100, MIB)
     feed.begin([1])

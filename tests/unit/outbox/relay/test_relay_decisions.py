@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from outbox.coordination.leases import Leases, fair_share, in_excess
-from outbox.lanes import BUCKETS
+from outbox.lanes import BUCKETS, BUCKETS_PER_LANE, Lane, lane_of
 from outbox.relay.breaker import LONGEST_PAUSE, Breaker
+from outbox.relay.fetcher import shares
 from outbox.relay.low_watermarks import LowWatermarks
 from outbox.relay.settings import RelaySettings
 from outbox.relay.verdicts import (
@@ -45,7 +46,7 @@ def test_every_outcome_has_a_verdict() -> None:
 
 
 @pytest.mark.parametrize("outcome", [Outcome.LOCKED, Outcome.ONGOING])
-def test_undecided_answers_go_to_whoever_awaits_them_and_else_are_asked_again(
+def test_undecided_answers_go_to_the_sink_that_awaits_them_and_else_are_asked_again(
     outcome: Outcome,
 ) -> None:
     assert judge(_pending(awaited=True), Reply(outcome), POLICY, 0.0) == Settle()
@@ -198,8 +199,6 @@ def test_a_floor_rises_to_what_is_proven_and_stays_below_what_is_left() -> None:
     assert floors.of([1]) == {1: 50}
     floors.reset([1])
     assert floors.of([1, 2]) == {1: 0, 2: 30}
-    floors.sweep()
-    assert floors.of([2]) == {2: 0}
 
 
 def test_settings_that_let_a_delivery_outlive_its_lease_are_refused() -> None:
@@ -207,3 +206,28 @@ def test_settings_that_let_a_delivery_outlive_its_lease_are_refused() -> None:
         RelaySettings(lease=6.0, margin=2.0, delivery_timeout=3.0)
     with pytest.raises(ValueError, match="margin"):
         RelaySettings(lease=6.0, margin=5.0, delivery_timeout=3.0)
+
+
+# Shares
+
+
+def test_normal_buckets_share_a_fetch_and_urgent_ones_may_fill_half_of_it() -> None:
+    given_ = shares(BUCKETS, frozenset(BUCKETS[BUCKETS_PER_LANE:]), 1000)
+    urgent = {share for bucket, share in given_.items() if lane_of(bucket) is Lane.URGENT}
+    normal = {share for bucket, share in given_.items() if lane_of(bucket) is Lane.NORMAL}
+    assert (urgent, normal) == ({500}, {63})
+
+
+@given(
+    st.sets(st.sampled_from(BUCKETS), min_size=1),
+    st.frozensets(st.sampled_from(BUCKETS)),
+    st.integers(1, 2000),
+)
+def test_every_bucket_has_a_share_and_none_more_than_half(
+    buckets: set[int], full: frozenset[int], most: int
+) -> None:
+    given_ = shares(buckets, full, most)
+    assert given_.keys() == buckets
+    assert all(1 <= share <= max(1, most // 2) for share in given_.values())
+    # Where no two of them have many, one of them may fill half of a fetch.
+    assert len(buckets & full) > 1 or set(given_.values()) == {max(1, most // 2)}

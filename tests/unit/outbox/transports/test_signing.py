@@ -63,7 +63,7 @@ def test_a_signed_request_is_accepted_and_its_key_named() -> None:
     ),
     st.binary(),
 )
-def test_whatever_is_signed_is_accepted(
+def test_every_signed_request_is_accepted(
     method: str, target: str, headers: dict[str, str], body: bytes
 ) -> None:
     request = _signed(method=method, target=target, headers=headers, body=body)

@@ -170,13 +170,13 @@ def test_base64_is_read_in_both_alphabets() -> None:
         assert decode_value(Point, {"x": 1, "raw": text}).raw == b"\xff\xfe"
 
 
-def test_times_are_read_as_utc_whatever_their_zone() -> None:
+def test_times_are_read_as_utc_from_every_zone() -> None:
     read = decode(Do, b'{"id":"7","at":"2030-01-31T14:00:00+02:00"}')
     assert read.at == datetime(2030, 1, 31, 12, tzinfo=UTC)
     assert read.at.tzinfo is UTC
 
 
-def test_a_set_is_written_in_one_order_whatever_its_history() -> None:
+def test_a_set_is_written_in_one_order_with_every_history() -> None:
     # 0 and 8 share a slot in a small set, so that the first one to come is the first one out.
     one, other = frozenset([0, 8]), frozenset([8, 0])
     assert list(one) != list(other)

@@ -349,7 +349,7 @@ def test_an_empty_batch_holds_no_envelopes() -> None:
 @pytest.mark.parametrize(
     "headers", ["", "{", "null", "7", "[]", "{}", '{"source":"a","undoes":5}', '{"source":"a"']
 )
-def test_a_row_that_somebody_else_changed_is_refused_by_its_id(headers: str) -> None:
+def test_a_row_that_other_code_changed_is_refused_by_its_id(headers: str) -> None:
     with pytest.raises(MalformedEnvelope, match=AN_ID):
         from_row(AN_ID, "a.b.v1", "k", A_TIME, "{}", headers)
 

@@ -9,8 +9,8 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    schema.upgrade(op, to=4)
+    schema.upgrade(op, to=5)
 
 
 def downgrade() -> None:
-    schema.downgrade(op, to=0, start=4)
+    schema.downgrade(op, to=0, start=5)

@@ -1,0 +1,1 @@
+"""The blog's services as processes, and those who let it delete articles."""

@@ -1,0 +1,1 @@
+"""Real brokers on loopback, and what their client libraries do by themselves."""

@@ -1,0 +1,1 @@
+"""The programs of contenders, each run in the environment that has its library."""

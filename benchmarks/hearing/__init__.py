@@ -1,0 +1,1 @@
+"""Two services as processes: one says something, the other one notes when it hears it."""

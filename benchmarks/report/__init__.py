@@ -1,0 +1,1 @@
+"""What was measured, for people: the table of goals, pages, pictures. Pure."""

@@ -1,0 +1,1 @@
+"""An orchestrator, and two plain HTTP services that know nothing of it."""

@@ -1,0 +1,1 @@
+"""A participant that offers the trial commands, for `sagabox conform`."""

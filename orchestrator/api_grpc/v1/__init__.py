@@ -1,0 +1,1 @@
+"""The declared form of the API over gRPC, `runs.proto`, and the code made from it."""

@@ -1,0 +1,1 @@
+"""The command `sagabox outbox`: the outbox of a service, by way of its database."""

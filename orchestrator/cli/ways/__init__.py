@@ -1,0 +1,1 @@
+"""How the services of `sagabox dev` and `sagabox demo` send messages to each other."""

@@ -1,0 +1,1 @@
+"""Participants that are plain HTTP services: their inboxes here, and the calls to them."""

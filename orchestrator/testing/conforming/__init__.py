@@ -1,0 +1,1 @@
+"""Tries a participant in any language: does it keep the wire contract? See `sagabox conform`."""

@@ -1,0 +1,1 @@
+"""Destinations whose messages a reader takes from PostgreSQL's log, such as Debezium."""

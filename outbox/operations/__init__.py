@@ -1,0 +1,1 @@
+"""What operators do with an outbox: look, redrive, drop and reschedule, by filters."""

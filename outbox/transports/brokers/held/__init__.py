@@ -1,0 +1,2 @@
+"""Packets that could not be handled: they wait in a table of the receiver, the rest of their key
+behind them."""

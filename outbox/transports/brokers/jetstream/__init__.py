@@ -1,0 +1,1 @@
+"""What the adapter of NATS asks of JetStream: connections, streams, and readings of a partition."""

@@ -1,0 +1,1 @@
+"""What the adapter of Redis asks of it: scripts, connections, and readings of a stream."""

@@ -1,0 +1,97 @@
+"""What `sagabox doctor` says of peers that have several addresses."""
+
+from __future__ import annotations
+
+import pytest
+from fastapi import FastAPI
+
+from orchestrator.cli.doctor.findings import Finding, Verdict
+from orchestrator.cli.doctor.peers import addresses
+from outbox.clock import SystemClock
+from outbox.ids import compose
+from outbox.transports.brokers.opening import broker_at
+from outbox.transports.http.receiver import receiver
+from outbox.transports.http.signing import Keyring
+from tests.support.blog.blog import SECRETS
+from tests.support.brokers.nats_server import a_nats_server
+from tests.support.brokers.traffic import packets
+from tests.support.discovery.dns_server import name_server, zone
+from tests.support.http.servers import serving
+from tests.support.outbox.inboxes import Bench
+from tests.support.processes.waiting import free_port
+
+OURS, THEIRS = (compose(1_900_000_000_000, it) for it in (7, 8))
+pytestmark = pytest.mark.databases("sqlite")
+
+
+@pytest.fixture
+def bench(engine: object) -> Bench:
+    return Bench(engine)  # type: ignore[arg-type]  # the fixture's engine
+
+
+def _app(bench: Bench, database: str) -> FastAPI:
+    app = FastAPI()
+    keys, clock = Keyring.from_text(SECRETS), SystemClock()
+    app.include_router(receiver(bench.inbox, keys=keys, clock=clock, database=lambda: database))
+    return app
+
+
+def _said(findings: list[Finding], verdict: Verdict) -> str:
+    return "\n".join(it.told for it in findings if it.verdict is verdict)
+
+
+async def test_each_address_is_asked_and_told_with_its_database(bench: Bench) -> None:
+    away = f"http://127.0.0.1:{free_port()}"
+    async with serving(_app(bench, OURS)) as one, serving(_app(bench, THEIRS)) as other:
+        found = await addresses(
+            {"SAGABOX_PEERS": f"x={away},bank={one},{other},{away}", "SAGABOX_SECRETS": SECRETS}
+        )
+    assert {it.about for it in found} == {"bank"}  # a single address is not asked
+    told = _said(found, Verdict.OK)
+    assert f"{one} works on the database {OURS}" in told
+    assert f"{other} works on the database {THEIRS}" in told
+    assert f"{away} is not usable" in _said(found, Verdict.WARNING)
+    assert "its addresses work on 2 databases" in _said(found, Verdict.PROBLEM)
+
+
+async def test_webhooks_and_plain_http_services_in_the_lists_hide_no_other_peer() -> None:
+    two = f"http://127.0.0.1:{free_port()},http://127.0.0.1:{free_port()}"
+    found = await addresses(
+        {
+            "SAGABOX_PEERS": f"crm=webhook+https://crm.test/in#secret=env:CRM,bank={two}",
+            "SAGABOX_PARTICIPANTS": f"pay=rest+https://pay.test/v1,stock={two}",
+        }
+    )
+    assert {it.about for it in found} == {"bank", "stock"}
+
+
+async def test_a_name_that_finds_no_address_is_a_problem_with_its_reason() -> None:
+    async with name_server(zone({})) as server:
+        text = f"bank=http+dns://bank.test:80?server={server.address}"
+        (found,) = await addresses({"SAGABOX_PARTICIPANTS": text})
+    assert found.verdict is Verdict.PROBLEM
+    assert "does not know the name bank.test" in found.told
+    assert found.next_step
+
+
+async def test_without_secrets_the_addresses_are_told_and_nothing_is_asked() -> None:
+    records = {("bank.test", "A"): ["127.0.0.1", "127.0.0.2"]}
+    async with name_server(zone(records)) as server:
+        text = f"bank=http+dns://bank.test:8002?server={server.address}"
+        (found,) = await addresses({"SAGABOX_PEERS": text})
+    assert found.verdict is Verdict.WARNING
+    assert "has 2 addresses: " in found.told
+    assert "http://127.0.0.2:8002" in found.told
+
+
+async def test_a_broker_is_asked_and_told_with_what_waits() -> None:
+    with a_nats_server() as server:
+        client = broker_at(server.url())
+        await client.publish("bank", packets(3))
+        await client.aclose()
+        answers = await addresses({"SAGABOX_PEERS": f"bank={server.url(access='me:hidden')}"})
+    assert "answers; 3 packets wait in the queue bank" in _said(answers, Verdict.OK)
+    away = await addresses({"SAGABOX_PEERS": f"bank={server.url(access='me:hidden')}"})
+    told = _said(away, Verdict.PROBLEM)
+    assert "nats at 127.0.0.1" in told
+    assert "hidden" not in told

@@ -1,0 +1,243 @@
+"""Operations on an outbox whose relays go on meanwhile, on both databases."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from outbox.clock import SystemClock
+from outbox.errors import InvalidSelection, NoSuchMessage
+from outbox.operations import selection as selections
+from outbox.operations.operations import Operations
+from outbox.operations.selection import Selection
+from outbox.relay.relay import Relay
+from outbox.replies import Reply
+from outbox.retry import OnExhaustion, RetryPolicy
+from outbox.tables import DEFAULT_TABLES, Tables, outbox_scheduled
+from outbox.wire.envelope import Envelope
+from tests.support.outbox.inboxes import Names
+from tests.support.outbox.letters import a_letter, an_id, at, bury, dead, queue
+from tests.support.outbox.relays import (
+    DONE,
+    FAILED,
+    Destination,
+    commit,
+    counts,
+    drain,
+    make_relay,
+    message,
+    row,
+    run_until,
+)
+
+ONCE = RetryPolicy(first=0.02, factor=1.0, ceiling=0.02, jitter=0.0, attempts=1)
+
+
+def operations(engine: AsyncEngine, tables: Tables = DEFAULT_TABLES) -> Operations:
+    return Operations(engine, tables, SystemClock(), Names())
+
+
+class Blocking:
+    """A destination that fails these messages, with its relay, which blocks their keys."""
+
+    def __init__(self, engine: AsyncEngine, bad: list[str]) -> None:
+        self.bad = bad
+        self.destination = Destination(answer=self._answer)
+        self.relay: Relay = make_relay(
+            engine, self.destination, retry=ONCE, on_exhaustion=OnExhaustion.BLOCK_KEY
+        )
+
+    def _answer(self, envelope: Envelope) -> Reply:
+        return FAILED if envelope.id in self.bad else DONE
+
+
+async def test_after_a_redrive_a_blocked_key_goes_on_in_its_order(engine: AsyncEngine) -> None:
+    ids = await commit(engine, *(message("k") for _ in range(3)))
+    bad = [ids[0]]
+    blocking = Blocking(engine, bad)
+    await drain(blocking.relay)
+    bad.clear()
+    assert (await operations(engine).redrive(Selection(key="k"))).held_messages == 1
+    (late,) = await commit(engine, message("k"))
+    sent = blocking.destination
+    await run_until(blocking.relay, lambda: late in sent.ids, "the key goes on")
+    assert sent.ids == [ids[0], *ids, late]
+
+
+async def test_what_fails_again_after_a_redrive_blocks_again(engine: AsyncEngine) -> None:
+    ids = await commit(engine, message("k"), message("k"))
+    blocking = Blocking(engine, [ids[0]])
+    await drain(blocking.relay)
+    await operations(engine).redrive(Selection(ids=(ids[0],)))
+    sent = blocking.destination
+    await run_until(blocking.relay, lambda: len(sent.ids) == 2, "it is tried again")
+    page, _ = await operations(engine).held(Selection(), only_blocked=True)
+    assert [it.id for it in page.items] == [ids[0]]
+
+
+@pytest.mark.parametrize("buried_by", [None, "ann"])
+async def test_after_a_drop_the_later_messages_of_the_key_go_on(
+    engine: AsyncEngine, buried_by: str | None
+) -> None:
+    ids = await commit(engine, *(message("k") for _ in range(3)))
+    blocking = Blocking(engine, [ids[0]])
+    await drain(blocking.relay)
+    (late,) = await commit(engine, message("k"))
+    await operations(engine).drop(Selection(ids=(ids[0],)), buried_by=buried_by)
+    sent = blocking.destination
+    await run_until(blocking.relay, lambda: late in sent.ids, "the key goes on")
+    assert sent.ids == [*ids, late]
+    found = await counts(engine)
+    assert found == {
+        "outbox": 0,
+        "outbox_held": 0,
+        "outbox_parked": 0,
+        "outbox_dead": 0 if buried_by is None else 1,
+    }
+
+
+async def test_a_key_of_which_the_only_message_is_dropped_is_held_no_longer(
+    engine: AsyncEngine,
+) -> None:
+    ids = await commit(engine, message("k"))
+    blocking = Blocking(engine, ids)
+    await drain(blocking.relay)
+    await operations(engine).drop(Selection(key="k"))
+
+    async def held() -> int:
+        return (await counts(engine))["outbox_held"]
+
+    for _ in range(3):
+        await blocking.relay.run_once()
+    assert await held() == 0
+
+
+async def test_a_message_whose_key_rests_is_tried_at_once_by_its_id_alone(
+    engine: AsyncEngine,
+) -> None:
+    slow = RetryPolicy(first=600.0, factor=1.0, ceiling=600.0, jitter=0.0, attempts=9)
+    ids = await commit(engine, message("k"))
+    destination = Destination(answer=lambda _: FAILED)
+    relay = make_relay(engine, destination, retry=slow)
+    await relay.run_once()
+    assert (await operations(engine).redrive(Selection(key="k"))).held_messages == 0
+    assert (await operations(engine).redrive(Selection(ids=tuple(ids)))).held_messages == 1
+    await run_until(relay, lambda: len(destination.ids) == 2, "it is tried again")
+    page, _ = await operations(engine).held(Selection())
+    assert [it.attempts for it in page.items] == [2]
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transactions of up to three messages."""
+    for module in ("operations", "selection"):
+        monkeypatch.setattr(f"outbox.operations.{module}.MAX_AT_ONCE", 3)
+
+
+@pytest.mark.usefixtures("small_steps")
+async def test_many_letters_are_redriven_in_several_transactions(engine: AsyncEngine) -> None:
+    await bury(engine, *(a_letter(number) for number in range(5)))
+    done = await operations(engine).redrive(Selection(destination="comments"))
+    assert done.dead_letters == 5
+    assert [it["id"] for it in await queue(engine)] == [an_id(it) for it in range(5)]
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("change", ["redrive", "redrive_as_new", "drop"])
+async def test_all_letters_that_ids_name_are_changed_in_one_transaction(
+    engine: AsyncEngine, change: str
+) -> None:
+    """Also as many as a transaction takes otherwise, or more: an id may have died twice."""
+    await bury(
+        engine, *(a_letter(it, destination=to) for it in range(2) for to in ("comments", "mail"))
+    )
+    does, named = operations(engine), Selection(ids=(an_id(0), an_id(1)))
+    if change == "drop":
+        done = await does.drop(named)
+    else:
+        done = await does.redrive(named, as_new=change == "redrive_as_new")
+    assert done.dead_letters == 4
+    assert await dead(engine) == set()
+
+
+@pytest.mark.usefixtures("small_steps")
+async def test_all_scheduled_messages_that_ids_name_are_moved_in_one_transaction(
+    engine: AsyncEngine,
+) -> None:
+    now, made = SystemClock().now(), [message("k") for _ in range(3)]
+    async with engine.begin() as connection:
+        for bucket, envelope in made:
+            values = row(bucket, envelope, "comments") | {"due_at": now + timedelta(days=9)}
+            await connection.execute(insert(outbox_scheduled).values(**values))
+    named = Selection(ids=tuple(envelope.id for _, envelope in made))
+    assert (await operations(engine).reschedule(named, now)).scheduled == 3
+    assert (await operations(engine).drop_scheduled(named)).scheduled == 3
+
+
+@pytest.mark.usefixtures("small_steps")
+async def test_letters_of_several_destinations_are_all_sent_again_as_new(
+    engine: AsyncEngine,
+) -> None:
+    both = ("comments", "mail")
+    await bury(engine, *(a_letter(it, destination=to) for it in range(4) for to in both))
+    done = await operations(engine).redrive(Selection(older_than=at(99)), as_new=True)
+    assert done.dead_letters == 8
+    assert await dead(engine) == set()
+    sent = {(it["id"], it["destination"]) for it in await queue(engine)}
+    assert done.new_ids.keys() == {an_id(it) for it in range(4)}
+    assert sent == {(new, to) for new in done.new_ids.values() for to in both}
+
+
+async def test_two_operators_redrive_each_letter_once(engine: AsyncEngine) -> None:
+    await bury(engine, *(a_letter(number) for number in range(20)))
+    both = await asyncio.gather(
+        *(operations(engine).redrive(Selection(destination="comments")) for _ in range(2))
+    )
+    assert sum(it.dead_letters for it in both) == 20
+    assert len(await queue(engine)) == 20
+    assert await dead(engine) == set()
+
+
+async def test_a_moved_message_is_as_old_as_its_new_time_says(engine: AsyncEngine) -> None:
+    now = SystemClock().now()
+    bucket, envelope = message("k")
+    async with engine.begin() as connection:
+        values = row(bucket, envelope, "comments") | {"due_at": now + timedelta(days=9)}
+        await connection.execute(insert(outbox_scheduled).values(**values))
+    destination = Destination()
+    relay = make_relay(engine, destination)
+    await drain(relay)
+    assert destination.ids == []
+    due = now - timedelta(seconds=1)
+    await operations(engine).reschedule(Selection(ids=(envelope.id,)), due)
+    async with engine.connect() as connection:
+        headers = (await connection.execute(select(outbox_scheduled.c.headers))).scalar_one()
+    assert due.astimezone(UTC).isoformat().replace("+00:00", "Z") in headers
+    await run_until(relay, lambda: destination.ids == [envelope.id], "it leaves")
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"ids": ("x",)},
+        {"ids": tuple(an_id(it) for it in range(selections.MAX_AT_ONCE + 1))},
+        {"older_than": datetime(2030, 1, 1)},  # noqa: DTZ001 - that it has no zone is the point
+        {"key": "a\0b"},
+    ],
+)
+def test_a_filter_that_can_fit_nothing_is_refused(filters: dict[str, object]) -> None:
+    with pytest.raises(InvalidSelection):
+        Selection(**filters)  # type: ignore[arg-type]  # they are of several types
+
+
+async def test_ids_and_filters_must_both_fit(engine: AsyncEngine) -> None:
+    await bury(engine, a_letter(1), a_letter(2, destination="mail"))
+    with pytest.raises(NoSuchMessage, match=an_id(2)):
+        await operations(engine).redrive(
+            Selection(ids=(an_id(1), an_id(2)), destination="comments")
+        )
+    assert len(await dead(engine)) == 2

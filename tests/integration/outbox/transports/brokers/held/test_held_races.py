@@ -1,0 +1,213 @@
+"""What may come between two steps of the consumer, the worker and the inbox of held messages."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from random import Random
+
+import pytest
+from sqlalchemy import delete
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+
+from outbox.crashpoints import Crash
+from outbox.errors import ForgottenByReceiver, NoSuchMessage
+from outbox.inbox.batches import order_key
+from outbox.inbox.handlers import Context, Handlers
+from outbox.inbox.limits import InboxLimits
+from outbox.replies import Outcome
+from outbox.retry import RetryPolicy
+from outbox.tables import inbox_held
+from outbox.testing import crash_at
+from outbox.transports.brokers.held import operators
+from outbox.transports.brokers.held.holding import ToHold
+from outbox.transports.brokers.held.operators import Selection
+from outbox.transports.brokers.held.table import store_of
+from outbox.transports.brokers.held.worker import HeldSettings
+from outbox.wire.envelope import Envelope
+from tests.support.databases.databases import Database
+from tests.support.fixtures import MakeEngine
+from tests.support.outbox.holding import HoldingBench, to_hold
+from tests.support.outbox.inboxes import START, Noted, bank, outcomes, write_entry
+
+ADA = (False, "ada")
+
+
+async def test_a_packet_that_comes_again_after_it_was_handled_here_changes_nothing(
+    engine: AsyncEngine,
+) -> None:
+    bench = HoldingBench(engine)
+    note = bench.note("first")
+    await bench.hold(note)
+    await bench.work()
+    # The consumer died before it acknowledged: its key is held no more, or by another message.
+    assert outcomes(await bench.receive(note)) == ["done"]
+    await bench.hold(bench.note("second"), note)
+    await bench.work()
+    assert await bench.entries() == ["first", "second"]
+    assert await bench.rows() == []
+
+
+async def test_a_message_that_is_held_behind_the_last_one_while_that_goes_has_its_turn(
+    engine: AsyncEngine,
+) -> None:
+    bench = HoldingBench(engine)
+    first, second = bench.note("first"), bench.note("second")
+    await bench.hold(first)
+    assert await bench.held_keys(second) == {ADA}
+    await bench.work()
+    await bench.hold(second)
+    await bench.work()
+    assert await bench.entries() == ["first", "second"]
+
+
+@pytest.mark.databases("postgresql")  # SQLite has one writer at a time
+async def test_a_process_that_holds_behind_a_message_waits_until_its_settlement_is_committed(
+    database: Database, make_engine: MakeEngine
+) -> None:
+    bench, consumer = HoldingBench(make_engine(database)), HoldingBench(make_engine(database))
+    store = store_of(bench.sessions, "bank", bench.clock)
+    await bench.hold(bench.note("first"))
+    async with bench.sessions.begin() as session:
+        await store.lock(session, [ADA])
+        await session.execute(delete(inbox_held))
+        await store.appoint(session, [ADA])
+        holding = asyncio.create_task(consumer.hold(bench.note("second")))
+        done, _ = await asyncio.wait({holding}, timeout=0.3)
+        assert not done
+    await holding
+    assert await bench.pause() is not None
+    await bench.work()
+    assert await bench.entries() == ["second"]
+
+
+async def test_what_was_handled_before_a_crash_and_is_forgotten_then_is_not_run_again(
+    engine: AsyncEngine,
+) -> None:
+    retention = timedelta(days=30)
+    bench = HoldingBench(engine, limits=InboxLimits(retention=retention))
+    note = bench.new(Noted("ada", "first"), due=START)
+    await bench.hold(note, bench.new(Noted("ada", "second"), due=START + retention * 2))
+    with crash_at("held: after handling, before settle"), pytest.raises(Crash):
+        await bench.work()
+    bench.clock.advance(2 * retention.total_seconds())
+    assert await bench.inbox.purge() == 1
+    await bench.work()
+    assert await bench.entries() == ["first", "second"]
+    (row,) = await bench.rows()
+    assert (row["state"], row["last_error"][:7]) == ("dead", "too-old")
+
+    async with bench.sessions.begin() as session:
+        now = bench.clock.now()
+        assert await operators.redrive(session, Selection(), now=now) == 0
+        with pytest.raises(ForgottenByReceiver, match="redrive_as_new"):
+            await operators.redrive(session, Selection(seqs=[row["seq"]]), now=now)
+        bench.names.moment = bench.clock.now()
+        named = await operators.redrive_as_new(session, [row["seq"]], new_id=bench.names, now=now)
+    assert list(named) == [note.id]
+    await bench.worker.run_once()
+    assert await bench.entries() == ["first", "second", "first"]
+    assert bench.watched.ids[-1] == named[note.id]
+
+
+async def test_only_what_was_given_up_is_redriven_as_new(engine: AsyncEngine) -> None:
+    bench = HoldingBench(engine)
+    await bench.hold(bench.note("first"))
+    (row,) = await bench.rows()
+    async with bench.sessions.begin() as session:
+        with pytest.raises(NoSuchMessage, match="not given up"):
+            await operators.redrive_as_new(
+                session, [row["seq"]], new_id=bench.names, now=bench.clock.now()
+            )
+
+
+@dataclass
+class Moody:
+    """A handler of `Noted` that fails now and then."""
+
+    random: Random
+    attempts: Counter[str] = field(default_factory=Counter)
+
+    def handlers(self) -> Handlers:
+        handlers = bank(without=Noted)
+
+        @handlers.on(Noted)
+        async def noted(session: AsyncSession, event: Noted, context: Context) -> None:
+            await write_entry(session, event.entry, context.id)
+            if self.random.random() < 0.3:
+                raise ValueError("in a bad mood")
+
+        return handlers
+
+
+async def _consume(bench: HoldingBench, queue: Sequence[Envelope], random: Random) -> None:
+    """Take the queue in batches, as a consumer does; now and then it dies before it acknowledges,
+    and another one takes the same batch."""
+    done = 0
+    while done < len(queue):
+        batch = list(queue[done : done + random.randint(1, 6)])
+        held = await bench.table.held({order_key(it) for it in batch})
+        free = [it for it in batch if order_key(it) not in held]
+        replies = dict(zip([it.id for it in free], await bench.receive(*free), strict=True))
+        items: list[ToHold] = []
+        for message in batch:
+            reply = replies.get(message.id)
+            if order_key(message) in held:
+                items.append(to_hold(message, attempts=0))
+            elif reply is not None and reply.outcome is Outcome.FAILED:
+                held.add(order_key(message))
+                items.append(to_hold(message))
+            elif reply is not None and reply.outcome is not Outcome.DONE:
+                break
+        else:
+            await bench.table.hold(items)
+            if random.random() < 0.8:
+                done += len(batch)
+            continue
+        # What comes again at once is tried again in place, behind what was done.
+        await bench.table.hold(items)
+        done += batch.index(message)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+async def test_each_key_keeps_its_order_and_each_message_takes_effect_once(
+    database: Database, make_engine: MakeEngine, seed: int
+) -> None:
+    random = Random(seed)
+    moody = Moody(Random(seed))
+    benches = [
+        HoldingBench(
+            make_engine(database),
+            moody.handlers(),
+            retry=RetryPolicy(attempts=1000),
+            settings=HeldSettings(keys=2, batch=3, claim=0.0 if seed % 2 else 30.0),
+        )
+        for _ in range(3)
+    ]
+    consumer = benches[0]
+    accounts = ["ada", "bob", "eve"]
+    queue = [consumer.note(f"{it}: {n}", it) for n in range(10) for it in accounts]
+    is_over = False
+
+    async def work(bench: HoldingBench) -> None:
+        while not is_over or await bench.rows():
+            await bench.make_due()
+            await bench.worker.run_once()
+
+    async def consume() -> None:
+        nonlocal is_over
+        await _consume(consumer, queue, random)
+        is_over = True
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(consume(), *(work(bench) for bench in benches[1:]))
+    entries = await consumer.entries()
+    assert sorted(entries) == sorted(f"{it}: {n}" for it in accounts for n in range(10))
+    for account in accounts:
+        own = [it for it in entries if it.startswith(f"{account}:")]
+        assert own == [f"{account}: {n}" for n in range(10)]
+    assert await consumer.rows() == []

@@ -1,0 +1,1 @@
+"""Real brokers on loopback, which tests start, cut, freeze and start again."""

@@ -1,0 +1,111 @@
+"""Packets with numbers, sent and read through all that happens to the broker between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from outbox.transports.brokers.broker import Broker, BrokerAway, Packet, Reading, ReadingLost
+
+QUEUE = "comments"
+
+
+def packet(number: int, partition: int = 0, **headers: str) -> Packet:
+    """The packet of that number."""
+    return Packet(
+        partition, {"content-type": "text/plain", **headers}, b"%d" % number, f"key-{number}"
+    )
+
+
+def packets(count: int, partition: int = 0, first: int = 0) -> list[Packet]:
+    """So many, in the order of their numbers."""
+    return [packet(first + number, partition) for number in range(count)]
+
+
+async def read(reading: Reading, count: int, wait: float = 5.0) -> list[int]:
+    """The numbers of the next ones, not done; fewer where no more come within `wait`."""
+    found: list[int] = []
+    while len(found) < count:
+        taken = await reading.next(count - len(found), wait)
+        if not taken:
+            break
+        found += [int(it.packet.body) for it in taken]
+    return found
+
+
+@asynccontextmanager
+async def opened(broker: Broker, partition: int = 0) -> AsyncIterator[Reading]:
+    """A reading of the queue, closed at the end of the block."""
+    reading = await broker.open(QUEUE, partition)
+    try:
+        yield reading
+    finally:
+        await reading.aclose()
+
+
+@dataclass
+class Traffic:
+    """Senders and readers that go on as the relay and the consumer do: a batch is sent again until
+    it is taken, and a reading is opened again when it ends."""
+
+    sender: Broker
+    reader: Broker
+    partitions: int
+    batches: int
+    size: int = 5
+    came: dict[int, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """By partition, the numbers in the order in which they came first."""
+    again: int = 0
+    sent: int = 0
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all have come."""
+        return sum(len(it) for it in self.came.values()) == (
+            self.partitions * self.batches * self.size
+        )
+
+    async def run(self) -> None:
+        """Until all have come."""
+        async with asyncio.TaskGroup() as tasks:
+            for partition in range(self.partitions):
+                tasks.create_task(self._send(partition))
+                tasks.create_task(self._read(partition))
+
+    def require_all_in_order(self) -> None:
+        """Nothing is lost, and nothing came before what was sent before it."""
+        for partition in range(self.partitions):
+            assert self.came[partition] == [*range(self.batches * self.size)], partition
+
+    async def _send(self, partition: int) -> None:
+        for batch in range(self.batches):
+            await self._send_batch(packets(self.size, partition, batch * self.size))
+            self.sent += 1
+
+    async def _send_batch(self, batch: Sequence[Packet]) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(5):
+                    return await self.sender.publish(QUEUE, batch)
+            except (BrokerAway, TimeoutError):
+                await asyncio.sleep(0.02)  # the broker is another process, and may be dead
+
+    async def _read(self, partition: int) -> None:
+        known: set[int] = set()
+        while len(known) < self.batches * self.size:
+            try:
+                async with opened(self.reader, partition) as reading:
+                    while len(known) < self.batches * self.size:
+                        taken = await reading.next(7, 1.0)
+                        for each in taken:
+                            number = int(each.packet.body)
+                            self.again += number in known
+                            if number not in known:
+                                known.add(number)
+                                self.came[partition].append(number)
+                        await reading.done(len(taken))
+            except (BrokerAway, ReadingLost):
+                await asyncio.sleep(0.02)  # the broker is another process, and may be dead

@@ -1,0 +1,1 @@
+"""The released version beside this one: its wheel, its processes, and what either offers."""

@@ -1,0 +1,1 @@
+"""What `deploy/` has, rendered by the real tools and held against the code."""

@@ -1,0 +1,1 @@
+"""What says where services are, for tests: name servers and an agent of Consul."""

@@ -1,0 +1,1 @@
+"""Participants in other languages, for tests that try them."""

@@ -1,0 +1,1 @@
+"""Collectors of traces and metrics, and what is made for them: rules and dashboards."""

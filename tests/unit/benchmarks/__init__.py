@@ -1,0 +1,1 @@
+"""What the benchmark says of its figures."""
