@@ -1,5 +1,5 @@
 """Several processes of one service on PostgreSQL: the one that has the leases hears at once of what
-another one has committed. Their relays look by themselves only each 30 s."""
+another one has committed. Their relays look by themselves only every ten minutes."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.support.fixtures import MakeEngine, MakeSyncEngine
 from tests.support.outbox.inboxes import Noted, ledger_schema
 from tests.support.outbox.services import NOWHERE, make_plain_service, make_service
 from tests.support.outbox.wake_ups import by, ear, end_listeners, listeners
-from tests.support.processes.waiting import until
+from tests.support.processes.waiting import RARELY, until
 
 pytestmark = pytest.mark.databases("postgresql")
 
-RARELY = RelaySettings(lease=90.0, poll=30.0)
+WOKEN = RelaySettings(lease=3 * RARELY, poll=RARELY)
 """No relay looks by itself while the test lasts, and none gives leases back."""
 
 
@@ -59,7 +59,7 @@ async def add(service: outbox.Service, key: str) -> None:
 
 @asynccontextmanager
 async def process(
-    engine: Any, press: Press, *, relay: RelaySettings = RARELY
+    engine: Any, press: Press, *, relay: RelaySettings = WOKEN
 ) -> AsyncIterator[outbox.Service]:
     """A process of the service, which sends to the press by itself."""
     options: dict[str, Any] = {"peers": {"press": NOWHERE}, "transports": {"press": press}}
@@ -114,7 +114,7 @@ async def test_a_synchronous_service_wakes_the_others_too(
         make_sync_engine(database),
         peers={"press": NOWHERE},
         transports={"press": idle},
-        relay=RARELY,
+        relay=WOKEN,
     )
 
     def commit() -> None:

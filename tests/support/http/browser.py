@@ -11,7 +11,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
+
+from tests.support.processes.waiting import BUSY
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 # What a test starts talks to the services of the test alone.
@@ -26,6 +28,8 @@ _OPTIONS = (
     "--disable-dev-shm-usage",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 )
+# The console looks again each 5 s: what a page does not show yet may come with the next look.
+expect.set_options(timeout=6_000 * BUSY)
 _NOTES_VIOLATIONS = """
 addEventListener("securitypolicyviolation", (event) =>
   console.error(`policy violated: ${event.violatedDirective} by ${event.blockedURI}`));
@@ -105,7 +109,7 @@ async def page_of(
     try:
         await context.add_init_script(_NOTES_VIOLATIONS)
         watched = Watched(await context.new_page())
-        watched.page.set_default_timeout(10_000)
+        watched.page.set_default_timeout(10_000 * BUSY)
         watched.watch()
         yield watched
     finally:

@@ -20,6 +20,9 @@ from pathlib import Path
 BUSY = 3.0
 """How many times as long a wait may take on a machine that has much else to do. A deadline is there
 to end what hangs; how busy the machine is decides no test."""
+RARELY = 600.0
+"""Seconds between the looks of what is to be woken: longer than any test waits. What comes within a
+test did not come by such a look."""
 _PAUSE = 0.02  # seconds between two looks
 _FIRST_PORT, _PORTS = 10_000, 10_000
 _numbers = itertools.count(os.getpid() * 997)  # processes look in different places first

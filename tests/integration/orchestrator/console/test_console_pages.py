@@ -196,10 +196,14 @@ async def test_a_dead_letter_is_sent_again_and_a_refusal_is_shown(
     redrive = page.get_by_role("button", name="Redrive")
     await redrive.click()
     await expect(page.get_by_text("wait a little")).to_be_visible()
-    api.answers["POST /dead-letters/redrive"] = Says({"redriven": 1})
+
+    def redriven(_: Asked) -> Says:
+        # Not before: a look between would take the button away.
+        api.answers["GET /dead-letters"] = EMPTY
+        return Says({"redriven": 1})
+
+    api.answers["POST /dead-letters/redrive"] = redriven
     await redrive.click()
-    # Only now: a look between would take the button away.
-    api.answers["GET /dead-letters"] = EMPTY
     await expect(page.get_by_text("No message was given up")).to_be_visible()
     asked = api.last("POST /dead-letters/redrive").body
     assert asked == {"ids": ["7"], "destination": "comments"}
@@ -288,8 +292,12 @@ async def test_a_token_is_asked_for_and_the_page_goes_on(
     kept = await page.evaluate("JSON.stringify({ ...localStorage, ...sessionStorage })")
     assert "right" not in kept
 
-    api.answers["DELETE /session"] = Says(status=204, text="")
-    api.answers["GET /sagas"] = closed
+    def close(_: Asked) -> Says:
+        # Not before: after a look between, the dialog would lie over the button.
+        api.answers["GET /sagas"] = closed
+        return Says(status=204, text="")
+
+    api.answers["DELETE /session"] = close
     await page.get_by_role("button", name="Sign out").click()
     await expect(dialog.get_by_label("Token")).to_be_visible()
     assert api.count("DELETE /session") == 1

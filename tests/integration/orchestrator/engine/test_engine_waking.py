@@ -1,5 +1,5 @@
 """Two nodes on one PostgreSQL: one hears at once of what another left for it. By itself a node
-looks only each 30 s."""
+looks only every ten minutes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tests.support.orchestrator.engines import QUICK, Node, Scripted, running
 from tests.support.orchestrator.nodes import make_ports
 from tests.support.orchestrator.trips import BOOKING, Trip
 from tests.support.outbox.wake_ups import listeners
-from tests.support.processes.waiting import until
+from tests.support.processes.waiting import RARELY, until
 
 pytestmark = pytest.mark.databases("postgresql")
 
-RARELY = EngineSettings(relay=replace(QUICK, poll=30.0))
+WOKEN = EngineSettings(relay=replace(QUICK, poll=RARELY))
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ async def nodes(
         started = []
         for number in range(2):
             node = running(
-                make_engine(database), [BOOKING], participants, settings=RARELY, owner=f"n{number}"
+                make_engine(database), [BOOKING], participants, settings=WOKEN, owner=f"n{number}"
             )
             started.append(await stack.enter_async_context(node))
 

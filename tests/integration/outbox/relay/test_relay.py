@@ -31,6 +31,7 @@ from tests.support.outbox.relays import (
     row,
     run_until,
 )
+from tests.support.processes.waiting import RARELY
 
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
 
@@ -240,7 +241,7 @@ async def test_one_message_that_the_destination_cannot_take_is_found_and_buried(
 async def test_the_bell_wakes_a_running_relay(engine: AsyncEngine) -> None:
     bell = Bell()
     destination = Destination()
-    relay = make_relay(engine, destination, bell=bell, poll=60.0)
+    relay = make_relay(engine, destination, bell=bell, poll=RARELY)
     stop = asyncio.Event()
     running = asyncio.create_task(relay.run(stop))
     first = await commit(engine, message("a"))
