@@ -27,11 +27,11 @@ dev: $(VENV)/.runtime ## run all services, with reload and the console, until Ct
 	$(BIN)/sagabox dev --reload $(ARGS)
 
 test: $(VENV)/.test $(OLDEST)/.made ## run all tests, in PROCESSES=3; ARGS="-k relay" chooses some
-	$(BIN)/python -m pytest -n $(PROCESSES) --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest --again -n $(PROCESSES) --dist worksteal $(ARGS)
 	$(if $(ARGS),,$(MAKE) test-oldest)
 
 test-oldest: $(OLDEST)/.made ## run what uses SQLAlchemy on the oldest that is supported
-	$(OLDEST)/bin/python -m pytest -n $(PROCESSES) --dist worksteal tests/contracts tests/integration/outbox \
+	$(OLDEST)/bin/python -m pytest --again -n $(PROCESSES) --dist worksteal tests/contracts tests/integration/outbox \
 		--ignore tests/integration/outbox/brokers --ignore tests/integration/outbox/test_renamed_tables.py $(ARGS)
 
 quick: $(VENV)/.test ## what a change breaks most often, in two minutes: units, SQLite, some histories

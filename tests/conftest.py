@@ -11,6 +11,7 @@ pytest_plugins = [
     "tests.support.fixtures",
     "tests.support.repository.reporting",
     "tests.support.repository.quick",
+    "tests.support.repository.again",
 ]
 
 # Before anything asks for a temporary folder, and before further processes are started.
