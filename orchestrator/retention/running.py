@@ -12,7 +12,8 @@ from prometheus_client.core import CounterMetricFamily
 from orchestrator.retention import lease
 from orchestrator.retention.archive.archive import Archive
 from orchestrator.retention.policy import Policy
-from orchestrator.retention.worker import KINDS, Retention, Tally
+from orchestrator.retention.rounds.means import KINDS, Tally
+from orchestrator.retention.worker import Retention
 from orchestrator.tables import saga_tables
 from outbox.chassis.configured import ConfiguredService
 from outbox.coordination.loops import at_the_end, repeat

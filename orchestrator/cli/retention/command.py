@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from orchestrator.retention.archive.archive import Archive
     from orchestrator.retention.plan import Planned
     from orchestrator.retention.policy import Policy
-    from orchestrator.retention.worker import Tally
+    from orchestrator.retention.rounds.means import Tally
 
 _COLUMNS = (Column("what", least=10), Column("status"), Column("age"), Column("count"), "oldest")
 _WORDS = {

@@ -21,8 +21,9 @@ from orchestrator.retention.lease import Fence, LostLease, RetentionLease
 from orchestrator.retention.letters import LetterStore, Place
 from orchestrator.retention.policy import ENDS, Policy
 from orchestrator.retention.remembering import raised, remembered
+from orchestrator.retention.rounds.means import Means, RetentionLimits
 from orchestrator.retention.store import AgeOf, Group, Removed, RetentionStore, is_kept
-from orchestrator.retention.worker import Means, Retention, RetentionLimits
+from orchestrator.retention.worker import Retention
 from orchestrator.store.records import Record
 from orchestrator.testing.virtual.broken import Broken
 from orchestrator.testing.virtual.database import (

@@ -19,7 +19,8 @@ from orchestrator.engine.ports import EnginePorts
 from orchestrator.retention.archive.archive import Archive
 from orchestrator.retention.lookup import ArchivedRuns
 from orchestrator.retention.policy import Policy
-from orchestrator.retention.worker import Retention, RetentionLimits, Tally
+from orchestrator.retention.rounds.means import RetentionLimits, Tally
+from orchestrator.retention.worker import Retention
 from outbox.contract import SagaEnded
 from outbox.ids import Ids
 from outbox.testing import FakeClock

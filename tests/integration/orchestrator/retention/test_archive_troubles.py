@@ -21,7 +21,7 @@ from orchestrator.retention.archive.folder import Folder
 from orchestrator.retention.archive.formats import JsonLines
 from orchestrator.retention.archive.lines import Item
 from orchestrator.retention.policy import Policy
-from orchestrator.retention.worker import RetentionLimits
+from orchestrator.retention.rounds.means import RetentionLimits
 from outbox.replies import Outcome, Reply
 from outbox.testing import crash_at
 from tests.support.orchestrator.retained import Retained, at_once
@@ -51,6 +51,25 @@ def test_no_other_user_of_the_machine_reads_what_is_archived(tmp_path: Path) -> 
     assert len(made) == 4
     for it in made:
         assert it.stat().st_mode & 0o027 == 0, it
+
+
+@pytest.mark.databases("sqlite")
+async def test_a_file_that_a_newer_version_left_is_left_to_it(
+    kept: Retained, archive: Archive
+) -> None:
+    """To discard it here might lose what that version has removed by other rules."""
+    await kept.run()
+    await kept.days(31)
+    with crash_at("retention: archived, before removal"):
+        await kept.retention().whole_round(at_once)
+    file = tables.saga_archive
+    async with kept.engine.begin() as connection:
+        await connection.execute(file.update().values(kind="notes"))
+    kept.clock.advance(RetentionLimits.lease + 1)
+    with pytest.raises(ArchiveUnavailable, match="a newer version left the file runs/.*'notes'"):
+        await kept.forget()
+    assert len(manifests(archive)) == 1
+    assert (await kept.counts())["saga"] == 1
 
 
 @pytest.mark.parametrize("torn", [b"", b"{", b"null", b"[1]", b'{"format": 1}', b"\xff"])

@@ -20,7 +20,7 @@ from orchestrator.retention.letters import LetterStore, Place, place_of
 from orchestrator.retention.lookup import RemovedHistory
 from orchestrator.retention.plan import plan
 from orchestrator.retention.policy import Policy
-from orchestrator.retention.worker import RetentionLimits
+from orchestrator.retention.rounds.means import RetentionLimits
 from orchestrator.store.records import standing_of
 from outbox.replies import Outcome, Reply
 from outbox.tables import outbox_dead

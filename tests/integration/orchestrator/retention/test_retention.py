@@ -16,8 +16,8 @@ from orchestrator.retention.lease import LostLease, RetentionLease
 from orchestrator.retention.pace import Pace
 from orchestrator.retention.plan import plan
 from orchestrator.retention.policy import Policy
+from orchestrator.retention.rounds.means import RetentionLimits
 from orchestrator.retention.store import RetentionStore
-from orchestrator.retention.worker import RetentionLimits
 from orchestrator.store import queries
 from outbox.ids import compose
 from outbox.replies import Outcome, Reply

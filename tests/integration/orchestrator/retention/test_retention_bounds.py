@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from orchestrator import tables
 from orchestrator.retention.policy import Policy
-from orchestrator.retention.worker import RetentionLimits
+from orchestrator.retention.rounds.means import RetentionLimits
 from outbox.ids import first_at
 from tests.support.orchestrator.retained import Retained
 

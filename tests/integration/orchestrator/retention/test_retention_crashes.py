@@ -17,7 +17,7 @@ from orchestrator import tables
 from orchestrator.retention.archive.archive import Archive, Manifest
 from orchestrator.retention.files import FileState
 from orchestrator.retention.policy import Policy
-from orchestrator.retention.worker import RetentionLimits
+from orchestrator.retention.rounds.means import RetentionLimits
 from orchestrator.store import queries
 from outbox.testing import crash_at, crash_points
 from tests.support.orchestrator.engines import opened

@@ -116,7 +116,7 @@ async def test_a_letter_that_goes_while_its_run_goes_on_is_found(
 ) -> None:
     kept = Kept()
     kept.letter(kept.run(ended=False))
-    monkeypatch.setattr("orchestrator.retention.worker.saga_of", lambda _: None)
+    monkeypatch.setattr("orchestrator.retention.rounds.dead_letters.saga_of", lambda _: None)
     await kept.round()
     with pytest.raises(Broken, match="its run went on"):
         check_removed(kept.tables, kept.archive)
