@@ -66,7 +66,7 @@ async def test_a_file_that_a_newer_version_left_is_left_to_it(
     async with kept.engine.begin() as connection:
         await connection.execute(file.update().values(kind="notes"))
     kept.clock.advance(RetentionLimits.lease + 1)
-    with pytest.raises(ArchiveUnavailable, match="a newer version left the file runs/.*'notes'"):
+    with pytest.raises(ArchiveUnavailable, match=r"a newer version left the file runs/.*'notes'"):
         await kept.forget()
     assert len(manifests(archive)) == 1
     assert (await kept.counts())["saga"] == 1
