@@ -56,7 +56,7 @@ class AtNats:
     """Two subjects of one stream."""
 
     def __init__(self, client: Any, url: str) -> None:
-        self._context = client.jetstream()
+        self._context = client.jetstream(timeout=_PATIENCE)
         self.topic = outbox.Topic(url, "shop.orders")
         self.followed = outbox.Topic(url, "shop.parcels")
 

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from outbox.transports.brokers.broker import Broker, BrokerAway, Packet, Reading, ReadingLost
+from tests.support.processes.waiting import BUSY, until
 
+R = TypeVar("R")
 QUEUE = "comments"
+PATIENT = 10 * BUSY
+"""Seconds to wait for what must come: no server that lives stands still for so long."""
 
 
 def packet(number: int, partition: int = 0, **headers: str) -> Packet:
@@ -25,7 +30,7 @@ def packets(count: int, partition: int = 0, first: int = 0) -> list[Packet]:
     return [packet(first + number, partition) for number in range(count)]
 
 
-async def read(reading: Reading, count: int, wait: float = 5.0) -> list[int]:
+async def read(reading: Reading, count: int, wait: float = PATIENT) -> list[int]:
     """The numbers of the next ones, not done; fewer where no more come within `wait`."""
     found: list[int] = []
     while len(found) < count:
@@ -33,6 +38,34 @@ async def read(reading: Reading, count: int, wait: float = 5.0) -> list[int]:
         if not taken:
             break
         found += [int(it.packet.body) for it in taken]
+    return found
+
+
+async def read_all(reading: Reading, count: int, wait: float = 0.1) -> list[int]:
+    """The numbers of the next `count`, not done, and of one more where it comes within `wait`."""
+    return await read(reading, count) + await read(reading, 1, wait)
+
+
+async def insisting(call: Callable[[], Awaitable[R]]) -> R:
+    """What the call gives once it is answered: for a client whose own patience is short."""
+    found: list[R] = []
+
+    async def is_answered() -> bool:
+        with suppress(BrokerAway):
+            found.append(await call())
+        return bool(found)
+
+    await until(is_answered)
+    return found[0]
+
+
+async def read_up_to(reading: Reading, last: int) -> list[int]:
+    """The numbers of the next ones, not done, up to this one, which must come."""
+    found: list[int] = []
+    while last not in found:
+        some = await read(reading, 1)
+        assert some, f"{last} did not come after {found}"
+        found += some
     return found
 
 

@@ -16,6 +16,7 @@ from outbox.transports.brokers.address import BrokerAddress
 from outbox.transports.brokers.broker import BrokerAway
 from outbox.transports.brokers.jetstream import connection as connections
 from outbox.transports.brokers.jetstream.connection import Connection
+from tests.support.brokers.traffic import PATIENT
 
 _INFO = b'INFO {"server_id":"x","version":"2.15.1","max_payload":1048576}\r\n'
 
@@ -56,7 +57,7 @@ async def test_what_is_asked_while_it_breaks_is_answered_with_an_error(
             while len(asked) < 1000:
                 asked.append(await connection.ask("a", b"x" * 100))
                 await asyncio.sleep(0)
-        done, left = await asyncio.wait(asked, timeout=5)
+        done, left = await asyncio.wait(asked, timeout=PATIENT)
         assert not left
         assert {type(it.exception()) for it in done} == {BrokerAway}
         assert not connection.is_open

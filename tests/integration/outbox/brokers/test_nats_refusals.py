@@ -19,7 +19,7 @@ from outbox.transports.brokers.jetstream.connection import Connection
 from outbox.transports.brokers.nats import NatsBroker
 from outbox.transports.brokers.opening import broker_at
 from tests.support.brokers.nats_server import NatsServer, a_nats_server
-from tests.support.brokers.traffic import QUEUE, opened, packets, read
+from tests.support.brokers.traffic import PATIENT, QUEUE, opened, packets, read
 from tests.support.checkout import CERTIFICATE, ROOT
 
 _prefixes = (f"test{number}" for number in itertools.count(1))
@@ -70,7 +70,7 @@ async def refusal(url: str, queue: str = QUEUE) -> str:
     """Sending and reading are refused alike; what sending says."""
     broker = NatsBroker(BrokerAddress.parse(url))
     try:
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(PATIENT):
             with pytest.raises(BrokerRefused):
                 await broker.open(queue, 0)
             with pytest.raises(BrokerRefused) as refused:
@@ -187,7 +187,7 @@ class TestWhoMayComeIn:
             broker = broker_at(server.url(access="shop:secret"))
             if "create" not in subject or "consumer" in subject:
                 await owner.publish(QUEUE, packets(1))
-            async with asyncio.timeout(8):
+            async with asyncio.timeout(PATIENT):
                 with pytest.raises(BrokerRefused, match=r"permissions violation") as refused:
                     await broker.publish(QUEUE, packets(1))
                     async with opened(broker), opened(broker) as reading:

@@ -16,7 +16,7 @@ from outbox.transports.brokers.address import BrokerAddress
 from outbox.transports.brokers.broker import BrokerAway, BrokerRefused, Packet, PacketRefused
 from outbox.transports.brokers.rabbitmq import LARGEST, RabbitBroker
 from tests.support.brokers.rabbitmq_server import RabbitServer, shared_rabbit
-from tests.support.brokers.traffic import QUEUE, opened, packet, packets, read
+from tests.support.brokers.traffic import QUEUE, opened, packet, packets, read, read_all
 
 
 @pytest.fixture
@@ -201,7 +201,7 @@ class TestSizes:
         finally:
             server.run(f"application:set_env(rabbit, max_message_size, {before})")
         async with opened(broker) as reading:
-            assert await read(reading, 3, wait=0.3) == [0, 3]
+            assert await read_all(reading, 2) == [0, 3]
 
 
 async def test_a_limit_of_deliveries_that_means_nothing(server: RabbitServer) -> None:

@@ -23,11 +23,21 @@ from outbox.transports.brokers.broker import (
 )
 from outbox.transports.brokers.opening import broker_at
 from outbox.transports.brokers.redis import RedisBroker
+from outbox.transports.brokers.redis_streams import link
 from outbox.transports.brokers.redis_streams.troubles import trouble
 from tests.support.brokers.redis_server import RedisServer, a_redis
-from tests.support.brokers.traffic import QUEUE, Traffic, opened, packet, packets, read
+from tests.support.brokers.traffic import (
+    PATIENT,
+    QUEUE,
+    Traffic,
+    opened,
+    packet,
+    packets,
+    read,
+    read_all,
+)
 from tests.support.checkout import CERTIFICATE, ROOT
-from tests.support.processes.waiting import until
+from tests.support.processes.waiting import RARELY, until
 
 STREAM = f"sagabox:{QUEUE}:0"
 WITH_TLS = (
@@ -78,7 +88,7 @@ class TestWhatItKeeps:
         given = Packet(3, {"content-type": "a/b", "x": "1 2"}, bytes(range(256)), "Zimmer 7 / ü")
         await broker.publish(QUEUE, [given])
         async with opened(broker, 3) as reading:
-            (taken,) = await reading.next(10, 1.0)
+            (taken,) = await reading.next(10, PATIENT)
         assert taken.packet == given
 
     async def test_killed_and_started_again_it_loses_nothing_and_inverts_no_key(
@@ -90,7 +100,7 @@ class TestWhatItKeeps:
             def has_sent(batches: int) -> bool:
                 return running.done() or traffic.sent > batches
 
-            async with asyncio.timeout(60), asyncio.TaskGroup() as tasks:
+            async with asyncio.timeout(200), asyncio.TaskGroup() as tasks:
                 running = tasks.create_task(traffic.run())
                 for kills in range(1, 6):
                     await until(partial(has_sent, kills * 25))
@@ -173,12 +183,13 @@ class TestWhoReads:
                 assert await read(reading, 5) == [0, 1, 2, 3, 4]
                 await reading.done(2)
         async with opened(broker) as reading:
-            assert await read(reading, 10, wait=0.1) == [2, 3, 4]
+            assert await read_all(reading, 3) == [2, 3, 4]
 
     async def test_one_that_waits_is_told_before_it_returns(self, broker: RedisBroker) -> None:
         async with opened(broker) as old:
-            following = asyncio.ensure_future(old.next(1, 0.3))
+            following = asyncio.ensure_future(old.next(1, RARELY))
             async with opened(broker):
+                await broker.publish(QUEUE, packets(1))  # which ends its wait
                 with pytest.raises(ReadingLost):
                     await following
 
@@ -200,11 +211,11 @@ class TestWhoReads:
             await reading.next(1, 0.01)
             with admin(server) as redis:
                 redis.config_resetstat()
-                following = asyncio.ensure_future(reading.next(1, 30.0))
+                following = asyncio.ensure_future(reading.next(1, RARELY))
                 # It blocks in the server by then, which is the signal that is waited for.
                 await until(lambda: redis.info("clients")["blocked_clients"] == 1)
                 await broker.publish(QUEUE, packets(1))
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENT):
                     assert [it.packet for it in await following] == packets(1)
                 calls = redis.info("commandstats")
             assert calls["cmdstat_xread"]["calls"] == 1
@@ -233,7 +244,7 @@ class TestWhoReads:
     ) -> None:
         await broker.publish(QUEUE, packets(3))
         async with opened(broker) as reading:
-            (first,) = await reading.next(1, 1.0)
+            (first,) = await reading.next(1, PATIENT)
         with admin(server) as redis:
             redis.xdel(STREAM, first.position)
             async with opened(broker) as reading:
@@ -247,16 +258,18 @@ class TestWhoReads:
         await broker.publish(QUEUE, packets(1))
         async with opened(broker) as reading:
             assert await read(reading, 1) == [0]
-            monkeypatch.setattr(redis_adapter, "ANSWER_WITHIN", 0.3)
             server.freeze()
-            with pytest.raises(BrokerAway):
-                await reading.next(1, 0.1)
-            for is_connected in (True, False):
-                with pytest.raises(BrokerAway) as away:
-                    await broker.publish(QUEUE, packets(1))
-                assert away.value.sent is is_connected
-            with pytest.raises(BrokerAway):
-                await broker.open(QUEUE, 0)
+            with monkeypatch.context() as patch:
+                patch.setattr(redis_adapter, "ANSWER_WITHIN", 0.3)
+                patch.setattr(link, "ANSWER_WITHIN", 0.3)
+                with pytest.raises(BrokerAway):
+                    await reading.next(1, 0.1)
+                for is_connected in (True, False):
+                    with pytest.raises(BrokerAway) as away:
+                        await broker.publish(QUEUE, packets(1))
+                    assert away.value.sent is is_connected
+                with pytest.raises(BrokerAway):
+                    await broker.open(QUEUE, 0)
             server.thaw()
         await broker.publish(QUEUE, packets(1))
 

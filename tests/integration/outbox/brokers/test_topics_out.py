@@ -23,6 +23,7 @@ from outbox.transports.base import Accepted, Answered, Unreachable
 from outbox.transports.brokers.topics.clients import client_of
 from outbox.transports.brokers.topics.transport import TopicTransport
 from tests.support.brokers.strangers import STRANGERS, AtRabbit, Seen, Stranger
+from tests.support.brokers.traffic import PATIENT
 from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import Book, Listed, Names, Noted, envelope, ledger_schema
 from tests.support.outbox.services import make_service
@@ -88,7 +89,7 @@ async def test_others_read_events_as_plain_cloudevents_in_the_order_of_their_key
 async def test_an_event_stays_as_long_as_there_is_no_such_topic(
     stranger: Stranger, engine: AsyncEngine
 ) -> None:
-    transport = TopicTransport(client_of(stranger.topic), stranger.topic)
+    transport = TopicTransport(client_of(stranger.topic), stranger.topic, timeout=PATIENT)
     try:
         trouble = await transport.deliver([envelope(names(), Noted("a"))])
         assert isinstance(trouble, Unreachable)
@@ -109,7 +110,7 @@ async def test_events_that_have_a_queue_leave_while_others_wait_for_one(
     async with STRANGERS["rabbitmq"]() as rabbit:
         assert isinstance(rabbit, AtRabbit)
         await rabbit.make(bound_to="press.noted.*")
-        transport = TopicTransport(client_of(rabbit.topic), rabbit.topic)
+        transport = TopicTransport(client_of(rabbit.topic), rabbit.topic, timeout=PATIENT)
         batch = [
             envelope(names(), it)
             for it in (Noted("a", "1"), Listed("a"), Noted("a", "2"), Noted("b", "3"))
