@@ -14,6 +14,7 @@ from outbox.transports.http.signing import Keyring
 from outbox.wire.envelope import Envelope, from_batch, replies_to_batch
 from tests.support.http.servers import Exchange, Request, Script, Scripted, scripted
 from tests.support.outbox.envelopes import an_envelope
+from tests.support.processes.waiting import BUSY
 
 KEYS = Keyring({"now": b"k" * 32}, "now")
 ONE = (an_envelope(),)
@@ -51,8 +52,9 @@ def writing(*parts: bytes) -> Script:
 
 
 def to(address: str, **options: Any) -> HttpTransport:
+    """A patient transport, unless the options say how long it waits."""
     arguments: dict[str, Any] = {"source": "articles", "keys": KEYS, "clock": FakeClock()}
-    return HttpTransport(address, **(arguments | options))
+    return HttpTransport(address, **(arguments | {"timeout": 10 * BUSY} | options))
 
 
 @asynccontextmanager

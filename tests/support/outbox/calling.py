@@ -20,6 +20,7 @@ from outbox.wire.envelope import Envelope
 from tests.support.checkout import CERTIFICATE
 from tests.support.http.http_ends import KEYS, ONE
 from tests.support.outbox.inboxes import Bench
+from tests.support.processes.waiting import BUSY
 
 OWN_TLS = Tls(CERTIFICATE.read_bytes(), CERTIFICATE.read_bytes())
 """The certificate of the tests, which is for loopback, and trusts itself."""
@@ -53,7 +54,9 @@ class Caller:
         )
         pairs = tuple((name.lower(), value) for name, value in given.items()) + tuple(later)
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = self.channel.unary_unary(DELIVER)
-        return await method(body if sent is None else sent, metadata=pairs, timeout=5.0, **options)
+        return await method(
+            body if sent is None else sent, metadata=pairs, timeout=10 * BUSY, **options
+        )
 
     async def send(self, *envelopes: Envelope, **rest: Any) -> Any:
         """The replies to a batch."""
@@ -89,8 +92,9 @@ async def answering(answer: Answer) -> AsyncIterator[tuple[str, grpc.aio.Server]
 
 
 def to(address: str, **options: Any) -> GrpcTransport:
+    """A patient transport, unless the options say how long it waits."""
     arguments: dict[str, Any] = {"source": "articles", "keys": KEYS, "clock": FakeClock()}
-    return GrpcTransport(address, **(arguments | options))
+    return GrpcTransport(address, **(arguments | {"timeout": 10 * BUSY} | options))
 
 
 async def delivery_to(answer: Answer, *envelopes: Envelope, **options: Any) -> Any:

@@ -25,7 +25,7 @@ from tests.support.discovery.dns_server import (
     silence,
     zone,
 )
-from tests.support.processes.waiting import free_port, until
+from tests.support.processes.waiting import BUSY, free_port, until
 
 LOCAL = ["127.0.0.1", "127.0.0.2"]
 
@@ -34,10 +34,17 @@ LOCAL = ["127.0.0.1", "127.0.0.2"]
 def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "FLOOR", 0.05)
 
+    # Longer than a name server that is busy takes to answer.
+    monkeypatch.setattr(from_dns, "LOOK_SECONDS", 10 * BUSY)
+
 
 @pytest.fixture
-def in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+def in_a_hurry(soon_again: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """For name servers that give no answer."""
+    hurry(monkeypatch)
+
+
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(from_dns, "LOOK_SECONDS", 0.6)
     monkeypatch.setattr(from_dns, "TRY_SECONDS", 0.2)
 
@@ -118,10 +125,11 @@ COMMENTS = ("comments.test", "A")
     ],
     ids=lambda it: it if isinstance(it, str) else "",
 )
-@pytest.mark.usefixtures("in_a_hurry")
 async def test_a_name_server_that_lies_or_fails_is_named_with_what_it_says(
-    wire: Wire, problem: str
+    wire: Wire, problem: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if problem.startswith("gives no answer"):
+        hurry(monkeypatch)
     async with name_server(wire) as server:
         with pytest.raises(OutboxError, match=problem) as refused:
             await look(to(server.address))
@@ -204,20 +212,23 @@ async def test_a_time_to_live_counts_between_the_floor_and_the_ceiling(
         assert await resolver.look_once() == again_in
 
 
-@pytest.mark.usefixtures("in_a_hurry")
-async def test_known_addresses_stay_while_the_name_server_is_away_or_says_nothing_of_them() -> None:
+async def test_known_addresses_stay_while_the_name_server_is_away_or_says_nothing_of_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     rightly = zone({COMMENTS: LOCAL})
     async with name_server(rightly) as server:
         destination = to(server.address)
         resolver = Watching("x", lambda: look(destination))
         await resolver.look_once()
-        for wire in (zone({}), failing(dns.rcode.SERVFAIL)):
-            server.wire = wire
-            await resolver.look_once()
-            assert resolver.trouble is not None
-            assert len(resolver.known) == 2
-        pauses = [await resolver.look_once() for _ in range(3)]
-        assert pauses == sorted(set(pauses))
+        with monkeypatch.context() as patch:
+            hurry(patch)
+            for wire in (zone({}), failing(dns.rcode.SERVFAIL)):
+                server.wire = wire
+                await resolver.look_once()
+                assert resolver.trouble is not None
+                assert len(resolver.known) == 2
+            pauses = [await resolver.look_once() for _ in range(3)]
+            assert pauses == sorted(set(pauses))
         server.wire = rightly
         await resolver.look_once()
         assert resolver.trouble is None

@@ -16,7 +16,8 @@ import pytest
 from outbox.errors import OutboxError
 from outbox.replies import Outcome, Reply
 from outbox.testing import FakeClock
-from outbox.transports import Answered, Unacceptable, Unreachable
+from outbox.transports import Unacceptable, Unreachable
+from outbox.transports.addresses import pool
 from outbox.transports.addresses.address import Address
 from outbox.transports.addresses.overview import HasAddresses
 from outbox.transports.grpc import connection
@@ -33,7 +34,7 @@ from outbox.wire.settled import EndedSagas
 from tests.support.http.http_ends import DONE, KEYS, ONE
 from tests.support.outbox.calling import answering, delivery_to, to
 from tests.support.outbox.envelopes import AN_ID, ANOTHER_ID, an_envelope
-from tests.support.processes.waiting import free_port
+from tests.support.processes.waiting import BUSY, free_port
 
 Status = grpc.StatusCode
 
@@ -260,7 +261,9 @@ async def test_a_listener_that_speaks_another_language_got_nothing() -> None:
     assert AN_ID.encode() not in b"".join(got)
 
 
-async def test_after_a_silence_the_next_delivery_goes_over_a_new_connection() -> None:
+async def test_after_a_silence_the_next_delivery_goes_over_a_new_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     peers: list[str] = []
 
     async def first_is_silent(body: bytes, context: Any) -> bytes:
@@ -270,10 +273,11 @@ async def test_after_a_silence_the_next_delivery_goes_over_a_new_connection() ->
         return await do_all(body, context)
 
     async with answering(first_is_silent) as (address, _):
-        transport = to(address, timeout=0.2)
+        transport = to(address, timeout=1.0)
         silent = await transport.deliver(ONE)
+        monkeypatch.setattr(transport, "_timeout", 10 * BUSY)  # the others are answered
         assert await transport.deliver(ONE) == DONE
-        assert await transport.deliver(ONE) == Answered([Reply(Outcome.DONE)])
+        assert await transport.deliver(ONE) == DONE
         await transport.aclose()
     assert isinstance(silent, Unreachable)
     assert silent.sent
@@ -283,6 +287,13 @@ async def test_after_a_silence_the_next_delivery_goes_over_a_new_connection() ->
 # --- Several addresses ---------------------------------------------------------------------------
 
 
+@pytest.fixture
+def in_no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address whose host is busy for some seconds is not left out for that."""
+    monkeypatch.setattr(pool, "CONNECT_SECONDS", 10 * BUSY)
+
+
+@pytest.mark.usefixtures("in_no_hurry")
 @pytest.mark.parametrize("database", [None, AN_ID])
 async def test_deliveries_go_round_robin_to_the_addresses_of_one_name(database: str | None) -> None:
     async with taking(database) as first, taking(database) as second:
@@ -295,6 +306,7 @@ async def test_deliveries_go_round_robin_to_the_addresses_of_one_name(database: 
     assert shown.database == database
 
 
+@pytest.mark.usefixtures("in_no_hurry")
 async def test_an_address_that_is_away_costs_no_delivery(caplog: pytest.LogCaptureFixture) -> None:
     away = f"grpc://127.0.0.1:{free_port()}"
     async with taking(AN_ID) as there:
@@ -306,6 +318,7 @@ async def test_an_address_that_is_away_costs_no_delivery(caplog: pytest.LogCaptu
     assert "is left out" in caplog.text
 
 
+@pytest.mark.usefixtures("in_no_hurry")
 async def test_an_address_on_another_database_gets_no_message(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

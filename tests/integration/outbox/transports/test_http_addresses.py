@@ -13,6 +13,7 @@ from fastapi import FastAPI
 from outbox.ids import compose
 from outbox.replies import Outcome
 from outbox.transports import Answered, HttpTransport, Unreachable
+from outbox.transports.addresses import pool
 from outbox.transports.addresses.standing import State
 from outbox.transports.http.receiver import receiver
 from outbox.transports.http.signing import DATABASE_HEADER, MEANT_HEADER
@@ -21,9 +22,16 @@ from tests.support.http.http_ends import answering, replies
 from tests.support.http.servers import Exchange, scripted, serving
 from tests.support.outbox.inboxes import Bench, Book, Names, envelope
 from tests.support.outbox.receiving import KEYS, Client
+from tests.support.processes.waiting import BUSY
 
 OURS, THEIRS = (compose(1_900_000_000_000, it) for it in (7, 8))
 pytestmark = pytest.mark.databases("sqlite")
+
+
+@pytest.fixture(autouse=True)
+def in_no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An address whose host is busy for some seconds is not left out for that."""
+    monkeypatch.setattr(pool, "CONNECT_SECONDS", 10 * BUSY)
 
 
 def app_of(bench: Bench, database: str | None = OURS, prefix: str = "") -> FastAPI:
@@ -35,7 +43,7 @@ def app_of(bench: Bench, database: str | None = OURS, prefix: str = "") -> FastA
 
 @asynccontextmanager
 async def reaching(
-    bench: Bench, *addresses: str, timeout: float = 4.0
+    bench: Bench, *addresses: str, timeout: float = 10 * BUSY
 ) -> AsyncIterator[HttpTransport]:
     transport = HttpTransport(
         ",".join(addresses),
@@ -161,10 +169,14 @@ async def test_the_meant_database_cannot_be_changed_on_the_way(bench: Bench, nam
 
 
 async def test_a_host_that_swallows_connections_leaves_time_for_another(
-    bench: Bench, names: Names
+    bench: Bench, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(pool, "CONNECT_SECONDS", 1.0)
     with full_listener() as silent:
-        async with serving(app_of(bench)) as one, reaching(bench, one, silent) as transport:
+        async with (
+            serving(app_of(bench)) as one,
+            reaching(bench, one, silent, timeout=4.0) as transport,
+        ):
             for _ in range(2):
                 delivery = await transport.deliver([envelope(names(), Book("a"))])
                 assert isinstance(delivery, Answered)

@@ -10,6 +10,7 @@ import pytest
 import uvloop
 
 from outbox.transports import Unacceptable, Unreachable
+from outbox.transports.http import posting
 from tests.support.checkout import CERTIFICATE
 from tests.support.http.http_ends import (
     DONE,
@@ -22,7 +23,14 @@ from tests.support.http.http_ends import (
     writing,
 )
 from tests.support.http.servers import Exchange, Script, scripted
-from tests.support.processes.waiting import free_port
+from tests.support.processes.waiting import BUSY, RARELY, free_port
+
+
+@pytest.fixture(autouse=True)
+def idle_connections_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a test is kept from its next request."""
+    monkeypatch.setattr(posting, "IDLE_SECONDS", RARELY)
+
 
 # --- No answer -------------------------------------------------------------------------------
 
@@ -50,7 +58,7 @@ async def test_a_connection_that_does_not_come_about_in_time_means_that_nothing_
             waiting.setblocking(False)
             waiting.connect_ex(full.getsockname())
         transport = to(f"http://127.0.0.1:{full.getsockname()[1]}", timeout=0.2)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(10 * BUSY):
             delivery = await transport.deliver(ONE)
     assert isinstance(delivery, Unreachable)
     assert not delivery.sent
@@ -59,13 +67,18 @@ async def test_a_connection_that_does_not_come_about_in_time_means_that_nothing_
 
 async def test_an_answer_that_drips_is_given_up_at_the_deadline_all_the_same() -> None:
     async def drip(exchange: Exchange) -> None:
+        if len(server.requests) == 1:
+            # The next one finds a connection: it has all of its short time to send.
+            return await do_all(exchange)
         await exchange.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n")
         while True:
             await exchange.write(b"[")
             await asyncio.sleep(0)
 
-    async with asyncio.timeout(5):
-        delivery = await delivery_to(drip, timeout=0.2)
+    async with connected(drip, timeout=0.5) as (transport, server), asyncio.timeout(10 * BUSY):
+        while await transport.deliver(ONE) != DONE:
+            server.requests.clear()
+        delivery = await transport.deliver(ONE)
     assert isinstance(delivery, Unreachable)
     assert delivery.sent
 

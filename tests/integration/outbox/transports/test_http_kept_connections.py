@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from outbox.transports import Unreachable
 from outbox.transports.http import posting
 from tests.support.http.http_ends import DONE, ONE, connected, do_all, replies
 from tests.support.http.servers import Exchange
-from tests.support.processes.waiting import until
+from tests.support.processes.waiting import RARELY, until
+
+
+@pytest.fixture(autouse=True)
+def idle_connections_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a test is kept from its next request."""
+    monkeypatch.setattr(posting, "IDLE_SECONDS", RARELY)
 
 
 async def test_a_connection_is_used_again() -> None:

@@ -25,6 +25,7 @@ from tests.support.http.nginx import Passing, passing_on
 from tests.support.http.servers import serving
 from tests.support.outbox.inboxes import Bench, Book, Names, envelope
 from tests.support.outbox.receiving import KEYS
+from tests.support.processes.waiting import BUSY
 
 
 def _app(bench: Bench, root_path: str = "", prefix: str = "") -> Any:
@@ -34,7 +35,8 @@ def _app(bench: Bench, root_path: str = "", prefix: str = "") -> Any:
 
 
 async def _delivered(address: str, bench: Bench, names: Names, **options: Any) -> Any:
-    transport = HttpTransport(address, source="sender", keys=KEYS, clock=bench.clock, **options)
+    given = {"source": "sender", "keys": KEYS, "clock": bench.clock, "timeout": 10 * BUSY}
+    transport = HttpTransport(address, **(given | options))
     try:
         return await transport.deliver([envelope(names(), Book("a"))])
     finally:

@@ -16,7 +16,7 @@ from outbox.replies import Outcome, Reply
 from outbox.wire.envelope import BATCH, to_batch
 from tests.support.outbox.inboxes import Bench, Book, Names, Noted, envelope
 from tests.support.outbox.receiving import Client, assert_problem
-from tests.support.processes.waiting import free_port, until
+from tests.support.processes.waiting import RARELY, free_port, until
 
 DONE = Reply(Outcome.DONE)
 
@@ -64,7 +64,7 @@ async def test_beyond_its_bound_the_receiver_says_when_to_come_back(
 
 
 async def test_those_who_send_slowly_do_not_keep_the_others_out(bench: Bench, names: Names) -> None:
-    client = Client(bench, concurrency=1)
+    client = Client(bench, concurrency=1, read_within=RARELY)
 
     async def stalled() -> AsyncIterator[bytes]:
         await asyncio.Event().wait()

@@ -32,6 +32,7 @@ from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeEngine
 from tests.support.outbox.holding import HoldingBench, to_hold
 from tests.support.outbox.inboxes import START, Noted, bank, outcomes, write_entry
+from tests.support.processes.waiting import BUSY
 
 ADA = (False, "ada")
 
@@ -203,7 +204,7 @@ async def test_each_key_keeps_its_order_and_each_message_takes_effect_once(
         await _consume(consumer, queue, random)
         is_over = True
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(60 * BUSY):
         await asyncio.gather(consume(), *(work(bench) for bench in benches[1:]))
     entries = await consumer.entries()
     assert sorted(entries) == sorted(f"{it}: {n}" for it in accounts for n in range(10))

@@ -20,7 +20,7 @@ from outbox.wire.envelope import Envelope
 from tests.support.outbox.holding import QUEUE, SAGA, HoldingBench, Trouble, entry_of
 from tests.support.outbox.inboxes import Book, Unbook, handling
 from tests.support.outbox.memory_broker import MemoryBroker, MemoryServer
-from tests.support.processes.waiting import until
+from tests.support.processes.waiting import BUSY, until
 
 KEYS = Keyring({"now": os.urandom(32)}, "now")
 AWAITED: dict[str, Any] = {
@@ -56,7 +56,7 @@ class ReadBench:
             yield
         finally:
             stop.set()
-            await asyncio.wait_for(task, 10)
+            await asyncio.wait_for(task, 10 * BUSY)
 
     async def read(self, *envelopes: Envelope) -> None:
         """Send these, and read until the broker has nothing any more."""

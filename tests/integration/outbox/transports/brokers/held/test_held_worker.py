@@ -21,6 +21,7 @@ from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeEngine
 from tests.support.outbox.holding import SAGA, HoldingBench, Trouble, unread
 from tests.support.outbox.inboxes import START, Book, Noted, Unbook, handling
+from tests.support.processes.waiting import BUSY
 
 AWAITED: dict[str, Any] = {
     "source": "orchestrator",
@@ -370,6 +371,6 @@ async def test_run_works_until_it_is_stopped(engine: AsyncEngine) -> None:
     bench.clock.advance(1)
     await bench.watched.given(2)
     stop.set()
-    await asyncio.wait_for(running, 10)
+    await asyncio.wait_for(running, 10 * BUSY)
     assert await bench.entries() == ["first", "second"]
     assert await bench.rows() == []
