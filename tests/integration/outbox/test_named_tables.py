@@ -42,7 +42,7 @@ from tests.support.outbox.inboxes import (
     plainly,
 )
 from tests.support.outbox.services import make_service
-from tests.support.processes.waiting import until
+from tests.support.processes.waiting import BUSY, until
 
 ARTICLE = compose(1_700_000_000_000, 1)
 ONCE = RelaySettings(retry=RetryPolicy(attempts=1), poll=0.05)
@@ -204,7 +204,7 @@ async def test_installations_do_not_wait_for_the_keys_of_each_other(
             outbox.install(each, source="till", routes={Noted: ["bank"]}, tables=tables)
         async with engines[0].begin() as one, engines[1].begin() as other:
             await one.run_sync(lambda it: outbox.add(it, Noted("the same key")))
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(10 * BUSY):
                 await other.run_sync(lambda it: outbox.add(it, Noted("the same key")))
 
 

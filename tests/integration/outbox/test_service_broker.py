@@ -35,7 +35,7 @@ from tests.support.fixtures import MakeEngine, MakeSyncEngine
 from tests.support.outbox.inboxes import Book, Booked, Noted, envelope, ledger, ledger_schema
 from tests.support.outbox.memory_broker import MemoryBroker, MemoryServer
 from tests.support.outbox.services import NOWHERE, SECRETS, client_of, make_service
-from tests.support.processes.waiting import until
+from tests.support.processes.waiting import BUSY, until
 
 _CLOCK = SystemClock()
 is_hard = threading.Event()
@@ -260,7 +260,7 @@ async def test_what_is_in_hand_at_the_end_is_finished_and_answered(engine: Async
 
     async with bank.service.running():
         await bank.send(Book("a"))
-        await asyncio.wait_for(began.wait(), 10)
+        await asyncio.wait_for(began.wait(), 10 * BUSY)
         assert any(bank.server.packets.values()), "it is not done before its effect is committed"
         asyncio.get_running_loop().call_later(0.1, goes_on.set)
     assert not any(bank.server.packets.values()), "it is done with the packet"

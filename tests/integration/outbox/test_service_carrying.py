@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import outbox
 from outbox.inbox.inbox import Inbox
+from outbox.relay.settings import RelaySettings
 from outbox.tables import outbox as outbox_table
 from outbox.transports.base import Answered, Delivery, Transport
 from outbox.wire.envelope import Envelope
@@ -20,9 +21,10 @@ from outbox.wire.settled import EndedSagas
 from tests.support.databases.databases import Schema
 from tests.support.outbox.inboxes import Noted, ledger_schema
 from tests.support.outbox.services import NOWHERE, make_service
-from tests.support.processes.waiting import until
+from tests.support.processes.waiting import BUSY, until
 
 PEERS = {"press": NOWHERE, "bank": NOWHERE}
+PATIENT = RelaySettings(delivery_timeout=40 * BUSY, margin=50 * BUSY, lease=100 * BUSY)
 
 
 @pytest.fixture
@@ -92,7 +94,7 @@ async def test_a_carrier_sends_in_place_of_the_relay(engine: AsyncEngine) -> Non
     assert not service.is_carrying
     await _add(service)
     async with service.running():
-        await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(begun.wait(), 10 * BUSY)
         assert service.is_carrying
     assert await _unsent(engine) == 1, "no relay was at work"
 
@@ -113,11 +115,12 @@ async def test_a_service_purges_and_drains_at_the_pace_that_it_is_given(
         engine,
         peers=PEERS,
         transports={"press": way},
+        relay=PATIENT,
         purge_interval=0.001,
         drain_seconds=0.01,
     )
     await _add(service)
-    async with asyncio.timeout(4):  # the delivery alone would take 4.5 s
+    async with asyncio.timeout(20 * BUSY):  # the delivery alone would take twice as long
         async with service.running():
             await way.asked.wait()
             for _ in range(3):

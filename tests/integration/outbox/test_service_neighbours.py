@@ -16,7 +16,7 @@ from tests.support.databases.databases import Schema
 from tests.support.fixtures import DatabaseFactory, MakeEngine
 from tests.support.outbox.inboxes import Book, Booked, Noted, envelope, ledger_schema
 from tests.support.outbox.services import make_service
-from tests.support.processes.waiting import until
+from tests.support.processes.waiting import BUSY, until
 
 pytestmark = pytest.mark.databases("sqlite")
 AN_ID = "0190a000-0000-7000-8000-000000000001"
@@ -99,12 +99,12 @@ async def test_what_a_neighbour_took_goes_on_when_the_sender_waits_no_more(
     way = InProcessTransport(bank)
     async with bank.running():
         delivery = asyncio.create_task(way.deliver([envelope(AN_ID, Book("ada", "one"))]))
-        await asyncio.wait_for(begun.wait(), 10)
+        await asyncio.wait_for(begun.wait(), 10 * BUSY)
         delivery.cancel()
         await asyncio.wait({delivery})
         assert delivery.cancelled()
         may_end.set()
-        await asyncio.wait_for(ended.wait(), 10)
+        await asyncio.wait_for(ended.wait(), 10 * BUSY)
         (reply,) = await bank.inbox.receive([envelope(AN_ID, Book("ada", "one"))])
     assert reply.outcome is outbox.Outcome.DONE
 

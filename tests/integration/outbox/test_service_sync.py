@@ -93,6 +93,9 @@ async def test_livez_is_answered_while_handlers_block(
         inside.set()
         go_on.wait(30)
 
+    threads = bank.inbox.threads
+    assert threads is not None
+    threads.most = 1
     async with AsyncExitStack() as stack:
         address = await stack.enter_async_context(serving(bank_app))
         tills = make_engine(database_factory(ledger_schema))
@@ -102,9 +105,6 @@ async def test_livez_is_answered_while_handlers_block(
         async with till.running(), client_of(bank_app) as client:
             await asyncio.to_thread(inside.wait, 30)
             assert (await client.get("/livez")).status_code == 200
-            threads = bank.inbox.threads
-            assert threads is not None
-            threads.most = 1
             await until(lambda: threads.given_up == 1, what="the handler is given up")
             problem = (await client.get("/readyz")).json()
             assert "all 1 threads for handlers are taken" in problem["detail"]

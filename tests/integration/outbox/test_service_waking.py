@@ -163,7 +163,7 @@ async def test_a_notification_comes_after_the_commit_and_on_another_connection(
             writers.add(await session.scalar(text("SELECT pg_backend_pid()")) or 0)
         await until(lambda: "a" in press.taken, what="it is sent")
         assert at_commit[0] == 0, "before the commit there is nothing to look for"
-    assert heard.pids
+        await until(lambda: heard.pids, what="the test hears of it, too")
     assert not writers & set(heard.pids)
     assert any("INSERT" in it for it in statements)
     assert not [it for it in statements if "notify" in it.lower()]
@@ -179,6 +179,7 @@ async def test_the_only_process_notifies_no_other(
         async with process(make_engine(database), idle) as writer:
             await add(writer, "other")
             await until(lambda: "other" in press.taken, what="it is sent")
+            await until(lambda: heard.pids, what="the test hears of it, too")
             mine = set(heard.pids)
             await add(only, "own again")
             await until(lambda: "own again" in press.taken, what="it is sent")

@@ -212,8 +212,12 @@ async def test_a_message_that_a_view_adds_leaves(
         await until(lambda: paper.heard == ["read all about it"], what="the press hears of it")
         ready = await asyncio.to_thread(get, app, "/readyz")
         assert json.loads(ready.body)["checks"] == ["database", "relay", "work", "threads"]
-        metrics = (await asyncio.to_thread(get, app, "/metrics")).body.decode()
-        assert 'sagabox_relay_messages_total{destination="press",outcome="done"} 1.0' in metrics
+
+        async def is_counted() -> bool:
+            metrics = (await asyncio.to_thread(get, app, "/metrics")).body.decode()
+            return 'relay_messages_total{destination="press",outcome="done"} 1.0' in metrics
+
+        await until(is_counted, what="the relay counts it, once it has the answer")
         await asyncio.to_thread(app.stop)
 
 

@@ -24,6 +24,7 @@ from outbox.tables import DEFAULT_TABLES, outbox_lease
 from outbox.testing import FakeClock
 from tests.support.databases.locks import until_it_waits
 from tests.support.outbox.relays import Destination, commit, make_relay, message
+from tests.support.processes.waiting import BUSY
 
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
 SETTINGS = RelaySettings()
@@ -130,7 +131,7 @@ async def test_a_fence_of_the_last_owner_hides_no_bucket_from_a_claim(
         claim = asyncio.create_task(leases.claim(heir, "heir", leased_as, **ask))
         await until_it_waits(engine, claim)
         await last.commit()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(10 * BUSY):
             assert await claim == dict.fromkeys(buckets, 2)
         await heir.rollback()
 

@@ -31,7 +31,7 @@ from tests.support.outbox.relays import (
     row,
     run_until,
 )
-from tests.support.processes.waiting import RARELY
+from tests.support.processes.waiting import BUSY, RARELY
 
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
 
@@ -245,7 +245,7 @@ async def test_the_bell_wakes_a_running_relay(engine: AsyncEngine) -> None:
     stop = asyncio.Event()
     running = asyncio.create_task(relay.run(stop))
     first = await commit(engine, message("a"))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(10 * BUSY):
         await destination.entered.wait()
         destination.entered.clear()
         second = await commit(engine, message("a"))

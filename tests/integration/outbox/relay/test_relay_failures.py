@@ -27,6 +27,7 @@ from tests.support.outbox.relays import (
     message,
     run_until,
 )
+from tests.support.processes.waiting import BUSY
 
 SLOW = RetryPolicy(first=30.0, factor=1.0, ceiling=30.0, jitter=0.0, attempts=4)
 
@@ -203,7 +204,7 @@ async def test_a_destination_that_is_slow_does_not_slow_the_others(engine: Async
     relay = make_relay(engine, {"slow": slow, "quick": quick}, poll=0.05)
     stop = asyncio.Event()
     running = asyncio.create_task(relay.run(stop))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(10 * BUSY):
         await slow.entered.wait()
         await quick.entered.wait()
         quick.entered.clear()
@@ -221,7 +222,7 @@ async def test_a_transport_that_takes_too_long_counts_as_no_answer(engine: Async
     await commit(engine, message("a"))
     destination = Destination(gate=asyncio.Event())
     relay = make_relay(engine, destination, delivery_timeout=0.05)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(10 * BUSY):
         assert await relay.run_once() == 0
     assert relay.blocked == {"comments"}
     assert (await counts(engine))["outbox"] == 1

@@ -27,6 +27,7 @@ from tests.support.outbox.relays import (
     make_relay,
     message,
 )
+from tests.support.processes.waiting import BUSY
 
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
 
@@ -157,7 +158,7 @@ async def test_a_zombie_writes_nothing_but_the_deletion_of_what_was_confirmed(
     await commit(engine, message("k"))
     destination = Destination(gate=asyncio.Event(), answer=lambda _: reply)
     zombie = asyncio.create_task(make_relay(engine, destination, owner="zombie").run_once())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(10 * BUSY):
         await destination.entered.wait()
     await _expire(engine)
     await make_relay(engine, Destination(answer=lambda _: FAILED), owner="heir").run_once()
@@ -176,7 +177,7 @@ async def test_a_zombie_buries_nothing(engine: AsyncEngine) -> None:
     rejected = Reply(Outcome.REJECTED, code="invalid")
     destination = Destination(gate=asyncio.Event(), answer=lambda _: rejected)
     zombie = asyncio.create_task(make_relay(engine, destination, owner="zombie").run_once())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(10 * BUSY):
         await destination.entered.wait()
     async with engine.begin() as connection:
         await connection.execute(update(outbox_lease).values(epoch=outbox_lease.c.epoch + 1))
@@ -210,7 +211,7 @@ async def test_a_fence_lets_a_renewal_pass_and_makes_a_takeover_wait(
         done, _ = await asyncio.wait({takeover}, timeout=0.3)
         assert not done
         await fenced.commit()
-        await asyncio.wait_for(takeover, 5)
+        await asyncio.wait_for(takeover, 10 * BUSY)
         await heir.commit()
     async with engine.connect() as connection:
         assert await store.fence(connection, "comments", {3: 1}) == frozenset()

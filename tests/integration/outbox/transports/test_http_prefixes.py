@@ -35,8 +35,8 @@ def _app(bench: Bench, root_path: str = "", prefix: str = "") -> Any:
 
 
 async def _delivered(address: str, bench: Bench, names: Names, **options: Any) -> Any:
-    given = {"source": "sender", "keys": KEYS, "clock": bench.clock, "timeout": 10 * BUSY}
-    transport = HttpTransport(address, **(given | options))
+    given: dict[str, Any] = {"source": "sender", "keys": KEYS, "clock": bench.clock, **options}
+    transport = HttpTransport(address, timeout=10 * BUSY, **given)
     try:
         return await transport.deliver([envelope(names(), Book("a"))])
     finally:
