@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -11,15 +13,27 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from outbox.clock import SystemClock
 from outbox.ids import Ids, compose
 from outbox.replies import Outcome, Reply
-from outbox.testing.transport_contract import Connect, ContractTest, Features, contract_tests
-from outbox.testing.transport_contract.bench import bench, plain
+from outbox.testing.transport_contract import (
+    Connect,
+    ContractTest,
+    Features,
+    Line,
+    Receive,
+    Settled,
+    contract_tests,
+)
+from outbox.testing.transport_contract.bench import USUAL, bench, plain
 from outbox.transports import Answered
 from outbox.wire.settled import EndedSagas
 from tests.support.databases.databases import Schema
 from tests.support.outbox import broker_lines, lines
 from tests.support.outbox.envelopes import AN_ID
 from tests.support.outbox.inboxes import Bench, Book, envelope, ledger_schema
+from tests.support.processes.waiting import BUSY
 
+KIT = "outbox.testing.transport_contract"
+PATIENCE = 5 * BUSY
+"""Seconds for which a transport waits for the other side."""
 EARLIER = compose(1_000, 0)
 DATABASE = "019b76da-a800-7000-8000-00000000000a"
 
@@ -38,6 +52,30 @@ WAYS: dict[str, tuple[Connect, Features]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def in_no_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The times of the contract are those of a machine that has nothing else to do. What is to have
+    left within the short one has to connect first."""
+    monkeypatch.setattr(f"{KIT}.bench.IN_TIME", 10 * BUSY)
+    monkeypatch.setattr(f"{KIT}.each._IN_TIME_TO_STOP", PATIENCE * 2 / 3)
+    monkeypatch.setattr(f"{KIT}.each.SHORT", 1.0)
+    monkeypatch.setattr("outbox.transports.brokers.jetstream.connection.CONNECTING", PATIENCE)
+
+
+def patient(connect: Connect) -> Connect:
+    """The same line; where its other side answers, it may take its time."""
+
+    @asynccontextmanager
+    async def connected(
+        receive: Receive, *, timeout: float, settled: Settled | None
+    ) -> AsyncIterator[Line]:
+        within = PATIENCE if timeout == USUAL else timeout
+        async with connect(receive, timeout=within, settled=settled) as line:
+            yield line
+
+    return connected
+
+
 @pytest.mark.parametrize(
     ("way", "test"),
     [(way, test) for way, (_, features) in WAYS.items() for test in contract_tests(features)],
@@ -45,7 +83,7 @@ WAYS: dict[str, tuple[Connect, Features]] = {
 )
 async def test_it_keeps_the_contract(way: str, test: ContractTest) -> None:
     connect, _ = WAYS[way]
-    await test.run(connect)
+    await test.run(patient(connect))
 
 
 @pytest.mark.parametrize("way", [way for way, (_, it) in WAYS.items() if it.carries_statements])
@@ -55,7 +93,7 @@ async def test_the_database_of_which_a_statement_tells_travels_with_it(way: str)
     said = [EndedSagas(AN_ID, frozenset({EARLIER}), DATABASE), EndedSagas(AN_ID, database=DATABASE)]
     said.append(EndedSagas(AN_ID))
     coming = iter(said)
-    async with bench(features, connect, settled=lambda: next(coming)) as it:
+    async with bench(features, patient(connect), settled=lambda: next(coming)) as it:
         for number, _ in enumerate(said):
             await it.confirmed([plain(number)])
         assert it.end.statements == said
@@ -86,7 +124,7 @@ class TestWithAnInbox:
             envelope(AN_ID, Book("ada", "second")),
             envelope(new_id(), Book("bob", "third")),
         ]
-        async with connect(bench.inbox.receive, timeout=4.0, settled=None) as line:
+        async with connect(bench.inbox.receive, timeout=PATIENCE, settled=None) as line:
             first = await line.transport.deliver(batch)
             again = await line.transport.deliver(batch[1:])
         assert is_answered(first, *[{"balance": 1}] * 3)
@@ -97,7 +135,7 @@ class TestWithAnInbox:
         self, connect: Connect, engine: AsyncEngine
     ) -> None:
         bench = Bench(engine)
-        async with connect(bench.inbox.receive, timeout=4.0, settled=None) as line:
+        async with connect(bench.inbox.receive, timeout=PATIENCE, settled=None) as line:
             await line.transport.deliver([envelope(AN_ID, Book("ada", "first"))])
             delivery = await line.transport.deliver([envelope(AN_ID, Book("ada", "other"))])
         assert isinstance(delivery, Answered)
