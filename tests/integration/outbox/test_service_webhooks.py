@@ -22,13 +22,15 @@ from outbox.retry import RetryPolicy
 from outbox.tables import outbox_dead
 from outbox.transports.http.peers import peers_in
 from tests.support.databases.databases import Schema
+from tests.support.outbox.couriers import ENDURING
 from tests.support.outbox.inboxes import Book, Noted, ledger_schema
 from tests.support.outbox.relays import counts
 from tests.support.outbox.services import NOWHERE, client_of, make_service
 from tests.support.outbox.subscribers import QUICK, SECRET, Subscriber, subscribed
 from tests.support.processes.waiting import until
 
-QUICKLY = RelaySettings(poll=0.05)
+QUICKLY = RelaySettings(poll=0.05, **ENDURING)
+"""A delivery that is waited for is not sent again meanwhile."""
 CRM = "webhook+https://crm.example/hook#secret=env:CRM_SECRET"
 
 

@@ -108,7 +108,7 @@ async def test_each_worker_has_a_relay_and_one_that_dies_is_replaced(
             await until(partial(taken, running, entry), 30, what="it is taken")
         await until(lambda: {*paper.heard} == {*sent}, 60, what="the press hears of all")
         await until(lambda: len(workers(master.pid)) == 2, 30, what="there are two workers again")
-        assert await master.stop(30) == 0, running.log
+        assert await master.stop(90) == 0, running.log
     assert {*entries(plain)} == {*sent}
     assert sorted(paper.heard) == sorted(entries(plain))
     assert "Traceback" not in running.log, running.log
@@ -126,7 +126,7 @@ async def test_a_worker_that_is_told_to_end_waits_for_its_handlers(
             waits = await reached(path)
             reply = await sending
             assert reply.outcome is Outcome.ONGOING, reply
-            stopping = asyncio.create_task(master.stop(30))
+            stopping = asyncio.create_task(master.stop(90))
             await until(lambda: "Worker exiting" in running.log, 30, what="the worker is told")
             assert entries(plain) == []
             waits.close()

@@ -21,8 +21,11 @@ from outbox.tables import DEFAULT_TABLES, outbox_lease
 from outbox.testing import FakeClock
 from outbox.transports.base import Transport
 from tests.support.outbox.relays import message
+from tests.support.processes.waiting import RARELY
 
 LONG_AGO = datetime(2001, 1, 1, tzinfo=UTC)
+ENDURING: Any = {"delivery_timeout": RARELY, "margin": 1.5 * RARELY, "lease": 3 * RARELY}
+"""Settings of a relay that waits for an answer as long as any test does, and keeps its leases."""
 LONG = RetryPolicy(first=600.0, factor=1.0, ceiling=600.0, jitter=0.0, attempts=9)
 
 
@@ -51,7 +54,7 @@ async def make_courier(
         condition or Condition("comments", clock=clock, batch=100, chance=lambda: 0.0),
         name=lambda: "node",
         clock=clock,
-        settings=RelaySettings(**{"retry": LONG, "width": 1, **settings}),
+        settings=RelaySettings(**{"retry": LONG, "width": 1, **ENDURING, **settings}),
         ports=RelayPorts.of(engine, DEFAULT_TABLES, clock),
         settlement=settlement,
         memory=memory,

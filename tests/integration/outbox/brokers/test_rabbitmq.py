@@ -104,7 +104,7 @@ class TestPackets:
                 await reading.done(len(some))
                 found += len(some)
                 times += 1
-        assert times < 60
+        assert times < 90, "three at a time would be a hundred"
 
     async def test_what_is_not_done_comes_again_before_the_rest_after_each_reader(
         self, broker: RabbitBroker

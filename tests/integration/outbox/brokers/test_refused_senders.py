@@ -11,11 +11,13 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 import outbox
+from outbox.relay.settings import RelaySettings
 from outbox.tables import outbox as outbox_table
 from tests.support.brokers.nats_server import a_nats_server
 from tests.support.brokers.rabbitmq_server import shared_rabbit
 from tests.support.brokers.redis_server import a_redis
 from tests.support.databases.databases import Schema
+from tests.support.outbox.couriers import ENDURING
 from tests.support.outbox.inboxes import Book, ledger_schema
 from tests.support.outbox.services import make_service
 from tests.support.processes.waiting import until
@@ -47,7 +49,7 @@ async def test_the_log_says_that_the_broker_refuses_the_credentials_and_the_mess
     engine: AsyncEngine, address: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    service = make_service(engine, "shop", peers={"bank": address})
+    service = make_service(engine, "shop", peers={"bank": address}, relay=RelaySettings(**ENDURING))
     app = FastAPI()
     service.attach(app)
     async with service.running():

@@ -25,10 +25,12 @@ from outbox.transports.brokers.topics.transport import TopicTransport
 from tests.support.brokers.strangers import STRANGERS, AtRabbit, Seen, Stranger
 from tests.support.brokers.traffic import PATIENT
 from tests.support.databases.databases import Schema
+from tests.support.outbox.couriers import ENDURING
 from tests.support.outbox.inboxes import Book, Listed, Names, Noted, envelope, ledger_schema
 from tests.support.outbox.services import make_service
 
-QUICKLY = RelaySettings(poll=0.05)
+QUICKLY = RelaySettings(poll=0.05, **ENDURING)
+"""A delivery that is waited for is not sent again meanwhile."""
 names = Names()
 
 

@@ -14,9 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from outbox.clock import SystemClock
 from outbox.coordination.lease_store import LeaseStore
 from outbox.relay.message_store import Store
+from outbox.relay.relay import Relay
 from outbox.replies import Outcome, Reply
 from outbox.tables import DEFAULT_TABLES, outbox_dead, outbox_held, outbox_lease, outbox_relay
 from outbox.testing import FakeClock
+from tests.support.outbox.couriers import ENDURING
 from tests.support.outbox.relays import (
     DONE,
     FAILED,
@@ -151,13 +153,18 @@ async def test_a_relay_whose_lease_has_run_out_begins_no_delivery(engine: AsyncE
     assert len(destination.requests) == 1
 
 
+def zombie_of(engine: AsyncEngine, destination: Destination) -> Relay:
+    """One that waits for the answer as long as the destination's gate is closed."""
+    return make_relay(engine, destination, owner="zombie", **ENDURING)
+
+
 @pytest.mark.parametrize("reply", [FAILED, DONE], ids=["a hold", "a deletion"])
 async def test_a_zombie_writes_nothing_but_the_deletion_of_what_was_confirmed(
     engine: AsyncEngine, reply: Reply
 ) -> None:
     await commit(engine, message("k"))
     destination = Destination(gate=asyncio.Event(), answer=lambda _: reply)
-    zombie = asyncio.create_task(make_relay(engine, destination, owner="zombie").run_once())
+    zombie = asyncio.create_task(zombie_of(engine, destination).run_once())
     async with asyncio.timeout(10 * BUSY):
         await destination.entered.wait()
     await _expire(engine)
@@ -176,7 +183,7 @@ async def test_a_zombie_buries_nothing(engine: AsyncEngine) -> None:
     await commit(engine, message("k"))
     rejected = Reply(Outcome.REJECTED, code="invalid")
     destination = Destination(gate=asyncio.Event(), answer=lambda _: rejected)
-    zombie = asyncio.create_task(make_relay(engine, destination, owner="zombie").run_once())
+    zombie = asyncio.create_task(zombie_of(engine, destination).run_once())
     async with asyncio.timeout(10 * BUSY):
         await destination.entered.wait()
     async with engine.begin() as connection:
