@@ -37,6 +37,7 @@ from outbox.testing import FakeClock
 from outbox.wire import strict_json
 from outbox.wire.envelope import Envelope
 from tests.support.outbox.inboxes import (
+    PATIENT,
     START,
     Book,
     Booked,
@@ -168,7 +169,8 @@ class Bank:
         told: Told | None = None,
         is_patient: bool = False,
     ) -> None:
-        """Where it is not patient, a delivery does not wait for a call that stands at a gate."""
+        """Where it is not patient, a delivery does not wait for a call that stands at a gate. For
+        all others it waits as long as a busy machine needs."""
         self.sessions = sessions
         self.provider = provider
         self.clock = FakeClock(START)
@@ -194,19 +196,25 @@ class Bank:
         self.handlers.on(Noted)(on_ground(self._noted))
         if outbox.adding.installation.is_installed(sessions) is False:
             outbox.install(sessions, source="bank", routes={}, clock=self.clock, peers=["sender"])
-        self.inbox = Inbox(self.handlers, sessions, clock=self.clock, limits=limits, told=told)
-        if not is_patient and timeout > 1:
+        self.inbox = Inbox(
+            self.handlers, sessions, clock=self.clock, limits=limits or PATIENT, told=told
+        )
+        if not is_patient:
             self._wait = self.inbox.calls.wait
+            self._waits_at_gates = timeout <= 1
             setattr(self.inbox.calls, "wait", self._wait_unless_held)  # noqa: B010 - as mypy wants it
 
-    async def _wait_unless_held(self, delivery: Delivery, **times: float) -> None:
-        waiting = asyncio.ensure_future(self._wait(delivery, **times))
+    async def _wait_unless_held(self, delivery: Delivery, *, until: float, at_most: float) -> None:
+        waiting = asyncio.ensure_future(self._wait(delivery, until=at_most, at_most=at_most))
         while not waiting.done():
             awaited = [it.call.context for it in self.inbox.calls._awaited(delivery)]
-            if all(self.provider.holds(it) or self.refunds.holds(it) for it in awaited):
+            if not self._waits_at_gates and all(map(self._is_held, awaited)):
                 waiting.cancel()
                 delivery.is_over = True
             await asyncio.wait({waiting}, timeout=0.005)
+
+    def _is_held(self, context: Context) -> bool:
+        return self.provider.holds(context) or self.refunds.holds(context)
 
     def _before(self, session: Session, command: Book, context: Context) -> Any:
         session.execute(insert(ledger).values(entry="before", by=context.id))

@@ -19,6 +19,7 @@ from outbox.tables import outbox as outbox_table
 from outbox.testing import FakeClock
 from outbox.wire.envelope import Envelope
 from tests.support.outbox.inboxes import (
+    PATIENT,
     START,
     Book,
     Booked,
@@ -47,7 +48,9 @@ class PlainBank:
         self.handlers.on(Book)(self._book)
         self.handlers.on(Unbook)(self._unbook)
         self.handlers.on_list(Listed)(self._listed)
-        self.inbox = Inbox(self.handlers, self.sessions, clock=FakeClock(START), limits=limits)
+        self.inbox = Inbox(
+            self.handlers, self.sessions, clock=FakeClock(START), limits=limits or PATIENT
+        )
 
     @property
     def runner(self) -> InThreads:

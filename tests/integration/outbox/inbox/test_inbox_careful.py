@@ -12,7 +12,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from outbox.inbox.handlers import Context, Handlers
-from outbox.inbox.limits import InboxLimits
 from outbox.replies import Outcome, Refused
 from tests.support.outbox.inboxes import (
     Bench,
@@ -82,16 +81,13 @@ async def test_a_handler_does_not_find_objects_as_one_that_failed_before_it_left
     assert found == ["first"]
 
 
-SOON = InboxLimits(transaction=0.1, lock=0.1, answer_within=0.3)
-
-
 async def test_of_a_list_that_is_always_late_only_the_message_that_hangs_fails(
     engine: AsyncEngine, names: Names
 ) -> None:
     """Also where a list may take longer than a delivery."""
     handlers = Handlers("bank")
 
-    @handlers.on_list(Noted, timeout=0.5)
+    @handlers.on_list(Noted, timeout=1.5)
     async def noted(
         session: AsyncSession, notes: Sequence[Noted], contexts: Sequence[Context]
     ) -> list[None]:
@@ -101,10 +97,10 @@ async def test_of_a_list_that_is_always_late_only_the_message_that_hangs_fails(
             await write_entry(session, note.entry, context.id)
         return [None] * len(notes)
 
-    bench = Bench(engine, handlers, limits=SOON)
+    bench = Bench(engine, handlers)
     batch = [envelope(names(), Noted(it, it)) for it in ("1", "hangs", "2")]
     for _ in range(2):
-        assert set(outcomes(await bench.receive(*batch))) == {"ongoing"}
+        assert set(outcomes(await bench.outlasted(*batch))) == {"ongoing"}
         await bench.inbox.drain(10)
     assert outcomes(await bench.receive(*batch)) == ["done", "failed", "done"]
     assert await bench.entries() == ["1", "2"]
@@ -114,19 +110,20 @@ async def test_a_message_whose_commit_fails_after_its_delivery_is_told_so(
     engine: AsyncEngine, names: Names
 ) -> None:
     """A deferred constraint fails at the commit, when no handler is in hand."""
-    handlers = Handlers("bank")
+    handlers, go_on = Handlers("bank"), asyncio.Event()
 
     @handlers.on(Noted)
     async def noted(session: AsyncSession, note: Noted, context: Context) -> None:
-        await asyncio.sleep(0.4)  # longer than a delivery may take
+        await go_on.wait()
 
     def fail(_: object) -> None:
         raise ValueError("deferred")
 
-    bench = Bench(engine, handlers, limits=SOON)
+    bench = Bench(engine, handlers)
     note = envelope(names(), Noted("a"))
     event.listen(engine.sync_engine, "commit", fail)
-    assert (await bench.receive_one(note)).outcome is Outcome.ONGOING
+    assert outcomes(await bench.outlasted(note)) == ["ongoing"]
+    go_on.set()
     await bench.inbox.drain(10)
     event.remove(engine.sync_engine, "commit", fail)
     reply = await bench.receive_one(note)

@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import threading
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,10 +16,12 @@ from sqlalchemy.orm import Session
 
 from outbox.inbox.handlers import Context
 from outbox.inbox.limits import InboxLimits
+from outbox.inbox.transactions import in_threads
 from outbox.inbox.transactions.in_threads import _Job
 from outbox.inbox.transactions.terms import HandlerLate
 from outbox.replies import Outcome
 from tests.support.outbox.inboxes import (
+    PATIENT,
     Book,
     Names,
     Noted,
@@ -29,10 +33,19 @@ from tests.support.outbox.plain_banks import DONE, PlainBank
 from tests.support.processes.waiting import until
 
 
+@pytest.fixture
+def bank(sync_engine: Engine, monkeypatch: pytest.MonkeyPatch) -> PlainBank:
+    """A bank whose slow handler takes too long as soon as it waits, and no other handler does,
+    however busy the machine is."""
+    bank = PlainBank(sync_engine, replace(PATIENT, handler=0.3))
+    hour = SimpleNamespace(monotonic=lambda: 3600.0 if bank.began.is_set() else 0.0)
+    monkeypatch.setattr(in_threads, "time", hour)
+    return bank
+
+
 async def test_a_handler_over_its_limit_writes_nothing_more_and_holds_nothing(
-    sync_engine: Engine, names: Names
+    bank: PlainBank, names: Names
 ) -> None:
-    bank = PlainBank(sync_engine, InboxLimits(handler=0.3))
     command = envelope(names(), Book("a", "slow"))
     (reply,) = await bank.receive(command)
     assert reply.outcome is Outcome.FAILED
@@ -51,9 +64,8 @@ async def test_a_handler_over_its_limit_writes_nothing_more_and_holds_nothing(
 
 
 async def test_of_what_comes_after_a_handler_that_was_given_up_no_failure_is_logged(
-    sync_engine: Engine, names: Names, caplog: pytest.LogCaptureFixture
+    bank: PlainBank, names: Names, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bank = PlainBank(sync_engine, InboxLimits(handler=0.3))
     bank.inbox._processor._fragile["bank.book.v1"] = 10
     batch = [envelope(names(), Book(entry, entry)) for entry in ("slow", "1", "2")]
     assert outcomes(await bank.receive(*batch)) == ["failed", "done", "done"]
@@ -64,13 +76,13 @@ async def test_of_what_comes_after_a_handler_that_was_given_up_no_failure_is_log
 
 
 async def test_a_handler_that_was_given_up_takes_no_lock_when_it_tries_again(
-    sync_engine: Engine, names: Names
+    bank: PlainBank, names: Names
 ) -> None:
-    bank = PlainBank(sync_engine, InboxLimits(handler=0.3))
     tried, end = threading.Event(), threading.Event()
 
     @bank.handlers.on(Noted)
     def noted(session: Session, event: Noted, context: Context) -> None:
+        bank.began.set()
         bank.go_on.wait(30)
         with contextlib.suppress(Exception):
             session.rollback()
@@ -102,7 +114,7 @@ async def test_a_handler_that_is_late_in_a_statement_is_ended_there(
         if sync_engine.dialect.name == "postgresql"
         else "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
     )
-    bank = PlainBank(sync_engine, InboxLimits(handler=0.3))
+    bank = PlainBank(sync_engine, replace(PATIENT, handler=0.3))
 
     @bank.handlers.on(Noted)
     def noted(session: Session, event: Noted, context: Context) -> None:
@@ -150,13 +162,14 @@ async def test_a_delivery_that_is_cancelled_gives_its_thread_up(
 
 
 async def test_threads_that_were_given_up_take_up_their_places(
-    sync_engine: Engine, names: Names
+    bank: PlainBank, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bank = PlainBank(sync_engine, InboxLimits(handler=0.2, answer_within=2.0))
     bank.runner.most = 1
     await bank.receive(envelope(names(), Book("a", "slow")))
     other = envelope(names(), Book("b", "1"))
-    with pytest.raises(TimeoutError):
+    with monkeypatch.context() as patched, pytest.raises(TimeoutError):
+        limits = InboxLimits(transaction=0.1, answer_within=0.2)
+        patched.setattr(bank.inbox._processor, "_limits", limits)
         await bank.receive(other)
     bank.go_on.set()
     await until(lambda: bank.runner.given_up == 0, what="the thread ends")

@@ -9,6 +9,7 @@ import pytest
 
 import outbox
 from outbox.inbox.answering import add_answer
+from outbox.inbox.outside.delivery import Delivery
 from outbox.inbox.rows import State
 from outbox.inbox.runners import Sessions
 from outbox.replies import Outcome, Pending
@@ -80,8 +81,9 @@ async def test_a_result_that_comes_after_the_delivery_is_sent_by_itself(
 
 
 async def test_a_copy_joins_the_call_that_this_process_makes(
-    sessions: Sessions, provider: Provider, names: Names
+    sessions: Sessions, provider: Provider, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("outbox.inbox.inbox.PATIENCE", 40.0)
     gate = provider.held()
     bank = Bank(sessions, provider, is_patient=True)
     action = asked(names(), Book("a"))
@@ -304,15 +306,20 @@ async def test_a_result_whose_way_to_the_sender_is_lost_is_kept_for_its_next_que
 async def test_a_delivery_waits_longer_for_a_result_that_is_being_written(
     sessions: Sessions, provider: Provider, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outbox.inbox.inbox.PATIENCE", 0.1)
     bank = Bank(sessions, provider, is_patient=True)
     writing, go_on = bank.hold_results(monkeypatch)
+    wait, is_over = bank.inbox.calls.wait, asyncio.Event()
+
+    async def wait_in_vain(delivery: Delivery, *, until: float, at_most: float) -> None:
+        """Its patience is over just when the result is being written."""
+        await writing.wait()
+        now = asyncio.get_running_loop().time()
+        asyncio.get_running_loop().call_later(0.1, is_over.set)
+        await wait(delivery, until=now, at_most=at_most)
+
+    monkeypatch.setattr(bank.inbox.calls, "wait", wait_in_vain)
     asking = bank.asking(asked(names(), Book("a")))
-    await writing.wait()
-    patience_is_over = asyncio.get_running_loop().time() + 0.2
-    await until(
-        lambda: asyncio.get_running_loop().time() > patience_is_over, what="the patience is over"
-    )
+    await is_over.wait()
     assert not asking.done()
     go_on.set()
     assert (await asking).outcome is Outcome.DONE

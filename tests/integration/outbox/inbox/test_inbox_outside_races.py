@@ -191,7 +191,7 @@ async def test_a_process_that_stops_waits_for_its_calls_and_leaves_the_rest_to_o
     bank = Bank(sessions, provider)
     batch = [asked(names(), Book("a")), asked(names(), Book("b"))]
     await bank.receive(*batch)
-    draining = asyncio.create_task(bank.inbox.drain(1.0))
+    draining = asyncio.create_task(bank.inbox.drain(3.0))
     gates[0].open()
     await draining
     assert await bank.states() == {batch[0].id: State.RAN, batch[1].id: State.PENDING}
@@ -245,6 +245,7 @@ async def test_the_late_result_of_a_thread_does_not_count_once_another_attempt_w
     provider.script = [Booked(balance=1), Booked(balance=2)]
     bank = Bank(sessions, provider, timeout=0.05)
     await bank.ask(action)
+    await first.is_entered()
     assert (await bank.ask(action)).is_pending
     first.open()
     await until(lambda: bank.inbox.calls.taken == 1, what="the first thread ends")

@@ -14,13 +14,13 @@ import outbox
 from outbox.contract import Void
 from outbox.database.sqlalchemy_internals import await_
 from outbox.inbox.handlers import Context
-from outbox.inbox.limits import InboxLimits
 from outbox.inbox.pending import rows as pending_rows
 from outbox.inbox.pending.complete import complete, drop
 from outbox.inbox.rows import State
 from outbox.replies import Done, Outcome, Pending, Refused
 from outbox.testing import crash_at
 from tests.support.outbox.inboxes import (
+    PATIENT,
     START,
     Bench,
     Book,
@@ -32,8 +32,6 @@ from tests.support.outbox.inboxes import (
 )
 from tests.support.outbox.lock_waits import a_transaction_waits
 from tests.support.outbox.pending_banks import SAGA, Bank, answered, asked, bench_of, kept, told
-
-PATIENT = InboxLimits(transaction=20, lock=20, answer_within=50)
 
 
 @pytest.fixture

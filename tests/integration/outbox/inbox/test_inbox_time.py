@@ -16,6 +16,7 @@ from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.limits import InboxLimits
 from outbox.replies import Outcome, Refused, Reply
 from tests.support.outbox.inboxes import (
+    PATIENT,
     Bench,
     Book,
     Booked,
@@ -30,8 +31,6 @@ from tests.support.outbox.inboxes import (
 )
 from tests.support.processes.waiting import until
 
-SOON = InboxLimits(transaction=0.1, lock=0.1, answer_within=0.4)
-"""Enough for a connection, also on a busy machine; not for many new ones at once."""
 DONE = Reply(Outcome.DONE, value={"balance": 1})
 
 
@@ -39,6 +38,7 @@ class Slow:
     """A bank whose handler for the entry "slow" waits until it is told to go on."""
 
     def __init__(self, engine: AsyncEngine, answer: Any = None, **options: Any) -> None:
+        """`options` are those of the `Bench`."""
         self.calls: list[str] = []
         self.began, self.go_on = asyncio.Event(), asyncio.Event()
         handlers = bank(without=Book)
@@ -55,7 +55,7 @@ class Slow:
                 return answer or Booked(balance=1)
             return Booked(balance=1)
 
-        self.bench = Bench(engine, handlers, **{"limits": SOON, **options})
+        self.bench = Bench(engine, handlers, **options)
 
     async def ended(self) -> None:
         """Wait until nothing goes on any more."""
@@ -71,9 +71,8 @@ async def test_a_handler_may_outlast_its_delivery_and_is_called_once(
 ) -> None:
     slow = Slow(engine)
     command = envelope(names(), Book("a", "slow"))
-    first = await slow.bench.receive_one(command)
-    again = await slow.bench.receive_one(command)
-    assert outcomes([first, again]) == ["ongoing", "ongoing"]
+    for _ in range(2):
+        assert outcomes(await slow.bench.outlasted(command)) == ["ongoing"]
     await slow.ended()
     assert await slow.bench.receive_one(command) == DONE
     assert slow.calls == ["slow"]
@@ -91,7 +90,7 @@ async def test_what_a_handler_says_after_its_delivery_is_told_to_the_next_copy(
     command = envelope(names(), Book("a", "slow"))
     # Its type is handled with care from then on, which a batch with one that fails would do too.
     slow.bench.inbox._processor._fragile["bank.book.v1"] = 10
-    assert (await slow.bench.receive_one(command)).outcome is Outcome.ONGOING
+    assert outcomes(await slow.bench.outlasted(command)) == ["ongoing"]
     await slow.ended()
     assert outcomes([await slow.bench.receive_one(command)]) == [outcome]
     assert slow.calls == ["slow"]
@@ -108,7 +107,7 @@ async def test_a_late_failure_is_told_only_where_it_is_the_answer(
     slow = Slow(engine, ValueError("no"))
     slow.bench.inbox._processor._fragile["bank.book.v1"] = 10
     command = envelope(names(), Book("a", "slow"))
-    await slow.bench.receive_one(command)
+    await slow.bench.outlasted(command)
     await slow.ended()
     unknown = replace(envelope(names(), Noted("a")), type="bank.unheard-of.v1")
     assert outcomes(await slow.bench.receive(unknown, command)) == ["rejected", "not-attempted"]
@@ -121,10 +120,10 @@ async def test_what_was_not_begun_when_the_delivery_ends_is_not_attempted(
     engine: AsyncEngine, names: Names
 ) -> None:
     slow = Slow(engine)
-    slow.bench.inbox._processor._took["bank.book.v1"] = 1.0  # each gets a transaction of its own
+    slow.bench.inbox._processor._took["bank.book.v1"] = 3600.0  # each gets a transaction of its own
     batch = [envelope(names(), Book(key, entry)) for key, entry in (("a", "slow"), ("b", "2"))]
     batch.append(envelope(names(), Noted("a", "3")))
-    assert outcomes(await slow.bench.receive(*batch)) == [
+    assert outcomes(await slow.bench.outlasted(*batch)) == [
         "ongoing",
         "not-attempted",
         "not-attempted",
@@ -139,9 +138,9 @@ async def test_what_was_not_begun_when_the_delivery_ends_is_not_attempted(
 async def test_another_process_finds_that_a_command_is_in_hand(
     engine: AsyncEngine, names: Names
 ) -> None:
-    slow, other = Slow(engine), Slow(engine)
+    slow, other = Slow(engine), Slow(engine, limits=replace(PATIENT, lock=0.1))
     command = envelope(names(), Book("a", "slow"))
-    await slow.bench.receive_one(command)
+    await slow.bench.outlasted(command)
     assert (await other.bench.receive_one(command)).outcome is Outcome.ONGOING
     await slow.ended()
     assert await other.bench.receive_one(command) == DONE
@@ -152,10 +151,10 @@ async def test_another_process_finds_that_a_command_is_in_hand(
 async def test_only_so_many_handlers_may_go_on_beyond_their_deliveries(
     engine: AsyncEngine, names: Names
 ) -> None:
-    slow = Slow(engine, limits=replace(SOON, answer_within=2.0))
+    slow = Slow(engine)
     batches = [envelope(names(), Book(str(number), "slow")) for number in range(8)]
-    replies = await asyncio.gather(*(slow.bench.receive_one(each) for each in batches))
-    assert outcomes(replies) == ["ongoing"] * 8
+    replies = await asyncio.gather(*map(slow.bench.outlasted, batches))
+    assert [outcomes(each) for each in replies] == [["ongoing"]] * 8
     more = envelope(names(), Book("more"))
     assert outcomes([await slow.bench.receive_one(more)]) == ["too-busy"]
     await slow.ended()
@@ -167,7 +166,7 @@ async def test_a_service_that_stops_waits_for_what_goes_on_and_then_ends_it(
 ) -> None:
     slow = Slow(engine)
     command = envelope(names(), Book("a", "slow"))
-    await slow.bench.receive_one(command)
+    await slow.bench.outlasted(command)
     draining = asyncio.create_task(slow.bench.inbox.drain(30.0))
     await asyncio.sleep(0)
     assert not draining.done()
@@ -177,7 +176,7 @@ async def test_a_service_that_stops_waits_for_what_goes_on_and_then_ends_it(
 
     slow.go_on.clear()
     later = envelope(names(), Book("a", "slow later"))
-    await slow.bench.receive_one(later)
+    await slow.bench.outlasted(later)
     await slow.bench.inbox.drain(0.01)
     assert await slow.bench.entries() == ["slow"]
 

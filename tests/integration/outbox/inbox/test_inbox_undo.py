@@ -12,10 +12,10 @@ from sqlalchemy import delete, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from outbox.inbox.handlers import Context, Handlers
-from outbox.inbox.limits import InboxLimits
 from outbox.inbox.rows import State
 from outbox.replies import Locked, Outcome, Refused
 from tests.support.outbox.inboxes import (
+    PATIENT,
     Bench,
     Book,
     Names,
@@ -25,8 +25,6 @@ from tests.support.outbox.inboxes import (
     write_entry,
 )
 from tests.support.outbox.lock_waits import a_transaction_waits
-
-PATIENT = InboxLimits(transaction=20, lock=20, answer_within=50)
 
 Meanwhile = Callable[[], Awaitable[Any]]
 
