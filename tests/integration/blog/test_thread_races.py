@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 from sqlalchemy import func, select
@@ -12,6 +12,7 @@ from sqlalchemy import func, select
 from comments.article_events import ArticleDeleted, ArticlePublished
 from comments.contract import CloseThread, PurgeThread, ReopenThread
 from comments.model import Comment
+from outbox.messages import Message
 from outbox.replies import Outcome, Reply
 from tests.support.blog.blog import (
     Running,
@@ -43,14 +44,22 @@ async def comments(database: Database) -> AsyncIterator[Running]:
 
 
 class _Crowd:
-    """Writers that post into one thread until each has posted its share, and note the answers."""
+    """Writers that post into one thread, `POSTS` in all, and note the answers. Where `is_enough`
+    says that what shall meet them has not come yet, they go on."""
 
     def __init__(self, comments: Running, article_id: str) -> None:
         self._comments = comments
         self._article_id = article_id
-        self._left = iter(range(POSTS))
+        self._left = self._numbers()
         self.accepted: set[str] = set()
         self.statuses: Counter[int] = Counter()
+        self.is_enough: Callable[[], bool] = lambda: True
+
+    def _numbers(self) -> Iterator[int]:
+        for number in range(20 * POSTS):
+            if number >= POSTS and self.is_enough():
+                return
+            yield number
 
     async def post(self) -> None:
         await asyncio.gather(*(self._write() for _ in range(WRITERS)))
@@ -74,13 +83,17 @@ async def _rows(comments: Running, article_id: str) -> dict[str, str | None]:
         return dict((await connection.execute(query)).all())
 
 
-async def _close(comments: Running, article_id: str, saga: str) -> Reply:
-    """Close as a saga does: what was too busy is asked again."""
-    command = envelope(CloseThread(article_id), saga=saga)
+async def _ask(comments: Running, command: Message, saga: str) -> Reply:
+    """Ask as a saga does: for what was too busy, or took too long, again."""
+    asked = envelope(command, saga=saga)
     while True:
-        (reply,) = await comments.tell_all(command)
-        if reply.outcome is not Outcome.TOO_BUSY:
+        (reply,) = await comments.tell_all(asked)
+        if reply.outcome not in (Outcome.TOO_BUSY, Outcome.ONGOING):
             return reply
+
+
+async def _close(comments: Running, article_id: str, saga: str) -> Reply:
+    return await _ask(comments, CloseThread(article_id), saga)
 
 
 async def test_no_comment_that_is_accepted_escapes_the_closing_of_its_thread(
@@ -89,6 +102,7 @@ async def test_no_comment_that_is_accepted_escapes_the_closing_of_its_thread(
     article, saga = new_id(), new_id()
     await comments.tell(ArticlePublished(article, "Tides", 1))
     crowd = _Crowd(comments, article)
+    crowd.is_enough = lambda: 409 in crowd.statuses
     posting = asyncio.create_task(crowd.post())
     await crowd.has_begun()
     closed = await _close(comments, article, saga)
@@ -96,7 +110,7 @@ async def test_no_comment_that_is_accepted_escapes_the_closing_of_its_thread(
     await posting
 
     assert set(crowd.statuses) == {201, 409}, crowd.statuses
-    assert crowd.statuses.total() == POSTS
+    assert crowd.statuses.total() >= POSTS
     rows = await _rows(comments, article)
     assert set(rows) == crowd.accepted
     assert set(rows.values()) == {saga}, "a comment was accepted after the thread was closed"
@@ -114,19 +128,17 @@ async def test_opening_and_closing_under_a_crowd_loses_and_leaks_no_comment(
 ) -> None:
     article = new_id()
     await comments.tell(ArticlePublished(article, "Tides", 1))
-    crowd = _Crowd(comments, article)
+    crowd, rounds = _Crowd(comments, article), 0
+    crowd.is_enough = lambda: rounds >= 2
     posting = asyncio.create_task(crowd.post())
     await crowd.has_begun()
-    rounds = 0
     while not posting.done() and rounds < 200:
         saga = new_id()
         closed = await _close(comments, article, saga)
         assert closed.outcome is Outcome.DONE
         tagged = Counter((await _rows(comments, article)).values())
         assert tagged == {saga: closed.value["comments"]}
-        reopened = await comments.tell(ReopenThread(article), saga=saga)
-        while reopened.outcome is Outcome.TOO_BUSY:
-            reopened = await comments.tell(ReopenThread(article), saga=saga)
+        reopened = await _ask(comments, ReopenThread(article), saga)
         assert reopened.value == closed.value
         rounds += 1
     await posting
@@ -282,7 +294,7 @@ async def test_a_purge_leaves_the_tombstone_and_no_comment_although_some_are_pos
     posting = asyncio.create_task(crowd.post())
     await crowd.has_begun()
     await _close(comments, article, saga)
-    purged = await comments.tell(PurgeThread(article), saga=saga)
+    purged = await _ask(comments, PurgeThread(article), saga)
     await posting
     assert purged.value == {"comments": len(crowd.accepted)}
     assert set(crowd.statuses) <= {201, 409, 410}

@@ -154,7 +154,8 @@ async def bells(database: Database, tower: Tower) -> AsyncIterator[Probed]:
         database_url=database.url,
         secrets=SECRETS,
         trust_loopback=True,
-        delivery_timeout=0.5,
+        # So that no delivery is over before its test has looked, and a copy still answers soon.
+        delivery_timeout=20,
     )
     service = ConfiguredService(
         "articles",

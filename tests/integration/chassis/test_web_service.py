@@ -211,7 +211,7 @@ async def test_a_lock_that_another_client_keeps_is_a_503_and_changes_nothing(
                 other.exec_driver_sql("BEGIN IMMEDIATE")
             else:
                 other.execute(text("SELECT * FROM articles FOR UPDATE"))
-            async with asyncio.timeout(2):  # readers wait for no writer
+            async with asyncio.timeout(20):  # readers wait for no writer
                 read = await articles.http.get(made.headers["location"])
             assert read.json() == made.json()
             answer = await articles.http.put(
@@ -383,7 +383,7 @@ async def test_a_service_that_is_told_to_stop_does_not_wait_for_ever(
             await until_stopped.enter_async_context(_started(articles))
             await articles.http.post("/articles", json=TIDES)
             await stuck.asked.wait()
-            async with asyncio.timeout(3):
+            async with asyncio.timeout(30):
                 await until_stopped.aclose()
         assert len(await articles.outbox(ArticlePublished)) == 1
 

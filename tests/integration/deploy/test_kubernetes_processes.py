@@ -224,7 +224,8 @@ def _an_article_is_deleted(place: Place, token: str) -> None:
     headers = {"authorization": f"Bearer {token}"} | named["orchestrator"]
 
     def completed() -> bool:
-        answer = httpx.get(f"{place.url('orchestrator')}/sagas/{run}", headers=headers, timeout=10)
+        run_at = f"{place.url('orchestrator')}/sagas/{run}"
+        answer = httpx.get(run_at, headers=headers, timeout=DEADLINE)
         return answer.is_success and answer.json()["status"] == "COMPLETED"
 
     wait_until(completed, DEADLINE, "the article is deleted")

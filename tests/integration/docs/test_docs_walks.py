@@ -64,23 +64,32 @@ def curl_is_there() -> None:
 def write(dev: Dev, title: str) -> str:
     """A new article that comments knows; its id."""
     article = {"title": title, "body": "Twice a day.", "author": "ada"}
-    answer = httpx.post(dev.url("articles") + "/articles", json=article, timeout=10)
+    answer = httpx.post(dev.url("articles") + "/articles", json=article, timeout=DEADLINE)
     id_: str = answer.raise_for_status().json()["id"]
     thread = f"{dev.url('comments')}/threads/{id_}"
-    wait_until(lambda: httpx.get(thread).is_success, DEADLINE, "comments knows the article")
+    wait_until(
+        lambda: httpx.get(thread, timeout=DEADLINE).is_success,
+        DEADLINE,
+        "comments knows the article",
+    )
     return id_
 
 
 def is_deleting(dev: Dev, article: str) -> bool:
-    answer = httpx.get(f"{dev.url('articles')}/articles/{article}", timeout=10).json()
+    answer = httpx.get(f"{dev.url('articles')}/articles/{article}", timeout=DEADLINE).json()
     return bool(answer.get("status") == "deleting")
 
 
 def start(dev: Dev, saga: str, article: str, status: Status) -> str:
     """Have the article worked on, and wait until the run stands like that; its id."""
     at = dev.url("orchestrator") + "/sagas/"
-    id_: str = httpx.post(at + saga, json={"article_id": article}, timeout=10).json()["id"]
-    wait_until(lambda: httpx.get(at + id_).json()["status"] == status, DEADLINE, status)
+    begun = httpx.post(at + saga, json={"article_id": article}, timeout=DEADLINE)
+    id_: str = begun.json()["id"]
+
+    def stands() -> bool:
+        return bool(httpx.get(at + id_, timeout=DEADLINE).json()["status"] == status)
+
+    wait_until(stands, DEADLINE, status)
     return id_
 
 
@@ -178,7 +187,7 @@ def test_the_commands_of_the_page_on_operating_do_what_it_says(
 
 def _status(person: Terminal, variable: str) -> str:
     saga = f"{person.dev.url('orchestrator')}/sagas/{person.variables[variable]}"
-    status: str = httpx.get(saga, timeout=10).json()["status"]
+    status: str = httpx.get(saga, timeout=DEADLINE).json()["status"]
     return status
 
 
@@ -202,7 +211,7 @@ def _follows(person: Terminal, told: Told) -> None:
     ours = [it for it in lines if it.get("saga") == person.variables["SAGA"]]
     assert [it for it in ours if "COMPLETED" in it["event"]], told
     at = f"{person.dev.url('orchestrator')}/sagas/{person.variables['SAGA']}"
-    assert {it["trace_id"] for it in ours} == {httpx.get(at, timeout=10).json()["trace_id"]}
+    assert {it["trace_id"] for it in ours} == {httpx.get(at, timeout=DEADLINE).json()["trace_id"]}
     assert all({"timestamp", "level", "logger", "event"} <= it.keys() for it in lines)
 
 
@@ -232,7 +241,8 @@ def _clears_what_ended_runs_left(person: Terminal, told: Told) -> None:
 
 def _ended(variable: str, status: Status) -> Callable[[Terminal, Told], None]:
     def check(person: Terminal, told: Told) -> None:
-        assert _status(person, variable) == status, told
+        # A command that makes the run go on does not wait for where it comes to.
+        wait_until(lambda: _status(person, variable) == status, DEADLINE, f"{status}: {told}")
 
     return check
 

@@ -54,7 +54,7 @@ class Subscriber:
 
     async def taken(self) -> list[dict[str, Any]]:
         """What it has, empty while it does not answer."""
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
             try:
                 answer = await client.get(f"http://127.0.0.1:{self.port}/taken")
             except httpx.TransportError:
@@ -96,12 +96,12 @@ async def test_a_subscriber_that_is_killed_gets_every_event_once_and_in_order(
         with subscriber.running():
             for number in range(5):
                 await blog.publish("post-1", f"version {number}")
-            await until(lambda: subscriber.has(2), what="the first events have come")
+            await until(lambda: subscriber.has(2), deadline=30, what="the first events have come")
         for number in range(5, 9):
             await blog.publish("post-1", f"version {number}")
         await blog.delete("post-1")
         with subscriber.running():
-            await until(lambda: subscriber.has(10), what="all events have come")
+            await until(lambda: subscriber.has(10), deadline=30, what="all events have come")
             events = await subscriber.taken()
     await blog.engine.dispose()
     titles = [it["data"].get("title") for it in events]
@@ -116,7 +116,7 @@ async def test_what_is_not_signed_is_refused_by_the_examples_subscriber(
     url = f"http://127.0.0.1:{subscriber.port}/hooks/blog"
     forged = {"webhook-id": "a", "webhook-timestamp": "1", "webhook-signature": "v1,AAAA"}
     with subscriber.running():
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
 
             async def status(headers: dict[str, str]) -> int:
                 try:
@@ -124,7 +124,7 @@ async def test_what_is_not_signed_is_refused_by_the_examples_subscriber(
                 except httpx.TransportError:
                     return 0
 
-            await until(lambda: status({}), what="the subscriber answers")
+            await until(lambda: status({}), deadline=30, what="the subscriber answers")
             assert [await status({}), await status(forged)] == [401, 401]
         assert await subscriber.taken() == []
 

@@ -31,7 +31,7 @@ async def way(database: Database) -> AsyncIterator[Wire]:
 async def service(
     database: Database, way: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[opened.Database]:
-    monkeypatch.setattr(opened, "_SILENCE", 0.5)
+    monkeypatch.setattr(opened, "_SILENCE", 2.0)  # what answers does so sooner
     url = make_url(database.url).set(port=way.port).render_as_string(hide_password=False)
     made = opened.open_database(url, name="test")
     yield made
@@ -98,7 +98,7 @@ async def test_a_client_that_hangs_between_preparing_and_running_a_statement_los
 ) -> None:
     """PostgreSQL counts it as neither idle nor at a statement."""
     assert "transaction_timeout" in opened._BOUNDS
-    monkeypatch.setitem(opened._BOUNDS, "transaction_timeout", "1s")
+    monkeypatch.setitem(opened._BOUNDS, "transaction_timeout", "3s")
     async with service.engine.connect() as connection:
         await connection.execute(text("SELECT pg_advisory_xact_lock(7)"))
         driver = (await connection.get_raw_connection()).driver_connection

@@ -66,7 +66,7 @@ class Provider:
 
 @pytest.fixture
 async def provider(tmp_path: Path) -> AsyncIterator[Provider]:
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
         made = Provider(tmp_path, client)
         await made.start()
         try:
@@ -102,7 +102,7 @@ async def test_a_cut_connection_gives_no_answer_and_the_process_goes_on(
 
 
 async def test_a_slow_charge_comes_although_its_caller_has_gone(provider: Provider) -> None:
-    await provider.ask("PUT", "/modes/charges", {"slow": 0.3})
+    await provider.ask("PUT", "/modes/charges", {"slow": 3})
     asking = asyncio.create_task(provider.ask("POST", "/charges", CHARGE))
 
     async def asked() -> bool:
