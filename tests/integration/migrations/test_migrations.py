@@ -219,8 +219,10 @@ def test_two_upgrades_at_once_are_done_once(
 ) -> None:
     database = database_factory("empty")
     engine = make_sync_engine(database)
+    both = [_upgrading(database) for _ in range(2)]
     with _held(engine):
-        both = [_upgrading(database) for _ in range(2)]
+        for it in both:
+            _let_begin(it)
         try:
             wait_until(lambda: all(map(_has_begun(database), both)), 60, "both are waiting")
         except BaseException:
@@ -235,16 +237,37 @@ def test_two_upgrades_at_once_are_done_once(
         assert _recorded(connection) == RELEASED
 
 
+# A writer on SQLite waits for some seconds only: for the other one, and not for its imports.
+_WHEN_TOLD = """
+import sys
+from migrations.cli import main
+print("ready")
+input()
+main(sys.argv[1:], prog_name="python -m migrations")
+"""
+
+
 def _upgrading(database: Database) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "migrations", "upgrade", "articles"]
-    return subprocess.Popen(
+    """An upgrade that begins when it is told to."""
+    command = [sys.executable, "-c", _WHEN_TOLD, "upgrade", "articles"]
+    started = subprocess.Popen(
         [*command, "--database", address(database)],
         cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    assert started.stdout is not None
+    assert started.stdout.readline() == "ready\n"
+    return started
+
+
+def _let_begin(upgrade: subprocess.Popen[str]) -> None:
+    assert upgrade.stdin is not None
+    upgrade.stdin.write("\n")
+    upgrade.stdin.flush()
 
 
 @contextmanager

@@ -41,7 +41,7 @@ class Project:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=250,
         )
         assert run.returncode == code, run.stdout + run.stderr
         return run.stdout.strip()
@@ -56,7 +56,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cwd=ROOT,
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=250,
     )
     (built,) = folder.glob("*.whl")
     return built
@@ -70,14 +70,14 @@ def project(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Project:
     for package in PACKAGES:
         (folder / package).mkdir(parents=True)
         (folder / package / "__init__.py").write_text("OWNER = 'their own'\n")
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=60)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", venv], check=True, timeout=250)
     scripts, site_packages = venv / "bin", Path(_path_within(venv))
     # The dependencies are those that the tests run on. Of a folder that is named in this way Python
     # reads no further .pth file, so that the checkout, which is installed there, stays out.
     (site_packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     pip: list[str | Path] = [sys.executable, "-m", "pip", "--python", scripts / "python"]
     options = ["--quiet", "--no-index", "--no-deps", "--ignore-installed"]
-    subprocess.run([*pip, "install", *options, wheel], check=True, timeout=60)
+    subprocess.run([*pip, "install", *options, wheel], check=True, timeout=250)
     return Project(folder, scripts, site_packages)
 
 
