@@ -30,6 +30,7 @@ from outbox.testing import FakeClock
 from outbox.transports.base import Answered, Delivery, Transport, Unreachable
 from outbox.wire.envelope import Envelope
 from tests.support.blog.blog import (
+    DELIVERY_SECONDS,
     SECRETS,
     START,
     Running,
@@ -154,8 +155,7 @@ async def bells(database: Database, tower: Tower) -> AsyncIterator[Probed]:
         database_url=database.url,
         secrets=SECRETS,
         trust_loopback=True,
-        # So that no delivery is over before its test has looked, and a copy still answers soon.
-        delivery_timeout=20,
+        delivery_timeout=DELIVERY_SECONDS,  # so that none is over before its test has looked
     )
     service = ConfiguredService(
         "articles",

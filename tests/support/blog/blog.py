@@ -36,6 +36,8 @@ from tests.support.databases.databases import Database
 SECRETS = "test:" + base64.b64encode(b"a secret for tests, not for use!").decode()
 ORCHESTRATOR = "http://127.0.0.1:8000"
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
+DELIVERY_SECONDS = 20
+"""The inbox answers within them; its usual seconds are few where a machine has much else to do."""
 
 new_id = Ids(SystemClock(), os.urandom)
 """Ids of sagas, commands and articles."""
@@ -59,7 +61,7 @@ def articles_app(
     database: Database, transports: Mapping[str, Transport] | None = None, **settings: Any
 ) -> FastAPI:
     """The articles service on this database, its clock at START and standing. It trusts this
-    machine, unless told otherwise."""
+    machine, and takes the time that a busy one needs, unless told otherwise."""
     return articles.app.create_app(
         ArticlesSettings(
             **{
@@ -67,6 +69,7 @@ def articles_app(
                 "secrets": SECRETS,
                 "url_orchestrator": ORCHESTRATOR,
                 "trust_loopback": True,
+                "delivery_timeout": DELIVERY_SECONDS,
                 **settings,
             }
         ),
@@ -83,6 +86,7 @@ def comments_app(database: Database, **settings: Any) -> FastAPI:
                 "database_url": database.url,
                 "secrets": SECRETS,
                 "trust_loopback": True,
+                "delivery_timeout": DELIVERY_SECONDS,
                 **settings,
             }
         ),
