@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, select
@@ -15,9 +16,11 @@ from orchestrator import tables
 from orchestrator.definition.registry import Registry
 from orchestrator.definition.saga import Saga
 from orchestrator.engine.engine import Engine
+from orchestrator.engine.ports import EnginePorts
 from orchestrator.engine.settings import EngineSettings
 from orchestrator.engine.watchers import OnStuck
 from orchestrator.machine.instance import Status
+from orchestrator.store.sharding import LEASED_AS, SHARDS
 from outbox import tables as library
 from outbox.clock import Clock, SystemClock
 from outbox.contract import Void
@@ -34,7 +37,9 @@ from outbox.wire.envelope import Envelope
 from tests.support.processes.waiting import until
 
 VOID = str(Void.message_type)
-QUICK = RelaySettings(lease=3.0, margin=1.0, delivery_timeout=0.8, poll=0.2)
+QUICK = RelaySettings(lease=60.0, margin=1.0, delivery_timeout=0.8, poll=0.2)
+"""A process that stands still for a while loses no lease, and no transaction either: PostgreSQL
+ends one that rests for a quarter of the lease."""
 
 
 def orchestrator_tables(connection: Connection) -> None:
@@ -172,3 +177,45 @@ async def running(
     finally:
         stop.set()
         await task
+
+
+@asynccontextmanager
+async def two_running(
+    engines: Sequence[AsyncEngine],
+    sagas: Sequence[Saga[Any]],
+    transports: Mapping[str, Transport],
+    *,
+    settings: EngineSettings | None = None,
+) -> AsyncIterator[list[Node]]:
+    """Two nodes of one PostgreSQL, each with its engine and half of the shards."""
+    settings = settings or EngineSettings(relay=QUICK)
+    async with AsyncExitStack() as stack:
+        nodes = [
+            running(it, sagas, transports, settings=settings, owner=f"node-{number}")
+            for number, it in enumerate(engines)
+        ]
+        async with half_taken(engines[0], settings.relay):
+            first = await stack.enter_async_context(nodes[0])
+        started = [first, await stack.enter_async_context(nodes[1])]
+        await until(
+            lambda: all(len(it.engine.shards) == len(SHARDS) // 2 for it in started),
+            deadline=20,
+            what="the shards are shared out evenly",
+        )
+        yield started
+
+
+@asynccontextmanager
+async def half_taken(engine: AsyncEngine, relay: RelaySettings) -> AsyncIterator[None]:
+    """Within the block another node has half of the shards. It leaves them to the one that comes
+    next, which so needs no time until it has its share, however long the leases are."""
+    clock, ttl = SystemClock(), timedelta(seconds=relay.lease)
+    leases = EnginePorts.of(engine, Registry([], {}), clock).relay.leases
+    half = SHARDS[: len(SHARDS) // 2]
+    async with engine.begin() as connection:
+        await leases.announce(connection, "another", [LEASED_AS], ttl)
+        await leases.make_leases(connection, LEASED_AS, half)
+        await leases.claim(connection, "another", LEASED_AS, most=len(half), ttl=ttl)
+    yield
+    async with engine.begin() as connection:
+        await leases.leave(connection, "another")

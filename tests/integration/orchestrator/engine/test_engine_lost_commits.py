@@ -18,7 +18,6 @@ from orchestrator import tables
 from orchestrator.engine.commits import long_way, one_trip, recovery
 from orchestrator.engine.commits.items import Started
 from orchestrator.engine.engine import IdempotencyKey
-from orchestrator.engine.settings import EngineSettings
 from orchestrator.errors import Unavailable
 from orchestrator.machine.instance import Status
 from orchestrator.machine.signals import Cancel
@@ -27,14 +26,11 @@ from outbox import tables as library
 from tests.support.databases.databases import Database
 from tests.support.faults.tcp_proxy import CommitProxy, Loss, commit_proxy
 from tests.support.fixtures import MakeEngine
-from tests.support.orchestrator.engines import QUICK, Node, Scripted, running
+from tests.support.orchestrator.engines import Node, Scripted, running
 from tests.support.orchestrator.trips import BOOKING, Trip
 from tests.support.processes.waiting import until
 
 pytestmark = pytest.mark.databases("postgresql")
-# PostgreSQL ends a transaction that rests for a quarter of the lease: that is longer than the proxy
-# keeps a COMMIT back.
-SETTINGS = EngineSettings(relay=replace(QUICK, lease=8.0))
 FINGERPRINT = b"f" * 32
 every_loss = pytest.mark.parametrize("loss", list(Loss), ids=lambda it: it.name.lower())
 COMMITTED = {Loss.ANSWER, Loss.DELAYED}
@@ -56,7 +52,7 @@ async def engine(database: Database, proxy: CommitProxy, make_engine: MakeEngine
 
 @pytest.fixture
 async def node(engine: AsyncEngine, participants: dict[str, Scripted]) -> AsyncIterator[Node]:
-    async with running(engine, [BOOKING], participants, settings=SETTINGS) as started:
+    async with running(engine, [BOOKING], participants) as started:
         yield started
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 
 from orchestrator import tables
+from orchestrator.engine.settings import EngineSettings
 from orchestrator.errors import IllegalSignal, Unavailable, UnknownRun
 from orchestrator.machine.instance import Status
 from orchestrator.machine.signals import Cancel
@@ -19,7 +21,14 @@ from outbox.clock import SystemClock
 from outbox.ids import compose
 from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeEngine
-from tests.support.orchestrator.engines import Node, Scripted, running
+from tests.support.orchestrator.engines import (
+    QUICK,
+    Node,
+    Scripted,
+    half_taken,
+    running,
+    two_running,
+)
 from tests.support.orchestrator.trips import BOOKING, Trip
 from tests.support.processes.waiting import until
 
@@ -30,19 +39,26 @@ pytestmark = pytest.mark.databases("postgresql")
 async def nodes(
     database: Database, make_engine: MakeEngine, participants: dict[str, Scripted]
 ) -> AsyncIterator[list[Node]]:
-    async with AsyncExitStack() as stack:
-        started = [
-            await stack.enter_async_context(
-                running(make_engine(database), [BOOKING], participants, owner=f"node-{number}")
-            )
-            for number in range(2)
-        ]
-        await until(
-            lambda: all(len(it.engine.shards) == 8 for it in started),
-            deadline=20,
-            what="the shards are shared out evenly",
-        )
+    engines = [make_engine(database) for _ in range(2)]
+    async with two_running(engines, [BOOKING], participants) as started:
         yield started
+
+
+async def test_a_node_that_comes_gets_half_of_the_shards_from_one_that_has_all(
+    database: Database, make_engine: MakeEngine, participants: dict[str, Scripted]
+) -> None:
+    soon = EngineSettings(relay=replace(QUICK, lease=3.0))
+    first, second = [
+        running(make_engine(database), [BOOKING], participants, settings=soon) for _ in range(2)
+    ]
+    async with first as one:
+        await until(lambda: len(one.engine.shards) == 16, what="the first has all")
+        async with second as other:
+            await until(
+                lambda: len(one.engine.shards) == len(other.engine.shards) == 8,
+                deadline=20,
+                what="the shards are shared out evenly",
+            )
 
 
 async def test_two_nodes_share_the_shards_and_every_run_ends_once(
@@ -91,18 +107,8 @@ async def test_the_news_for_an_alias_of_another_nodes_shard_is_settled(
     comments.values["comments.close-thread.v1"] = {"comments": 3}
     both = {"articles": articles, "comments": comments}
     article = compose(1_700_000_000_000, 1)
-    async with AsyncExitStack() as stack:
-        first, second = [
-            await stack.enter_async_context(
-                running(make_engine(database), [delete_article], both, owner=f"node-{number}")
-            )
-            for number in range(2)
-        ]
-        await until(
-            lambda: all(len(it.engine.shards) == 8 for it in (first, second)),
-            deadline=20,
-            what="the shards are shared out evenly",
-        )
+    engines = [make_engine(database) for _ in range(2)]
+    async with two_running(engines, [delete_article], both) as (first, second):
         comments.is_away = True
         active = await first.engine.start(delete_article, Deletion(article))
         alias = next(
@@ -147,12 +153,18 @@ async def test_a_node_that_dies_is_replaced_when_its_lease_has_run_out(
     database: Database, make_engine: MakeEngine, participants: dict[str, Scripted]
 ) -> None:
     participants["hotels"].is_away = True
-    async with running(make_engine(database), [BOOKING], participants, owner="heir") as heir:
-        await until(lambda: len(heir.engine.shards) == 16, what="the heir has all")
-        mortal = running(make_engine(database), [BOOKING], participants, owner="mortal")
+    # As short as the test may take, and long enough for a process that stands still for a while.
+    settings = EngineSettings(relay=replace(QUICK, lease=12.0))
+    engines = [make_engine(database) for _ in range(2)]
+    living, mortal = [
+        running(it, [BOOKING], participants, settings=settings, owner=owner)
+        for it, owner in zip(engines, ("heir", "mortal"), strict=True)
+    ]
+    async with AsyncExitStack() as stack:
+        async with half_taken(engines[0], settings.relay):
+            heir = await stack.enter_async_context(living)
         other = await mortal.__aenter__()
-        await until(lambda: len(heir.engine.shards) == 8, deadline=20, what="the other has half")
-        await until(lambda: len(other.engine.shards) == 8, deadline=20, what="it has that half")
+        await until(lambda: len(other.engine.shards) == 8, deadline=20, what="it has half")
         started = await other.engine.start(BOOKING, Trip("one"))
         assert shard_of(started.instance_id) not in heir.engine.shards
         await until(lambda: participants["trains"].seen, what="its first step")

@@ -4,7 +4,6 @@ looks only every ten minutes."""
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
@@ -18,7 +17,7 @@ from outbox.clock import SystemClock
 from outbox.ids import compose
 from tests.support.databases.databases import Database
 from tests.support.fixtures import MakeEngine
-from tests.support.orchestrator.engines import QUICK, Node, Scripted, running
+from tests.support.orchestrator.engines import QUICK, Node, Scripted, two_running
 from tests.support.orchestrator.nodes import make_ports
 from tests.support.orchestrator.trips import BOOKING, Trip
 from tests.support.outbox.wake_ups import listeners
@@ -33,20 +32,13 @@ WOKEN = EngineSettings(relay=replace(QUICK, poll=RARELY))
 async def nodes(
     database: Database, make_engine: MakeEngine, participants: dict[str, Scripted]
 ) -> AsyncIterator[list[Node]]:
-    async with AsyncExitStack() as stack:
-        started = []
-        for number in range(2):
-            node = running(
-                make_engine(database), [BOOKING], participants, settings=WOKEN, owner=f"n{number}"
-            )
-            started.append(await stack.enter_async_context(node))
+    engines = [make_engine(database) for _ in range(2)]
+    async with two_running(engines, [BOOKING], participants, settings=WOKEN) as started:
 
-        async def ready() -> bool:
-            if len(await listeners(started[0].database.engine)) < 2:
-                return False
-            return all(len(it.engine.shards) == 8 for it in started)
+        async def listen() -> bool:
+            return len(await listeners(engines[0])) >= 2
 
-        await until(ready, deadline=20, what="the shards are shared out, and both nodes listen")
+        await until(listen, deadline=20, what="both nodes listen")
         yield started
 
 
