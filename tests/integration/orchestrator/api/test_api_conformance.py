@@ -115,7 +115,7 @@ def _articles(database: Database) -> Iterator[_Served]:
     app = articles_app(database)
     with _serving(app) as address:
         new = {"title": "Tides", "body": "High and low.", "author": "Ada"}
-        article = httpx.post(f"{address}/articles", json=new).json()["id"]
+        article = httpx.post(f"{address}/articles", json=new, timeout=30).json()["id"]
         yield _Served(app, address, {"id": article})
 
 
@@ -126,7 +126,7 @@ def _comments(database: Database) -> Iterator[_Served]:
         article = new_id()
         asyncio.run(_deliver(address, ArticlePublished(article, "Tides", 1)))
         new = {"article_id": article, "author": "Bob", "content": "Well said."}
-        comment = httpx.post(f"{address}/comments", json=new).json()["id"]
+        comment = httpx.post(f"{address}/comments", json=new, timeout=30).json()["id"]
         yield _Served(app, address, {"id": comment, "article_id": article})
 
 
@@ -143,14 +143,14 @@ def _orchestrator(database: Database) -> Iterator[_Served]:
 
         def started() -> bool:
             body = {"article_id": f"article {len(answers)}"}
-            answers.append(httpx.post(f"{address}/sagas/delete-article", json=body))
+            answers.append(httpx.post(f"{address}/sagas/delete-article", json=body, timeout=30))
             return answers[-1].status_code == httpx.codes.ACCEPTED
 
         wait_until(started, what="the engine has its shards")
         known = {"saga": answers[-1].json()["id"], "name": "delete-article", "version": "1"}
         known["token"] = _token(database)
         # Once it was right, the wrong ones beside it are not held against it.
-        httpx.post(f"{address}/session", json={"token": known["token"]})
+        httpx.post(f"{address}/session", json={"token": known["token"]}, timeout=30)
         yield _Served(app, address, known)
 
 

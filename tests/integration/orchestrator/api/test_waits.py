@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from articles.contract import ArticleHidden, HideArticle
 from orchestrator import tables
 from orchestrator.engine import silences
+from orchestrator.engine.settings import EngineSettings
 from orchestrator.machine.instance import Status, StepStatus, StrayEffect
 from orchestrator.machine.signals import Pause
 from orchestrator.sagas.delete_article import Deletion, delete_article
@@ -33,12 +34,14 @@ from outbox.wire.reply_json import progress_json
 from outbox.wire.settled import EndedSagas
 from tests.support.blog.blog import Running
 from tests.support.fixtures import DatabaseFactory, MakeEngine
-from tests.support.orchestrator.engines import Node, Scripted, running
+from tests.support.orchestrator.engines import QUICK, Node, Scripted, running
 from tests.support.orchestrator.orchestrating import begun, put
 from tests.support.processes.waiting import until
 
 HIDE = "articles.hide-article.v1"
 AWAY = 10**9
+PATIENT = EngineSettings(relay=replace(QUICK, margin=25.0, delivery_timeout=20.0))
+"""A participant whose answer is long on its way, on a busy machine, is not one that is down."""
 
 
 @pytest.fixture(autouse=True)
@@ -63,7 +66,7 @@ def comments() -> Scripted:
 @pytest.fixture
 async def node(engine: AsyncEngine, articles: Scripted, comments: Scripted) -> AsyncIterator[Node]:
     both = {"articles": articles, "comments": comments}
-    async with running(engine, [delete_article], both) as started:
+    async with running(engine, [delete_article], both, settings=PATIENT) as started:
         yield started
 
 
@@ -145,7 +148,7 @@ async def test_a_handler_that_raises_is_shown_with_its_error_until_it_works_agai
         return [Reply(Outcome.DONE) for _ in batch]
 
     both: dict[str, Transport] = {"articles": MemoryTransport(receive), "comments": comments}
-    async with running(engine, [delete_article], both) as node:
+    async with running(engine, [delete_article], both, settings=PATIENT) as node:
         id = await start(node)
         shown = Shown(orchestrator, id)
         awaited = await shown.until_step("retry", tries=2)

@@ -177,7 +177,7 @@ async def test_a_service_serves_until_it_is_told_to_stop(tmp_path: Path) -> None
     )
     guardian().entrust_process(child.pid)
     await child.ready()
-    async with httpx.AsyncClient(base_url=child.spec.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=child.spec.url, trust_env=False, timeout=30) as client:
         assert (await client.get("/shop/livez")).status_code == 200
     assert await child.stop() == 0
     log = child.spec.log.read_text()

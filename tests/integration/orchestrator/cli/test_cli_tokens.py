@@ -250,7 +250,7 @@ async def test_a_real_server_is_closed_to_all_but_tokens(
     )
     try:
         await child.ready()
-        async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client:
             for headers, status in (
                 ({}, 401),
                 ({"x-forwarded-for": "127.0.0.1"}, 401),

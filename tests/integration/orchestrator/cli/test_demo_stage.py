@@ -58,7 +58,7 @@ async def test_a_frozen_service_is_thawed_also_where_the_scene_fails(tmp_path: P
     stage, child = await _stage(tmp_path)
     with pytest.raises(RuntimeError, match="it failed"), stage.frozen("stub"):
         raise RuntimeError("it failed")
-    await child.ready(timeout=5)
+    await child.ready()
     await stage.close()
 
 

@@ -94,7 +94,7 @@ async def test_what_was_committed_before_the_death_leaves_and_is_answered_after_
 
 async def test_health_and_figures_are_there_and_nothing_else(running: Running) -> None:
     await running.start()
-    async with httpx.AsyncClient(base_url=running.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=running.url, trust_env=False, timeout=30) as client:
         assert (await client.get("/livez")).json() == {"status": "alive"}
         assert "relay" in (await client.get("/readyz")).json()["checks"]
         assert "sagabox_relay_running 1.0" in (await client.get("/metrics")).text
@@ -126,7 +126,7 @@ async def test_a_service_is_served_below_the_prefix_of_a_proxy(
     command = (*RUN, "--root-path", "/shop")
     async with bank(command, database, tmp_path, press_at=paper.address) as found:
         await found.start()
-        async with httpx.AsyncClient(base_url=found.url, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=found.url, trust_env=False, timeout=30) as client:
             for path in ("/shop/livez", "/livez"):
                 assert (await client.get(path)).json() == {"status": "alive"}
         reply = await replace(found, url=f"{found.url}/shop").book("an entry")

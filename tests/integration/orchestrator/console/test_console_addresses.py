@@ -17,7 +17,7 @@ from tests.support.http.nginx import Passing, passing_on
 from tests.support.http.servers import serving
 from tests.support.orchestrator.stub_api import EMPTY, Says, StubApi, put, run_of, step_of
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
 
 async def test_a_saga_has_an_address_that_can_be_loaded_again_and_left_and_come_back_to(

@@ -15,7 +15,7 @@ from tests.support.http.browser import page_of, started
 from tests.support.http.servers import serving
 from tests.support.orchestrator.stub_api import EMPTY, StubApi
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
 Steps = list[dict[str, Any]]
 

@@ -21,7 +21,7 @@ from tests.support.orchestrator.stub_api import (
     step_of,
 )
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
 HOSTILE = "<img src=x onerror=alert(1)><b>bold</b>"
 

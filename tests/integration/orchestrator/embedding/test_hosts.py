@@ -94,7 +94,7 @@ async def test_it_starts_and_ends_in_any_order_in_which_the_two_were_attached(
         if not service_first:
             service.attach(app, messages=False)
         one = Bank(app, service, embedded, ends)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             async with one.running():
                 if round < 2:
                     asked += [await one.ask(f"{round}{it}", it) for it in entries]
@@ -118,7 +118,7 @@ async def test_its_own_client_is_refused_at_once_where_the_orchestrator_does_not
     one: Bank,
 ) -> None:
     async def ask() -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             with pytest.raises(StartInDoubt, match=r"does not run in this event loop.*with key="):
                 await one.orchestrator.client.start(TRANSFER, Transfer("ada", "one"))
 

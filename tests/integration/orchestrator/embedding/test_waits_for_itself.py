@@ -73,7 +73,7 @@ async def test_a_handler_that_starts_a_run_and_waits_for_it_is_refused_at_once(
 
     async with one.running():
         poked = envelope(A_MESSAGE, Poke("ada"))
-        (reply,) = await asyncio.wait_for(one.service.inbox.receive([poked]), 3)
+        (reply,) = await asyncio.wait_for(one.service.inbox.receive([poked]), 30)
     assert reply.outcome is outbox.Outcome.FAILED
     assert "start it by service.start(session, ...)" in str(told[0])
 

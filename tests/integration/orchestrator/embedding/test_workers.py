@@ -87,5 +87,5 @@ async def test_a_worker_takes_over_when_the_node_ends(one: Bank, other: Bank) ->
 async def test_a_worker_that_waits_for_its_turn_ends_at_once_when_it_is_told_to(
     one: Bank, other: Bank
 ) -> None:
-    async with one.running(), asyncio.timeout(10), other.running():
+    async with one.running(), asyncio.timeout(30), other.running():
         pass
