@@ -49,8 +49,9 @@ def orchestrator_schema(
 
 
 def orchestrator_settings(database: Database, **settings: Any) -> OrchestratorSettings:
-    """Settings for this database; this machine is trusted, unless they say otherwise."""
-    usual = {"database_url": database.url, "secrets": SECRETS, "trust_loopback": True}
+    """Settings for this database; this machine is trusted, and a process that stands still for a
+    while keeps its part of the runs, unless they say otherwise."""
+    usual = {"database_url": database.url, "secrets": SECRETS, "trust_loopback": True, "lease": 60}
     return OrchestratorSettings(**{**usual, **settings})
 
 
