@@ -51,7 +51,7 @@ _LOOKING = (
 _AT_ONCE = (
     _RECEIVED,
     """const seen = inbox.look(events);
-      await new Promise((resolve) => setTimeout(resolve, 50));
+      await new Promise((resolve) => setTimeout(resolve, 300));
       inbox.seen = seen;
       const replies = inbox.receive(events);""",
 )
