@@ -57,7 +57,7 @@ def write(engine: Engine, table: object, **row: object) -> None:
 
 
 async def look(
-    databases: Mapping[str, Database], rules: Ruleset | None = None, timeout: float = 20
+    databases: Mapping[str, Database], rules: Ruleset | None = None, timeout: float = 60
 ) -> Findings:
     urls = addresses({name: it.url for name, it in databases.items()})
     async with opened(urls) as sources:
@@ -91,7 +91,7 @@ async def test_traffic_is_no_divergence_and_hides_none(
     of_shop, of_depot = make_engine(databases["shop"]), make_engine(databases["depot"])
     suspects = 0
     async with carrying(of_shop, of_depot) as shop, traffic(shop):
-        for number in range(30):
+        for number in range(300):
             findings = await look(databases)
             assert findings.agreement is Agreement.AGREE, findings
             suspects += findings.suspects
