@@ -30,14 +30,18 @@ class Loss(Enum):
     COMMIT = auto()
     """Both sides are cut off before the server sees it."""
     DELAYED = auto()
-    """The client is cut off at once; the server sees it half a second later, and commits then."""
+    """The client is cut off at once; the server sees it later, and commits then."""
 
 
 @dataclass
 class CommitProxy:
     """Listens at `port`. `armed` has what is to happen to the next commits of transactions that run
     a statement which holds the text `marker`, one entry each; `lost` has what has happened. `late`
-    counts those that the server was sent late, and has answered."""
+    counts those that the server was sent late, and has answered.
+
+    What is late comes half a second later. A statement that is its own transaction comes only after
+    the client has `looked` for it, where the test sets that: the look waits for no such statement,
+    so that nothing but time would say which of the two is the first."""
 
     host: str
     server_port: int
@@ -46,6 +50,7 @@ class CommitProxy:
     armed: list[Loss] = field(default_factory=list)
     lost: list[Loss] = field(default_factory=list)
     late: int = 0
+    looked: asyncio.Event | None = None
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     def in_front_of(self, url: str) -> str:
@@ -65,6 +70,14 @@ class CommitProxy:
         finally:
             self._tasks.discard(task)
             writer.transport.abort()
+
+    async def keep_back(self, is_alone: bool) -> None:
+        """Return when what is late may come; `is_alone` is a statement that is its own
+        transaction."""
+        if self.looked is None or not is_alone:
+            await asyncio.sleep(_LATER)
+        else:
+            await self.looked.wait()
 
     async def stop(self) -> None:
         """Cut all connections."""
@@ -117,6 +130,7 @@ class _Connection:
                 continue
             loss = self._proxy.armed.pop(0)
             request = head + body
+            is_alone = head[:1] == b"B"
             while request[:1] == b"B" and head[:1] != b"S":  # Bind, up to its Sync
                 head = await self._reader.readexactly(5)
                 request += head
@@ -124,9 +138,11 @@ class _Connection:
             back.cancel()
             await asyncio.gather(back, return_exceptions=True)
             if loss is Loss.DELAYED:
+                if self._proxy.looked is not None:
+                    self._proxy.looked.clear()
                 self._writer.transport.abort()
                 self._proxy.lost.append(loss)
-                await asyncio.sleep(_LATER)
+                await self._proxy.keep_back(is_alone)
             if loss is not Loss.COMMIT:
                 server.write(request)
                 await server.drain()

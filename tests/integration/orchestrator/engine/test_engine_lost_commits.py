@@ -40,8 +40,18 @@ COMMITTED_AT_ONCE = {Loss.ANSWER}
 
 
 @pytest.fixture
-async def proxy(database: Database) -> AsyncIterator[CommitProxy]:
+async def proxy(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[CommitProxy]:
+    find_out = recovery.Recovery.find_out
     async with commit_proxy(database.url, "INSERT INTO saga_batch") as started:
+        looked = started.looked = asyncio.Event()
+
+        async def look(self: recovery.Recovery, batch: str, error: BaseException) -> None:
+            try:
+                await find_out(self, batch, error)
+            finally:
+                looked.set()
+
+        monkeypatch.setattr(recovery.Recovery, "find_out", look)
         yield started
 
 

@@ -98,6 +98,7 @@ class TestWhatItTakes:
         with pytest.raises(BrokerAway) as away:
             await broker.publish(QUEUE, large)
         assert away.value.sent
+        assert await broker.waiting(QUEUE) == 2
         async with opened(broker) as reading:
             assert await read_all(reading, 2, wait=0.5) == [0, 1]
 

@@ -220,6 +220,7 @@ class TestWhatIsFull:
         with pytest.raises(BrokerAway, match="maximum bytes") as away:
             await broker.publish(QUEUE, given)
         assert away.value.sent
+        assert await broker.waiting(QUEUE) == 1
         async with opened(broker) as reading:
             assert await read_all(reading, 1) == [0]
 

@@ -29,6 +29,7 @@ from outbox.transports.brokers.held.table import store_of
 from outbox.transports.brokers.held.worker import HeldSettings
 from outbox.wire.envelope import Envelope
 from tests.support.databases.databases import Database
+from tests.support.databases.locks import until_it_waits
 from tests.support.fixtures import MakeEngine
 from tests.support.outbox.holding import HoldingBench, to_hold
 from tests.support.outbox.inboxes import START, Noted, bank, outcomes, write_entry
@@ -69,7 +70,8 @@ async def test_a_message_that_is_held_behind_the_last_one_while_that_goes_has_it
 async def test_a_process_that_holds_behind_a_message_waits_until_its_settlement_is_committed(
     database: Database, make_engine: MakeEngine
 ) -> None:
-    bench, consumer = HoldingBench(make_engine(database)), HoldingBench(make_engine(database))
+    engine = make_engine(database)
+    bench, consumer = HoldingBench(engine), HoldingBench(make_engine(database))
     store = store_of(bench.sessions, "bank", bench.clock)
     await bench.hold(bench.note("first"))
     async with bench.sessions.begin() as session:
@@ -77,8 +79,8 @@ async def test_a_process_that_holds_behind_a_message_waits_until_its_settlement_
         await session.execute(delete(inbox_held))
         await store.appoint(session, [ADA])
         holding = asyncio.create_task(consumer.hold(bench.note("second")))
-        done, _ = await asyncio.wait({holding}, timeout=0.3)
-        assert not done
+        await until_it_waits(engine, holding)
+        assert not holding.done()
     await holding
     assert await bench.pause() is not None
     await bench.work()
