@@ -17,7 +17,7 @@ from tests.support.faults.chaos import NODES, world
 from tests.support.processes.running import RunningBlog
 from tests.support.repository.reporting import Count
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 SERVICES = (
     "a service is cut off",
     "a service is silent",

@@ -21,7 +21,7 @@ from tests.support.orchestrator.saga_writers import SECOND, Writers
 from tests.support.processes.running import RunningBlog
 from tests.support.processes.waiting import until
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.databases("postgresql")]
+pytestmark = [pytest.mark.timeout(900), pytest.mark.databases("postgresql")]
 _LIBRARY = "faketime/libfaketime.so.1"
 
 
@@ -36,7 +36,7 @@ def library() -> Path:
 
 async def until_ahead(child: Child, seconds: int) -> None:
     """Wait until a service's clock is ahead of this one by so much."""
-    async with httpx.AsyncClient(base_url=child.spec.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=child.spec.url, timeout=60, trust_env=False) as client:
 
         async def is_ahead() -> bool:
             told = parsedate_to_datetime((await client.get("/livez")).headers["date"])
@@ -44,6 +44,18 @@ async def until_ahead(child: Child, seconds: int) -> None:
             return abs(ahead - seconds) < 60
 
         await until(is_ahead, deadline=20, what=f"its clock is {seconds} s ahead")
+
+
+async def until_second_writes(blog: RunningBlog, writers: Writers) -> None:
+    """Ask for deletions until the second node has written another run: which of the two has the
+    shard of one is chance."""
+    known = writers.wrote(SECOND)
+
+    async def it_did() -> bool:
+        await blog.delete(await blog.publish())
+        return bool(writers.wrote(SECOND) - known)
+
+    await until(it_did, deadline=60, what="the second one writes another run")
 
 
 async def test_p7_deletions_end_rightly_while_the_clock_of_one_of_two_nodes_jumps_by_an_hour(
@@ -77,6 +89,7 @@ async def test_p7_deletions_end_rightly_while_the_clock_of_one_of_two_nodes_jump
         await until_ahead(second, int(jump.removesuffix("s")))
         await asking
         every.append(deletions)
+        await until_second_writes(blog, writers)
         # Were the leases counted by its clock, they would be split by now.
         await asyncio.sleep(4)  # longer than its leases
         assert second.running, blog.log("orchestrator-2")

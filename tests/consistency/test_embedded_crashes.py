@@ -121,7 +121,7 @@ async def die(one: Running, crash: str) -> Sequence[Asked]:
         with contextlib.suppress(CommandError):
             await one.start()
         dead = asyncio.create_task(one.children[-1].wait())
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             while not dead.done():
                 asked += two()
                 with contextlib.suppress(httpx.TransportError):

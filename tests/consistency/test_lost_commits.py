@@ -12,7 +12,7 @@ from tests.support.faults.tcp_proxy import Loss
 from tests.support.processes.running import RunningBlog
 from tests.support.repository.reporting import Count
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 KINDS = {
     Loss.ANSWER: "answers to COMMITs are lost",
     Loss.COMMIT: "COMMITs are lost",

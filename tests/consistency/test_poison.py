@@ -14,7 +14,7 @@ from tests.support.orchestrator.saga_writers import rows
 from tests.support.processes.running import RunningBlog
 from tests.support.processes.waiting import until
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 _POISON = {
     "wrong data": ("comments", "articles.article-published.v1", '{"nonsense": true}'),
     "no JSON": ("comments", "articles.article-published.v1", '{"article_id": '),

@@ -10,7 +10,7 @@ from tests.support.databases.postgres import PostgresServer
 from tests.support.processes.running import RunningBlog
 from tests.support.repository.reporting import Count
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(900)
 
 
 async def test_every_accepted_deletion_ends_though_postgresql_is_restarted_under_it(

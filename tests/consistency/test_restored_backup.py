@@ -12,7 +12,7 @@ from tests.support.blog.deleting import SERVICES, assert_gone, commented, start_
 from tests.support.databases.backups import Backup
 from tests.support.processes.running import RunningBlog
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(900)
 
 
 async def stop_all(blog: RunningBlog) -> None:
@@ -57,9 +57,7 @@ async def test_what_comments_forgot_is_found_and_repaired(
     assert found[edited] == {"thread-behind"}
     assert found[new] == {"thread-missing"}
 
-    repaired = await audited(
-        blog.databases, "--repair", "--yes", "--url", blog.url("orchestrator"), timeout=120
-    )
+    repaired = await audited(blog.databases, "--repair", "--yes", "--url", blog.url("orchestrator"))
     assert repaired.code == 0, repaired.told
     await assert_agreement(blog.databases)
     await assert_gone(blog, deleted)

@@ -30,7 +30,7 @@ ADDRESSES = tuple(it for it in FAULTS if it.startswith("an address"))
 _TOO_MANY = 20  # violations, after which nothing new is learnt
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_deletions_end_rightly_while_processes_die_hang_and_are_restarted(
     blog_on_own_server: RunningBlog, own_server: PostgresServer, count: Count
 ) -> None:
@@ -38,7 +38,7 @@ async def test_deletions_end_rightly_while_processes_die_hang_and_are_restarted(
         await round_of(*PROCESSES, at_once=2)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_deletions_end_rightly_while_addresses_die_move_and_belong_to_strangers(
     blog_on_own_server: RunningBlog, own_server: PostgresServer, count: Count
 ) -> None:

@@ -65,7 +65,9 @@ class Audited:
         return found
 
 
-async def audited(databases: Mapping[str, Database], *options: str, timeout: float = 60) -> Audited:
+async def audited(
+    databases: Mapping[str, Database], *options: str, timeout: float = 180
+) -> Audited:
     """Run `sagabox audit --json` on these databases."""
     with tempfile.TemporaryDirectory() as folder:
         spec = Spec(

@@ -67,6 +67,10 @@ class Traffic:
 
         await asyncio.gather(*(person() for _ in range(people)))
 
+    def has_both_ends(self) -> bool:
+        """Whether a deletion was accepted that a legal hold must refuse, and one without any."""
+        return {it.hold for it in self.lives if it.sagas} >= {Hold.YES, Hold.NO}
+
     async def _live(self) -> None:
         article = {"title": "Tides", "body": "Once upon a time", "author": "ada"}
         made = await self._ask("articles", "POST", "/articles", json=article)
@@ -161,12 +165,15 @@ async def wrong_with(blog: RunningBlog, life: Life, deadline: float) -> tuple[st
 async def _answer(
     blog: RunningBlog, name: str, method: str, path: str, deadline: float, **options: Any
 ) -> httpx.Response:
-    """The answer to what may be asked again, once it is another one than 503: a connection that
-    was lost while it rested is found out by the request that takes it next."""
+    """The answer to what may be asked again, once there is one, and another one than 503: a
+    connection that was lost while it rested is found out by the request that takes it next."""
     answers: list[httpx.Response] = []
 
     async def is_answered() -> bool:
-        answers[:] = [await blog.ask(name, method, path, **options)]
+        try:
+            answers[:] = [await blog.ask(name, method, path, **options)]
+        except httpx.TransportError:
+            return False
         return answers[0].status_code != 503
 
     await until(is_answered, deadline, f"{name} answers {method} {path}")
@@ -175,7 +182,7 @@ async def _answer(
 
 async def _until_shown(blog: RunningBlog, article: str, deadline: float) -> None:
     async def shown() -> bool:
-        answer = await blog.ask("articles", "GET", f"/articles/{article}")
+        answer = await _answer(blog, "articles", "GET", f"/articles/{article}", deadline)
         return answer.status_code == 200 and bool(answer.json()["status"] == "published")
 
     await until(shown, deadline, f"article {article} is published again")

@@ -24,6 +24,7 @@ from tests.support.faults.network import Weather, Wire, wire
 from tests.support.faults.tcp_proxy import CommitProxy, Loss, commit_proxy
 from tests.support.orchestrator.saga_writers import SECOND, Writers
 from tests.support.processes.running import RunningBlog
+from tests.support.processes.waiting import until
 
 NODES = ("orchestrator", "orchestrator-2", "articles", "comments")
 _LEASE = 3.0
@@ -77,9 +78,12 @@ class World:
                 if crash is None or child.ending != "SIGKILL":
                     raise
             return
-        child = await self.blog.start(node, crash)
-        if node == "orchestrator":
-            self.writers.pids["postgres"].add(child.pid)
+        try:
+            await self.blog.start(node, crash)
+        finally:
+            # One that was not ready in time may have written all the same.
+            if node == "orchestrator":
+                self.writers.pids["postgres"].add(self.blog.children[node].pid)
 
     @asynccontextmanager
     async def _one_of(self, names: Sequence[str]) -> AsyncIterator[str]:
@@ -195,10 +199,15 @@ def _at_once(act: Callable[[Wire], None], places: str) -> Callable[[World], Awai
 
 def _lost_commits(loss: Loss) -> Callable[[World], Awaitable[None]]:
     async def fault(world: World) -> None:
-        proxy = world.commits[world.chance.choice(sorted(world.commits))]
-        proxy.armed += [loss] * world.chance.randint(1, 4)
-        await asyncio.sleep(world._while())
-        proxy.armed.clear()
+        async with world._one_of([f"commits {it}" for it in sorted(world.commits)]) as name:
+            proxy = world.commits[name.partition(" ")[2]]
+            before = len(proxy.lost)
+            proxy.armed += [loss] * world.chance.randint(1, 4)
+            await asyncio.sleep(world._while())
+            # A node that stands still commits nothing meanwhile.
+            with contextlib.suppress(AssertionError):
+                await until(lambda: len(proxy.lost) > before, what="a COMMIT is lost")
+            proxy.armed.clear()
 
     return fault
 
