@@ -20,7 +20,7 @@ from tests.support.faults.crashing import ELSEWHERE
 from tests.support.processes.running import RunningBlog
 from tests.support.processes.waiting import until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 # Where each point is reached when an event goes from articles to comments.
 VICTIMS = {"outbox": "articles", "relay": "articles", "inbox": "comments"}

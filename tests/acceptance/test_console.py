@@ -24,7 +24,7 @@ from tests.support.http.browser import Watched, page_of, started
 from tests.support.processes.running import RunningBlog, running_blog
 from tests.support.processes.waiting import until
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(400)]
 
 SERVICES = ("orchestrator", "articles", "comments")
 NOT_HEARD_OF_YET = ("status of 404",)

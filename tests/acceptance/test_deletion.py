@@ -12,7 +12,7 @@ from tests.support.blog.deleting import assert_gone, commented, kept, start_all,
 from tests.support.fixtures import DatabaseFactory
 from tests.support.processes.running import RunningBlog, running_blog
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture

@@ -107,8 +107,9 @@ def test_the_demo_shows_each_scene_runs_on_with_keep_and_leaves_nothing(
     services = demo.services()
     assert len(services) == 3
     (console,) = re.findall(r"^console +(http://127\.0\.0\.1:\d+/console)$", told, re.M)
-    assert httpx.get(console, trust_env=False).status_code == httpx.codes.OK
-    sagas = httpx.get(console.replace("/console", "/sagas"), trust_env=False).json()["items"]
+    with httpx.Client(trust_env=False, timeout=60) as client:
+        assert client.get(console).status_code == httpx.codes.OK
+        sagas = client.get(console.replace("/console", "/sagas")).json()["items"]
     assert sagas != []
 
     assert demo.press_ctrl_c() == 0, demo.output

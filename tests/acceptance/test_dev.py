@@ -38,7 +38,7 @@ def test_dev_runs_the_services_restarts_a_killed_one_and_leaves_nothing_after_ct
     first = {name: dev.wait_for_run(name, 1) for name in SERVICES}
     _do_as_it_says(dev)
     article = {"title": "a title", "body": "a text", "author": "me"}
-    response = httpx.post(dev.url("articles") + "/articles", json=article, timeout=10)
+    response = httpx.post(dev.url("articles") + "/articles", json=article, timeout=60)
     assert response.status_code == httpx.codes.CREATED, response.text
 
     os.kill(first["comments"], signal.SIGKILL)
@@ -68,7 +68,8 @@ def _do_as_it_says(dev: Dev) -> None:
     assert addresses == {name: dev.url(name) for name in SERVICES}
     assert addresses["orchestrator"] == f"http://127.0.0.1:{dev.first_port}"
     assert f"the console   {addresses['orchestrator']}/console" in told
-    assert httpx.get(f"{addresses['orchestrator']}/console").status_code == httpx.codes.OK
+    console = httpx.get(f"{addresses['orchestrator']}/console", timeout=60)
+    assert console.status_code == httpx.codes.OK
 
     write, delete, look = (shlex.split(it) for it in told if it.startswith(("curl", "sagabox")))
     article = _curl(write)
@@ -91,7 +92,7 @@ def _curl(words: Sequence[str]) -> Any:
                 content = next(options)
             case _:
                 url = word
-    answer = httpx.request(method, url, headers=headers, content=content, timeout=10)
+    answer = httpx.request(method, url, headers=headers, content=content, timeout=60)
     assert answer.is_success, answer.text
     return answer.json()
 
@@ -112,7 +113,7 @@ def test_dev_takes_the_databases_that_the_settings_name(
             dev.wait_for_run(name, 1)
             assert re.search(rf"the database of {name} is at \S+: postgresql://", dev.output)
         article = {"title": "a title", "body": "a text", "author": "me"}
-        response = httpx.post(dev.url("articles") + "/articles", json=article, timeout=10)
+        response = httpx.post(dev.url("articles") + "/articles", json=article, timeout=60)
         assert response.status_code == httpx.codes.CREATED, response.text
         assert dev.press_ctrl_c() == 0, dev.output
         assert list((dev.folder / ".sagabox").glob("*.sqlite")) == []
@@ -123,8 +124,8 @@ def test_dev_lets_the_services_send_over_grpc_where_it_is_told_to(tmp_path: Path
         for name in SERVICES:
             dev.wait_for_run(name, 1)
         article = {"title": "a title", "body": "a text", "author": "me"}
-        written = httpx.post(dev.url("articles") + "/articles", json=article, timeout=10).json()
-        deleted = httpx.delete(f"{dev.url('articles')}/articles/{written['id']}", timeout=10)
+        written = httpx.post(dev.url("articles") + "/articles", json=article, timeout=60).json()
+        deleted = httpx.delete(f"{dev.url('articles')}/articles/{written['id']}", timeout=60)
         saga = deleted.headers["location"]
         assert saga.startswith(dev.url("orchestrator"))
         wait_until(lambda: _status(saga) == "COMPLETED", DEADLINE, "the article is deleted")
@@ -144,8 +145,8 @@ def test_dev_lets_the_services_send_through_a_broker_by_one_setting(
         for name in SERVICES:
             dev.wait_for_run(name, 1)
         article = {"title": "a title", "body": "a text", "author": "me"}
-        written = httpx.post(dev.url("articles") + "/articles", json=article, timeout=10).json()
-        deleted = httpx.delete(f"{dev.url('articles')}/articles/{written['id']}", timeout=10)
+        written = httpx.post(dev.url("articles") + "/articles", json=article, timeout=60).json()
+        deleted = httpx.delete(f"{dev.url('articles')}/articles/{written['id']}", timeout=60)
         saga = deleted.headers["location"]
         assert saga.startswith(dev.url("orchestrator"))
         wait_until(lambda: _status(saga) == "COMPLETED", DEADLINE, "the article is deleted")
@@ -162,7 +163,7 @@ def test_dev_says_what_a_transport_may_be(tmp_path: Path) -> None:
 
 
 def _status(saga: str) -> str | None:
-    status: str | None = httpx.get(saga, timeout=10).json().get("status")
+    status: str | None = httpx.get(saga, timeout=60).json().get("status")
     return status
 
 
@@ -199,6 +200,6 @@ def test_a_second_dev_in_the_same_folder_is_refused(dev: Dev) -> None:
 
 
 def _accepted(dev: Dev, comment: dict[str, str]) -> bool:
-    response = httpx.post(dev.url("comments") + "/comments", json=comment, timeout=10)
+    response = httpx.post(dev.url("comments") + "/comments", json=comment, timeout=60)
     assert response.status_code in (httpx.codes.CREATED, httpx.codes.NOT_FOUND), response.text
     return response.status_code == httpx.codes.CREATED

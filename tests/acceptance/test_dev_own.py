@@ -107,16 +107,16 @@ def test_own_services_run_and_a_saga_of_them_ends(tmp_path: Path) -> None:
         at = f"http://127.0.0.1:{dev.first_port}"
         told = f"export SAGABOX_URL_ORCHESTRATOR={at}"
         wait_until(lambda: told in dev.output, DEADLINE, "it says that all runs, and where")
-        sagas = httpx.get(f"{at}/definitions", timeout=10).json()["items"]
+        sagas = httpx.get(f"{at}/definitions", timeout=60).json()["items"]
         assert [it["name"] for it in sagas] == ["publish"]
         os.kill(first["mail"], signal.SIGKILL)
         run = httpx.post(
-            f"{at}/sagas/publish", json={"text": "a"}, headers={"prefer": "wait=30"}, timeout=40
+            f"{at}/sagas/publish", json={"text": "a"}, headers={"prefer": "wait=30"}, timeout=60
         )
         dev.wait_for_run("mail", 2)
         id_ = run.json()["id"]
         wait_until(
-            lambda: httpx.get(f"{at}/sagas/{id_}").json()["status"] == "COMPLETED",
+            lambda: httpx.get(f"{at}/sagas/{id_}", timeout=60).json()["status"] == "COMPLETED",
             DEADLINE,
             "the saga ends, though a service died",
         )

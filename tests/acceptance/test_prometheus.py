@@ -34,7 +34,7 @@ from tests.support.telemetry import dashboards
 from tests.support.telemetry.prometheus import Prometheus, at, prometheus
 from tests.support.telemetry.rules import FOLDER, metrics_in, rules
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.databases("sqlite")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.databases("sqlite")]
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 BROKER = "nats at 127.0.0.1:4222"
@@ -79,6 +79,8 @@ async def scraping(blog: RunningBlog, folder: Path) -> AsyncIterator[Prometheus]
     blog.settings |= {
         "SAGABOX_METRICS_TOKEN": token.read_text(),
         "SAGABOX_SAGAS": "tests.support.blog.impatient:delete_article",
+        # Else a service that takes its time is asked twice, and what it answers late is an alert.
+        "SAGABOX_DELIVERY_TIMEOUT": "20",
     }
     await start_all(blog)
     async with another_service() as elsewhere:

@@ -17,7 +17,7 @@ from tests.support.processes.running import RunningBlog, running_blog
 from tests.support.processes.waiting import free_port, until
 from tests.support.telemetry.collector import Collected, collecting
 
-pytestmark = [pytest.mark.timeout(180), pytest.mark.databases("sqlite")]
+pytestmark = [pytest.mark.timeout(400), pytest.mark.databases("sqlite")]
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 OFTEN = {"OTEL_BSP_SCHEDULE_DELAY": "200"}

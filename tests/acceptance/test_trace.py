@@ -17,7 +17,7 @@ from tests.support.fixtures import DatabaseFactory
 from tests.support.processes.running import RunningBlog, running_blog
 from tests.support.processes.waiting import until
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = pytest.mark.timeout(400)
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 HANDED_OVER = "engine: after commit, before hand-over"
@@ -26,7 +26,12 @@ HANDED_OVER = "engine: after commit, before hand-over"
 @pytest.fixture
 async def blog(database_factory: DatabaseFactory, tmp_path: Path) -> AsyncIterator[RunningBlog]:
     async with running_blog(database_factory, tmp_path) as running:
-        running.settings |= {"SAGABOX_LOG_FORMAT": "json", "SAGABOX_LOG_LEVEL": "debug"}
+        running.settings |= {
+            "SAGABOX_LOG_FORMAT": "json",
+            "SAGABOX_LOG_LEVEL": "debug",
+            # No message comes twice because a service took its time.
+            "SAGABOX_DELIVERY_TIMEOUT": "20",
+        }
         await asyncio.gather(*(running.start(name) for name in SERVICES))
         yield running
 
@@ -107,11 +112,15 @@ async def test_a_deletion_keeps_its_clients_trace_though_the_orchestrator_is_kil
     else:
         assert {"delete-article", "saga-ended"} == set(after["articles"])
         assert {"purge-thread"} <= set(after["comments"]) <= {"purge-thread", "article-deleted"}
-    (end,) = [
-        it
-        for it in logs.of_trace(id_)["orchestrator"]
-        if it["event"].startswith("delete-article ended")
-    ]
+    ends: list[dict[str, Any]] = []
+
+    def is_told() -> bool:
+        lines = logs.of_trace(id_)["orchestrator"]
+        ends[:] = [it for it in lines if it["event"].startswith("delete-article ended")]
+        return bool(ends)
+
+    await until(is_told, what="the orchestrator logs the end")
+    (end,) = ends
     assert (end["level"], end["saga"], end["saga_name"]) == ("info", saga, "delete-article")
     for lines in logs.of_trace(id_).values():
         assert {it["saga"] for it in lines if "saga" in it} == {saga}

@@ -42,7 +42,7 @@ from tests.support.outbox.inboxes import (
 from tests.support.processes.waiting import until
 from tests.support.repository.manual import rows
 
-pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.timeout(400)]
 
 _SHARE, _STATUS = "fault.http.abort.abort_percent", "fault.http.abort.http_status"
 _BUFFER = "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer"
@@ -366,7 +366,7 @@ async def test_a_caller_cannot_order_retries_by_its_headers(
     async with behind(bench, tmp_path / "envoy", as_it_is) as it:
         it.way.lost = 1
         url = it.to_bank.overview().addresses[0].address
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=60, trust_env=False) as client:
             answer = await client.post(
                 f"{url}/messages",
                 headers={
@@ -397,7 +397,8 @@ async def test_too_much_at_once_is_refused_by_the_circuit_breaker_and_sent_again
         answers = await asyncio.gather(*tasks)
         refused = [each for each in answers if isinstance(each, Unreachable)]
         assert len(refused) >= 4
-        assert all("503" in each.reason or "4.5 s" in each.reason for each in refused)
+        # The one under way may have waited for longer than Envoy does.
+        assert all("503" in each.reason or "504" in each.reason for each in refused)
         for letter in letters:
             await until_done(it, letter)
     assert sorted(await bench.entries()) == [str(number) for number in range(6)]

@@ -19,7 +19,7 @@ from tests.support.orchestrator.streams import shows_all_there_is
 from tests.support.processes.running import RunningBlog, running_blog
 from tests.support.processes.waiting import until
 
-pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.timeout(400)]
 
 
 @pytest.fixture
@@ -53,13 +53,15 @@ async def test_a_stream_is_not_held_up_and_the_log_has_the_ids_of_sagas(mesh: Me
 
 
 async def test_messages_and_figures_do_not_pass_the_public_side(mesh: Mesh) -> None:
-    async with httpx.AsyncClient(base_url=mesh.public, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=mesh.public, timeout=60, trust_env=False) as client:
         for path in ("/messages", "/%6dessages", "//messages", "/metrics", "/docs", "/readyz"):
             assert (await client.post(path)).status_code == 404, path
             assert (await client.get(path)).status_code == 404, path
         # And the orchestrator asks those who came this way for a key.
         assert (await client.get("/sagas")).status_code == 401
-    async with httpx.AsyncClient(base_url=f"http://{mesh.messages}", trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=f"http://{mesh.messages}", timeout=60, trust_env=False
+    ) as client:
         assert (await client.get("/sagas")).status_code == 404
         named = {"ce-sagaboxto": "strangers"}
         assert (await client.post("/messages", headers=named)).status_code == 404

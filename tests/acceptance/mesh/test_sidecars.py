@@ -18,7 +18,7 @@ from tests.support.mesh.sidecars import SERVICES, Sidecars, beside
 from tests.support.processes.running import RunningBlog, running_blog
 from tests.support.processes.waiting import until
 
-pytestmark = [pytest.mark.databases("sqlite"), pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.databases("sqlite"), pytest.mark.timeout(400)]
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def _is_told(sidecars: Sidecars, name: str, path: str, sagas: Sequence[str]) -> 
 
 async def refused(url: str, tls: ssl.SSLContext | bool, path: str = "/livez") -> bool:
     """Whether a caller gets no connection with that certificate."""
-    async with httpx.AsyncClient(verify=tls, trust_env=False) as client:
+    async with httpx.AsyncClient(verify=tls, timeout=60, trust_env=False) as client:
         try:
             await client.get(url + path)
         # With TLS 1.3 the refusal may come after the handshake of the caller: while it reads.
@@ -88,7 +88,7 @@ async def test_only_a_service_may_send_messages(sidecars: Sidecars) -> None:
     url = sidecars.inbound("comments")
     for folder, status in ((edge, 403), (sidecars.folders["orchestrator"], 401)):
         async with httpx.AsyncClient(
-            base_url=url, verify=context(folder), trust_env=False
+            base_url=url, verify=context(folder), timeout=60, trust_env=False
         ) as client:
             assert (await client.get("/livez")).status_code == 200
             for path in ("/messages", "/%6dessages", "/messages?again=1"):

@@ -60,7 +60,7 @@ def visit(public: httpx.Client, viewer: httpx.Client) -> dict[str, Any]:
                 ("comments", COMMENTS),
             )
         },
-        "without a token": httpx.get(f"{ORCHESTRATOR}/sagas/{saga}").status_code,
+        "without a token": httpx.get(f"{ORCHESTRATOR}/sagas/{saga}", timeout=20).status_code,
     }
 
 

@@ -102,6 +102,7 @@ async def behind(
                 to="bank",
                 keys=KEYS,
                 clock=bench.clock,
+                timeout=20,  # what Envoy answers comes before that
             )
             try:
                 yield Behind(envoy, way, to_bank)

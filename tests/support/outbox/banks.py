@@ -92,8 +92,9 @@ class Running:
 
     async def take(self, *envelopes: Envelope) -> Sequence[Reply]:
         """Deliver these; the replies."""
+        keys = Keyring.from_text(SECRETS)
         transport = transport_to(
-            self.url, source="test", keys=Keyring.from_text(SECRETS), clock=SystemClock()
+            self.url, source="test", keys=keys, clock=SystemClock(), timeout=60
         )
         try:
             delivery = await transport.deliver(envelopes)

@@ -141,6 +141,7 @@ class RunningBlog:
             source="test",
             keys=Keyring.from_text(SECRET),
             clock=SystemClock(),
+            timeout=60,
         )
 
     async def tell(self, name: str, message: Envelope) -> Reply:

@@ -74,7 +74,7 @@ async def die(travel: RunningTravel, victim: str, deaths: Sequence[Death]) -> No
             case OfProvider(kind, fault):
                 await travel.let(kind, **{fault: 1})
         dead = asyncio.create_task(travel.until_dead(victim))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):  # others may be dead meanwhile, on whom its trip depends
             while not dead.done():
                 await travel.book(room=next(rooms))
                 await asyncio.wait({dead}, timeout=_PATIENCE)
