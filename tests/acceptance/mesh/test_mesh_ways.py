@@ -14,7 +14,6 @@ from tests.support.blog.agreement import assert_agreement
 from tests.support.blog.deleting import Deletions, assert_gone
 from tests.support.fixtures import DatabaseFactory
 from tests.support.mesh.meshed import Mesh, meshed
-from tests.support.mesh.rendering import patient
 from tests.support.orchestrator.streams import shows_all_there_is
 from tests.support.processes.running import RunningBlog, running_blog
 from tests.support.processes.waiting import until
@@ -24,7 +23,7 @@ pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.timeout(400)]
 
 @pytest.fixture
 async def mesh(blog: RunningBlog, tmp_path: Path) -> AsyncIterator[Mesh]:
-    async with meshed(blog, tmp_path / "envoy", patient) as made:
+    async with meshed(blog, tmp_path / "envoy") as made:
         await made.start_all(each=1)
         yield made
 
@@ -74,7 +73,7 @@ async def test_p4_p9_all_of_it_goes_over_grpc_as_well(
 ) -> None:
     async with (
         running_blog(database_factory, tmp_path, over_grpc=True) as blog,
-        meshed(blog, tmp_path / "envoy", patient) as mesh,
+        meshed(blog, tmp_path / "envoy") as mesh,
     ):
         await mesh.start_all()
         for name in ("orchestrator-grpc", "articles-grpc", "comments-grpc"):

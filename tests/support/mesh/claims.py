@@ -124,7 +124,7 @@ def edge_to(address: str, messages: int) -> Config:
         sockets[name, of] = ("127.0.0.1", free_port())
     for name, of in (("orchestrator", 8100), ("articles", 8101), ("comments", 8102)):
         sockets[name, of] = ("127.0.0.1", free_port())
-    config = rendering.placed(rendering.read("edge.yaml"), sockets)
+    config = rendering.told_at_once(rendering.placed(rendering.read("edge.yaml"), sockets))
     return renamed(config, "comments", "bank")
 
 

@@ -123,7 +123,7 @@ def edge_before(
         sockets[name, port] = (name, int(blog.url(name).rpartition(":")[2]))
         way = blog.way_to(name)
         sockets[name, port + 100] = (name, int(way.rpartition(":")[2]))
-    config = rendering.placed(rendering.read("edge.yaml"), sockets)
+    config = rendering.told_at_once(rendering.placed(rendering.read("edge.yaml"), sockets))
     return rendering.resolved_at(config, names.port)
 
 
