@@ -23,7 +23,9 @@ from tests.support.repository.reporting import tier_of
 AT_MOST = 3
 """So many tests may have a second try."""
 _TIERS = ("integration", "contracts", "acceptance", "compatibility")
-_TELLS_OF_A_PROMISE = re.compile(r"Broken|broken|[Vv]iolation")
+_TELLS_OF_A_PROMISE = re.compile(r"Broken|broken|[Vv]iolation|\b(assert|require)_\w+\(")
+"""Also what checks promises, such as `assert_ended_rightly`, in the trace of the failure."""
+_NAMED_AFTER_A_PROMISE = re.compile(r"::test_p\d")
 _PHASES = ("setup", "call", "teardown")
 _PATIENCE = 1_800  # seconds
 
@@ -94,7 +96,8 @@ def why_not(report: pytest.TestReport) -> str:
     tier = tier_of(report.nodeid)
     if tier not in _TIERS:
         return f"the machine decides nothing in a test of the tier {tier}"
-    if _TELLS_OF_A_PROMISE.search(report.longreprtext):
+    names_one = _NAMED_AFTER_A_PROMISE.search(report.nodeid)
+    if names_one or _TELLS_OF_A_PROMISE.search(report.longreprtext):
         return "its failure tells of a promise"
     if report.when not in _PHASES:
         return "its process ended"

@@ -20,6 +20,16 @@ def test_it():
     {before}
     assert was_there, {why!r}
 """
+HALF_DONE = """
+from pathlib import Path
+def assert_ended_rightly():
+    mark = Path(__file__).with_suffix(".tried")
+    was_there = mark.exists()
+    mark.touch()
+    assert ("COMPLETED" if was_there else "RUNNING") == "COMPLETED"
+def test_it():
+    assert_ended_rightly()
+"""
 ALWAYS = "def test_it():\n    assert not 'here'\n"
 
 
@@ -81,12 +91,17 @@ def test_what_fails_again_fails_the_run(tmp_path: Path) -> None:
             {"acceptance__one": first_time(), "acceptance__two": first_time("PromiseBroken: P1")},
             "its failure tells of a promise",
         ),
+        ({"acceptance__one": HALF_DONE}, "its failure tells of a promise"),
+        (
+            {"acceptance__one": first_time().replace("def test_it", "def test_p4_it")},
+            "its failure tells of a promise",
+        ),
         (
             {f"integration__{it}": first_time() for it in ("one", "two", "three", "four")},
             "4 tests failed, which is more than 3",
         ),
     ],
-    ids=["unit", "consistency", "promise", "one of two", "many"],
+    ids=["unit", "consistency", "promise", "one of two", "checker", "named", "many"],
 )
 def test_some_failures_are_not_the_machines(
     tmp_path: Path, tests: dict[str, str], why: str
