@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -16,6 +16,8 @@ R = TypeVar("R")
 QUEUE = "comments"
 PATIENT = 10 * BUSY
 """Seconds to wait for what must come: no server that lives stands still for so long."""
+_LAST = 30.0
+"""Seconds for the last ones, which may come through faults that still go on."""
 
 
 def packet(number: int, partition: int = 0, **headers: str) -> Packet:
@@ -82,7 +84,11 @@ async def opened(broker: Broker, partition: int = 0) -> AsyncIterator[Reading]:
 @dataclass
 class Traffic:
     """Senders and readers that go on as the relay and the consumer do: a batch is sent again until
-    it is taken, and a reading is opened again when it ends."""
+    it is taken, and a reading is opened again when it ends.
+
+    What was sent again, or whose end did not reach the broker, comes again. So the readers stay
+    until the broker has nothing left.
+    """
 
     sender: Broker
     reader: Broker
@@ -94,6 +100,11 @@ class Traffic:
     again: int = 0
     sent: int = 0
 
+    async def has_sent(self, batches: int) -> None:
+        """Return once so many batches were taken, and more are still to be sent."""
+        assert batches < self.partitions * self.batches
+        await until(lambda: self.sent >= batches, deadline=_LAST)
+
     @property
     def is_complete(self) -> bool:
         """Whether all have come."""
@@ -101,12 +112,23 @@ class Traffic:
             self.partitions * self.batches * self.size
         )
 
-    async def run(self) -> None:
-        """Until all have come."""
-        async with asyncio.TaskGroup() as tasks:
-            for partition in range(self.partitions):
-                tasks.create_task(self._send(partition))
-                tasks.create_task(self._read(partition))
+    async def run(self, trouble: Coroutine[object, object, None] | None = None) -> None:
+        """Until the trouble is over, all have come, and nothing waits at the broker."""
+        async with asyncio.TaskGroup() as reading:
+            readers = [reading.create_task(self._read(it)) for it in range(self.partitions)]
+            async with asyncio.TaskGroup() as sending:
+                if trouble is not None:
+                    sending.create_task(trouble)
+                for partition in range(self.partitions):
+                    sending.create_task(self._send(partition))
+            await until(self._is_all_done, deadline=_LAST)
+            for reader in readers:
+                reader.cancel()
+
+    async def _is_all_done(self) -> bool:
+        with suppress(BrokerAway):
+            return self.is_complete and not await self.reader.waiting(QUEUE)
+        return False
 
     def require_all_in_order(self) -> None:
         """Nothing is lost, and nothing came before what was sent before it."""
@@ -128,10 +150,10 @@ class Traffic:
 
     async def _read(self, partition: int) -> None:
         known: set[int] = set()
-        while len(known) < self.batches * self.size:
+        while True:
             try:
                 async with opened(self.reader, partition) as reading:
-                    while len(known) < self.batches * self.size:
+                    while True:
                         taken = await reading.next(7, 1.0)
                         for each in taken:
                             number = int(each.packet.body)

@@ -69,6 +69,13 @@ def test_what_a_busy_machine_fails_is_run_once_more_and_told(
     assert "passed:\ntests/integration/test_one.py::test_it\n" in said
 
 
+def test_a_checker_that_passed_before_forbids_no_second_try(tmp_path: Path) -> None:
+    test = first_time(before="require_all()")
+    ended = run(tmp_path, "--again", integration__one="def require_all():\n    pass\n" + test)
+    assert ended.returncode == 0, ended.stdout
+    assert "require_all()" in ended.stdout
+
+
 def test_without_the_option_there_is_no_second_try(tmp_path: Path) -> None:
     ended = run(tmp_path, integration__one=first_time())
     assert ended.returncode == 1

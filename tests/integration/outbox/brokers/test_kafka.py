@@ -11,7 +11,6 @@ import logging
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 
 import pytest
 from aiokafka import errors  # type: ignore[import-untyped]  # it ships no types
@@ -43,7 +42,6 @@ from tests.support.brokers.traffic import (
     read_up_to,
 )
 from tests.support.checkout import CERTIFICATE
-from tests.support.processes.waiting import until
 
 PRODUCE = 0
 """The number of that request in Kafka's protocol."""
@@ -105,17 +103,17 @@ class TestWhatItTakes:
     async def test_connections_that_break_lose_nothing_and_invert_no_key(
         self, kafka: MockKafka, broker: KafkaBroker
     ) -> None:
-        def has_sent(batches: int) -> bool:
-            return running.done() or traffic.sent > batches
-
         async with client(kafka) as reader:
             traffic = Traffic(broker, reader, partitions=3, batches=30)
-            async with asyncio.timeout(200), asyncio.TaskGroup() as tasks:
-                running = tasks.create_task(traffic.run())
+
+            async def breaks() -> None:
                 for cuts in range(1, 6):
-                    await until(partial(has_sent, cuts * 12), deadline=30)
+                    await traffic.has_sent(cuts * 12)
                     await kafka.way.cut()
                     await kafka.way.open()
+
+            async with asyncio.timeout(200):
+                await traffic.run(breaks())
         traffic.require_all_in_order()
         assert await broker.waiting(QUEUE) == 0
 

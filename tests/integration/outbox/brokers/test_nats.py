@@ -7,7 +7,6 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -499,17 +498,16 @@ class TestAServerThatDies:
             async with client(server) as sender, client(server) as reader:
                 traffic = Traffic(sender, reader, partitions=4, batches=30, size=25)
 
-                def has_sent(batches: int) -> bool:
-                    return running.done() or traffic.sent > batches
-
-                async with asyncio.timeout(200), asyncio.TaskGroup() as tasks:
-                    running = tasks.create_task(traffic.run())
+                async def deaths() -> None:
                     for kills in range(1, 6):
-                        await until(partial(has_sent, kills * 20), deadline=30.0)
+                        await traffic.has_sent(kills * 20)
                         await asyncio.to_thread(server.kill)
                         await asyncio.to_thread(server.start)
+
+                async with asyncio.timeout(200):
+                    await traffic.run(deaths())
                 traffic.require_all_in_order()
-                assert await sender.waiting(QUEUE) == 0
+                assert await insisting(lambda: sender.waiting(QUEUE)) == 0
 
     async def test_a_reader_that_is_frozen_and_taken_over_does_no_harm(self) -> None:
         with a_nats_server() as server:

@@ -271,12 +271,14 @@ class TestTrouble:
         monkeypatch.setattr(rabbitmq, "ANSWER_WITHIN", 5.0)
         async with client(address) as reader:
             traffic = Traffic(broker, reader, partitions=3, batches=60)
-            async with asyncio.timeout(250), asyncio.TaskGroup() as tasks:
-                running = tasks.create_task(traffic.run())
-                await until(lambda: running.done() or traffic.sent > 60, deadline=60)
-                assert not traffic.is_complete
+
+            async def death() -> None:
+                await traffic.has_sent(60)
                 await asyncio.to_thread(server.kill)
                 await asyncio.to_thread(server.start)
+
+            async with asyncio.timeout(250):
+                await traffic.run(death())
         traffic.require_all_in_order()
         async with client(address) as it:
             assert await it.waiting(QUEUE) == 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from typing import Any
 
 import pytest
@@ -97,15 +96,14 @@ class TestWhatItKeeps:
         async with client(server) as reader:
             traffic = Traffic(broker, reader, partitions=3, batches=60)
 
-            def has_sent(batches: int) -> bool:
-                return running.done() or traffic.sent > batches
-
-            async with asyncio.timeout(200), asyncio.TaskGroup() as tasks:
-                running = tasks.create_task(traffic.run())
+            async def deaths() -> None:
                 for kills in range(1, 6):
-                    await until(partial(has_sent, kills * 25))
+                    await traffic.has_sent(kills * 25)
                     await asyncio.to_thread(server.kill)
                     await asyncio.to_thread(server.start)
+
+            async with asyncio.timeout(200):
+                await traffic.run(deaths())
         traffic.require_all_in_order()
         assert await waiting(server) == 0
 
