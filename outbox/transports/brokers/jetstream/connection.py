@@ -70,6 +70,7 @@ class Connection:
         self._listeners: dict[str, Callable[[Exception], None]] = {}
         self._gone: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._trouble = ""
+        self._is_let_in = False
         self._watch: asyncio.Task[None] | None = None
         self._subscriptions: set[Subscription] = set()
 
@@ -233,14 +234,27 @@ class Connection:
                 **secrets,
             )
             self._require_tls(address)
+            _hear_out(_task(self._client, "_flusher_task"))
+            self._watch = asyncio.create_task(self._look())
             await self._subscribe(f"{self._inbox}.*", self._answer)
             # The first may overtake the subscription; the second comes back after its refusal.
-            await self._client.flush(int(CONNECTING))
-            await self._client.flush(int(CONNECTING))
+            await self._flush()
+            await self._flush()
         if self._trouble:
             raise NatsError(self._trouble)
-        _hear_out(_task(self._client, "_flusher_task"))
-        self._watch = asyncio.create_task(self._look())
+        self._is_let_in = True
+
+    async def _flush(self) -> None:
+        """Return when the server has read all. The library waits on where the server has gone."""
+        flushing = asyncio.ensure_future(self._client.flush(int(CONNECTING)))
+        try:
+            either: set[asyncio.Future[None] | asyncio.Future[str]] = {flushing, self._gone}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if self._gone.done():
+                raise NatsError(self._gone.result())
+            flushing.result()
+        finally:
+            flushing.cancel()
 
     async def _subscribe(
         self, subject: str, take: Callable[[Msg], Awaitable[None]]
@@ -291,7 +305,7 @@ class Connection:
         """What the library tells of trouble; a missing right is told so, and never answered."""
         trouble = str(error).removeprefix("nats: ") or type(error).__name__
         found = re.search(r'permissions violation for \w+ to "([^"]*)"', trouble.lower())
-        if found is None or self._watch is None:
+        if found is None or not self._is_let_in:
             self._trouble = trouble
         if found is None:
             return

@@ -22,15 +22,20 @@ _INFO = b'INFO {"server_id":"x","version":"2.15.1","max_payload":1048576}\r\n'
 
 
 @asynccontextmanager
-async def silent_server() -> AsyncIterator[tuple[BrokerAddress, list[asyncio.StreamWriter]]]:
-    """It lets clients in, and answers nothing else. With it come its ends of the connections."""
+async def silent_server(
+    dies_at: bytes = b"never",
+) -> AsyncIterator[tuple[BrokerAddress, list[asyncio.StreamWriter]]]:
+    """It lets clients in, and answers nothing else. With it come its ends of the connections, which
+    break where a client writes a line that begins with `dies_at`."""
     ends: list[asyncio.StreamWriter] = []
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ends.append(writer)
         writer.write(_INFO)
         while line := await reader.readline():
-            if line.startswith(b"PING"):
+            if line.startswith(dies_at):
+                writer.transport.abort()
+            elif line.startswith(b"PING"):
                 writer.write(b"PONG\r\n")
 
     listening = await asyncio.start_server(handle, "127.0.0.1", 0)
@@ -87,3 +92,15 @@ async def test_closing_it_ends_what_is_asked() -> None:
         with pytest.raises(BrokerAway) as unsent:
             await connection.ask("a")
         assert not unsent.value.sent
+
+
+@pytest.mark.parametrize("line", [b"CONNECT", b"PING", b"SUB"])
+async def test_a_server_that_dies_while_it_lets_the_client_in_is_away_at_once(
+    monkeypatch: pytest.MonkeyPatch, line: bytes
+) -> None:
+    monkeypatch.setattr(connections, "CONNECTING", 3600.0)
+    async with silent_server(dies_at=line) as (address, ends), asyncio.timeout(PATIENT):
+        with pytest.raises(BrokerAway, match="cannot be reached") as away:
+            await Connection.to(address)
+        assert len(ends) == 1
+        assert not away.value.sent
