@@ -24,7 +24,7 @@ from outbox.database.pages import DEFAULT_LIMIT, Page
 from outbox.errors import InvalidService
 from outbox.integrations.operator_access import NAME, VARIABLE, for_holders, operator_token
 from outbox.operations.operations import Operations
-from outbox.operations.received import ReceivedOperations, message_as_json
+from outbox.operations.received import ReceivedOperations, message_as_json, whole_as_json
 from outbox.operations.results import as_json
 from outbox.operations.selection import MAX_AT_ONCE, Selection
 from outbox.tables import Tables
@@ -283,6 +283,10 @@ def _add_received(routes: APIRouter, operations: ReceivedOperations) -> None:
         page = await operations.list(chosen, limit=limit, cursor=cursor)
         items = [message_as_json(it) for it in page.items]
         return {"items": items, "next_cursor": page.next_cursor}
+
+    @routes.get("/received/{number}")
+    async def show_received(number: int) -> dict[str, Any]:
+        return whole_as_json(await operations.one(number))
 
     @routes.post("/received/redrive")
     async def redrive_received(asked: _RedrivingReceived) -> dict[str, Any]:

@@ -141,6 +141,11 @@ def content_as_json(message: HeldMessage) -> dict[str, object]:
     return {"headers": dict(message.headers), **body}
 
 
+def whole_as_json(message: HeldMessage) -> dict[str, object]:
+    """The message for programs, with its content."""
+    return {**message_as_json(message), **content_as_json(message)}
+
+
 def _require_filter(selection: Selection, everything: bool) -> None:
     is_everything = all(getattr(selection, it.name) is None for it in fields(selection))
     if is_everything and not everything:

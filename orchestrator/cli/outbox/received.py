@@ -122,14 +122,14 @@ def show(
     json_: Json = False,
 ) -> None:
     """Show one of them whole, with its headers and its body as they came."""
-    from outbox.operations.received import content_as_json, message_as_json
+    from outbox.operations.received import content_as_json, message_as_json, whole_as_json
 
     _, found = _on(service, database, _selection(), None, lambda of, _: of.one(number))
-    told, content = message_as_json(found), content_as_json(found)
     if json_:
-        print_json({**told, **content})
+        print_json(whole_as_json(found))
         return
-    print_fields([*told.items(), *found.headers.items()])
+    content = content_as_json(found)
+    print_fields([*message_as_json(found).items(), *found.headers.items()])
     print_line(str(content["body"] or content.get("body_base64", "")))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
@@ -59,7 +60,7 @@ async def done(http: httpx.AsyncClient, path: str, **body: Any) -> Any:
         *(("GET", path) for path in ("/status", "/dead", "/held", "/scheduled")),
         *(("POST", path) for path in ("/redrive", "/drop", "/purge")),
         *(("POST", path) for path in ("/scheduled/move", "/scheduled/drop")),
-        ("GET", "/received"),
+        *(("GET", path) for path in ("/received", "/received/1")),
         *(("POST", path) for path in ("/received/redrive", "/received/drop")),
     ],
 )
@@ -139,12 +140,17 @@ async def test_what_came_by_a_broker_is_looked_at_tried_again_and_dropped(
     await bench.hold(bench.note("one", "ada"), bench.note("two", "bob"))
     page = await got(http, "/received", state="waiting", key="bob")
     assert [(it["seq"], it["type"]) for it in page["items"]] == [(2, "press.noted.v1")]
+    shown = await got(http, "/received/2")
+    assert (shown["seq"], shown["id"]) == (2, json.loads(shown["body"])["id"])
     assert (await done(http, "/received/redrive", all=True, dry_run=True))["messages"] == 2
     assert (await done(http, "/received/redrive", numbers=[2]))["messages"] == 1
     assert (await done(http, "/received/drop", key="ada"))["messages"] == 1
     assert [it["seq"] for it in (await got(http, "/received"))["items"]] == [2]
     assert (await http.post("/received/drop", json={})).status_code == 422
-    assert (await http.post("/received/drop", json={"numbers": [9]})).status_code == 404
+    for number in (9, 0, 2**63):
+        assert (await http.get(f"/received/{number}")).status_code == 404
+        for path in ("/received/drop", "/received/redrive"):
+            assert (await http.post(path, json={"numbers": [number]})).status_code == 404
 
 
 async def test_the_purge_needs_a_moment(http: httpx.AsyncClient, engine: AsyncEngine) -> None:

@@ -393,7 +393,8 @@ def _chosen(at: Any, selection: Selection) -> ColumnElement[bool]:
     if selection.before is not None:
         conditions.append(at.held_at < _aware(selection.before))
     if selection.seqs is not None:
-        conditions.append(at.seq.in_(sorted(set(selection.seqs))))
+        # A number that no row can have is held as little as any other that is not there.
+        conditions.append(at.seq.in_(sorted({it for it in selection.seqs if 0 < it < 2**63})))
     return and_(*conditions)
 
 
