@@ -150,14 +150,12 @@ def _add_looks(routes: APIRouter, service: HasOutbox, operations: Operations) ->
     async def dead(
         asked: Annotated[_Looking, Depends()],
     ) -> dict[str, Any]:
-        return _page(
-            await operations.dead(asked.selection(), limit=asked.limit, cursor=asked.cursor)
-        )
+        return _page(await operations.dead(asked.selection, limit=asked.limit, cursor=asked.cursor))
 
     @routes.get("/held")
     async def held(asked: Annotated[_Looking, Depends()]) -> dict[str, Any]:
         page, behind = await operations.held(
-            asked.selection(), limit=asked.limit, cursor=asked.cursor
+            asked.selection, limit=asked.limit, cursor=asked.cursor
         )
         found = _page(page)
         for item, count in zip(found["items"], behind, strict=True):
@@ -167,7 +165,7 @@ def _add_looks(routes: APIRouter, service: HasOutbox, operations: Operations) ->
     @routes.get("/scheduled")
     async def scheduled(asked: Annotated[_Looking, Depends()]) -> dict[str, Any]:
         return _page(
-            await operations.scheduled(asked.selection(), limit=asked.limit, cursor=asked.cursor)
+            await operations.scheduled(asked.selection, limit=asked.limit, cursor=asked.cursor)
         )
 
 
@@ -186,17 +184,13 @@ class _Looking:
     ) -> None:
         self.limit = limit
         self.cursor = cursor
-        self._filters = _Filters(
+        self.selection = Selection(
             destination=destination,
             type=type,
             key=key,
             older_than=older_than,
             newer_than=newer_than,
         )
-
-    def selection(self) -> Selection:
-        """The selection that the filters are."""
-        return self._filters.selection()
 
 
 def _add_changes(routes: APIRouter, service: HasOutbox, operations: Operations) -> None:

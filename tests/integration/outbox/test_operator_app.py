@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import outbox
 from outbox.lanes import BLOCKED
+from outbox.tables import outbox as outbox_table
 from outbox.tables import outbox_scheduled
 from outbox.testing import FakeClock
 from tests.support.outbox.holding import HoldingBench
@@ -159,6 +160,29 @@ async def test_the_purge_needs_a_moment(http: httpx.AsyncClient, engine: AsyncEn
     before = (await got(http, "/dead"))["items"][0]["died_at"]
     assert (await done(http, "/purge", older_than=before))["dead_letters"] == 1
     assert [it["id"] for it in (await got(http, "/dead"))["items"]] == [an_id(2)]
+
+
+@pytest.mark.parametrize("path", ["/dead", "/held", "/scheduled", "/received"])
+async def test_each_list_is_cut_by_time(
+    http: httpx.AsyncClient, engine: AsyncEngine, path: str
+) -> None:
+    await bury(engine, a_letter(1))
+    await rest(engine, a_rest("k", next_at=BLOCKED))
+    bucket, envelope = message("k")
+    async with engine.begin() as connection:
+        values = row(bucket, envelope, "comments") | {"due_at": DUE}
+        await connection.execute(insert(outbox_scheduled).values(**values))
+        at_the_key = {"bucket": 17, "aggregateid": "k", "id": an_id(1)}
+        values = row(bucket, envelope, "comments") | at_the_key
+        await connection.execute(insert(outbox_table).values(**values))
+    bench = HoldingBench(engine, clock=FakeClock(outbox.SystemClock().now()))
+    await bench.hold(bench.note("one", "ada"))
+    for moment, count in (("9999-12-31T23:59:59.999999Z", 1), ("0001-01-01T00:00:00Z", 0)):
+        assert len((await got(http, path, older_than=moment))["items"]) == count
+        if path != "/received":
+            assert len((await got(http, path, newer_than=moment))["items"]) == 1 - count
+    answer = await http.get(path, params={"older_than": "yesterday"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid-request")
 
 
 @pytest.mark.parametrize(
