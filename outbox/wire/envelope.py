@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -28,6 +28,9 @@ REPLY_TYPE = "sagabox.reply.v1"
 
 MAX_NAME_LENGTH = 100
 """The longest `source` and `reply_to`; they are names of services."""
+
+_FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+"""The days that every database tells in every time zone lie between these."""
 
 
 @quick
@@ -71,6 +74,16 @@ def sent_at(envelope: Envelope, now: datetime) -> Envelope:
         return envelope
     left = (envelope.expires - now) // timedelta(milliseconds=1)
     return replace(envelope, expires_in=left)
+
+
+def moment_in(now: datetime, milliseconds: int) -> datetime:
+    """When so much time is over, as `expires_in` has it: 15 digits of it reach beyond the years 1
+    and 9999, and stand for the first or the last day then."""
+    try:
+        found = now + timedelta(milliseconds=milliseconds)
+    except OverflowError:
+        return _LAST if milliseconds > 0 else _FIRST
+    return max(_FIRST, min(found, _LAST))
 
 
 # --- Writing ---------------------------------------------------------------------------------

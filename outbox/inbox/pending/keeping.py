@@ -17,7 +17,7 @@ from outbox.inbox.pending.pended import Pended
 from outbox.inbox.rows import VOID, Arrival, Row, Run, State
 from outbox.inbox.transactions import store
 from outbox.replies import Reply
-from outbox.wire.envelope import Envelope
+from outbox.wire.envelope import Envelope, moment_in
 
 _OPEN = (State.PENDING, State.UNDOING)
 
@@ -110,7 +110,7 @@ def _expiry(envelope: Envelope, now: datetime) -> datetime | None:
     if envelope.expires is None or envelope.expires_in is None:
         return envelope.expires
     # The sender's word on the time that was left needs no clock but the receiver's.
-    return now + timedelta(milliseconds=envelope.expires_in)
+    return moment_in(now, envelope.expires_in)
 
 
 def context_of(

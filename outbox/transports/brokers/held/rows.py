@@ -113,7 +113,7 @@ def new_row(item: ToHold, consumer: str, now: datetime) -> dict[str, Any]:
         "type": envelope.type,
         "source": envelope.source,
         "saga": envelope.correlation if is_awaited(envelope) else None,
-        "expires_at": None if left is None else now + timedelta(milliseconds=left),
+        "expires_at": None if left is None else wire.moment_in(now, left),
         "state": (State.DEAD if item.is_dead else State.WAITING).value,
     }
 

@@ -305,6 +305,14 @@ async def test_an_answer_that_is_expected_after_the_expiry_is_a_failure_and_keep
     assert await bench.entries() == ["an entry"]
 
 
+async def test_a_time_beyond_all_years_leaves_room_for_every_answer(
+    bench: Bench, bank: Bank, names: Names
+) -> None:
+    action = asked(names(), Book("a"), expires=START, expires_in=10**15 - 1)
+    assert (await bench.receive_one(action)).is_pending
+    assert await bench.states() == {action.id: State.PENDING}
+
+
 async def test_void_bars_what_has_not_come_and_what_is_pending_and_tells_what_ran(
     bench: Bench, bank: Bank, names: Names
 ) -> None:

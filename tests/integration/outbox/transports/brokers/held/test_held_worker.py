@@ -339,6 +339,16 @@ async def test_what_is_held_loses_its_time_there_too(engine: AsyncEngine) -> Non
     assert [it["outcome"] for it in await bench.sent()] == ["expired"]
 
 
+@pytest.mark.parametrize(("left", "outcome"), [(10**15 - 1, "done"), (1 - 10**15, "expired")])
+async def test_a_time_beyond_all_years_is_held_as_any_other(
+    engine: AsyncEngine, left: int, outcome: str
+) -> None:
+    bench = HoldingBench(engine)
+    await bench.hold(bench.new(Book("ada"), **AWAITED, expires_in=left, expires=START))
+    await bench.work()
+    assert [it["outcome"] for it in await bench.sent()] == [outcome]
+
+
 async def test_a_packet_that_cannot_be_read_is_dead_and_holds_no_key(
     engine: AsyncEngine,
 ) -> None:
