@@ -7,12 +7,18 @@ import re
 from outbox.replies import Reply
 
 MAX_REASON_LENGTH = 500
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def is_storable(text: str) -> bool:
     """Whether every database takes the text: no NUL, no lone surrogates."""
     return _UNSTORABLE.search(text) is None
+
+
+def is_text(text: str) -> bool:
+    """Whether it can be written in UTF-8: it has no lone surrogates."""
+    return text.isascii() or _SURROGATES.search(text) is None
 
 
 def fit(text: str) -> str:

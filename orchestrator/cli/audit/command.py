@@ -14,6 +14,7 @@ import typer
 from orchestrator.cli.terminal.client import Url, connect
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
 from orchestrator.cli.terminal.output import Json
+from orchestrator.cli.terminal.times import YEAR
 
 if TYPE_CHECKING:
     from orchestrator.cli.audit.looks import Agreement, Findings
@@ -52,13 +53,19 @@ _Rules = Annotated[
 _Since = Annotated[
     float | None,
     typer.Option(
-        min=0, metavar="HOURS", help="With --runs: only runs that began in these last hours."
+        min=0,
+        max=100 * YEAR / 3600,
+        metavar="HOURS",
+        help="With --runs: only runs that began in these last hours.",
     ),
 ]
 _Timeout = Annotated[
     float,
     typer.Option(
-        min=0, metavar="SECONDS", help="How long messages may take to arrive, and repairs."
+        min=0,
+        max=YEAR,
+        metavar="SECONDS",
+        help="How long messages may take to arrive, and repairs.",
     ),
 ]
 _Limit = Annotated[

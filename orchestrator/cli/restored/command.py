@@ -9,6 +9,7 @@ import typer
 
 from orchestrator.cli.terminal.errors import CommandError
 from orchestrator.cli.terminal.output import Json, print_json, print_line, print_paragraph
+from orchestrator.cli.terminal.times import YEAR
 
 if TYPE_CHECKING:
     from orchestrator.cli.restored.marking import Marked
@@ -35,6 +36,7 @@ def restored(
         float,
         typer.Option(
             min=1,
+            max=YEAR / 60,
             metavar="MINUTES",
             help="How long no run of a restored orchestrator turns back at a deadline.",
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -15,10 +16,12 @@ from orchestrator.cli.runs.outcomes import how_it_stands, outcome
 from orchestrator.cli.terminal.client import Api, Url, connect
 from orchestrator.cli.terminal.errors import CommandError, ExitCode
 from orchestrator.cli.terminal.output import Json, print_json, print_paragraph
+from orchestrator.cli.terminal.times import YEAR
 from outbox.spelling import safe
 from outbox.wire import strict_json
 from outbox.wire.attributes import moment, written
 
+_KEY = re.compile(r"[!-~]([ -~]*[!-~])?")  # what a header can carry
 _LONGEST_PREFER = 30  # seconds that the orchestrator itself waits at most
 _LOOK = 0.5  # seconds between two looks after that
 _MOST_INPUT = 1024 * 1024  # bytes of a request
@@ -38,7 +41,8 @@ def start(
         typer.Option(metavar="K", help="The same key and input again start nothing new."),
     ] = None,
     wait: Annotated[
-        float | None, typer.Option(min=0, metavar="SECONDS", help="Wait so long for its end.")
+        float | None,
+        typer.Option(min=0, max=YEAR, metavar="SECONDS", help="Wait so long for its end."),
     ] = None,
     begin_at: Annotated[
         str | None,
@@ -53,7 +57,7 @@ def start(
     stands: 0 is COMPLETED.
     """
     content = _input(text, input_)
-    headers = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
+    headers = {} if idempotency_key is None else {"idempotency-key": _key(idempotency_key)}
     prefer = min(_LONGEST_PREFER, round(wait or 0))
     if prefer:
         headers["prefer"] = f"wait={prefer}"
@@ -76,6 +80,17 @@ def start(
     _print_outcome(saga, as_json=json_)
     if wait is not None:
         raise typer.Exit(how_it_stands(saga))
+
+
+def _key(text: str) -> str:
+    """The key, where a header can carry it. Raises CommandError."""
+    if not _KEY.fullmatch(text):
+        raise CommandError(
+            f"{safe(text)[:100]!r} is no idempotency key",
+            "it is made of printable ASCII characters, without a blank at an end",
+            "--idempotency-key order-4711",
+        )
+    return text
 
 
 def _input(text: str | None, file: str | None) -> bytes:

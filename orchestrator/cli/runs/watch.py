@@ -24,6 +24,7 @@ from orchestrator.cli.terminal.output import (
     print_paragraph,
 )
 from orchestrator.cli.terminal.sse import events
+from orchestrator.cli.terminal.times import YEAR
 from orchestrator.machine.instance import Status
 from orchestrator.machine.transition import Happening
 
@@ -40,7 +41,7 @@ def watch(
     instance_id: InstanceId,
     timeout: Annotated[
         float | None,
-        typer.Option(min=0, metavar="SECONDS", help="Watch for so long at most."),
+        typer.Option(min=0, max=YEAR, metavar="SECONDS", help="Watch for so long at most."),
     ] = None,
     json_: Json = False,
     url: Url = None,

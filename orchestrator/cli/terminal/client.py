@@ -83,6 +83,8 @@ class Api:
             )
         except httpx.TransportError as error:
             raise self._unreachable(error, method, path) from error
+        except httpx.InvalidURL as error:
+            raise _no_request(method, path, error) from error
         return self._checked(response, method, path)
 
     @contextmanager
@@ -105,6 +107,8 @@ class Api:
                 yield response.iter_lines()
         except httpx.TransportError as error:
             raise self._unreachable(error, "GET", path) from error
+        except httpx.InvalidURL as error:
+            raise _no_request("GET", path, error) from error
 
     def _checked(self, response: httpx.Response, method: str, path: str) -> Answer:
         try:
@@ -158,7 +162,7 @@ def connect(url: str | None) -> Iterator[Api]:
     address = (url or os.environ.get(VARIABLE) or DEFAULT_URL).rstrip("/")
     try:
         parsed = httpx.URL(address)
-    except httpx.InvalidURL as error:
+    except (httpx.InvalidURL, UnicodeError) as error:
         raise _no_address(address) from error
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise _no_address(address)
@@ -185,6 +189,14 @@ def _no_address(address: str) -> CommandError:
         f"{safe(address)} is no address of an orchestrator",
         "it must begin with http:// or https:// and name a host",
         f"--url {DEFAULT_URL}",
+    )
+
+
+def _no_request(method: str, path: str, error: Exception) -> CommandError:
+    return CommandError(
+        f"{method} {safe(path)[:100]} cannot be asked for",
+        safe(error),
+        "give shorter names and filters",
     )
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -14,6 +16,8 @@ from typer.core import TyperGroup
 from orchestrator.cli.terminal.encodings import printable
 from orchestrator.errors import OrchestratorError
 from outbox.errors import OutboxError
+from outbox.safe_text import is_text
+from outbox.spelling import safe
 
 
 class ExitCode(IntEnum):
@@ -95,6 +99,7 @@ class Commands(TyperGroup):
         words = [*ctx._protected_args, *ctx.args]
         as_json = "--json" in words[: words.index("--")] if "--" in words else "--json" in words
         try:
+            _require_text(words)
             return super().invoke(ctx)
         except CommandError as error:
             _report(error, as_json)
@@ -110,6 +115,18 @@ class Commands(TyperGroup):
                 CommandError("wrong usage", error.format_message(), f"{command} --help"), as_json
             )
             raise typer.Exit(ExitCode.REFUSED) from error
+
+
+def _require_text(words: Sequence[str]) -> None:
+    """Raises CommandError where one of them is neither text nor the name of a file."""
+    for word in words:
+        # Bytes that are no UTF-8 come as lone surrogates, which nothing sends or stores.
+        if not is_text(word) and not os.path.lexists(word.partition("=")[2] or word):
+            raise CommandError(
+                f"{safe(word)[:100]} is no text",
+                "what stands on a command line is read as UTF-8",
+                "type it in UTF-8; `locale` shows what the terminal takes",
+            )
 
 
 def _report(error: CommandError, as_json: bool) -> None:

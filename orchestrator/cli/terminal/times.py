@@ -7,6 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 _DURATION = re.compile(r"([0-9]{1,6})([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+YEAR = 365 * 86400
+"""The seconds of a year: no command waits longer."""
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 

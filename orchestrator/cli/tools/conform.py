@@ -14,6 +14,7 @@ from orchestrator.cli.terminal.output import (
     print_line,
     print_paragraph,
 )
+from orchestrator.cli.terminal.times import YEAR
 
 if TYPE_CHECKING:
     from orchestrator.testing.conforming.trial import Result
@@ -53,7 +54,7 @@ def conform(
     ] = None,
     timeout: Annotated[
         float,
-        typer.Option(min=0.1, metavar="SECONDS", help="How long an answer may take."),
+        typer.Option(min=0.1, max=YEAR, metavar="SECONDS", help="How long an answer may take."),
     ] = _PATIENCE,
     list_: Annotated[
         bool, typer.Option("--list", help="List the trials, and make none of them.")
