@@ -87,16 +87,26 @@ class Processor:
         rest = list(part)
         while rest := self._admitted(rest, answers, until):
             slots = self._portion(rest)
-            try:
-                replies = await self._transact(slots, answers, until, together=True)
-            except RolledBack as rolled_back:
-                self._be_careful(rolled_back)
-                await self._after_rollback(slots, rolled_back, answers, until)
+            told = await self._tried(slots, answers, until)
+            if isinstance(told, RolledBack):
+                self._be_careful(told)
+                await self._after_rollback(slots, told, answers, until)
                 answered = slots
             else:
-                answered = self._keep(slots, replies, answers)
+                answered = self._keep(slots, told, answers)
             done = {id(slot) for slot in answered}
             rest = [slot for slot in rest if id(slot) not in done]
+
+    async def _tried(
+        self, slots: Sequence[Slot], answers: Answers, until: float
+    ) -> Sequence[Reply | None] | RolledBack:
+        """The replies of one transaction with all of them. What follows a rollback is done outside
+        of its except clause, else each later error of a handler is logged with this one before
+        it."""
+        try:
+            return await self._transact(slots, answers, until, together=True)
+        except RolledBack as rolled_back:
+            return rolled_back
 
     def _admitted(self, slots: Sequence[Slot], answers: Answers, until: float) -> list[Slot]:
         if self._clock.monotonic() > until:

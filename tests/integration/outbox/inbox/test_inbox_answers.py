@@ -102,6 +102,20 @@ async def test_an_unexpected_error_is_failed_and_never_a_refusal(
     assert await bench.entries() == []
 
 
+async def test_an_error_in_a_batch_is_logged_without_the_rollback_before_it(
+    engine: AsyncEngine, names: Names, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("no such thing")
+
+    bench = Bench(engine, handling(fail))
+    with caplog.at_level(logging.ERROR):
+        replies = await bench.receive(*(envelope(names(), Book(key)) for key in "ab"))
+    assert outcomes(replies) == [Outcome.FAILED] * 2
+    told = [logging.Formatter().format(record) for record in caplog.records]
+    assert [text.count("Traceback") for text in told] == [1, 1]
+
+
 async def test_a_database_error_of_a_handler_does_not_show_its_values(
     engine: AsyncEngine, names: Names
 ) -> None:
