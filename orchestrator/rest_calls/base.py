@@ -35,6 +35,9 @@ class Base:
             )
         return cls(address)
 
+    def __str__(self) -> str:
+        return str(self.address)
+
     def url(self, path: str) -> str:
         """The URL of what lies at that path below it."""
         return f"{self.address}{path}"

@@ -52,6 +52,10 @@ class RestCalls:
         self._base = base
         self._http = http
 
+    def __repr__(self) -> str:
+        """For logs and reasons, in the place of a function's name."""
+        return f"the request to {self._base}"
+
     async def __call__(self, command: RestCall[Any], context: Context) -> Result:
         """One attempt."""
         attempt = _Attempt(command, context, Requests(command, self._base, self._http))

@@ -15,6 +15,7 @@ from orchestrator.rest_calls.kept import Kept
 from orchestrator.rest_calls.meanings import MOST_BYTES, InDoubt
 from orchestrator.rest_calls.secrets import SecretMissing
 from outbox.inbox.handling.context import CallTimes, Context
+from outbox.inbox.handling.registration import name_of
 from outbox.inbox.outside.finding_out import Certain, Working
 from outbox.replies import Done, Locked, Ongoing, Refused
 from tests.support.orchestrator.plain_service import (
@@ -45,6 +46,10 @@ async def again(
     times = CallTimes(began, is_in_doubt=True, in_doubt_since=None)
     context = Context("c-1", "s-1", None, 4, "orchestrator", None, {}, kept, times)
     return await RestCalls(BASE, Http(service))(command, context)
+
+
+def test_a_call_is_named_by_the_address_that_it_asks() -> None:
+    assert name_of(RestCalls(BASE, Http(PlainService()))) == f"the request to {BASE}"
 
 
 @pytest.mark.parametrize(
