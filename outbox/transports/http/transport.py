@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -136,8 +137,9 @@ class HttpTransport:
                 return Told(Unreachable(fit(reason), sent=sent))
             case Answer() as answer:
                 told_by = answer.headers.get(DATABASE_HEADER.lower())
+                delivery = read_answer(answer, [each.id for each in envelopes], now)
                 return Told(
-                    read_answer(answer, [each.id for each in envelopes], now),
+                    _placed(delivery, f"{address}/messages", answer.status),
                     database=told_by if is_id(told_by) else None,
                     is_busy=_is_too_busy(answer),
                     is_stranger=_is_meant_for_another(answer),
@@ -175,6 +177,15 @@ def read_answer(answer: Answer, ids: Sequence[str], now: datetime) -> Delivery:
             wait = _retry_after(answer.headers.get("retry-after"), now)
             declined = _is_too_busy(answer) or 300 <= status < 500
             return Unreachable(_described(answer), sent=not declined, retry_after=wait)
+
+
+def _placed(delivery: Delivery, url: str, status: int) -> Delivery:
+    """The same delivery, whose reason names the URL: the wrong one is the first thing to rule
+    out."""
+    if not isinstance(delivery, Unreachable):
+        return delivery
+    hint = "; correct the peer's address" if status in (404, 405) else ""
+    return replace(delivery, reason=fit(f"{delivery.reason}, at {url}{hint}"))
 
 
 def _is_too_busy(answer: Answer) -> bool:

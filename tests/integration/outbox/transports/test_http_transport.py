@@ -166,8 +166,19 @@ async def test_any_other_status_is_the_destinations_own_trouble(status: int, sen
 async def test_a_receiver_without_room_says_that_it_used_nothing() -> None:
     body = json.dumps({"code": "too-busy", "detail": "no room"}).encode()
     delivery = await delivery_to(answering(503, body, retry_after="1"))
-    expected = "503 Service Unavailable: no room"
-    assert delivery == Unreachable(expected, sent=False, retry_after=1.0)
+    assert delivery == Unreachable(delivery.reason, sent=False, retry_after=1.0)
+    assert delivery.reason.startswith("503 Service Unavailable: no room, at http://")
+
+
+@pytest.mark.parametrize(
+    ("status", "end"),
+    [(404, "; correct the peer's address"), (405, "; correct the peer's address"), (401, "")],
+)
+async def test_what_answers_otherwise_is_named_by_its_address(status: int, end: str) -> None:
+    async with connected(answering(status)) as (transport, server):
+        delivery = await transport.deliver(ONE)
+    assert isinstance(delivery, Unreachable)
+    assert delivery.reason.endswith(f", at {server.address}/messages{end}")
 
 
 @pytest.mark.parametrize(
