@@ -10,6 +10,9 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 YEAR = 365 * 86400
 """The seconds of a year: no command waits longer."""
 _UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+_OLD = timedelta(seconds=-2)
+"""`now` is the date of an answer over HTTP, which has no fractions and is made anew each second: so
+far ahead of it lies what has just happened."""
 
 
 def lasting(time: timedelta, units: int = 2) -> str:
@@ -39,7 +42,7 @@ def ago(at: str | None, now: datetime) -> str:
     if at is None:
         return ""
     passed = now - datetime.fromisoformat(at)
-    if passed < timedelta(seconds=-1):
+    if passed < _OLD:
         return f"in {lasting(-passed, 1)}"
     return f"{lasting(passed, 1)} ago" if passed >= timedelta(seconds=1) else "just now"
 
