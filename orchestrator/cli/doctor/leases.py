@@ -43,6 +43,6 @@ def _stale(name: str, owner: str, rows: list[Any]) -> Finding:
     return warning(
         _AREA,
         name,
-        f"{owner} let {len(rows)} expire {since} ago (to {destinations}), and no process took over",
+        f"no process holds {len(rows)} (to {destinations}): {owner} stopped or died {since} ago",
         f"start {name}: a process of it takes over what is due",
     )

@@ -218,7 +218,7 @@ def test_leases_are_told_by_their_holders_and_those_that_expired_too(patient: Pa
         ("ok", "p1 holds 2", ""),
         (
             "warning",
-            "p2 let 1 expire 2 h 5 min ago (to mail), and no process took over",
+            "no process holds 1 (to mail): p2 stopped or died 2 h 5 min ago",
             "start bank: a process of it takes over what is due",
         ),
     ]
