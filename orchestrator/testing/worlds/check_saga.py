@@ -55,6 +55,7 @@ def check_saga(
     saga: Saga[Any],
     state: Any,
     *,
+    id: str | None = None,
     participants: Mapping[str, Handlers],
     schema: Schema | Mapping[str, Schema],
     prepare: Prepare = lambda _: None,
@@ -74,7 +75,8 @@ def check_saga(
     was STUCK), and `invariant` must not raise. After COMPENSATED the participants' own tables must
     hold what they held before; after COMPLETED, what they hold when nothing goes wrong. `ignore`
     names tables and columns (`orders`, `updated_at`, `orders.status`) in which they may differ.
-    `begin` is called before each way, and lets a provider begin anew.
+    `begin` is called before each way, and lets a provider begin anew. `id` is the run's in each
+    way, where handlers look for it; without it each run gets another one.
     `only` chooses the ways whose words contain it. `completions` answers the commands whose
     handlers return Pending: by class, the answers, the usual one first. `database` is the URL of a
     PostgreSQL, where each participant gets a database of its own; without it they are on SQLite.
@@ -95,7 +97,7 @@ def check_saga(
             tables=tables,
         )
         try:
-            return world.wait_for(_check(world, state, prepare, begin, invariant, ignore, only))
+            return world.wait_for(_check(world, state, id, prepare, begin, invariant, ignore, only))
         except WayFailed as failed:
             raise failed.with_traceback(None) from failed.__cause__
         finally:
@@ -106,6 +108,7 @@ async def check_saga_async(
     saga: Saga[Any],
     state: Any,
     *,
+    id: str | None = None,
     participants: Mapping[str, Handlers],
     schema: Schema | Mapping[str, Schema],
     prepare: Prepare = lambda _: None,
@@ -134,7 +137,7 @@ async def check_saga_async(
             tables=tables,
         )
         try:
-            return await _check(world, state, prepare, begin, invariant, ignore, only)
+            return await _check(world, state, id, prepare, begin, invariant, ignore, only)
         except WayFailed as failed:
             raise failed.with_traceback(None) from failed.__cause__
         finally:
@@ -144,6 +147,7 @@ async def check_saga_async(
 async def _check(
     world: World,
     state: Any,
+    id: str | None,
     prepare: Prepare,
     begin: Begin,
     invariant: Invariant,
@@ -156,7 +160,7 @@ async def _check(
     ignored = Ignored(ignore)
     ignored.check(before)
     with _quiet():
-        check = _Check(world, state, before, ignored, begin, invariant)
+        check = _Check(world, state, id, before, ignored, begin, invariant)
         await check.undisturbed()
         await check.every(only)
     if len(check.checked.ways) == 1 and only not in ways.FORWARD.words:
@@ -169,6 +173,7 @@ class _Check:
         self,
         world: World,
         state: Any,
+        id: str | None,
         before: Snapshot,
         ignored: Ignored,
         begin: Begin,
@@ -177,6 +182,7 @@ class _Check:
         self.checked = Checked()
         self._world = world
         self._state = state
+        self._id = id
         self._before = before
         self._ignored = ignored
         self._begin = begin
@@ -192,7 +198,7 @@ class _Check:
             return
         first = self._world.snapshot()
         await self._restore()
-        await self._world.course.run(self._state)
+        await self._world.course.run(self._state, self._id)
         second = self._world.snapshot()
         self._varies = self._ignored.also(varying(first, second, self._ignored))
         self._completed = first
@@ -220,7 +226,7 @@ class _Check:
         await self._restore()
         base.arrange(self._world)
         try:
-            await self._world.course.run(self._state)
+            await self._world.course.run(self._state, self._id)
         except NotReached:
             return {}
         return dict(self._world.points)
@@ -242,7 +248,7 @@ class _Check:
         tried = len(self.checked.ways)
         self.checked.ways.append(way.words)
         try:
-            run = await world.course.run(self._state)
+            run = await world.course.run(self._state, self._id)
             history = run.history
             if run.status is Status.STUCK:
                 self._check_effects(run)

@@ -26,10 +26,11 @@ from orchestrator.testing.worlds.participants.switchboard import Switchboard
 from orchestrator.testing.worlds.run import Run, run_of
 from orchestrator.testing.worlds.troubles import Troubles
 from outbox.crashpoints import arm
-from outbox.ids import Ids
+from outbox.ids import Ids, is_id
 from outbox.relay.settings import RelaySettings
 from outbox.replies import Outcome, Reply
 from outbox.retry import RetryPolicy
+from outbox.safe_text import told
 from outbox.transports.base import Answered, Delivery, Transport
 from outbox.wire.codec import encode_value
 from outbox.wire.envelope import Envelope
@@ -75,6 +76,7 @@ class Course:
         self._ids = Ids(ProcessClock(timeline), chances.entropy)
         self._is_stirred = False
         self._failure = ""
+        self._untaken: tuple[str, str] | None = None  # an event that failed last, and its failure
         self._mailbox = Mailbox(timeline, self.troubles, self._tell)
         self._answerer = Answerer(
             timeline, self.troubles, saga, answers, self._mailbox, self._cancel
@@ -106,10 +108,13 @@ class Course:
         )
         timeline.at(0.0, self._process.start)
 
-    async def run(self, state: Any) -> Run:
-        """Begin a run, and let it come to rest."""
+    async def run(self, state: Any, id: str | None = None) -> Run:
+        """Begin a run, under that id where one is given, and let it come to rest. Raises ValueError
+        where that is no UUIDv7."""
         self._saga.accept(state)
-        start = self._ids()
+        if id is not None and not is_id(id):
+            raise ValueError(f"id= is {id!r}: give a UUIDv7, as service.new_id() makes it")
+        start = id or self._ids()
         asked = StoredStart(self._saga.name, encode_value(state), self._originator)
         await self._books.tell(start, *signal_rows.dump_start(asked))
         return await self.go_on(start)
@@ -160,6 +165,9 @@ class Course:
         """What a participant answers, and what follows there at once."""
         replies = await self._answerer.receive(participant, envelopes)
         for envelope, reply in zip(envelopes, replies or (), strict=False):
+            if envelope.reply_to is None:
+                refusal = f"{participant.name} does not take {envelope.type}: {told(reply)}"
+                self._untaken = None if reply.outcome.is_final else (envelope.id, refusal)
             place = Place.of(envelope)
             if place.is_undo and reply.outcome.is_final:
                 await self._switchboard.undone(place.step)
@@ -177,7 +185,7 @@ class Course:
         patience = _WEEK + 2 * sum(it.deadline.total_seconds() for it in steps)
         self._timeline.at(earliest, self._stir)
         for _ in range(_MOST_EVENTS):
-            if not await self._timeline.next(earliest + patience):
+            if not await self._timeline.next(earliest + patience) or self._has_given_up():
                 break
             if self._is_stirred and self._timeline.now >= earliest:
                 self._is_stirred = False
@@ -185,10 +193,16 @@ class Course:
                 if saga_id is not None and self._books.is_at_rest(saga_id, self._is_pending):
                     return
         run = self._found(start)
+        untaken = self._untaken[1] if self._untaken is not None else ""
         raise NotAtRest(
-            f"the run is {run.status} and does not end: "
-            f"{run.problem or self._failure or 'it goes on and on'}\n" + "\n".join(run.history)
+            f"the run is {run.status} and does not {'rest' if run.is_ended else 'end'}: "
+            f"{run.problem or untaken or self._failure or 'it goes on and on'}\n"
+            + "\n".join(run.history)
         )
+
+    def _has_given_up(self) -> bool:
+        """Whether the orchestrator gave up an event of the run, such as that of its end."""
+        return self._untaken is not None and self._books.has_buried(self._untaken[0])
 
     async def _stir(self) -> None:
         self._is_stirred = True

@@ -17,13 +17,13 @@ T = TypeVar("T")
 class AsyncSagaWorld(World):
     """A world for async tests: `run` is awaited, in the test's own event loop."""
 
-    async def run(self, state: Any) -> Run:
+    async def run(self, state: Any, *, id: str | None = None) -> Run:
         """Begin a run, and let it go on until it ends, is STUCK, or waits for a test to complete a
-        pending command.
+        pending command. `id` is the run's; without one it gets a new one.
 
         Raises InvalidInput, NotReached where something that was to go wrong did not, and NotAtRest.
         """
-        return await self._course.run(state)
+        return await self._course.run(state, id)
 
     async def repair(self, run: Run) -> Run:
         """Mend the world, have an operator retry the stuck steps of the run, and let it go on."""
@@ -57,13 +57,13 @@ class SagaWorld(World):
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         super().__init__(saga, **options)
 
-    def run(self, state: Any) -> Run:
+    def run(self, state: Any, *, id: str | None = None) -> Run:
         """Begin a run, and let it go on until it ends, is STUCK, or waits for a test to complete a
-        pending command.
+        pending command. `id` is the run's; without one it gets a new one.
 
         Raises InvalidInput, NotReached where something that was to go wrong did not, and NotAtRest.
         """
-        return self.wait_for(self._course.run(state))
+        return self.wait_for(self._course.run(state, id))
 
     def repair(self, run: Run) -> Run:
         """Mend the world, have an operator retry the stuck steps of the run, and let it go on."""

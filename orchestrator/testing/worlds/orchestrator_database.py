@@ -90,6 +90,12 @@ class Books:
             )
             return list(found)
 
+    def has_buried(self, id: str) -> bool:
+        """Whether that message is a dead letter."""
+        statement = select(library.outbox_dead.c.id).where(library.outbox_dead.c.id == id)
+        with self._reading.connect() as connection:
+            return connection.execute(statement).first() is not None
+
     def is_at_rest(self, saga_id: str, is_pending: Callable[[str], bool]) -> bool:
         """Whether nothing happens any more without a signal from outside, or an answer to a command
         of which `is_pending` says that it waits for a test."""

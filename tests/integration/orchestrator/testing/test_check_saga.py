@@ -119,6 +119,18 @@ def test_a_right_saga_passes_and_every_crash_point_is_among_the_ways() -> None:
     assert str(checked) == f"{len(checked.ways)} ways tried, 0 of them not reached"
 
 
+def test_every_way_can_have_the_id_under_which_a_row_knows_its_run() -> None:
+    runs: set[str | None] = set()
+
+    async def noting(session: AsyncSession, command: Write, context: Context) -> None:
+        runs.add(context.correlation)
+        await write(session, command, context)
+
+    run = "0190a000-0000-7000-8000-000000000001"
+    check("finds a lock", write=noting, id=run)
+    assert runs == {run}
+
+
 def test_what_a_compensation_may_leave_can_be_ignored() -> None:
     async def cross_out(session: AsyncSession, command: Erase, _: Context) -> None:
         (await session.get_one(Note, command.id)).text = "crossed out"

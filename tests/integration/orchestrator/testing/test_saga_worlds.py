@@ -16,6 +16,7 @@ from orchestrator.machine.instance import Status, StepStatus
 from orchestrator.testing import AsyncSagaWorld, CrashPoints, NotReached, SagaWorld
 from outbox import Context, Handlers, Refused
 from outbox.contract import SagaEnded
+from outbox.messages import type_of
 from outbox.testing import crash_points as all_crash_points
 from tests.support.checkout import ROOT
 
@@ -35,6 +36,7 @@ with pytest.MonkeyPatch.context() as patch:
         hotel,
     )
 
+RUN = "0190a000-0000-7000-8000-000000000001"
 ROME = Trip("Rome", card="1234")
 SERVICES = {"hotel": hotel, "bank": bank}
 Make = Callable[..., SagaWorld]
@@ -273,6 +275,44 @@ def test_who_asks_for_a_run_is_told_of_its_end_and_events_stay_in_the_outbox(
     assert heard == ["COMPLETED"]
     ((type, data),) = world.sent("bank")
     assert (type, data["status"]) == (str(SagaEnded.message_type), "an example")
+
+
+def hearing(hear: Callable[[SagaEnded], None]) -> dict[str, Handlers]:
+    """The services, of which the bank hears of the ends of runs by this function."""
+    telling = Handlers("bank")
+
+    @telling.on(Charge)
+    async def charge(session: AsyncSession, command: Charge, _: Context) -> None:
+        pass
+
+    @telling.on(SagaEnded)
+    async def note(_session: AsyncSession, event: SagaEnded, _: Context) -> None:
+        hear(event)
+
+    return {"hotel": hotel, "bank": telling}
+
+
+def test_a_run_gets_the_id_under_which_its_originator_knows_it(saga_world: Make) -> None:
+    heard: list[str] = []
+    services = hearing(lambda event: heard.append(event.instance_id))
+    world = saga_world(book_trip, participants=services, schema=Base.metadata, originator="bank")
+    fill(world)
+    assert world.run(ROME, id=RUN).id == RUN
+    assert heard == [RUN]
+    with pytest.raises(ValueError, match="id= is 'trip 7': give a UUIDv7"):
+        world.run(ROME, id="trip 7")
+
+
+def test_a_mistake_in_the_handler_of_the_end_is_told(saga_world: Make) -> None:
+    def fail(event: SagaEnded) -> None:
+        raise KeyError("no such trip")
+
+    services = hearing(fail)
+    world = saga_world(book_trip, participants=services, schema=Base.metadata, originator="bank")
+    fill(world)
+    told = rf"does not rest: bank does not take {type_of(SagaEnded)}: failed: .*no such trip"
+    with pytest.raises(AssertionError, match=told):
+        world.run(ROME)
 
 
 def test_a_mistake_in_a_handler_is_told_by_the_run(saga_world: Make) -> None:
