@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, TypeAlias
 
 import orjson
-from sqlalchemy import ColumnElement, Table, and_, delete, insert, select, tuple_
+from sqlalchemy import ColumnElement, Select, Table, and_, delete, insert, select, tuple_
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
@@ -69,14 +69,23 @@ async def locked(
     database: Database, outbox_dead: Table, chosen: Sequence[ColumnElement[bool]], limit: int | None
 ) -> Sequence[RowMapping]:
     """The rows, the first buried first, locked until the transaction ends."""
-    query = (
-        select(outbox_dead)
-        .where(*chosen)
-        .order_by(outbox_dead.c.died_at, outbox_dead.c.id, outbox_dead.c.destination)
-        .limit(limit)
-        .with_for_update()
-    )
-    return (await database.execute(query)).mappings().all()
+    query = _locking(outbox_dead, chosen).limit(limit)
+    rows: Sequence[RowMapping] = (await database.execute(query)).mappings().all()
+    return rows
+
+
+async def locked_ids(
+    database: Database, outbox_dead: Table, chosen: Sequence[ColumnElement[bool]]
+) -> frozenset[str]:
+    """The ids of these rows, which stay until the transaction ends."""
+    query = _locking(outbox_dead, chosen).with_only_columns(outbox_dead.c.id)
+    return frozenset((await database.execute(query)).scalars().all())
+
+
+def _locking(outbox_dead: Table, chosen: Sequence[ColumnElement[bool]]) -> Select[Any]:
+    # In one order, so that two operators do not wait for each other.
+    order = outbox_dead.c.died_at, outbox_dead.c.id, outbox_dead.c.destination
+    return select(outbox_dead).where(*chosen).order_by(*order).with_for_update()
 
 
 async def move_back(database: Database, tables: Tables, rows: Sequence[RowMapping]) -> int:

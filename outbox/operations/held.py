@@ -8,10 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import (
+    Column,
     ColumnElement,
     Select,
     String,
     Table,
+    Text,
     and_,
     delete,
     func,
@@ -25,7 +27,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.database.column_types import UtcDateTime
 from outbox.database.pages import Page, page
+from outbox.errors import BelongsToSaga
 from outbox.lanes import BLOCKED, Lane, lane_of
+from outbox.operations.dead_rows import saga_of
 from outbox.operations.selection import Selection
 from outbox.safe_text import fit
 from outbox.tables import DEFAULT_TABLES, Tables
@@ -71,8 +75,7 @@ async def list_held(
     query = chosen(tables, selection)
     if only_blocked:
         query = query.where(held.c.next_at >= BLOCKED)
-    order = (held.c.destination, held.c.bucket, held.c.aggregateid)
-    return await page(connection, query, order, _message, limit=limit, cursor=cursor)
+    return await page(connection, query, _order(held), _message, limit=limit, cursor=cursor)
 
 
 async def count_behind(connection: AsyncConnection, tables: Tables, held: HeldMessage) -> int:
@@ -106,12 +109,30 @@ async def count_held(connection: AsyncConnection, tables: Tables, selection: Sel
     return int((await connection.execute(select(func.count()).select_from(found))).scalar_one())
 
 
-async def ids_held(
+async def locked_ids(
     connection: AsyncConnection, tables: Tables, selection: Selection
 ) -> frozenset[str]:
-    """The ids of these messages."""
-    found = _freed(tables, selection).with_only_columns(tables.outbox_held.c.head_id)
-    return frozenset((await connection.scalars(found)).all())
+    """The ids of these messages, which hold their keys until the transaction ends."""
+    return frozenset(row["head_id"] for row in await _locked(connection, tables, selection))
+
+
+async def require_may_be_dropped(
+    connection: AsyncConnection, tables: Tables, selection: Selection
+) -> None:
+    """Raises BelongsToSaga where one of these messages, named by its id, is the command of a saga:
+    its run waits for the answer, and is told only of what the relay gives up. What blocks its key
+    is of no saga."""
+    if not selection.ids:
+        return
+    headers = _of_head(tables, "headers", Text()).label("headers")
+    rows = await connection.execute(_freed(tables, selection).add_columns(headers))
+    for row in rows.mappings():
+        if row["headers"] is not None and (saga := saga_of(row["headers"])) is not None:
+            raise BelongsToSaga(
+                f"the message {row['head_id']} is a command of the saga {saga}, and its run waits "
+                "for the answer",
+                next_step=f"wait until it is given up, or cancel or terminate the saga {saga}",
+            )
 
 
 async def free_some(
@@ -182,8 +203,7 @@ async def _locked(
     connection: AsyncConnection, tables: Tables, selection: Selection
 ) -> Sequence[RowMapping]:
     held = tables.outbox_held
-    order = (held.c.destination, held.c.bucket, held.c.aggregateid)
-    query = _freed(tables, selection).order_by(*order).limit(selection.most_at_once)
+    query = _freed(tables, selection).order_by(*_order(held)).limit(selection.most_at_once)
     rows: Sequence[RowMapping] = (
         (await connection.execute(query.with_for_update(of=held))).mappings().all()
     )
@@ -231,6 +251,10 @@ def _of_head(tables: Tables, name: str, as_: Any) -> ColumnElement[Any]:
         for table in (tables.outbox_parked, tables.outbox)
     ]
     return func.coalesce(*found, type_=as_)
+
+
+def _order(held: Table) -> tuple[Column[Any], ...]:
+    return held.c.destination, held.c.bucket, held.c.aggregateid
 
 
 def _is(held: Table, row: RowMapping) -> ColumnElement[bool]:

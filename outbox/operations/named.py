@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.errors import NoSuchMessage
 from outbox.operations import held as held_messages
-from outbox.operations.dead_rows import require_may_go
+from outbox.operations.dead_rows import locked_ids, require_may_go
+from outbox.operations.scheduled import ids_scheduled
 from outbox.operations.selection import Selection
 from outbox.tables import Tables
 
@@ -61,33 +62,31 @@ async def require_ids(
     held: bool = True,
 ) -> None:
     """Raises NoSuchMessage where an id is that of no dead letter and holds no key, of those of the
-    two that are looked for."""
+    two that are looked for. What is found stays so until the transaction ends."""
     if not selection.ids:
         return
     known: set[str] = set()
     if letters:
         dead = tables.outbox_dead
-        query = select(dead.c.id).where(*selection.of(dead, "died_at"))
-        known |= set((await connection.scalars(query)).all())
+        known |= await locked_ids(connection, dead, selection.of(dead, "died_at"))
     if held:
-        known |= await held_messages.ids_held(connection, tables, selection)
+        known |= await held_messages.locked_ids(connection, tables, selection)
     _require_all(
         selection, known, " and ".join(["is no dead letter"] * letters + ["holds no key"] * held)
     )
 
 
 async def require_scheduled(
-    connection: AsyncConnection, tables: Tables, selection: Selection
+    connection: AsyncConnection, tables: Tables, selection: Selection, *, lock: bool
 ) -> None:
-    """Raises NoSuchMessage where an id is that of no scheduled message."""
+    """Raises NoSuchMessage where an id is that of no scheduled message. With `lock` those that are
+    found stay scheduled until the transaction ends."""
     if selection.ids:
-        table = tables.outbox_scheduled
-        query = select(table.c.id).where(*selection.of(table, "occurred_at"))
-        known = set((await connection.scalars(query)).all())
+        known = await ids_scheduled(connection, tables, selection, lock=lock)
         _require_all(selection, known, "is not scheduled")
 
 
-def _require_all(selection: Selection, known: set[str], what: str) -> None:
+def _require_all(selection: Selection, known: Collection[str], what: str) -> None:
     missing = [each for each in selection.ids if each not in known]
     if missing:
         raise NoSuchMessage(

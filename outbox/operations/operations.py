@@ -159,20 +159,24 @@ class Operations:
         everything: bool = False,
     ) -> Changed:
         """Delete dead letters for good, and messages that block their keys, whose later messages go
-        on; by its id also one whose key rests. With `buried_by`, the name of the operator, dead
-        letters stay, and held messages become some.
+        on; by its id also one whose key rests, unless it is the command of a saga, which waits for
+        its answer. With `buried_by`, the name of the operator, dead letters stay, and held messages
+        become some.
 
-        Raises InvalidSelection; and with ids NoSuchMessage.
+        Raises InvalidSelection; and with ids NoSuchMessage, BelongsToSaga.
         """
         _require_filter(selection, everything)
         found = await self._counted(selection, as_new=True)
         letters = 0 if buried_by is not None else found.dead_letters + found.of_sagas
         found = replace(found, dead_letters=letters, of_sagas=0)
         if dry_run:
+            async with self._reading.connect() as connection:
+                await held_messages.require_may_be_dropped(connection, self._tables, selection)
             return found
 
         async def step(connection: AsyncConnection) -> tuple[int, int]:
             await require_ids(connection, self._tables, selection, letters=buried_by is None)
+            await held_messages.require_may_be_dropped(connection, self._tables, selection)
             gone = 0
             if buried_by is None:
                 gone = await dead.drop_some(connection, self._tables, selection)
@@ -248,14 +252,14 @@ class Operations:
     ) -> Changed:
         _require_filter(selection, everything)
         async with self._reading.connect() as connection:
-            await require_scheduled(connection, self._tables, selection)
+            await require_scheduled(connection, self._tables, selection, lock=False)
             total = await scheduled.count(connection, self._tables, selection)
         found = Changed(dry_run, scheduled=total)
         if dry_run:
             return found
 
         async def step(connection: AsyncConnection) -> tuple[int, int]:
-            await require_scheduled(connection, self._tables, selection)
+            await require_scheduled(connection, self._tables, selection, lock=True)
             return await work(connection), 0
 
         changed, _ = await self._in_steps(selection, found, step)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import delete, func, select, tuple_, update
+from sqlalchemy import Select, Table, delete, func, select, tuple_, update
 from sqlalchemy.engine import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -54,6 +55,17 @@ async def count(connection: AsyncConnection, tables: Tables, selection: Selectio
     return int((await connection.execute(query)).scalar_one())
 
 
+async def ids_scheduled(
+    connection: AsyncConnection, tables: Tables, selection: Selection, *, lock: bool
+) -> frozenset[str]:
+    """Their ids. With `lock` they stay scheduled until the transaction ends."""
+    scheduled = tables.outbox_scheduled
+    query = _ordered(scheduled, selection).with_only_columns(scheduled.c.id)
+    if lock:
+        query = query.with_for_update()
+    return frozenset((await connection.scalars(query)).all())
+
+
 async def move_some(
     connection: AsyncConnection, tables: Tables, selection: Selection, due: datetime
 ) -> int:
@@ -91,12 +103,17 @@ async def _locked(
     but: datetime | None = None,
 ) -> Sequence[RowMapping]:
     scheduled = tables.outbox_scheduled
-    query = select(scheduled).where(*selection.of(scheduled, _MOMENT))
+    query = _ordered(scheduled, selection)
     if but is not None:
         query = query.where(scheduled.c.due_at != but)
-    query = query.order_by(scheduled.c.due_at, scheduled.c.id, scheduled.c.destination)
-    rows = await connection.execute(query.limit(selection.most_at_once).with_for_update())
-    return rows.mappings().all()
+    query = query.limit(selection.most_at_once).with_for_update()
+    rows: Sequence[RowMapping] = (await connection.execute(query)).mappings().all()
+    return rows
+
+
+def _ordered(scheduled: Table, selection: Selection) -> Select[Any]:
+    query = select(scheduled).where(*selection.of(scheduled, _MOMENT))
+    return query.order_by(scheduled.c.due_at, scheduled.c.id, scheduled.c.destination)
 
 
 def _message(row: RowMapping) -> ScheduledMessage:

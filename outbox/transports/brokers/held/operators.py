@@ -322,16 +322,17 @@ class _Change:
             at.seq, at.consumer, at.undo_lane, at.key, at.saga, refused.label("refused")
         ).order_by(at.seq)
         chosen = query.where(_chosen(at, selection))
-        if selection.seqs is None:
-            chosen = chosen.where(may_be)
-        rows = (await self._database.execute(chosen.limit(limit))).mappings().all()
-        if selection.seqs is not None:
-            _check_named(selection.seqs, rows, why)
+        first = chosen if selection.seqs is not None else chosen.where(may_be)
+        rows = (await self._database.execute(first.limit(limit))).mappings().all()
         for store, keys in self._keys(rows):
             await store.lock(self._database, keys)
-        # Once more, since a worker may have changed some before the locks were had.
-        again = query.where(at.seq.in_([row["seq"] for row in rows]), may_be).with_for_update()
-        return (await self._database.execute(again)).mappings().all()
+        # Once more, since a worker, the consumer or another operator may have changed some before
+        # the locks were had.
+        again = chosen.where(at.seq.in_([row["seq"] for row in rows])).with_for_update()
+        if selection.seqs is not None:
+            named = (await self._database.execute(again)).mappings().all()
+            _check_named(selection.seqs, named, why)
+        return (await self._database.execute(again.where(may_be))).mappings().all()
 
     async def appoint(self, rows: Sequence[RowMapping]) -> None:
         """Let the right row of each of their keys have its turn."""

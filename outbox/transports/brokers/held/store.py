@@ -262,6 +262,12 @@ class HeldStore(DatabaseClock):
         if seqs:
             await database.execute(delete(self._held).where(self._held.c.seq.in_(seqs)))
 
+    async def take(self, database: Database, row: HeldRow) -> bool:
+        """Delete the row. False where it was changed since it was read, or is gone."""
+        at = self._held.c
+        statement = delete(self._held).where(at.seq == row.seq, at.revision == row.revision)
+        return (await database.execute(statement.returning(at.seq))).first() is not None
+
     async def rest(self, database: Database, row: HeldRow, verdict: Rest) -> None:
         """Let the row rest, unless it was changed since it was read."""
         await self._change(

@@ -259,8 +259,8 @@ class HeldWorker:
                 await self._store.give_up(session, row, verdict)
             return
         async with self._sessions.begin() as session:
-            await self._store.remove(session, [row.seq])
-            if envelope is not None:
+            # What an operator dropped meanwhile does not come back.
+            if await self._store.take(session, row) and envelope is not None:
                 packet = as_read(row.packet, envelope)
                 item = ToHold(row.queue, packet, envelope, row.last_error)
                 await self._store.hold(session, [item], [0.0])

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox.clock import SystemClock
@@ -17,8 +18,11 @@ from outbox.operations.selection import Selection
 from outbox.relay.relay import Relay
 from outbox.replies import Reply
 from outbox.retry import OnExhaustion, RetryPolicy
-from outbox.tables import DEFAULT_TABLES, Tables, outbox_scheduled
+from outbox.tables import DEFAULT_TABLES, Tables, outbox_dead, outbox_held, outbox_scheduled
 from outbox.wire.envelope import Envelope
+from tests.support.databases.databases import Database
+from tests.support.databases.locks import until_it_waits
+from tests.support.fixtures import MakeEngine
 from tests.support.outbox.inboxes import Names
 from tests.support.outbox.letters import a_letter, an_id, at, bury, dead, queue
 from tests.support.outbox.relays import (
@@ -176,6 +180,56 @@ async def test_all_scheduled_messages_that_ids_name_are_moved_in_one_transaction
     named = Selection(ids=tuple(envelope.id for _, envelope in made))
     assert (await operations(engine).reschedule(named, now)).scheduled == 3
     assert (await operations(engine).drop_scheduled(named)).scheduled == 3
+
+
+@pytest.mark.databases("postgresql")  # SQLite has one writer at a time
+@pytest.mark.parametrize("change", ["drop_scheduled", "reschedule", "drop", "redrive", "drop_held"])
+async def test_where_one_of_those_that_ids_name_goes_meanwhile_none_is_changed(
+    engine: AsyncEngine, make_engine: MakeEngine, database: Database, change: str
+) -> None:
+    """A relay has sent it, or another operator has changed it, in a transaction under way."""
+    now = SystemClock().now()
+    if change in ("drop_scheduled", "reschedule"):
+        table, id = outbox_scheduled, outbox_scheduled.c.id
+        made = [message("k"), message("k")]
+        ids = [envelope.id for _, envelope in made]
+        async with engine.begin() as connection:
+            for bucket, envelope in made:
+                values = row(bucket, envelope, "comments") | {"due_at": now + timedelta(days=9)}
+                await connection.execute(insert(outbox_scheduled).values(**values))
+    elif change == "drop_held":
+        table, id = outbox_held, outbox_held.c.head_id
+        ids = await commit(engine, message("one"), message("two"))
+        await drain(Blocking(engine, ids).relay)
+    else:
+        table, id = outbox_dead, outbox_dead.c.id
+        ids = [an_id(0), an_id(1)]
+        await bury(engine, a_letter(0), a_letter(1))
+    does, named = operations(make_engine(database)), Selection(ids=tuple(ids))
+
+    async def changed() -> None:
+        match change:
+            case "drop_scheduled":
+                await does.drop_scheduled(named)
+            case "reschedule":
+                await does.reschedule(named, now)
+            case "redrive":
+                await does.redrive(named)
+            case _:
+                await does.drop(named)
+
+    async def standing() -> list[Any]:
+        async with engine.connect() as connection:
+            return list((await connection.execute(select(table).order_by(id))).all())
+
+    before = await standing()
+    async with engine.begin() as connection:
+        await connection.execute(delete(table).where(id == ids[0]))
+        changing = asyncio.create_task(changed())
+        await until_it_waits(engine, changing)
+    with pytest.raises(NoSuchMessage, match=ids[0]):
+        await changing
+    assert await standing() == before[1:]
 
 
 @pytest.mark.usefixtures("small_steps")

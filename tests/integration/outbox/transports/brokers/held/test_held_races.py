@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
 
 import pytest
 from sqlalchemy import delete
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
+import outbox
 from outbox.crashpoints import Crash
 from outbox.errors import ForgottenByReceiver, NoSuchMessage
 from outbox.inbox.batches import order_key
@@ -22,16 +24,18 @@ from outbox.replies import Outcome
 from outbox.retry import RetryPolicy
 from outbox.tables import inbox_held
 from outbox.testing import crash_at
+from outbox.transports.brokers.broker import Packet
 from outbox.transports.brokers.held import operators
 from outbox.transports.brokers.held.holding import ToHold
 from outbox.transports.brokers.held.operators import Selection
+from outbox.transports.brokers.held.rows import State
 from outbox.transports.brokers.held.table import store_of
-from outbox.transports.brokers.held.worker import HeldSettings
-from outbox.wire.envelope import Envelope
+from outbox.transports.brokers.held.worker import HeldSettings, HeldWorker
+from outbox.wire.envelope import Envelope, to_structured
 from tests.support.databases.databases import Database
 from tests.support.databases.locks import until_it_waits
 from tests.support.fixtures import MakeEngine
-from tests.support.outbox.holding import HoldingBench, to_hold
+from tests.support.outbox.holding import RIGHT, HoldingBench, read_packet, to_hold, unread
 from tests.support.outbox.inboxes import START, Noted, bank, outcomes, write_entry
 from tests.support.processes.waiting import BUSY
 
@@ -114,6 +118,104 @@ async def test_what_was_handled_before_a_crash_and_is_forgotten_then_is_not_run_
     await bench.worker.run_once()
     assert await bench.entries() == ["first", "second", "first"]
     assert bench.watched.ids[-1] == named[note.id]
+
+
+@pytest.mark.databases("postgresql")  # SQLite has one writer at a time
+@pytest.mark.parametrize("change", [operators.drop, operators.redrive])
+async def test_of_messages_that_are_named_all_are_changed_or_none(
+    database: Database, make_engine: MakeEngine, change: Callable[..., Awaitable[int]]
+) -> None:
+    engine = make_engine(database)
+    bench, operator = HoldingBench(engine), HoldingBench(make_engine(database))
+    await bench.hold(bench.note("first"), bench.note("other", "bob"))
+    first, other = [row["seq"] for row in await bench.rows()]
+    store = store_of(bench.sessions, "bank", bench.clock)
+
+    async def changed() -> int:
+        async with operator.sessions.begin() as session:
+            return await change(session, Selection(seqs=[first, other]), now=bench.clock.now())
+
+    async with bench.sessions.begin() as session:
+        await store.lock(session, [ADA])
+        await store.remove(session, [first])
+        changing = asyncio.create_task(changed())
+        await until_it_waits(engine, changing)
+    with pytest.raises(NoSuchMessage, match=f"the first of them {first}"):
+        await changing
+    (row,) = await bench.rows()
+    assert (row["seq"], row["attempts"]) == (other, 1)
+
+
+@pytest.mark.databases("postgresql")  # SQLite has one writer at a time
+async def test_what_comes_to_life_while_the_dead_ones_are_dropped_is_not_dropped(
+    database: Database, make_engine: MakeEngine
+) -> None:
+    """Its sender has sent it again, and has been told that it was taken."""
+    engine = make_engine(database)
+    bench, operator = HoldingBench(engine), HoldingBench(make_engine(database))
+    store, note = store_of(bench.sessions, "bank", bench.clock), bench.note("first")
+    await bench.hold(note, attempts=3)
+    await bench.work()
+    assert await bench.standing() == {"first": ("dead", 3)}
+
+    async def dropped() -> int:
+        async with operator.sessions.begin() as session:
+            selection = Selection(state=State.DEAD)
+            return await operators.drop(session, selection, now=bench.clock.now())
+
+    async with bench.sessions.begin() as session:
+        await store.hold(session, [to_hold(note)], [0.0])
+        dropping = asyncio.create_task(dropped())
+        await until_it_waits(engine, dropping)
+    assert await dropping == 0
+    assert await bench.standing() == {"first": ("waiting", 1)}
+    await bench.work()
+    assert await bench.entries() == ["first"]
+
+
+class _Meanwhile(async_sessionmaker[AsyncSession]):
+    """Sessions before whose transactions `first` is done, once it is set."""
+
+    first: Callable[[], Awaitable[object]] | None = None
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[AsyncSession]:  # type: ignore[override]  # it waits first
+        if (first := self.first) is not None:
+            self.first = None
+            await first()
+        async with super().begin() as session:
+            yield session
+
+
+async def test_an_unread_packet_that_is_dropped_while_it_is_read_again_stays_away(
+    engine: AsyncEngine,
+) -> None:
+    bench = HoldingBench(engine)
+    note = bench.note("first")
+    await bench.table.hold([unread(to_structured(note), RIGHT)])
+    (row,) = await bench.rows()
+    numbers = Selection(seqs=[row["seq"]])
+
+    async def drop() -> None:
+        async with bench.sessions.begin() as session:
+            assert await operators.drop(session, numbers, now=bench.clock.now()) == 1
+
+    async with bench.sessions.begin() as session:
+        await operators.redrive(session, numbers, now=bench.clock.now())
+    sessions = _Meanwhile(bench.sessions.kw["bind"])
+    outbox.install(sessions, source="bank", routes={}, clock=bench.clock)
+
+    def read(packet: Packet, queue: str) -> Envelope:
+        sessions.first = drop
+        return read_packet(packet, queue)
+
+    worker = HeldWorker(
+        bench.watched, sessions, "bank", clock=bench.clock, chance=lambda: 0.0, read=read
+    )
+    assert await worker.run_once() == 1
+    assert await bench.rows() == []
+    await bench.work()
+    assert await bench.entries() == []
 
 
 async def test_only_what_was_given_up_is_redriven_as_new(engine: AsyncEngine) -> None:
