@@ -133,13 +133,11 @@ class ArchiveUnavailable(Unavailable):
 
 
 class ArchiveNotNamed(ArchiveUnavailable):
-    """What was removed before was archived at that place, and no archive is named. Nothing is
-    removed until one is, or it is said that the rest is to go for good."""
+    """What was old went to the archive at that place, and no archive is named. Nothing is removed
+    until one is, or it is said that the rest is to go for good."""
 
     def __init__(self, place: str) -> None:
-        super().__init__(
-            f"what was removed before is in the archive {place}, and no archive is named now"
-        )
+        super().__init__(f"what was old went to the archive {place}, and no archive is named now")
         self.next_step = (
             f"name it with SAGABOX_ARCHIVE={place} or --archive {place}, or write none to remove "
             "for good"

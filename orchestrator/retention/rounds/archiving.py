@@ -3,23 +3,26 @@
 First a file is written: the tables say that it is being written, and still have all that is in it.
 Once the file is whole, the second step removes what is in it, and says so, in one transaction. A
 process that dies in between leaves a file that the next round finds: it goes on with a whole one,
-and discards any other.
+and discards any other. One in an archive that is named no longer it leaves as it is.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from orchestrator.errors import ArchiveUnavailable
+from orchestrator.errors import ArchiveNotNamed, ArchiveUnavailable
 from orchestrator.retention.archive.archive import Archive, Manifest
 from orchestrator.retention.archive.lines import Item
 from orchestrator.retention.files import FileRow
 from orchestrator.retention.lease import LostLease
 from orchestrator.retention.rounds.turns import Turns
 from outbox.crashpoints import crashpoint
+
+log = logging.getLogger(__name__)
 
 
 class Archivable(Protocol):
@@ -120,24 +123,34 @@ class Archiving:
         return False
 
     async def _finish(self, file: FileRow) -> None:
-        archive = self._means.archive
-        if archive is None or archive.place != file.place:
-            raise ArchiveUnavailable(
-                f"the file {file.path} in the archive {file.place} is to be finished first, and "
-                f"the setting names {'none' if archive is None else archive.place}"
-            )
         what = self._kinds.get(file.kind)
         if what is None:
             raise ArchiveUnavailable(
                 f"a newer version left the file {file.path} in the archive {file.place}: let a "
                 f"process of that version finish it, since this one knows no {file.kind!r}"
             )
+        archive = self._means.archive
+        if archive is None and not self._means.for_good:
+            raise ArchiveNotNamed(file.place)
+        if archive is None or archive.place != file.place:
+            # That archive may be full or gone for good; what is in the file is still in the tables.
+            log.warning(
+                "the file %s was not finished, and is left as it is in the archive %s: what was to "
+                "be in it is removed anew",
+                file.path,
+                file.place,
+            )
+            await self._forget(file)
+            return
         manifest: Manifest | None = await self._means.aside(archive.whole, file.path)
         if manifest is not None and not await self._staying(what, manifest):
             await self._remove_archived(what, file.id, manifest)
             return
-        # Under the lease, so that a process that still writes the file can do nothing with it.
         await self._means.aside(archive.discard, file.path)
+        await self._forget(file)
+
+    async def _forget(self, file: FileRow) -> None:
+        """Forget it under the lease: a process that still writes it can do nothing with it then."""
         async with self._turns.fenced() as connection:
             await self._files.forget_file(connection, file.id)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
@@ -11,12 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestrator import tables
 from orchestrator.errors import ArchiveUnavailable
-from orchestrator.retention.archive.archive import Archive, archive_at
+from orchestrator.retention.archive.archive import Archive, Manifest, archive_at
 from orchestrator.retention.archive.folder import Folder
 from orchestrator.retention.archive.formats import JsonLines
 from orchestrator.retention.archive.lines import Item
@@ -182,6 +184,85 @@ async def test_another_archive_can_be_begun_at_any_time(kept: Retained, tmp_path
         await kept.run(name)
         await kept.days(31)
         assert (await kept.forget()).archived["runs"] == 1
+
+
+async def _left_unfinished(kept: Retained) -> str:
+    """A run that is old, of which a file was noted, and not written: the archive failed."""
+    assert kept.archive is not None
+    place = Path(kept.archive.place)
+    place.write_text("no folder, as a disk that is full or gone")
+    id = await kept.run()
+    await kept.days(31)
+    retention = kept.retention()
+    while not retention.tally.failures:
+        await retention.step()
+    assert (await kept.counts())["saga_archive"] == 1
+    return id
+
+
+async def test_a_file_that_an_archive_could_not_take_does_not_tie_retention_to_that_archive(
+    kept: Retained, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else no way would lead on from a disk that is full, or gone for good."""
+    id = await _left_unfinished(kept)
+    first, kept.archive = kept.archive, archive_at(str(tmp_path / "another"))
+    assert first is not None
+    assert (await kept.forget()).archived["runs"] == 1
+    assert f"is left as it is in the archive {first.place}" in caplog.text
+    assert (await kept.counts())["saga_archive"] == 1
+    assert await kept.archived.find(id) is not None
+
+
+async def test_a_file_that_an_archive_could_not_take_keeps_a_lost_setting_from_losing_runs(
+    kept: Retained, caplog: pytest.LogCaptureFixture
+) -> None:
+    id = await _left_unfinished(kept)
+    first, kept.archive = kept.archive, None
+    assert first is not None
+    retention = kept.retention()
+    while not retention.tally.failures:
+        await retention.step()
+    assert f"SAGABOX_ARCHIVE={first.place}" in caplog.text
+    assert await kept.asking.run(id) is not None
+    done = await kept.retention(for_good=True).whole_round(at_once)
+    assert done is not None
+    assert (done.archived["runs"], done.removed["runs"]) == (0, 1)
+
+
+@pytest.mark.databases("sqlite")
+async def test_a_process_that_still_writes_to_an_archive_named_no_longer_removes_nothing(
+    kept: Retained, tmp_path: Path
+) -> None:
+    """Its file was forgotten meanwhile, and goes with it."""
+    first = kept.archive
+    assert first is not None
+    id = await kept.run()
+    await kept.days(31)
+    slow, another = kept.retention(), archive_at(str(tmp_path / "another"))
+    write, began = first.write, asyncio.Event()
+
+    def writing(*args: Any) -> Manifest:
+        made = write(*args)
+        asyncio.run_coroutine_threadsafe(taken_over(), loop).result()
+        return made
+
+    async def taken_over() -> None:
+        kept.clock.advance(RetentionLimits.lease + 1)
+        kept.archive = another
+        assert (await kept.forget()).archived["runs"] == 1
+        began.set()
+
+    loop = asyncio.get_running_loop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(first, "write", writing)
+        while not began.is_set():
+            await slow.step()
+    assert slow.tally.archived["runs"] == 0
+    assert [*Path(first.place).rglob("*.json"), *Path(first.place).rglob("*.gz")] == []
+    found = await kept.archived.find(id)
+    assert found is not None
+    assert found.archived is not None
+    assert found.archived.place == str(tmp_path / "another")
 
 
 async def test_long_histories_count_in_the_size_of_a_file(kept: Retained, archive: Archive) -> None:
