@@ -40,6 +40,8 @@ class VirtualHolding:
     """What a consumer set aside. `handle` is its inbox, and `tell` its way to tell that a command
     was given up."""
 
+    is_strict = False
+
     def __init__(
         self,
         timeline: Timeline,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 
@@ -233,9 +233,7 @@ class PartitionReader:
     async def _attempt(self, items: Sequence[_Item]) -> list[_Item]:
         """Handle these, in the order of each sender's keys; those that are to come again."""
         held = await self._held({item.key for item in items})
-        following = [self._to_hold(it, "its key is held up") for it in items if it.key in held]
-        if following:
-            await self._hold(following)
+        await self._hold(self._following(it for it in items if it.key in held))
         rest: list[_Item] = []
         for source in dict.fromkeys(item.envelope.source for item in items):
             group = [it for it in items if it.envelope.source == source and it.key not in held]
@@ -245,26 +243,54 @@ class PartitionReader:
 
     async def _attempt_group(self, group: Sequence[_Item]) -> list[_Item]:
         """The same for messages of one sender, whose last statement covers what the others say."""
-        replies = await self.receive([it.envelope for it in group], group[-1].statement)
+        statement = group[-1].statement
+        if self.holding is None or not self.holding.is_strict:
+            again, _ = await self._answered(group, statement)
+            return again
+        # The inbox goes on with a key behind what it rejects, and that is to block it first.
+        found: list[_Item] = []
+        left = group
+        while left:
+            first = {it.key: it for it in reversed(left)}
+            heads = [it for it in left if first[it.key] is it]
+            again, held = await self._answered(heads, statement)
+            behind = [it for it in left if first[it.key] is not it]
+            await self._hold(self._following(it for it in behind if it.key in held))
+            waiting = {it.key for it in again}
+            found += [*again, *(it for it in behind if it.key in waiting)]
+            left = [it for it in behind if it.key not in held and it.key not in waiting]
+        return found
+
+    async def _answered(
+        self, items: Sequence[_Item], statement: EndedSagas | None
+    ) -> tuple[list[_Item], set[LaneKey]]:
+        """Let the inbox answer these, and set aside what is to be; those that are to come again,
+        and the keys that are held up now."""
+        replies = await self.receive([it.envelope for it in items], statement)
         again: list[_Item] = []
         to_hold: list[ToHold] = []
         held: set[LaneKey] = set()
-        for item, reply in zip(group, replies, strict=True):
+        for item, reply in zip(items, replies, strict=True):
             lot = lot_of(item.envelope, reply)
             if item.key in held:
-                to_hold.append(self._to_hold(item, "its key is held up"))
+                to_hold += self._following([item])
             elif lot is Lot.DONE:
                 self.counts.handled += 1
             elif lot is Lot.AGAIN or self.holding is None:
                 again.append(item)
             elif lot is Lot.DEAD:
                 to_hold.append(self._to_hold(item, told(reply), is_dead=True))
+                if self.holding.is_strict:
+                    held.add(item.key)
             else:
                 attempts = int(is_failure(reply))
                 to_hold.append(self._to_hold(item, told(reply), attempts=attempts))
                 held.add(item.key)
         await self._hold(to_hold)
-        return again
+        return again, held
+
+    def _following(self, items: Iterable[_Item]) -> list[ToHold]:
+        return [self._to_hold(it, "its key is held up") for it in items]
 
     def _to_hold(
         self, item: _Item, error: str, *, attempts: int = 0, is_dead: bool = False

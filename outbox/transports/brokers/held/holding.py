@@ -16,8 +16,9 @@ LaneKey = tuple[bool, str]
 @dataclass(frozen=True, slots=True)
 class ToHold:
     """A packet to set aside. `envelope` is None where it could not be read or believed; then it
-    holds up nothing. `attempts` are its failures so far; `is_dead` says that no attempt will help.
-    `mark` is what tells a packet that was not read from others with the same body.
+    holds up nothing. `attempts` are its failures so far; `is_dead` says that no attempt will help,
+    and `blocks` that its key waits behind it all the same. `mark` is what tells a packet that was
+    not read from others with the same body.
     """
 
     queue: str
@@ -27,10 +28,16 @@ class ToHold:
     attempts: int = 0
     is_dead: bool = False
     mark: bytes = b""
+    blocks: bool = False
 
 
 class Holding(Protocol):
     """The held table of one consumer."""
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether what is given up blocks its key: then a message is handled only once it is known
+        what became of the one before it."""
 
     async def held(self, keys: Collection[LaneKey]) -> set[LaneKey]:
         """Which of these keys something holds up."""

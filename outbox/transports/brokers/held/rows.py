@@ -114,8 +114,14 @@ def new_row(item: ToHold, consumer: str, now: datetime) -> dict[str, Any]:
         "source": envelope.source,
         "saga": envelope.correlation if is_awaited(envelope) else None,
         "expires_at": None if left is None else wire.moment_in(now, left),
-        "state": (State.DEAD if item.is_dead else State.WAITING).value,
+        "state": _state_of(item).value,
     }
+
+
+def _state_of(item: ToHold) -> State:
+    if not item.is_dead:
+        return State.WAITING
+    return State.BLOCKED if item.blocks else State.DEAD
 
 
 def as_read(packet: Packet, envelope: Envelope) -> Packet:

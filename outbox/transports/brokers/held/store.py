@@ -127,8 +127,9 @@ class HeldStore(DatabaseClock):
         self, database: Database, items: Sequence[ToHold], pauses: Sequence[float]
     ) -> None:
         """Hold the packets, each behind the earlier ones of its key; one that is the first rests
-        for its pause (seconds). What is dead holds no key. One that is held already stays as it is.
-        One that was given up is tried again, since its sender has sent it again."""
+        for its pause (seconds). What is dead holds no key, unless it blocks it; then it has no
+        turn. One that is held already stays as it is. One that was given up is tried again, since
+        its sender has sent it again."""
         keys = {it for it in map(_key_of, items) if it is not None}
         await self.lock(database, keys)
         now = await self.now(database)
@@ -142,7 +143,7 @@ class HeldStore(DatabaseClock):
         for fingerprint, (row, key, pause) in rows.items():
             state = known.get(fingerprint)
             if state is None:
-                if key is not None and key not in held:
+                if key is not None and key not in held and row["state"] == State.WAITING.value:
                     row["next_at"] = now + timedelta(seconds=pause)
                 new.append(row)
             elif state is State.DEAD and key is not None:
@@ -309,4 +310,6 @@ class HeldStore(DatabaseClock):
 
 def _key_of(item: ToHold) -> LaneKey | None:
     """The key that it is to hold."""
-    return None if item.envelope is None or item.is_dead else order_key(item.envelope)
+    if item.envelope is None or (item.is_dead and not item.blocks):
+        return None
+    return order_key(item.envelope)

@@ -10,6 +10,8 @@ from outbox.adding.installation import tables_of
 from outbox.clock import Clock
 from outbox.coordination.bell import Bell
 from outbox.database.engines import reading
+from outbox.replacing import replace
+from outbox.retry import OnExhaustion
 from outbox.transports.brokers.held.holding import Holding, LaneKey, ToHold
 from outbox.transports.brokers.held.policy import HeldPolicy
 from outbox.transports.brokers.held.store import HeldStore
@@ -55,8 +57,12 @@ class HeldTable(Holding):
         self._store = store_of(sessions, consumer, clock)
         self._reading = reading_of(sessions)
         self._chance = chance
-        self._retry = (policy or HeldPolicy()).retry
+        self._policy = policy or HeldPolicy()
         self._bell = bell or Bell()
+
+    @property
+    def is_strict(self) -> bool:
+        return self._policy.on_exhaustion is OnExhaustion.BLOCK_KEY
 
     async def held(self, keys: Collection[LaneKey]) -> set[LaneKey]:
         if not keys:
@@ -67,6 +73,8 @@ class HeldTable(Holding):
     async def hold(self, items: Sequence[ToHold]) -> None:
         if not items:
             return
+        if self.is_strict:
+            items = [replace(it, blocks=it.is_dead and it.envelope is not None) for it in items]
         pauses = [self._pause(item.attempts) for item in items]
         async with self._sessions.begin() as session:
             await self._store.hold(session, items, pauses)
@@ -74,5 +82,6 @@ class HeldTable(Holding):
 
     def _pause(self, attempts: int) -> float:
         """Seconds before the next attempt, which is the last one where the policy has no more."""
-        pause = self._retry.delay(max(1, attempts), self._chance())
-        return self._retry.ceiling if pause is None else pause
+        retry = self._policy.retry
+        pause = retry.delay(max(1, attempts), self._chance())
+        return retry.ceiling if pause is None else pause

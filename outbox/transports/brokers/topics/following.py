@@ -153,6 +153,10 @@ class ForeignHolding(Holding):
 
     table: Holding
 
+    @property
+    def is_strict(self) -> bool:
+        return self.table.is_strict
+
     async def held(self, keys: Collection[LaneKey]) -> set[LaneKey]:
         return await self.table.held(keys)
 

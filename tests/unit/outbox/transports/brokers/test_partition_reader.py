@@ -29,16 +29,17 @@ DONE = Reply(Outcome.DONE)
 
 
 class Aside:
-    """A held table in memory."""
+    """A held table in memory. As one that `is_strict` it holds up the keys of what is dead."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_strict: bool = False) -> None:
         self.items: list[ToHold] = []
+        self.is_strict = is_strict
 
     async def held(self, keys: Collection[LaneKey]) -> set[LaneKey]:
         there = {
             (bool(it.envelope.undoes), it.envelope.key)
             for it in self.items
-            if it.envelope is not None and not it.is_dead
+            if it.envelope is not None and (self.is_strict or not it.is_dead)
         }
         return there & {*keys}
 
@@ -72,9 +73,17 @@ def packet(number: int, key: str) -> Packet:
     return packed(envelope, QUEUE, 1, keys=KEYS, now=NOW)
 
 
-async def read(keys: Sequence[str], says: dict[str, Reply | Exception], **more: Any) -> Any:
+async def read(
+    keys: Sequence[str],
+    says: dict[str, Reply | Exception],
+    *,
+    till: Till | None = None,
+    is_strict: bool = False,
+    **more: Any,
+) -> Any:
     """Read packets of these keys until the broker has none; the inbox and what was set aside."""
-    broker, aside, till = MemoryBroker(MemoryServer(), 1), Aside(), Till(says)
+    broker, aside = MemoryBroker(MemoryServer(), 1), Aside(is_strict=is_strict)
+    till = till or Till(says)
     await broker.publish(QUEUE, [packet(number, key) for number, key in enumerate(keys)])
     stop = asyncio.Event()
     reader = PartitionReader(broker, QUEUE, 0, till.receive, KEYS, aside, **more)
@@ -103,6 +112,41 @@ async def test_what_failed_is_set_aside_with_an_attempt_and_its_key_follows() ->
     assert aside.keys == ["ann", "ann"]
     assert [it.attempts for it in aside.items] == [1, 0]
     assert till.done == ["bob"]
+
+
+class Busy(Till):
+    """One that has no time for a key when it is asked first, and notes what it is given."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__({key: Reply(Outcome.TOO_BUSY)})
+        self.given: list[list[tuple[str, str]]] = []
+
+    async def receive(self, envelopes: Sequence[Envelope], _: Any) -> list[Reply]:
+        self.given.append([(it.key, it.id) for it in envelopes])
+        replies = await super().receive(envelopes, _)
+        self.says.clear()
+        return replies
+
+
+async def test_where_keys_block_a_key_goes_on_once_its_last_message_is_known_to_be_over() -> None:
+    busy = Busy("ann")
+    till, aside = await read(["ann", "bob", "ann", "bob", "ann"], {}, till=busy, is_strict=True)
+    of = {key: [it for batch in busy.given for it in batch if it[0] == key] for key in till.done}
+    ann = [("ann", an_id(number)) for number in (0, 2, 4)]
+    assert of["ann"] == [ann[0], *ann], "the later ones wait while the first is asked for again"
+    assert of["bob"] == [("bob", an_id(number)) for number in (1, 3)]
+    assert all(len({key for key, _ in batch}) == len(batch) for batch in busy.given)
+    assert aside.items == []
+
+
+@pytest.mark.parametrize("is_strict", [True, False])
+async def test_what_is_rejected_holds_up_its_key_where_keys_block(is_strict: bool) -> None:
+    wrong = Reply(Outcome.REJECTED, code="wrong-data")
+    _, aside = await read(["ann", "bob", "ann"], {"ann": wrong}, is_strict=is_strict)
+    assert [(it.envelope.id, it.is_dead) for it in aside.items] == [
+        (an_id(0), True),
+        (an_id(2), not is_strict),
+    ]
 
 
 async def test_one_for_which_the_inbox_itself_raises_is_found_and_set_aside() -> None:

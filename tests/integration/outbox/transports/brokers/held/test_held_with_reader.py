@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from outbox.retry import RetryPolicy
+from outbox.retry import OnExhaustion, RetryPolicy
 from outbox.transports.brokers.broker import Packet
+from outbox.transports.brokers.held import operators
+from outbox.transports.brokers.held.operators import Selection
 from outbox.transports.brokers.packets import packed
 from outbox.transports.brokers.partition_reader import PartitionReader
 from outbox.transports.http.signing import Keyring
 from outbox.wire.envelope import Envelope
 from tests.support.outbox.holding import QUEUE, SAGA, HoldingBench, Trouble, entry_of
-from tests.support.outbox.inboxes import Book, Unbook, handling
+from tests.support.outbox.inboxes import Book, Noted, Unbook, handling
 from tests.support.outbox.memory_broker import MemoryBroker, MemoryServer
 from tests.support.processes.waiting import BUSY, until
 
@@ -105,6 +107,60 @@ async def test_a_poisonous_message_holds_up_its_key_alone(
         *("first", "poison", "third", "fourth", "fifth")
     ]
     assert await receiver.held() == []
+
+
+def _refuse_wrong(event: Noted) -> None:
+    if event.entry == "wrong":
+        raise ValueError("a wrong entry")
+
+
+async def test_what_is_rejected_as_it_comes_blocks_its_key_where_keys_block(
+    engine: AsyncEngine,
+) -> None:
+    """The later messages of its key wait, also those that came in the same batch."""
+    receiver = ReadBench(HoldingBench(engine, on_exhaustion=OnExhaustion.BLOCK_KEY))
+    bench = receiver.bench
+    bench.handlers.check(Noted, _refuse_wrong)
+    await receiver.read(
+        *(bench.note(entry) for entry in ("first", "wrong", "third")), bench.note("other", "bob")
+    )
+    assert sorted(await bench.entries()) == ["first", "other"]
+    assert await bench.standing() == {"wrong": ("blocked", 0), "third": ("waiting", 0)}
+    await receiver.read(bench.note("fourth"))
+    await bench.work()
+    assert sorted(await bench.entries()) == ["first", "other"]
+    seqs = [row["seq"] for row in await bench.rows()][:1]
+    async with bench.sessions.begin() as session:
+        await operators.drop(session, Selection(seqs=seqs), now=bench.clock.now())
+    await bench.work()
+    assert [it for it in await bench.entries() if it != "other"] == ["first", "third", "fourth"]
+    assert await receiver.held() == []
+
+
+async def test_what_is_rejected_as_it_comes_goes_aside_alone_where_keys_go_on(
+    engine: AsyncEngine,
+) -> None:
+    receiver = ReadBench(HoldingBench(engine))
+    bench = receiver.bench
+    bench.handlers.check(Noted, _refuse_wrong)
+    await receiver.read(*(bench.note(entry) for entry in ("first", "wrong", "third")))
+    assert await bench.entries() == ["first", "third"]
+    assert await bench.standing() == {"wrong": ("dead", 0)}
+    assert bench.watched.batches == [["first", "wrong", "third"]]
+
+
+async def test_a_rejected_command_of_a_saga_blocks_nothing(engine: AsyncEngine) -> None:
+    receiver = ReadBench(HoldingBench(engine, on_exhaustion=OnExhaustion.BLOCK_KEY))
+    bench = receiver.bench
+    bench.handlers.check(Book, _refuse_all)
+    await receiver.read(bench.new(Book("ada"), **AWAITED), bench.note("next"))
+    assert await bench.entries() == ["next"]
+    assert [it["outcome"] for it in await bench.sent()] == ["rejected"]
+    assert await bench.rows() == []
+
+
+def _refuse_all(_: Book) -> None:
+    raise ValueError("a wrong account")
 
 
 async def test_an_undo_passes_its_action_that_is_held(engine: AsyncEngine) -> None:
