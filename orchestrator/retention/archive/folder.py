@@ -35,7 +35,9 @@ class Folder:
                 os.fsync(file.fileno())
             crashpoint("retention: file written, before its name")
             unfinished.replace(target)
-            for folder in (target.parent, *made):
+            # Also those that another process made, and died before it flushed the ones above them.
+            below = [it for it in target.parents if it.is_relative_to(self._root)]
+            for folder in dict.fromkeys((*below, *made)):
                 _flush(folder)
         except OSError as error:
             raise self._unavailable(f"{path} cannot be written", error) from error

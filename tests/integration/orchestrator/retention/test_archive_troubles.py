@@ -18,12 +18,14 @@ import pytest
 
 from orchestrator import tables
 from orchestrator.errors import ArchiveUnavailable
+from orchestrator.retention.archive import folder as folders
 from orchestrator.retention.archive.archive import Archive, Manifest, archive_at
 from orchestrator.retention.archive.folder import Folder
 from orchestrator.retention.archive.formats import JsonLines
 from orchestrator.retention.archive.lines import Item
 from orchestrator.retention.policy import Policy
 from orchestrator.retention.rounds.means import RetentionLimits
+from outbox.crashpoints import Crash
 from outbox.replies import Outcome, Reply
 from outbox.testing import crash_at
 from tests.support.orchestrator.retained import Retained, at_once
@@ -53,6 +55,21 @@ def test_no_other_user_of_the_machine_reads_what_is_archived(tmp_path: Path) -> 
     assert len(made) == 4
     for it in made:
         assert it.stat().st_mode & 0o027 == 0, it
+
+
+def test_the_folders_that_a_process_made_before_it_died_are_flushed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the machine could lose them with the files in them, of which the runs were removed."""
+    root = tmp_path / "archive"
+    flushed: list[Path] = []
+    monkeypatch.setattr(folders, "_flush", flushed.append)
+    with crash_at("retention: file written, before its name"), pytest.raises(Crash):
+        Folder(root).put("runs/2030/01/one", b"lost")
+    assert flushed == []
+    Folder(root).put("runs/2030/01/two", b"kept")
+    below = [root / "runs/2030/01", root / "runs/2030", root / "runs", root]
+    assert flushed == below
 
 
 @pytest.mark.databases("sqlite")
