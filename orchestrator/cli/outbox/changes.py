@@ -107,7 +107,7 @@ def drop(
     """Delete for good dead letters, and messages that block their keys.
 
     The later messages of these keys go on. By its id, a message whose key rests can be deleted,
-    too.
+    too, unless it is the command of a saga: its run waits for the answer.
     """
     filters = Filters(destination, type_, key, older_than, newer_than, ids or ())
     by = (actor or user_name()) if bury else None

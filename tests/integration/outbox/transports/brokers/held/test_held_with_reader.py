@@ -126,6 +126,7 @@ async def test_what_is_rejected_as_it_comes_blocks_its_key_where_keys_block(
     )
     assert sorted(await bench.entries()) == ["first", "other"]
     assert await bench.standing() == {"wrong": ("blocked", 0), "third": ("waiting", 0)}
+    assert await bench.pause() is None, "no attempt is to come by itself"
     await receiver.read(bench.note("fourth"))
     await bench.work()
     assert sorted(await bench.entries()) == ["first", "other"]
