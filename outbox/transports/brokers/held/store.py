@@ -257,11 +257,15 @@ class HeldStore(DatabaseClock):
     def _rows(self) -> Select[Any]:
         return select(self._held, self._now.label("read_at"))
 
-    async def remove(self, database: Database, seqs: Sequence[int]) -> None:
-        """Delete rows that were answered. Also one that another process holds by now: it is the
-        same message."""
-        if seqs:
-            await database.execute(delete(self._held).where(self._held.c.seq.in_(seqs)))
+    async def remove(self, database: Database, rows: Sequence[HeldRow]) -> None:
+        """Delete rows that were answered. Also one that another process holds by now, where it is
+        the same message: what an operator has made a new one of is not answered."""
+        if rows:
+            at = self._held.c
+            answered = [(row.seq, row.message_id) for row in rows]
+            await database.execute(
+                delete(self._held).where(tuple_(at.seq, at.message_id).in_(answered))
+            )
 
     async def take(self, database: Database, row: HeldRow) -> bool:
         """Delete the row. False where it was changed since it was read, or is gone."""

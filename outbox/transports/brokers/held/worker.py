@@ -202,7 +202,7 @@ class HeldWorker:
     ) -> Sequence[HeldRow]:
         """Write the verdicts on rows of the key; returns those that come next, if it goes on."""
         await self._store.lock(session, [key])
-        gone = [it.row.seq for it, is_gone in zip(tried, verdicts, strict=True) if is_gone == GONE]
+        gone = [it.row for it, is_gone in zip(tried, verdicts, strict=True) if is_gone == GONE]
         await self._store.remove(session, gone)
         for each, verdict in zip(tried, verdicts, strict=True):
             match verdict:

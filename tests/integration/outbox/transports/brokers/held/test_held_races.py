@@ -9,9 +9,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
+from typing import Any
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, update
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 import outbox
@@ -20,7 +21,7 @@ from outbox.errors import ForgottenByReceiver, NoSuchMessage
 from outbox.inbox.batches import order_key
 from outbox.inbox.handlers import Context, Handlers
 from outbox.inbox.limits import InboxLimits
-from outbox.replies import Outcome
+from outbox.replies import Outcome, Reply
 from outbox.retry import RetryPolicy
 from outbox.tables import inbox_held
 from outbox.testing import crash_at
@@ -137,7 +138,7 @@ async def test_of_messages_that_are_named_all_are_changed_or_none(
 
     async with bench.sessions.begin() as session:
         await store.lock(session, [ADA])
-        await store.remove(session, [first])
+        await session.execute(delete(inbox_held).where(inbox_held.c.seq == first))
         changing = asyncio.create_task(changed())
         await until_it_waits(engine, changing)
     with pytest.raises(NoSuchMessage, match=f"the first of them {first}"):
@@ -171,6 +172,32 @@ async def test_what_comes_to_life_while_the_dead_ones_are_dropped_is_not_dropped
     assert await bench.standing() == {"first": ("waiting", 1)}
     await bench.work()
     assert await bench.entries() == ["first"]
+
+
+async def test_an_answer_that_comes_late_takes_no_message_that_was_made_a_new_one(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker outlasts its claim; another one gives the message up, and an operator decides."""
+    bench = HoldingBench(engine)
+    await bench.hold(bench.note("first"))
+    (row,) = await bench.rows()
+    receive = bench.watched.receive
+
+    async def slowly(*given: Any) -> list[Reply]:
+        monkeypatch.setattr(bench.watched, "receive", receive)
+        async with bench.sessions.begin() as session:
+            dead = {"state": State.DEAD.value, "next_at": None}
+            await session.execute(update(inbox_held).values(**dead))
+            await operators.redrive_as_new(
+                session, [row["seq"]], new_id=bench.names, now=bench.clock.now()
+            )
+        return [Reply(Outcome.EXPIRED)]
+
+    monkeypatch.setattr(bench.watched, "receive", slowly)
+    await bench.work()
+    await bench.work()
+    assert await bench.entries() == ["first"]
+    assert await bench.rows() == []
 
 
 class _Meanwhile(async_sessionmaker[AsyncSession]):
