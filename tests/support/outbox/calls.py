@@ -134,8 +134,10 @@ class Gate:
         self.opened_on_loop = asyncio.Event()
 
     def enter(self, context: Context) -> None:
-        """Stand there."""
+        """Stand there, unless it is open."""
         self.inside = context.id, context.attempt
+        if self.opened.is_set():
+            self.inside = None
         self.entered.set()
 
     async def is_entered(self) -> None:
@@ -144,9 +146,9 @@ class Gate:
 
     def open(self) -> None:
         """Let it go on."""
-        self.inside = None
         self.opened.set()
         self.opened_on_loop.set()
+        self.inside = None
 
 
 class Bank:
