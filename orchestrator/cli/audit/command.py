@@ -122,8 +122,8 @@ def audit(
 
     _require_consent(repair=repair, json_=json_, yes=yes)
     _require_runs(runs=runs, since=since, no_orchestrator=no_orchestrator)
-    ruleset = load(rules or [])
     given = _given(service or [], {"articles": articles, "comments": comments})
+    ruleset = load(rules or [], inboxes=sorted(given) if runs else ())
     _require_used(given, ruleset)
     wanted = {name: given.get(name) for name in ruleset.services}
     if no_orchestrator:
@@ -309,5 +309,5 @@ def _require_used(given: Mapping[str, str], rules: Ruleset) -> None:
         raise CommandError(
             f"a database of {' and '.join(unknown)} was given, and nothing is declared of that",
             f"the declarations are of {', '.join(rules.services)}",
-            "name its declaration too: --rules MODULE:ATTRIBUTE",
+            "name its declaration too: --rules MODULE:ATTRIBUTE; or compare inboxes alone: --runs",
         )

@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, Row, select
 from orchestrator.cli.audit.databases import ORCHESTRATOR, Databases, Source
 from orchestrator.cli.audit.lost import Ended, Lost, Received, contradicted, unheard, wanted
 from orchestrator.cli.audit.reading import CHUNK, COUNTED, chunks
+from orchestrator.cli.terminal.errors import CommandError
 from orchestrator.machine.transition import Happening
 from orchestrator.store.records import standing_of
 from outbox.inbox.rows import State
@@ -54,10 +55,13 @@ class _Found:
 async def compare_runs(databases: Databases, since: datetime | None) -> RunFindings:
     """Compare the runs that have ended, and began since then, with what the inboxes know of them.
 
-    Raises CommandError where a database fails. There must be an orchestrator.
+    Raises CommandError where a database fails, or is that of another service. There must be an
+    orchestrator.
     """
     orchestrator = databases.orchestrator
     assert orchestrator is not None, "the command asks for one"
+    for source in databases.services.values():
+        await _require_its_own(source)
     found = _Found()
     async for runs in _ended(orchestrator, since):
         found.runs += len(runs)
@@ -75,6 +79,17 @@ async def compare_runs(databases: Databases, since: datetime | None) -> RunFindi
         is_cut=len(lost) > MAX_LOST,
         without_history=found.without_history,
     )
+
+
+async def _require_its_own(source: Source) -> None:
+    """Under a wrong name nothing of its inbox would be found, and nothing lost be told."""
+    owner = source.tables.messaging.outbox_service
+    for row in await source.rows(select(owner.c.name).where(owner.c.name != source.name)):
+        raise CommandError(
+            f"the database of {source.name} is that of the service {row.name}",
+            "its tables say so",
+            f"--service {row.name}=URL, or the address of the database of {source.name}",
+        )
 
 
 # From the runs to the inboxes

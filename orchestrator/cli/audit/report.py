@@ -15,15 +15,16 @@ from outbox.wire import strict_json
 
 def tell(findings: Findings, limit: int) -> None:
     """Print the findings as tables; no more than `limit` divergences."""
-    print_table(
-        ("compared", ""),
-        [
-            *findings.compared.items(),
-            ("looked wrong at first", findings.suspects),
-            ("left to a saga at work", findings.at_work),
-        ],
-    )
-    print_line("")
+    if findings.compared:
+        print_table(
+            ("compared", ""),
+            [
+                *findings.compared.items(),
+                ("looked wrong at first", findings.suspects),
+                ("left to a saga at work", findings.at_work),
+            ],
+        )
+        print_line("")
     if findings.divergences:
         print_table(
             ("", "id", "what should be, and is not", "saga", "more"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from orchestrator.cli.audit.columns import table_of
 from orchestrator.cli.processes import bundle
@@ -18,6 +18,7 @@ VARIABLE = "SAGABOX_AUDIT"
 
 OF_THE_BLOG = "articles.invariants:INVARIANTS,comments.invariants:INVARIANTS"
 """What is compared where nothing else is named."""
+_OF_THE_BLOG = frozenset({"articles", "comments"})
 
 _EXAMPLE = "shop.shipping.invariants:INVARIANTS"
 
@@ -57,11 +58,22 @@ class Ruleset:
         )
 
 
-def load(named_on_command_line: Sequence[str]) -> Ruleset:
-    """The declarations that are named there, else in SAGABOX_AUDIT, else those of the blog.
+def load(named_on_command_line: Sequence[str], inboxes: Sequence[str] = ()) -> Ruleset:
+    """The declarations that are named there, else in SAGABOX_AUDIT, else those of the blog. The
+    services `inboxes` need none, since their inboxes are compared in any case; where they alone are
+    named, and not all are the blog's, nothing else is compared.
 
     Raises CommandError, and InvalidSettings where a named object is not there.
     """
+    is_named = bool(named_on_command_line or os.environ.get(VARIABLE, "").strip())
+    if not is_named and not _OF_THE_BLOG.issuperset(inboxes):
+        return Ruleset(inboxes, [])
+    found = _declared(named_on_command_line)
+    others = [it for it in inboxes if it not in found.services]
+    return replace(found, services=[*found.services, *others])
+
+
+def _declared(named_on_command_line: Sequence[str]) -> Ruleset:
     option = ",".join(named_on_command_line)
     setting = os.environ.get(VARIABLE, "").strip()
     if option:

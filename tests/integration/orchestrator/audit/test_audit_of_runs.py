@@ -327,6 +327,38 @@ def test_the_command_tells_what_was_lost_and_what_to_decide(blog: Audited) -> No
     assert lost["decide"] is not None
 
 
+def test_services_that_declare_nothing_have_their_inboxes_compared(blog: Audited) -> None:
+    id_ = completed(blog, lost=(HIDE,))
+    blog.article(thread={"purged_at": START})  # which the rules of the blog would tell
+    urls = {name: it.url for name, it in blog.databases.items()}
+    services = [f"--service=articles={urls['articles']}", f"--service=shop={urls['comments']}"]
+    given = ("audit", *services, "--orchestrator", urls["orchestrator"])
+    told = sagabox(*given, "--runs")
+    assert told.code == 1
+    assert "looked wrong at first" not in told.out
+    assert id_ in told.out
+    assert "decide (effect-lost)" in told.out
+    error = told_error(sagabox(*given, "--json"))
+    assert "nothing is declared of that" in error["happened"]
+    assert "--runs" in error["next_step"]
+    rules = [f"--rules={name}.invariants:INVARIANTS" for name in ("articles", "comments")]
+    others = (*rules, "--comments", urls["comments"])
+    document = json.loads(sagabox(*given, "--runs", "--json", *others).out)
+    assert document["divergences"]
+    assert document["runs"]["lost"]
+
+
+def test_the_inbox_of_another_service_is_not_compared(blog: Audited) -> None:
+    with blog.engines["comments"].begin() as connection:
+        claim = {"only": 1, "name": "comments", "since": START}
+        connection.execute(insert(tables.outbox_service), [claim])
+    urls = {name: it.url for name, it in blog.databases.items()}
+    given = [f"--service=shop={urls['comments']}", f"--orchestrator={urls['orchestrator']}"]
+    error = told_error(sagabox("audit", "--runs", "--json", *given))
+    assert error["happened"] == "the database of shop is that of the service comments"
+    assert "--service comments=URL" in error["next_step"]
+
+
 def test_a_divergence_without_a_repair_says_what_to_decide(blog: Audited) -> None:
     blog.article(thread={"purged_at": START})
     told = run(blog)
