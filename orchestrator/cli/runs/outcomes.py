@@ -9,6 +9,7 @@ from orchestrator.cli.terminal.errors import ExitCode
 from orchestrator.cli.terminal.output import status_text
 from orchestrator.cli.terminal.refusals import operator_command
 from orchestrator.machine.instance import Status
+from outbox.safe_text import joined
 
 _REPAIRS = ("retry", "skip", "resolve", "terminate")
 
@@ -34,7 +35,14 @@ def outcome(saga: Mapping[str, Any]) -> str:
         case _ if saga["ended_at"] is None:
             return f"{status_text(saga)}; next: sagabox watch {saga['id']}"
         case _:
-            return status_text(saga)
+            why = cause(saga)
+            return status_text(saga) if why is None else f"{status_text(saga)}, because {why}"
+
+
+def cause(saga: Mapping[str, Any]) -> str | None:
+    """Why the run turned back, or was ended by a person; None where it did neither."""
+    told = saga["cause"]
+    return None if told is None else joined(told["code"], told["reason"])
 
 
 def repairs(saga: Mapping[str, Any]) -> list[str]:

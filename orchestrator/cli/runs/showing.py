@@ -11,7 +11,7 @@ import typer
 from orchestrator.cli.runs.history import Teller
 from orchestrator.cli.runs.history import history as entries_of
 from orchestrator.cli.runs.ids import InstanceId, path_of, whole_id
-from orchestrator.cli.runs.outcomes import stuck_steps
+from orchestrator.cli.runs.outcomes import cause, stuck_steps
 from orchestrator.cli.runs.waits import awaits, print_waiting
 from orchestrator.cli.terminal.client import Url, connect
 from orchestrator.cli.terminal.fitting import Column
@@ -26,7 +26,6 @@ from orchestrator.cli.terminal.output import (
 )
 from orchestrator.cli.terminal.refusals import operator_command
 from orchestrator.cli.terminal.times import to_the_second, with_age
-from outbox.safe_text import joined
 from outbox.wire import strict_json
 
 _STEPS = (
@@ -86,7 +85,7 @@ def _print_saga(saga: Mapping[str, Any], now: datetime) -> None:
             ("archived", _archived(saga, now)),
             ("history", history_removed(saga, now)),
             ("state", strict_json.dumps(saga["state"]).decode()),
-            ("because", _cause(saga)),
+            ("because", cause(saga)),
             ("not undone", ", ".join(saga["not_undone"])),
             *(("stray effect", _stray(it)) for it in saga.get("stray_effects", ())),
         ]
@@ -144,8 +143,3 @@ def history_removed(saga: Mapping[str, Any], now: datetime) -> str | None:
 def _stray(effect: Mapping[str, Any]) -> str:
     at = to_the_second(effect["at"])
     return f"{effect['step']}, command {effect['command_id']}, told at {at}"
-
-
-def _cause(saga: Mapping[str, Any]) -> str | None:
-    cause = saga["cause"]
-    return None if cause is None else joined(cause["code"], cause["reason"])

@@ -101,6 +101,13 @@ def test_start_with_wait_tells_by_its_exit_code_how_the_saga_ended(
     assert json.loads(told.out)["status"] == status
 
 
+def test_start_with_wait_tells_why_the_saga_turned_back(stub: StubOrchestrator) -> None:
+    ended = saga("COMPENSATED", cause={"code": "sold-out", "reason": "only 0 of lamp"})
+    stub.on("POST", "/sagas/x", Answer(ended, 200))
+    told = sagabox("start", "x", "--wait", "1")
+    assert told.out.endswith(": COMPENSATED, because sold-out: only 0 of lamp\n")
+
+
 def test_start_for_later_tells_the_time_in_utc_and_show_prints_it(stub: StubOrchestrator) -> None:
     waiting = saga("SCHEDULED", begin_at="2030-02-01T12:00:00Z")
     stub.on("POST", "/sagas/x", Answer(waiting, 202))
