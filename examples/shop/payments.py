@@ -13,7 +13,7 @@ import outbox
 from outbox import tables
 from shop.contract import Charge
 
-engine = create_async_engine(os.environ["SHOP_DATABASE_URL_PAYMENTS"])
+engine = create_async_engine(os.environ["SAGABOX_DATABASE_URL_PAYMENTS"])
 service = outbox.Service("payments", engine)
 
 

@@ -67,8 +67,8 @@ def running(folder: Path) -> Iterator[dict[str, str]]:
         "SAGABOX_SAGAS": "shop.saga:place_order",
         "SAGABOX_PEERS": ",".join(f"{name}={address}" for name, address in at.items()),
         "SAGABOX_DATABASE_URL_ORCHESTRATOR": f"sqlite:///{folder}/orchestrator.sqlite",
-        "SHOP_DATABASE_URL_STOCK": f"sqlite+aiosqlite:///{folder}/stock.sqlite",
-        "SHOP_DATABASE_URL_PAYMENTS": f"sqlite+aiosqlite:///{folder}/payments.sqlite",
+        "SAGABOX_DATABASE_URL_STOCK": f"sqlite+aiosqlite:///{folder}/stock.sqlite",
+        "SAGABOX_DATABASE_URL_PAYMENTS": f"sqlite+aiosqlite:///{folder}/payments.sqlite",
     }
     with (folder / "log").open("w+b") as log:
         where: dict[str, Any] = {"env": environment, "stdout": log, "stderr": log}

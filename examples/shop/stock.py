@@ -15,7 +15,7 @@ from outbox import tables
 from outbox.contract import SagaEnded
 from shop.contract import PLACE_ORDER, PlaceOrder, Release, Reserve, Reserved, Ship
 
-engine = create_async_engine(os.environ["SHOP_DATABASE_URL_STOCK"])
+engine = create_async_engine(os.environ["SAGABOX_DATABASE_URL_STOCK"])
 service = outbox.Service("stock", engine)
 
 

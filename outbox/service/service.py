@@ -74,6 +74,8 @@ from outbox.wire.settled import EndedSagas
 if TYPE_CHECKING:
     from wsgiref.types import WSGIApplication
 
+    from starlette.applications import Starlette
+
     from outbox.integrations.fastapi import Observer
     from outbox.integrations.wsgi import WsgiService
 
@@ -307,6 +309,8 @@ class Service(_Installed, Generic[SM]):
         self._observer = _Unobserved()
         self.entrance = Entrance(self, held)
         self.follow = self.entrance.follow
+        # The application that it is attached to.
+        self.application: Starlette | None = None
         # What sends its messages in place of a relay, if `carried_by` said so.
         self.carrier: Carrier | None = None
         self._inbox = None
@@ -357,6 +361,7 @@ class Service(_Installed, Generic[SM]):
         from outbox.integrations.fastapi import attach
 
         attach(self, app, messages=messages, health=health, metrics=metrics)
+        self.application = app
 
     def wsgi(
         self,

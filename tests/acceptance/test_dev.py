@@ -18,6 +18,7 @@ import pytest
 
 from orchestrator.cli.processes.services import SERVICES
 from tests.support.brokers.nats_server import a_nats_server, nats_server
+from tests.support.checkout import ROOT
 from tests.support.fixtures import DatabaseFactory
 from tests.support.processes.developing import DEADLINE, Dev, running_dev
 from tests.support.processes.guardian import started
@@ -153,6 +154,27 @@ def test_dev_lets_the_services_send_through_a_broker_by_one_setting(
         assert "messages go through nats at 127.0.0.1:" in dev.output
         assert "POST /messages" not in dev.output
         assert dev.press_ctrl_c() == 0, dev.output
+
+
+def test_dev_runs_the_applications_that_services_are_attached_to(tmp_path: Path) -> None:
+    """As the page on commands has it; the module of the shop makes its own tables."""
+    path = os.pathsep.join(map(str, (ROOT, ROOT / "examples")))
+    settings = {"SAGABOX_SAGAS": "shop.saga:place_order", "PYTHONPATH": path}
+    own = ["shop.stock:service", "shop.payments:service"]
+    with running_dev(tmp_path, settings, own) as dev:
+        for name in ("orchestrator", "stock", "payments"):
+            dev.wait_for_run(name, 1)
+        stock, payments = (f"http://127.0.0.1:{dev.first_port + it}" for it in (1, 2))
+        with httpx.Client(timeout=60) as client:
+            client.put(f"{stock}/items/lamp", json={"price": 4000, "free": 10}).raise_for_status()
+            client.put(f"{payments}/cards/1", json={"limit": 10_000}).raise_for_status()
+            order = {"item": "lamp", "quantity": 2, "card": "1"}
+            placed = client.post(f"{stock}/orders", json=order).raise_for_status().json()["id"]
+            run = f"http://127.0.0.1:{dev.first_port}/sagas/{placed}"
+            wait_until(lambda: _status(run) == "COMPLETED", DEADLINE, "the order is placed")
+            assert client.get(f"{stock}/items/lamp").json()["free"] == 8
+        assert dev.press_ctrl_c() == 0, dev.output
+        assert dev.output.count("Application shutdown complete") == 3
 
 
 def test_dev_says_what_a_transport_may_be(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
-"""`sagabox run MODULE:NAME`: an `outbox.Service` of the caller's own, without a web framework."""
+"""`sagabox run MODULE:NAME`: an `outbox.Service` of the caller's own, alone or in its
+application."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ def run(
     log_level: LogLevelOption = LogLevel.INFO,
 ) -> None:
     """Run a service of your own until Ctrl-C: /messages, /livez, /readyz and /metrics, its relay
-    and its purge. The module is looked for in this folder, too."""
+    and its purge. If its module attaches it to an application, that is served. The module is looked
+    for in this folder, too."""
     lifeline.tie_to_parent()
     prefix = _prefix(root_path)
     require_free(host, port, f"sagabox run {service} --port N")
@@ -68,7 +70,7 @@ def run(
         from outbox.chassis.http.proxied import Prefixed
         from outbox.integrations.bare import bare
 
-        return Prefixed(bare(found()), prefix)
+        return Prefixed(found().application or bare(found()), prefix)
 
     serve_until_told(
         make_app,
