@@ -72,6 +72,8 @@ class GrpcTransport:
             (
                 ("grpc.max_receive_message_length", max_answer),
                 ("grpc.max_send_message_length", -1),
+                # For so long it makes one connection; its own limit would be 20 s.
+                ("grpc.min_reconnect_backoff_ms", max(1, int(timeout * 1000))),
                 ("grpc.primary_user_agent", f"sagabox ({attributes.quoted(source)})"),
             ),
         )

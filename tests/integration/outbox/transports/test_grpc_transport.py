@@ -34,7 +34,7 @@ from outbox.wire.settled import EndedSagas
 from tests.support.http.http_ends import DONE, KEYS, ONE
 from tests.support.outbox.calling import answering, delivery_to, to
 from tests.support.outbox.envelopes import AN_ID, ANOTHER_ID, an_envelope
-from tests.support.processes.waiting import BUSY, free_port
+from tests.support.processes.waiting import BUSY, free_port, until
 
 Status = grpc.StatusCode
 
@@ -282,6 +282,47 @@ async def test_after_a_silence_the_next_delivery_goes_over_a_new_connection(
     assert isinstance(silent, Unreachable)
     assert silent.sent
     assert len(set(peers)) == 2
+
+
+async def test_a_server_that_never_speaks_is_given_up_and_the_next_one_is_found() -> None:
+    given_up = asyncio.Event()
+    async with answering(do_all) as (there, _):
+        port = int(there.rpartition(":")[2])
+
+        async def first_is_silent(
+            reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        ) -> None:
+            if not is_mute.is_set():
+                is_mute.set()
+                while await reader.read(1000):
+                    pass
+                given_up.set()
+            else:
+                upstream, towards = await asyncio.open_connection("127.0.0.1", port)
+                await asyncio.gather(pump(reader, towards), pump(upstream, writer))
+            writer.close()
+
+        async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(OSError):
+                while told := await reader.read(1000):
+                    writer.write(told)
+            writer.close()
+
+        is_mute = asyncio.Event()
+        listening = await asyncio.start_server(first_is_silent, "127.0.0.1", 0)
+        transport = to(f"grpc://127.0.0.1:{listening.sockets[0].getsockname()[1]}", timeout=1.0)
+        silent = await transport.deliver(ONE)
+        assert isinstance(silent, Unreachable)
+        assert not silent.sent
+        async with asyncio.timeout(5 * BUSY):  # gRPC by itself takes 20 s
+            await given_up.wait()
+
+        async def is_taken() -> bool:
+            return await transport.deliver(ONE) == DONE
+
+        await until(is_taken)
+        await transport.aclose()
+        listening.close()
 
 
 # --- Several addresses ---------------------------------------------------------------------------
