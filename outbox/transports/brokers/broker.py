@@ -6,7 +6,8 @@ retries and the inbox, is the same for all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -61,6 +62,25 @@ class BrokerAway(Exception):
         super().__init__(reason)
         self.reason = reason
         self.sent = sent
+
+
+UNREADABLE = (AssertionError, AttributeError, LookupError, TypeError, ValueError)
+"""What the libraries, and the adapters, raise over an answer that no such broker gives."""
+
+
+def unreadable(name: str, error: BaseException, *, sent: bool) -> BrokerAway:
+    """What is told of a broker that gave such an answer."""
+    what = f"{type(error).__name__}: {str(error)[:200]}"
+    return BrokerAway(f"{name} gives an answer that cannot be read: {what}", sent=sent)
+
+
+@contextmanager
+def reading_answers(name: str, *, sent: bool) -> Iterator[None]:
+    """Answers are read within. Raises BrokerAway where one cannot be."""
+    try:
+        yield
+    except UNREADABLE as error:
+        raise unreadable(name, error, sent=sent) from error
 
 
 class PacketRefused(Exception):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, ClassVar
 
 from aiormq.abc import DeliveredMessage
@@ -127,13 +127,13 @@ class RabbitBroker:
         then this one gets nothing."""
         with told(self._address, sent=False):
             connection = await self._reading.connection()
-            async with within(ANSWER_WITHIN):
+            async with self._in_time():
                 await self._declare_in(connection, queue, [partition])
                 channel = await connection.opened()
             reading = RabbitReading(self, queue, partition, channel)
             self._readings.add(reading)
             try:
-                async with within(ANSWER_WITHIN):
+                async with self._in_time():
                     await reading.begin(self._queue(queue, partition))
             except BaseException:
                 await reading.aclose()
@@ -166,6 +166,11 @@ class RabbitBroker:
 
     def _queue(self, queue: str, partition: int) -> str:
         return f"{self._address.prefix}.{queue}.{partition}"
+
+    @staticmethod
+    def _in_time() -> AbstractAsyncContextManager[None]:
+        """Raises TimeoutError, with words, where an answer does not come in time."""
+        return within(ANSWER_WITHIN)
 
     async def _channel(self, connection: Connection) -> Channel:
         """The one on which all is published."""

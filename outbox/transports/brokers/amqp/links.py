@@ -19,8 +19,13 @@ from pamqp.frame import FrameTypes
 from yarl import URL
 
 from outbox.transports.brokers.address import BrokerAddress
-from outbox.transports.brokers.amqp.troubles import require_entry, within, words
-from outbox.transports.brokers.broker import BrokerAway
+from outbox.transports.brokers.amqp.troubles import (
+    require_confirms,
+    require_entry,
+    within,
+    words,
+)
+from outbox.transports.brokers.broker import UNREADABLE, BrokerAway, BrokerRefused
 
 HEARTBEAT = 4
 """Seconds. A side that is silent for two to three of them is gone for the other."""
@@ -136,7 +141,7 @@ class Link:
             self._first = (number + 1) % len(servers)
             try:
                 connection = await self._connect_to(host, port)
-            except (AMQPError, OSError) as error:
+            except (AMQPError, OSError, *UNREADABLE) as error:
                 require_entry(error, self._address)
                 failures.append(f"{host}:{port}: {words(error)}")
                 continue
@@ -163,6 +168,11 @@ class Link:
         connection.vhost = address.path or "/"
         async with within(CONNECT_WITHIN):
             await connection.connect()
+        try:
+            require_confirms((connection.server_properties or {}).get("capabilities"), address)
+        except BrokerRefused:
+            await close(connection)
+            raise
         return connection
 
 

@@ -70,6 +70,16 @@ def require_entry(error: BaseException, address: BrokerAddress) -> None:
         ) from error
 
 
+def require_confirms(capabilities: object, address: BrokerAddress) -> None:
+    """Raises BrokerRefused where a server does not say that it confirms what it has."""
+    if isinstance(capabilities, dict) and capabilities.get("publisher_confirms") is True:
+        return
+    raise BrokerRefused(
+        f"{address} does not confirm what is published",
+        next_step="let the address lead to RabbitMQ 3.10 or newer",
+    )
+
+
 def words(error: BaseException | None) -> str:
     """What is wrong with the connection, as a sentence."""
     text = _text(error)

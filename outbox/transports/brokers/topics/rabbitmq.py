@@ -76,7 +76,9 @@ class RabbitTopics(RabbitBroker):
         with told(self.address, sent=False):
             connection = await self._reading.connection()
             # A quorum queue does not mind that a reader asks to be the only one.
-            if (await self._require_queue(connection, topic)).consumer_count:
+            async with self._in_time():
+                queue = await self._require_queue(connection, topic)
+            if queue.consumer_count:
                 raise BrokerAway(f"another client reads the queue {topic.name}", sent=False)
             try:
                 return await self._begun(connection, topic, exclusive=True)
@@ -93,10 +95,12 @@ class RabbitTopics(RabbitBroker):
     async def _begun(
         self, connection: Connection, topic: Topic, *, exclusive: bool
     ) -> RabbitReading:
-        channel = await connection.opened()
+        async with self._in_time():
+            channel = await connection.opened()
         reading = TopicReading(self, topic.name, 0, channel, exclusive=exclusive)
         try:
-            await reading.begin(topic.name)
+            async with self._in_time():
+                await reading.begin(topic.name)
         except BaseException:
             await reading.aclose()
             raise

@@ -1,0 +1,122 @@
+"""A RabbitMQ that is well, and never answers one request; and one that is none. Both are servers
+that a test writes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import pamqp.frame
+import pytest
+from pamqp.base import Frame
+from pamqp.commands import Basic, Channel, Confirm, Connection, Exchange, Queue
+
+from outbox.transports.brokers import rabbitmq
+from outbox.transports.brokers.address import BrokerAddress
+from outbox.transports.brokers.broker import BrokerAway, BrokerRefused, Reading
+from outbox.transports.brokers.topics.port import Start
+from outbox.transports.brokers.topics.rabbitmq import RabbitTopics
+from outbox.transports.brokers.topics.topic import Topic
+from tests.support.brokers.traffic import PATIENT, QUEUE, packets
+
+ABLE = {"version": "4.0.0", "capabilities": {"publisher_confirms": True}}
+ANSWERS: Mapping[str, Callable[[], Frame]] = {
+    "Connection.StartOk": lambda: Connection.Tune(100, 131072, 0),
+    "Connection.Open": Connection.OpenOk,
+    "Connection.Close": Connection.CloseOk,
+    "Channel.Open": Channel.OpenOk,
+    "Channel.Close": Channel.CloseOk,
+    "Confirm.Select": Confirm.SelectOk,
+    "Exchange.Declare": Exchange.DeclareOk,
+    "Queue.Declare": lambda: Queue.DeclareOk("", 0, 0),
+    "Queue.Bind": Queue.BindOk,
+    "Basic.Qos": Basic.QosOk,
+    "Basic.Consume": lambda: Basic.ConsumeOk("reader"),
+}
+
+
+class Server:
+    """It answers all but the request of that number, from 1. `asked` counts them."""
+
+    def __init__(self, silent_at: int = 0) -> None:
+        self._silent_at = silent_at
+        self.asked = 0
+        self.able: dict[str, object] = dict(ABLE)
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection."""
+        with suppress(asyncio.IncompleteReadError, OSError):
+            await reader.readexactly(8)
+            start = Connection.Start(server_properties=self.able)  # type: ignore[arg-type]  # a field table, whose type the library keeps for itself
+            writer.write(pamqp.frame.marshal(start, 0))
+            while True:
+                head = await reader.readexactly(7)
+                rest = await reader.readexactly(int.from_bytes(head[3:], "big") + 1)
+                _, channel, frame = pamqp.frame.unmarshal(head + rest)
+                if frame.name not in ANSWERS:
+                    continue
+                is_request = not frame.name.startswith("Connection.") and "Close" not in frame.name
+                self.asked += is_request
+                if not (is_request and self.asked == self._silent_at):
+                    writer.write(pamqp.frame.marshal(ANSWERS[frame.name](), channel))
+        writer.close()
+
+
+@asynccontextmanager
+async def client(server: Server) -> AsyncIterator[RabbitTopics]:
+    """A client of that server."""
+    listening = await asyncio.start_server(server.handle, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    broker = RabbitTopics(BrokerAddress.parse(f"amqp://guest:guest@127.0.0.1:{port}/?partitions=1"))
+    try:
+        yield broker
+    finally:
+        await broker.aclose()
+        listening.close()
+
+
+async def opened(broker: RabbitTopics) -> Reading:
+    return await broker.open(QUEUE, 0)
+
+
+async def followed(broker: RabbitTopics) -> Reading:
+    topic = Topic.parse("topic+amqp://guest:guest@127.0.0.1:1/theirs")
+    return await broker.follow(topic, "articles", Start.FIRST)
+
+
+@pytest.mark.parametrize("begin", [opened, followed])
+async def test_a_request_that_is_never_answered_ends_the_opening_of_a_reading(
+    monkeypatch: pytest.MonkeyPatch, begin: Callable[[RabbitTopics], Awaitable[Reading]]
+) -> None:
+    # The server's heart does not beat, and the client does not mind: only the limit is left.
+    monkeypatch.setattr("outbox.transports.brokers.amqp.links.HEARTBEAT", 0)
+    good = Server()
+    async with client(good) as broker:
+        await (await begin(broker)).aclose()
+    assert good.asked >= 4
+    for number in range(1, good.asked + 1):
+        before = asyncio.all_tasks()
+        async with client(Server(number)) as broker, asyncio.timeout(PATIENT):
+            with monkeypatch.context() as patch:
+                patch.setattr(rabbitmq, "ANSWER_WITHIN", 0.2)
+                with pytest.raises(BrokerAway, match=r"no answer within 0\.2 s") as away:
+                    await begin(broker)
+            assert not away.value.sent
+            await (await begin(broker)).aclose()
+        left = {it for it in asyncio.all_tasks() - before if "aiormq" in repr(it)}
+        assert not left, number
+
+
+@pytest.mark.parametrize("told", [None, "", {}, {"publisher_confirms": False}])
+async def test_a_server_that_does_not_confirm_is_refused(told: object) -> None:
+    server = Server()
+    if told is None:
+        del server.able["capabilities"]
+    else:
+        server.able["capabilities"] = told
+    async with client(server) as broker:
+        for _ in range(2):
+            with pytest.raises(BrokerRefused, match="does not confirm") as refused:
+                await broker.publish(QUEUE, packets(1))
+            assert "3.10" in refused.value.next_step
