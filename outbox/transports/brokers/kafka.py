@@ -17,8 +17,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
 
 from aiokafka import TopicPartition, errors  # type: ignore[import-untyped]  # it ships no types
 from aiokafka.client import (  # type: ignore[import-untyped]  # it ships no types
@@ -39,17 +39,25 @@ from aiokafka.protocol.produce import ProduceRequest  # type: ignore[import-unty
 from outbox.clock import Clock, SystemClock
 from outbox.errors import InvalidService
 from outbox.transports.brokers.address import BrokerAddress
-from outbox.transports.brokers.broker import BrokerAway, BrokerFeatures, BrokerRefused, Packet
+from outbox.transports.brokers.broker import (
+    BrokerAway,
+    BrokerFeatures,
+    BrokerRefused,
+    Packet,
+    reading_answers,
+)
 from outbox.transports.brokers.kafka_records.batches import LARGEST, Records, rounds
 from outbox.transports.brokers.kafka_records.client import ANSWER_WITHIN, access, closed
 from outbox.transports.brokers.kafka_records.reading import EARLIEST, LATEST, KafkaReading
-from outbox.transports.brokers.kafka_records.troubles import Trouble, trouble, worst
+from outbox.transports.brokers.kafka_records.troubles import FAILURES, Trouble, trouble, worst
 
 log = logging.getLogger("outbox.brokers")
+T = TypeVar("T")
 
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 LONGEST_FETCH = 5.0
 """Seconds for which one request waits in the server for a packet."""
+_UNSENT = (errors.NodeNotReadyError, errors.StaleMetadata, errors.IncompatibleBrokerVersion)
 _ALL_REPLICAS = -1
 _NO_GENERATION = -1
 
@@ -173,12 +181,12 @@ class KafkaBroker:
                         metadata = await connection.send(MetadataRequest(None))
                     finally:
                         connection.close()
-            except (errors.KafkaError, TimeoutError, OSError) as error:
+                client.cluster.update_metadata(metadata)
+            except (*FAILURES, TimeoutError, OSError) as error:
                 failure = error
             else:
                 if self._closed:
                     raise BrokerAway("the broker is closed", sent=False)
-                client.cluster.update_metadata(metadata)
                 return client
         assert failure is not None, "an address has a server"
         raise self.trouble(failure, sent=False) from failure
@@ -197,11 +205,12 @@ class KafkaBroker:
         for node, those in by_node.items():
             request = OffsetRequest(-1, 0, [(topic, [(it, which) for it in those])])
             answer = await self._ask(client, node, request)
-            for _, each in answer.topics:
-                for partition, code, _, offset, *_ in each:
-                    self._require_no_error(code)
-                    found[partition] = offset
-        return found
+            with reading_answers(self._name, sent=False):
+                for _, each in answer.topics:
+                    for partition, code, _, offset, *_ in each:
+                        self._require_no_error(code)
+                        found[partition] = offset
+        return self._of_each(partitions, found)
 
     async def committed(
         self, topic: str, partitions: Sequence[int]
@@ -213,11 +222,12 @@ class KafkaBroker:
         # Of a group that has gone to another coordinator the answer names no partition.
         self._require_no_error(getattr(answer, "error_code", 0))
         found: dict[int, tuple[int, str | None]] = {}
-        for _, each in answer.topics:
-            for partition, offset, who, code in each:
-                self._require_no_error(code)
-                found[partition] = offset, who
-        return found
+        with reading_answers(self._name, sent=False):
+            for _, each in answer.topics:
+                for partition, offset, who, code in each:
+                    self._require_no_error(code)
+                    found[partition] = offset, who
+        return self._of_each(partitions, found)
 
     async def commit(self, topic: str, partition: int, offset: int, who: str) -> None:
         """All before that offset is done."""
@@ -226,9 +236,13 @@ class KafkaBroker:
             group, _NO_GENERATION, "", -1, [(topic, [(partition, offset, who)])]
         )
         answer = await self._ask_coordinator(group, request)
-        for _, each in answer.topics:
-            for _, code in each:
-                self._require_no_error(code)
+        found: dict[int, None] = {}
+        with reading_answers(self._name, sent=False):
+            for _, each in answer.topics:
+                for named, code in each:
+                    self._require_no_error(code)
+                    found[named] = None
+        self._of_each([partition], found)
 
     def group_of(self, topic: str) -> str:
         """The group that keeps how far the topic is done."""
@@ -247,19 +261,26 @@ class KafkaBroker:
         )
         try:
             answer = await client.send(node, request)
-        except (errors.NodeNotReadyError, errors.StaleMetadata) as error:
+            codes = {
+                partition: code
+                for _, partitions in answer.topics
+                for partition, code, *_ in partitions
+            }
+        except _UNSENT as error:
             await self._give_up(client)
             return [self.trouble(error, sent=False)] * len(records)
-        except errors.KafkaError as error:
+        except FAILURES as error:
             return [self.trouble(error, sent=True)] * len(records)
-        found = []
-        for _, partitions in answer.topics:
-            for _, code, *_ in partitions:
-                kind = errors.for_code(code)
-                if kind is not errors.NoError:
-                    if kind.invalid_metadata:
-                        self._known_topics.discard(topic)
-                    found.append(self.trouble(kind(), sent=True))
+        found: list[Trouble] = []
+        for partition in records:
+            if partition not in codes:
+                found.append(self._unnamed(partition, sent=True))
+                continue
+            kind = errors.for_code(codes[partition])
+            if kind is not errors.NoError:
+                if kind.invalid_metadata:
+                    self._known_topics.discard(topic)
+                found.append(self.trouble(kind(), sent=True))
         return found
 
     async def _ask(
@@ -267,10 +288,10 @@ class KafkaBroker:
     ) -> Any:
         try:
             return await client.send(node, request, group=group)
-        except (errors.NodeNotReadyError, errors.StaleMetadata) as error:
+        except _UNSENT as error:
             await self._give_up(client)
             raise self.trouble(error, sent=False) from error
-        except errors.KafkaError as error:
+        except FAILURES as error:
             raise self.trouble(error, sent=False) from error
 
     async def _ask_coordinator(self, group: str, request: Any) -> Any:
@@ -280,11 +301,21 @@ class KafkaBroker:
                 self._coordinators[group] = await client.coordinator_lookup(
                     CoordinationType.GROUP, group
                 )
-        except errors.KafkaError as error:
+        except FAILURES as error:
             await self._give_up(client)
             raise self.trouble(error, sent=False) from error
         node = self._coordinators[group]
         return await self._ask(client, node, request, ConnectionGroup.COORDINATION)
+
+    def _of_each(self, partitions: Sequence[int], found: Mapping[int, T]) -> dict[int, T]:
+        """What was found of these. Raises BrokerAway where the answer does not name one."""
+        for partition in partitions:
+            if partition not in found:
+                raise self._unnamed(partition, sent=False)
+        return {it: found[it] for it in partitions}
+
+    def _unnamed(self, partition: int, *, sent: bool) -> BrokerAway:
+        return BrokerAway(f"{self._name} says nothing of partition {partition}", sent=sent)
 
     def _require_no_error(self, code: int) -> None:
         kind = errors.for_code(code)
@@ -309,7 +340,7 @@ class KafkaBroker:
             return topic
         try:
             client.cluster = await client.fetch_all_metadata()
-        except errors.KafkaError as error:
+        except FAILURES as error:
             await self._give_up(client)
             raise self.trouble(error, sent=False) from error
         number = len(client.cluster.partitions_for_topic(topic) or ())

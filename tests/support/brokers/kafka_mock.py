@@ -15,7 +15,8 @@ import ssl
 import struct
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 
@@ -49,6 +50,7 @@ class Way:
     target: int
     port: int = field(default_factory=free_port)
     tls: ssl.SSLContext | None = None
+    _lie: tuple[int, int, Callable[[bytes], bytes]] | None = None
     _breaks_at: int | None = None
     _breaks_now: bool = False
     _listener: socket.socket | None = None
@@ -81,6 +83,15 @@ class Way:
         did what it was told, and no caller hears of it."""
         self._breaks_at = kind
 
+    def lie_at(self, kind: int, number: int, lie: Callable[[bytes], bytes]) -> None:
+        """Once, change the answer to the request of that kind and number from now on, from 1."""
+        self._lie = kind, number, lie
+
+    def has_lied(self) -> bool:
+        """Whether it has. From now on it does not."""
+        lie, self._lie = self._lie, None
+        return lie is None
+
     async def silence(self) -> None:
         """What comes is passed on, and no answer comes back."""
         self._speaks.clear()
@@ -105,8 +116,11 @@ class Way:
             writer = asyncio.StreamWriter(transport, protocol, reader, loop)
             try:
                 upstream, towards = await self._reach()
+                asked: deque[int] = deque()
                 with closing(towards.transport):
-                    await asyncio.gather(self._ask(reader, towards), self._answer(upstream, writer))
+                    await asyncio.gather(
+                        self._ask(reader, towards, asked), self._answer(upstream, writer, asked)
+                    )
             finally:
                 transport.abort()
                 await asyncio.sleep(0)  # the transport lets go of the connection by then
@@ -119,25 +133,39 @@ class Way:
                     async with asyncio.timeout(0.5):
                         return await asyncio.open_connection("127.0.0.1", self.target)
 
-    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _ask(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: deque[int]
+    ) -> None:
         while True:
             frame = await _frame(reader)
             (kind,) = struct.unpack_from(">h", frame)
+            asked.append(kind)
             writer.write(struct.pack(">i", len(frame)) + frame)
             await writer.drain()
             if kind == self._breaks_at:
                 self._breaks_at, self._breaks_now = None, True
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _answer(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, asked: deque[int]
+    ) -> None:
         theirs, ours = (_HOST + struct.pack(">i", it) for it in (self.target, self.port))
         while True:
             frame = (await _frame(reader)).replace(theirs, ours)
             if self._breaks_now:
                 self._breaks_now = False
                 raise ConnectionAbortedError
+            frame = self._told(asked.popleft(), frame)
             await self._speaks.wait()
             writer.write(struct.pack(">i", len(frame)) + frame)
             await writer.drain()
+
+    def _told(self, kind: int, frame: bytes) -> bytes:
+        """The answer, or the lie that it is time for."""
+        if self._lie is None or self._lie[0] != kind:
+            return frame
+        _, number, lie = self._lie
+        self._lie = None if number == 1 else (kind, number - 1, lie)
+        return lie(frame) if number == 1 else frame
 
 
 async def _frame(reader: asyncio.StreamReader) -> bytes:

@@ -19,6 +19,7 @@ from aiokafka.record.memory_records import (  # type: ignore[import-untyped]  # 
 from outbox.transports.brokers.broker import BrokerAway, Packet, ReadingLost, Taken
 from outbox.transports.brokers.kafka_records.batches import LARGEST
 from outbox.transports.brokers.kafka_records.client import closed
+from outbox.transports.brokers.kafka_records.troubles import FAILURES
 
 if TYPE_CHECKING:
     from outbox.transports.brokers.kafka import KafkaBroker
@@ -126,7 +127,7 @@ class KafkaReading:
                     self._keep(records)
         except errors.OffsetOutOfRangeError as error:
             raise BrokerAway(f"{self._topic} has deleted what was to come", sent=False) from error
-        except errors.KafkaError as error:
+        except FAILURES as error:
             raise self._broker.trouble(error, sent=False) from error
 
     def _keep(self, records: bytes) -> None:

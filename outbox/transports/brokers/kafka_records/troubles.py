@@ -7,10 +7,18 @@ from collections.abc import Sequence
 
 from aiokafka import errors  # type: ignore[import-untyped]  # it ships no types
 
-from outbox.transports.brokers.broker import BrokerAway, BrokerRefused, PacketRefused
+from outbox.transports.brokers.broker import (
+    UNREADABLE,
+    BrokerAway,
+    BrokerRefused,
+    PacketRefused,
+    unreadable,
+)
 
 Trouble = BrokerAway | BrokerRefused | PacketRefused
 
+FAILURES = (errors.KafkaError, *UNREADABLE)
+"""What the library raises of a request that got no answer, or one that cannot be read."""
 _MAY_BE_THERE = (
     errors.KafkaStorageError,
     errors.NotEnoughReplicasAfterAppendError,
@@ -77,4 +85,6 @@ def trouble(error: BaseException, name: str, *, sent: bool) -> Trouble:
             f"{name} refuses that: {error}",
             next_step="look into its log; the topic may be compacted, or of an old format",
         )
+    if isinstance(error, UNREADABLE):
+        return unreadable(name, error, sent=sent)
     return BrokerAway(f"{name} is away: {str(error) or 'it does not answer'}", sent=sent)

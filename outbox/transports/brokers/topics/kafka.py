@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from aiokafka import errors  # type: ignore[import-untyped]  # it ships no types
 from aiokafka.client import AIOKafkaClient  # type: ignore[import-untyped]  # it ships no types
 from aiokafka.partitioner import murmur2  # type: ignore[import-untyped]  # it ships no types
 
 from outbox.transports.brokers.broker import BrokerRefused, Packet, Reading, Taken
 from outbox.transports.brokers.kafka import KafkaBroker
 from outbox.transports.brokers.kafka_records.reading import KafkaReading
+from outbox.transports.brokers.kafka_records.troubles import FAILURES
 from outbox.transports.brokers.topics.foreign import stamped
 from outbox.transports.brokers.topics.port import CE, EventPacket, Start
 from outbox.transports.brokers.topics.topic import Topic
@@ -75,7 +75,7 @@ class KafkaTopics(KafkaBroker):
             return queue
         try:
             client.cluster = await client.fetch_all_metadata()
-        except errors.KafkaError as error:
+        except FAILURES as error:
             await self._give_up(client)
             raise self.trouble(error, sent=False) from error
         if not client.cluster.partitions_for_topic(queue):
@@ -127,8 +127,15 @@ class TopicReading:
         self._given: deque[tuple[PartReading, int]] = deque()
 
     async def begin(self) -> None:
-        """Become the reader of each."""
-        await asyncio.gather(*(it.take_over() for it in self._parts))
+        """Become the reader of each. Where one fails, none of the others goes on: it would take
+        its partition from the next reading."""
+        taking = [asyncio.create_task(it.take_over()) for it in self._parts]
+        try:
+            await asyncio.gather(*taking)
+        finally:
+            for task in taking:
+                task.cancel()
+            await asyncio.gather(*taking, return_exceptions=True)
 
     async def next(self, most: int, wait: float) -> Sequence[Taken]:
         """What has come in the first partition that has something. A partition that is asked stays

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 
 import pytest
 from aiokafka import errors  # type: ignore[import-untyped]  # it ships no types
@@ -43,8 +44,8 @@ from tests.support.brokers.traffic import (
 )
 from tests.support.checkout import CERTIFICATE
 
-PRODUCE = 0
-"""The number of that request in Kafka's protocol."""
+PRODUCE, FETCH, OFFSETS, COMMIT, COMMITTED, VERSIONS = 0, 1, 2, 8, 9, 18
+"""The numbers of these requests in Kafka's protocol."""
 
 
 @pytest.fixture
@@ -124,6 +125,50 @@ class TestWhatItTakes:
             assert await read(reading, 2) == [1, 5]
             await reading.done(1)
         assert await broker.waiting(QUEUE) == 7
+
+
+def naming_none(answer: bytes) -> bytes:
+    """The same answer, as far as it tells whose it is; it names nothing, and no error."""
+    return answer[:4] + bytes(16)
+
+
+def of_no_length(answer: bytes) -> bytes:
+    """The same, where each list has no length, and each text none."""
+    return answer[:4] + b"\xff" * 64
+
+
+class TestNonsense:
+    async def test_packets_of_which_it_says_nothing_are_not_taken(
+        self, kafka: MockKafka, broker: KafkaBroker
+    ) -> None:
+        kafka.way.lie_at(PRODUCE, 1, naming_none)
+        with pytest.raises(BrokerAway, match="says nothing of partition 0") as away:
+            await broker.publish(QUEUE, packets(1))
+        assert away.value.sent
+        await broker.publish(QUEUE, packets(1))
+
+    @pytest.mark.parametrize("lie", [naming_none, of_no_length])
+    @pytest.mark.parametrize("kind", [PRODUCE, FETCH, OFFSETS, COMMIT, COMMITTED, VERSIONS])
+    async def test_an_answer_that_cannot_be_read_is_trouble_of_the_broker_and_passes(
+        self, kafka: MockKafka, kind: int, lie: Callable[[bytes], bytes]
+    ) -> None:
+        async def all_of_it(broker: KafkaBroker) -> None:
+            await broker.publish(QUEUE, packets(1))
+            async with opened(broker) as reading:
+                await reading.done(len(await reading.next(1, PATIENT)))
+            await broker.waiting(QUEUE)
+
+        number, has_lied = 0, True
+        while has_lied:
+            number += 1
+            async with client(kafka) as broker:
+                kafka.way.lie_at(kind, number, lie)
+                # Some of these answers can be read: as none, or as an error that is not known.
+                with suppress(BrokerAway, BrokerRefused):
+                    await all_of_it(broker)
+                has_lied = kafka.way.has_lied()
+                await insisting(partial(all_of_it, broker))
+        assert number > 1
 
 
 class TestWhoReads:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from outbox.transports.brokers.kafka import KafkaBroker
 from outbox.transports.brokers.kafka_records.reading import COMMIT_AGAIN, KafkaReading
 from outbox.transports.brokers.opening import broker_at
 from outbox.transports.brokers.redis_streams.reading import RedisReading
+from outbox.transports.brokers.topics.kafka import TopicReading
 
 _KAFKA = BrokerAddress.parse("kafka://127.0.0.1:1?partitions=1")
 _MOVED = 16  # NOT_COORDINATOR
@@ -31,6 +33,30 @@ async def test_a_group_whose_coordinator_has_moved_is_asked_for_anew() -> None:
     with pytest.raises(BrokerAway):
         await broker.committed("sagabox.comments", [0])
     assert broker._coordinators == {}
+
+
+async def test_of_a_topic_that_cannot_be_taken_over_no_partition_is() -> None:
+    taken: list[str] = []
+
+    class Part:
+        async def take_over(self) -> None:
+            try:
+                await asyncio.sleep(0)
+                await asyncio.Event().wait()
+            finally:
+                taken.append("given up")
+
+        async def aclose(self) -> None: ...
+
+    class Away(Part):
+        async def take_over(self) -> None:
+            await asyncio.sleep(0)
+            raise BrokerAway("its leader is gone", sent=False)
+
+    parts: Any = [Part(), Away(), Part()]
+    with pytest.raises(BrokerAway):
+        await TopicReading(parts).begin()
+    assert taken == ["given up"] * 2
 
 
 class _Kept:
