@@ -21,7 +21,15 @@ from redis.exceptions import RedisError
 
 from outbox.errors import InvalidService
 from outbox.transports.brokers.address import BrokerAddress
-from outbox.transports.brokers.broker import BrokerAway, BrokerFeatures, BrokerRefused, Packet
+from outbox.transports.brokers.broker import (
+    UNREADABLE,
+    BrokerAway,
+    BrokerFeatures,
+    BrokerRefused,
+    Packet,
+    reading_answers,
+    unreadable,
+)
 from outbox.transports.brokers.redis_streams.link import ANSWER_WITHIN, Command, Link
 from outbox.transports.brokers.redis_streams.reading import BODY, HEADER, KEY, RedisReading
 from outbox.transports.brokers.redis_streams.scripts import SHAPE, WAITING
@@ -87,17 +95,19 @@ class RedisBroker:
 
     async def _added(self, link: Link, commands: Sequence[Command]) -> list[Any]:
         """The answers to the commands of a transaction, of which the first is MULTI."""
-        *taken, added = await link.ask(*commands, ("EXEC",), with_packets=True)
+        *taken, told = await link.ask(*commands, ("EXEC",), with_packets=True)
         # Where one is refused before EXEC, none of them is executed.
         for answer in taken:
             if isinstance(answer, Exception):
                 raise trouble(answer, self._name, sent=False) from answer
-        if isinstance(added, Exception):
-            raise trouble(added, self._name, sent=False) from added
-        for answer in added:
+        if isinstance(told, Exception):
+            raise trouble(told, self._name, sent=False) from told
+        if not isinstance(told, list) or len(told) != len(commands) - 1:
+            raise BrokerAway(f"{self._name} does not say that it has all packets", sent=True)
+        for answer in told:
             if isinstance(answer, Exception):
                 raise BrokerAway(f"{self._name} took a part only: {answer}", sent=True)
-        return list(added)
+        return told
 
     async def open(self, queue: str, partition: int) -> RedisReading:
         """Read that partition, on a connection of its own."""
@@ -118,7 +128,7 @@ class RedisBroker:
         streams = [self._stream(queue, it) for it in range(self.partitions)]
         async with self._link() as link:
             await self._require_shape(link, queue)
-            return int(await link.run(WAITING, streams, queue))
+            return await link.run_for_number(WAITING, streams, queue)
 
     async def aclose(self) -> None:
         """Close all connections, those of readings too."""
@@ -163,13 +173,17 @@ class RedisBroker:
             raise BrokerAway(f"{self._name} does not answer", sent=False) from None
         except (RedisError, OSError) as error:
             raise trouble(error, self._name, sent=False) from error
+        except UNREADABLE as error:
+            await connection.disconnect(nowait=True)
+            raise unreadable(self._name, error, sent=False) from error
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
         link = Link(connection, self._name)
         self._links.add(link)
         try:
-            await self._require_durable(link)
+            with reading_answers(self._name, sent=False):
+                await self._require_durable(link)
             if self._closed:
                 raise BrokerAway("the broker is closed", sent=False)
         except BaseException:
@@ -238,7 +252,7 @@ class RedisBroker:
         if queue in link.known_queues:
             return
         key = f"{self._address.prefix}:{queue}:partitions"
-        number = int(await link.run(SHAPE, [key], self.partitions))
+        number = await link.run_for_number(SHAPE, [key], self.partitions)
         if number != self.partitions:
             raise BrokerRefused(
                 f"the queue {queue} of {self._name} has {number} partitions, and the address says "

@@ -9,7 +9,7 @@ from typing import Any
 from redis.asyncio import Connection
 from redis.exceptions import RedisError, ResponseError
 
-from outbox.transports.brokers.broker import BrokerAway
+from outbox.transports.brokers.broker import BrokerAway, reading_answers
 from outbox.transports.brokers.redis_streams.troubles import trouble
 
 ANSWER_WITHIN = 15.0
@@ -22,7 +22,7 @@ class Link:
 
     def __init__(self, connection: Connection, name: str) -> None:
         self._connection = connection
-        self._name = name
+        self.name = name
         self.is_usable = True
         self.known_queues: set[str] = set()
 
@@ -36,16 +36,17 @@ class Link:
         try:
             async with asyncio.timeout(ANSWER_WITHIN + wait):
                 if not self._connection.is_connected:
-                    raise BrokerAway(f"{self._name}: the connection is closed", sent=False)
+                    raise BrokerAway(f"{self.name}: the connection is closed", sent=False)
                 await self._connection.send_packed_command(
                     self._connection.pack_commands(commands), check_health=False
                 )
-                answers = [await self._answer() for _ in commands]
+                with reading_answers(self.name, sent=with_packets):
+                    answers = [await self._answer() for _ in commands]
             is_whole = True
         except TimeoutError:
-            raise BrokerAway(f"{self._name} does not answer", sent=with_packets) from None
+            raise BrokerAway(f"{self.name} does not answer", sent=with_packets) from None
         except (RedisError, OSError) as error:
-            raise trouble(error, self._name, sent=with_packets) from error
+            raise trouble(error, self.name, sent=with_packets) from error
         finally:
             self.is_usable = self.is_usable and is_whole
         return answers
@@ -54,12 +55,20 @@ class Link:
         """The answer to one command that changes nothing, or nothing that counts."""
         (answer,) = await self.ask(command, wait=wait)
         if isinstance(answer, Exception):
-            raise trouble(answer, self._name, sent=False) from answer
+            raise trouble(answer, self.name, sent=False) from answer
         return answer
 
     async def run(self, script: str, keys: Sequence[str], *values: str | bytes | int) -> Any:
         """What the script returns."""
         return await self.ask_one("EVAL", script, len(keys), *keys, *values)
+
+    async def run_for_number(
+        self, script: str, keys: Sequence[str], *values: str | bytes | int
+    ) -> int:
+        """The number that the script returns."""
+        answer = await self.run(script, keys, *values)
+        with reading_answers(self.name, sent=False):
+            return int(answer)
 
     async def aclose(self) -> None:
         """Leave at once."""

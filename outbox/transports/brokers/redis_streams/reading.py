@@ -10,7 +10,13 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from outbox.transports.brokers.broker import BrokerRefused, Packet, ReadingLost, Taken
+from outbox.transports.brokers.broker import (
+    BrokerRefused,
+    Packet,
+    ReadingLost,
+    Taken,
+    reading_answers,
+)
 from outbox.transports.brokers.redis_streams.link import Link
 from outbox.transports.brokers.redis_streams.scripts import DONE, NEXT, OPEN
 
@@ -42,7 +48,7 @@ class RedisReading:
 
     async def take_over(self) -> None:
         """Become the reader, and get what the others had taken and not done."""
-        self._number = int(await self._link.run(OPEN, self._keys, self._group))
+        self._number = await self._link.run_for_number(OPEN, self._keys, self._group)
 
     async def next(self, most: int, wait: float) -> Sequence[Taken]:
         """The next ones. A reader that was taken over learns it at the latest after `wait`."""
@@ -76,11 +82,13 @@ class RedisReading:
     async def _read(self, most: int) -> tuple[list[Taken], bytes]:
         """What there is now, and otherwise the last place of the stream that holds nothing new."""
         while True:
-            entries, self._from, *last = await self._run(NEXT, most, self._from)
-            if entries and self._from != _NEW:
-                self._from = entries[-1][0]
-            # A deleted one has no fields.
-            found = [self._taken(place, fields) for place, fields in entries if fields]
+            answer = await self._run(NEXT, most, self._from)
+            with reading_answers(self._link.name, sent=False):
+                entries, self._from, *last = answer
+                if entries and self._from != _NEW:
+                    self._from = entries[-1][0]
+                # A deleted one has no fields.
+                found = [self._taken(place, fields) for place, fields in entries if fields]
             if found or not entries:
                 self._given += [it.position.encode() for it in found]
                 return found, last[0] if last else b"$"

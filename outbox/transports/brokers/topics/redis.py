@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from outbox.transports.brokers.broker import BrokerRefused, Packet, Taken
+from outbox.transports.brokers.broker import BrokerRefused, Packet, Taken, reading_answers
 from outbox.transports.brokers.redis import RedisBroker
 from outbox.transports.brokers.redis_streams.reading import RedisReading
 from outbox.transports.brokers.topics.foreign import stamped
@@ -82,10 +82,11 @@ class RedisTopics(RedisBroker):
             if not await link.ask_one("EXISTS", topic.name):
                 return 0
             groups = await link.ask_one("XINFO", "GROUPS", topic.name)
-        for each in groups:
-            about = dict(zip(each[::2], each[1::2], strict=True))
-            if about[b"name"] == group.encode():
-                return int(about[b"pending"]) + int(about.get(b"lag") or 0)
+        with reading_answers(self._name, sent=False):
+            for each in groups:
+                about = dict(zip(each[::2], each[1::2], strict=True))
+                if about[b"name"] == group.encode():
+                    return int(about[b"pending"]) + int(about.get(b"lag") or 0)
         return 0
 
 
@@ -104,7 +105,8 @@ class TopicReading(RedisReading):
                 f"there is no stream {self._stream}",
                 next_step="start its owner, who makes it with the first entry; or correct the name",
             )
-        self._number = int(number)
+        with reading_answers(self._link.name, sent=False):
+            self._number = int(number)
 
     def _taken(self, place: bytes, fields: Sequence[bytes]) -> Taken:
         told = {
