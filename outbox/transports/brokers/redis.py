@@ -95,19 +95,19 @@ class RedisBroker:
 
     async def _added(self, link: Link, commands: Sequence[Command]) -> list[Any]:
         """The answers to the commands of a transaction, of which the first is MULTI."""
-        *taken, told = await link.ask(*commands, ("EXEC",), with_packets=True)
+        *taken, added = await link.ask(*commands, ("EXEC",), with_packets=True)
         # Where one is refused before EXEC, none of them is executed.
         for answer in taken:
             if isinstance(answer, Exception):
                 raise trouble(answer, self._name, sent=False) from answer
-        if isinstance(told, Exception):
-            raise trouble(told, self._name, sent=False) from told
-        if not isinstance(told, list) or len(told) != len(commands) - 1:
+        if isinstance(added, Exception):
+            raise trouble(added, self._name, sent=False) from added
+        if not isinstance(added, list) or len(added) != len(commands) - 1:
             raise BrokerAway(f"{self._name} does not say that it has all packets", sent=True)
-        for answer in told:
+        for answer in added:
             if isinstance(answer, Exception):
                 raise BrokerAway(f"{self._name} took a part only: {answer}", sent=True)
-        return told
+        return added
 
     async def open(self, queue: str, partition: int) -> RedisReading:
         """Read that partition, on a connection of its own."""

@@ -28,6 +28,9 @@ off."""
 READ_FOR = 1.0
 """Seconds for which the body of an answer is read; its status has come then."""
 
+CONNECT_SECONDS = 1.0
+"""For how long an address of a name is waited for to take a connection, where another is left."""
+
 _IDLE_SECONDS = 4.0
 _NOT_SENT = (
     httpcore.ConnectError,
@@ -172,10 +175,12 @@ class _PublicOnly(httpcore.AsyncNetworkBackend):
                 "add private=yes to it, if the subscriber is really there"
             )
         trouble: Exception = httpcore.ConnectError(f"{host} has no address")
-        for each in public:
+        for left, each in enumerate(public, 1 - len(public)):
+            # One that says nothing must not have the time of all.
+            most = timeout if left == 0 else min(CONNECT_SECONDS, timeout or CONNECT_SECONDS)
             try:
                 return await self._inner.connect_tcp(
-                    each, port, timeout, local_address, socket_options
+                    each, port, most, local_address, socket_options
                 )
             except (httpcore.ConnectError, httpcore.ConnectTimeout) as error:
                 trouble = error

@@ -7,8 +7,11 @@ import base64
 import json
 import os
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+import httpcore
 import pytest
 
 from outbox import InvalidWebhook, Webhook
@@ -443,3 +446,48 @@ def test_secrets_that_cannot_be_read_are_told_before_anything_is_sent(
             WebhookTransport(hook, source="articles", clock=SystemClock())
     assert SECRET not in repr(hook)
     assert os.environ["GOOD"] == SECRET
+
+
+class _Road(httpcore.AsyncNetworkBackend):
+    """Where only some addresses answer, and a connection to another one takes all of its time."""
+
+    def __init__(self, *answering: str) -> None:
+        self._answering = answering
+        self.asked: list[str] = []
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        self.asked.append(host)
+        if host in self._answering:
+            return httpcore.AsyncMockStream([])
+        if timeout is None:
+            await asyncio.Event().wait()
+        raise httpcore.ConnectTimeout
+
+
+async def test_an_address_that_says_nothing_leaves_time_for_the_others_of_its_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    named = ["192.0.2.1", "192.0.2.2", "192.0.2.3"]
+
+    async def addresses(*_: object) -> list[str]:
+        return named
+
+    monkeypatch.setattr(posting, "_addresses", addresses)
+    monkeypatch.setattr(posting, "is_public", lambda _: True)
+    road = _Road(named[2])
+    async with asyncio.timeout(10 * BUSY):
+        await posting._PublicOnly(road).connect_tcp("hooks.example.org", 443)
+    assert road.asked == named
+    # The last one has all the time that is left.
+    silent = posting._PublicOnly(_Road()).connect_tcp("hooks.example.org", 443)
+    connecting = asyncio.create_task(silent)
+    await asyncio.wait({connecting}, timeout=0.1)
+    assert not connecting.done()
+    connecting.cancel()
