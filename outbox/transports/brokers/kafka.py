@@ -210,7 +210,7 @@ class KafkaBroker:
                     for partition, code, _, offset, *_ in each:
                         self._require_no_error(code)
                         found[partition] = offset
-        return self._of_each(partitions, found)
+        return _of_each(partitions, found, self._name)
 
     async def committed(
         self, topic: str, partitions: Sequence[int]
@@ -227,7 +227,7 @@ class KafkaBroker:
                 for partition, offset, who, code in each:
                     self._require_no_error(code)
                     found[partition] = offset, who
-        return self._of_each(partitions, found)
+        return _of_each(partitions, found, self._name)
 
     async def commit(self, topic: str, partition: int, offset: int, who: str) -> None:
         """All before that offset is done."""
@@ -242,7 +242,7 @@ class KafkaBroker:
                 for named, code in each:
                     self._require_no_error(code)
                     found[named] = None
-        self._of_each([partition], found)
+        _of_each([partition], found, self._name)
 
     def group_of(self, topic: str) -> str:
         """The group that keeps how far the topic is done."""
@@ -261,11 +261,7 @@ class KafkaBroker:
         )
         try:
             answer = await client.send(node, request)
-            codes = {
-                partition: code
-                for _, partitions in answer.topics
-                for partition, code, *_ in partitions
-            }
+            codes = _codes_in(answer)
         except _UNSENT as error:
             await self._give_up(client)
             return [self.trouble(error, sent=False)] * len(records)
@@ -274,7 +270,7 @@ class KafkaBroker:
         found: list[Trouble] = []
         for partition in records:
             if partition not in codes:
-                found.append(self._unnamed(partition, sent=True))
+                found.append(_unnamed(self._name, partition, sent=True))
                 continue
             kind = errors.for_code(codes[partition])
             if kind is not errors.NoError:
@@ -306,16 +302,6 @@ class KafkaBroker:
             raise self.trouble(error, sent=False) from error
         node = self._coordinators[group]
         return await self._ask(client, node, request, ConnectionGroup.COORDINATION)
-
-    def _of_each(self, partitions: Sequence[int], found: Mapping[int, T]) -> dict[int, T]:
-        """What was found of these. Raises BrokerAway where the answer does not name one."""
-        for partition in partitions:
-            if partition not in found:
-                raise self._unnamed(partition, sent=False)
-        return {it: found[it] for it in partitions}
-
-    def _unnamed(self, partition: int, *, sent: bool) -> BrokerAway:
-        return BrokerAway(f"{self._name} says nothing of partition {partition}", sent=sent)
 
     def _require_no_error(self, code: int) -> None:
         kind = errors.for_code(code)
@@ -375,3 +361,20 @@ class KafkaBroker:
             self._coordinators.clear()
             client.cluster = ClusterMetadata()  # a reading that holds it connects to no node
             await closed(client)
+
+
+def _of_each(partitions: Sequence[int], found: Mapping[int, T], name: str) -> dict[int, T]:
+    """What was found of these. Raises BrokerAway where the answer does not name one."""
+    for partition in partitions:
+        if partition not in found:
+            raise _unnamed(name, partition, sent=False)
+    return {it: found[it] for it in partitions}
+
+
+def _unnamed(name: str, partition: int, *, sent: bool) -> BrokerAway:
+    return BrokerAway(f"{name} says nothing of partition {partition}", sent=sent)
+
+
+def _codes_in(answer: Any) -> dict[int, int]:
+    """What is told of each partition that records were sent to."""
+    return {partition: code for _, those in answer.topics for partition, code, *_ in those}
