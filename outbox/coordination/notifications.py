@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 from zlib import crc32
 
@@ -19,6 +19,8 @@ from outbox.database.table_set import TableSet
 
 _PATIENCE = 4.0
 """Seconds for an answer of the server, less than a process has for its end."""
+_BEGINS_WITHIN = 10.0
+"""Seconds until it hears, from the beginning of the connection: no driver bounds all of that."""
 # A notification commits, and a flush of that would protect nothing: none outlives the server.
 _UNFLUSHED = "SET synchronous_commit = off"
 
@@ -158,19 +160,34 @@ async def notifications(
 ) -> AsyncIterator[Notifications | None]:
     """Notifications over a connection that is the engine's, and none of its pool; None where a
     pooler is before the server, through which none come. Errors of the database pass through."""
-    async with engine.connect() as connection:
-        if await connection.run_sync(before):
-            yield None
-            return
-        # It tells the driver's connection only as long as it is one of the pool.
-        driver = (await connection.get_raw_connection()).driver_connection
-        await connection.run_sync(Connection.detach)
-        found = _DRIVERS[engine.dialect.driver](driver, channel, heard)
+    async with AsyncExitStack() as ending:
         try:
-            await found.listen()
-            yield found
-        finally:
-            with contextlib.suppress(Exception):  # it is given up in any case
-                await found.close()
-            # SQLAlchemy closes only what the pool has, with some drivers.
-            await connection.invalidate()
+            async with asyncio.timeout(_BEGINS_WITHIN):
+                found = await _begun(engine, channel, heard, ending)
+        except TimeoutError as error:
+            raise ConnectionSilent(
+                f"PostgreSQL has let no connection listen within {_BEGINS_WITHIN:g} s"
+            ) from error
+        yield found
+
+
+async def _begun(
+    engine: AsyncEngine, channel: str, heard: Callable[[], None], ending: AsyncExitStack
+) -> Notifications | None:
+    connection = await ending.enter_async_context(engine.connect())
+    if await connection.run_sync(before):
+        return None
+    # It tells the driver's connection only as long as it is one of the pool.
+    driver = (await connection.get_raw_connection()).driver_connection
+    await connection.run_sync(Connection.detach)
+    found = _DRIVERS[engine.dialect.driver](driver, channel, heard)
+
+    async def end() -> None:
+        with contextlib.suppress(Exception):  # it is given up in any case
+            await found.close()
+        # SQLAlchemy closes only what the pool has, with some drivers.
+        await connection.invalidate()
+
+    ending.push_async_callback(end)
+    await found.listen()
+    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from time import monotonic
 
@@ -100,6 +101,64 @@ async def test_a_connection_that_has_fallen_silent_is_made_again(
             await rings_after(bell, rings)
         await engine.dispose()
     assert any(it.endswith("PostgreSQL has not answered for 0.5 s") for it in caplog.messages)
+
+
+@asynccontextmanager
+async def falling_silent(host: str, port: int, after: int) -> AsyncIterator[int]:
+    """A way there: of the first connection only so many parts of what the server says come."""
+    first = asyncio.Event()
+    ends: list[asyncio.StreamWriter] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int) -> None:
+        with suppress(OSError):
+            while told := await reader.read(65536):
+                most -= 1
+                if most != -1:
+                    writer.write(told)
+                else:
+                    await asyncio.Event().wait()
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        most = -2 if first.is_set() else after
+        first.set()
+        back, there = await asyncio.open_connection(host, port)
+        ends.extend((writer, there))
+        answers = asyncio.create_task(pump(back, writer, most))
+        await pump(reader, there, -2)
+        answers.cancel()
+        there.close()
+        writer.close()
+
+    listening = await asyncio.start_server(meet, "127.0.0.1", 0)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+        for end in ends:
+            end.transport.abort()
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])
+@pytest.mark.parametrize("after", [1, 3, 5])
+async def test_a_connection_that_falls_silent_while_it_begins_is_made_again(
+    database: Database,
+    make_engine: MakeEngine,
+    driver: str,
+    after: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(notifications, "_BEGINS_WITHIN", 1.0)
+    there = make_url(by(driver, database).url)
+    assert there.host is not None
+    async with falling_silent(there.host, there.port or 5432, after) as port:
+        address = there.set(host="127.0.0.1", port=port).render_as_string(False)
+        engine = make_engine(Database(database.kind, address, address, database.server))
+        bell, other = Bell(), Bell()
+        async with waking(engine, bell), waking(make_engine(database), other):
+            rings = bell.rings
+            other.ring()
+            await rings_after(bell, rings)
+        await engine.dispose()
 
 
 async def test_what_was_committed_while_a_process_did_not_listen_is_told_or_looked_for(
