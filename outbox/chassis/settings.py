@@ -42,6 +42,9 @@ from outbox.transports.http.signing import DEFAULT_WINDOW, Keyring
 from outbox.transports.webhooks.webhook import taken_apart
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+# Databases, selectors and dates take no time of any length; none of these need be longer.
+_DAY = 86_400.0
+_MONTH = 30 * _DAY
 
 
 class InvalidSettings(OutboxError):
@@ -138,6 +141,7 @@ class ServiceSettings(DatabaseSettings):
     signature_window: float = Field(
         default=DEFAULT_WINDOW,
         gt=0,
+        le=_MONTH,
         description="How many seconds a signature's time may be away from this machine's clock",
     )
     peers: PeerList = Field(
@@ -165,6 +169,7 @@ class ServiceSettings(DatabaseSettings):
     poll_interval: float = Field(
         default=RelaySettings.poll,
         gt=0,
+        le=_DAY,
         description="After how many seconds the relay looks for messages that it was not told of",
     )
     relay_batch: int = Field(
@@ -182,12 +187,14 @@ class ServiceSettings(DatabaseSettings):
     delivery_timeout: float = Field(
         default=RelaySettings.delivery_timeout,
         ge=0.5,
+        le=_DAY,
         description="Seconds that a destination has to answer one request; give every service the "
         "same",
     )
     lease: float = Field(
         default=RelaySettings.lease,
         gt=0,
+        le=_DAY,
         description="Seconds after which others take over what a process that fell silent was "
         "sending or running. Where it is less than 2.4 times SAGABOX_DELIVERY_TIMEOUT plus 1.2, "
         "that counts instead. Give every process of a service the same",
@@ -222,6 +229,7 @@ class ServiceSettings(DatabaseSettings):
     purge_interval: float = Field(
         default=60.0,
         gt=0,
+        le=_MONTH,
         description="Seconds between two removals of inbox rows that no sender asks for any more",
     )
     drain_seconds: float = Field(

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox.database.sqlalchemy_internals import await_
 from outbox.errors import OutboxError
+from outbox.spelling import safe
 
 Password = Callable[[], str | Awaitable[str]]
 """Gives the password of the moment. It may be a coroutine function for an asynchronous engine."""
@@ -52,8 +53,9 @@ def password_at(place: str) -> Password:
     module, _, name = place.partition(":")
     try:
         found = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{place!r} cannot be imported ({error}); write module:function") from None
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
+        why = safe(error)
+        raise ValueError(f"{place!r} cannot be imported ({why}); write module:function") from None
     if not callable(found):
         raise ValueError(f"{place!r} is a {type(found).__name__}, and no function")
     password: Password = found

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+from datetime import timedelta
 
 import pytest
 from pydantic import Field
@@ -121,6 +122,28 @@ def test_during_a_rotation_the_key_that_signs_is_chosen_and_both_are_valid() -> 
     assert keys.secret_of("k1") == b"s" * 32
     first = _Settings(database_url="sqlite:///x.sqlite", secrets=f"{SECRET},{second}")
     assert first.keyring().signing == "k1"
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "1e300", "0"])
+@pytest.mark.parametrize(
+    "name", ["DELIVERY_TIMEOUT", "LEASE", "POLL_INTERVAL", "PURGE_INTERVAL", "SIGNATURE_WINDOW"]
+)
+def test_a_time_that_no_database_or_clock_can_tell_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, seconds: str
+) -> None:
+    monkeypatch.setenv(f"SAGABOX_{name}", seconds)
+    with pytest.raises(InvalidSettings, match=f"SAGABOX_{name}: Input should be"):
+        load(_Settings, database_url="sqlite:///x.sqlite", secrets=SECRET)
+
+
+def test_the_longest_times_can_be_worked_with() -> None:
+    day = 86_400
+    settings = _Settings(
+        database_url="sqlite:///x.sqlite", secrets=SECRET, delivery_timeout=day, lease=day
+    )
+    assert timedelta(seconds=settings.relay_settings().lease) > timedelta(days=2)
+    # PostgreSQL takes a timeout in milliseconds of 32 bits with a sign.
+    assert settings.inbox_limits().transaction * 1000 < 2**31
 
 
 @pytest.mark.parametrize("timeout", [0.5, 4.5, 60.0])

@@ -15,6 +15,7 @@ from outbox.chassis.settings import ServiceSettings
 from outbox.database.address.passwords import password_at
 from outbox.database.opening import open_database
 from outbox.replies import Outcome
+from outbox.safe_text import is_text
 from outbox.tables import metadata
 from outbox.transports import MemoryTransport
 from tests.support.databases.guarded import Rotating, guarded_server
@@ -131,7 +132,11 @@ def test_a_coroutine_function_is_none_for_a_synchronous_engine(rotating: Rotatin
         outbox.ask_password(engine, rotating.password_later)
 
 
-@pytest.mark.parametrize("place", ["nothing", "no.such:function", "os:nothing", "os:name"])
+@pytest.mark.parametrize(
+    "place",
+    ["nothing", "no.such:function", "os:nothing", "os:name", "..", "../x:y", "\udcff:y", ":y"],
+)
 def test_a_function_that_is_not_there_is_refused(place: str) -> None:
-    with pytest.raises(ValueError, match=r"cannot be imported|and no function"):
+    with pytest.raises(ValueError, match=r"cannot be imported|and no function") as caught:
         password_at(place)
+    assert is_text(str(caught.value))
