@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, unquote, urlencode
 
 import grpc
 import orjson
+from google.protobuf.message import DecodeError, Message
 from starlette.types import ASGIApp, Scope
 
 from orchestrator.api_grpc.asking import Answer, asked
@@ -20,6 +21,8 @@ from outbox.transports.grpc.receiver import Context, headers_of
 from outbox.transports.grpc.statuses import refuse
 from outbox.transports.http.door import MAX_BODY_BYTES
 from outbox.transports.http.problems import HttpProblem, unexpected
+
+R = TypeVar("R", bound=Message)
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,100}")
 _PEER = re.compile(r"ipv[46]:\[?(?P<host>[0-9A-Fa-f:.]+)\]?:(?P<port>\d+)")
@@ -42,23 +45,32 @@ class RunsService:
         self._app = app
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """What a server needs of it."""
-        start: grpc.RpcMethodHandler[v1.StartRequest, v1.Run] = grpc.unary_unary_rpc_method_handler(
-            self.start, v1.StartRequest.FromString, v1.Run.SerializeToString
+        """What a server needs of it. The bytes come as they are: gRPC itself would take those that
+        are no request for a defect of this service."""
+
+        def answering(
+            kind: type[R], answer: Callable[[R, Context], Awaitable[v1.Run]]
+        ) -> grpc.RpcMethodHandler[bytes, v1.Run]:
+            async def read_and_answer(body: bytes, context: Context) -> v1.Run:
+                return await answer(await _read(kind, body, context), context)
+
+            return grpc.unary_unary_rpc_method_handler(
+                read_and_answer, response_serializer=v1.Run.SerializeToString
+            )
+
+        async def read_and_watch(body: bytes, context: Context) -> AsyncIterator[v1.Event]:
+            async for event in self.watch(await _read(v1.WatchRequest, body, context), context):
+                yield event
+
+        watch: grpc.RpcMethodHandler[bytes, v1.Event] = grpc.unary_stream_rpc_method_handler(
+            read_and_watch, response_serializer=v1.Event.SerializeToString
         )
-        get: grpc.RpcMethodHandler[v1.GetRequest, v1.Run] = grpc.unary_unary_rpc_method_handler(
-            self.get, v1.GetRequest.FromString, v1.Run.SerializeToString
-        )
-        cancel: grpc.RpcMethodHandler[v1.CancelRequest, v1.Run]
-        cancel = grpc.unary_unary_rpc_method_handler(
-            self.cancel, v1.CancelRequest.FromString, v1.Run.SerializeToString
-        )
-        watch: grpc.RpcMethodHandler[v1.WatchRequest, v1.Event]
-        watch = grpc.unary_stream_rpc_method_handler(
-            self.watch, v1.WatchRequest.FromString, v1.Event.SerializeToString
-        )
-        methods: dict[str, grpc.RpcMethodHandler[Any, Any]]
-        methods = {"Start": start, "Get": get, "Cancel": cancel, "Watch": watch}
+        methods: dict[str, grpc.RpcMethodHandler[Any, Any]] = {
+            "Start": answering(v1.StartRequest, self.start),
+            "Get": answering(v1.GetRequest, self.get),
+            "Cancel": answering(v1.CancelRequest, self.cancel),
+            "Watch": watch,
+        }
         return grpc.method_handlers_generic_handler(self.name, methods)
 
     async def drain(self) -> None:
@@ -191,6 +203,22 @@ async def _refuse_as(answer: Answer, context: Context) -> NoReturn:
     except (ValueError, KeyError, TypeError):
         problem = unexpected()
     await refuse(context, problem)
+
+
+async def _read(kind: type[R], body: bytes, context: Context) -> R:
+    """The request in those bytes; the call ends where they are none."""
+    try:
+        return kind.FromString(body)
+    except DecodeError:
+        await refuse(
+            context,
+            HttpProblem(
+                400,
+                "malformed-request",
+                f"The bytes are no {kind.DESCRIPTOR.full_name}.",
+                next_step="Send what orchestrator/api_grpc/v1/runs.proto declares.",
+            ),
+        )
 
 
 async def _require_id(id: str, context: Context) -> None:

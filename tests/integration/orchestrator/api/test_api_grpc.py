@@ -219,3 +219,12 @@ async def test_what_does_not_fit_is_told_as_over_http(blog: WholeBlog) -> None:
             known = Status.NOT_FOUND, "unknown-run"
             assert await refusal(runs.call("Get", v1.GetRequest(id=id))) == known
             assert await refusal(anext(runs.watch(id))) == known
+
+
+@pytest.mark.parametrize("name", ["Start", "Get", "Cancel", "Watch"])
+async def test_bytes_that_are_no_request_are_refused(blog: WholeBlog, name: str) -> None:
+    async with runs_of(blog, None) as [runs]:
+        call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+        call = runs.channel.unary_unary(f"/sagabox.v1.Runs/{name}")
+        told = await refusal(call(b"\xff", timeout=30))
+    assert told == (Status.INVALID_ARGUMENT, "malformed-request")
