@@ -105,6 +105,8 @@ _LIBPQ = (
     }
 )
 _PORT = 5432
+_MOST_SECONDS = 2**31 - 1
+"""libpq keeps them in 32 bits."""
 _OF_DRIVER = {ASYNCPG: frozenset({"ssl", "prepared_statement_cache_size"})}
 """Options that SQLAlchemy hands to a driver, and libpq does not have."""
 
@@ -221,11 +223,16 @@ def _check(url: URL) -> None:
         if value not in _VALUES.get(name, (value,)):
             raise ValueError(f"{name}={value} cannot be; it is one of {', '.join(_VALUES[name])}")
     seconds = options.get("connect_timeout", "0")
-    if not seconds.isascii() or not seconds.isdigit():
-        raise ValueError(f"connect_timeout={seconds} cannot be; it is a whole number of seconds")
+    if not _is_number(seconds, 0, _MOST_SECONDS):
+        raise ValueError(
+            f"connect_timeout={seconds[:50]} cannot be; it is a whole number of seconds, "
+            f"{_MOST_SECONDS} at most"
+        )
     ports = options.get("port", "").split(",")
-    if not all(each == "" or (each.isascii() and each.isdigit()) for each in ports):
-        raise ValueError(f"port={options['port']} cannot be; a port is a number")
+    named = ports if url.port is None else [*ports, str(url.port)]
+    for port in named:
+        if port and not _is_number(port, 1, 65535):
+            raise ValueError(f"port={port[:50]} cannot be; a port is a number from 1 to 65535")
     if len(ports) not in (1, options.get("host", "").count(",") + 1):
         raise ValueError("there are not as many ports as hosts; name one, or one for each")
     if options.get("sslmode", "prefer") in _SSL_MODES[3:]:
@@ -233,6 +240,11 @@ def _check(url: URL) -> None:
             file = options.get(name, "system")
             if file != "system" and not Path(file).is_file():
                 raise ValueError(f"{name} names {file}, which is no file; correct the path")
+
+
+def _is_number(text: str, least: int, most: int) -> bool:
+    """Whether that is a whole number between the two, as libpq reads it."""
+    return text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most
 
 
 def _unknown_to_asyncpg(url: URL) -> str | None:

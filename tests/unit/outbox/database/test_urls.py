@@ -54,7 +54,13 @@ def test_an_address_gets_the_driver_that_can_do_what_it_says(given: str, used: s
         ("postgresql://db/b?channel_binding=yes", "channel_binding=yes cannot be; it is one of"),
         ("postgresql://db/b?target_session_attrs=rw", "target_session_attrs=rw cannot be; it is"),
         ("postgresql://db/b?connect_timeout=soon", "connect_timeout=soon cannot be; it is a whole"),
+        ("postgresql://db/b?connect_timeout=2147483648", "it is a whole number of seconds, 2147"),
+        (f"postgresql://db/b?connect_timeout={'9' * 30}", "9 cannot be; it is a whole number"),
         ("postgresql://db/b?port=five", "port=five cannot be; a port is a number"),
+        ("postgresql://db/b?port=0", "port=0 cannot be; a port is a number from 1 to 65535"),
+        ("postgresql://db:65536/b", "port=65536 cannot be; a port is a number"),
+        ("postgresql+psycopg://db:99999/b", "port=99999 cannot be; a port is a number"),
+        (f"postgresql://one,two:{'9' * 30}/b", "9 cannot be; a port is a number"),
         ("postgresql:///b?host=a,b,c&port=1,2", "not as many ports as hosts; name one"),
         (
             "postgresql://db/b?sslmode=verify-full&sslrootcert=/no/such.pem",
