@@ -137,6 +137,6 @@ def found_by(answer: HttpAnswer) -> Any:
 def _until(text: str, now: datetime, otherwise: float) -> float:
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # the second for numbers of any length
         return min(otherwise, _LONGEST_GUESS)
     return ((at if at.tzinfo else at.replace(tzinfo=UTC)) - now).total_seconds()

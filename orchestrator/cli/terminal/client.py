@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -202,9 +202,10 @@ def _no_request(method: str, path: str, error: Exception) -> CommandError:
 
 def _date_of(answer: Answer) -> datetime | None:
     try:
-        return parsedate_to_datetime(answer.headers["date"])
-    except (KeyError, ValueError):
+        found = parsedate_to_datetime(answer.headers["date"])
+    except (KeyError, ValueError, OverflowError):  # the last for numbers of any length
         return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _look(path: str) -> str:

@@ -148,7 +148,7 @@ class _PlainRoute(APIRoute):
 async def _read(request: Request, door: Door, within: float) -> bytes:
     """The body. Raises HttpProblem as soon as it is too long or too slow."""
     announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced[:18]) > door.max_body:
+    if announced.isascii() and announced.isdigit() and int(announced[:18]) > door.max_body:
         raise door.too_large()
     chunks: list[bytes] = []
     size = 0

@@ -207,7 +207,7 @@ def _retry_after(value: str | None, now: datetime) -> float | None:
         return min(float(value[:9]), MAX_RETRY_AFTER)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # the second for numbers of any length
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

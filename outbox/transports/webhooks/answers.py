@@ -68,7 +68,7 @@ def _wait(status: Status, now: datetime) -> float | None:
         return min(float(value[:9]), LONGEST_WAIT)
     try:
         moment = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # the second for numbers of any length
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

@@ -135,9 +135,11 @@ def test_a_body_without_a_length_is_read_up_to_the_limit(app: WsgiService) -> No
     assert body.taken <= MAX_BODY_BYTES + 64 * 1024
 
 
-def test_a_body_of_unknown_length_is_not_waited_for(app: WsgiService) -> None:
+@pytest.mark.parametrize("length", ["", "many", "-1", "\xb2"])
+def test_a_body_of_unknown_length_is_not_waited_for(app: WsgiService, length: str) -> None:
     body = _Input(b"never ends, as far as a server without the mark can tell")
-    answer = ask(app, environ_of("POST", "/messages", CONTENT_LENGTH="", **{"wsgi.input": body}))
+    variables = {"CONTENT_LENGTH": length, "wsgi.input": body}
+    answer = ask(app, environ_of("POST", "/messages", **variables))
     assert (answer.status, body.taken) == (401, 0)
 
 

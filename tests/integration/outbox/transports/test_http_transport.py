@@ -196,6 +196,8 @@ async def test_what_answers_otherwise_is_named_by_its_address(status: int, end: 
         ("1.5", None),
         ("", None),
         ("\xb2", None),
+        (f"Tue, 01 Jan 2030 00:00:30 +{'9' * 20}", None),
+        (f"Tue, 01 Jan {'9' * 20} 00:00:30 GMT", None),
     ],
 )
 async def test_the_wish_to_be_asked_later_is_understood_and_bounded(

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.orchestrator.stub_orchestrator import ID, Answer, StubOrchestrator, saga
+from tests.support.orchestrator.stub_orchestrator import (
+    ID,
+    Answer,
+    StubOrchestrator,
+    saga,
+    summary,
+)
 from tests.support.processes.cli import sagabox, told_error
 
 START = ("start", "place-order", "{}")
@@ -90,3 +96,12 @@ def test_a_time_that_no_clock_can_tell_is_refused(words: tuple[str, ...], number
     told = sagabox(*words, number)
     assert told.code == 2
     assert "Invalid value" in told.err
+
+
+@pytest.mark.parametrize(
+    "now", [f"Tue, 01 Jan 2030 12:00:00 +{'9' * 20}", "Tue, 01 Jan 2030 12:00:00 -0000", "soon"]
+)
+def test_a_clock_that_tells_no_time_is_no_reason_to_end(stub: StubOrchestrator, now: str) -> None:
+    stub.now = now
+    stub.on("GET", "/sagas", Answer({"items": [summary()], "next_cursor": None}))
+    assert sagabox("list").code == 0

@@ -84,7 +84,13 @@ async def test_a_step_says_where_a_status_means_something_else() -> None:
 
 @pytest.mark.parametrize(
     ("pause", "seconds"),
-    [("7", 7.0), ("99999", 3600.0), ("Thu, 01 Jan 2026 12:00:09 GMT", 9.0), ("soon", 4.0)],
+    [
+        ("7", 7.0),
+        ("99999", 3600.0),
+        ("Thu, 01 Jan 2026 12:00:09 GMT", 9.0),
+        ("soon", 4.0),
+        (f"Thu, 01 Jan 2026 12:00:09 +{'9' * 20}", 4.0),
+    ],
 )
 async def test_a_pause_that_the_service_asks_for_is_made(pause: str, seconds: float) -> None:
     service = answering(says(503, retry_after=pause))

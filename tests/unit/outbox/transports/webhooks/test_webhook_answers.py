@@ -53,6 +53,7 @@ def test_410_says_that_the_subscriber_is_gone() -> None:
         (503, "Thu, 31 Jan 2030 11:00:00 GMT", 0.0, False),
         (503, "99999999", LONGEST_WAIT, False),
         (503, "soon", None, True),
+        (503, f"Thu, 31 Jan 2030 12:01:00 +{'9' * 20}", None, True),
         (503, None, None, True),
         (500, None, None, True),
         (599, None, None, True),
