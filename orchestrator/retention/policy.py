@@ -22,6 +22,8 @@ _DAYS_30 = timedelta(days=30)
 _DAYS_90 = timedelta(days=90)
 _AGE = re.compile(r"([0-9]{1,6})([dh])")
 _UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1)}
+_LONGEST = timedelta(days=36_500)
+"""The longest age: a longer one may reach before the year 1, which no date tells."""
 _FOREVER = "forever"
 _OTHERS = {
     "history": "history",
@@ -164,5 +166,9 @@ def _age(text: str, part: str) -> timedelta | None:
         raise InvalidRetention(
             f"{part.strip()!r} is less than a day",
             next_step="give 1d or more: copies of messages may be under way for as long",
+        )
+    if age > _LONGEST:
+        raise InvalidRetention(
+            f"{part.strip()[:50]!r} is more than {_LONGEST.days}d", next_step="write forever"
         )
     return age

@@ -69,6 +69,8 @@ def test_a_list_says_it_for_one_status_one_saga_and_the_rest() -> None:
         ("trip:DONE=3d", "says nothing that can be removed"),
         ("trip:history=3d", "says nothing that can be removed"),
         ("history=23h", "less than a day"),
+        ("36501d", "more than 36500d"),
+        ("COMPLETED=999999h,keys=999999d", "more than 36500d"),
         ("history=30d", "history has no effect"),
         ("COMPLETED=7d,trip:*=20d,history=60d", "history has no effect"),
         ("trip:STUCK=3d", "has not ended"),
