@@ -1,4 +1,4 @@
-"""Routes that refuse a body in which a member has two values."""
+"""Routes that refuse a body which not every reader takes in the same way."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from outbox.wire import strict_json
 class StrictRoute(APIRoute):
     """A route whose body is JSON that every reader takes in the same way.
 
-    A body with two members of one name is answered like one that is no JSON: 400, with the reason.
+    A body with two members of one name, or with a NaN or an infinity, is answered like one that is
+    no JSON: 400, with the reason.
     The type of a field checks its value, and answers 422 with the field's name.
     """
 
@@ -31,10 +32,17 @@ class StrictRoute(APIRoute):
 
 class _StrictRequest(Request):
     async def json(self) -> Any:
-        value = await super().json()
+        body = await self.body()
         try:
-            strict_json.require_names_once(await self.body(), value)
+            value = json.loads(body, parse_constant=_refuse)
+            strict_json.require_names_once(body, value)
         except ValueError as error:
             # The one error that the framework takes for a body that is no JSON.
+            if isinstance(error, json.JSONDecodeError):
+                raise
             raise json.JSONDecodeError(str(error), "", 0) from None
         return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number in JSON")

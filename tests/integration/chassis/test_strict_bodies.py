@@ -1,4 +1,4 @@
-"""Bodies of the services' own routes are refused where a member has two values."""
+"""Bodies of the services' own routes are refused where not every reader takes them in one way."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ def test_every_route_with_a_body_reads_it_strictly(
     [
         ('{"title": "a", "title": "b", "body": "c", "author": "d"}', "two members 'title'"),
         ("{", "The body cannot be read: Expecting"),
+        *((f'{{"title": {it}}}', f"{it} is no number") for it in ("NaN", "Infinity", "-Infinity")),
     ],
 )
 async def test_what_readers_take_differently_is_refused_with_the_reason(
