@@ -165,8 +165,8 @@ def run_id(body: Any) -> str:
     return id
 
 
-def no_answer(client: httpx.Client | httpx.AsyncClient, error: httpx.TransportError) -> Unavailable:
-    """The error where the connection failed."""
+def no_answer(client: httpx.Client | httpx.AsyncClient, error: httpx.RequestError) -> Unavailable:
+    """The error where the connection failed, or brought what is no answer."""
     why = str(error) or type(error).__name__
     return Unavailable(f"the orchestrator at {client.base_url} gave no answer ({why})")
 

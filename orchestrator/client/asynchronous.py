@@ -95,7 +95,7 @@ class Client:
         for number in range(1, TRIES + 1):
             try:
                 answer = await self._http.send(request.made_by(self._http))
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 if number == request.tries:
                     raise no_answer(self._http, error) from error
             else:

@@ -1,5 +1,4 @@
-"""The addresses of peers that have several, and brokers: whether they are found, and whether they
-answer."""
+"""The addresses of peers, and brokers: whether they are found, and whether they answer."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ _ANSWER_SECONDS = 2.0
 
 
 async def addresses(environment: Mapping[str, str]) -> list[Finding]:
-    """Each peer in the settings that has several addresses, or finds them; and each broker."""
+    """Each peer in the settings, and each broker."""
     from orchestrator.settings import peers_among
     from outbox.capture.log_reader import readers_in
     from outbox.errors import InvalidKeyring, OutboxError
@@ -53,8 +52,8 @@ async def addresses(environment: Mapping[str, str]) -> list[Finding]:
         if isinstance(destination, BrokerAddress):
             found.append(await _of_broker(name, text, destination))
             continue
-        if destination.is_one_address:
-            continue
+        if destination.is_one_address and keys is None:
+            continue  # no request can be signed, and there is nothing to find
         try:
             found += await _of_peer(name, destination, keys)
         except OutboxError as error:
@@ -129,6 +128,9 @@ def _told(name: str, there: Sequence[Address], answers: Sequence[Told]) -> Itera
     silent = 0
     for address, answer in zip(there, answers, strict=True):
         match answer.delivery:
+            case Unreachable(reason) if len(there) == 1:
+                next_step = "start it, or correct its address"
+                yield problem(_AREA, name, f"{address} is not usable: {reason}", next_step)
             case Unreachable(reason):
                 silent += 1
                 next_step = "start it, or take it out of that name"

@@ -81,7 +81,7 @@ class Api:
                 headers={**typed, **(headers or {})},
                 timeout=httpx.Timeout(_PATIENCE, read=patience),
             )
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._unreachable(error, method, path) from error
         except httpx.InvalidURL as error:
             raise _no_request(method, path, error) from error
@@ -105,7 +105,7 @@ class Api:
                     response.read()
                     self._checked(response, "GET", path)
                 yield response.iter_lines()
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise self._unreachable(error, "GET", path) from error
         except httpx.InvalidURL as error:
             raise _no_request("GET", path, error) from error

@@ -199,6 +199,25 @@ async def test_a_start_that_a_proxy_lost_is_repeated() -> None:
         assert (await client.start(DELETE_ARTICLE, Deletion("x"))).id == "the-run"
 
 
+async def test_a_start_whose_answer_came_garbled_is_repeated_and_is_in_doubt() -> None:
+    def garbled(request: httpx.Request) -> httpx.Response:
+        keys.add(request.headers["idempotency-key"])
+        return httpx.Response(202, headers={"content-encoding": "gzip"}, content=b"no gzip")
+
+    keys: set[str] = set()
+    async with Client(HERE, transport=httpx.MockTransport(garbled)) as client:
+        with pytest.raises(StartInDoubt) as doubt:
+            await client.start(DELETE_ARTICLE, Deletion("x"))
+    assert keys == {doubt.value.key}
+    keys.clear()
+    with (
+        SyncClient(HERE, transport=httpx.MockTransport(garbled)) as sync_client,
+        pytest.raises(StartInDoubt) as doubt,
+    ):
+        sync_client.start(DELETE_ARTICLE, Deletion("x"))
+    assert keys == {doubt.value.key}
+
+
 def run_of(status: str, ended_at: str | None = None) -> httpx.Response:
     now = "2030-01-01T12:00:00Z"
     body = {"id": "x", "name": "delete-article", "version": 1, "status": status, "paused": False}

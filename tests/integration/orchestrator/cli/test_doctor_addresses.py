@@ -1,4 +1,4 @@
-"""What `sagabox doctor` says of peers that have several addresses."""
+"""What `sagabox doctor` says of the addresses of peers."""
 
 from __future__ import annotations
 
@@ -44,14 +44,29 @@ async def test_each_address_is_asked_and_told_with_its_database(bench: Bench) ->
     away = f"http://127.0.0.1:{free_port()}"
     async with serving(_app(bench, OURS)) as one, serving(_app(bench, THEIRS)) as other:
         found = await addresses(
-            {"SAGABOX_PEERS": f"x={away},bank={one},{other},{away}", "SAGABOX_SECRETS": SECRETS}
+            {"SAGABOX_PEERS": f"bank={one},{other},{away}", "SAGABOX_SECRETS": SECRETS}
         )
-    assert {it.about for it in found} == {"bank"}  # a single address is not asked
+    assert {it.about for it in found} == {"bank"}
     told = _said(found, Verdict.OK)
     assert f"{one} works on the database {OURS}" in told
     assert f"{other} works on the database {THEIRS}" in told
     assert f"{away} is not usable" in _said(found, Verdict.WARNING)
     assert "its addresses work on 2 databases" in _said(found, Verdict.PROBLEM)
+
+
+async def test_a_single_address_is_asked_too(bench: Bench) -> None:
+    """A wrong port or prefix among the peers is the commonest mistake."""
+    away = f"http://127.0.0.1:{free_port()}"
+    async with serving(_app(bench, OURS)) as there:
+        peers = f"bank={there},mail={there}/mail,crm={away}"
+        found = await addresses({"SAGABOX_PEERS": peers, "SAGABOX_SECRETS": SECRETS})
+        assert await addresses({"SAGABOX_PEERS": peers}) == []
+    by_name = {it.about: it for it in found}
+    assert [it.verdict for it in found] == [Verdict.OK, Verdict.PROBLEM, Verdict.PROBLEM]
+    assert by_name["bank"].told == f"{there} works on the database {OURS}"
+    assert "404 Not Found" in by_name["mail"].told
+    assert by_name["crm"].told.startswith(f"{away} is not usable")
+    assert by_name["crm"].next_step == "start it, or correct its address"
 
 
 async def test_webhooks_and_plain_http_services_in_the_lists_hide_no_other_peer() -> None:
