@@ -28,9 +28,16 @@ from sqlalchemy.sql.compiler import DDLCompiler, SQLCompiler
 from sqlalchemy.sql.functions import GenericFunction
 from sqlalchemy.types import TypeDecorator, TypeEngine, UserDefinedType
 
+_FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
+"""Between these lie the moments that a driver can tell in every time zone."""
+
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """An aware UTC datetime, also on SQLite, which forgets the zone. Naive values are refused."""
+    """An aware UTC datetime, also on SQLite, which forgets the zone. Naive values are refused.
+
+    On PostgreSQL a moment at the edge of all years is stored a day within, since psycopg reads in
+    the zone of the session, in which it may lie beyond: no statement that meets it could be read.
+    """
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -41,7 +48,9 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value.tzinfo is None:
             raise ValueError(f"{value!r} has no time zone; times are stored in UTC")
         value = value.astimezone(UTC)
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+        if dialect.name == "sqlite":
+            return value.replace(tzinfo=None)
+        return max(_FIRST, min(value, _LAST))
 
     def result_processor(
         self, dialect: Dialect, coltype: object

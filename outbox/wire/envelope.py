@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import orjson
@@ -28,9 +28,6 @@ REPLY_TYPE = "sagabox.reply.v1"
 
 MAX_NAME_LENGTH = 100
 """The longest `source` and `reply_to`; they are names of services."""
-
-_FIRST, _LAST = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)
-"""The days that every database tells in every time zone lie between these."""
 
 
 @quick
@@ -78,12 +75,13 @@ def sent_at(envelope: Envelope, now: datetime) -> Envelope:
 
 def moment_in(now: datetime, milliseconds: int) -> datetime:
     """When so much time is over, as `expires_in` has it: 15 digits of it reach beyond the years 1
-    and 9999, and stand for the first or the last day then."""
+    and 9999, and stand for the first or the last moment then."""
     try:
-        found = now + timedelta(milliseconds=milliseconds)
+        return now + timedelta(milliseconds=milliseconds)
     except OverflowError:
-        return _LAST if milliseconds > 0 else _FIRST
-    return max(_FIRST, min(found, _LAST))
+        if milliseconds > 0:
+            return datetime.max.replace(tzinfo=now.tzinfo)
+        return datetime.min.replace(tzinfo=now.tzinfo)
 
 
 # --- Writing ---------------------------------------------------------------------------------
