@@ -120,15 +120,26 @@ async def test_p7_an_orchestrator_that_hung_past_its_lease_writes_nothing_of_its
     async with AsyncExitStack() as stack:
         gate = await stack.enter_async_context(http_proxy(blog.url("comments"), HttpProxy.plainly))
         blog.participants = {"articles": blog.url("articles"), "comments": gate.address}
+        # It must lose its lease by hanging, and not before, because the machine is busy.
+        blog.settings["SAGABOX_LEASE"] = "9"
         await start_two(blog, writers)
         second = blog.children["orchestrator-2"]
         client = await stack.enter_async_context(
             httpx.AsyncClient(base_url=second.spec.url, timeout=30, trust_env=False)
         )
 
-        def tell_second(saga: str, verb: str) -> asyncio.Task[httpx.Response]:
-            body = {"reason": "lunch", "actor": "ada"}
-            return asyncio.create_task(client.post(f"/sagas/{saga}/{verb}", json=body))
+        async def tell_second(saga: str, verb: str) -> asyncio.Task[httpx.Response]:
+            """Returns once it has left, so that what is asked later comes later."""
+            body, has_left = {"reason": "lunch", "actor": "ada"}, asyncio.Event()
+
+            async def note(event: str, _: object) -> None:
+                if event == "http11.send_request_body.complete":
+                    has_left.set()
+
+            path, traced = f"/sagas/{saga}/{verb}", {"trace": note}
+            asking = asyncio.create_task(client.post(path, json=body, extensions=traced))
+            await until(has_left.is_set, what=f"the second one is told to {verb}")
+            return asking
 
         deletions = Deletions(blog)
 
@@ -151,16 +162,16 @@ async def test_p7_an_orchestrator_that_hung_past_its_lease_writes_nothing_of_its
         # One that is paused where it waits for nothing: no process has to write it.
         paused = await ask_for(12)
         await until_closing(paused, "SENT")
-        assert (await tell_second(paused, "pause")).status_code == 202
+        assert (await (await tell_second(paused, "pause"))).status_code == 202
         gate.is_open = True
         await until_closing(paused, "DONE")
         busy = await ask_for(16)
         with connect(blog.databases["orchestrator"]) as holder, holder.transaction():
             holder.execute("SELECT 1 FROM saga WHERE id = %s FOR UPDATE", [busy])
             # An undo takes several statements: one alone would be committed while its node hangs.
-            in_hand = tell_second(busy, "cancel")
+            in_hand = await tell_second(busy, "cancel")
             await until(lambda: writers.is_blocked(SECOND), what="the second one is in a commit")
-            queued = tell_second(paused, "resume")
+            queued = await tell_second(paused, "resume")
             # What was asked later is answered, so the other has come as far as it can.
             for _ in range(5):
                 assert (await client.get(f"/sagas/{paused}")).json()["paused"]
