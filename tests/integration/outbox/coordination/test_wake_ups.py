@@ -108,6 +108,7 @@ async def falling_silent(host: str, port: int, after: int) -> AsyncIterator[int]
     """A way there: of the first connection only so many parts of what the server says come."""
     first = asyncio.Event()
     ends: list[asyncio.StreamWriter] = []
+    meetings: set[asyncio.Task[None]] = set()
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, most: int) -> None:
         with suppress(OSError):
@@ -119,6 +120,9 @@ async def falling_silent(host: str, port: int, after: int) -> AsyncIterator[int]
                     await asyncio.Event().wait()
 
     async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        meetings.add(task)
         most = -2 if first.is_set() else after
         first.set()
         back, there = await asyncio.open_connection(host, port)
@@ -136,6 +140,7 @@ async def falling_silent(host: str, port: int, after: int) -> AsyncIterator[int]
         listening.close()
         for end in ends:
             end.transport.abort()
+        await asyncio.gather(*meetings, return_exceptions=True)
 
 
 @pytest.mark.parametrize("driver", ["asyncpg", "psycopg"])

@@ -292,6 +292,10 @@ async def test_a_server_that_never_speaks_is_given_up_and_the_next_one_is_found(
         async def first_is_silent(
             reader: asyncio.StreamReader, writer: asyncio.StreamWriter
         ) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            meetings.add(task)
+            ends.append(writer)
             if not is_mute.is_set():
                 is_mute.set()
                 while await reader.read(1000):
@@ -299,6 +303,7 @@ async def test_a_server_that_never_speaks_is_given_up_and_the_next_one_is_found(
                 given_up.set()
             else:
                 upstream, towards = await asyncio.open_connection("127.0.0.1", port)
+                ends.append(towards)
                 await asyncio.gather(pump(reader, towards), pump(upstream, writer))
             writer.close()
 
@@ -308,7 +313,8 @@ async def test_a_server_that_never_speaks_is_given_up_and_the_next_one_is_found(
                     writer.write(told)
             writer.close()
 
-        is_mute = asyncio.Event()
+        is_mute, ends = asyncio.Event(), list[asyncio.StreamWriter]()
+        meetings: set[asyncio.Task[None]] = set()
         listening = await asyncio.start_server(first_is_silent, "127.0.0.1", 0)
         transport = to(f"grpc://127.0.0.1:{listening.sockets[0].getsockname()[1]}", timeout=1.0)
         silent = await transport.deliver(ONE)
@@ -323,6 +329,9 @@ async def test_a_server_that_never_speaks_is_given_up_and_the_next_one_is_found(
         await until(is_taken)
         await transport.aclose()
         listening.close()
+        for end in ends:
+            end.transport.abort()
+        await asyncio.gather(*meetings, return_exceptions=True)
 
 
 # --- Several addresses ---------------------------------------------------------------------------
