@@ -24,11 +24,13 @@ AT_MOST = 3
 """So many tests may have a second try."""
 _TIERS = ("integration", "contracts", "acceptance", "compatibility")
 _TELLS_OF_A_PROMISE = re.compile(
-    r"^[E>].*(Broken|broken|[Vv]iolation|\b(assert|require)_\w+\()|def (assert|require)_\w+\(",
+    r"^([E>]|\s*[|+]).*(Broken|broken|[Vv]iolation|\b(assert|require)_\w+\()"
+    r"|def (assert|require)_\w+\(",
     re.MULTILINE,
 )
-"""In the lines that failed and what they raised. Also a checker of promises among the functions of
-the trace, such as `assert_ended_rightly`; one that was called before, and passed, tells nothing."""
+"""In the lines that failed and what they raised, and in all lines of a group of errors. Also a
+checker of promises among the functions of the trace, such as `assert_ended_rightly`; one that was
+called before, and passed, tells nothing."""
 _NAMED_AFTER_A_PROMISE = re.compile(r"::test_p\d")
 _PHASES = ("setup", "call", "teardown")
 _PATIENCE = 1_800  # seconds

@@ -30,6 +30,22 @@ def assert_ended_rightly():
 def test_it():
     assert_ended_rightly()
 """
+IN_A_GROUP = """
+import asyncio
+from pathlib import Path
+class PromiseBroken(Exception): pass
+async def both():
+    async def one():
+        mark = Path(__file__).with_suffix(".tried")
+        was_there = mark.exists()
+        mark.touch()
+        if not was_there:
+            raise {error}
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(one())
+def test_it():
+    asyncio.run(both())
+"""
 ALWAYS = "def test_it():\n    assert not 'here'\n"
 
 
@@ -76,6 +92,12 @@ def test_a_checker_that_passed_before_forbids_no_second_try(tmp_path: Path) -> N
     assert "require_all()" in ended.stdout
 
 
+def test_a_group_of_other_errors_has_one_too(tmp_path: Path) -> None:
+    test = IN_A_GROUP.format(error="TimeoutError('busy')")
+    ended = run(tmp_path, "--again", integration__one=test)
+    assert ended.returncode == 0, ended.stdout
+
+
 def test_without_the_option_there_is_no_second_try(tmp_path: Path) -> None:
     ended = run(tmp_path, integration__one=first_time())
     assert ended.returncode == 1
@@ -100,6 +122,10 @@ def test_what_fails_again_fails_the_run(tmp_path: Path) -> None:
         ),
         ({"acceptance__one": HALF_DONE}, "its failure tells of a promise"),
         (
+            {"acceptance__one": IN_A_GROUP.format(error="PromiseBroken('P1')")},
+            "its failure tells of a promise",
+        ),
+        (
             {"acceptance__one": first_time().replace("def test_it", "def test_p4_it")},
             "its failure tells of a promise",
         ),
@@ -108,7 +134,7 @@ def test_what_fails_again_fails_the_run(tmp_path: Path) -> None:
             "4 tests failed, which is more than 3",
         ),
     ],
-    ids=["unit", "consistency", "promise", "one of two", "checker", "named", "many"],
+    ids=["unit", "consistency", "promise", "one of two", "checker", "group", "named", "many"],
 )
 def test_some_failures_are_not_the_machines(
     tmp_path: Path, tests: dict[str, str], why: str
