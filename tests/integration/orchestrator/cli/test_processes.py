@@ -153,7 +153,7 @@ from orchestrator.cli.processes.child import Child, Spec
 CODE = (
     "import time; from orchestrator.cli.processes.lifeline import tie_to_parent; "
     "tie_to_parent(); print('tied', flush=True); "
-    "time.sleep(60)  # the test ends it long before"
+    "time.sleep(60)  # an end of its own, where the lifeline fails"
 )
 async def main():
     command = (sys.executable, "-c", CODE)
