@@ -16,7 +16,7 @@ R = TypeVar("R")
 QUEUE = "comments"
 PATIENT = 10 * BUSY
 """Seconds to wait for what must come: no server that lives stands still for so long."""
-_LAST = 30.0
+_LAST = 60.0
 """Seconds for the last ones, which may come through faults that still go on."""
 
 
@@ -121,14 +121,25 @@ class Traffic:
                     sending.create_task(trouble)
                 for partition in range(self.partitions):
                     sending.create_task(self._send(partition))
-            await until(self._is_all_done, deadline=_LAST)
+            await self._until_all_done()
             for reader in readers:
                 reader.cancel()
 
-    async def _is_all_done(self) -> bool:
-        with suppress(BrokerAway):
-            return self.is_complete and not await self.reader.waiting(QUEUE)
-        return False
+    async def _until_all_done(self) -> None:
+        left = -1
+
+        async def is_all_done() -> bool:
+            nonlocal left
+            with suppress(BrokerAway):
+                left = await self.reader.waiting(QUEUE)
+                return self.is_complete and left == 0
+            return False
+
+        try:
+            await until(is_all_done, deadline=_LAST)
+        except AssertionError as late:
+            came = {partition: len(numbers) for partition, numbers in self.came.items()}
+            raise AssertionError(f"{late}: {came} came of each partition, {left} wait") from late
 
     def require_all_in_order(self) -> None:
         """Nothing is lost, and nothing came before what was sent before it."""
