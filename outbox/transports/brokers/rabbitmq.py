@@ -1,9 +1,14 @@
 """RabbitMQ as a broker: a quorum queue for each partition, with one active consumer.
 
 Partition 3 of the queue `comments` is the queue `sagabox.comments.3`, bound to the exchange
-`sagabox.comments` by its number. All of it is declared when it is first needed. The exchange keeps
-the number of partitions, as the name of its alternate exchange: RabbitMQ compares that when an
-exchange is declared again. There is no exchange of that name.
+`sagabox.comments` by its number. The exchange keeps the number of partitions, as the name of its
+alternate exchange: RabbitMQ compares that when an exchange is declared again. There is no exchange
+of that name.
+
+All of it is declared together, when it is first needed, and after the partitions the queue
+`sagabox.comments.end`, which stays empty. A server writes down where the packets of a quorum queue
+are half a second after it has made the queue, or when it makes the next one; killed before, it
+begins that queue anew, without the packets that it has confirmed.
 
 The library is aiormq, on which aio-pika stands: nothing in it connects again by itself, or sends
 anything later.
@@ -96,7 +101,7 @@ class RabbitBroker:
         with told(self._address, sent=False):
             connection = await self._sending.connection()
             connection.require_read(sent=False)
-            await self._declare(connection, queue, lanes)
+            await self._declare_once(connection, queue)
             channel = await self._channel(connection)
         exchange = self._exchange(queue)
         sending = [
@@ -128,7 +133,9 @@ class RabbitBroker:
         with told(self._address, sent=False):
             connection = await self._reading.connection()
             async with self._in_time():
-                await self._declare_in(connection, queue, [partition])
+                await self._declare_once(connection, queue)
+                # An operator may have deleted it since.
+                await self._declare(connection, queue, [partition])
                 channel = await connection.opened()
             reading = RabbitReading(self, queue, partition, channel)
             self._readings.add(reading)
@@ -145,7 +152,7 @@ class RabbitBroker:
         at most 100 of each partition."""
         with told(self._address, sent=False):
             connection = await self._reading.connection()
-            ready = await self._declare_in(connection, queue, range(self.partitions))
+            ready = await self._declare(connection, queue, range(self.partitions))
         return ready + sum(it.in_hand for it in self._readings if it.queue == queue)
 
     async def aclose(self) -> None:
@@ -180,15 +187,14 @@ class RabbitBroker:
                 channel = self._sender = await connection.opened(confirms=True)
             return channel
 
-    async def _declare(self, connection: Connection, queue: str, partitions: Iterable[int]) -> None:
-        """Declare what this connection did not declare yet."""
-        missing = [it for it in partitions if (queue, it) not in connection.declared]
-        if missing:
-            await self._declare_in(connection, queue, missing)
+    async def _declare_once(self, connection: Connection, queue: str) -> None:
+        """Declare all of it, unless this connection has."""
+        async with connection.declaring:
+            if queue not in connection.declared:
+                await self._declare(connection, queue, range(self.partitions))
+                connection.declared.add(queue)
 
-    async def _declare_in(
-        self, connection: Connection, queue: str, partitions: Iterable[int]
-    ) -> int:
+    async def _declare(self, connection: Connection, queue: str, partitions: Iterable[int]) -> int:
         """The number of packets in these that no reader has."""
         ready, exchange = 0, self._exchange(queue)
         arguments = queue_arguments(
@@ -206,7 +212,7 @@ class RabbitBroker:
                 declared = await channel.queue_declare(name, durable=True, arguments=arguments)
                 ready += declared.message_count or 0
                 await channel.queue_bind(name, exchange, str(partition))
-                connection.declared.add((queue, partition))
+            await channel.queue_declare(f"{exchange}.end", durable=True, arguments=arguments)
         return ready
 
 

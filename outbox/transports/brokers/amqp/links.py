@@ -46,7 +46,8 @@ class Connection(aiormq.Connection):
 
     def __init__(self, url: URL, **options: Any) -> None:
         super().__init__(url, **options)
-        self.declared: set[tuple[str, int]] = set()
+        self.declared: set[str] = set()
+        self.declaring = asyncio.Lock()
 
     @staticmethod
     async def _rpc(

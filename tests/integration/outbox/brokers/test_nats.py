@@ -39,6 +39,7 @@ from tests.support.brokers.traffic import (
     read,
     read_all,
     read_up_to,
+    require_first_kept,
 )
 from tests.support.databases.full_disks import small_disk
 from tests.support.processes.waiting import RARELY, until
@@ -508,6 +509,18 @@ class TestAServerThatDies:
                     await traffic.run(deaths())
                 traffic.require_all_in_order()
                 assert await insisting(lambda: sender.waiting(QUEUE)) == 0
+
+    async def test_killed_as_soon_as_it_has_taken_them_it_keeps_the_first_of_a_new_queue(
+        self,
+    ) -> None:
+        with a_nats_server() as server:
+
+            def dies() -> None:
+                server.kill()
+                server.start()
+
+            async with client(server) as broker:
+                await require_first_kept(broker, dies)
 
     async def test_a_reader_that_is_frozen_and_taken_over_does_no_harm(self) -> None:
         with a_nats_server() as server:

@@ -29,6 +29,7 @@ from tests.support.brokers.traffic import (
     packets,
     read,
     read_up_to,
+    require_first_kept,
 )
 from tests.support.checkout import CERTIFICATE, ROOT
 from tests.support.faults.network import Weather, wire
@@ -282,6 +283,15 @@ class TestTrouble:
         traffic.require_all_in_order()
         async with client(address) as it:
             assert await it.waiting(QUEUE) == 0
+
+    async def test_killed_as_soon_as_it_has_taken_them_it_keeps_the_first_of_a_new_queue(
+        self, server: RabbitServer, broker: RabbitBroker
+    ) -> None:
+        def dies() -> None:
+            server.kill()
+            server.start()
+
+        await require_first_kept(broker, dies)
 
     async def test_one_that_is_short_of_disk_takes_nothing_and_is_still_read(
         self, server: RabbitServer, broker: RabbitBroker

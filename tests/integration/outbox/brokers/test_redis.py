@@ -34,6 +34,7 @@ from tests.support.brokers.traffic import (
     packets,
     read,
     read_all,
+    require_first_kept,
 )
 from tests.support.checkout import CERTIFICATE, ROOT
 from tests.support.processes.waiting import RARELY, until
@@ -106,6 +107,15 @@ class TestWhatItKeeps:
                 await traffic.run(deaths())
         traffic.require_all_in_order()
         assert await waiting(server) == 0
+
+    async def test_killed_as_soon_as_it_has_taken_them_it_keeps_the_first_of_a_new_queue(
+        self, server: RedisServer, broker: RedisBroker
+    ) -> None:
+        def dies() -> None:
+            server.kill()
+            server.start()
+
+        await require_first_kept(broker, dies)
 
     async def test_a_batch_of_which_a_part_is_refused_leaves_nothing(
         self, server: RedisServer
