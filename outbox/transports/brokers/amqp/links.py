@@ -35,6 +35,7 @@ CONNECT_WITHIN = 5.0
 
 _CLOSE_WITHIN = 2.0
 _CLOSE_CHANNEL_WITHIN = 3.0
+_LOOKS = 60  # at most, whether the server has closed a channel
 _ACCESS_REFUSED = 403
 
 
@@ -183,8 +184,25 @@ async def close(it: Channel | aiormq.Connection) -> None:
     seconds = _CLOSE_CHANNEL_WITHIN if isinstance(it, Channel) else _CLOSE_WITHIN
     try:
         await it.close(ConnectionError("closed"), timeout=seconds)
+        if isinstance(it, Channel):
+            await _closed_by_server(it)
     except TimeoutError:
         if isinstance(it, Channel) and isinstance(it.connection, aiormq.Connection):
             await close(it.connection)
     except (AMQPError, OSError, RuntimeError):
         pass
+
+
+async def _closed_by_server(channel: Channel) -> None:
+    """Return when the server has closed it too. The library does not wait for that where a request
+    was cancelled, and that one may be to consume."""
+
+    def is_open() -> bool:
+        connection = channel.connection
+        return not connection.is_closed and connection.channels.get(channel.number) is channel
+
+    for _ in range(_LOOKS):
+        if not is_open():
+            return
+        await asyncio.sleep(_CLOSE_CHANNEL_WITHIN / _LOOKS)
+    raise TimeoutError

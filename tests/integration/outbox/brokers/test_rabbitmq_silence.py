@@ -37,15 +37,20 @@ ANSWERS: Mapping[str, Callable[[], Frame]] = {
 
 
 class Server:
-    """It answers all but the request of that number, from 1. `asked` counts them."""
+    """It answers all but the request of that number, from 1. `asked` counts them. One that `hangs`
+    answers nothing more on the channel of that request, whose consumer stays."""
 
-    def __init__(self, silent_at: int = 0) -> None:
+    def __init__(self, silent_at: int = 0, *, hangs: bool = False) -> None:
         self._silent_at = silent_at
+        self._hangs = hangs
+        self._consumers: set[tuple[object, int]] = set()
         self.asked = 0
+        self.most_consumers = 0
         self.able: dict[str, object] = dict(ABLE)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
+        hanging: set[int] = set()
         with suppress(asyncio.IncompleteReadError, OSError):
             await reader.readexactly(8)
             start = Connection.Start(server_properties=self.able)  # type: ignore[arg-type]  # a field table, whose type the library keeps for itself
@@ -54,13 +59,24 @@ class Server:
                 head = await reader.readexactly(7)
                 rest = await reader.readexactly(int.from_bytes(head[3:], "big") + 1)
                 _, channel, frame = pamqp.frame.unmarshal(head + rest)
-                if frame.name not in ANSWERS:
+                if frame.name not in ANSWERS or channel in hanging:
                     continue
+                self._note(frame.name, (writer, channel))
                 is_request = not frame.name.startswith("Connection.") and "Close" not in frame.name
                 self.asked += is_request
                 if not (is_request and self.asked == self._silent_at):
                     writer.write(pamqp.frame.marshal(ANSWERS[frame.name](), channel))
+                elif self._hangs:
+                    hanging.add(channel)
+        self._consumers = {it for it in self._consumers if it[0] is not writer}
         writer.close()
+
+    def _note(self, name: str, at: tuple[object, int]) -> None:
+        if name == "Basic.Consume":
+            self._consumers.add(at)
+        elif name == "Channel.Close":
+            self._consumers.discard(at)
+        self.most_consumers = max(self.most_consumers, len(self._consumers))
 
 
 @asynccontextmanager
@@ -106,6 +122,26 @@ async def test_a_request_that_is_never_answered_ends_the_opening_of_a_reading(
             await (await begin(broker)).aclose()
         left = {it for it in asyncio.all_tasks() - before if "aiormq" in repr(it)}
         assert not left, number
+
+
+@pytest.mark.parametrize("begin", [opened, followed])
+async def test_a_consumer_of_which_nothing_is_known_is_gone_before_the_next_one_begins(
+    monkeypatch: pytest.MonkeyPatch, begin: Callable[[RabbitTopics], Awaitable[Reading]]
+) -> None:
+    """It would be the active one, and be given packets for as long as its connection is open."""
+    monkeypatch.setattr("outbox.transports.brokers.amqp.links._CLOSE_CHANNEL_WITHIN", 0.2)
+    good = Server()
+    async with client(good) as broker:
+        await (await begin(broker)).aclose()
+    server = Server(good.asked, hangs=True)
+    async with client(server) as broker, asyncio.timeout(PATIENT):
+        with monkeypatch.context() as patch:
+            patch.setattr(rabbitmq, "ANSWER_WITHIN", 0.2)
+            with pytest.raises(BrokerAway):
+                await begin(broker)
+        assert server.most_consumers == 1
+        await (await begin(broker)).aclose()
+    assert server.most_consumers == 1
 
 
 @pytest.mark.parametrize("told", [None, "", {}, {"publisher_confirms": False}])
