@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from orchestrator.testing.brokers.broker import BrokerClient, VirtualBroker
 from orchestrator.testing.brokers.holding import VirtualHolding
@@ -18,11 +19,12 @@ from outbox.crashpoints import Crash
 from outbox.errors import TransactionLost
 from outbox.inbox.answering import is_told_afterwards
 from outbox.replies import Reply
-from outbox.transports.brokers.broker import Taken
 from outbox.transports.brokers.partition_reader import PartitionReader, Waits
 from outbox.transports.http.signing import Keyring
 from outbox.wire.envelope import Envelope
 from outbox.wire.settled import EndedSagas
+
+T = TypeVar("T")
 
 _LONGEST_STOP = 8.0
 """Seconds for which a reader stands still while another one takes its partition over."""
@@ -211,8 +213,8 @@ async def _rest(_: asyncio.Event, seconds: float) -> None:
     await Wait(seconds)
 
 
-async def _unless(_: asyncio.Event, taking: Awaitable[Sequence[Taken]]) -> Sequence[Taken]:
-    return await taking
+async def _unless(_: asyncio.Event, asked: Awaitable[T]) -> T | None:
+    return await asked
 
 
 _WAITS = Waits(_rest, _unless)

@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 from outbox.crashpoints import crashpoint
 from outbox.database.troubles import Trouble, trouble_in_statement
@@ -27,6 +28,7 @@ from outbox.wire.envelope import Envelope
 from outbox.wire.settled import EndedSagas
 
 log = logging.getLogger("outbox.brokers")
+T = TypeVar("T")
 
 Receive = Callable[[Sequence[Envelope], EndedSagas | None], Awaitable[Sequence[Reply]]]
 """The inbox: one answer for each envelope, in their order."""
@@ -50,31 +52,42 @@ async def _rest(stop: asyncio.Event, seconds: float) -> None:
         with_stop.cancel()
 
 
-async def _unless(stop: asyncio.Event, taking: Awaitable[Sequence[Taken]]) -> Sequence[Taken]:
-    """The packets, or none where `stop` comes first: what was read meanwhile is read again."""
-    task = asyncio.ensure_future(taking)
+async def _unless(stop: asyncio.Event, asked: Awaitable[T]) -> T | None:
+    """What the broker gives, or None where `stop` comes first: what was read meanwhile is read
+    again."""
+    task = asyncio.ensure_future(asked)
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        return ()
     finally:
         stopping.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        late = await _cancelled(task)
+    return late
+
+
+async def _cancelled(task: asyncio.Future[T]) -> T | None:
+    """None, or what the task gives although it is cancelled."""
+    task.cancel()
+    (given,) = await asyncio.gather(task, return_exceptions=True)
+    return None if isinstance(given, BaseException) else given
+
+
+class Unless(Protocol):
+    """Waits for what a broker gives, or for `stop`, whichever comes first."""
+
+    async def __call__(self, stop: asyncio.Event, asked: Awaitable[T], /) -> T | None:
+        """None where `stop` came first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Waits:
-    """How a reader waits: `rest` for so many seconds, or until `stop` is set; `unless` for packets,
-    or none where `stop` comes first."""
+    """How a reader waits: `rest` for so many seconds, or until `stop` is set; `unless` for what a
+    broker gives, or until `stop` is set."""
 
     rest: Callable[[asyncio.Event, float], Awaitable[None]] = _rest
-    unless: Callable[[asyncio.Event, Awaitable[Sequence[Taken]]], Awaitable[Sequence[Taken]]] = (
-        _unless
-    )
+    unless: Unless = _unless
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +140,8 @@ class PartitionReader:
         failures, said = 0, ""
         while not stop.is_set() and self.may_read():
             try:
-                async with self._reading() as reading:
-                    while not stop.is_set() and self.may_read():
+                async with self._reading(stop) as reading:
+                    while reading is not None and not stop.is_set() and self.may_read():
                         await self._step(reading, stop)
                         failures = 0
             except ReadingLost:
@@ -150,12 +163,15 @@ class PartitionReader:
         return f"partition {self.partition} of the queue {self.queue}"
 
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[Reading]:
-        reading = await self.broker.open(self.queue, self.partition)
+    async def _reading(self, stop: asyncio.Event) -> AsyncIterator[Reading | None]:
+        """None where `stop` comes before the broker has answered."""
+        opening = self.broker.open(self.queue, self.partition)
+        reading = await self.waits.unless(stop, opening)
         try:
             yield reading
         finally:
-            await reading.aclose()
+            if reading is not None:
+                await reading.aclose()
 
     async def _step(self, reading: Reading, stop: asyncio.Event) -> None:
         batch = await self.waits.unless(stop, reading.next(self.batch, WAIT))

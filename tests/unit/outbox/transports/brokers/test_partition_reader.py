@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -192,3 +193,46 @@ async def test_a_broker_that_stays_away_is_logged_ever_less_often(
     await PartitionReader(broker, QUEUE, 0, till.receive, KEYS, waits=Waits(rest=rest)).run(stop)
     reasons = [it.getMessage().rpartition(": ")[2] for it in caplog.records]
     assert reasons == ["no route"] * 4 + ["no name"] * 2  # after 1, 2, 4, 8; 11 and 16 attempts
+
+
+async def test_one_that_stops_does_not_wait_for_a_silent_broker() -> None:
+    server, stop, till = MemoryServer(), asyncio.Event(), Till({})
+    await server.silence()
+    reader = PartitionReader(MemoryBroker(server, 1), QUEUE, 0, till.receive, KEYS)
+    task = asyncio.create_task(reader.run(stop))
+    await asyncio.sleep(0)
+    stop.set()
+    async with asyncio.timeout(20):
+        await task
+
+
+class LateReading(MemoryReading):
+    """A reading that came when it was no longer wanted."""
+
+    closed = 0
+
+    async def aclose(self) -> None:
+        self.closed += 1
+
+
+class LateBroker(MemoryBroker):
+    """A broker whose client answers when it is told to leave off, and not before."""
+
+    reading: LateReading | None = None
+
+    async def open(self, queue: str, partition: int) -> MemoryReading:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        self.reading = LateReading(self.server, (queue, partition))
+        return self.reading
+
+
+async def test_what_is_opened_in_spite_of_that_is_closed() -> None:
+    broker, stop, till = LateBroker(MemoryServer(), 1), asyncio.Event(), Till({})
+    task = asyncio.create_task(PartitionReader(broker, QUEUE, 0, till.receive, KEYS).run(stop))
+    await asyncio.sleep(0)
+    stop.set()
+    async with asyncio.timeout(20):
+        await task
+    assert broker.reading is not None
+    assert broker.reading.closed == 1
