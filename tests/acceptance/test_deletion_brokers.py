@@ -6,10 +6,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import pytest
 
@@ -17,9 +16,7 @@ from outbox.transports.brokers.opening import broker_at
 from tests.acceptance import test_deletion as over_http
 from tests.support.blog.agreement import assert_agreement, until_all_is_sent
 from tests.support.blog.deleting import SERVICES, Deletions, start_all
-from tests.support.brokers.nats_server import NatsServer
-from tests.support.brokers.rabbitmq_server import RabbitServer
-from tests.support.brokers.redis_server import RedisServer
+from tests.support.brokers.servers import SERVERS, Server, a_server
 from tests.support.faults.crashing import THROUGH_A_BROKER, die, survey
 from tests.support.fixtures import DatabaseFactory
 from tests.support.processes.running import RunningBlog, running_blog
@@ -41,31 +38,14 @@ MOMENTS = (0.0, 0.2, 0.6)
 """Seconds from the request until the broker dies."""
 
 
-class Server(Protocol):
-    """A broker of one test's own, which may be killed."""
-
-    def url(self) -> str: ...
-    def start(self) -> None: ...
-    def kill(self) -> None: ...
-    def close(self) -> None: ...
-
-
-SERVERS: Mapping[str, Callable[[], Server]] = {
-    "nats": NatsServer,
-    "rabbitmq": RabbitServer,
-    "redis": RedisServer,
-}
 each_broker = pytest.mark.parametrize("broker", SERVERS, indirect=True)
 
 
 @pytest.fixture
 async def broker(request: pytest.FixtureRequest) -> AsyncIterator[Server]:
     """NATS, unless the test says otherwise."""
-    server = await asyncio.to_thread(SERVERS[getattr(request, "param", "nats")])
-    try:
+    async with a_server(getattr(request, "param", "NATS")) as server:
         yield server
-    finally:
-        await asyncio.to_thread(server.close)
 
 
 @pytest.fixture
@@ -106,7 +86,7 @@ async def test_no_message_goes_over_http(blog: RunningBlog, broker: Server) -> N
     await until_all_is_read(broker)
 
 
-@pytest.mark.parametrize("broker", ["nats", "rabbitmq"], indirect=True)
+@pytest.mark.parametrize("broker", ["NATS", "RabbitMQ"], indirect=True)
 async def test_p1_to_p5_p9_a_deletion_ends_rightly_where_a_service_dies_at_six_points(
     blog: RunningBlog, broker: Server, count: Count
 ) -> None:
