@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.doctor.findings import Finding, ok, problem, warning
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from outbox.transports.addresses.destination import Destination
     from outbox.transports.addresses.pool import Told
     from outbox.transports.brokers.address import BrokerAddress
+    from outbox.transports.brokers.topics.topic import Topic
     from outbox.transports.http.signing import Keyring
 
 _AREA = "addresses"
@@ -21,66 +22,103 @@ _ANSWER_SECONDS = 2.0
 
 
 async def addresses(environment: Mapping[str, str]) -> list[Finding]:
-    """Each peer in the settings, and each broker."""
+    """Each peer in the settings, each broker, and each topic of others."""
     from orchestrator.settings import peers_among
     from outbox.capture.log_reader import readers_in
     from outbox.errors import InvalidKeyring, OutboxError
-    from outbox.transports.brokers.address import BrokerAddress
     from outbox.transports.brokers.topics.topic import topics_in
-    from outbox.transports.http.peers import parsed, peers_in
+    from outbox.transports.http.peers import peers_in
     from outbox.transports.http.signing import Keyring
     from outbox.transports.webhooks.webhook import taken_apart
 
     peers: dict[str, str] = {}
+    topics: dict[str, Topic] = {}
     # Plain HTTP services, webhooks and readers of the log are no addresses of receivers.
     for variable, receivers in (
         ("SAGABOX_PARTICIPANTS", peers_among),
         ("SAGABOX_PEERS", taken_apart),
     ):
         try:
-            told = readers_in(topics_in(environment.get(variable, ""))[0])[0]
-            peers |= peers_in(receivers(told)[0])
+            others, to_topics = topics_in(environment.get(variable, ""))
+            topics |= to_topics
+            peers |= peers_in(receivers(readers_in(others)[0])[0])
         except ValueError:
-            continue  # the check of the settings tells it
+            continue  # the check of the settings tells what is wrong; or there are no others
     try:
         keys = Keyring.from_text(environment["SAGABOX_SECRETS"])
     except (KeyError, InvalidKeyring):
         keys = None
     found: list[Finding] = []
-    for name, text in peers.items():
-        destination = parsed(text)
-        if isinstance(destination, BrokerAddress):
-            found.append(await _of_broker(name, text, destination))
-            continue
-        if destination.is_one_address and keys is None:
-            continue  # no request can be signed, and there is nothing to find
+    places: Mapping[str, str | Topic] = {**peers, **topics}
+    for name, place in places.items():
         try:
-            found += await _of_peer(name, destination, keys)
+            found += await _of(name, place, keys)
         except OutboxError as error:
             found.append(problem(_AREA, name, error.problem, error.next_step))
     return found
 
 
+async def _of(name: str, place: str | Topic, keys: Keyring | None) -> Sequence[Finding]:
+    from outbox.transports.brokers.address import BrokerAddress
+    from outbox.transports.http.peers import parsed
+
+    if not isinstance(place, str):
+        return [await _of_topic(name, place)]
+    destination = parsed(place)
+    if isinstance(destination, BrokerAddress):
+        return [await _of_broker(name, place, destination)]
+    if destination.is_one_address and keys is None:
+        return []  # no request can be signed, and there is nothing to find
+    return await _of_peer(name, destination, keys)
+
+
 async def _of_broker(name: str, text: str, address: BrokerAddress) -> Finding:
     """Whether the broker answers, and what waits in the queue of that name."""
-    from outbox.errors import OutboxError
-    from outbox.transports.brokers.broker import BrokerAway
     from outbox.transports.brokers.opening import broker_at
 
     broker = broker_at(text)
+
+    async def asked() -> str:
+        waiting = await broker.waiting(name)
+        return f"{address} answers; {waiting} packets wait in the queue {name}"
+
+    try:
+        return await _told_by_broker(name, address, asked())
+    finally:
+        await broker.aclose()
+
+
+async def _of_topic(name: str, topic: Topic) -> Finding:
+    """Whether its broker answers, and has the topic."""
+    from outbox.transports.brokers.topics.clients import client_of
+
+    client = client_of(topic)
+
+    async def asked() -> str:
+        await client.require(topic)
+        return f"{topic} is there"
+
+    try:
+        return await _told_by_broker(name, topic.address, asked())
+    finally:
+        await client.aclose()
+
+
+async def _told_by_broker(name: str, address: BrokerAddress, asked: Awaitable[str]) -> Finding:
+    """What was `asked`, or why there is no answer."""
+    from outbox.errors import OutboxError
+    from outbox.transports.brokers.broker import BrokerAway
+
     next_step = "start the broker, or correct its address"
     try:
         async with asyncio.timeout(_SECONDS):
-            waiting = await broker.waiting(name)
+            return ok(_AREA, name, await asked)
     except TimeoutError:
         return problem(_AREA, name, f"{address} did not answer within {_SECONDS:g} s", next_step)
     except BrokerAway as away:
         return problem(_AREA, name, f"{address} is away: {away.reason}", next_step)
     except OutboxError as error:
         return problem(_AREA, name, f"{address}: {error.problem}", error.next_step)
-    finally:
-        await broker.aclose()
-    return ok(_AREA, name, f"{address} answers; {waiting} packets wait in the queue {name}")
 
 
 async def _of_peer(name: str, destination: Destination, keys: Keyring | None) -> list[Finding]:

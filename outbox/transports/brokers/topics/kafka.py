@@ -37,6 +37,10 @@ class KafkaTopics(KafkaBroker):
         """The group that follows the topic."""
         return self._group
 
+    async def require(self, topic: Topic) -> None:
+        """Look whether there is such a topic."""
+        await self._partitions(topic)
+
     async def publish_to(self, topic: Topic, packets: Sequence[EventPacket]) -> None:
         """Produce them; the order key is the record's key."""
         number = len(await self._partitions(topic))

@@ -31,6 +31,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class NatsTopics(NatsBroker):
     """The client of topics of the NATS at that address."""
 
+    async def require(self, topic: Topic) -> None:
+        """Look whether a stream has the subject."""
+        await _stream_with(await self._connected(), topic.name)
+
     async def publish_to(self, topic: Topic, packets: Sequence[EventPacket]) -> None:
         """Publish to the subject."""
         await self.publish_at(topic.name, [_quoted(it) for it in packets])

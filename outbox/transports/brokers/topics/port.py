@@ -47,6 +47,10 @@ class TopicClient(Protocol):
     that the broker has for them, and as the texts that they are; the media type is `content-type`.
     """
 
+    async def require(self, topic: Topic) -> None:
+        """Return where the broker has the topic, so that events can be sent to it. Raises
+        BrokerAway, and BrokerRefused where it has none."""
+
     async def publish_to(self, topic: Topic, packets: Sequence[EventPacket]) -> None:
         """Put the packets into the topic, those of a key in their order; return when the broker has
         all of them. Raises BrokerAway, PacketRefused, and BrokerRefused where there is no such

@@ -28,12 +28,26 @@ from outbox.transports.brokers.topics.topic import Topic
 
 _SET_BY_SERVER = "timestamp_in_ms"
 _LAST = 2**47  # milliseconds: the year 6429
-_NOT_FOUND = "NOT_FOUND"
+_NOT_FOUND, _NO_RIGHT = "NOT_FOUND", "ACCESS_REFUSED"
 _OF_STREAM = "x-stream-offset"
 
 
 class RabbitTopics(RabbitBroker):
     """The client of topics of the RabbitMQ at that address."""
+
+    async def require(self, topic: Topic) -> None:
+        """Look whether there is such an exchange; with the default one, such a queue."""
+        with told(self.address, sent=False):
+            connection = await self._reading.connection()
+            async with self._in_time():
+                if not topic.name:
+                    await self._require_queue(connection, topic.routing_key or "")
+                    return
+                try:
+                    async with connection.for_a_while() as channel:
+                        await channel.exchange_declare(topic.name, passive=True)
+                except ChannelNotFoundEntity as error:
+                    raise _no_exchange(topic) from error
 
     async def publish_to(self, topic: Topic, packets: Sequence[EventPacket]) -> None:
         """Publish them at the exchange, mandatory and with confirms; of a key one after the
@@ -53,10 +67,9 @@ class RabbitTopics(RabbitBroker):
         ]
         fates = await self._sent(connection, sending)
         if any(_NOT_FOUND in words(it) for it in fates.unknown):
-            raise BrokerRefused(
-                f"there is no exchange for {topic}",
-                next_step="ask its owner to declare it, or correct the name of the topic",
-            )
+            raise _no_exchange(topic)
+        if error := next((it for it in fates.unknown if _NO_RIGHT in words(it)), None):
+            raise _lacks_a_right(error, f"write to {topic.name or 'amq.default'}")
         if fates.unknown or fates.refused or not fates.returned:
             fates.require_good(packets)
             return
@@ -77,20 +90,23 @@ class RabbitTopics(RabbitBroker):
             connection = await self._reading.connection()
             # A quorum queue does not mind that a reader asks to be the only one.
             async with self._in_time():
-                queue = await self._require_queue(connection, topic)
+                queue = await self._require_queue(connection, topic.name)
             if queue.consumer_count:
                 raise BrokerAway(f"another client reads the queue {topic.name}", sent=False)
             try:
                 return await self._begun(connection, topic, exclusive=True)
             except ChannelAccessRefused:
                 # A queue with a single active consumer lets one in at a time by itself.
-                return await self._begun(connection, topic, exclusive=False)
+                try:
+                    return await self._begun(connection, topic, exclusive=False)
+                except ChannelAccessRefused as error:
+                    raise _lacks_a_right(error, f"read {topic.name}") from error
 
     async def behind(self, topic: Topic, group: str) -> int:
         """What is in the queue, without what another process has in hand."""
         with told(self.address, sent=False):
             connection = await self._reading.connection()
-            return (await self._require_queue(connection, topic)).message_count or 0
+            return (await self._require_queue(connection, topic.name)).message_count or 0
 
     async def _begun(
         self, connection: Connection, topic: Topic, *, exclusive: bool
@@ -106,13 +122,13 @@ class RabbitTopics(RabbitBroker):
             raise
         return reading
 
-    async def _require_queue(self, connection: Connection, topic: Topic) -> Queue.DeclareOk:
+    async def _require_queue(self, connection: Connection, name: str) -> Queue.DeclareOk:
         try:
             async with connection.for_a_while() as channel:
-                return await channel.queue_declare(topic.name, passive=True)
+                return await channel.queue_declare(name, passive=True)
         except ChannelNotFoundEntity as error:
             raise BrokerRefused(
-                f"there is no queue {topic.name} at {self.address}",
+                f"there is no queue {name} at {self.address}",
                 next_step="declare it, bound to the exchange of the others; or correct the name",
             ) from error
 
@@ -154,6 +170,20 @@ class TopicReading(RabbitReading):
         assert isinstance(message.delivery, Basic.Deliver)
         key = message.delivery.routing_key or ""
         return stamped(Packet(0, headers, message.body, key), _taken_at(told))
+
+
+def _no_exchange(topic: Topic) -> BrokerRefused:
+    return BrokerRefused(
+        f"there is no exchange for {topic}",
+        next_step="ask its owner to declare it, or correct the name of the topic",
+    )
+
+
+def _lacks_a_right(error: BaseException, right: str) -> BrokerRefused:
+    return BrokerRefused(
+        f"RabbitMQ refuses: {' '.join(map(str, error.args))}",
+        next_step=f"let the user {right} with `rabbitmqctl set_permissions`",
+    )
 
 
 async def _send(

@@ -47,6 +47,13 @@ return 1
 class RedisTopics(RedisBroker):
     """The client of topics of the Redis at that address."""
 
+    async def require(self, topic: Topic) -> None:
+        """Look whether there is such a stream."""
+        async with self._link() as link:
+            if not await link.ask_one("EXISTS", topic.name):
+                raise _no_stream(topic)
+            await link.ask_one("XLEN", topic.name)
+
     async def publish_to(self, topic: Topic, packets: Sequence[EventPacket]) -> None:
         """Add them to the stream in one transaction: either all are there, or none."""
         commands: list[tuple[str | bytes | int, ...]] = [("MULTI",)]
@@ -58,11 +65,7 @@ class RedisTopics(RedisBroker):
         async with self._link() as link:
             added = await self._added(link, commands)
         if any(it is None for it in added):
-            raise BrokerRefused(
-                f"there is no stream {topic.name} at {topic.address}",
-                next_step=f"let those who read it make it: XGROUP CREATE {topic.name} GROUP $ "
-                "MKSTREAM; or correct the name of the topic",
-            )
+            raise _no_stream(topic)
 
     async def follow(self, topic: Topic, group: str, start: Start) -> RedisReading:
         """Read the stream, on a connection of its own."""
@@ -123,3 +126,11 @@ class TopicReading(RedisReading):
         is_time = _FIRST <= milliseconds < _LAST
         at = _EPOCH + timedelta(milliseconds=milliseconds) if is_time else None
         return Taken(stamped(Packet(0, headers, body), at), place.decode())
+
+
+def _no_stream(topic: Topic) -> BrokerRefused:
+    return BrokerRefused(
+        f"there is no stream {topic.name} at {topic.address}",
+        next_step=f"let those who read it make it: XGROUP CREATE {topic.name} GROUP $ MKSTREAM; or "
+        "correct the name of the topic",
+    )

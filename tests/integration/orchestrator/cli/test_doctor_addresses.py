@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from fastapi import FastAPI
 
@@ -14,6 +16,7 @@ from outbox.transports.http.receiver import receiver
 from outbox.transports.http.signing import Keyring
 from tests.support.blog.blog import SECRETS
 from tests.support.brokers.nats_server import a_nats_server
+from tests.support.brokers.strangers import STRANGERS
 from tests.support.brokers.traffic import packets
 from tests.support.discovery.dns_server import name_server, zone
 from tests.support.http.servers import serving
@@ -110,3 +113,27 @@ async def test_a_broker_is_asked_and_told_with_what_waits() -> None:
     told = _said(away, Verdict.PROBLEM)
     assert "nats at 127.0.0.1" in told
     assert "hidden" not in told
+
+
+async def test_a_topic_of_others_is_asked_for_and_told_where_it_is_missing() -> None:
+    async with STRANGERS["nats"]() as stranger:
+        ((host, port),) = stranger.topic.address.servers
+        peers = f"others=topic+nats://{host}:{port}/{stranger.topic.name}"
+        (missing,) = await addresses({"SAGABOX_PEERS": peers})
+        await stranger.make()
+        (there,) = await addresses({"SAGABOX_PEERS": peers})
+    (away,) = await addresses({"SAGABOX_PEERS": peers})
+    assert [it.verdict for it in (missing, there, away)] == [
+        *(Verdict.PROBLEM, Verdict.OK, Verdict.PROBLEM)
+    ]
+    assert "no stream of JetStream has the subject" in missing.told
+    assert "ask its owner" in (missing.next_step or "")
+    assert there.told == f"{stranger.topic} is there"
+    assert "is away" in away.told
+
+
+async def test_a_topic_whose_library_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "nats", None)
+    (found,) = await addresses({"SAGABOX_PEERS": "others=topic+nats://127.0.0.1:4222/orders"})
+    assert found.verdict is Verdict.PROBLEM
+    assert "sagabox[nats]" in (found.next_step or "")

@@ -24,6 +24,9 @@ from outbox.transports.brokers.opening import broker_at
 from outbox.transports.brokers.redis import RedisBroker
 from outbox.transports.brokers.redis_streams import link
 from outbox.transports.brokers.redis_streams.troubles import trouble
+from outbox.transports.brokers.topics.clients import client_of
+from outbox.transports.brokers.topics.port import EventPacket, Start
+from outbox.transports.brokers.topics.topic import Topic
 from tests.support.brokers.redis_server import RedisServer, a_redis
 from tests.support.brokers.traffic import (
     PATIENT,
@@ -427,6 +430,32 @@ class TestWhatIsRefused:
                 await reading.done(2)
                 assert await reading.next(1, 0.05) == []
             assert await it.waiting(QUEUE) == 0
+
+    async def test_with_the_key_of_a_topic_they_are_enough_for_that(
+        self, server: RedisServer
+    ) -> None:
+        with admin(server) as redis:
+            redis.xgroup_create("orders", "theirs", mkstream=True)
+            redis.acl_setuser(
+                "shop",
+                enabled=True,
+                passwords=["+secret"],
+                keys=["sagabox:*", "orders"],
+                commands=rights_on_the_page(),
+            )
+        topic = Topic(server.url("shop:secret"), "orders")
+        topics = client_of(topic)
+        try:
+            await topics.require(topic)
+            await topics.publish_to(topic, [EventPacket(0, {"ce-id": "1"}, b"0")])
+            reading = await topics.follow(topic, "shop", Start.FIRST)
+            assert await read(reading, 1) == [0]
+            assert await topics.behind(topic, "shop") == 1
+            await reading.done(1)
+            await reading.aclose()
+            assert await topics.behind(topic, "shop") == 0
+        finally:
+            await topics.aclose()
 
     async def test_a_replica(self, server: RedisServer, broker: RedisBroker) -> None:
         await broker.publish(QUEUE, packets(1))

@@ -20,6 +20,7 @@ from outbox.relay.settings import RelaySettings
 from outbox.replies import Outcome
 from outbox.tables import outbox as outbox_table
 from outbox.transports.base import Accepted, Answered, Unreachable
+from outbox.transports.brokers.broker import BrokerRefused
 from outbox.transports.brokers.topics.clients import client_of
 from outbox.transports.brokers.topics.transport import TopicTransport
 from tests.support.brokers.strangers import STRANGERS, AtRabbit, Seen, Stranger
@@ -104,6 +105,33 @@ async def test_an_event_stays_as_long_as_there_is_no_such_topic(
         assert event_in(seen, stranger).get_id() == id
     finally:
         await transport.aclose()
+
+
+async def test_one_can_ask_whether_there_is_such_a_topic(stranger: Stranger) -> None:
+    client = client_of(stranger.topic)
+    try:
+        with pytest.raises(BrokerRefused) as refused:
+            await client.require(stranger.topic)
+        assert stranger.topic.name in refused.value.problem
+        assert refused.value.next_step
+        await stranger.make()
+        for _ in range(2):
+            await client.require(stranger.topic)
+    finally:
+        await client.aclose()
+
+
+async def test_with_the_default_exchange_of_rabbitmq_the_queue_is_asked_for() -> None:
+    async with STRANGERS["rabbitmq"]() as stranger:
+        topic = outbox.Topic(stranger.topic.broker, "", routing_key=stranger.followed.name)
+        client = client_of(topic)
+        try:
+            with pytest.raises(BrokerRefused, match="no queue"):
+                await client.require(topic)
+            await stranger.make()
+            await client.require(topic)
+        finally:
+            await client.aclose()
 
 
 async def test_events_that_have_a_queue_leave_while_others_wait_for_one(

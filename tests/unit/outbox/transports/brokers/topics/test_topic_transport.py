@@ -29,6 +29,9 @@ class Broker:
         self.trouble = trouble
         self.packets: list[EventPacket] = []
 
+    async def require(self, topic: Topic) -> None:
+        raise NotImplementedError
+
     async def publish_to(self, topic: Topic, packets: Sequence[EventPacket]) -> None:
         if self.trouble is not None:
             raise self.trouble
