@@ -179,30 +179,34 @@ class Link:
 
 
 async def close(it: Channel | aiormq.Connection) -> None:
-    """Close it within a few seconds, even with a silent server: with a channel that it does not
-    close goes the connection, since there may be a consumer that would get packets for ever."""
+    """Close it within a few seconds, even with a silent server."""
     seconds = _CLOSE_CHANNEL_WITHIN if isinstance(it, Channel) else _CLOSE_WITHIN
     try:
         await it.close(ConnectionError("closed"), timeout=seconds)
-        if isinstance(it, Channel):
-            await _closed_by_server(it)
     except TimeoutError:
-        if isinstance(it, Channel) and isinstance(it.connection, aiormq.Connection):
-            await close(it.connection)
+        if isinstance(it, Channel):
+            await _close_connection(it)
     except (AMQPError, OSError, RuntimeError):
         pass
 
 
-async def _closed_by_server(channel: Channel) -> None:
-    """Return when the server has closed it too. The library does not wait for that where a request
-    was cancelled, and that one may be to consume."""
-
-    def is_open() -> bool:
-        connection = channel.connection
-        return not connection.is_closed and connection.channels.get(channel.number) is channel
-
+async def close_reader(channel: Channel) -> None:
+    """The same for a channel that has a consumer, or has asked for one: with a channel that the
+    server does not close goes the connection, since its consumer would get packets for ever."""
+    await close(channel)
+    # The library waits for the server only where no request was cancelled.
     for _ in range(_LOOKS):
-        if not is_open():
+        if channel.connection.is_closed or not _is_known(channel):
             return
         await asyncio.sleep(_CLOSE_CHANNEL_WITHIN / _LOOKS)
-    raise TimeoutError
+    await _close_connection(channel)
+
+
+def _is_known(channel: Channel) -> bool:
+    """Whether the server has not said yet that it has closed it."""
+    return channel.connection.channels.get(channel.number) is channel
+
+
+async def _close_connection(channel: Channel) -> None:
+    assert isinstance(channel.connection, aiormq.Connection)
+    await close(channel.connection)

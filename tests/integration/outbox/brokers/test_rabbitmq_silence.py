@@ -19,6 +19,7 @@ from outbox.transports.brokers.topics.port import Start
 from outbox.transports.brokers.topics.rabbitmq import RabbitTopics
 from outbox.transports.brokers.topics.topic import Topic
 from tests.support.brokers.traffic import PATIENT, QUEUE, packets
+from tests.support.processes.waiting import until
 
 ABLE = {"version": "4.0.0", "capabilities": {"publisher_confirms": True}}
 ANSWERS: Mapping[str, Callable[[], Frame]] = {
@@ -142,6 +143,20 @@ async def test_a_consumer_of_which_nothing_is_known_is_gone_before_the_next_one_
         assert server.most_consumers == 1
         await (await begin(broker)).aclose()
     assert server.most_consumers == 1
+
+
+async def test_a_sender_that_is_cancelled_while_it_declares_waits_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """There is no consumer that must be gone first."""
+    monkeypatch.setattr("outbox.transports.brokers.amqp.links._CLOSE_CHANNEL_WITHIN", 9 * PATIENT)
+    server = Server(2, hangs=True)
+    async with client(server) as broker, asyncio.timeout(PATIENT):
+        publishing = asyncio.create_task(broker.publish(QUEUE, packets(1)))
+        await until(lambda: server.asked == 2)
+        publishing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await publishing
 
 
 @pytest.mark.parametrize("told", [None, "", {}, {"publisher_confirms": False}])
