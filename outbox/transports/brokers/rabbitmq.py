@@ -29,7 +29,7 @@ from pamqp.commands import Basic
 from outbox.errors import InvalidService
 from outbox.transports.brokers.address import BrokerAddress
 from outbox.transports.brokers.amqp.confirms import Fates, send_in_order
-from outbox.transports.brokers.amqp.links import Connection, Link, close_reader
+from outbox.transports.brokers.amqp.links import Connection, Link, close
 from outbox.transports.brokers.amqp.troubles import told, within, words
 from outbox.transports.brokers.broker import (
     BrokerAway,
@@ -189,7 +189,9 @@ class RabbitBroker:
 
     async def _declare_once(self, connection: Connection, queue: str) -> None:
         """Declare all of it, unless this connection has."""
-        async with connection.declaring:
+        if queue in connection.declared:
+            return
+        async with connection.declaring[queue]:
             if queue not in connection.declared:
                 await self._declare(connection, queue, range(self.partitions))
                 connection.declared.add(queue)
@@ -273,7 +275,7 @@ class RabbitReading:
         """Close the channel, and with it the consumer."""
         self._broker.forget(self)
         self._away = self._away or "the reading is closed"
-        await close_reader(self._channel)
+        await close(self._channel)
 
     async def _take(self, message: DeliveredMessage) -> None:
         assert isinstance(message.delivery, Basic.Deliver)

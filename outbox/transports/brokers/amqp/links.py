@@ -4,8 +4,9 @@ themselves."""
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import aiormq
@@ -37,6 +38,8 @@ _CLOSE_WITHIN = 2.0
 _CLOSE_CHANNEL_WITHIN = 3.0
 _LOOKS = 60  # at most, whether the server has closed a channel
 _ACCESS_REFUSED = 403
+_CLOSED = (AMQPError, OSError, RuntimeError)
+"""What the library raises where what is to be closed is closed by itself."""
 
 
 class Connection(aiormq.Connection):
@@ -48,7 +51,7 @@ class Connection(aiormq.Connection):
     def __init__(self, url: URL, **options: Any) -> None:
         super().__init__(url, **options)
         self.declared: set[str] = set()
-        self.declaring = asyncio.Lock()
+        self.declaring: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     @staticmethod
     async def _rpc(
@@ -92,12 +95,14 @@ class Connection(aiormq.Connection):
 
     @asynccontextmanager
     async def for_a_while(self) -> AsyncIterator[Channel]:
-        """A channel for declarations: one that is refused closes it."""
+        """A channel for declarations: one that is refused closes it. Where the server does not
+        answer on it, the connection stays, since others use it, and there is no consumer."""
         channel = await self.opened()
         try:
             yield channel
         finally:
-            await close(channel)
+            with suppress(*_CLOSED):
+                await channel.close(ConnectionError("closed"), timeout=_CLOSE_CHANNEL_WITHIN)
 
 
 class Link:
@@ -179,34 +184,30 @@ class Link:
 
 
 async def close(it: Channel | aiormq.Connection) -> None:
-    """Close it within a few seconds, even with a silent server."""
+    """Close it within a few seconds, even with a silent server: with a channel that it does not
+    close goes the connection, since there may be a consumer that would get packets for ever."""
     seconds = _CLOSE_CHANNEL_WITHIN if isinstance(it, Channel) else _CLOSE_WITHIN
     try:
         await it.close(ConnectionError("closed"), timeout=seconds)
-    except TimeoutError:
         if isinstance(it, Channel):
-            await _close_connection(it)
-    except (AMQPError, OSError, RuntimeError):
+            await _closed_by_server(it)
+    except TimeoutError:
+        if isinstance(it, Channel) and isinstance(it.connection, aiormq.Connection):
+            await close(it.connection)
+    except _CLOSED:
         pass
 
 
-async def close_reader(channel: Channel) -> None:
-    """The same for a channel that has a consumer, or has asked for one: with a channel that the
-    server does not close goes the connection, since its consumer would get packets for ever."""
-    await close(channel)
-    # The library waits for the server only where no request was cancelled.
+async def _closed_by_server(channel: Channel) -> None:
+    """Return when the server has closed it too. The library does not wait for that where a request
+    was cancelled, and that one may be to consume."""
+
+    def is_open() -> bool:
+        connection = channel.connection
+        return not connection.is_closed and connection.channels.get(channel.number) is channel
+
     for _ in range(_LOOKS):
-        if channel.connection.is_closed or not _is_known(channel):
+        if not is_open():
             return
         await asyncio.sleep(_CLOSE_CHANNEL_WITHIN / _LOOKS)
-    await _close_connection(channel)
-
-
-def _is_known(channel: Channel) -> bool:
-    """Whether the server has not said yet that it has closed it."""
-    return channel.connection.channels.get(channel.number) is channel
-
-
-async def _close_connection(channel: Channel) -> None:
-    assert isinstance(channel.connection, aiormq.Connection)
-    await close(channel.connection)
+    raise TimeoutError

@@ -4,6 +4,7 @@ that a test writes."""
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 
@@ -39,19 +40,25 @@ ANSWERS: Mapping[str, Callable[[], Frame]] = {
 
 class Server:
     """It answers all but the request of that number, from 1. `asked` counts them. One that `hangs`
-    answers nothing more on the channel of that request, whose consumer stays."""
+    answers nothing more on the channel of that request, whose consumer stays. It hangs where the
+    queue `never_made` is declared, too."""
 
     def __init__(self, silent_at: int = 0, *, hangs: bool = False) -> None:
         self._silent_at = silent_at
         self._hangs = hangs
         self._consumers: set[tuple[object, int]] = set()
         self.asked = 0
+        self.connections = 0
         self.most_consumers = 0
+        self.never_made = ""
+        self.is_hanging = asyncio.Event()
         self.able: dict[str, object] = dict(ABLE)
 
     async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
         hanging: set[int] = set()
+        published: Counter[int] = Counter()
+        self.connections += 1
         with suppress(asyncio.IncompleteReadError, OSError):
             await reader.readexactly(8)
             start = Connection.Start(server_properties=self.able)  # type: ignore[arg-type]  # a field table, whose type the library keeps for itself
@@ -60,6 +67,12 @@ class Server:
                 head = await reader.readexactly(7)
                 rest = await reader.readexactly(int.from_bytes(head[3:], "big") + 1)
                 _, channel, frame = pamqp.frame.unmarshal(head + rest)
+                if frame.name == "Basic.Publish":
+                    published[channel] += 1
+                    writer.write(pamqp.frame.marshal(Basic.Ack(published[channel]), channel))
+                if isinstance(frame, Queue.Declare) and frame.queue == self.never_made:
+                    hanging.add(channel)
+                    self.is_hanging.set()
                 if frame.name not in ANSWERS or channel in hanging:
                     continue
                 self._note(frame.name, (writer, channel))
@@ -158,6 +171,33 @@ async def test_a_sender_that_is_cancelled_while_it_declares_waits_for_nothing(
         publishing.cancel()
         await asyncio.wait({publishing}, timeout=PATIENT)
         assert publishing.cancelled()
+
+
+async def test_a_queue_that_is_never_made_keeps_no_sender_from_another_one() -> None:
+    server = Server()
+    async with client(server) as broker, asyncio.timeout(PATIENT):
+        await broker.publish(QUEUE, packets(1))
+        server.never_made = "sagabox.slow.0"
+        slow = asyncio.create_task(broker.publish("slow", packets(1)))
+        await server.is_hanging.wait()
+        await broker.publish(QUEUE, packets(1))
+        await broker.publish("new", packets(1))
+        slow.cancel()
+        await asyncio.gather(slow, return_exceptions=True)
+        await broker.publish(QUEUE, packets(1))
+    assert server.connections == 1
+
+
+async def test_figures_that_never_come_do_not_end_what_is_read() -> None:
+    server = Server()
+    async with client(server) as broker, asyncio.timeout(PATIENT):
+        reading = await broker.open(QUEUE, 0)
+        server.never_made = f"sagabox.{QUEUE}.0"
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await broker.waiting(QUEUE)
+        assert await reading.next(1, 0.1) == ()
+    assert server.connections == 1
 
 
 @pytest.mark.parametrize("told", [None, "", {}, {"publisher_confirms": False}])
