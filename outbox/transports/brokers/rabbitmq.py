@@ -18,12 +18,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, ClassVar
 
 from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
+from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.commands import Basic
 
 from outbox.errors import InvalidService
@@ -132,27 +133,19 @@ class RabbitBroker:
         then this one gets nothing."""
         with told(self._address, sent=False):
             connection = await self._reading.connection()
-            async with self._in_time():
-                await self._declare_once(connection, queue)
-                # An operator may have deleted it since.
-                await self._declare(connection, queue, [partition])
-                channel = await connection.opened()
-            reading = RabbitReading(self, queue, partition, channel)
-            self._readings.add(reading)
             try:
-                async with self._in_time():
-                    await reading.begin(self._queue(queue, partition))
-            except BaseException:
-                await reading.aclose()
-                raise
-            return reading
+                return await self._opened(connection, queue, partition)
+            except ChannelNotFoundEntity:
+                # An operator has deleted it since: all is made again, and in its order.
+                connection.declared.discard(queue)
+                return await self._opened(connection, queue, partition)
 
     async def waiting(self, queue: str) -> int:
         """The number of packets that are not done, without those that another process has in hand:
         at most 100 of each partition."""
         with told(self._address, sent=False):
             connection = await self._reading.connection()
-            ready = await self._declare(connection, queue, range(self.partitions))
+            ready = await self._declare(connection, queue)
         return ready + sum(it.in_hand for it in self._readings if it.queue == queue)
 
     async def aclose(self) -> None:
@@ -179,6 +172,20 @@ class RabbitBroker:
         """Raises TimeoutError, with words, where an answer does not come in time."""
         return within(ANSWER_WITHIN)
 
+    async def _opened(self, connection: Connection, queue: str, partition: int) -> RabbitReading:
+        async with self._in_time():
+            await self._declare_once(connection, queue)
+            channel = await connection.opened()
+        reading = RabbitReading(self, queue, partition, channel)
+        self._readings.add(reading)
+        try:
+            async with self._in_time():
+                await reading.begin(self._queue(queue, partition))
+        except BaseException:
+            await reading.aclose()
+            raise
+        return reading
+
     async def _channel(self, connection: Connection) -> Channel:
         """The one on which all is published."""
         async with self._opening:
@@ -193,11 +200,11 @@ class RabbitBroker:
             return
         async with connection.declaring[queue]:
             if queue not in connection.declared:
-                await self._declare(connection, queue, range(self.partitions))
+                await self._declare(connection, queue)
                 connection.declared.add(queue)
 
-    async def _declare(self, connection: Connection, queue: str, partitions: Iterable[int]) -> int:
-        """The number of packets in these that no reader has."""
+    async def _declare(self, connection: Connection, queue: str) -> int:
+        """The number of packets in it that no reader has."""
         ready, exchange = 0, self._exchange(queue)
         arguments = queue_arguments(
             str(connection.server_properties.get("version", "")),
@@ -209,7 +216,7 @@ class RabbitBroker:
                 durable=True,
                 arguments={"alternate-exchange": f"{exchange}.of-{self.partitions}"},
             )
-            for partition in partitions:
+            for partition in range(self.partitions):
                 name = self._queue(queue, partition)
                 declared = await channel.queue_declare(name, durable=True, arguments=arguments)
                 ready += declared.message_count or 0

@@ -205,6 +205,18 @@ class TestUnroutable:
             await broker.publish(QUEUE, packets(1))
             assert await read(reading, 1) == [0]
 
+    async def test_queues_that_an_operator_deleted_are_made_again_together(
+        self, broker: RabbitBroker, admin: AbstractChannel, prefix: str
+    ) -> None:
+        """The last one follows all partitions, so that none is the last that was made."""
+        names = [f"{prefix}.{QUEUE}.{it}" for it in (*range(broker.partitions), "end")]
+        async with opened(broker):
+            for name in names:
+                await admin.queue_delete(name)
+        async with opened(broker):
+            for name in names:
+                await admin.queue_declare(name, passive=True)
+
 
 class TestReaders:
     async def test_a_second_one_gets_nothing_until_the_first_one_leaves(
