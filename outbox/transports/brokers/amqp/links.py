@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -26,7 +26,7 @@ from outbox.transports.brokers.amqp.troubles import (
     within,
     words,
 )
-from outbox.transports.brokers.broker import UNREADABLE, BrokerAway, BrokerRefused
+from outbox.transports.brokers.broker import UNREADABLE, BrokerAway
 
 HEARTBEAT = 4
 """Seconds. A side that is silent for two to three of them is gone for the other."""
@@ -101,8 +101,7 @@ class Connection(aiormq.Connection):
         try:
             yield channel
         finally:
-            with suppress(*_CLOSED):
-                await channel.close(ConnectionError("closed"), timeout=_CLOSE_CHANNEL_WITHIN)
+            await _to_its_end(_left(channel))
 
 
 class Link:
@@ -173,11 +172,12 @@ class Link:
             options |= {"context": self._context, "ssl_shutdown_timeout": _CLOSE_WITHIN}
         connection = Connection(url, **options)
         connection.vhost = address.path or "/"
-        async with within(CONNECT_WITHIN):
-            await connection.connect()
         try:
+            async with within(CONNECT_WITHIN):
+                await connection.connect()
             require_confirms((connection.server_properties or {}).get("capabilities"), address)
-        except BrokerRefused:
+        except BaseException:
+            # It may be there already when the caller is cancelled.
             await close(connection)
             raise
         return connection
@@ -186,6 +186,27 @@ class Link:
 async def close(it: Channel | aiormq.Connection) -> None:
     """Close it within a few seconds, even with a silent server: with a channel that it does not
     close goes the connection, since there may be a consumer that would get packets for ever."""
+    await _to_its_end(_closed(it))
+
+
+_ending: set[asyncio.Task[None]] = set()
+
+
+async def _to_its_end(closing: Coroutine[Any, Any, None]) -> None:
+    """Wait for that, which goes on where the caller is cancelled: what is not closed would stay,
+    with its consumer."""
+    task = asyncio.create_task(closing)
+    _ending.add(task)
+    task.add_done_callback(_ending.discard)
+    await asyncio.shield(task)
+
+
+async def _left(channel: Channel) -> None:
+    with suppress(*_CLOSED):
+        await channel.close(ConnectionError("closed"), timeout=_CLOSE_CHANNEL_WITHIN)
+
+
+async def _closed(it: Channel | aiormq.Connection) -> None:
     seconds = _CLOSE_CHANNEL_WITHIN if isinstance(it, Channel) else _CLOSE_WITHIN
     try:
         await it.close(ConnectionError("closed"), timeout=seconds)
@@ -193,7 +214,7 @@ async def close(it: Channel | aiormq.Connection) -> None:
             await _closed_by_server(it)
     except TimeoutError:
         if isinstance(it, Channel) and isinstance(it.connection, aiormq.Connection):
-            await close(it.connection)
+            await _closed(it.connection)
     except _CLOSED:
         pass
 

@@ -49,6 +49,8 @@ class Server:
         self._consumers: set[tuple[object, int]] = set()
         self.asked = 0
         self.connections = 0
+        self.open: set[tuple[object, int]] = set()
+        """The connections, as their channel 0, and the channels."""
         self.most_consumers = 0
         self.never_made = ""
         self.is_hanging = asyncio.Event()
@@ -59,6 +61,7 @@ class Server:
         hanging: set[int] = set()
         published: Counter[int] = Counter()
         self.connections += 1
+        self.open.add((writer, 0))
         with suppress(asyncio.IncompleteReadError, OSError):
             await reader.readexactly(8)
             start = Connection.Start(server_properties=self.able)  # type: ignore[arg-type]  # a field table, whose type the library keeps for itself
@@ -83,13 +86,17 @@ class Server:
                 elif self._hangs:
                     hanging.add(channel)
         self._consumers = {it for it in self._consumers if it[0] is not writer}
+        self.open = {it for it in self.open if it[0] is not writer}
         writer.close()
 
     def _note(self, name: str, at: tuple[object, int]) -> None:
         if name == "Basic.Consume":
             self._consumers.add(at)
+        elif name == "Channel.Open":
+            self.open.add(at)
         elif name == "Channel.Close":
             self._consumers.discard(at)
+            self.open.discard(at)
         self.most_consumers = max(self.most_consumers, len(self._consumers))
 
 
@@ -198,6 +205,44 @@ async def test_figures_that_never_come_do_not_end_what_is_read() -> None:
                 await broker.waiting(QUEUE)
         assert await reading.next(1, 0.1) == ()
     assert server.connections == 1
+
+
+async def counted(broker: RabbitTopics) -> None:
+    await broker.waiting(QUEUE)
+
+
+@pytest.mark.parametrize("begin", [opened, followed, counted])
+async def test_what_is_cancelled_at_any_moment_leaves_no_channel_and_no_connection(
+    monkeypatch: pytest.MonkeyPatch, begin: Callable[[RabbitTopics], Awaitable[Reading | None]]
+) -> None:
+    # Else what is left would end by itself: this server's heart does not beat.
+    monkeypatch.setattr("outbox.transports.brokers.amqp.links.HEARTBEAT", 0)
+    moments = 0
+    while await is_cancelled(begin, moments):
+        moments += 1
+    assert moments > 50
+
+
+async def is_cancelled(
+    begin: Callable[[RabbitTopics], Awaitable[Reading | None]], moments: int
+) -> bool:
+    """Whether it is still under way after so many moments."""
+    server = Server()
+
+    async def begun() -> None:
+        reading = await begin(broker)
+        if reading is not None:
+            await reading.aclose()
+
+    async with client(server) as broker:
+        task = asyncio.create_task(begun())
+        for _ in range(moments):
+            await asyncio.sleep(0)  # the next moment
+        is_under_way = task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await until(lambda: len(server.open) <= 1)
+    await until(lambda: not server.open)
+    return is_under_way
 
 
 @pytest.mark.parametrize("told", [None, "", {}, {"publisher_confirms": False}])
