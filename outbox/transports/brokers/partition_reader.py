@@ -59,19 +59,11 @@ async def _unless(stop: asyncio.Event, asked: Awaitable[T]) -> T | None:
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
+        return task.result() if task.done() else None
     finally:
         stopping.cancel()
-        late = await _cancelled(task)
-    return late
-
-
-async def _cancelled(task: asyncio.Future[T]) -> T | None:
-    """None, or what the task gives although it is cancelled."""
-    task.cancel()
-    (given,) = await asyncio.gather(task, return_exceptions=True)
-    return None if isinstance(given, BaseException) else given
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 class Unless(Protocol):
@@ -165,12 +157,17 @@ class PartitionReader:
     @asynccontextmanager
     async def _reading(self, stop: asyncio.Event) -> AsyncIterator[Reading | None]:
         """None where `stop` comes before the broker has answered."""
-        opening = self.broker.open(self.queue, self.partition)
-        reading = await self.waits.unless(stop, opening)
+        opened: list[Reading] = []
+
+        async def opening() -> None:
+            opened.append(await self.broker.open(self.queue, self.partition))
+
         try:
-            yield reading
+            await self.waits.unless(stop, opening())
+            yield opened[0] if opened else None
         finally:
-            if reading is not None:
+            # One that came just when this was cancelled is closed, too.
+            for reading in opened:
                 await reading.aclose()
 
     async def _step(self, reading: Reading, stop: asyncio.Event) -> None:

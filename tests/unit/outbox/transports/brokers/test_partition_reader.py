@@ -20,7 +20,7 @@ from outbox.transports.http.signing import Keyring
 from outbox.wire.envelope import Envelope
 from tests.support.outbox.envelopes import an_envelope
 from tests.support.outbox.letters import an_id
-from tests.support.outbox.memory_broker import MemoryBroker, MemoryReading, MemoryServer
+from tests.support.outbox.memory_broker import MemoryBroker, MemoryReading, MemoryServer, Place
 from tests.support.processes.waiting import until
 
 QUEUE = "comments"
@@ -236,3 +236,39 @@ async def test_what_is_opened_in_spite_of_that_is_closed() -> None:
         await task
     assert broker.reading is not None
     assert broker.reading.closed == 1
+
+
+class CountedReading(MemoryReading):
+    """A reading that stands in a set while it is open."""
+
+    def __init__(self, server: MemoryServer, place: Place, there: set[MemoryReading]) -> None:
+        super().__init__(server, place)
+        self._there_are = there
+        there.add(self)
+
+    async def aclose(self) -> None:
+        self._there_are.discard(self)
+
+
+class CountingBroker(MemoryBroker):
+    """A broker that knows its readings."""
+
+    def __init__(self, server: MemoryServer) -> None:
+        super().__init__(server, 1)
+        self.open_ones: set[MemoryReading] = set()
+
+    async def open(self, queue: str, partition: int) -> MemoryReading:
+        await super().open(queue, partition)
+        return CountedReading(self.server, (queue, partition), self.open_ones)
+
+
+async def test_one_that_is_cancelled_at_any_moment_leaves_its_partition() -> None:
+    for moments in range(20):
+        broker = CountingBroker(MemoryServer())
+        reader = PartitionReader(broker, QUEUE, 0, Till({}).receive, KEYS)
+        task = asyncio.create_task(reader.run(asyncio.Event()))
+        for _ in range(moments):
+            await asyncio.sleep(0)  # the next moment
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert not broker.open_ones, moments
