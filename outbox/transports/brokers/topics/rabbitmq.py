@@ -7,7 +7,7 @@ has not acknowledged goes back to its place when that ends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -30,6 +30,8 @@ _SET_BY_SERVER = "timestamp_in_ms"
 _LAST = 2**47  # milliseconds: the year 6429
 _NOT_FOUND, _NO_RIGHT = "NOT_FOUND", "ACCESS_REFUSED"
 _OF_STREAM = "x-stream-offset"
+_TO_A_KEY = "access to topic"
+"""What is refused where a right to an exchange is for some routing keys alone."""
 
 
 class RabbitTopics(RabbitBroker):
@@ -66,22 +68,41 @@ class RabbitTopics(RabbitBroker):
             asyncio.create_task(_send(channel, topic, packets, it, taken)) for it in lanes.values()
         ]
         fates = await self._sent(connection, sending)
-        if any(_NOT_FOUND in words(it) for it in fates.unknown):
-            raise _no_exchange(topic)
-        if error := next((it for it in fates.unknown if _NO_RIGHT in words(it)), None):
-            raise _lacks_a_right(error, f"write to {topic.name or 'amq.default'}")
-        if fates.unknown or fates.refused or not fates.returned:
+        if _refusal(fates, _TO_A_KEY):
+            fates = await self._one_by_one(connection, topic, packets, lanes.values(), taken)
+        refused = _refused(fates, topic)
+        if refused is None and (fates.unknown or fates.refused or not fates.returned):
             fates.require_good(packets)
             return
-        unrouted = next(it for it in range(len(packets)) if it not in taken)
-        refused = BrokerRefused(
-            f"{topic} has no queue for the routing key "
-            f"{_key_of(packets[unrouted], topic.routing_key)!r}, so the event would be lost",
-            next_step="ask its owner to bind a queue there, or correct routing-key",
-        )
+        if refused is None:
+            unrouted = next(it for it in range(len(packets)) if it not in taken)
+            refused = BrokerRefused(
+                f"{topic} has no queue for the routing key "
+                f"{_key_of(packets[unrouted], topic.routing_key)!r}, so the event would be lost",
+                next_step="ask its owner to bind a queue there, or correct routing-key",
+            )
         if taken:
             raise TakenInPart(str(refused), taken)
         raise refused
+
+    async def _one_by_one(
+        self,
+        connection: Connection,
+        topic: Topic,
+        packets: Sequence[EventPacket],
+        lanes: Collection[Sequence[int]],
+        taken: list[int],
+    ) -> Fates:
+        """Send what is not known to be taken, a key after the other. One that is refused ends the
+        channel, and what the server would have said of others: they would be sent for ever."""
+        total = Fates()
+        for lane in lanes:
+            if left := [it for it in lane if it not in taken]:
+                with told(self.address, sent=True):
+                    channel = await self._channel(connection)
+                sending = asyncio.create_task(_send(channel, topic, packets, left, taken))
+                total = Fates.of([total, await self._sent(connection, [sending])])
+        return total
 
     async def follow(self, topic: Topic, group: str, start: Start) -> RabbitReading:
         """Read the queue. No other client may read it meanwhile. RabbitMQ has one position for all
@@ -172,6 +193,21 @@ class TopicReading(RabbitReading):
         return stamped(Packet(0, headers, message.body, key), _taken_at(told))
 
 
+def _refusal(fates: Fates, what: str) -> BaseException | None:
+    """The error that says so, if there is one."""
+    return next((it for it in fates.unknown if it is not None and what in words(it)), None)
+
+
+def _refused(fates: Fates, topic: Topic) -> BrokerRefused | None:
+    """What the server refuses; None where it may have more than is known."""
+    if _refusal(fates, _NOT_FOUND):
+        return _no_exchange(topic)
+    error = _refusal(fates, _NO_RIGHT)
+    if error is None or not all(_NO_RIGHT in words(it) for it in fates.unknown):
+        return None
+    return _lacks_a_right(error, f"write to {topic.name or 'amq.default'}")
+
+
 def _no_exchange(topic: Topic) -> BrokerRefused:
     return BrokerRefused(
         f"there is no exchange for {topic}",
@@ -180,9 +216,12 @@ def _no_exchange(topic: Topic) -> BrokerRefused:
 
 
 def _lacks_a_right(error: BaseException, right: str) -> BrokerRefused:
+    text = " ".join(map(str, error.args))
+    is_to_key = _TO_A_KEY in text
     return BrokerRefused(
-        f"RabbitMQ refuses: {' '.join(map(str, error.args))}",
-        next_step=f"let the user {right} with `rabbitmqctl set_permissions`",
+        f"RabbitMQ refuses: {text}",
+        next_step=f"let the user {right}{' with that routing key' * is_to_key} with "
+        f"`rabbitmqctl set_{'topic_' * is_to_key}permissions`",
     )
 
 

@@ -9,9 +9,10 @@ import re
 import nats
 import pytest
 
+from outbox.replacing import replace
 from outbox.transports.brokers.broker import BrokerRefused
 from outbox.transports.brokers.topics.clients import client_of
-from outbox.transports.brokers.topics.port import EventPacket, Start
+from outbox.transports.brokers.topics.port import EventPacket, Start, TakenInPart
 from outbox.transports.brokers.topics.topic import Topic
 from tests.support.brokers.nats_server import NatsServer, a_nats_server
 from tests.support.brokers.rabbitmq_server import shared_rabbit
@@ -114,3 +115,29 @@ async def test_at_rabbitmq_it_is_to_write_to_their_exchange_or_to_read_their_que
         allow(own, f"{own}|^{written.name}$", f"{own}|^{followed.name}$")
         await sends(written)
         await follows(followed)
+
+
+async def test_at_rabbitmq_a_right_that_one_routing_key_lacks_holds_up_no_other_event() -> None:
+    """And none of those is sent again and again."""
+    user = f"user-{os.urandom(3).hex()}"
+    server = shared_rabbit()
+    server.add_user(user)
+    packets = [replace(PACKET, key=str(it), type=f"press.{it}") for it in range(4)]
+    async with at_rabbit() as stranger:
+        await stranger.make()
+        topic = Topic(server.url(user=f"{user}:{user}"), stranger.topic.name)
+        names = ", ".join(
+            f'<<"{it}">>' for it in (user, "/", topic.name, r"^press\\.[023]$", ".*", "test")
+        )
+        server.run(f"rabbit_auth_backend_internal:set_topic_permissions({names})")
+        client = client_of(topic)
+        try:
+            with pytest.raises(TakenInPart, match=r"access to topic 'press\.1'") as part:
+                await client.publish_to(topic, packets)
+            assert part.value.taken == {0, 2, 3}
+            with pytest.raises(BrokerRefused, match=r"access to topic 'press\.1'") as refused:
+                await client.publish_to(topic, packets[1:2])
+            assert "set_topic_permissions" in refused.value.next_step
+            await client.publish_to(topic, packets[2:])
+        finally:
+            await client.aclose()
