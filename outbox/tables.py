@@ -35,6 +35,9 @@ from outbox.database.column_types import (
 )
 from outbox.database.table_set import TableSet
 
+READING = "consume "
+"""What the names of leases begin with by which the readers of a queue share its partitions. No
+destination of messages begins so."""
 _HOLDS_KEY = text("state <> 'dead'")
 
 NAMING_CONVENTION: Mapping[str, str] = {

@@ -10,7 +10,7 @@ from sqlalchemy import and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.database.time import DatabaseClock
-from outbox.tables import Tables
+from outbox.tables import READING, Tables
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class SendingProcess:
 async def senders(
     connection: AsyncConnection, tables: Tables, now: Callable[[], datetime]
 ) -> Sequence[SendingProcess]:
-    """They, by name."""
+    """They, by name. Left out are the readers of a queue, which have leases for its partitions and
+    send nothing."""
     postgres = connection.dialect.name == "postgresql"
     time = DatabaseClock(postgres=postgres, now=now).time
     relay, lease = tables.outbox_relay, tables.outbox_lease
@@ -33,7 +34,7 @@ async def senders(
     leases = select(func.count()).select_from(lease).where(is_held).scalar_subquery()
     found = (
         select(relay.c.owner, leases)
-        .where(relay.c.expires_at > time)
+        .where(relay.c.expires_at > time, ~relay.c.destination.startswith(READING))
         .group_by(relay.c.owner)
         .order_by(relay.c.owner)
     )

@@ -24,7 +24,7 @@ from outbox.coordination.leases import Leases
 from outbox.coordination.loops import at_the_end, log_failure, repeat
 from outbox.coordination.owners import HolderName, is_surely_dead
 from outbox.coordination.progress import Progress
-from outbox.tables import Tables
+from outbox.tables import READING, Tables
 from outbox.transports.brokers.broker import Broker
 from outbox.transports.brokers.held.holding import Holding
 from outbox.transports.brokers.partition_reader import (
@@ -214,7 +214,7 @@ class Consumer:
 
 def _leased_as(queue: str, number: int) -> str:
     """The name of the leases, which has room for 100 characters in the tables."""
-    name = f"consume {queue}" if number == 1 else f"consume {queue} {number}"
+    name = f"{READING}{queue}" if number == 1 else f"{READING}{queue} {number}"
     if len(name) <= MAX_DESTINATION_LENGTH:
         return name
     digest = hashlib.sha256(name.encode()).hexdigest()[:16]

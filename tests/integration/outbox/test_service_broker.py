@@ -15,10 +15,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 import outbox
+from outbox.chassis.endpoints.overview import overview
 from outbox.clock import SystemClock
 from outbox.contract import CommandAnswered
 from outbox.ids import Ids
 from outbox.replies import Locked, Outcome, Reply
+from outbox.tables import DEFAULT_TABLES, outbox_lease
 from outbox.tables import outbox as outbox_table
 from outbox.transports.base import Answered, Delivery
 from outbox.transports.brokers.address import is_broker
@@ -174,6 +176,25 @@ async def test_a_copy_through_the_door_is_answered_there_and_by_no_further_messa
         assert reply.outcome is Outcome.DONE
         await bank.send(Book("z"))
         assert len(await bank.answered(2)) == 2
+
+
+async def test_a_process_that_only_reads_the_queue_is_not_told_as_a_sender(
+    bank: Bank, database: Database, make_engine: MakeEngine
+) -> None:
+    engine = make_engine(database)
+    leased = select(outbox_lease.c.destination).where(outbox_lease.c.owner.is_not(None))
+
+    async def lent() -> set[str]:
+        async with engine.connect() as connection:
+            return set(await connection.scalars(leased))
+
+    async with bank.service.running():
+        await bank.send(Book("a"))
+        await bank.answered(1)
+        assert await lent() == {"consume bank", "orchestrator"}
+        shown = await overview(engine, DEFAULT_TABLES, _CLOCK, "bank")
+    (sender,) = shown.senders
+    assert sender.owner.startswith("bank@")
 
 
 async def test_what_a_packet_says_of_ended_sagas_reaches_the_purge(bank: Bank) -> None:
