@@ -48,7 +48,7 @@ def way_named(text: str, folder: Path, command: str) -> Iterator[Way]:
     from orchestrator.cli.ways.local_nats import local_nats
     from outbox.errors import ExtraMissing, OutboxError
     from outbox.transports.brokers.address import is_broker
-    from outbox.transports.brokers.opening import broker_at
+    from outbox.transports.brokers.opening import broker_at, require_library
     from outbox.transports.grpc.extra import require
 
     if text == HTTP:
@@ -57,6 +57,7 @@ def way_named(text: str, folder: Path, command: str) -> Iterator[Way]:
         require(f"{command} grpc")
         yield Way(is_grpc=True)
     elif text == NATS:
+        require_library(NATS, f"{command} nats")
         with local_nats(folder, command) as address:
             yield Way(broker=address)
     elif is_broker(text):

