@@ -116,9 +116,12 @@ async def _told_by_broker(name: str, address: BrokerAddress, asked: Awaitable[st
     except TimeoutError:
         return problem(_AREA, name, f"{address} did not answer within {_SECONDS:g} s", next_step)
     except BrokerAway as away:
-        return problem(_AREA, name, f"{address} is away: {away.reason}", next_step)
+        # Most reasons begin with the broker, and some say already that it is away.
+        why = away.reason.removeprefix(f"{address} ").removeprefix("is away: ")
+        return problem(_AREA, name, f"{address} is away: {why}", next_step)
     except OutboxError as error:
-        return problem(_AREA, name, f"{address}: {error.problem}", error.next_step)
+        told = error.problem if str(address) in error.problem else f"{address}: {error.problem}"
+        return problem(_AREA, name, told, error.next_step)
 
 
 async def _of_peer(name: str, destination: Destination, keys: Keyring | None) -> list[Finding]:

@@ -16,6 +16,7 @@ from outbox.transports.http.receiver import receiver
 from outbox.transports.http.signing import Keyring
 from tests.support.blog.blog import SECRETS
 from tests.support.brokers.nats_server import a_nats_server
+from tests.support.brokers.redis_server import a_redis
 from tests.support.brokers.strangers import STRANGERS
 from tests.support.brokers.traffic import packets
 from tests.support.discovery.dns_server import name_server, zone
@@ -130,6 +131,19 @@ async def test_a_topic_of_others_is_asked_for_and_told_where_it_is_missing() -> 
     assert "ask its owner" in (missing.next_step or "")
     assert there.told == f"{stranger.topic} is there"
     assert "is away" in away.told
+
+
+async def test_a_broker_is_named_once() -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    for kind, scheme in (("redis", "redis"), ("nats", "nats"), ("kafka", "kafka")):
+        (away,) = await addresses({"SAGABOX_PEERS": f"bank={scheme}://{nowhere}"})
+        assert away.told.startswith(f"{kind} at {nowhere}")
+        assert away.told.count(" at 127.0.0.1") == 1, away.told
+        assert away.told.count("is away") == 1, away.told
+    async with a_redis(durable=False) as server:
+        (refused,) = await addresses({"SAGABOX_PEERS": f"bank={server.url()}"})
+    assert refused.told.count("redis at ") == 1
+    assert refused.told.startswith("redis at ")
 
 
 async def test_a_topic_whose_library_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
