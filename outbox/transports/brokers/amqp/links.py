@@ -20,6 +20,7 @@ from pamqp.frame import FrameTypes
 from yarl import URL
 
 from outbox.transports.brokers.address import BrokerAddress
+from outbox.transports.brokers.amqp.client_log import our_connection
 from outbox.transports.brokers.amqp.troubles import (
     require_confirms,
     require_entry,
@@ -173,8 +174,9 @@ class Link:
         connection = Connection(url, **options)
         connection.vhost = address.path or "/"
         try:
-            async with within(CONNECT_WITHIN):
-                await connection.connect()
+            with our_connection():
+                async with within(CONNECT_WITHIN):
+                    await connection.connect()
             require_confirms((connection.server_properties or {}).get("capabilities"), address)
         except BaseException:
             # It may be there already when the caller is cancelled.

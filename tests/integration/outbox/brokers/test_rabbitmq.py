@@ -365,6 +365,25 @@ class TestTrouble:
                         assert await reading.next(1, 5.0) == ()
             await reading.aclose()
 
+    async def test_what_is_raised_is_not_logged_by_the_library_as_well(
+        self, server: RabbitServer, prefix: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with wire(server.url()) as air, client(over(air.port, prefix)) as broker:
+            reading = await broker.open(QUEUE, 0)
+            air.become(Weather.PARTED)
+            with pytest.raises(BrokerAway):
+                async with asyncio.timeout(60):
+                    while True:
+                        assert await reading.next(1, 5.0) == ()
+            await reading.aclose()
+        async with client(over(free_port(), prefix)) as broker:
+            with pytest.raises(BrokerAway):
+                await broker.waiting(QUEUE)
+        with pytest.raises(aiormq.exceptions.AMQPConnectionError):
+            await aiormq.connect(f"amqp://127.0.0.1:{free_port()}")
+        (another_s,) = [it for it in caplog.records if it.name.startswith("aiormq")]
+        assert another_s.msg.startswith("error when creating transport")
+
     async def test_calls_that_are_cancelled_while_they_connect_leave_no_connection(
         self, server: RabbitServer, prefix: str
     ) -> None:
