@@ -205,8 +205,7 @@ async def redrive_as_new(
     if len(rows) < len(set(seqs)):
         missing = sorted(set(seqs) - {row["seq"] for row in rows})
         raise NoSuchMessage(
-            f"{len(missing)} of the {len(set(seqs))} messages were not given up, or could never be "
-            f"read, the first of them {missing[0]}",
+            f"not given up, or impossible to read: {_numbered(missing)}",
             next_step="redrive them under their own ids",
         )
     named: dict[str, str] = {}
@@ -368,12 +367,20 @@ def _check(selection: Selection, limit: int) -> None:
         )
 
 
+def _numbered(seqs: Sequence[int]) -> str:
+    """These messages for an error, the first three by their numbers."""
+    first = ", ".join(map(str, seqs[:3]))
+    if len(seqs) == 1:
+        return f"the message {first}"
+    more = f" and {len(seqs) - 3} more" if len(seqs) > 3 else ""
+    return f"the messages {first}{more}"
+
+
 def _check_named(seqs: Collection[int], rows: Sequence[RowMapping], why: str) -> None:
     missing = sorted(set(seqs) - {row["seq"] for row in rows})
     if missing:
         raise NoSuchMessage(
-            f"{len(missing)} of the {len(set(seqs))} messages are not held, or do not fit the rest "
-            f"of the selection, the first of them {missing[0]}",
+            f"not held, or not in the rest of the selection: {_numbered(missing)}",
             next_step="list the held messages; it may have been handled or dropped already",
         )
     for row in rows:

@@ -443,7 +443,12 @@ def test_the_body_of_what_came_by_a_broker_is_shown(service: str, database: Data
 def test_what_is_received_is_changed_only_by_a_choice(service: str, database: Database) -> None:
     received(database, "ada")
     assert "--all" in refused(service, "received", "drop")["next_step"]
-    assert "not held" in refused(service, "received", "redrive", "7")["happened"]
+    happened = refused(service, "received", "redrive", "7")["happened"]
+    assert happened == "not held, or not in the rest of the selection: the message 7"
+    happened = refused(service, "received", "drop", "1", *map(str, range(6, 11)))["happened"]
+    assert happened.endswith(": the messages 6, 7, 8 and 2 more")
+    happened = refused(service, "received", "redrive", "1", "--as-new")["happened"]
+    assert happened == "not given up, or impossible to read: the message 1"
     error = refused(service, "received", "redrive", "--key", "ada", "--as-new")
     assert "numbers" in error["next_step"]
     assert shown(service, "received", "list", "--state", "dead")["items"] == []

@@ -211,7 +211,7 @@ async def test_a_wrong_number_changes_nothing(engine: AsyncEngine) -> None:
     (first,) = await _listed(bench)
     with pytest.raises(NoSuchMessage, match="list the held messages"):
         await _drop(bench, seqs=[first.seq, 77])
-    with pytest.raises(NoSuchMessage, match="do not fit"):
+    with pytest.raises(NoSuchMessage, match=rf"rest of the selection: the message {first.seq};"):
         await _redrive(bench, seqs=[first.seq], key="bob")
     for wrong in (range(0), range(1001)):
         with pytest.raises(InvalidSelection):

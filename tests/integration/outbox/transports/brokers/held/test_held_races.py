@@ -141,7 +141,7 @@ async def test_of_messages_that_are_named_all_are_changed_or_none(
         await session.execute(delete(inbox_held).where(inbox_held.c.seq == first))
         changing = asyncio.create_task(changed())
         await until_it_waits(engine, changing)
-    with pytest.raises(NoSuchMessage, match=f"the first of them {first}"):
+    with pytest.raises(NoSuchMessage, match=f": the message {first};"):
         await changing
     (row,) = await bench.rows()
     assert (row["seq"], row["attempts"]) == (other, 1)
