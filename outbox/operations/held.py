@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.database.column_types import UtcDateTime
 from outbox.database.pages import Page, page
+from outbox.database.time import DatabaseClock
 from outbox.errors import BelongsToSaga
 from outbox.lanes import BLOCKED, Lane, lane_of
 from outbox.operations.dead_rows import saga_of
@@ -144,7 +145,7 @@ async def free_some(
     rows = await _locked(connection, tables, selection)
     held = tables.outbox_held
     for row in rows:
-        tried: dict[str, Any] = {"next_at": now}
+        tried: dict[str, Any] = {"next_at": _as_relays_have(connection, now)}
         if row["next_at"] >= BLOCKED:
             tried |= {"attempts": 0}
         await connection.execute(update(held).where(_is(held, row)).values(tried))
@@ -179,13 +180,19 @@ async def drop_some(
                 await _bury(connection, tables, table, message, row, buried_by, now)
             await connection.execute(delete(table).where(message))
         # Its relay finds the next message of the key, or that there is none.
-        await connection.execute(update(held).where(_is(held, row)).values(next_at=now, attempts=0))
+        due = _as_relays_have(connection, now)
+        await connection.execute(update(held).where(_is(held, row)).values(next_at=due, attempts=0))
     return len(rows)
 
 
 async def _bury(
     connection: AsyncConnection,
     tables: Tables,
+def _as_relays_have(connection: AsyncConnection, now: datetime) -> ColumnElement[datetime]:
+    """The time now, as the relays have it: the clock of this machine may be another."""
+    return DatabaseClock(postgres=connection.dialect.name == "postgresql", now=lambda: now).time
+
+
     table: Table,
     message: ColumnElement[bool],
     row: RowMapping,

@@ -25,6 +25,7 @@ from tests.support.databases.locks import until_it_waits
 from tests.support.fixtures import MakeEngine
 from tests.support.outbox.inboxes import Names
 from tests.support.outbox.letters import a_letter, an_id, at, bury, dead, queue
+from outbox.testing import FakeClock
 from tests.support.outbox.relays import (
     DONE,
     FAILED,
@@ -140,6 +141,26 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Transactions of up to three messages."""
     for module in ("operations", "selection"):
         monkeypatch.setattr(f"outbox.operations.{module}.MAX_AT_ONCE", 3)
+
+@pytest.mark.databases("postgresql")  # the processes of a SQLite file share one clock
+@pytest.mark.parametrize("change", ["redrive", "drop"])
+async def test_a_key_that_an_operator_frees_goes_on_where_the_clock_of_his_machine_is_ahead(
+    engine: AsyncEngine, change: str
+) -> None:
+    ids = await commit(engine, message("k"), message("k"))
+    bad = [ids[0]]
+    blocking = Blocking(engine, bad)
+    await drain(blocking.relay)
+    bad.clear()
+    clock = FakeClock(SystemClock().now() + timedelta(hours=1))
+    ahead = Operations(engine, DEFAULT_TABLES, clock, Names())
+    if change == "redrive":
+        await ahead.redrive(Selection(key="k"))
+    else:
+        await ahead.drop(Selection(key="k"))
+    sent = blocking.destination
+    await run_until(blocking.relay, lambda: ids[1] in sent.ids, "the key goes on")
+
 
 
 @pytest.mark.usefixtures("small_steps")
