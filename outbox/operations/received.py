@@ -87,7 +87,12 @@ class ReceivedOperations:
             if not as_new:
                 return await operators.redrive(connection, selection, now=now, tables=tables)
             found = await operators.redrive_as_new(
-                connection, selection.seqs or (), new_id=self._new_id, now=now, tables=tables
+                connection,
+                selection.seqs or (),
+                new_id=self._new_id,
+                now=now,
+                fitting=selection,
+                tables=tables,
             )
             new_ids.update(found)
             return len(found)

@@ -13,6 +13,7 @@ saga waits for its answer.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -177,6 +178,7 @@ async def redrive(
 
 
 async def redrive_as_new(
+    fitting: Selection | None = None,
     database: Database,
     seqs: Collection[int],
     *,
@@ -189,14 +191,15 @@ async def redrive_as_new(
 
     To the inbox each is another message. It takes effect also where the one under the old id did,
     so make sure that it did not. All or none: raises InvalidSelection, NoSuchMessage where one is
-    not held or not given up, and BelongsToSaga, before anything changes.
+    not held or not given up, or is not in the selection `fitting`, and BelongsToSaga, before
+    anything changes.
     """
     change = _Change(database, tables or tables_in(database), now)
     at = change.held.c
     is_given_up = at.state.in_((State.DEAD.value, State.BLOCKED.value))
     may_be = and_(is_given_up, at.message_id.is_not(None), at.saga.is_(None))
     rows = await change.lock(
-        Selection(seqs=seqs),
+        dataclasses.replace(fitting or Selection(), seqs=seqs),
         may_be,
         MAX_AT_ONCE,
         refused=at.saga.is_not(None),
