@@ -74,11 +74,12 @@ async def locked(
     return rows
 
 
-async def locked_ids(
-    database: Database, outbox_dead: Table, chosen: Sequence[ColumnElement[bool]]
+async def ids_dead(
+    database: Database, outbox_dead: Table, chosen: Sequence[ColumnElement[bool]], *, lock: bool
 ) -> frozenset[str]:
-    """The ids of these rows, which stay until the transaction ends."""
-    query = _locking(outbox_dead, chosen).with_only_columns(outbox_dead.c.id)
+    """The ids of these rows. With `lock` they stay until the transaction ends."""
+    query = _locking(outbox_dead, chosen) if lock else select(outbox_dead).where(*chosen)
+    query = query.with_only_columns(outbox_dead.c.id)
     return frozenset((await database.execute(query)).scalars().all())
 
 

@@ -110,11 +110,14 @@ async def count_held(connection: AsyncConnection, tables: Tables, selection: Sel
     return int((await connection.execute(select(func.count()).select_from(found))).scalar_one())
 
 
-async def locked_ids(
-    connection: AsyncConnection, tables: Tables, selection: Selection
+async def ids_held(
+    connection: AsyncConnection, tables: Tables, selection: Selection, *, lock: bool
 ) -> frozenset[str]:
-    """The ids of these messages, which hold their keys until the transaction ends."""
-    return frozenset(row["head_id"] for row in await _locked(connection, tables, selection))
+    """The ids of these messages. With `lock` they hold their keys until the transaction ends."""
+    if lock:
+        return frozenset(row["head_id"] for row in await _locked(connection, tables, selection))
+    found = await connection.execute(_freed(tables, selection))
+    return frozenset(row["head_id"] for row in found.mappings())
 
 
 async def require_may_be_dropped(
@@ -185,14 +188,14 @@ async def drop_some(
     return len(rows)
 
 
-async def _bury(
-    connection: AsyncConnection,
-    tables: Tables,
 def _as_relays_have(connection: AsyncConnection, now: datetime) -> ColumnElement[datetime]:
     """The time now, as the relays have it: the clock of this machine may be another."""
     return DatabaseClock(postgres=connection.dialect.name == "postgresql", now=lambda: now).time
 
 
+async def _bury(
+    connection: AsyncConnection,
+    tables: Tables,
     table: Table,
     message: ColumnElement[bool],
     row: RowMapping,

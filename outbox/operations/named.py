@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from outbox.errors import NoSuchMessage
 from outbox.operations import held as held_messages
-from outbox.operations.dead_rows import locked_ids, require_may_go
+from outbox.operations.dead_rows import ids_dead, require_may_go
 from outbox.operations.scheduled import ids_scheduled
 from outbox.operations.selection import Selection
 from outbox.tables import Tables
@@ -60,17 +60,18 @@ async def require_ids(
     *,
     letters: bool = True,
     held: bool = True,
+    lock: bool,
 ) -> None:
     """Raises NoSuchMessage where an id is that of no dead letter and holds no key, of those of the
-    two that are looked for. What is found stays so until the transaction ends."""
+    two that are looked for. With `lock` what is found stays so until the transaction ends."""
     if not selection.ids:
         return
     known: set[str] = set()
     if letters:
         dead = tables.outbox_dead
-        known |= await locked_ids(connection, dead, selection.of(dead, "died_at"))
+        known |= await ids_dead(connection, dead, selection.of(dead, "died_at"), lock=lock)
     if held:
-        known |= await held_messages.locked_ids(connection, tables, selection)
+        known |= await held_messages.ids_held(connection, tables, selection, lock=lock)
     _require_all(
         selection, known, " and ".join(["is no dead letter"] * letters + ["holds no key"] * held)
     )

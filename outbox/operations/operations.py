@@ -129,13 +129,19 @@ class Operations:
         found = await self._counted(selection, as_new=as_new)
         if as_new:
             found = replace(found, held_messages=0)
+
+        async def require(connection: AsyncConnection, *, lock: bool) -> None:
+            await require_letters_may_go(connection, self._tables, selection, as_new=as_new)
+            await require_ids(connection, self._tables, selection, held=not as_new, lock=lock)
+
         if dry_run:
+            async with self._reading.connect() as connection:
+                await require(connection, lock=False)
             return found
         new_ids: dict[str, str] = {}
 
         async def step(connection: AsyncConnection) -> tuple[int, int]:
-            await require_letters_may_go(connection, self._tables, selection, as_new=as_new)
-            await require_ids(connection, self._tables, selection, held=not as_new)
+            await require(connection, lock=True)
             now, tables = self._clock.now(), self._tables
             if as_new:
                 letters = await dead.redrive_some_as_new(
@@ -169,14 +175,19 @@ class Operations:
         found = await self._counted(selection, as_new=True)
         letters = 0 if buried_by is not None else found.dead_letters + found.of_sagas
         found = replace(found, dead_letters=letters, of_sagas=0)
+
+        async def require(connection: AsyncConnection, *, lock: bool) -> None:
+            tables, letters = self._tables, buried_by is None
+            await require_ids(connection, tables, selection, letters=letters, lock=lock)
+            await held_messages.require_may_be_dropped(connection, tables, selection)
+
         if dry_run:
             async with self._reading.connect() as connection:
-                await held_messages.require_may_be_dropped(connection, self._tables, selection)
+                await require(connection, lock=False)
             return found
 
         async def step(connection: AsyncConnection) -> tuple[int, int]:
-            await require_ids(connection, self._tables, selection, letters=buried_by is None)
-            await held_messages.require_may_be_dropped(connection, self._tables, selection)
+            await require(connection, lock=True)
             gone = 0
             if buried_by is None:
                 gone = await dead.drop_some(connection, self._tables, selection)
@@ -226,6 +237,7 @@ class Operations:
         return await self._with_scheduled(
             selection,
             lambda connection: scheduled.move_some(connection, self._tables, selection, due),
+            but=due,
             dry_run=dry_run,
             everything=everything,
         )
@@ -247,13 +259,14 @@ class Operations:
         selection: Selection,
         work: Callable[[AsyncConnection], Awaitable[int]],
         *,
+        but: datetime | None = None,
         dry_run: bool,
         everything: bool,
     ) -> Changed:
         _require_filter(selection, everything)
         async with self._reading.connect() as connection:
             await require_scheduled(connection, self._tables, selection, lock=False)
-            total = await scheduled.count(connection, self._tables, selection)
+            total = await scheduled.count(connection, self._tables, selection, but=but)
         found = Changed(dry_run, scheduled=total)
         if dry_run:
             return found

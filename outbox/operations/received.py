@@ -33,7 +33,7 @@ class ReceivedChanged:
 class ReceivedOperations:
     """The operations of one service. The list writes nothing. What changes messages needs a
     selection with a filter, or the word `everything`, and works in transactions of up to 1,000
-    messages; with `dry_run` the first of them is rolled back, and counts alone."""
+    messages; with `dry_run` it only counts."""
 
     def __init__(
         self, engine: AsyncEngine, tables: Tables, clock: Clock, new_id: Callable[[], str]
@@ -75,6 +75,8 @@ class ReceivedOperations:
         that are named by their numbers, under new ids. Raises InvalidSelection; and with numbers
         NoSuchMessage, BelongsToSaga, ForgottenByReceiver."""
         _require_filter(selection, everything)
+        if dry_run and selection.seqs is None and not as_new:
+            return await self._counted(operators.count_to_redrive, selection)
         new_ids: dict[str, str] = {}
         if as_new and selection.seqs is None:
             raise InvalidSelection(
@@ -106,6 +108,8 @@ class ReceivedOperations:
         """Delete them for good, as `held.operators.drop` says. Raises InvalidSelection; and with
         numbers NoSuchMessage and BelongsToSaga."""
         _require_filter(selection, everything)
+        if dry_run and selection.seqs is None:
+            return await self._counted(operators.count_to_drop, selection)
 
         async def step(connection: AsyncConnection) -> int:
             return await operators.drop(
@@ -114,6 +118,14 @@ class ReceivedOperations:
 
         count = await self._in_steps(step, dry_run, once=selection.seqs is not None)
         return ReceivedChanged(dry_run, count)
+
+    async def _counted(
+        self, count: Callable[..., Awaitable[int]], selection: Selection
+    ) -> ReceivedChanged:
+        async with self._reading.connect() as connection:
+            now = self._clock.now()
+            found = await count(connection, selection, now=now, tables=self._tables)
+        return ReceivedChanged(True, found)
 
     async def _in_steps(
         self, step: Callable[[AsyncConnection], Awaitable[int]], dry_run: bool, *, once: bool

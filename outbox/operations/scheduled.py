@@ -47,11 +47,19 @@ async def list_scheduled(
     return await page(connection, query, order, _message, limit=limit, cursor=cursor)
 
 
-async def count(connection: AsyncConnection, tables: Tables, selection: Selection) -> int:
-    """How many there are."""
+async def count(
+    connection: AsyncConnection,
+    tables: Tables,
+    selection: Selection,
+    *,
+    but: datetime | None = None,
+) -> int:
+    """How many there are, without those that are due at the moment `but`."""
     scheduled = tables.outbox_scheduled
     counted = select(func.count()).select_from(scheduled)
     query = counted.where(*selection.of(scheduled, _MOMENT))
+    if but is not None:
+        query = query.where(scheduled.c.due_at != but)
     return int((await connection.execute(query)).scalar_one())
 
 

@@ -149,16 +149,11 @@ async def redrive(
     at = change.held.c
     if selection.seqs is not None:
         await change.refuse_forgotten(selection)
-    is_dead = at.state == State.DEAD.value
-    has_turn = and_(at.next_at.is_not(None), or_(at.next_at > change.time, at.attempts > 0))
     rows = await change.lock(
         selection,
-        and_(
-            or_(and_(is_dead, at.saga.is_(None)), at.state == State.BLOCKED.value, has_turn),
-            not_(change.is_forgotten),
-        ),
+        change.may_be_tried,
         limit,
-        refused=and_(is_dead, at.saga.is_not(None)),
+        refused=and_(change.is_dead, at.saga.is_not(None)),
         why="was given up, which the saga was told",
     )
     if rows:
@@ -178,12 +173,12 @@ async def redrive(
 
 
 async def redrive_as_new(
-    fitting: Selection | None = None,
     database: Database,
     seqs: Collection[int],
     *,
     new_id: Callable[[], str],
     now: datetime,
+    fitting: Selection | None = None,
     tables: Tables | None = None,
 ) -> Mapping[str, str]:
     """Let messages that were given up be tried again as new ones: under new ids, and due now.
@@ -254,18 +249,33 @@ async def drop(
     """
     change = _Change(database, tables or tables_in(database), now)
     at = change.held.c
-    is_dead = at.state == State.DEAD.value
     rows = await change.lock(
         selection,
-        or_(at.saga.is_(None), is_dead),
+        change.may_be_dropped,
         limit,
-        refused=and_(at.saga.is_not(None), not_(is_dead)),
+        refused=and_(at.saga.is_not(None), not_(change.is_dead)),
         why="waits for its answer",
     )
     if rows:
         await database.execute(delete(change.held).where(at.seq.in_([row["seq"] for row in rows])))
         await change.appoint(rows)
     return len(rows)
+
+
+async def count_to_redrive(
+    database: Database, selection: Selection, *, now: datetime, tables: Tables | None = None
+) -> int:
+    """How many messages `redrive` would change, if it were called until it returned 0."""
+    change = _Change(database, tables or tables_in(database), now)
+    return await change.count(selection, change.may_be_tried)
+
+
+async def count_to_drop(
+    database: Database, selection: Selection, *, now: datetime, tables: Tables | None = None
+) -> int:
+    """How many messages `drop` would delete, if it were called until it returned 0."""
+    change = _Change(database, tables or tables_in(database), now)
+    return await change.count(selection, change.may_be_dropped)
 
 
 class _Change:
@@ -287,6 +297,30 @@ class _Change:
         """Whether the inbox cannot tell whether it took effect."""
         at = self.held.c
         return and_(at.state != State.WAITING.value, at.last_error.startswith(_TOO_OLD))
+
+    @property
+    def is_dead(self) -> ColumnElement[bool]:
+        """Whether it was given up, and its key goes on."""
+        return self.held.c.state == State.DEAD.value
+
+    @property
+    def may_be_tried(self) -> ColumnElement[bool]:
+        """Whether there is something to be done so that it is tried at once."""
+        at = self.held.c
+        has_turn = and_(at.next_at.is_not(None), or_(at.next_at > self.time, at.attempts > 0))
+        is_given_up = or_(and_(self.is_dead, at.saga.is_(None)), at.state == State.BLOCKED.value)
+        return and_(or_(is_given_up, has_turn), not_(self.is_forgotten))
+
+    @property
+    def may_be_dropped(self) -> ColumnElement[bool]:
+        """Whether no saga waits for its answer."""
+        return or_(self.held.c.saga.is_(None), self.is_dead)
+
+    async def count(self, selection: Selection, may_be: ColumnElement[bool]) -> int:
+        """How many of the chosen rows may be changed; it locks none."""
+        chosen = and_(_chosen(self.held.c, selection), may_be)
+        counted = select(func.count()).select_from(self.held).where(chosen)
+        return int((await self._database.execute(counted)).scalar_one())
 
     def whole(self, rows: Sequence[RowMapping]) -> Select[Any]:
         """The query for all that stands in these rows."""

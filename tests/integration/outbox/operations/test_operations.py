@@ -11,7 +11,13 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from outbox.clock import SystemClock
-from outbox.errors import InvalidSelection, NoSuchMessage
+from outbox.errors import (
+    BelongsToSaga,
+    ForgottenByReceiver,
+    InvalidSelection,
+    NoSuchMessage,
+    OutboxError,
+)
 from outbox.operations import selection as selections
 from outbox.operations.operations import Operations
 from outbox.operations.selection import Selection
@@ -19,13 +25,13 @@ from outbox.relay.relay import Relay
 from outbox.replies import Reply
 from outbox.retry import OnExhaustion, RetryPolicy
 from outbox.tables import DEFAULT_TABLES, Tables, outbox_dead, outbox_held, outbox_scheduled
+from outbox.testing import FakeClock
 from outbox.wire.envelope import Envelope
 from tests.support.databases.databases import Database
 from tests.support.databases.locks import until_it_waits
 from tests.support.fixtures import MakeEngine
 from tests.support.outbox.inboxes import Names
-from tests.support.outbox.letters import a_letter, an_id, at, bury, dead, queue
-from outbox.testing import FakeClock
+from tests.support.outbox.letters import a_letter, an_id, at, bury, dead, of_saga, queue
 from tests.support.outbox.relays import (
     DONE,
     FAILED,
@@ -136,12 +142,6 @@ async def test_a_message_whose_key_rests_is_tried_at_once_by_its_id_alone(
     assert [it.attempts for it in page.items] == [2]
 
 
-@pytest.fixture
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Transactions of up to three messages."""
-    for module in ("operations", "selection"):
-        monkeypatch.setattr(f"outbox.operations.{module}.MAX_AT_ONCE", 3)
-
 @pytest.mark.databases("postgresql")  # the processes of a SQLite file share one clock
 @pytest.mark.parametrize("change", ["redrive", "drop"])
 async def test_a_key_that_an_operator_frees_goes_on_where_the_clock_of_his_machine_is_ahead(
@@ -161,6 +161,12 @@ async def test_a_key_that_an_operator_frees_goes_on_where_the_clock_of_his_machi
     sent = blocking.destination
     await run_until(blocking.relay, lambda: ids[1] in sent.ids, "the key goes on")
 
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transactions of up to three messages."""
+    for module in ("operations", "selection"):
+        monkeypatch.setattr(f"outbox.operations.{module}.MAX_AT_ONCE", 3)
 
 
 @pytest.mark.usefixtures("small_steps")
@@ -265,6 +271,49 @@ async def test_letters_of_several_destinations_are_all_sent_again_as_new(
     sent = {(it["id"], it["destination"]) for it in await queue(engine)}
     assert done.new_ids.keys() == {an_id(it) for it in range(4)}
     assert sent == {(new, to) for new in done.new_ids.values() for to in both}
+
+
+@pytest.mark.parametrize("change", ["redrive", "redrive_as_new", "drop", "bury"])
+async def test_a_dry_run_refuses_the_ids_that_the_real_one_would(
+    engine: AsyncEngine, change: str
+) -> None:
+    held = await commit(engine, message("k"))
+    await drain(Blocking(engine, held).relay)
+    await bury(engine, a_letter(0), a_letter(1, reason="too-old: long ago"), of_saga(2))
+    does, gone = operations(engine), an_id(9)
+    also: dict[str, dict[str, type[OutboxError]]] = {
+        "redrive": {an_id(1): ForgottenByReceiver, an_id(2): BelongsToSaga},
+        "redrive_as_new": {held[0]: NoSuchMessage, an_id(2): BelongsToSaga},
+        "bury": {an_id(0): NoSuchMessage},
+    }
+    refused: dict[str, type[OutboxError]] = {gone: NoSuchMessage, **also.get(change, {})}
+
+    async def changed(*ids: str, dry_run: bool) -> None:
+        named = Selection(ids=ids)
+        if change in ("drop", "bury"):
+            buried_by = "ann" if change == "bury" else None
+            await does.drop(named, buried_by=buried_by, dry_run=dry_run)
+        else:
+            await does.redrive(named, as_new=change == "redrive_as_new", dry_run=dry_run)
+
+    fits = held[0] if change == "bury" else an_id(0)
+    for id, error in refused.items():
+        for dry_run in (True, False):
+            with pytest.raises(error, match=id):
+                await changed(fits, id, dry_run=dry_run)
+    await changed(fits, dry_run=True)
+    assert len(await dead(engine)) == 3
+
+
+async def test_a_dry_run_counts_no_message_that_is_due_then_already(engine: AsyncEngine) -> None:
+    due = SystemClock().now() + timedelta(days=9)
+    async with engine.begin() as connection:
+        for days in (0, 1):
+            values = row(*message("k"), "comments") | {"due_at": due + timedelta(days=days)}
+            await connection.execute(insert(outbox_scheduled).values(**values))
+    for dry_run in (True, False):
+        done = await operations(engine).reschedule(Selection(key="k"), due, dry_run=dry_run)
+        assert done.scheduled == 1
 
 
 async def test_two_operators_redrive_each_letter_once(engine: AsyncEngine) -> None:
