@@ -121,18 +121,39 @@ class HoldStore(DatabaseClock):
             .exists()
         )
         chosen = (
-            select(outbox.c.seq)
+            select(outbox.c.seq, outbox.c.bucket, outbox.c.aggregateid)
             .where(outbox.c.destination == destination, outbox.c.bucket.in_(buckets), is_blocked)
             .order_by(outbox.c.bucket, outbox.c.seq)
             .limit(most)
         )
-        seqs = (await connection.scalars(chosen)).all()
+        found = (await connection.execute(chosen)).all()
+        keys = {(bucket, key) for _, bucket, key in found}
+        blocked = await self._locked_while_blocked(connection, destination, keys)
+        seqs = [seq for seq, bucket, key in found if (bucket, key) in blocked]
         if seqs:
             names = ("seq", *MESSAGE_COLUMNS)
             rows = select(*(outbox.c[name] for name in names)).where(outbox.c.seq.in_(seqs))
             await connection.execute(insert(outbox_parked).from_select(list(names), rows))
             await connection.execute(delete(outbox).where(outbox.c.seq.in_(seqs)))
         return len(seqs)
+
+    async def _locked_while_blocked(
+        self, connection: AsyncConnection, destination: str, keys: Collection[tuple[int, str]]
+    ) -> set[tuple[int, str]]:
+        """Those of these keys that are still blocked, and stay so until the transaction ends: a
+        trial that an operator let begin meanwhile would not find what is parked behind it."""
+        if not keys:
+            return set()
+        outbox_held = self._tables.outbox_held
+        statement = (
+            select(outbox_held.c.bucket, outbox_held.c.aggregateid)
+            .where(outbox_held.c.destination == destination, outbox_held.c.next_at >= BLOCKED)
+            .where(tuple_(outbox_held.c.bucket, outbox_held.c.aggregateid).in_(list(keys)))
+            # In the order of the operators.
+            .order_by(outbox_held.c.bucket, outbox_held.c.aggregateid)
+            .with_for_update(read=True)
+        )
+        return {(bucket, key) for bucket, key in await connection.execute(statement)}
 
     async def next_due(
         self, connection: AsyncConnection, destination: str, buckets: Sequence[int]

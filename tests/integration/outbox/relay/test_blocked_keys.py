@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import select, update
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from outbox.clock import SystemClock
 from outbox.crashpoints import Crash
-from outbox.lanes import BLOCKED
+from outbox.lanes import BLOCKED, BUCKETS
 from outbox.operations.operations import Operations
 from outbox.operations.selection import Selection
 from outbox.relay.relay import Relay
@@ -24,6 +25,7 @@ from outbox.tables import DEFAULT_TABLES, outbox, outbox_held, outbox_lease, out
 from outbox.testing import FakeClock, crash_at
 from outbox.transports.base import Delivery, Transport, Unacceptable
 from outbox.wire.envelope import Envelope
+from tests.support.databases.locks import until_it_waits
 from tests.support.outbox.inboxes import Names
 from tests.support.outbox.relays import (
     DONE,
@@ -266,6 +268,61 @@ async def test_what_is_added_behind_a_blocked_key_leaves_the_hot_table_and_keeps
         await connection.execute(update(outbox_held).values(next_at=past, attempts=0))
     await run_until(relay, lambda: last[0] in destination.ids, "the key goes on")
     assert destination.ids == [first, other, first, *later, *last]
+
+
+class Interrupted:
+    """A connection, after whose statement of that number something else happens."""
+
+    def __init__(
+        self, connection: AsyncConnection, number: int, act: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._connection = connection
+        self._left = number
+        self._act = act
+
+    async def execute(self, *given: Any) -> Any:
+        return await self._then(await self._connection.execute(*given))
+
+    async def scalars(self, *given: Any) -> Any:
+        return await self._then(await self._connection.scalars(*given))
+
+    async def _then(self, result: Any) -> Any:
+        self._left -= 1
+        if not self._left:
+            await self._act()
+        return result
+
+
+@pytest.mark.databases("postgresql")  # SQLite has one writer at a time
+@pytest.mark.parametrize("number", [1, 2])
+async def test_what_is_parked_while_an_operator_frees_its_key_is_not_left_behind(
+    engine: AsyncEngine, number: int
+) -> None:
+    bad = await commit(engine, message("k"))
+    destination = Destination(answer=lambda it: FAILED if it.id in bad else DONE)
+    relay = blocking(engine, destination, retry=ONCE)
+    await drain(relay)
+    later = await commit(engine, message("k"), message("k"))
+    first = bad.pop()
+    destination.gate, destination.entered = asyncio.Event(), asyncio.Event()
+    operator = Operations(engine, DEFAULT_TABLES, SystemClock(), Names())
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def act() -> None:
+        tasks.append(asyncio.create_task(operator.redrive(Selection(ids=(first,)))))
+        await until_it_waits(engine, tasks[0])
+        if tasks[0].done():
+            tasks.append(asyncio.create_task(relay.run_once()))
+            await destination.entered.wait()
+
+    async with engine.begin() as connection:
+        interrupted: Any = Interrupted(connection, number, act)
+        await relay._holds.park_blocked(interrupted, "comments", BUCKETS, 500)
+    destination.gate.set()
+    await asyncio.gather(*tasks)
+    await run_until(relay, lambda: later[-1] in destination.ids, "the key goes on")
+    assert destination.ids == [first, first, *later]
+    assert (await counts(engine))["outbox_parked"] == 0
 
 
 async def test_a_relay_parks_nothing_of_a_bucket_that_it_has_lost(engine: AsyncEngine) -> None:
