@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     Column,
     ColumnElement,
+    Integer,
     Select,
     String,
     Table,
@@ -19,6 +20,7 @@ from sqlalchemy import (
     func,
     insert,
     literal,
+    or_,
     select,
     update,
 )
@@ -214,17 +216,23 @@ async def _locked(
 ) -> Sequence[RowMapping]:
     held = tables.outbox_held
     query = _freed(tables, selection).order_by(*_order(held)).limit(selection.most_at_once)
-    rows: Sequence[RowMapping] = (
-        (await connection.execute(query.with_for_update(of=held))).mappings().all()
-    )
+    locking = query.with_for_update(of=held)
+    if selection.ids:
+        # Once more, since another operator may have dropped the message before the lock was had.
+        await connection.execute(locking)
+    rows: Sequence[RowMapping] = (await connection.execute(locking)).mappings().all()
     return rows
 
 
 def _freed(tables: Tables, selection: Selection) -> Select[Any]:
-    """The blocked keys of these messages; where ids say which, those that rest, too."""
+    """The blocked keys of these messages; where ids say which, those that rest, too. A key whose
+    message was dropped rests no longer, though its relay has not found that yet."""
     held = tables.outbox_held
-    query = chosen(tables, selection)
-    return query if selection.ids else query.where(held.c.next_at >= BLOCKED)
+    is_blocked = held.c.next_at >= BLOCKED
+    if selection.ids:
+        is_there = _of_head(tables, "seq", Integer()).is_not(None)
+        return chosen(tables, selection).where(or_(is_blocked, is_there))
+    return chosen(tables, selection).where(is_blocked)
 
 
 def chosen(tables: Tables, selection: Selection) -> Select[Any]:

@@ -148,8 +148,9 @@ class Operations:
                     connection, tables, selection, renamed=new_ids, new_id=self._new_id, now=now
                 )
                 return letters, 0
-            letters = await dead.redrive_some(connection, tables, selection)
-            return letters, await held_messages.free_some(connection, tables, selection, now=now)
+            # First, since a letter may have held the key that waits here still.
+            freed = await held_messages.free_some(connection, tables, selection, now=now)
+            return await dead.redrive_some(connection, tables, selection), freed
 
         letters, freed = await self._in_steps(selection, found, step)
         return replace(

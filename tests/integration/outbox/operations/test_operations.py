@@ -111,6 +111,37 @@ async def test_after_a_drop_the_later_messages_of_the_key_go_on(
     }
 
 
+@pytest.mark.parametrize("buried_by", [None, "ann"])
+async def test_a_message_that_was_dropped_is_dropped_and_redriven_no_more(
+    engine: AsyncEngine, buried_by: str | None
+) -> None:
+    ids = await commit(engine, message("k"))
+    await drain(Blocking(engine, ids).relay)
+    does, named = operations(engine), Selection(ids=tuple(ids))
+    assert (await does.drop(named, buried_by=buried_by)).held_messages == 1
+    for dry_run in (True, False):
+        with pytest.raises(NoSuchMessage, match=ids[0]):
+            await does.drop(named, buried_by="bob", dry_run=dry_run)
+    if buried_by is None:
+        with pytest.raises(NoSuchMessage, match=ids[0]):
+            await does.redrive(named)
+    else:
+        done = await does.redrive(named)
+        assert (done.dead_letters, done.held_messages) == (1, 0)
+
+
+async def test_of_two_operators_who_drop_a_message_one_alone_did(engine: AsyncEngine) -> None:
+    ids = await commit(engine, message("k"))
+    await drain(Blocking(engine, ids).relay)
+    named = Selection(ids=tuple(ids))
+    both = await asyncio.gather(
+        *(operations(engine).drop(named, buried_by=it) for it in ("ann", "bob")),
+        return_exceptions=True,
+    )
+    assert sorted(type(it).__name__ for it in both) == ["Changed", "NoSuchMessage"]
+    assert await dead(engine) == {(ids[0], "comments")}
+
+
 async def test_a_key_of_which_the_only_message_is_dropped_is_held_no_longer(
     engine: AsyncEngine,
 ) -> None:
