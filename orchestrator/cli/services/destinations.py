@@ -68,8 +68,8 @@ def list_(service: _Service, json_: Json = False, database: _Database = None) ->
     items = [
         {
             "destination": it.destination,
-            "unsent": it.unsent + it.parked,
-            "oldest": _written(it.oldest),
+            "unsent": it.waiting,
+            "oldest": _written(it.oldest_waiting),
             "held_keys": it.held_keys,
             "dead": it.dead,
             "paused_since": _written(pauses[it.destination].since) if it.paused else None,

@@ -24,7 +24,8 @@ COUNTED_UP_TO = 100_000
 class Backlog:
     """The backlog of one destination. Counts end at `COUNTED_UP_TO`.
 
-    `oldest` is when the oldest unsent message was made, None where there is none.
+    `oldest` is when the oldest unsent message was made, None where there is none; `oldest_parked`
+    is the same of the parked ones.
     """
 
     destination: str
@@ -38,6 +39,17 @@ class Backlog:
     """Whether nothing is sent there until an operator resumes it."""
     blocked_keys: int = 0
     """Those of the held keys that an operator has to free."""
+    oldest_parked: datetime | None = None
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait, parked or not."""
+        return self.unsent + self.parked
+
+    @property
+    def oldest_waiting(self) -> datetime | None:
+        """When the oldest of them was made; None where there is none."""
+        return min((it for it in (self.oldest, self.oldest_parked) if it), default=None)
 
 
 @dataclass(frozen=True)
@@ -96,15 +108,19 @@ def _count(table: Table, but: str = "") -> str:
     )
 
 
+def _head(table: Table) -> str:
+    return (
+        f"(SELECT o.occurred_at FROM {in_sql(table)} AS o WHERE o.destination = :destination "
+        "AND o.bucket = buckets.bucket ORDER BY o.seq LIMIT 1)"
+    )
+
+
 @cache
 def _standing(tables: Tables) -> TextualSelect:
     statement = f"""WITH RECURSIVE buckets(bucket) AS (
   SELECT 0 UNION ALL SELECT bucket + 1 FROM buckets WHERE bucket < :last
 ), heads AS (
-  SELECT (SELECT o.occurred_at FROM {in_sql(tables.outbox)} AS o
-          WHERE o.destination = :destination AND o.bucket = buckets.bucket
-          ORDER BY o.seq LIMIT 1) AS head
-  FROM buckets
+  SELECT {_head(tables.outbox)} AS head, {_head(tables.outbox_parked)} AS parked_head FROM buckets
 )
 SELECT {_count(tables.outbox)} AS unsent, {_count(tables.outbox_parked)} AS parked,
        {_count(tables.outbox_scheduled)} AS scheduled,
@@ -113,11 +129,12 @@ SELECT {_count(tables.outbox)} AS unsent, {_count(tables.outbox_parked)} AS park
        {_count(tables.outbox_dead)} AS dead,
        EXISTS (SELECT 1 FROM {in_sql(tables.outbox_held)}
                WHERE destination = :destination AND bucket = {PAUSED}) AS paused,
-       (SELECT min(head) FROM heads) AS oldest"""
+       (SELECT min(head) FROM heads) AS oldest,
+       (SELECT min(parked_head) FROM heads) AS oldest_parked"""
     destination = bindparam("destination", type_=String)
     blocked = bindparam("blocked", BLOCKED, type_=UtcDateTime)
     bound = text(statement).bindparams(destination, blocked, most=COUNTED_UP_TO, last=BUCKETS[-1])
-    return bound.columns(paused=Boolean, oldest=UtcDateTime)
+    return bound.columns(paused=Boolean, oldest=UtcDateTime, oldest_parked=UtcDateTime)
 
 
 @cache

@@ -41,11 +41,11 @@ class Overview:
         }
 
     def _item(self, backlog: Backlog, pause: destinations.Pause | None) -> dict[str, Any]:
-        oldest = backlog.oldest
+        oldest = backlog.oldest_waiting
         age = None if oldest is None else max(0.0, (self.now - oldest).total_seconds())
         return {
             "destination": backlog.destination,
-            "unsent": backlog.unsent + backlog.parked,
+            "unsent": backlog.waiting,
             "oldest": None if oldest is None else written(oldest),
             "oldest_seconds": age,
             "scheduled": backlog.scheduled,

@@ -20,6 +20,7 @@ from outbox.tables import (
     outbox,
     outbox_dead,
     outbox_held,
+    outbox_parked,
     outbox_scheduled,
 )
 from outbox.testing import FakeClock
@@ -167,6 +168,21 @@ def test_the_status_shows_each_destination_and_that_no_relay_sends(
     assert told.out.splitlines()[1].split() == [
         *("destination", "unsent", "oldest", "held", "blocked", "dead", "later")
     ]
+
+
+def test_the_age_of_the_oldest_message_counts_those_that_are_parked(
+    service: str, database: Database
+) -> None:
+    bucket, early = message("k", time=datetime(2029, 1, 1, tzinfo=UTC))
+    filled(database, (outbox_parked, row(bucket, early, "crm") | {"seq": 1}))
+    (crm,) = shown(service, "status")["destinations"]
+    assert (crm["unsent"], crm["oldest"]) == (1, "2029-01-01T00:00:00Z")
+    filled(database, (outbox, row(*message("k"), "crm")))
+    (crm,) = shown(service, "status")["destinations"]
+    assert (crm["unsent"], crm["oldest"]) == (2, "2029-01-01T00:00:00Z")
+    told = sagabox("destinations", "list", service, "--json")
+    (crm,) = json.loads(told.out)["items"]
+    assert (crm["unsent"], crm["oldest"]) == (2, "2029-01-01T00:00:00Z")
 
 
 def test_dead_letters_are_listed_by_destination_type_key_and_age(
