@@ -89,7 +89,7 @@ class RabbitServer:
         # Of a quorum queue that has one server alone, RabbitMQ 3.10 sometimes finds no leader for
         # ever after a kill, where clients come at once. Others would vote; so it is asked again.
         self.run(
-            "[ra:trigger_election(amqqueue:get_pid(Q)) || Q <- rabbit_amqqueue:list(), "
+            "[catch ra:trigger_election(amqqueue:get_pid(Q)) || Q <- rabbit_amqqueue:list(), "
             "amqqueue:get_type(Q) =:= rabbit_quorum_queue]"
         )
 
