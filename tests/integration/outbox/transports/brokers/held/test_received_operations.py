@@ -41,7 +41,7 @@ async def test_what_is_to_be_sent_as_new_must_fit_the_filters_too(engine: AsyncE
     assert [row["state"] for row in before] == ["dead", "dead"]
     seqs = [row["seq"] for row in before]
     for dry_run in (True, False):
-        with pytest.raises(NoSuchMessage, match=f"the first of them {seqs[1]}"):
+        with pytest.raises(NoSuchMessage, match=f"the message {seqs[1]};"):
             await does.redrive(Selection(key="ada", seqs=seqs), as_new=True, dry_run=dry_run)
     assert await bench.rows() == before
     done = await does.redrive(Selection(key="ada", seqs=seqs[:1]), as_new=True)
