@@ -157,7 +157,7 @@ class Child:
             self._process.send_signal(number)
 
     def _not_ready(self, why: str) -> CommandError:
-        lines = "".join(f"\n{it}" for it in tail(self.spec.log))
+        lines = "".join(f"\n        {it}" for it in tail(self.spec.log))
         said = f"; the end of its log:{lines}" if lines else ""
         return CommandError(
             f"{self.spec.name} does not serve at {self.spec.url}",

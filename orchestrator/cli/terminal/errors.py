@@ -142,8 +142,6 @@ def _report(error: CommandError, as_json: bool) -> None:
         return
     lines = [f"error: {error.happened}", f"  next: {error.next_step}"]
     if error.why:
-        # The end of a log has lines of its own. Each is indented, so that none looks like another.
-        first, *others = error.why.split("\n")
-        lines[1:1] = [f"  why:  {first}", *(f"        {it}" for it in others)]
+        lines.insert(1, f"  why:  {error.why}")
     for line in lines:
         typer.echo(printable(line, sys.stderr), err=True)

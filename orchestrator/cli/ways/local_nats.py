@@ -92,5 +92,5 @@ def _wait_for(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
                     return
         except OSError:
             time.sleep(_PAUSE)  # nothing tells that a port is open
-    lines = "".join(f"\n{it}" for it in tail(log))
+    lines = "".join(f"\n        {it}" for it in tail(log))
     raise CommandError(f"{PROGRAM} does not start", f"the end of its log:{lines}", f"see {log}")
