@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 
 from tests.support.processes.bytecode import keep_bytecode
 from tests.support.processes.scratch import use_memory
@@ -14,6 +15,9 @@ pytest_plugins = [
     "tests.support.repository.again",
 ]
 
+# Before gRPC is there. A process for another user, such as a PostgreSQL, is forked off, and what
+# gRPC does in a fork while it is in use would end that process.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 # Before anything asks for a temporary folder, and before further processes are started.
 use_memory()
 # Before pytest rewrites the tests, and the modules of the plugins above.

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from typing import Any
 
+import grpc
 import psycopg
 import pytest
 
@@ -161,3 +167,24 @@ def test_nothing_of_the_server_is_left_when_the_test_run_has_ended(ending: str) 
     wait_until(lambda: not Path(folder).exists(), 30, what="the removal of its folder")
     if "SIGKILL" in ending:
         assert run.returncode == -signal.SIGKILL
+
+
+async def test_a_process_for_another_user_begins_while_grpc_is_in_use() -> None:
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        method: Any = channel.unary_unary("/a/b")
+
+        async def call() -> None:
+            while True:
+                with suppress(grpc.aio.AioRpcError):  # there is no such method
+                    await method(b"")
+
+        calling = asyncio.create_task(call())
+        for _ in range(20):
+            # To set the user, even to the same one, it has to be forked off.
+            begin = partial(subprocess.run, ["true"], user=os.geteuid(), check=False)
+            assert (await asyncio.to_thread(begin)).returncode == 0
+        calling.cancel()
+    await server.stop(None)
