@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes.freezing import freeze
 from tests.support.processes.guardian import guardian
 from tests.support.processes.waiting import free_port, wait_until
 
@@ -105,7 +106,8 @@ class NatsServer:
 
     def freeze(self) -> None:
         """It runs no more, and its connections stay."""
-        self._signal(signal.SIGSTOP)
+        assert self._process is not None, "it is not running"
+        freeze(self._process.pid)
 
     def thaw(self) -> None:
         """It runs on."""

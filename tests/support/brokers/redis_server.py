@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.processes.freezing import freeze
 from tests.support.processes.guardian import guardian
 from tests.support.processes.waiting import free_port, wait_until
 
@@ -79,7 +80,8 @@ class RedisServer:
 
     def freeze(self) -> None:
         """From now on it says nothing; its connections stay."""
-        self._signal(signal.SIGSTOP)
+        assert self._process is not None, "it is not running"
+        freeze(self._process.pid)
 
     def thaw(self) -> None:
         """Let it go on."""
