@@ -41,6 +41,8 @@ _LOOKS = 60  # at most, whether the server has closed a channel
 _ACCESS_REFUSED = 403
 _CLOSED = (AMQPError, OSError, RuntimeError)
 """What the library raises where what is to be closed is closed by itself."""
+_ending: set[asyncio.Task[None]] = set()
+"""What is being closed: an event loop alone does not keep a task that is awaited no more."""
 
 
 class Connection(aiormq.Connection):
@@ -189,9 +191,6 @@ async def close(it: Channel | aiormq.Connection) -> None:
     """Close it within a few seconds, even with a silent server: with a channel that it does not
     close goes the connection, since there may be a consumer that would get packets for ever."""
     await _to_its_end(_closed(it))
-
-
-_ending: set[asyncio.Task[None]] = set()
 
 
 async def _to_its_end(closing: Coroutine[Any, Any, None]) -> None:
